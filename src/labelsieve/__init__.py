@@ -1,0 +1,94 @@
+"""Find the wrong labels in an image data set with a vision-language model, and look at them.
+
+Every name below is loaded when it is first used, so that `import labelsieve` costs nothing.
+
+Example:
+    >>> import labelsieve as ls
+    >>> images = ls.load_images("photos/")  # doctest: +SKIP
+    >>> vlm = ls.load_vlm("openai/clip-vit-base-patch16")  # doctest: +SKIP
+    >>> verdicts = ls.scan(images, vlm, detector=ls.DeFT(epochs=10))  # doctest: +SKIP
+    >>> verdicts.save("runs/photos")  # doctest: +SKIP
+    >>> ls.write_report(verdicts, images, "runs/photos/report.html")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.data.noise import inject
+    from labelsieve.data.sources import load_images
+    from labelsieve.detect.deft import DeFT
+    from labelsieve.detect.gmm import GMM
+    from labelsieve.detect.label_match import LabelMatch
+    from labelsieve.detect.small_loss import SmallLoss
+    from labelsieve.errors import LabelsieveError
+    from labelsieve.report.export import export
+    from labelsieve.report.html import write_report
+    from labelsieve.scan import scan
+    from labelsieve.verdicts import Verdicts
+    from labelsieve.vlm.huggingface import load_vlm
+
+    __version__: str
+
+__all__ = [
+    "GMM",
+    "DeFT",
+    "LabelMatch",
+    "LabelledImages",
+    "LabelsieveError",
+    "SmallLoss",
+    "Verdicts",
+    "__version__",
+    "export",
+    "inject",
+    "load_images",
+    "load_vlm",
+    "scan",
+    "write_report",
+]
+
+_HOME = {
+    "DeFT": "detect.deft",
+    "GMM": "detect.gmm",
+    "LabelMatch": "detect.label_match",
+    "LabelledImages": "data.images",
+    "LabelsieveError": "errors",
+    "SmallLoss": "detect.small_loss",
+    "Verdicts": "verdicts",
+    "export": "report.export",
+    "inject": "data.noise",
+    "load_images": "data.sources",
+    "load_vlm": "vlm.huggingface",
+    "scan": "scan",
+    "write_report": "report.html",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("labelsieve")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"labelsieve.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps `labelsieve.scan` the function: importing the module of that name would otherwise put itself there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

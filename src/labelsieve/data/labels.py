@@ -1,0 +1,255 @@
+"""Class names, and labels as indices into them.
+
+Two names are the same class where they agree after :func:`normalise`: `T-Shirt` and `t_shirt` are one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.errors import DataError, did_you_mean
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelColumn:
+    """The labels of N images as they came.
+
+    Attributes:
+        where: What to call the column in a message.
+        values: The different values: names, or whole numbers that are indices into class names given elsewhere.
+        codes: Shape (N,), int64: index into `values`, -1 where the label is missing.
+        class_names: The class names that came with the labels, or None.
+        names_from: Where `class_names` came from, for a note.
+    """
+
+    where: str
+    values: tuple[str | int, ...]
+    codes: NDArray[np.int64]
+    class_names: tuple[str, ...] | None = None
+    names_from: str = ""
+
+
+def normalise(name: str) -> str:
+    """Returns the form in which names are compared: lower case, `_` and `-` as spaces, single spaces.
+
+    A number stays itself: `-1` is not `1`.
+    """
+    stripped = name.strip()
+    if stripped.removeprefix("-").isdecimal():
+        return stripped
+    return " ".join(stripped.lower().replace("_", " ").replace("-", " ").split()) or stripped
+
+
+def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, names_from: str = "") -> LabelColumn:
+    """Reads labels from an Arrow array or a sequence.
+
+    Missing labels are null, NaN, an empty text or, beside known class names, -1. Floats that are whole numbers, as
+    pandas writes a column with gaps, count as whole numbers.
+
+    Args:
+        column: N labels: names or whole numbers.
+        where: What to call them in a message.
+        known: Class names that whole numbers refer to, if they come with the labels (as in a `ClassLabel`).
+        names_from: Where `known` comes from.
+
+    Raises:
+        DataError: The values are neither names nor whole numbers, or outside of `known`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, from_pandas=True)
+        if not pa.types.is_dictionary(array.type):
+            array = pc.dictionary_encode(array)
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        raw, codes = array.dictionary.to_pylist(), np.asarray(array.indices.fill_null(-1)).astype(np.int64)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataError(f"expected one name or whole number a row in {where}, found something else: {error}") from None
+    values = [_plain(value, where=where) for value in raw]
+    if known is not None:
+        values = [_named(value, known, where=where) for value in values]
+    kept = {value: None for value in values if value is not None}  # different raw values may be one after stripping
+    position = {value: index for index, value in enumerate(kept)}
+    table = np.array([-1 if value is None else position[value] for value in values] + [-1], dtype=np.int64)
+    names = None if known is None else tuple(known)
+    return LabelColumn(where=where, values=tuple(kept), codes=table[codes], class_names=names, names_from=names_from)
+
+
+def _plain(value: Any, *, where: str) -> str | int | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise DataError(f"expected one name or whole number a row in {where}, found {value!r}")
+
+
+def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str | int | None:
+    if isinstance(value, int):
+        if value == -1:
+            return None
+        if not 0 <= value < len(known):
+            raise DataError(f"expected labels from 0 to {len(known) - 1} in {where}, found {value}; mend them")
+        return known[value]
+    return value
+
+
+def settle_class_names(label: LabelColumn, given: Sequence[str] | str | Path | None) -> tuple[tuple[str, ...], str]:
+    """Returns the class names in the order of the indices, and a line on where they came from.
+
+    They are, in this order: those given, those that came with the labels, the different labels in sorted order.
+
+    Raises:
+        DataError: Fewer than two classes, an empty name, or two names that are the same class.
+    """
+    if given is not None:
+        names, origin = _given_names(given)
+    elif label.class_names is not None:
+        names, origin = label.class_names, f"from {label.names_from}"
+    else:
+        names, origin = _names_of_values(label)
+    check_class_names(names, where=label.where if given is None else "class_names")
+    return names, f"{len(names)} classes: {_shown(names)} ({origin})"
+
+
+def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
+    names, origin = sorted(map(str, label.values)), f"the different values of {label.where}, sorted"
+    if negative := [value for value in label.values if isinstance(value, int) and value < 0]:
+        raise DataError(f"expected names or numbers from 0 in {label.where}, found {negative[0]}; mend these rows")
+    if names and all(name.isdecimal() for name in names):
+        origin += "; the labels are numbers without names, give class_names to name them"
+        return tuple(sorted(names, key=int)), origin
+    return tuple(names), origin
+
+
+def _given_names(given: Sequence[str] | str | Path) -> tuple[tuple[str, ...], str]:
+    if not isinstance(given, str | Path):
+        return tuple(given), "as given"
+    path = Path(given).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(
+            f"expected class_names to be a list, or a text file with one name a line: {path} cannot be read ({reason})"
+        ) from None
+    if not text.lstrip().startswith("["):
+        return tuple(line.strip() for line in text.splitlines() if line.strip()), f"from {path.name}"
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"expected a JSON list of class names in {path}, which is not valid JSON: {error}") from None
+    return tuple(names), f"from {path.name}"
+
+
+def check_class_names(names: Sequence[Any], *, where: str) -> None:
+    """Checks that there are at least two class names, all different texts after :func:`normalise`.
+
+    Raises:
+        DataError: Names what is wrong.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f"expected class names to be texts that are not empty, found {name!r} in {where}")
+    seen: dict[str, str] = {}
+    for name in names:
+        if (same := normalise(name)) in seen:
+            raise DataError(f'class names must differ: "{seen[same]}" and "{name}" in {where} are the same; rename one')
+        seen[same] = name
+    if len(names) < 2:
+        found = _shown(names) or "none"
+        raise DataError(f"expected at least two classes in {where}, found {found}; one class has no wrong labels")
+
+
+def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
+    """Checks that no label is missing.
+
+    Raises:
+        DataError: Says how many are, and the first id.
+    """
+    missing = np.flatnonzero(column.codes < 0)
+    if len(missing):
+        raise DataError(
+            f'{len(missing)} of {len(ids)} labels are missing in {column.where} (first: id "{ids[missing[0]]}"); '
+            "fill them in or remove these rows"
+        )
+
+
+def to_indices(
+    column: LabelColumn, *, class_names: Sequence[str], ids: Sequence[str], by_number: bool
+) -> NDArray[np.int64]:
+    """Maps labels to indices into `class_names`.
+
+    Names are looked up after :func:`normalise`. Whole numbers that are no names are indices.
+
+    Args:
+        column: The labels of N images.
+        class_names: The K names.
+        ids: The N ids, for messages.
+        by_number: Whether numbers may be indices: true where the order of `class_names` was stated by someone.
+
+    Returns:
+        Shape (N,), int64, values 0 to K-1.
+
+    Raises:
+        DataError: Labels are missing or outside of `class_names`; says how many, and the first id.
+    """
+    check_complete(column, ids)
+    table = _lookup(column.values, class_names, by_number=by_number)
+    unknown = np.flatnonzero(table[column.codes] < 0)
+    if len(unknown):
+        value = column.values[column.codes[unknown[0]]]
+        raise DataError(
+            f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
+            f'first "{value}", id "{ids[unknown[0]]}"{_hint(value, column, class_names)}; '
+            "mend the labels or give class_names"
+        )
+    return table[column.codes]
+
+
+def _lookup(values: Sequence[str | int], class_names: Sequence[str], *, by_number: bool) -> NDArray[np.int64]:
+    index = {normalise(name): number for number, name in enumerate(class_names)}
+    table = np.array([index.get(normalise(text), -1) for text in map(str, values)], dtype=np.int64)
+    numbers = [int(text) if (text := str(value)).removeprefix("-").isdecimal() else None for value in values]
+    if not by_number or None in numbers or (len(table) and (table >= 0).all()):
+        return table
+    inside = [number if number is not None and 0 <= number < len(class_names) else -1 for number in numbers]
+    return np.array(inside, dtype=np.int64)
+
+
+def _hint(value: str | int, column: LabelColumn, class_names: Sequence[str]) -> str:
+    numbers = [int(text) for text in map(str, column.values) if text.isdecimal()]
+    if len(numbers) == len(column.values):
+        count_from_one = min(numbers) == 1 and max(numbers) == len(class_names)
+        remark = "; these seem to count from 1" if count_from_one else ""
+        return f" (numbers go from 0 to {len(class_names) - 1}{remark})"
+    return did_you_mean(str(value), class_names)
+
+
+def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
+    """Returns a remark each on classes without images and on classes with a single one."""
+    sizes = np.bincount(labels, minlength=len(class_names))
+    notes = []
+    for size, remark in ((0, "no images"), (1, "a single image")):
+        found = [class_names[index] for index in np.flatnonzero(sizes == size).tolist()]
+        if found:
+            notes.append(f"{len(found)} of {len(class_names)} classes have {remark}: {_shown(found)}")
+    return notes
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

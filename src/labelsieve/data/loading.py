@@ -1,0 +1,124 @@
+"""From rows to batches: decoding in worker processes, the model's own image processing, augmentation.
+
+Everything random is drawn from (seed, epoch, row), never from a global generator, so that a batch does not depend on
+the number of workers, and a resumed run sees the pictures that an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from labelsieve.data.images import LabelledImages, UnreadableImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows of the data.
+
+    Attributes:
+        rows: (B,), int64: row numbers of the readable images.
+        inputs: (B, ...): pixels or whatever the picture was turned into.
+        errors: Row number to reason, for the images of this batch that cannot be read.
+    """
+
+    rows: Tensor
+    inputs: Tensor
+    errors: dict[int, str]
+
+
+class Pictures(Dataset[tuple[int, Tensor | str]]):
+    """Decodes and transforms one row at a time; an unreadable picture yields the reason instead of a tensor."""
+
+    def __init__(self, images: LabelledImages, transform: Callable[[Image.Image, int], Tensor]) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[int, Tensor | str]:
+        try:
+            return row, self.transform(self.images.open(row), row)
+        except UnreadableImageError as error:
+            return row, str(error)
+
+
+class Augment:
+    """Random resized crop and horizontal flip to an (3, S, S) uint8 tensor, drawn from (seed, epoch, row).
+
+    Args:
+        size: S.
+        seed: The seed of the run.
+        epoch: The epoch; two epochs see different crops.
+        scale: Smallest and largest share of the area that a crop keeps.
+    """
+
+    def __init__(self, size: int, *, seed: int, epoch: int, scale: tuple[float, float] = (0.5, 1.0)) -> None:
+        self.seed, self.epoch = seed, epoch
+        self.crop = v2.Compose(
+            [
+                v2.PILToTensor(),
+                v2.RandomResizedCrop(size, scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+                v2.RandomHorizontalFlip(),
+            ]
+        )
+
+    def __call__(self, picture: Image.Image, row: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0]))
+            return self.crop(picture)  # type: ignore[no-any-return]
+
+
+def batches(
+    images: LabelledImages,
+    rows: Sequence[NDArray[np.int64]],
+    *,
+    transform: Callable[[Image.Image, int], Tensor],
+    workers: int | None = None,
+) -> DataLoader[Any]:
+    """Returns a loader of :class:`Batch`, one for each array of rows, in their order.
+
+    Args:
+        images: The data.
+        rows: The row numbers of each batch.
+        transform: Turns a picture and its row number into a tensor.
+        workers: Processes that decode; None leaves one core to the model and takes at most 8.
+    """
+    workers = default_workers() if workers is None else workers
+    workers = workers if len(rows) > 4 else 0  # starting processes costs more than decoding a few batches
+    return DataLoader(
+        Pictures(images, transform),
+        batch_sampler=[batch.tolist() for batch in rows],
+        collate_fn=_collate,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
+    )
+
+
+def default_workers() -> int:
+    """Returns the number of decoding processes for this machine: the cores less one, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, cores - 1))
+
+
+def _collate(items: list[tuple[int, Tensor | str]]) -> Batch:
+    good = [(row, value) for row, value in items if isinstance(value, Tensor)]
+    return Batch(
+        rows=torch.tensor([row for row, _ in good], dtype=torch.int64),
+        inputs=torch.stack([value for _, value in good]) if good else torch.empty(0),
+        errors={row: value for row, value in items if isinstance(value, str)},
+    )

@@ -1,0 +1,336 @@
+"""Wrong labels put in on purpose, to measure a detector with: symmetric, pair and instance-dependent noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.errors import DataError, SettingsError, did_you_mean
+from labelsieve.provenance import write_atomically
+
+KINDS = ("symmetric", "pair", "instance")
+# Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
+FEATURE_SIDE = 32
+_FLIP_STD = 0.1
+_CHUNK = 256
+# A row group of the written file ends at so many rows or bytes of pictures, whichever comes first.
+_GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
+
+
+def inject(
+    images: LabelledImages,
+    *,
+    kind: Literal["symmetric", "pair", "instance"],
+    rate: float,
+    seed: int = 0,
+    exact: bool = True,
+    pairs: Mapping[str, str] | None = None,
+) -> LabelledImages:
+    """Replaces labels by wrong ones. The same arguments always give the same labels.
+
+    * `symmetric`: to any other class, all equally likely. With `exact=False` as in the usual benchmarks (and the code
+      of DeFT, Wei et al., NeurIPS 2024): each image with probability `rate` gets one of all K classes, its own among
+      them, so that the share of wrong labels is about `rate * (K - 1) / K`.
+    * `pair`: to the next class, the last to the first, or as `pairs` says.
+    * `instance`: depends on the pixels, part-dependent noise by Xia et al., NeurIPS 2020, Algorithm 2: see
+      :func:`flip_rates` and :func:`transition_probabilities`. Images that cannot be read keep their label.
+
+    Args:
+        images: N images; their given labels count as right and become the `truth` of the result.
+        kind: One of the three above.
+        rate: Share of wrong labels, from 0 to below 1. Symmetric and pair noise change exactly `round(rate * N)`
+            labels; instance noise so many in expectation (a little more below 0.2, where flip rates are cut off at 0).
+        seed: Seed of all draws.
+        exact: False draws for each image on its own instead. Instance noise always does.
+        pairs: For pair noise: class name to the class name it is mistaken for. Other classes stay clean, but count in
+            N.
+
+    Returns:
+        The same images with the noisy labels as given labels, and the labels of before as `truth`.
+
+    Raises:
+        SettingsError: `rate` is out of range or more than the classes in `pairs` hold, or another argument is wrong.
+        DataError: There are fewer than two classes.
+    """
+    classes = len(images.class_names)
+    if kind not in KINDS:
+        raise SettingsError(
+            f'expected a kind of noise out of {", ".join(KINDS)}, got "{kind}"{did_you_mean(kind, KINDS)}'
+        )
+    if not 0 <= rate < 1:
+        raise SettingsError(f"expected a noise rate from 0 to below 1, got {rate}; a share, not a percentage")
+    if seed < 0:
+        raise SettingsError(f"expected a seed from 0, got {seed}")
+    if pairs is not None and kind != "pair":
+        raise SettingsError(f"pairs go with pair noise, not with {kind} noise; leave them out")
+    if classes < 2:
+        raise DataError(f"expected at least two classes to make noise, got {classes}")
+    notes: list[str] = []
+    if kind == "symmetric":
+        noisy = symmetric(images.labels, classes=classes, rate=rate, seed=seed, exact=exact)
+    elif kind == "pair":
+        target = _targets(images.class_names, pairs)
+        noisy = paired(images.labels, target=target, rate=rate, seed=seed, exact=exact)
+    else:
+        noisy = _instance(images, rate=rate, seed=seed, notes=notes)
+    changed = int((noisy != images.labels).sum())
+    notes.append(f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed")
+    result = images.with_labels(noisy, truth=images.labels)
+    return replace(result, notes=(*images.notes, *notes))
+
+
+def symmetric(
+    labels: NDArray[np.int64], *, classes: int, rate: float, seed: int = 0, exact: bool = True
+) -> NDArray[np.int64]:
+    """Returns labels with symmetric noise.
+
+    Args:
+        labels: Shape (N,), values 0 to `classes` - 1.
+        classes: K, at least 2.
+        rate: From 0 to below 1.
+        seed: Seed of the draws.
+        exact: True: exactly `round(rate * N)` labels change, each to one of the K - 1 others. False: each label with
+            probability `rate` becomes one of all K.
+
+    Returns:
+        Shape (N,), int64.
+    """
+    rng, noisy = np.random.default_rng(seed), labels.copy()
+    rows = _rows(np.arange(len(labels)), rate=rate, total=len(labels), rng=rng, exact=exact)
+    if exact:
+        noisy[rows] = (labels[rows] + rng.integers(1, classes, size=len(rows))) % classes
+    else:
+        noisy[rows] = rng.integers(0, classes, size=len(rows))
+    return noisy
+
+
+def paired(
+    labels: NDArray[np.int64], *, target: NDArray[np.int64], rate: float, seed: int = 0, exact: bool = True
+) -> NDArray[np.int64]:
+    """Returns labels of which some became the class they are mistaken for.
+
+    Args:
+        labels: Shape (N,), values 0 to K-1.
+        target: Shape (K,), int64: what class k becomes; k itself if it stays clean.
+        rate: From 0 to below 1: share of all N labels.
+        seed: Seed of the draws.
+        exact: True: exactly `round(rate * N)` labels change. False: each that can, with probability `rate`.
+
+    Returns:
+        Shape (N,), int64.
+
+    Raises:
+        SettingsError: Fewer labels can change than `rate` asks for.
+    """
+    rng, noisy = np.random.default_rng(seed), labels.copy()
+    able = np.flatnonzero(target[labels] != labels)
+    rows = _rows(able, rate=rate, total=len(labels), rng=rng, exact=exact)
+    noisy[rows] = target[labels[rows]]
+    return noisy
+
+
+def _rows(able: NDArray[Any], *, rate: float, total: int, rng: np.random.Generator, exact: bool) -> NDArray[Any]:
+    """Draws the rows to change out of those that can."""
+    if not exact:
+        return able[rng.random(len(able)) < rate]
+    wanted = round(rate * total)
+    if wanted > len(able):
+        raise SettingsError(
+            f"expected a noise rate of at most {len(able) / total:.4g}, got {rate}: only {len(able)} of {total} images "
+            "are in classes that can change; lower the rate or name more pairs"
+        )
+    return rng.choice(able, size=wanted, replace=False)
+
+
+def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[np.int64]:
+    if pairs is None:
+        return (np.arange(len(names), dtype=np.int64) + 1) % len(names)
+    target = np.arange(len(names), dtype=np.int64)
+    for source, mistaken in pairs.items():
+        for name in (source, mistaken):
+            if name not in names:
+                raise SettingsError(f'"{name}" in pairs is not a class{did_you_mean(name, names)}; choose class names')
+        if source == mistaken:
+            raise SettingsError(f'the pair "{source}" to "{mistaken}" would change nothing; leave it out')
+        target[names.index(source)] = names.index(mistaken)
+    return target
+
+
+def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]:
+    """Draws how likely each image is to be mislabelled.
+
+    Normal with mean `rate` and standard deviation 0.1, truncated to [0, 1] (Xia et al. 2020, Algorithm 2, line 1). At
+    rate 0 all are 0, so that no noise means no noise.
+
+    Returns:
+        Shape (count,), float64, values 0 to 1.
+    """
+    drawn = np.zeros(count)
+    if rate == 0:
+        return drawn
+    rng, left = np.random.default_rng([seed, 0]), np.arange(count)
+    while len(left):  # at least a half is accepted each time, since the mean lies inside
+        values = rng.normal(rate, _FLIP_STD, size=len(left))
+        drawn[left] = values
+        left = left[(values < 0) | (values > 1)]
+    return drawn
+
+
+def class_weights(label: int, *, features: int, classes: int, seed: int = 0) -> NDArray[np.float32]:
+    """Draws the projection W of one class, standard normal (Xia et al. 2020, Algorithm 2, line 2).
+
+    Each class has a stream of its own, so that never more than one projection is held.
+
+    Returns:
+        Shape (features, classes), float32.
+    """
+    return np.random.default_rng([seed, 1, label]).standard_normal((features, classes), dtype=np.float32)
+
+
+def transition_probabilities(
+    features: NDArray[Any],
+    labels: NDArray[np.int64],
+    *,
+    flip_rates: NDArray[Any],
+    weights: NDArray[Any] | Mapping[int, NDArray[Any]],
+) -> NDArray[np.float64]:
+    """Returns how likely each image is to get each label.
+
+    Part-dependent noise, Xia et al., NeurIPS 2020, Algorithm 2: with x the features, y the label, q the flip rate and
+    W[y] the projection of the class, `A = x W[y]`, `A[y] = -inf`, `P = q softmax(A)`, `P[y] = 1 - q`. On raw pixels
+    from 0 to 255 the softmax is nearly one-hot: each image has one class that it is mistaken for.
+
+    Args:
+        features: Shape (N, F).
+        labels: Shape (N,), values 0 to K-1.
+        flip_rates: Shape (N,), values 0 to 1.
+        weights: Shape (K, F, K), or class to an array of shape (F, K) for those classes that occur.
+
+    Returns:
+        Shape (N, K), float64, between 0 and 1; each row adds up to 1.
+    """
+    logits: NDArray[np.float64] | None = None
+    for label in np.unique(labels).tolist():
+        rows, weight = labels == label, np.asarray(weights[label], dtype=np.float64)
+        if logits is None:
+            logits = np.empty((len(labels), weight.shape[1]))
+        logits[rows] = np.asarray(features[rows], dtype=np.float64) @ weight
+    if logits is None:
+        return np.zeros((0, 0))
+    every = np.arange(len(labels))
+    logits[every, labels] = -np.inf
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances: NDArray[np.float64] = flip_rates[:, None] * powers / powers.sum(axis=1, keepdims=True)
+    chances[every, labels] = 1 - flip_rates
+    return chances
+
+
+def _instance(images: LabelledImages, *, rate: float, seed: int, notes: list[str]) -> NDArray[np.int64]:
+    """Draws class by class and a few images at a time: memory does not grow with the number of images."""
+    classes, noisy = len(images.class_names), images.labels.copy()
+    rates = flip_rates(len(images), rate=rate, seed=seed)
+    dice = np.random.default_rng([seed, 2]).random(len(images))
+    unreadable: list[str] = []
+    for label in np.unique(images.labels).tolist():
+        weights = {label: class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)}
+        for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable):
+            chances = transition_probabilities(features, images.labels[rows], flip_rates=rates[rows], weights=weights)
+            noisy[rows] = _draw(chances, dice[rows])
+    if unreadable:
+        notes.append(f"{len(unreadable)} images cannot be read and keep their label (first: {unreadable[0]})")
+    return noisy
+
+
+def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Draws one column a row: where the running sum first exceeds the number drawn."""
+    sums = chances.cumsum(axis=1)
+    # dividing makes the last sum exactly 1, above every number drawn from [0, 1), and a column of chance 0 never first
+    drawn: NDArray[np.int64] = (sums / sums[:, -1:] <= dice[:, None]).sum(axis=1)
+    return drawn
+
+
+def _features(
+    images: LabelledImages, rows: NDArray[Any], unreadable: list[str]
+) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
+    """Yields row numbers and their pixels, a chunk at a time: raw values 0..255 by colour, row and column."""
+    for start in range(0, len(rows), _CHUNK):
+        found, pixels = [], []
+        for row in rows[start : start + _CHUNK].tolist():
+            try:
+                picture = images.open(row)
+            except UnreadableImageError:
+                unreadable.append(images.ids[row])
+                continue
+            small = picture.resize((FEATURE_SIDE, FEATURE_SIDE), Image.Resampling.BILINEAR)
+            pixels.append(np.asarray(small).transpose(2, 0, 1).ravel())
+            found.append(row)
+        if found:
+            yield np.array(found), np.stack(pixels)
+
+
+def write_noisy(images: LabelledImages, path: str | Path) -> Path:
+    """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
+
+    Columns: `id`; `image`, the encoded pictures; `label`, the given labels; `clean_label`, the truth. Pictures are
+    copied as they are, one at a time; one that is missing becomes an empty one, to be told as unreadable later.
+
+    Args:
+        images: What :func:`inject` returned.
+        path: File to write, whole or not at all.
+
+    Raises:
+        DataError: The images have no truth.
+        RunError: The file cannot be written.
+    """
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features, Value
+    from datasets import Image as ImageFeature
+
+    if images.truth is None:
+        raise DataError("expected images with true labels beside the noisy ones, got none; inject noise first")
+    classes = ClassLabel(names=list(images.class_names))
+    features = Features({"id": Value("string"), "image": ImageFeature(), "label": classes, "clean_label": classes})
+    schema, path = features.arrow_schema, Path(path)
+    with write_atomically(path) as part, pq.ParquetWriter(part, schema) as writer:
+        for rows in _groups(images, images.truth):
+            writer.write_table(_table(rows, schema))
+    return path
+
+
+def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _groups(images: LabelledImages, truth: NDArray[np.int64]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row, (name, label, clean) in enumerate(zip(images.ids, images.labels.tolist(), truth.tolist(), strict=True)):
+        picture = _encoded(images, row)
+        group.append({"id": name, "image": picture, "label": label, "clean_label": clean})
+        size += len(picture["bytes"])
+        if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
+    """Returns the encoded picture with its bare file name: where it lay on this machine is nobody's business."""
+    picture = images.dataset[row]["image"] or {"bytes": None, "path": None}
+    data, path = picture["bytes"], picture["path"]
+    if data is None:
+        try:
+            data = Path(path).read_bytes() if path else b""
+        except OSError:
+            data = b""
+    return {"bytes": data, "path": Path(path).name if path else None}

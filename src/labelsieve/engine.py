@@ -1,0 +1,119 @@
+"""What a scan runs on: processes, device, precision, seed, checkpoints and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from labelsieve.errors import SettingsError
+from labelsieve.progress import Progress
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where and how things run.
+
+    Attributes:
+        accelerator: Devices and processes, from `accelerate`.
+        precision: `bf16` computes the towers under autocast; parameters, losses and probabilities stay in fp32.
+        seed: Every random choice is drawn from it; no global generator is touched.
+        checkpoint: Folder for the state after each epoch; None keeps none.
+        resume: Whether to go on from a checkpoint that is there.
+        progress: Where to show how far it is.
+    """
+
+    accelerator: Accelerator
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    checkpoint: Path | None = None
+    resume: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.accelerator.device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Returns the context in which the towers run."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def generator(self, *purpose: int) -> torch.Generator:
+        """Returns a CPU generator for one purpose, the same in every process and on every resume."""
+        state = np.random.SeedSequence([self.seed, *purpose]).generate_state(2)
+        return torch.Generator().manual_seed((int(state[0]) << 31) ^ int(state[1]))
+
+    def share(self, batch: Sequence[int]) -> Sequence[int]:
+        """Returns this process's part of the rows of a batch."""
+        return batch[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sums a tensor over the processes."""
+        return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value  # type: ignore[no-any-return]
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Sums the gradients over the processes, whose losses are each divided by the count of the whole batch."""
+        for parameter in module.parameters():
+            if parameter.requires_grad and self.accelerator.num_processes > 1:
+                parameter.grad = self.total(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+
+
+def make_engine(
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Engine:
+    """Sets up the device and the precision; under `accelerate launch`, the process group too.
+
+    Args:
+        device: `auto` takes what `accelerate` finds; `cpu`, `cuda` and `mps` demand that one.
+        precision: `auto` is bf16 autocast where the hardware computes in it faster than in fp32.
+        seed: See :class:`Engine`.
+        checkpoint: See :class:`Engine`.
+        resume: See :class:`Engine`.
+        progress: See :class:`Engine`.
+
+    Raises:
+        SettingsError: The device or precision is unknown or not there.
+    """
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, False):
+        found = ", ".join(name for name, available in there.items() if available)
+        raise SettingsError(f"expected --device to be one of those available here ({found}), got {device}")
+    if precision not in ("auto", "fp32", "bf16"):
+        raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
+    accelerator = Accelerator(cpu=device == "cpu")
+    if device in ("cuda", "mps") and accelerator.device.type != device:
+        raise SettingsError(f"--device {device} was asked for, but this process was set up on {accelerator.device.type}")
+    chosen = ("bf16" if bf16_pays(accelerator.device) else "fp32") if precision == "auto" else precision
+    return Engine(
+        accelerator=accelerator,
+        precision=chosen,
+        seed=seed,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress or Progress(),
+    )
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Tells whether the hardware has matrix units for bf16: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return False

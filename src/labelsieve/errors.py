@@ -1,0 +1,40 @@
+"""One family of errors: everything that the user can mend.
+
+Each message is one line that says what was expected, what came and what to do. The command line prints it without a
+traceback and ends with exit code 1; a developer catches :class:`LabelsieveError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LabelsieveError(Exception):
+    """Base of every error that labelsieve raises on purpose."""
+
+
+class DataError(LabelsieveError):
+    """A data source, its images, labels or class names cannot be used as they are."""
+
+
+class ModelError(LabelsieveError):
+    """A model folder or Hub id cannot be loaded, or the model lacks what was asked of it."""
+
+
+class SettingsError(LabelsieveError):
+    """A setting is unknown, out of range, or does not go with another one."""
+
+
+class RunError(LabelsieveError):
+    """A run folder is missing, unfinished, in the way, not writable, or belongs to other data."""
+
+
+class TrainingError(LabelsieveError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f' (did you mean "{nearest[0]}"?)' if nearest else ""

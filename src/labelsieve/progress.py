@@ -1,0 +1,54 @@
+"""Progress with rate and remaining time on the terminal; silent where nobody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Progress:
+    """Shows tasks on a console; without one it shows nothing.
+
+    Args:
+        console: Where to draw. On a console that is not a terminal each finished task leaves one line.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """Prints one line to the user, if there is one."""
+        if self.console is not None:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, label: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Yields a function that takes how many units were done since the last call."""
+        if self.console is None:
+            yield lambda _count: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
+            task = bars.add_task(label, total=total, rate="")
+
+            def advance(count: int) -> None:
+                bars.advance(task, count)
+                speed = bars.tasks[0].speed
+                bars.update(task, rate=f"{speed:,.0f} {unit}/s" if speed else "")
+
+            yield advance
