@@ -1,0 +1,92 @@
+"""What a detector may ask of a vision-language model, whatever library the model comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+
+class VisionLanguageModel(Protocol):
+    """Two towers, one for images and one for texts, that meet in a joint space of width D.
+
+    The parameters of the towers are frozen. Learned prompts and parameter-efficient modules are added from outside.
+    """
+
+    name: str
+    """Hub id or folder that the model was loaded from."""
+    fingerprint: str
+    """Fingerprint of configuration, weights and image processing."""
+    logit_scale: float
+    """Factor from cosine similarity to logit, 1/τ."""
+    text_width: int
+    """Width of the token embeddings."""
+    context_length: int
+    """Number of tokens the text tower bears, start and end included."""
+    vision_width: int
+    """Width of the vision tower's hidden states."""
+    patch_size: int
+    """Side of a patch in pixels."""
+    image_size: int
+    """Side of the input image in pixels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        ...
+
+    @property
+    def vision_layers(self) -> Sequence[nn.Module]:
+        """The transformer blocks of the vision tower, each called with hidden states (B, tokens, width) first."""
+        ...
+
+    def to(self, device: torch.device) -> VisionLanguageModel:
+        """Moves the parameters and returns the model."""
+        ...
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
+        ...
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Brings RGB pixels between 0 and 1, (B, 3, S, S), to the model's mean and standard deviation."""
+        ...
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
+        ...
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Projects pooled image features into the joint space: (B, vision_width) to (B, D), not normalised."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Encodes plain texts: (len(texts), D), not normalised."""
+        ...
+
+    def tokenize_names(self, names: Sequence[str], *, context_tokens: int) -> tuple[Tensor, list[str]]:
+        """Tokenises `[start, context_tokens place holders, name, ".", end]` for each class name, padded at the end.
+
+        Returns:
+            Token ids (K, T), T as short as the longest name allows, and the names that had to be shortened.
+        """
+        ...
+
+    def embed_words(self, text: str) -> Tensor:
+        """Returns the token embeddings of a text without start and end: (tokens, text_width)."""
+        ...
+
+    def encode_prompts(self, context: Tensor, token_ids: Tensor) -> Tensor:
+        """Encodes prompts whose place holders are replaced by learned vectors.
+
+        Args:
+            context: (M, text_width), shared by all prompts.
+            token_ids: (K, T) from :meth:`tokenize_names` with `context_tokens=M`.
+
+        Returns:
+            Text features (K, D), not normalised, differentiable with respect to `context`.
+        """
+        ...

@@ -1,0 +1,128 @@
+"""Features of the frozen vision tower, computed once for a data set and a model and kept on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import batches
+from labelsieve.engine import Engine
+from labelsieve.errors import LabelsieveError
+from labelsieve.provenance import read_json, write_json
+from labelsieve.vlm.base import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """What the frozen vision tower says of N images.
+
+    Attributes:
+        pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the image
+            could not be read.
+        errors: Row number to reason, for the images that could not be read.
+    """
+
+    pooled: NDArray[np.float32]
+    errors: Mapping[int, str]
+
+    @property
+    def readable(self) -> NDArray[np.int64]:
+        """Row numbers of the images that could be read, ascending."""
+        keep = np.ones(len(self.pooled), dtype=bool)
+        keep[list(self.errors)] = False
+        return np.flatnonzero(keep)
+
+
+def cache_folder() -> Path:
+    """Returns the folder of cached features: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder."""
+    own = os.environ.get("LABELSIEVE_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "labelsieve"
+
+
+def image_features(
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    *,
+    engine: Engine,
+    batch_size: int = 64,
+) -> ImageFeatures:
+    """Returns the pooled features of all images, from the cache if this model has seen these pictures before.
+
+    Every image is read here once, so that unreadable ones are known before any training starts.
+
+    Args:
+        images: N images.
+        vlm: The model, on the device where it shall run.
+        engine: Its processes share the rows; it sets the precision and shows how far it is.
+        batch_size: Images at a time.
+    """
+    stem = cache_folder() / "features" / f"{images.pixels_fingerprint}-{vlm.fingerprint}-{engine.precision}"
+    cached = read_features(stem, images)
+    if cached is None:
+        extract(images, vlm, stem, engine, batch_size)
+        engine.accelerator.wait_for_everyone()
+        cached = read_features(stem, images)
+    if cached is None:
+        raise LabelsieveError(f"the features could not be kept in {stem.parent}; set LABELSIEVE_CACHE to a writable folder")
+    return cached
+
+
+def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
+    """Reads what :func:`extract` wrote, or returns None if that is missing, unfinished or of other images."""
+    try:
+        record = read_json(stem.with_suffix(".json"))
+        pooled = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+    except (LabelsieveError, OSError, ValueError):
+        return None
+    if len(pooled) != len(images):
+        return None
+    # reasons begin with the id, which is not part of the fingerprint of the pictures
+    return ImageFeatures(pooled, {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()})
+
+
+def extract(
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    stem: Path,
+    engine: Engine,
+    batch_size: int,
+) -> None:
+    """Writes the pooled features of all images to `stem`.npy and the reasons of unreadable ones to `stem`.json.
+
+    Each process fills its share of the rows of one file; the record is written last and makes the file count.
+    """
+    accelerator = engine.accelerator
+    shape, target = (len(images), vlm.vision_width), stem.with_suffix(".npy")
+    if accelerator.is_main_process:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        stem.with_suffix(".json").unlink(missing_ok=True)
+        np.lib.format.open_memmap(target, mode="w+", dtype=np.float32, shape=shape).flush()
+    accelerator.wait_for_everyone()
+    pooled = np.lib.format.open_memmap(target, mode="r+")
+    errors: dict[int, str] = {}
+    own = np.array_split(np.arange(len(images)), accelerator.num_processes)[accelerator.process_index]
+    parts = np.array_split(own, max(1, -(-len(own) // batch_size)))
+    with torch.inference_mode(), engine.progress.task("reading images", total=len(own), unit="images") as advance:
+        for batch in batches(images, parts, transform=lambda picture, _row: vlm.pixels([picture])[0]):
+            errors.update(batch.errors)
+            if len(batch.rows):
+                with engine.autocast():
+                    values = vlm.pool(batch.inputs.to(engine.device))
+                pooled[batch.rows.numpy()] = values.float().cpu().numpy()
+            advance(len(batch.rows) + len(batch.errors))
+    pooled.flush()
+    found: dict[int, str] = dict(gather_object(list(errors.items())))
+    if accelerator.is_main_process:
+        reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(found.items())}
+        write_json(stem.with_suffix(".json"), {"model": vlm.name, "images": len(images), "errors": reasons})

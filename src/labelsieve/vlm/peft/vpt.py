@@ -1,0 +1,57 @@
+"""Visual prompt tuning (Jia et al., ECCV 2022): learned tokens beside the patches of a frozen vision transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labelsieve.vlm.base import VisionLanguageModel
+
+
+class VisualPrompts(nn.Module):
+    """L learned tokens that are appended to the sequence of class token and patches.
+
+    Deep prompts enter each block anew: the sequence is cut to its original tokens and the block's own L prompts are
+    appended. Shallow prompts enter the first block and stay. They get no position embedding and do not pass the
+    layer norm in front of the blocks. After the last block the sequence has its original length again.
+
+    Args:
+        vlm: The model whose vision tower is prompted; its own modules are not changed.
+        tokens: L, at least 0; with 0 nothing is attached.
+        deep: Whether each block has prompts of its own.
+        generator: Source of the initial values, uniform in ±sqrt(6 / (3 p² + width)), p the patch size.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
+        super().__init__()
+        layers = len(vlm.vision_layers) if deep else 1
+        bound = math.sqrt(6.0 / (3 * vlm.patch_size**2 + vlm.vision_width))
+        values = torch.rand(layers, tokens, vlm.vision_width, generator=generator)
+        self.prompts = nn.Parameter((2 * values - 1) * bound)
+
+    def attach(self, vlm: VisionLanguageModel) -> list[torch.utils.hooks.RemovableHandle]:
+        """Lets the prompts enter the vision tower; removing the returned handles leaves it as it was."""
+        if self.prompts.shape[1] == 0:
+            return []
+        layers, length = list(vlm.vision_layers), 0
+
+        def enter(index: int) -> Any:
+            def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+                nonlocal length
+                hidden = args[0]
+                length = hidden.shape[1] if index == 0 else length
+                own = self.prompts[index].to(hidden.dtype).expand(len(hidden), -1, -1)
+                return (torch.cat([hidden[:, :length], own], dim=1), *args[1:])
+
+            return hook
+
+        def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
+            if isinstance(output, Tensor):
+                return output[:, :length]
+            return (output[0][:, :length], *output[1:])  # blocks of older releases return a tuple
+
+        handles = [layers[index].register_forward_pre_hook(enter(index)) for index in range(len(self.prompts))]
+        return [*handles, layers[-1].register_forward_hook(leave)]
