@@ -1,0 +1,95 @@
+"""What a detector is: something that scores how likely each given label is correct.
+
+A detector only scores; :func:`labelsieve.verdicts.decide` turns scores into verdicts. A new detector is one file and one
+line in `DETECTORS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from labelsieve.errors import SettingsError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.engine import Engine
+    from labelsieve.vlm.base import VisionLanguageModel
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a detector found out about N images. Nothing here grows with N times the number of classes.
+
+    Attributes:
+        label_quality: Shape (N,), float32, between 0 and 1, higher = given label more likely correct; NaN where the
+            image could not be read.
+        predicted: Shape (N,), int64: index of the most likely class, -1 where the image could not be read.
+        confidence: Shape (N,), float32, between 0 and 1: probability of the predicted class; NaN where unreadable.
+        threshold: A label is an issue where `label_quality <= threshold`.
+        demand_agreement: If true, a label is an issue too where `predicted` differs from it.
+        errors: Row number to reason, for the images that could not be read.
+        zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
+            detector did not ask the model.
+        zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
+        history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
+        notes: Remarks for the user, one line each.
+    """
+
+    label_quality: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    threshold: float = 0.5
+    demand_agreement: bool = False
+    errors: Mapping[int, str] = field(default_factory=dict)
+    zero_shot_agreement: float | None = None
+    zero_shot_per_class: NDArray[np.float64] | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Detector(Protocol):
+    """A frozen, keyword-only dataclass of settings that can score images."""
+
+    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
+        """Scores every image.
+
+        Args:
+            images: N images with given labels; `truth` is never read.
+            vlm: The model.
+            engine: Device, precision, seed, checkpoints and progress.
+        """
+        ...
+
+
+# Named, not imported: the command line reads the settings without loading torch.
+DETECTORS = {
+    "deft": "labelsieve.detect.deft:DeFT",
+    "label-match": "labelsieve.detect.label_match:LabelMatch",
+    "small-loss": "labelsieve.detect.small_loss:SmallLoss",
+    "gmm": "labelsieve.detect.gmm:GMM",
+}
+
+
+def detector_class(name: str) -> type[Any]:
+    """Returns the settings class of a detector.
+
+    Raises:
+        SettingsError: There is no such detector.
+    """
+    if name not in DETECTORS:
+        known = ", ".join(DETECTORS)
+        raise SettingsError(f"expected --detector to be one of {known}, got {name}{did_you_mean(name, DETECTORS)}")
+    module, _, attribute = DETECTORS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+def detector_name(detector: Detector) -> str:
+    """Returns the name of a detector in the table, or its class name if it is not in it."""
+    own = f"{type(detector).__module__}:{type(detector).__qualname__}"
+    return next((name for name, path in DETECTORS.items() if path == own), type(detector).__qualname__)

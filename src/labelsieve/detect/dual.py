@@ -1,0 +1,239 @@
+"""The work of DeFT: train the dual prompts, then score every image with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Scores
+from labelsieve.detect.discriminant import Discriminant, fit_discriminant
+from labelsieve.detect.joint import fit_joint
+from labelsieve.detect.learner import Feed, Learner, adapted_features
+from labelsieve.detect.losses import (
+    clean_probability,
+    dual_prompt_loss,
+    select,
+    similarity_loss,
+    symmetric_cross_entropy,
+)
+from labelsieve.detect.training import Step, make_schedule, train
+from labelsieve.detect.zero_shot import CHUNK, ZeroShot, shortened_note, zero_shot
+from labelsieve.engine import Engine
+from labelsieve.errors import SettingsError
+from labelsieve.vlm.base import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from labelsieve.detect.deft import DeFT
+
+# Purposes of random generators; see also those in learner.py.
+COMPLEMENT, FOLDS, SAMPLE = 3, 4, 5
+
+
+class DualObjective:
+    """The total loss L_dp + L_sim of one batch (Eq. 7 and 8), with warm-up, selection and pseudo-labels.
+
+    Args:
+        settings: Which variant.
+        warmup: Number of warm-up epochs.
+        images: N.
+        classes: K.
+        engine: Draws the complementary labels and sums counts over the processes.
+    """
+
+    needs_negative = True
+
+    def __init__(self, settings: DeFT, *, warmup: int, images: int, classes: int, engine: Engine) -> None:
+        self.settings, self.warmup, self.classes, self.engine = settings, warmup, classes, engine
+        self.memory: dict[str, Tensor] = {}
+        if settings.scores_from == "last-epoch":
+            if engine.accelerator.num_processes > 1:
+                raise SettingsError("scores_from last-epoch works in one process only; use final-pass")
+            self.memory = {"quality": torch.zeros(images), "predicted": torch.zeros(images), "confidence": torch.zeros(images)}
+        self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
+
+    def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Returns the loss and sums of its parts and of the selected."""
+        settings, labels, warm = self.settings, step.labels, step.epoch <= self.warmup
+        chosen = select(step.positive, step.negative, labels=labels, demand_agreement=settings.demand_agreement)
+        refine = step.epoch > (1 if settings.pseudo_labels_from == "second-epoch" else self.warmup)
+        refined = torch.where(chosen, labels, step.positive.argmax(dim=1)) if refine else labels
+        count = self.engine.total(labels.new_tensor(len(labels)))
+        dual = dual_prompt_loss(
+            step.positive,
+            step.negative,
+            labels=refined,
+            complementary=self._complementary(step),
+            positive_weight=settings.positive_weight,
+            count=count,
+        )
+        if warm and settings.warmup_loss == "sce":
+            similarity = symmetric_cross_entropy(step.positive, labels).sum() / count
+        elif warm:
+            similarity = similarity_loss(step.positive, labels=labels, count=count)
+        else:
+            left = self.engine.total(chosen.sum())
+            similarity = similarity_loss(step.positive, labels=labels, selected=chosen, count=left)
+        self._remember(step)
+        parts = {"dual_prompt_loss": dual * count, "similarity_loss": similarity * count, "selected": chosen.sum()}
+        return dual + similarity, {name: value.detach().float() for name, value in parts.items()}
+
+    def _complementary(self, step: Step) -> Tensor:
+        # drawn for all rows at once, so that neither batches nor processes change what an image gets
+        if self._shifts_of != step.epoch:
+            generator = self.engine.generator(COMPLEMENT, step.epoch)
+            self._shifts = torch.randint(1, self.classes, self._shifts.shape, generator=generator)
+            self._shifts_of = step.epoch
+        return (step.labels + self._shifts[step.rows].to(step.labels.device)) % self.classes
+
+    def _remember(self, step: Step) -> None:
+        if self.memory:
+            judged = judge_by_threshold(step.positive, step.negative, step.labels, self.settings.demand_agreement)
+            for name, value in zip(self.memory, judged, strict=True):
+                self.memory[name][step.rows] = value.detach().float().cpu()
+
+
+@torch.no_grad()
+def judge_by_threshold(
+    positive: Tensor, negative: Tensor, labels: Tensor, demand_agreement: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Judges by the learned threshold alone (Eq. 6).
+
+    Args:
+        positive: s+, (n, K).
+        negative: s-, (n, K).
+        labels: (n,).
+        demand_agreement: Whether the argmax is of p_clean, as the rule for real noise has it, or of s+.
+
+    Returns:
+        p_clean of the label, most likely class and its probability softmax(s+), each (n,).
+    """
+    probability = clean_probability(positive, negative)
+    predicted = (probability if demand_agreement else positive).argmax(dim=1)
+    confidence = positive.softmax(dim=1).gather(1, predicted[:, None])[:, 0]
+    return probability.gather(1, labels[:, None])[:, 0], predicted, confidence
+
+
+def score_with_dual_prompts(
+    settings: DeFT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+) -> Scores:
+    """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.DeFT`."""
+    first = zero_shot(images, vlm, engine=engine)
+    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
+    feed = Feed(images, first.features, learner, engine, settings.batch_size)
+    schedule = make_schedule(settings, images=len(first.rows))
+    objective = DualObjective(
+        settings, warmup=schedule.warmup, images=len(images), classes=len(images.class_names), engine=engine
+    )
+    history = train(feed, torch.from_numpy(images.labels), objective=objective, settings=settings, schedule=schedule)
+    notes = shortened_note(learner.prompts.shortened)
+    if settings.scores_from == "last-epoch":
+        quality, predicted, confidence = (objective.memory[name].numpy()[first.rows] for name in objective.memory)
+        judged = (quality, predicted.astype(np.int64), confidence)
+    else:
+        features = adapted_features(feed).pooled
+        judge = _joint_judge if settings.evidence == "joint" else _threshold_judge
+        judged, more = judge(settings, images, features, learner, first, engine)
+        notes += more
+    return first.scores(
+        images,
+        quality=judged[0],
+        predicted=judged[1],
+        confidence=judged[2],
+        demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
+        history=history,
+        notes=notes,
+    )
+
+
+Judged = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
+
+
+@torch.inference_mode()
+def _threshold_judge(
+    settings: DeFT,
+    images: LabelledImages,
+    pooled: NDArray[np.float32],
+    learner: Learner,
+    first: ZeroShot,
+    engine: Engine,
+) -> tuple[Judged, tuple[str, ...]]:
+    text = learner.text()
+
+    def judge(rows: NDArray[np.int64], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        similarities = learner.similarities(torch.from_numpy(pooled[rows]).to(engine.device), text)
+        return judge_by_threshold(*similarities, labels.to(engine.device), settings.demand_agreement)
+
+    return _in_chunks(judge, images, first.rows), ()
+
+
+def _joint_judge(
+    settings: DeFT,
+    images: LabelledImages,
+    pooled: NDArray[np.float32],
+    learner: Learner,
+    first: ZeroShot,
+    engine: Engine,
+) -> tuple[Judged, tuple[str, ...]]:
+    classes = len(images.class_names)
+    discriminant = fit_discriminant(
+        pooled,
+        images.labels,
+        rows=first.rows,
+        classes=classes,
+        folds=settings.folds,
+        generator=engine.generator(FOLDS),
+    )
+    with torch.inference_mode():
+        text = learner.text()
+
+    def evidence(rows: NDArray[np.int64]) -> Tensor:
+        return _evidence(pooled, rows, learner, text, discriminant, engine)
+
+    model = fit_joint(
+        evidence,
+        images.labels,
+        rows=first.rows,
+        classes=classes,
+        start=(1.0, 0.0, 0.1),
+        generator=engine.generator(SAMPLE),
+    )
+    note = (
+        f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: positive prompts "
+        f"{model.weights[0]:.2f}, learned threshold {model.weights[1]:.2f}, image features {model.weights[2]:.2f}"
+    )
+    with torch.inference_mode():
+        judged = _in_chunks(lambda rows, labels: model.posterior(evidence(rows), labels), images, first.rows)
+    return judged, (note,)
+
+
+@torch.no_grad()
+def _evidence(
+    pooled: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    learner: Learner,
+    text: tuple[Tensor, Tensor | None],
+    discriminant: Discriminant,
+    engine: Engine,
+) -> Tensor:
+    """Returns (3, n, K) on the CPU: s+, log-odds of p_clean, and the out-of-fold discriminant."""
+    features = torch.from_numpy(pooled[rows]).to(engine.device)
+    positive, negative = learner.similarities(features, text)
+    return torch.stack([positive, positive - negative, discriminant.logits(rows, features)]).float().cpu()
+
+
+def _in_chunks(judge: Any, images: LabelledImages, rows: NDArray[np.int64]) -> Judged:
+    """Applies a judge to some rows at a time, so that no array of N times K is ever held."""
+    quality, confidence = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    predicted = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        judged = judge(part, torch.from_numpy(images.labels[part]))
+        for target, value in zip((quality, predicted, confidence), judged, strict=True):
+            target[start : start + len(part)] = value.cpu().numpy()
+    return quality, predicted, confidence

@@ -1,0 +1,53 @@
+"""GMM: a two-component Gaussian mixture on the loss of each image (Arazo et al., ICML 2019; Li et al., ICLR 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.detect.settings import Training
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.detect.base import Scores
+    from labelsieve.engine import Engine
+    from labelsieve.vlm.base import VisionLanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class GMM(Training):
+    """Trains prompts with cross-entropy on all labels and splits the losses into two Gaussians.
+
+    Quality is the posterior of the component with the smaller mean; a label is an issue where it is at most one half.
+    """
+
+    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        import numpy as np
+
+        from labelsieve.detect.plain import train_plainly
+
+        result = train_plainly(self, images, vlm, engine=engine)
+        losses = -np.log(np.maximum(result.quality.astype(np.float64), 1e-30))
+        return result.scores(images, quality=small_mean_posterior(losses))
+
+
+def small_mean_posterior(losses: Any) -> Any:
+    """Returns the posterior of the component with the smaller mean, (N,), between 0 and 1.
+
+    Losses are brought to [0, 1] first; settings of the mixture as in DivideMix (Li et al., ICLR 2020): at most 10
+    iterations, tolerance 1e-2, covariance regularised by 5e-4. Losses that are all equal are all clean.
+
+    Args:
+        losses: (N,), not negative.
+    """
+    import numpy as np
+    from sklearn.mixture import GaussianMixture
+
+    values = np.asarray(losses, dtype=np.float64)
+    span = float(np.ptp(values)) if values.size else 0.0
+    if values.size < 2 or span == 0:
+        return np.ones_like(values)
+    column = ((values - values.min()) / span)[:, None]
+    mixture = GaussianMixture(n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(column)
+    return mixture.predict_proba(column)[:, mixture.means_[:, 0].argmin()]

@@ -1,0 +1,164 @@
+"""What is trained: context vectors on the text side and, if asked for, a module on the vision tower. The towers are frozen."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import Augment, Batch, batches
+from labelsieve.detect.settings import Training
+from labelsieve.engine import Engine
+from labelsieve.errors import RunError
+from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import ImageFeatures, extract, read_features
+from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.prompts import DualPrompts
+
+# Purposes of random generators, so that no two draw the same numbers.
+INITIAL, ORDER = 1, 2
+
+
+class Learner(nn.Module):
+    """Prompts and parameter-efficient module over a frozen model.
+
+    Its parameters are exactly what is trained; the model itself is no submodule, so that a state dict stays small.
+
+    Args:
+        vlm: The frozen model.
+        class_names: The K names.
+        settings: What to train.
+        engine: Gives the initial values and the device.
+    """
+
+    def __init__(
+        self, vlm: VisionLanguageModel, class_names: tuple[str, ...], *, settings: Training, engine: Engine
+    ) -> None:
+        super().__init__()
+        generator = engine.generator(INITIAL)
+        self.prompts = DualPrompts(
+            vlm,
+            class_names,
+            context_tokens=settings.context_tokens,
+            init=settings.context_init,
+            generator=generator,
+        )
+        self.peft = build_peft(settings.peft, vlm, tokens=settings.visual_prompts, generator=generator)
+        self._frozen = (vlm,)
+        self.engine = engine
+        self.to(engine.device)
+
+    @property
+    def vlm(self) -> VisionLanguageModel:
+        """The frozen model."""
+        return self._frozen[0]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Attaches the module to the vision tower for the time of a block."""
+        handles = self.peft.attach(self.vlm) if self.peft is not None else []
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Returns the normalised text features T+ and T-, each (K, D); None for T- if it is not asked for."""
+        prompts = self.prompts
+        with self.engine.autocast():
+            positive = prompts.text_features(self.vlm, prompts.positive).float()
+            return positive, prompts.text_features(self.vlm, prompts.negative).float() if negative else None
+
+    def similarities(self, pooled: Tensor, text: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Returns s+ and s-, each (B, K), of pooled image features (B, vision_width).
+
+        The image features are detached in s-, so that a loss on it trains the negative prompts alone. Where there is no
+        T-, s- is s+ detached.
+        """
+        image = normalize(self.vlm.project(pooled), dim=-1)
+        positive = self.vlm.logit_scale * image @ text[0].T
+        if text[1] is None:
+            return positive, positive.detach()
+        return positive, self.vlm.logit_scale * image.detach() @ text[1].T
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """Batches for a learner: cached features where the tower is frozen, augmented pictures where it is adapted.
+
+    Attributes:
+        images: N images.
+        features: Features of the untouched tower; tells which images can be read.
+        learner: What is trained.
+        engine: Device, precision, seed.
+        batch_size: B, over all processes together.
+    """
+
+    images: LabelledImages
+    features: ImageFeatures
+    learner: Learner
+    engine: Engine
+    batch_size: int
+
+    @property
+    def adapts_tower(self) -> bool:
+        """Whether pictures have to pass the vision tower in every epoch."""
+        return self.learner.peft is not None
+
+    def epoch(self, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yields rows and pooled features, with gradients where the tower is adapted, of one shuffled epoch."""
+        readable = self.features.readable
+        order = readable[torch.randperm(len(readable), generator=self.engine.generator(ORDER, number)).numpy()]
+        starts = range(0, len(order), self.batch_size)
+        mine = [np.asarray(self.engine.share(order[start : start + self.batch_size])) for start in starts]
+        if not self.adapts_tower:
+            for rows in mine:
+                yield rows, torch.from_numpy(self.features.pooled[rows]).to(self.engine.device)
+            return
+        augment = Augment(self.learner.vlm.image_size, seed=self.engine.seed, epoch=number)
+        for batch in batches(self.images, mine, transform=augment):
+            yield batch.rows.numpy(), self._pool(batch)
+
+    def _pool(self, batch: Batch) -> Tensor:
+        vlm = self.learner.vlm
+        if not len(batch.rows):  # more processes than images in the last batch
+            return torch.zeros(0, vlm.vision_width, device=self.engine.device)
+        with self.engine.autocast():
+            return vlm.pool(vlm.normalise(batch.inputs.to(self.engine.device).float() / 255)).float()
+
+
+def adapted_features(feed: Feed) -> ImageFeatures:
+    """Returns the pooled features of plain images after training: those of the frozen tower, or a new pass.
+
+    The new pass is deterministic: no augmentation, and the weights stand still.
+    """
+    if not feed.adapts_tower:
+        return feed.features
+    engine, learner = feed.engine, feed.learner
+    folder = [tempfile.mkdtemp(prefix="labelsieve-")] if engine.accelerator.is_main_process else [""]
+    broadcast_object_list(folder)
+    stem = Path(folder[0]) / "adapted"
+    try:
+        with learner.attached():
+            extract(feed.images, learner.vlm, stem, engine, feed.batch_size)
+        engine.accelerator.wait_for_everyone()
+        found = read_features(stem, feed.images)
+        if found is None:
+            raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
+        return found
+    finally:
+        engine.accelerator.wait_for_everyone()
+        if engine.accelerator.is_main_process:
+            shutil.rmtree(folder[0], ignore_errors=True)  # the memory map lives on until it is let go

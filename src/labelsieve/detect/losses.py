@@ -1,0 +1,119 @@
+"""The losses of DeFT (Wei et al., NeurIPS 2024) as functions of the logits of one batch.
+
+Shapes: B images, K classes. `positive` and `negative` are s+ and s-, each (B, K): cosine similarities with the positive
+and negative prompts over the model's own temperature.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+# The clamp of the reference implementation: beyond it a probability has no gradient.
+SMALLEST_PROBABILITY = 1e-5
+
+
+def clean_probability(positive: Tensor, negative: Tensor) -> Tensor:
+    """Probability that an image shows a class rather than not (Eq. 6): `exp(s+) / (exp(s+) + exp(s-))`.
+
+    Args:
+        positive: s+, any shape.
+        negative: s-, the same shape.
+
+    Returns:
+        The same shape, between 0 and 1; above 0.5 exactly where the similarity exceeds the learned threshold (Eq. 5).
+    """
+    return torch.sigmoid(positive - negative)
+
+
+def dual_prompt_loss(
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    labels: Tensor,
+    complementary: Tensor,
+    positive_weight: float = 1.0,
+    count: Tensor | int | None = None,
+) -> Tensor:
+    """Dual-prompt loss (Eq. 7), mean over the batch: `-w log p_clean_ŷ - log(1 - p_clean_ȳ)`.
+
+    It teaches the negative prompts to lie below the positive ones for the (refined) label and above them for a class
+    that the image does not show. As in the published code, s+ is detached, and the caller detaches the image features
+    in s-: this loss trains the negative prompts only.
+
+    Args:
+        positive: s+, (B, K).
+        negative: s-, (B, K).
+        labels: (B,), the label or, where it was not selected, the model's argmax: ŷ.
+        complementary: (B,), one other class drawn at random for each image: ȳ.
+        positive_weight: w, 1 in Eq. 7, 0.25 in the paper's setting for severe noise.
+        count: What to divide the sum by, where these are part of a larger batch; B if None.
+
+    Returns:
+        Scalar, not negative.
+    """
+    probability = clean_probability(positive.detach(), negative)
+    here = probability.gather(1, labels[:, None]).clamp(SMALLEST_PROBABILITY, 1.0)
+    elsewhere = (1 - probability).gather(1, complementary[:, None]).clamp(SMALLEST_PROBABILITY, 1.0)
+    return -(positive_weight * here.log() + elsewhere.log()).sum() / (len(labels) if count is None else count)
+
+
+def similarity_loss(
+    positive: Tensor, *, labels: Tensor, selected: Tensor | None = None, count: Tensor | int | None = None
+) -> Tensor:
+    """Similarity loss (Eq. 8): cross-entropy of s+ with the labels, mean over the selected images.
+
+    Args:
+        positive: s+, (B, K).
+        labels: (B,).
+        selected: (B,), bool; all images if None.
+        count: What to divide the sum by, where these are part of a larger batch; the number of selected if None.
+
+    Returns:
+        Scalar, not negative; zero (with zero gradients) where nothing is selected.
+    """
+    losses = cross_entropy(positive, labels, reduction="none")
+    chosen = torch.ones_like(losses) if selected is None else selected.to(losses.dtype)
+    return (losses * chosen).sum() / (chosen.sum() if count is None else torch.as_tensor(count)).clamp(min=1)
+
+
+def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
+    """Symmetric cross-entropy (Wang et al., ICCV 2019) of each image: `α CE + β RCE`, `RCE = -Σ p log q`, log 0 = log 1e-4.
+
+    Args:
+        logits: (B, K).
+        labels: (B,).
+        alpha: Weight of the cross-entropy.
+        beta: Weight of the reverse cross-entropy, which a wrong label cannot make large.
+
+    Returns:
+        (B,), not negative.
+    """
+    probability = logits.softmax(dim=1).clamp(1e-7, 1.0)
+    target = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype).clamp(1e-4, 1.0)
+    reverse = -(probability * target.log()).sum(dim=1)
+    return alpha * cross_entropy(logits, labels, reduction="none") + beta * reverse
+
+
+def select(positive: Tensor, negative: Tensor, *, labels: Tensor, demand_agreement: bool) -> Tensor:
+    """Selects the images whose label is taken for clean: `p_clean_y > 0.5` (Eq. 5 and 6).
+
+    Args:
+        positive: s+, (B, K).
+        negative: s-, (B, K).
+        labels: (B,).
+        demand_agreement: The rule for real noise: in addition `argmax_k p_clean_k = y`.
+
+    Returns:
+        (B,), bool.
+    """
+    probability = clean_probability(positive, negative)
+    chosen = probability.gather(1, labels[:, None])[:, 0] > 0.5
+    return chosen & (probability.argmax(dim=1) == labels) if demand_agreement else chosen
+
+
+def complementary_labels(labels: Tensor, *, classes: int, generator: torch.Generator) -> Tensor:
+    """Draws for each label, (B,), one of the other K-1 classes uniformly."""
+    shift = torch.randint(1, classes, labels.shape, generator=generator).to(labels.device)
+    return (labels + shift) % classes

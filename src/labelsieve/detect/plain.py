@@ -1,0 +1,99 @@
+"""Plain training with cross-entropy on all labels: what small-loss and GMM judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Scores
+from labelsieve.detect.learner import Feed, Learner, adapted_features
+from labelsieve.detect.losses import similarity_loss
+from labelsieve.detect.settings import Training
+from labelsieve.detect.training import Step, make_schedule, train
+from labelsieve.detect.zero_shot import CHUNK, ZeroShot, shortened_note, zero_shot
+from labelsieve.engine import Engine
+from labelsieve.vlm.base import VisionLanguageModel
+
+
+class PlainObjective:
+    """Cross-entropy of s+ with the given labels, mean over all images (Eq. 8 in warm-up)."""
+
+    needs_negative = False
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.memory: dict[str, Tensor] = {}
+
+    def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Returns the loss of the batch."""
+        count = self.engine.total(step.labels.new_tensor(len(step.labels)))
+        return similarity_loss(step.positive, labels=step.labels, count=count), {}
+
+
+@dataclass(frozen=True, eq=False)
+class PlainResult:
+    """What a plainly trained model says of the readable images.
+
+    Attributes:
+        first: The zero-shot look, which knows the rows.
+        quality: Probability of the given label, exp(-loss).
+        predicted: Most likely class.
+        confidence: Probability of that class.
+        history: One record for each epoch.
+        notes: Remarks for the user.
+    """
+
+    first: ZeroShot
+    quality: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    history: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+
+    def scores(self, images: LabelledImages, *, quality: NDArray[Any], threshold: float = 0.5) -> Scores:
+        """Returns scores with another quality."""
+        return self.first.scores(
+            images,
+            quality=quality,
+            predicted=self.predicted,
+            confidence=self.confidence,
+            threshold=threshold,
+            history=self.history,
+            notes=self.notes,
+        )
+
+
+def train_plainly(
+    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+) -> PlainResult:
+    """Trains positive prompts and the module on the tower on all labels, then scores plain images."""
+    first = zero_shot(images, vlm, engine=engine)
+    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
+    feed = Feed(images, first.features, learner, engine, settings.batch_size)
+    schedule = make_schedule(settings, images=len(first.rows))
+    labels = torch.from_numpy(images.labels)
+    history = train(feed, labels, objective=PlainObjective(engine), settings=settings, schedule=schedule)
+    judged = _judge(learner, adapted_features(feed).pooled, first.rows, images.labels)
+    return PlainResult(first, *judged, history, shortened_note(learner.prompts.shortened))
+
+
+@torch.inference_mode()
+def _judge(
+    learner: Learner, pooled: NDArray[np.float32], rows: NDArray[np.int64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    quality, confidence = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    predicted, text = np.empty(len(rows), np.int64), learner.text(negative=False)
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
+        features = torch.from_numpy(pooled[rows[part]]).to(learner.engine.device)
+        probability = learner.similarities(features, text)[0].softmax(dim=1).cpu().numpy()
+        quality[part] = probability[np.arange(len(probability)), labels[rows[part]]]
+        predicted[part], confidence[part] = probability.argmax(axis=1), probability.max(axis=1)
+    return quality, predicted, confidence

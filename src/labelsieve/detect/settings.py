@@ -1,0 +1,65 @@
+"""Settings that the trained detectors share. Each is a flag, a TOML key and an entry of `run.json` at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from labelsieve.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How prompts and parameter-efficient modules are trained.
+
+    Attributes:
+        epochs: Passes over the data, at least 0; 0 leaves the model as it is.
+        min_steps: Small data get more epochs until there are at least this many steps.
+        warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
+            `min_steps` in proportion.
+        batch_size: B, over all processes together.
+        learning_rate: Of SGD, with cosine decay by epoch.
+        momentum: Of SGD, between 0 and 1.
+        weight_decay: Of SGD, on everything that is trained.
+        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features.
+        visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
+        context_tokens: M, learned context vectors before the class name.
+        context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
+    """
+
+    epochs: int = 10
+    min_steps: int = 300
+    warmup_epochs: int = 1
+    batch_size: int = 64
+    learning_rate: float = 3e-2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    peft: Literal["none", "vpt-deep", "vpt-shallow"] = "none"
+    visual_prompts: int = 20
+    context_tokens: int = 4
+    context_init: str = "a photo of a"
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise SettingsError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
+        if not 0 <= self.momentum < 1:
+            raise SettingsError(f"expected momentum from 0 to below 1, got {self.momentum}")
+
+
+_LEAST = {
+    "epochs": 0,
+    "min_steps": 0,
+    "warmup_epochs": 0,
+    "batch_size": 1,
+    "weight_decay": 0,
+    "visual_prompts": 0,
+    "context_tokens": 1,
+}
+
+
+def training_part(settings: Training) -> Training:
+    """Returns the shared settings alone, without those of one detector."""
+    return Training(**{item.name: getattr(settings, item.name) for item in fields(Training)})

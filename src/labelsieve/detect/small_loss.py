@@ -1,0 +1,44 @@
+"""Small-loss: the labels with the largest loss are wrong, as many as the noise rate says (Han et al., NeurIPS 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labelsieve.detect.settings import Training
+from labelsieve.errors import SettingsError
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.detect.base import Scores
+    from labelsieve.engine import Engine
+    from labelsieve.vlm.base import VisionLanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallLoss(Training):
+    """Trains prompts with cross-entropy on all labels and flags the share with the largest loss.
+
+    Quality is exp(-loss), the probability of the given label.
+
+    Attributes:
+        noise_rate: Share of wrong labels, at least 0 and below 1: it has to be known.
+    """
+
+    noise_rate: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.noise_rate < 1:
+            raise SettingsError(f"expected a noise_rate from 0 to below 1, got {self.noise_rate}")
+
+    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        import numpy as np
+
+        from labelsieve.detect.plain import train_plainly
+
+        result = train_plainly(self, images, vlm, engine=engine)
+        count = round(self.noise_rate * len(result.quality))
+        threshold = float(np.sort(result.quality)[count - 1]) if count else -1.0
+        return result.scores(images, quality=result.quality, threshold=threshold)

@@ -1,0 +1,211 @@
+"""The training loop of all trained detectors, with a checkpoint after each epoch.
+
+A run that was killed and resumed gives the verdicts of an unbroken one: parameters and momentum are in the checkpoint, and
+everything random depends on the seed and the number of the epoch only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from labelsieve.detect.learner import Feed, Learner
+from labelsieve.detect.settings import Training
+from labelsieve.engine import Engine
+from labelsieve.errors import RunError, TrainingError
+from labelsieve.provenance import fingerprint, write_atomically
+
+CHECKPOINT = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One batch as a loss sees it.
+
+    Attributes:
+        positive: s+, (B, K).
+        negative: s-, (B, K).
+        labels: (B,).
+        rows: (B,): row numbers, on the CPU.
+        epoch: From 1.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    labels: Tensor
+    rows: Tensor
+    epoch: int
+
+
+class Objective(Protocol):
+    """A loss over a batch.
+
+    Attributes:
+        needs_negative: Whether it reads s-.
+        memory: Tensors that it carries from step to step; kept in the checkpoint.
+    """
+
+    needs_negative: bool
+    memory: dict[str, Tensor]
+
+    def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Returns this process's part of the loss, and sums over its images to keep a record of.
+
+        The parts of all processes add up to the loss of the whole batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many epochs there are and how many of them warm up, after stretching for small data."""
+
+    epochs: int
+    warmup: int
+
+
+def make_schedule(settings: Training, *, images: int) -> Schedule:
+    """Stretches the epochs so that there are at least `min_steps` steps, the warm-up in proportion.
+
+    Epochs of 0 stay 0, and warm-up over all epochs stays that.
+    """
+    if settings.epochs == 0 or images == 0:
+        return Schedule(0, 0)
+    steps = math.ceil(images / settings.batch_size)
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    warmup = min(epochs, round(settings.warmup_epochs * epochs / settings.epochs))
+    return Schedule(epochs, warmup)
+
+
+def train(
+    feed: Feed, labels: Tensor, *, objective: Objective, settings: Training, schedule: Schedule
+) -> tuple[Mapping[str, Any], ...]:
+    """Trains the learner of a feed in place and returns one record for each epoch.
+
+    Args:
+        feed: Batches, and through it the learner and the engine.
+        labels: (N,), given labels of all images.
+        objective: The loss.
+        settings: Optimiser and batch size.
+        schedule: From :func:`make_schedule`.
+
+    Raises:
+        TrainingError: The loss is no longer finite.
+        RunError: A checkpoint to resume from belongs to other data or settings.
+    """
+    learner, engine = feed.learner, feed.engine
+    optimizer = torch.optim.SGD(
+        learner.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    owner = fingerprint(feed.images.fingerprint, learner.vlm.fingerprint, settings, engine.seed, engine.precision)
+    history = _resume(learner, optimizer, objective, engine, owner)
+    steps = math.ceil(len(feed.features.readable) / settings.batch_size)
+    left = (schedule.epochs - len(history)) * steps
+    with engine.progress.task("training", total=left, unit="steps") as advance, learner.attached():
+        for epoch in range(len(history) + 1, schedule.epochs + 1):
+            rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            history.append(_epoch(feed, labels, objective, optimizer, epoch, advance))
+            _save(learner, optimizer, objective, engine, owner, history)
+    return tuple(history)
+
+
+def _epoch(
+    feed: Feed, labels: Tensor, objective: Objective, optimizer: torch.optim.Optimizer, epoch: int, advance: Any
+) -> dict[str, Any]:
+    engine, learner, started = feed.engine, feed.learner, time.perf_counter()
+    sums: dict[str, Tensor] = {}
+    for number, (rows, pooled) in enumerate(feed.epoch(epoch)):
+        here = torch.from_numpy(rows)
+        text = learner.text(negative=objective.needs_negative)
+        loss, seen = objective(
+            Step(*learner.similarities(pooled, text), labels=labels[here].to(engine.device), rows=here, epoch=epoch)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        engine.sum_gradients(learner)
+        optimizer.step()
+        for name, value in {"images": loss.new_tensor(len(rows)), "loss": loss.detach(), **seen}.items():
+            sums[name] = sums.get(name, 0) + value
+        sums["steps"] = sums.get("steps", torch.zeros(())) + 1
+        if number % 50 == 0:  # not at each step: reading a number off a GPU waits for it
+            _check(sums["loss"], epoch)
+        advance(1)
+    totals = {name: float(engine.total(value)) for name, value in sums.items()}
+    _check(torch.tensor(totals["loss"]), epoch)
+    images = max(totals.pop("images"), 1.0)
+    record = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
+    steps = totals.pop("steps") / engine.accelerator.num_processes
+    record |= {"loss": totals.pop("loss") / steps, **{name: value / images for name, value in totals.items()}}
+    return {**record, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def _check(loss: Tensor, epoch: int) -> None:
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(
+            f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate or --precision fp32"
+        )
+
+
+def _save(
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    engine: Engine,
+    owner: str,
+    history: list[dict[str, Any]],
+) -> None:
+    if engine.checkpoint is None or not engine.accelerator.is_main_process:
+        return
+    tensors = {name: value.detach().cpu().contiguous() for name, value in learner.named_parameters()}
+    tensors |= {f"memory.{name}": value.cpu() for name, value in objective.memory.items()}
+    for name, parameter in learner.named_parameters():
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{name}"] = momentum.detach().cpu().contiguous()
+    engine.checkpoint.mkdir(parents=True, exist_ok=True)
+    with write_atomically(engine.checkpoint / CHECKPOINT) as part:
+        save_file(tensors, part, metadata={"owner": owner, "history": json.dumps(history)})
+
+
+def _resume(
+    learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, owner: str
+) -> list[dict[str, Any]]:
+    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
+    if path is None or not engine.resume or not path.is_file():
+        return []
+    metadata, tensors = _read(path)
+    if metadata.get("owner") != owner:
+        raise RunError(f"the checkpoint {path} belongs to other data, model or settings; start again with --overwrite")
+    with torch.no_grad():
+        for name, parameter in learner.named_parameters():
+            parameter.copy_(tensors[name])
+            if f"momentum.{name}" in tensors:
+                optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(parameter.device)
+    for name, value in objective.memory.items():
+        value.copy_(tensors[f"memory.{name}"])
+    history: list[dict[str, Any]] = json.loads(metadata["history"])
+    engine.progress.say(f"resuming after epoch {len(history)}")
+    return history
+
+
+def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"the checkpoint {path} cannot be read ({error}); start again with --overwrite") from error
