@@ -1,0 +1,117 @@
+"""The command line: verbs, exit codes, and what reaches the terminal.
+
+Exit codes: 0 done, 1 the user can mend it (one line on stderr), 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from labelsieve.commands.base import Command, UsageError, is_main_process
+from labelsieve.commands.listing import first_line
+from labelsieve.errors import LabelsieveError, did_you_mean
+
+# A new verb is one file in `commands/` and one line here.
+VERBS = {
+    "scan": "scan:Scan",
+    "report": "runs:Report",
+    "export": "runs:Export",
+    "noise": "noise:Noise",
+    "demo": "demo:Demo",
+    "list": "listing:Listing",
+}
+# Read by the libraries when they are imported, which is later. Weights that lack something are told by `load_vlm`.
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    Args:
+        argv: The words after the program's name; by default those the program was called with.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return _dispatch(args)
+    except UsageError as error:
+        return _fail(str(error), code=2)
+    except LabelsieveError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail(_how_to_go_on(args))
+    except BrokenPipeError:  # the reader of our output, `head` for one, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; check the disk, its free space and permissions")
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which may not even be loaded
+            raise
+        return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        _print_help()
+        return 0 if args else 2
+    if args[0] == "--version":
+        from labelsieve import __version__
+
+        print(f"labelsieve {__version__}")
+        return 0
+    if args[0] not in VERBS:
+        known = ", ".join(VERBS)
+        raise UsageError(f'expected a verb out of {known}, got "{args[0]}"{did_you_mean(args[0], VERBS)}')
+    command = _command(args[0]).parse(args[1:], prog=f"labelsieve {args[0]}")
+    command.run(Console(quiet=not is_main_process()))
+    return 0
+
+
+def _command(verb: str) -> type[Command]:
+    module, _, name = VERBS[verb].partition(":")
+    return getattr(importlib.import_module(f"labelsieve.commands.{module}"), name)  # type: ignore[no-any-return]
+
+
+def _print_help() -> None:
+    lines = [
+        "usage: labelsieve VERB [OPTIONS]",
+        "",
+        "Finds the wrong labels in an image data set with a vision-language model, and shows them to you.",
+        "",
+        *(f"  {verb:8}{first_line(_command(verb))}." for verb in VERBS),
+        "",
+        "  labelsieve VERB --help   shows the options of a verb",
+        "  labelsieve --version     shows the version",
+        "",
+        "Begin with: labelsieve demo",
+    ]
+    print("\n".join(lines))
+
+
+def _how_to_go_on(args: list[str]) -> str:
+    if args[:1] != ["scan"]:
+        return "stopped"
+    again = [word for word in args if word not in ("--overwrite", "--resume")]
+    return f"stopped; to go on: labelsieve {shlex.join(again)} --resume"
+
+
+def _fail(message: str, *, code: int = 1) -> int:
+    if is_main_process():
+        print(f"labelsieve: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,102 @@
+"""What the verbs share: how arguments become a command, and the options that name the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import tyro
+from rich.console import Console
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+
+_CommandT = TypeVar("_CommandT")
+
+Flag = FlagCreatePairsOff[bool]
+"""A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
+OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
+
+
+class UsageError(Exception):
+    """The command line itself is wrong: exit code 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One verb with its options."""
+
+    @classmethod
+    def parse(cls, args: Sequence[str], *, prog: str) -> Self:
+        """Reads the words after the verb.
+
+        Raises:
+            SystemExit: The words ask for help (code 0) or cannot be understood (code 2).
+        """
+        return read(cls, args, prog=prog)
+
+    def run(self, console: Console) -> None:
+        """Does the work.
+
+        Raises:
+            LabelsieveError: The user can mend it.
+        """
+        raise NotImplementedError
+
+
+def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any = None) -> _CommandT:
+    """Reads words into a dataclass; fields of `default` replace those of the class."""
+    start = tyro.MISSING_NONPROP if default is None else default
+    return tyro.cli(kind, args=list(args), prog=prog, default=start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the images lie, and which columns to read.
+
+    Attributes:
+        source: A folder of class folders, a CSV, Parquet or Arrow file, a saved data set, or a Hub id.
+        image_column: Column of the pictures or their paths. Guessed where only one fits.
+        label_column: Column of the given labels. Guessed where only one fits.
+        class_names: A file of the class names (one a line, or a JSON list), or several names.
+        split: Split of a Hub data set; by default the only one, else train.
+        limit: Take a random subset of so many images.
+    """
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    image_column: OptionalText = None
+    label_column: OptionalText = None
+    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    split: OptionalText = None
+    limit: Annotated[int | None, arg(metavar="N", help_behavior_hint="(optional)")] = None
+
+    def load(self, *, seed: int, truth_column: str | None = None) -> LabelledImages:
+        """Loads the images; `seed` draws the subset."""
+        from labelsieve.data.sources import load_images
+
+        return load_images(
+            self.source,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            truth_column=truth_column,
+            class_names=self._class_names(),
+            split=self.split,
+            limit=self.limit,
+            seed=seed,
+        )
+
+    def _class_names(self) -> str | tuple[str, ...] | None:
+        """One name would be one class, which no data set has: a single word is a file."""
+        if len(self.class_names) == 1:
+            return self.class_names[0]
+        return self.class_names or None
+
+
+def is_main_process() -> bool:
+    """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0

@@ -1,0 +1,33 @@
+"""`labelsieve demo`: the whole way on bundled drawings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from labelsieve.commands.base import Command, Flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """Shows the whole way on drawings with known wrong labels and a bundled model; needs no network.
+
+    Attributes:
+        out: Run folder to write.
+        images: How many drawings.
+        seed: Every random choice is drawn from it.
+        overwrite: Replace a run that is there.
+    """
+
+    out: Path = Path("runs/demo")
+    images: int = 2000
+    seed: int = 0
+    overwrite: Flag = False
+
+    def run(self, console: Console) -> None:
+        """Runs the demonstration."""
+        from labelsieve.demo.run import run_demo
+
+        run_demo(self.out, images=self.images, seed=self.seed, console=console, overwrite=self.overwrite)

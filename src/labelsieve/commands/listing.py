@@ -1,0 +1,62 @@
+"""`labelsieve list`: what there is to choose from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from labelsieve.commands.base import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(Command):
+    """Lists detectors, recipes, ways to adapt the vision tower, and kinds of models."""
+
+    def run(self, console: Console) -> None:
+        """Prints one table."""
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+        for title in ("option", "name", "what it is"):
+            table.add_column(title, overflow="fold")
+        shown = ""
+        for option, name, about in _entries():
+            table.add_row("" if option == shown else option, name, about)
+            shown = option
+        console.print(table)
+
+
+def _entries() -> Iterator[tuple[str, str, str]]:
+    from labelsieve.detect.base import DETECTORS, detector_class
+    from labelsieve.detect.deft import RECIPES
+    from labelsieve.vlm.huggingface import ADAPTERS
+    from labelsieve.vlm.peft.base import PEFT
+
+    for name in DETECTORS:
+        yield "--detector", name, first_line(detector_class(name))
+    for name, recipe in RECIPES.items():
+        changed = (
+            f"{key.replace('_', '-')} {value}"
+            for key, value in vars(recipe).items()
+            if value != getattr(RECIPES["default"], key)
+        )
+        yield "--recipe", name, ", ".join(changed) or "the defaults of deft"
+    for name in PEFT:
+        yield "--peft", name, _PEFT_NOTES.get(name, "")
+    for name, adapter in ADAPTERS.items():
+        yield "--model", name, first_line(adapter)
+
+
+_PEFT_NOTES = {
+    "none": "the vision tower stays frozen: prompts are trained on cached features, fast on a CPU",
+    "vpt-deep": "learned tokens beside the patches, anew in each block: the paper's choice",
+    "vpt-shallow": "learned tokens beside the patches, in the first block only",
+}
+
+
+def first_line(thing: type) -> str:
+    """Returns the first sentence of a docstring as plain text."""
+    text = (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ").replace("`", "")
+    return text.split(". ")[0].rstrip(".") if text else ""

@@ -1,0 +1,56 @@
+"""`labelsieve noise`: put wrong labels in on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes
+
+from labelsieve.commands.base import Command, Flag, Source
+from labelsieve.errors import RunError, SettingsError
+from labelsieve.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Command):
+    """Puts wrong labels into a data set on purpose, to measure a detector with.
+
+    Writes one Parquet file with the pictures, the noisy labels (`label`) and the given ones (`clean_label`), for
+    `labelsieve scan FILE --truth-column clean_label`.
+
+    Attributes:
+        data: The images; their given labels count as right.
+        kind: To any other class, to the next class, or depending on the pixels.
+        rate: Share of wrong labels, from 0 to below 1.
+        out: Parquet file to write.
+        seed: Every random choice is drawn from it.
+        paper_rate: Draw each image on its own, symmetric noise from all classes with the right one among them, as the
+            usual benchmarks do. By default the share of wrong labels is exact.
+        overwrite: Replace a file that is there.
+    """
+
+    data: OmitArgPrefixes[Source]
+    kind: Literal["symmetric", "pair", "instance"]
+    rate: float
+    out: Path
+    seed: int = 0
+    paper_rate: Flag = False
+    overwrite: Flag = False
+
+    def run(self, console: Console) -> None:
+        """Loads, changes labels, writes."""
+        from labelsieve.data.noise import inject, write_noisy
+
+        if self.out.suffix.lower() != ".parquet":
+            raise SettingsError(f"expected --out to end in .parquet, got {self.out.name}")
+        if self.out.exists() and not self.overwrite:
+            raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
+        images = self.data.load(seed=self.seed)
+        noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=not self.paper_rate)
+        progress = Progress(console)
+        for note in noisy.notes:
+            progress.say(f"note: {note}")
+        progress.say(f"wrote {write_noisy(noisy, self.out)}; scan it with --truth-column clean_label")

@@ -1,0 +1,111 @@
+"""`labelsieve report` and `labelsieve export`: what is made of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from rich.console import Console
+from tyro.conf import arg
+
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder
+from labelsieve.errors import DataError, RunError
+from labelsieve.progress import Progress
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.verdicts import Verdicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Command):
+    """Writes the report of a finished run anew, with other pictures or after the data moved.
+
+    Attributes:
+        run_folder: Folder of the run.
+        out: File to write; by default report.html in the folder of the run.
+        source: Where the images lie now, if not where the run found them.
+        max_images: How many of the most suspicious images to show.
+        thumbnail_px: Longest side of the pictures.
+    """
+
+    run_folder: RunFolder
+    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    source: OptionalText = None
+    max_images: int = 400
+    thumbnail_px: int = 256
+
+    def run(self, console: Console) -> None:
+        """Reads the run and its images, writes the report."""
+        from labelsieve.report.html import write_report
+        from labelsieve.verdicts import Verdicts
+
+        verdicts = Verdicts.load(self.run_folder)
+        path = write_report(
+            verdicts,
+            images_of(verdicts, source=self.source),
+            self.out or self.run_folder / "report.html",
+            max_images=self.max_images,
+            thumbnail_px=self.thumbnail_px,
+        )
+        Progress(console).say(f"wrote {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Writes the verdicts of a finished run for other tools.
+
+    Attributes:
+        run_folder: Folder of the run.
+        format: One table (csv, parquet), one as cleanlab has it, or a folder of class folders without the issues.
+        out: File or folder to write.
+        copy: Copy the images of an imagefolder instead of linking to them.
+        overwrite: Replace what is there.
+        source: Where the images lie now, if not where the run found them.
+    """
+
+    run_folder: RunFolder
+    format: Literal["csv", "parquet", "imagefolder", "cleanlab"]
+    out: Path
+    copy: Flag = False
+    overwrite: Flag = False
+    source: OptionalText = None
+
+    def run(self, console: Console) -> None:
+        """Reads the run, and its images where the format holds them, and writes the export."""
+        from labelsieve.report.export import export
+        from labelsieve.verdicts import Verdicts
+
+        verdicts = Verdicts.load(self.run_folder)
+        images = images_of(verdicts, source=self.source) if self.format == "imagefolder" else None
+        path = export(
+            verdicts, images, format=self.format, out=self.out, copy=self.copy, overwrite=self.overwrite
+        )
+        Progress(console).say(f"wrote {path}")
+
+
+def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages:
+    """Loads the images of a run again, from where it found them or from `source`.
+
+    Raises:
+        RunError: The run had its images in memory, or they are not the same any more.
+        DataError: The images cannot be loaded.
+    """
+    from labelsieve.data.sources import load_images
+
+    origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
+    if source is not None:
+        origin["source"] = source
+    if "source" not in origin:
+        raise RunError("the images of this run were in memory; say with --source where they lie")
+    try:
+        images = load_images(**origin)
+    except DataError as error:
+        raise DataError(f"{error} (--source says where the images of a run lie now)") from error
+    if images.fingerprint != verdicts.record.get("data", {}).get("fingerprint"):
+        raise RunError(
+            f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
+            "the old ones are"
+        )
+    return images

@@ -1,0 +1,128 @@
+"""`labelsieve scan`: find the wrong labels of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+import tyro
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes
+
+from labelsieve.commands.base import Command, Flag, OptionalText, Source, UsageError, is_main_process, read
+from labelsieve.detect.base import DETECTORS, Detector, detector_class
+from labelsieve.errors import did_you_mean
+from labelsieve.progress import Progress
+
+SettingsT = TypeVar("SettingsT", bound=Detector)
+_METAVAR = "{" + ",".join(DETECTORS) + "}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan(Command, Generic[SettingsT]):
+    """Finds the wrong labels of a data set and writes a run folder with a report.
+
+    The options of the detector come last; `--detector NAME --help` shows those of another one, `labelsieve list` all
+    detectors.
+
+    Attributes:
+        data: The images.
+        truth_column: Column of the true labels where they are known; only metrics read them.
+        model: Hub id or folder of a CLIP-like model.
+        detector: How the labels are scored.
+        recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
+        out: Run folder to write.
+        device: Where to compute: auto, cpu, cuda or mps.
+        precision: auto is bf16 where the hardware is faster with it.
+        seed: Every random choice is drawn from it.
+        resume: Go on from the checkpoint of an interrupted run.
+        overwrite: Replace a run that is there.
+        settings: Options of the detector.
+    """
+
+    data: OmitArgPrefixes[Source]
+    truth_column: OptionalText = None
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
+    detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
+    recipe: str = "default"
+    out: Path
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+    resume: Flag = False
+    overwrite: Flag = False
+    settings: OmitArgPrefixes[SettingsT]
+
+    @classmethod
+    def parse(cls, args: Sequence[str], *, prog: str) -> Self:
+        """Reads the words in two stages: detector and recipe first, since they say which options there are."""
+        detector, recipe = _asked(args, "--detector", default="deft"), _asked(args, "--recipe", default="default")
+        settings = _settings(detector, recipe)
+        default = cls(
+            data=Source(source=tyro.MISSING), detector=detector, recipe=recipe, out=tyro.MISSING, settings=settings
+        )
+        kind: Any = Scan[type(settings)]  # type: ignore[misc]  # known only now
+        return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
+
+    def run(self, console: Console) -> None:
+        """Loads, scans, reports."""
+        from labelsieve.scan import check_run_folder
+
+        check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
+        progress = Progress(console if is_main_process() else None)
+        images = self.data.load(seed=self.seed, truth_column=self.truth_column)
+        for note in images.notes:
+            progress.say(f"note: {note}")
+        progress.say(f"loading {self.model}; the first time it is downloaded")
+        self._scan(images, progress, console)
+
+    def _scan(self, images: Any, progress: Progress, console: Console) -> None:
+        from labelsieve.report.html import write_report
+        from labelsieve.report.terminal import summarize
+        from labelsieve.scan import scan
+        from labelsieve.vlm.huggingface import load_vlm
+
+        verdicts = scan(
+            images,
+            load_vlm(self.model),
+            detector=self.settings,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            out=self.out,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            progress=progress,
+        )
+        if is_main_process():
+            write_report(verdicts, images, self.out / "report.html")
+            summarize(verdicts, console)
+
+
+def _asked(args: Sequence[str], flag: str, *, default: str) -> str:
+    """Returns the last value of a flag, before anything else is understood."""
+    chosen = default
+    for word, following in zip(args, [*args[1:], "--"], strict=True):
+        if word == flag and not following.startswith("-"):
+            chosen = following
+        elif word.startswith(f"{flag}="):
+            chosen = word.removeprefix(f"{flag}=")
+    return chosen
+
+
+def _settings(detector: str, recipe: str) -> Any:
+    if detector not in DETECTORS:
+        known = ", ".join(DETECTORS)
+        raise UsageError(f"expected --detector to be one of {known}, got {detector}{did_you_mean(detector, DETECTORS)}")
+    if detector != "deft":
+        if recipe != "default":
+            raise UsageError(f"--recipe goes with --detector deft only, got {detector}; leave it out")
+        return detector_class(detector)()
+    from labelsieve.detect.deft import RECIPES
+
+    if recipe not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise UsageError(f"expected --recipe to be one of {known}, got {recipe}{did_you_mean(recipe, RECIPES)}")
+    return RECIPES[recipe]

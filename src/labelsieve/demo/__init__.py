@@ -1,0 +1,8 @@
+"""The built-in demonstration: procedural drawings and a small CLIP model that was trained on such drawings."""
+
+from pathlib import Path
+
+MINI_CLIP: Path = Path(__file__).parent / "mini_clip"
+"""Folder of the bundled model; ``transformers`` loads it like any other checkpoint."""
+
+__all__ = ["MINI_CLIP"]

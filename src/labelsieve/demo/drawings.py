@@ -1,0 +1,247 @@
+"""Procedural drawings of everyday things: labelled pictures for demonstrations and tests, from nothing but a seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from labelsieve.demo.pen import CANVAS, Background, Pen, Rgb, Style, choose, mix
+from labelsieve.demo.shapes import SHAPES
+
+__all__ = [
+    "CLASS_NAMES",
+    "DEMO_STYLE",
+    "PRETRAINING_STYLE",
+    "SIMILAR",
+    "SIZE",
+    "Drawing",
+    "Style",
+    "draw",
+    "drawings",
+    "render",
+]
+
+SIZE = 64
+"""Width and height of a drawing, in pixels."""
+
+CLASS_NAMES: tuple[str, ...] = tuple(sorted(SHAPES))
+"""Names of the classes; labels are indices into them."""
+
+SIMILAR: dict[str, str] = {
+    "bird": "fish",
+    "boat": "tent",
+    "bus": "car",
+    "car": "bus",
+    "cat": "dog",
+    "cup": "teapot",
+    "dog": "cat",
+    "fish": "bird",
+    "flower": "star",
+    "house": "tent",
+    "mushroom": "umbrella",
+    "star": "flower",
+    "teapot": "cup",
+    "tent": "house",
+    "tree": "mushroom",
+    "umbrella": "mushroom",
+}
+"""For each class the other class that looks most like it."""
+
+PRETRAINING_STYLE = Style(
+    palette=(
+        ("red", (214, 48, 44)),
+        ("orange", (240, 138, 36)),
+        ("yellow", (246, 208, 54)),
+        ("green", (60, 160, 76)),
+        ("blue", (48, 104, 206)),
+        ("purple", (134, 70, 170)),
+        ("pink", (240, 128, 170)),
+        ("brown", (128, 84, 50)),
+        ("grey", (140, 142, 148)),
+        ("black", (40, 40, 46)),
+        ("white", (246, 246, 242)),
+    ),
+    grounds=(
+        ("white", (252, 252, 250)),
+        ("grey", (176, 178, 182)),
+        ("yellow", (250, 232, 150)),
+        ("green", (176, 222, 164)),
+        ("blue", (160, 204, 240)),
+        ("pink", (248, 206, 216)),
+        ("black", (30, 30, 36)),
+    ),
+    fills=(("flat", 0.7), ("wash", 0.2), ("hatch", 0.1)),
+    backgrounds=(("plain", 0.6), ("gradient", 0.3), ("striped", 0.1)),
+    outline=(0.5, 1.5),
+    outlined=0.4,
+    strokes=1,
+    clutter=2,
+    wobble=0.012,
+    rotation=16.0,
+    scale=(0.7, 0.92),
+    stretch=0.2,
+    shift=0.06,
+    noise=3.0,
+)
+"""Flat, cleanly cut shapes in plain colours on quiet backgrounds: what the bundled model was trained on."""
+
+DEMO_STYLE = Style(
+    palette=(
+        ("teal", (20, 120, 124)),
+        ("maroon", (128, 28, 56)),
+        ("navy", (34, 46, 112)),
+        ("olive", (104, 110, 36)),
+        ("rust", (176, 78, 34)),
+        ("plum", (102, 46, 104)),
+        ("charcoal", (56, 58, 66)),
+    ),
+    grounds=(
+        ("cream", (246, 236, 212)),
+        ("sand", (228, 208, 172)),
+        ("sage", (196, 208, 184)),
+        ("lilac", (214, 204, 226)),
+        ("mist", (204, 218, 222)),
+        ("slate", (62, 70, 84)),
+    ),
+    fills=(("wash", 0.4), ("hatch", 0.4), ("dots", 0.2)),
+    backgrounds=(("plain", 0.2), ("gradient", 0.2), ("striped", 0.2), ("chequered", 0.2), ("ruled", 0.2)),
+    outline=(0.8, 1.4),
+    outlined=1.0,
+    strokes=2,
+    clutter=5,
+    wobble=0.02,
+    rotation=16.0,
+    scale=(0.72, 0.92),
+    stretch=0.2,
+    shift=0.06,
+    noise=7.0,
+)
+"""Sketches in ink with hatching, on patterned paper with distracting shapes: the pictures of the demonstration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A drawing and what can be said about it.
+
+    Attributes:
+        image: The picture, 64 x 64 RGB.
+        colour: Name of the thing's colour.
+        ground: Name of the background's colour.
+        background: Kind of the background.
+    """
+
+    image: Image.Image
+    colour: str
+    ground: str
+    background: Background
+
+
+def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawing:
+    """Draw one thing and say how it turned out.
+
+    Args:
+        class_name: One of ``CLASS_NAMES``.
+        rng: Source of all randomness.
+        style: Style to draw in.
+
+    Returns:
+        The drawing with its colours and background.
+    """
+    shape = SHAPES[class_name]
+    ground_name, ground = style.grounds[rng.integers(len(style.grounds))]
+    colour_name, colour = _contrasting(style.palette, ground, rng)
+    _, accent = _contrasting(style.palette, colour, rng)
+    background = choose(style.backgrounds, rng)
+    canvas = _paint_background(background, ground, rng, style)
+    _scatter(canvas, rng, style)
+    pen = Pen(canvas, rng=rng, style=style, colour=colour, accent=accent, ground=ground)
+    shape(pen, rng)
+    image = _add_noise(canvas.reduce(CANVAS // SIZE), rng, style.noise)
+    return Drawing(image=image, colour=colour_name, ground=ground_name, background=background)
+
+
+def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Image:
+    """Draw one thing.
+
+    Args:
+        class_name: One of ``CLASS_NAMES``.
+        rng: Source of all randomness.
+        style: Style to draw in.
+
+    Returns:
+        A picture of 64 x 64 RGB pixels.
+    """
+    return render(class_name, rng=rng, style=style).image
+
+
+def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
+    """Draw a balanced, shuffled set of labelled pictures.
+
+    Args:
+        count: Number of drawings.
+        seed: Seed; the same seed gives the same drawings.
+        style: Style to draw in.
+
+    Returns:
+        The pictures and their labels, which are indices into ``CLASS_NAMES``.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASS_NAMES))
+    return [draw(CLASS_NAMES[label], rng=rng, style=style) for label in labels], labels
+
+
+def _contrasting(options: tuple[tuple[str, Rgb], ...], other: Rgb, rng: np.random.Generator) -> tuple[str, Rgb]:
+    far = [item for item in options if sum(abs(a - b) for a, b in zip(item[1], other, strict=True)) > 160]
+    return far[rng.integers(len(far))]
+
+
+def _paint_background(kind: Background, ground: Rgb, rng: np.random.Generator, style: Style) -> Image.Image:
+    second = mix(ground, style.grounds[rng.integers(len(style.grounds))][1], 0.35)
+    if kind == "gradient":
+        corners = Image.new("RGB", (2, 2), ground)
+        corners.putpixel((1, int(rng.integers(2))), second)
+        corners.putpixel((int(rng.integers(2)), 1), second)
+        return corners.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
+    canvas = Image.new("RGB", (CANVAS, CANVAS), ground)
+    brush = ImageDraw.Draw(canvas)
+    gap = int(rng.integers(24, 48))
+    start = int(rng.integers(-gap, 0))
+    if kind == "striped":
+        slope = rng.uniform(-0.6, 0.6) * CANVAS
+        for x in range(start - CANVAS, 2 * CANVAS, 2 * gap):
+            brush.polygon((x, 0, x + gap, 0, x + gap + slope, CANVAS, x + slope, CANVAS), fill=second)
+    elif kind == "chequered":
+        for row, y in enumerate(range(start, CANVAS, gap)):
+            for x in range(start + gap * (row % 2), CANVAS, 2 * gap):
+                brush.rectangle((x, y, x + gap - 1, y + gap - 1), fill=second)
+    elif kind == "ruled":
+        for y in range(start, CANVAS, gap):
+            brush.line((0, y, CANVAS, y), fill=second, width=5)
+    return canvas
+
+
+def _scatter(canvas: Image.Image, rng: np.random.Generator, style: Style) -> None:
+    brush = ImageDraw.Draw(canvas)
+    for _ in range(rng.integers(style.clutter + 1)):
+        colour = style.palette[rng.integers(len(style.palette))][1]
+        size = rng.uniform(7, 16)
+        # Clutter keeps to the margins: in the middle the thing itself would cover it.
+        angle, radius = rng.uniform(0, 6.28), rng.uniform(85, 140)
+        x, y = (float(v) for v in CANVAS / 2 + radius * np.array([np.cos(angle), np.sin(angle)]))
+        kind = rng.integers(3)
+        if kind == 0:
+            brush.ellipse((x - size, y - size, x + size, y + size), fill=colour)
+        elif kind == 1:
+            brush.regular_polygon((x, y, size), int(rng.integers(3, 5)), rotation=int(rng.integers(360)), fill=colour)
+        else:
+            brush.line((x - size, y, x + size, y + rng.uniform(-size, size)), fill=colour, width=6)
+
+
+def _add_noise(image: Image.Image, rng: np.random.Generator, deviation: float) -> Image.Image:
+    if deviation <= 0:
+        return image
+    pixels = np.asarray(image, dtype=np.float32)
+    # One value per pixel, as of film grain, is a third of the work of one per channel.
+    grain = rng.standard_normal((SIZE, SIZE, 1), dtype=np.float32) * deviation
+    return Image.fromarray(np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8))

@@ -1,0 +1,198 @@
+"""The demonstration: drawings with known wrong labels, four detectors, one comparison and one report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from labelsieve.demo import MINI_CLIP
+from labelsieve.errors import SettingsError
+from labelsieve.progress import Progress
+from labelsieve.provenance import write_json, write_text
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.detect.base import Detector
+    from labelsieve.vlm.base import VisionLanguageModel
+
+SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
+"""Shares of the labels that become any other class, and the class that looks most like the right one."""
+
+DRAWINGS, REPORT, COMPARISON = "drawings.parquet", "report.html", "comparison"
+FEWEST_IMAGES = 48
+# Key in `metrics.json`, title in the terminal and in `comparison.md`.
+_COLUMNS = {
+    "clean_precision": "clean P",
+    "clean_recall": "clean R",
+    "clean_f1": "clean F1",
+    "issue_precision": "issue P",
+    "issue_recall": "issue R",
+    "issue_f1": "issue F1",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+}
+_LEGEND = (
+    "clean: right labels kept; issue: wrong labels found; P precision, R recall; AUROC and AP of the issues; "
+    "s: seconds without reading the images, which happens once"
+)
+
+
+def run_demo(
+    out: Path,
+    *,
+    images: int = 2000,
+    seed: int = 0,
+    console: Console,
+    overwrite: bool = False,
+    detectors: Sequence[Detector] | None = None,
+) -> dict[str, Any]:
+    """Draws pictures, mislabels 30 % of them, scans them with each detector, and compares.
+
+    Of the labels 20 % become any other class and 10 %, on other images, the class that looks most like the right one.
+
+    Args:
+        out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
+        images: How many drawings, at least 48.
+        seed: Every random choice is drawn from it.
+        console: Where to print.
+        overwrite: Replace a run that is there.
+        detectors: What to compare; by default DeFT, label-match, small-loss (which is told the noise rate) and GMM.
+
+    Returns:
+        What `comparison.json` holds: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
+
+    Raises:
+        SettingsError: There are too few images.
+        RunError: A run is in the way, or the folder cannot be written to.
+    """
+    from labelsieve.scan import check_run_folder
+    from labelsieve.vlm.huggingface import load_vlm
+
+    if images < FEWEST_IMAGES:
+        raise SettingsError(f"expected at least {FEWEST_IMAGES} images, got {images}; take more (--images)")
+    check_run_folder(out, overwrite=overwrite, resume=False)
+    progress = Progress(console)
+    progress.say(f"drawing {images:,} pictures and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")
+    data = write_drawings(out / DRAWINGS, count=images, seed=seed)
+    vlm = load_vlm(MINI_CLIP)
+    _read_once(data, vlm, progress)
+    rows = [
+        _scan(data, vlm, detector, progress=progress, seed=seed, out=None if index else out)
+        for index, detector in enumerate(detectors or default_detectors())
+    ]
+    result = {
+        "images": images,
+        "classes": len(data.class_names),
+        "seed": seed,
+        "noise_rate": rows[0]["metrics"]["noise_rate"],
+        "detectors": rows,
+    }
+    _save(result, out)
+    console.print()
+    console.print(_table(rows))
+    progress.say(_LEGEND)
+    progress.say(f"\nreport: {out / REPORT}   (open it in a browser)")
+    return result
+
+
+def default_detectors() -> tuple[Detector, ...]:
+    """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate."""
+    from labelsieve.detect.deft import DeFT
+    from labelsieve.detect.gmm import GMM
+    from labelsieve.detect.label_match import LabelMatch
+    from labelsieve.detect.small_loss import SmallLoss
+
+    return DeFT(), LabelMatch(), SmallLoss(noise_rate=SYMMETRIC + SIMILAR_CLASS), GMM()
+
+
+def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
+    """Writes mislabelled drawings with the truth beside them, and loads them as a user would."""
+    from labelsieve.data.noise import write_noisy
+    from labelsieve.data.sources import load_images
+    from labelsieve.demo.drawings import CLASS_NAMES, drawings
+
+    pictures, labels = drawings(count, seed=seed)
+    clean = load_images(pictures, labels=labels, class_names=CLASS_NAMES)
+    write_noisy(mislabel(clean, seed=seed), path)
+    return load_images(path, truth_column="clean_label")
+
+
+def mislabel(images: LabelledImages, *, seed: int) -> LabelledImages:
+    """Changes exactly 20 % of the labels to any other class, and 10 % on other images to the most similar class."""
+    from labelsieve.data.noise import paired, symmetric
+    from labelsieve.demo.drawings import SIMILAR
+
+    names = images.class_names
+    target = np.array([names.index(SIMILAR.get(name, name)) for name in names], dtype=np.int64)
+    noisy = symmetric(images.labels, classes=len(names), rate=SYMMETRIC, seed=seed)
+    rest = np.flatnonzero(noisy == images.labels)
+    share = round(SIMILAR_CLASS * len(images)) / len(rest)
+    noisy[rest] = paired(images.labels[rest], target=target, rate=share, seed=seed + 1)
+    return images.with_labels(noisy, truth=images.labels)
+
+
+def _read_once(images: LabelledImages, vlm: VisionLanguageModel, progress: Progress) -> None:
+    """Fills the cache of features, so that the first detector is not timed with what all share."""
+    from labelsieve.engine import make_engine
+    from labelsieve.vlm.features import image_features
+
+    engine = make_engine(progress=progress)
+    image_features(images, vlm.to(engine.device), engine=engine)
+
+
+def _scan(
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    detector: Detector,
+    *,
+    progress: Progress,
+    seed: int,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Scans with one detector; with `out`, its run folder and report are written."""
+    from labelsieve.detect.base import detector_name
+    from labelsieve.report.html import write_report
+    from labelsieve.scan import scan
+
+    name = detector_name(detector)
+    progress.say(f"scanning with {name}")
+    start = time.perf_counter()
+    verdicts = scan(images, vlm, detector=detector, seed=seed, progress=progress, out=out, overwrite=True)
+    seconds = time.perf_counter() - start
+    if out is not None:
+        write_report(verdicts, images, out / REPORT)
+    return {"detector": name, "settings": detector, "seconds": round(seconds, 1), "metrics": verdicts.metrics}
+
+
+def _save(result: Mapping[str, Any], out: Path) -> None:
+    write_json(out / f"{COMPARISON}.json", result)
+    head = ["detector", *_COLUMNS.values(), "s"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(row) for row in result["detectors"])]
+    about = (
+        f"{result['images']:,} drawings of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
+        f"seed {result['seed']}."
+    )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    write_text(out / f"{COMPARISON}.md", f"{about}\n\n{table}\n\n{_LEGEND[0].upper()}{_LEGEND[1:]}.\n")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("detector", no_wrap=True)
+    for title in (*_COLUMNS.values(), "s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    best = max(rows, key=lambda row: float(row["metrics"]["issue_f1"]))
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if row is best else None)
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    values = (row["metrics"][key] for key in _COLUMNS)
+    return [row["detector"], *("–" if value is None else f"{value:.3f}" for value in values), f"{row['seconds']:.1f}"]

@@ -1,0 +1,385 @@
+"""What a person should know before trusting the verdicts: measured symptoms, what they mean and what to do.
+
+Each finding comes from one small function in `CHECKS`. The true labels are never read: a scan in earnest has none. The
+thresholds are rules of thumb, set so that a healthy scan of usual size stays silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Scores
+from labelsieve.symptoms import Symptoms, counted, percent, shortened
+from labelsieve.verdicts import Verdicts
+
+Finding = dict[str, str]
+"""Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (what was measured), `message` (what it
+means) and `advice` (what to do)."""
+
+# Agreement on a scale where guessing is 0 and full agreement 1. CLIP models reach 0.2 to 0.9 on photos they can judge,
+# even with more than half of the labels wrong; below the first of these two they are as good as guessing.
+GUESSING, WEAK = 0.05, 0.15
+# In few images chance alone reaches much, so two standard errors are asked for, but never more than this.
+BELIEVED = 0.5
+# A class stands out where chance explains it with less than this probability, over all classes together. It counts as
+# not understood only if the typical class does better than `FINE_CLASS`: otherwise the whole model is the matter.
+LUCK, FINE_CLASS, LOST_CLASS = 0.01, 0.2, 0.05
+# A good detector wrongly flags about 3 % of the clean images (the paper's Table 1); twice that is too many.
+OVER_FILTERED = 0.06
+# Fewer images than this can be an accident, whatever share of a small data set they are.
+FEW = 5
+# A model that gives its first choice less than this is unsure; it matters where a tenth of the images hang on it.
+UNSURE, MANY_FLAGGED = 0.4, 0.1
+# A class with less than this left, or with fewer than two images, has nothing to learn from and nothing to test on.
+EMPTIED, LEAST_KEPT = 0.05, 2
+# Human labelling seldom goes wrong for more than half of a class (CIFAR-100N: 40 % over all classes).
+HARD_HIT = 0.6
+# Fewer images for each class are too few to fine-tune a classifier on; told where the scan took that many away.
+FEW_PER_CLASS, MANY_LOST = 10, 0.3
+# Kept labels that the model contradicts with confidence: a good selection is 95 to 99 % right (the paper's Table 1).
+SURE, CONTRADICTED = 0.8, 0.05
+# Label quality spread evenly from 0 to 1 has 20 % within 0.1 of the threshold; a good detector has less.
+BAND, PILED_UP = 0.1, 0.3
+# Above a tenth it is hardly single broken files, but a wrong folder, a broken copy or a missing decoder.
+MANY_UNREADABLE = 0.1
+# The largest class against the smallest; below this the sizes make little difference to the scores.
+IMBALANCE = 20
+# Training that selects less than this learns from next to nothing.
+STARVED = 0.05
+
+
+def diagnose(images: LabelledImages, scores: Scores, verdicts: Verdicts) -> list[Finding]:
+    """Looks for what makes the verdicts, or a classifier trained on them, less good than they could be.
+
+    Args:
+        images: N images; `truth` is never read.
+        scores: What the detector found out about them.
+        verdicts: What :func:`labelsieve.verdicts.decide` made of both.
+
+    Returns:
+        The findings, problems first; see `Finding`.
+    """
+    scan = Symptoms(images, scores, verdicts)
+    checks = CHECKS if scan.rows.size else (_unreadable,)
+    findings = [finding for check in checks if (finding := check(scan))]
+    return sorted(findings, key=lambda finding: ("problem", "warning", "info").index(finding["level"]))
+
+
+def _finding(
+    code: str, level: Literal["info", "warning", "problem"], *, figure: str, message: str, advice: str
+) -> Finding:
+    return {"code": code, "level": level, "figure": figure, "message": message, "advice": advice}
+
+
+def _near_chance(scan: Symptoms) -> Finding | None:
+    measured = scan.zero_shot
+    if measured is None or np.count_nonzero(scan.sizes) < 2:
+        return None
+    above = measured.above_chance(measured.share - measured.chance)
+    if above >= max(WEAK, min(BELIEVED, measured.above_chance(2 * measured.spread))):
+        return None
+    guessing = above < GUESSING
+    averaged = " (average over classes)" if scan.scores.zero_shot_per_class is not None else ""
+    return _finding(
+        "zero-shot-near-chance",
+        "problem" if guessing else "warning",
+        figure=f"The untrained model agrees with {percent(measured.share)} of the given labels{averaged}; "
+        f"guessing would with {percent(measured.chance)}",
+        message="It cannot tell these classes apart, so the verdicts rest on next to nothing."
+        if guessing
+        else "It hardly knows these classes, or the images are too few to tell, so the verdicts are shaky.",
+        advice="Check that labels and images belong together and use class names that would stand in a caption "
+        "(--class-names). If that does not help, take a --model trained on this kind of image.",
+    )
+
+
+def _not_understood(scan: Symptoms) -> Finding | None:
+    from scipy.special import bdtr  # binomial; imported here to keep the package quick to import
+
+    if scan.scores.zero_shot_per_class is None:
+        return None
+    agreement = np.nan_to_num(scan.scores.zero_shot_per_class)
+    typical = float(np.median(agreement[scan.sizes > 0]))
+    hits = np.rint(agreement * scan.sizes)
+    unlucky = bdtr(hits, scan.sizes, typical) < LUCK / len(scan.sizes)
+    lost = np.flatnonzero((agreement <= LOST_CLASS) & (scan.sizes > 0) & unlucky)
+    if typical < FINE_CLASS or not lost.size:
+        return None
+    lost = lost[np.lexsort((-scan.sizes[lost], agreement[lost]))]
+    return _finding(
+        "class-not-understood",
+        "warning",
+        figure=f"The untrained model agrees with {percent(typical)} of the labels of a typical class, but hardly with "
+        f"those of {scan.names(lost, lambda k: f'{int(hits[k]):,} of {scan.sizes[k]:,}')}",
+        message="It probably does not understand these names as you do, so correct labels may be flagged.",
+        advice="Give these classes names that would stand in a caption (--class-names), and look at some of their "
+        "images: they may show something else, or two classes may be swapped.",
+    )
+
+
+def _all_or_nothing(scan: Symptoms) -> Finding | None:
+    if scan.flagged.all():
+        return _finding(
+            "everything-flagged",
+            "problem",
+            figure=f"All {len(scan.rows):,} labels are flagged",
+            message="This says nothing about single labels: the detector failed on these data.",
+            advice="Check that labels and class names belong to these images, then try another --model or --detector.",
+        )
+    if scan.flagged.any():
+        return None
+    return _finding(
+        "nothing-flagged",
+        "info",
+        figure=f"None of {len(scan.rows):,} labels is flagged; the model would name another class for "
+        f"{percent(1 - float(scan.agrees.mean()))} of the images",
+        message="Either the labels are right, or the detector cannot tell wrong ones from right ones.",
+        advice="Look at the images with the lowest label quality: if some are wrong, try another --detector.",
+    )
+
+
+def _over_filtered(scan: Symptoms) -> Finding | None:
+    agreed = int((scan.flagged & scan.agrees).sum())
+    of_flagged = agreed / max(int(scan.flagged.sum()), 1)
+    if scan.flagged.all() or agreed < max(FEW, OVER_FILTERED * len(scan.rows)) or of_flagged <= 0.5:
+        return None
+    return _finding(
+        "over-filtering",
+        "warning",
+        figure=f"{percent(scan.share_flagged)} of the labels are flagged, and the model itself gives "
+        f"{percent(of_flagged)} of those the same label",
+        message="Most flagged labels seem to be right: clean images are being thrown away.",
+        advice="Look at flagged images whose given and suggested label are the same. If they are right, do not drop "
+        "flagged images unseen; train less (--epochs) or try another --detector.",
+    )
+
+
+def _unsure(scan: Symptoms) -> Finding | None:
+    doubted = scan.flagged & ~scan.agrees
+    if scan.flagged.all() or int(doubted.sum()) < max(FEW, MANY_FLAGGED * len(scan.rows)):
+        return None
+    typical = float(np.median(scan.confidence[doubted]))
+    if typical >= UNSURE:
+        return None
+    return _finding(
+        "unsure-suggestions",
+        "warning",
+        figure=f"{percent(float(doubted.mean()))} of the labels are flagged because the model prefers another class, "
+        f"with a typical confidence of only {percent(typical)}",
+        message="The model contradicts more labels than it is sure about: many of them may be right.",
+        advice="Trust the top of the ranking more than its end; a stronger --model makes surer suggestions.",
+    )
+
+
+def _emptied(scan: Symptoms) -> Finding | None:
+    classes = np.flatnonzero(_is_emptied(scan))
+    if not classes.size or scan.flagged.all():
+        return None
+    classes = classes[np.lexsort((-scan.sizes[classes], scan.kept[classes]))]
+    return _finding(
+        "emptied-classes",
+        "problem" if (scan.kept[classes] == 0).any() else "warning",
+        figure=f"Without the flagged images {counted(classes.size, 'class is', 'classes are')} left all but empty: "
+        f"{scan.names(classes, lambda k: f'{scan.kept[k]:,} of {scan.sizes[k]:,} left')}",
+        message="A classifier trained on the rest cannot learn them.",
+        advice="Look at their flagged images first. If the labels are right, rename the class (--class-names) and scan "
+        "again; if they are wrong, the class needs new images.",
+    )
+
+
+def _is_emptied(scan: Symptoms) -> NDArray[np.bool_]:
+    few = (scan.kept < LEAST_KEPT) | (scan.kept < EMPTIED * scan.sizes)
+    return few & (scan.lost > 0)
+
+
+def _hard_hit(scan: Symptoms) -> Finding | None:
+    from scipy.special import bdtrc  # binomial; imported here to keep the package quick to import
+
+    share = scan.lost / np.maximum(scan.sizes, 1)
+    # of many small classes some lose more than the rest by chance
+    unlucky = bdtrc(scan.lost - 1.0, scan.sizes, min(scan.share_flagged, HARD_HIT)) < LUCK / len(scan.sizes)
+    hit = unlucky | (scan.share_flagged > HARD_HIT)
+    classes = np.flatnonzero(hit & (scan.sizes >= FEW) & (share > HARD_HIT) & ~_is_emptied(scan))
+    if not classes.size:
+        return None
+    classes = classes[np.lexsort((-scan.sizes[classes], -share[classes]))]
+    return _finding(
+        "classes-hard-hit",
+        "warning",
+        figure=f"{counted(classes.size, 'class loses', 'classes lose')} more than {percent(HARD_HIT)} of the images: "
+        f"{scan.names(classes, lambda k: f'{scan.lost[k]:,} of {scan.sizes[k]:,}')}",
+        message="Either most of these labels are wrong, or clean images are thrown away (low clean recall).",
+        advice="Look at the flagged images of these classes. If they are right, rename the class (--class-names) or "
+        "try another --model.",
+    )
+
+
+def _few_left(scan: Symptoms) -> Finding | None:
+    classes, kept = int(np.count_nonzero(scan.sizes)), int(scan.kept.sum())
+    if scan.flagged.all() or kept >= FEW_PER_CLASS * classes or scan.share_flagged < MANY_LOST:
+        return None
+    return _finding(
+        "few-images-left",
+        "warning",
+        figure=f"{kept:,} of {len(scan.rows):,} images are left, {kept / classes:.1f} for each class",
+        message="These are few to train a classifier on; the scan took the others away (low clean recall).",
+        advice="Look through the flagged images; keep those whose labels are right and correct the others.",
+    )
+
+
+def _contradicted(scan: Symptoms) -> Finding | None:
+    survivors = int((~scan.flagged & ~scan.agrees & (scan.confidence >= SURE)).sum())
+    share = survivors / max(int(scan.kept.sum()), 1)
+    if survivors < FEW or share < CONTRADICTED:
+        return None
+    return _finding(
+        "wrong-labels-survive",
+        "warning",
+        figure=f"For {survivors:,} images that were kept ({percent(share)}) the model names another class with at "
+        f"least {percent(SURE)} confidence",
+        message="Wrong labels probably survive among those kept (low clean precision).",
+        advice="Use a detector that demands agreement between model and label, and look at the images just above the "
+        "threshold before you train on them.",
+    )
+
+
+def _piled_up(scan: Symptoms) -> Finding | None:
+    threshold = scan.scores.threshold
+    near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= BAND
+    # with a threshold at an end of the scale, the clearest cases lie near it
+    if not BAND <= threshold <= 1 - BAND or int(near.sum()) < FEW or near.mean() < PILED_UP:
+        return None
+    return _finding(
+        "quality-near-threshold",
+        "warning",
+        figure=f"{percent(float(near.mean()))} of the images have a label quality within {BAND:g} of the threshold "
+        f"({threshold:.2g})",
+        message="The detector can hardly tell there: wrong labels survive and right ones are flagged.",
+        advice="Train longer (--epochs) or use a stronger --model, and go by the ranking rather than by the flags.",
+    )
+
+
+def _starved(scan: Symptoms) -> Finding | None:
+    values = [(number, record.get("selected")) for number, record in enumerate(scan.scores.history, start=1)]
+    shares = [(float(value), number) for number, value in values if isinstance(value, int | float) and value >= 0]
+    if not shares or min(shares)[0] >= STARVED:
+        return None
+    lowest, last = min(shares), shares[-1]
+    return _finding(
+        "selection-collapsed",
+        "problem" if last[0] < STARVED else "warning",
+        figure=f"Training selected {percent(lowest[0])} of the images in epoch {lowest[1]} of {len(values)}, and "
+        f"{percent(last[0])} in epoch {last[1]}",
+        message="It took nearly all labels for wrong and had next to nothing to learn from.",
+        advice="Use a lower --learning-rate or more --warmup-epochs, and check that the class names fit the images.",
+    )
+
+
+def _conflicting_copies(scan: Symptoms) -> Finding | None:
+    copies = scan.copies
+    groups, total = int(copies.mixed.sum()), int(copies.sizes[copies.mixed].sum())
+    if not groups:
+        return None
+    rows = copies.first(copies.mixed)
+    other = rows[np.argmax(scan.images.labels[rows] != scan.images.labels[rows[0]])]
+    example = ", ".join(f"{shortened(scan.images.ids[row])} is {scan.label(row)}" for row in (rows[0], other))
+    return _finding(
+        "duplicates-conflict",
+        "problem",
+        figure=f"{counted(groups, 'picture occurs', 'pictures occur')} more than once with different labels "
+        f"({total:,} images), for example {example}",
+        message="The files are the same, so at most one label of each picture can be right.",
+        advice="Keep one copy of each with the right label. Where several labels fit, the classes overlap.",
+    )
+
+
+def _copies_that_agree(scan: Symptoms) -> Finding | None:
+    copies = scan.copies
+    alike = ~copies.mixed & (copies.sizes > 1)
+    spare = int((copies.sizes[alike] - 1).sum())
+    if not spare:
+        return None
+    example = " and ".join(shortened(scan.images.ids[row]) for row in copies.first(alike)[:2])
+    return _finding(
+        "duplicates",
+        "info",
+        figure=f"{counted(spare, 'image is a copy', 'images are copies')} of another one with the same label, for "
+        f"example {example}",
+        message="Copies count more than once in training, and make a test set look good that shares them.",
+        advice="Drop the copies before you split the data.",
+    )
+
+
+def _unreadable(scan: Symptoms) -> Finding | None:
+    rows = np.flatnonzero(~scan.verdicts.is_readable)
+    if not rows.size:
+        return None
+    share, name = rows.size / len(scan.verdicts), scan.images.ids[rows[0]]
+    reason = str(scan.verdicts.table["error"][int(rows[0])].as_py()).removeprefix(f"{name}: ")
+    return _finding(
+        "unreadable-images",
+        "problem" if share >= MANY_UNREADABLE else "warning",
+        figure=f"{counted(rows.size, 'image', 'images')} ({percent(share)}) could not be read, for example "
+        f"{shortened(name)}: {shortened(reason, 200)}",
+        message="They were left out and have no verdict.",
+        advice="Copy the files again or take them out, then scan again.",
+    )
+
+
+def _imbalance(scan: Symptoms) -> Finding | None:
+    largest, smallest = int(scan.sizes.argmax()), int(np.where(scan.sizes, scan.sizes, len(scan.rows) + 1).argmin())
+    ratio = scan.sizes[largest] / scan.sizes[smallest]
+    if ratio < IMBALANCE:
+        return None
+    return _finding(
+        "class-imbalance",
+        "info",
+        figure=f"The largest class has {ratio:,.0f} times the images of the smallest: "
+        f"{scan.names(np.array([largest, smallest]), lambda k: f'{scan.sizes[k]:,}')}",
+        message="Verdicts on small classes are less sure, and a classifier will favour the large ones.",
+        advice="Judge small classes by eye, and collect more images of them if you can.",
+    )
+
+
+def _tiny_classes(scan: Symptoms) -> Finding | None:
+    single, empty = np.flatnonzero(scan.sizes == 1), np.flatnonzero(scan.sizes == 0)
+    parts = ((single, "one readable image"), (empty, "none"))
+    figures = [
+        f"{counted(classes.size, 'class has', 'classes have')} {what}: {scan.names(classes)}"
+        for classes, what in parts
+        if classes.size
+    ]
+    if not figures:
+        return None
+    return _finding(
+        "tiny-classes",
+        "info",
+        figure="; ".join(figures),
+        message="A label can hardly be judged, and not be learned, without other images of its class.",
+        advice="Add images, merge these classes with similar ones, or leave them out.",
+    )
+
+
+CHECKS: tuple[Callable[[Symptoms], Finding | None], ...] = (
+    _near_chance,
+    _not_understood,
+    _all_or_nothing,
+    _over_filtered,
+    _unsure,
+    _emptied,
+    _hard_hit,
+    _few_left,
+    _contradicted,
+    _piled_up,
+    _starved,
+    _conflicting_copies,
+    _copies_that_agree,
+    _unreadable,
+    _imbalance,
+    _tiny_classes,
+)

@@ -1,0 +1,100 @@
+"""What the report, the terminal and the export share: how numbers read, and whether images belong to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.errors import RunError
+from labelsieve.verdicts import Verdicts
+
+LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
+UNKNOWN = "\u2013"
+# A space that does not break, so that a figure and its unit stay on one line.
+_NBSP = "\u00a0"
+
+
+def require_same_images(verdicts: Verdicts, images: LabelledImages) -> None:
+    """Checks that row i of the verdicts speaks of image i.
+
+    Raises:
+        RunError: The images are others than the verdicts were made from.
+    """
+    if len(verdicts) != len(images):
+        raise RunError(f"expected the {len(verdicts):,} images of the run, got {len(images):,}; pass those it scanned")
+    if not pa.array(images.ids, pa.string()).equals(verdicts.table["id"].combine_chunks()):
+        raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
+
+
+def section(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Returns a nested part of a record, empty where it is missing or not a mapping."""
+    value = record.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the findings of a record, problems first, with `level`, `title`, `figure`, `message` and `advice`."""
+    order = list(LEVELS)
+    rows = []
+    for finding in record.get("findings") or ():
+        level = finding.get("level") if finding.get("level") in LEVELS else "info"
+        texts = {key: str(finding.get(key) or "") for key in ("code", "figure", "message", "advice")}
+        rows.append({"level": level, "title": LEVELS[level], **texts})
+    return sorted(rows, key=lambda row: order.index(row["level"]))
+
+
+def percent(share: float | None) -> str:
+    """Writes a share between 0 and 1 as a percentage that never rounds something to nothing, or nearly all to all."""
+    if share is None or share != share:
+        return UNKNOWN
+    if 0 < share < 0.001:
+        return f"<{_NBSP}0.1{_NBSP}%"
+    if 0.999 < share < 1:
+        return f">{_NBSP}99.9{_NBSP}%"
+    digits = 0 if share in (0, 1) or 0.1 <= share < 0.99 else 1
+    return f"{100 * share:.{digits}f}{_NBSP}%"
+
+
+def score(value: float | None) -> str:
+    """Writes a score between 0 and 1 with three digits."""
+    if value is None or value != value:
+        return UNKNOWN
+    return f"<{_NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
+
+
+def short(value: float | None) -> str:
+    """Writes a number with at most three significant digits; empty where unknown."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def thousands(number: int) -> str:
+    """Writes a count with its thousands apart."""
+    return f"{number:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """Writes seconds as a person would say them; empty where unknown."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f}{_NBSP}s" if seconds >= 1 else f"{seconds:.1f}{_NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
+    return f"{minutes // 60}{_NBSP}h {minutes % 60}{_NBSP}min"
+
+
+def moment(text: str | None) -> str:
+    """Writes an ISO time as a date and a time of day; what is no ISO time stays as it is."""
+    if not text:
+        return ""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = when.tzname() or ""
+    return f"{when.day} {when:%B %Y, %H:%M} {zone}".strip()

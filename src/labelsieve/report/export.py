@@ -1,0 +1,118 @@
+"""Verdicts for other tools: tables, a cleaned folder of images, and frames that cleanlab users can join."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.errors import RunError, SettingsError, did_you_mean
+from labelsieve.provenance import write_atomically
+from labelsieve.report.imagefolder import write_image_folder
+from labelsieve.verdicts import Verdicts
+
+Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]
+
+
+def export(
+    verdicts: Verdicts,
+    images: LabelledImages | None,
+    *,
+    format: Format,
+    out: Path,
+    copy: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the verdicts in a form that other tools read.
+
+    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image.
+    * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
+      `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
+    * `imagefolder`: one folder for each class with the readable images whose label is not flagged, and nothing else.
+
+    Args:
+        verdicts: What to export.
+        images: The images that the verdicts were made from; only `imagefolder` needs them.
+        format: One of the names above.
+        out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
+        copy: For `imagefolder`: copy the image files instead of linking to them.
+        overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        SettingsError: The format is unknown, or an option does not go with it.
+        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
+        DataError: An image file is gone.
+    """
+    out = Path(out)
+    if format not in FORMATS:
+        raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
+    if format == "imagefolder":
+        if images is None:
+            raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
+        return write_image_folder(verdicts, images, out, copy=copy, overwrite=overwrite)
+    if copy:
+        raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
+    if out.is_dir():
+        raise RunError(f"expected a file to write, {out} is a folder; choose another name")
+    if out.exists() and not overwrite:
+        raise RunError(f"{out} is there already; choose another name or pass overwrite")
+    _TABLES[format](verdicts, out)
+    return out
+
+
+def cleanlab_table(verdicts: Verdicts) -> pa.Table:
+    """Returns one row for each image, in the order of the data, with labels as indices into `class_names`.
+
+    cleanlab knows no unreadable images: they are no issue, with quality NaN and predicted label -1.
+    """
+    table = pa.table(
+        {
+            "index": pa.array(np.arange(len(verdicts), dtype=np.int64)),
+            "is_label_issue": pa.array(verdicts.is_issue),
+            "label_quality": pa.array(verdicts.label_quality),
+            "given_label": pa.array(verdicts.given),
+            "predicted_label": pa.array(verdicts.predicted),
+        }
+    )
+    return table.replace_schema_metadata({"class_names": json.dumps(verdicts.class_names)})
+
+
+def _write_csv(verdicts: Verdicts, out: Path) -> None:
+    _save_table(verdicts.table, out, as_csv=True)
+
+
+def _write_parquet(verdicts: Verdicts, out: Path) -> None:
+    _save_table(verdicts.table, out, as_csv=False)
+
+
+def _write_cleanlab(verdicts: Verdicts, out: Path) -> None:
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
+    _save_table(cleanlab_table(verdicts), out, as_csv=out.suffix.lower() == ".csv")
+
+
+def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
+    with write_atomically(out) as part:
+        if as_csv:
+            pyarrow.csv.write_csv(table, part)
+        else:
+            pq.write_table(table, part)
+
+
+# The formats that are one file, each by its name. `imagefolder` is a folder and stands apart.
+_TABLES: dict[str, Callable[[Verdicts, Path], None]] = {
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "cleanlab": _write_cleanlab,
+}
+FORMATS = (*_TABLES, "imagefolder")

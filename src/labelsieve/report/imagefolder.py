@@ -1,0 +1,196 @@
+"""A cleaned copy of a data set: one folder for each class, with the images that are readable and not flagged.
+
+Ids and class names are user data. They become names inside the output folder and can never point out of it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.errors import DataError, RunError
+from labelsieve.provenance import write_json
+from labelsieve.report.common import require_same_images
+from labelsieve.verdicts import Verdicts
+
+# In every exported folder: what it was made from, and the proof that it may be replaced. Loaders skip hidden files.
+MARKER = ".labelsieve-export.json"
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp"}
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+# File systems allow 255 bytes a name; the rest is for counters and suffixes.
+_MOST_BYTES = 180
+
+
+def write_image_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *, copy: bool, overwrite: bool) -> Path:
+    """Writes the images whose label is not flagged as class folders; classes without any are left out.
+
+    Args:
+        verdicts: Which images to keep.
+        images: The images that the verdicts were made from.
+        out: The folder to write; it appears whole or not at all.
+        copy: Copy image files instead of linking to them. Images held as bytes are always written.
+        overwrite: Replace `out` if it is an empty folder or an earlier export.
+
+    Raises:
+        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
+        DataError: An image file is gone.
+    """
+    require_same_images(verdicts, images)
+    _check_free(out, overwrite=overwrite)
+    kept = np.flatnonzero(verdicts.is_readable & ~verdicts.is_issue).tolist()
+    names = UniqueNames()
+    folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
+    with _new_folder(out) as part:
+        for row in kept:
+            folder = folders[verdicts.given[row]]
+            source = _source(images, row, out)
+            (part / folder).mkdir(exist_ok=True)
+            _place(source, part / folder / names.take(f"{folder}/", file_name(images.ids[row], source)), copy=copy)
+        _write_marker(verdicts, part, folders, kept=len(kept))
+    return out
+
+
+def _write_marker(verdicts: Verdicts, folder: Path, folders: list[str], *, kept: int) -> None:
+    content = {
+        "made_by": "labelsieve export",
+        "version": verdicts.record.get("labelsieve"),
+        "source": verdicts.record.get("source"),
+        "images": kept,
+        "left_out": len(verdicts) - kept,
+        "class_of_folder": dict(zip(folders, verdicts.class_names, strict=True)),
+    }
+    write_json(folder / MARKER, content)
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not overwrite:
+        raise RunError(f"{out} is there already; choose another name or pass overwrite")
+    if not out.is_dir() or out.is_symlink():
+        raise RunError(f"expected a folder to replace, {out} is none; choose another name")
+    if any(out.iterdir()) and not (out / MARKER).is_file():
+        # Overwriting the source of the data by mistake would destroy the originals.
+        raise RunError(f"{out} was not made by an export, so it is not replaced; choose another name")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `out`; it takes the place of `out` when the block ends well."""
+    token = secrets.token_hex(4)
+    part, old = (out.with_name(f".{out.name}.{token}.{kind}") for kind in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if out.exists():
+            out.replace(old)
+        part.replace(out)
+    except OSError as error:
+        if old.exists() and not out.exists():
+            old.replace(out)
+        reason = error.strerror or str(error)
+        raise RunError(f"could not write {out}: {reason}; free some space or choose a writable folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
+    """Returns the encoded picture: its bytes where the data hold them, otherwise its file."""
+    cell = images.dataset[row]["image"]
+    if cell["bytes"] is not None:
+        return bytes(cell["bytes"])
+    path = Path(cell["path"]).absolute()
+    if not path.is_file():
+        raise DataError(f"{images.ids[row]}: the image file is gone; scan the data again")
+    if path.resolve().is_relative_to(out.resolve()):
+        raise RunError(f"{out} holds images of the data itself, so it is not replaced; choose another name")
+    return path
+
+
+def _place(source: bytes | Path, target: Path, *, copy: bool) -> None:
+    if isinstance(source, bytes):
+        target.write_bytes(source)
+    elif copy:
+        shutil.copyfile(source, target)
+    else:
+        _link(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Links, or copies where the system allows no links (Windows without the right, some network drives)."""
+    for link in (os.symlink, os.link):
+        try:
+            link(source, target)
+            return
+        except OSError:
+            continue
+    shutil.copyfile(source, target)
+
+
+class UniqueNames:
+    """Hands out names that differ within a folder, also on file systems that ignore case or the form of accents."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, str]] = set()
+        self._next: dict[tuple[str, str], int] = {}
+
+    def take(self, folder: str, name: str) -> str:
+        """Returns `name`, with a number added if it is taken in `folder`."""
+        key, candidate = (folder, _folded(name)), name
+        stem, suffix = os.path.splitext(name)
+        while (folder, _folded(candidate)) in self._taken:
+            number = self._next.get(key, 2)
+            self._next[key] = number + 1  # remembered, so that many equal names do not each count from 2
+            candidate = f"{stem}-{number}{suffix}"
+        self._taken.add((folder, _folded(candidate)))
+        return candidate
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def safe_name(name: str) -> str:
+    """Returns `name` as one part of a path on any file system: no separator or `..`, not hidden, reserved or long."""
+    cleaned = _UNSAFE.sub("_", name).strip(" .")
+    cleaned = cleaned.encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(" .")
+    return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned
+
+
+def file_name(image_id: str, source: bytes | Path) -> str:
+    """Returns the base name of an id with the suffix of the picture's encoding."""
+    base = PurePosixPath(image_id.replace("\\", "/")).name
+    stem, suffix = os.path.splitext(base)
+    known = Image.registered_extensions()
+    named = source.suffix if isinstance(source, Path) else ""
+    right = named if named.lower() in known else _suffix_of(source)
+    if suffix.lower() not in known:
+        return safe_name(base) + right  # what looks like a suffix is part of the name, as in "v1.5"
+    same = known.get(suffix.lower()) == known.get(right.lower())
+    return safe_name(stem) + (suffix if same else right)
+
+
+def _suffix_of(source: bytes | Path) -> str:
+    """Reads the kind of a picture from its first bytes."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            kind = str(picture.format)
+    except (OSError, Image.DecompressionBombError):  # it was readable when it was scanned
+        raise DataError("an image of the data has changed since the scan; scan it again") from None
+    kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG with more pictures behind it
+    others = (suffix for suffix, format_ in Image.registered_extensions().items() if format_ == kind)
+    return _SUFFIXES.get(kind) or next(others, "")

@@ -1,0 +1,348 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.classList.remove("no-js");
+  const find = (id) => document.getElementById(id);
+
+  // Some browsers refuse storage to pages opened as files: the report then works without it.
+  const storage = (() => {
+    try {
+      const probe = "labelsieve-probe";
+      window.localStorage.setItem(probe, "1");
+      window.localStorage.removeItem(probe);
+      return window.localStorage;
+    } catch {
+      return null;
+    }
+  })();
+
+  function remember(key, text) {
+    try {
+      storage?.setItem(key, text);
+      return storage !== null;
+    } catch {
+      return false; // the quota is used up
+    }
+  }
+
+  // ---- Theme ----
+  const saved = storage?.getItem("labelsieve-theme");
+  if (saved === "light" || saved === "dark") root.dataset.theme = saved;
+  find("theme").addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    remember("labelsieve-theme", root.dataset.theme);
+  });
+
+  // ---- Table of classes: sort by a column ----
+  const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+  function sortTable(table, column, ascending) {
+    const value = (row) => row.children[column].dataset.value ?? row.children[column].textContent;
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((a, b) => (ascending ? 1 : -1) * collator.compare(value(a), value(b)));
+    table.tBodies[0].append(...rows);
+  }
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const first = head.classList.contains("number") ? "descending" : "ascending";
+        const other = first === "descending" ? "ascending" : "descending";
+        const order = head.getAttribute("aria-sort") === first ? other : first;
+        heads.forEach((each) => each.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", order);
+        sortTable(table, column, order === "ascending");
+      });
+    });
+  }
+
+  const source = find("data");
+  if (!source) return; // no image to show
+  const { key, cards } = JSON.parse(source.textContent);
+  const markKey = `labelsieve-marks-${key}`;
+  const KEYS = { 1: "wrong", w: "wrong", 2: "right", r: "right", 3: "unsure", u: "unsure" };
+  const gallery = find("gallery");
+  const filter = find("filter");
+  const dialog = find("large");
+  const items = [...gallery.children]; // items[i] shows cards[i]
+  const sequence = items.map((_, index) => index); // all cards as they are sorted
+  let sorted = "rank";
+  let order = sequence; // the visible ones among them
+  let current = 0;
+
+  // ---- Marks ----
+  const marks = readMarks();
+  function readMarks() {
+    try {
+      const entries = Object.entries(JSON.parse(storage?.getItem(markKey) ?? "{}"));
+      return new Map(entries.filter(([, mark]) => Object.values(KEYS).includes(mark)));
+    } catch {
+      return new Map();
+    }
+  }
+
+  function setMark(index, mark) {
+    const { id } = cards[index];
+    if (marks.get(id) === mark) marks.delete(id);
+    else marks.set(id, mark);
+    const kept = remember(markKey, JSON.stringify(Object.fromEntries(marks)));
+    find("volatile").hidden = kept;
+    showMark(index);
+    showTally();
+    find("said").textContent = `${id}: ${marks.get(id) ?? "mark removed"}`;
+  }
+
+  function press(buttons, mark) {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
+  }
+
+  function showMark(index) {
+    const mark = marks.get(cards[index].id);
+    if (mark) items[index].dataset.marked = mark;
+    else delete items[index].dataset.marked;
+    items[index].querySelector(".about").dataset.said = mark ?? "";
+    press(items[index].querySelectorAll("[data-mark]"), mark);
+    if (dialog.open && index === current) press(dialog.querySelectorAll("[data-mark]"), mark);
+  }
+
+  function showTally() {
+    const counts = { wrong: 0, right: 0, unsure: 0 };
+    for (const card of cards) if (marks.has(card.id)) counts[marks.get(card.id)] += 1;
+    for (const [mark, count] of Object.entries(counts)) find(`count-${mark}`).textContent = count;
+    const total = counts.wrong + counts.right + counts.unsure;
+    find("marked").textContent = total;
+    find("download").disabled = total === 0;
+  }
+
+  function csv() {
+    const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+    const lines = ["id,given_label,suggested_label,label_quality,mark"];
+    for (const card of cards) {
+      const mark = marks.get(card.id);
+      if (mark) lines.push([card.id, card.givenName, card.suggestedName, String(card.quality ?? ""), mark].map(quote).join(","));
+    }
+    return lines.join("\n") + "\n";
+  }
+
+  find("download").addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv;charset=utf-8" }));
+    link.download = "labelsieve-marks.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+
+  window.addEventListener("beforeunload", (event) => {
+    if (!find("volatile").hidden && !find("download").disabled) event.preventDefault();
+  });
+
+  // ---- Filter and sort ----
+  function criteria() {
+    const value = (name) => filter.elements[name]?.value ?? "";
+    const number = (name, otherwise) => (value(name) === "" ? otherwise : Number(value(name)));
+    return {
+      given: value("given"), suggested: value("suggested"), text: value("text").trim().toLowerCase(),
+      mark: value("mark"), status: value("status"), sort: value("sort"), from: number("from", 0), to: number("to", 1),
+    };
+  }
+
+  function fits(card, wanted) {
+    return (wanted.given === "" || card.given === Number(wanted.given))
+      && (wanted.suggested === "" || card.suggested === Number(wanted.suggested))
+      && (wanted.status === "" || card.flagged === (wanted.status === "flagged"))
+      && (wanted.mark === "" || (marks.get(card.id) ?? "none") === wanted.mark)
+      && card.quality >= wanted.from && card.quality <= wanted.to
+      && (wanted.text === "" || card.id.toLowerCase().includes(wanted.text));
+  }
+
+  function compare(sort) {
+    const field = sort.replace("-", "");
+    const sign = sort.startsWith("-") ? -1 : 1;
+    return (a, b) => {
+      const [left, right] = [cards[a][field], cards[b][field]];
+      const by = typeof left === "string" ? collator.compare(left, right) : left - right;
+      return sign * by || cards[a].rank - cards[b].rank;
+    };
+  }
+
+  function apply() {
+    const wanted = criteria();
+    if (wanted.sort !== sorted) {
+      sequence.sort(compare(wanted.sort));
+      gallery.append(...sequence.map((index) => items[index])); // moving a card takes its focus, hence only when needed
+      sorted = wanted.sort;
+    }
+    order = sequence.filter((index) => fits(cards[index], wanted));
+    const visible = new Set(order);
+    items.forEach((item, index) => { item.hidden = !visible.has(index); });
+    find("empty").hidden = order.length > 0;
+    find("shown").textContent = `${order.length.toLocaleString("en")} of ${cards.length.toLocaleString("en")} images shown`;
+    if (order.length && !visible.has(current)) activate(order[0]);
+  }
+
+  filter.addEventListener("input", apply);
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  find("clear").addEventListener("click", () => {
+    filter.reset();
+    apply();
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-given]");
+    if (!link) return;
+    filter.reset();
+    filter.elements.given.value = link.dataset.given; // every class that is linked stands in the lists
+    filter.elements.suggested.value = link.dataset.suggested ?? "";
+    apply();
+  });
+
+  // ---- Moving about: one card is in the tab order, the arrows move to the others ----
+  function activate(index, focus = false) {
+    for (const [each, stop] of [[current, -1], [index, 0]]) {
+      const article = items[each].firstElementChild;
+      article.tabIndex = stop;
+      article.querySelectorAll("button").forEach((button) => { button.tabIndex = stop; });
+    }
+    current = index;
+    if (focus) items[index].firstElementChild.focus();
+  }
+
+  function columns() {
+    const top = items[order[0]].offsetTop;
+    const next = order.findIndex((index) => items[index].offsetTop > top);
+    return next < 1 ? order.length : next;
+  }
+
+  function step(key) {
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -Infinity, End: Infinity }[key];
+    if (by === undefined) return false;
+    const target = order.indexOf(current) + by;
+    const last = order.length - 1;
+    if (Math.abs(by) > 1 && Number.isFinite(by) && (target < 0 || target > last)) return true; // no row above or below
+    activate(order[Math.min(last, Math.max(0, target))], true);
+    return true;
+  }
+
+  /** Marks the current card and goes to the next one, also where the filter takes the marked card away. */
+  function markByKey(mark) {
+    const place = order.indexOf(current);
+    const following = order[place + 1] ?? order[place];
+    setMark(current, mark);
+    const removed = marks.get(cards[current].id) === undefined;
+    const target = find("advance").checked && !removed ? following : current;
+    apply();
+    return order.includes(target) ? target : order[Math.min(place, order.length - 1)];
+  }
+
+  const plain = (event) => !(event.ctrlKey || event.metaKey || event.altKey);
+
+  gallery.addEventListener("keydown", (event) => {
+    if (!plain(event)) return;
+    const mark = KEYS[event.key.toLowerCase()];
+    if (mark) {
+      const target = markByKey(mark);
+      if (target !== undefined) activate(target, true);
+    } else if (event.key === "Enter" && event.target.matches("article")) {
+      enlarge(current);
+    } else if (!step(event.key)) {
+      return;
+    }
+    event.preventDefault();
+  });
+
+  gallery.addEventListener("focusin", (event) => {
+    const item = event.target.closest("li");
+    if (item) activate(Number(item.dataset.card));
+  });
+
+  gallery.addEventListener("click", (event) => {
+    const item = event.target.closest("li");
+    if (!item) return;
+    const index = Number(item.dataset.card);
+    const button = event.target.closest("[data-mark]");
+    activate(index, !button);
+    if (button) {
+      setMark(index, button.dataset.mark);
+      apply();
+      if (items[index].hidden && order.length) activate(current, true);
+    } else if (event.target.closest(".stage")) {
+      enlarge(index);
+    }
+  });
+
+  // ---- Enlarged view ----
+  let enlarged = 0; // kept apart: closing gives the focus back to the card that was opened first
+  function enlarge(index) {
+    activate(index);
+    enlarged = index;
+    const card = cards[index];
+    const small = items[index].querySelector("img");
+    find("large-image").hidden = !small;
+    find("large-missing").hidden = Boolean(small);
+    if (small) find("large-image").src = small.src;
+    find("large-image").className = small?.closest(".tiny") ? "tiny" : "";
+    find("large-image").alt = card.id;
+    find("large-place").textContent = `${order.indexOf(index) + 1} of ${order.length}`;
+    find("large-title").textContent = card.id;
+    find("large-given").textContent = card.givenName;
+    find("large-suggested").classList.toggle("same", card.given === card.suggested);
+    find("large-suggested").textContent = `${card.suggestedName}, ${Math.round(100 * card.confidence)} %`;
+    find("large-quality").textContent = card.quality.toFixed(3);
+    find("large-rank").textContent = card.rank.toLocaleString("en");
+    if (!dialog.open) dialog.showModal();
+    press(dialog.querySelectorAll("[data-mark]"), marks.get(card.id));
+    find("previous").disabled = order[0] === index;
+    find("next").disabled = order.at(-1) === index;
+  }
+
+  function turn(by) {
+    const target = order[order.indexOf(current) + by];
+    if (target !== undefined) enlarge(target);
+  }
+
+  dialog.addEventListener("keydown", (event) => {
+    if (!plain(event)) return;
+    const mark = KEYS[event.key.toLowerCase()];
+    if (mark) {
+      const target = markByKey(mark);
+      if (target === undefined) dialog.close();
+      else enlarge(target);
+    } else if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+      turn(event.key === "ArrowLeft" ? -1 : 1);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
+  dialog.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-mark]");
+    if (button) {
+      setMark(current, button.dataset.mark);
+    } else if (event.target === dialog) {
+      dialog.close(); // a click beside the view
+    }
+  });
+  dialog.addEventListener("close", () => {
+    activate(enlarged);
+    apply();
+    if (order.length) activate(current, true);
+  });
+  find("previous").addEventListener("click", () => turn(-1));
+  find("next").addEventListener("click", () => turn(1));
+  find("close").addEventListener("click", () => dialog.close());
+
+  // ---- Start ----
+  items.forEach((_, index) => showMark(index));
+  for (const item of items) {
+    item.firstElementChild.tabIndex = -1;
+    item.querySelectorAll("button").forEach((button) => { button.tabIndex = -1; });
+  }
+  activate(0);
+  find("volatile").hidden = storage !== null;
+  if (matchMedia("(max-width: 700px)").matches) find("filters").open = false;
+  showTally();
+  apply();
+})();

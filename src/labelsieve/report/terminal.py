@@ -1,0 +1,132 @@
+"""The summary of a scan in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from labelsieve.report import common
+from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts
+
+_TOP = 5
+_NAME_WIDTH = 32
+_STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
+_FILES = ("report.html", TABLE_CSV, VERDICTS, METRICS, RECORD)
+
+
+def summarize(verdicts: Verdicts, console: Console) -> None:
+    """Prints counts, the classes most affected, findings with advice, metrics if any, and where the files are."""
+    console.print()
+    console.print(_headline(verdicts))
+    for line in _facts(verdicts.record):
+        console.print(Text(line, style="dim"))
+    _print_classes(verdicts, console)
+    _print_findings(verdicts.record, console)
+    if verdicts.metrics:
+        _print_metrics(verdicts.metrics, console)
+    _print_files(verdicts.record, console)
+    console.print()
+
+
+def _headline(verdicts: Verdicts) -> Text:
+    flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
+    line = Text.assemble(
+        (f"{flagged:,}", "bold yellow" if flagged else "bold green"),
+        (" flagged", "bold"),
+        f" of {readable:,} images",
+        f" ({common.percent(flagged / readable)})" if readable else "",
+        f", {len(verdicts.class_names):,} classes",
+    )
+    unreadable = len(verdicts) - readable
+    return line.append(f", {unreadable:,} unreadable", style="red") if unreadable else line
+
+
+def _facts(record: Mapping[str, Any]) -> list[str]:
+    names = [common.section(record, key).get("name") for key in ("detector", "model")]
+    facts = [record.get("source"), *names, common.duration(record.get("seconds"))]
+    lines = [" · ".join(_clean(str(fact)) for fact in facts if fact)]
+    agreement = record.get("zero_shot_agreement")
+    if agreement is not None:
+        lines.append(f"the untrained model agrees with {common.percent(agreement)} of the given labels")
+    return [line for line in lines if line]
+
+
+def _print_classes(verdicts: Verdicts, console: Console) -> None:
+    rows = [row for row in verdicts.per_class() if row["flagged"]]
+    rows.sort(key=lambda row: (-row["share_flagged"], -row["flagged"], row["class_name"]))
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Most affected classes", overflow="fold")
+    for name in ("images", "flagged", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("most often really", overflow="fold")
+    for row in rows[:_TOP]:
+        really = row["most_often_really"]
+        table.add_row(
+            _name(row["class_name"]),
+            f"{row['images']:,}",
+            f"{row['flagged']:,}",
+            common.percent(row["share_flagged"]),
+            _name(really).append(f" ({row['most_often_count']:,})", style="dim")
+            if really is not None
+            else Text(common.UNKNOWN),
+        )
+    console.print()
+    console.print(table)
+    if len(rows) > _TOP:
+        console.print(Text(f"and {len(rows) - _TOP:,} more", style="dim"))
+
+
+def _print_findings(record: Mapping[str, Any], console: Console) -> None:
+    for finding in common.findings(record):
+        console.print()
+        title = Text(f"{finding['title']}: ", style=_STYLES[finding["level"]])
+        head = " ".join(f"{finding[key].strip().rstrip('.')}." for key in ("figure", "message") if finding[key])
+        console.print(title.append(_clean(head), style="default not bold"))
+        if finding["advice"]:
+            console.print(Padding(Text.assemble(("→ ", "bold"), _clean(finding["advice"])), (0, 0, 0, 2)))
+
+
+def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Against the truth", overflow="fold")
+    for name in ("precision", "recall", "F1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for side, title in (("clean", "correct labels kept (clean_*)"), ("issue", "wrong labels flagged (issue_*)")):
+        table.add_row(title, *(common.score(metrics.get(f"{side}_{name}")) for name in ("precision", "recall", "f1")))
+    console.print()
+    console.print(table)
+    rest = (
+        f"AUROC {common.score(metrics.get('auroc'))}",
+        f"average precision {common.score(metrics.get('average_precision'))}",
+        f"wrong labels {common.percent(metrics.get('noise_rate'))}",
+        f"flagged {common.percent(metrics.get('flagged_rate'))}",
+    )
+    console.print(Text(", ".join(rest)))
+
+
+def _print_files(record: Mapping[str, Any], console: Console) -> None:
+    if not record.get("out"):
+        return
+    folder = Path(str(record["out"]))
+    there = [name for name in _FILES if (folder / name).is_file()]
+    console.print()
+    line = Text.assemble(("Files ", "dim"), (_clean(str(folder)), "bold"), f"  {', '.join(there)}")
+    console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
+
+
+def _name(text: str) -> Text:
+    cleaned = _clean(text)
+    return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")
+
+
+def _clean(text: str) -> str:
+    """Takes out control characters: a class name must not be able to steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\u00a0" else "\ufffd" for letter in text)

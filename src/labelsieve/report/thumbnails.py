@@ -1,0 +1,97 @@
+"""Small versions of images as data URIs, within a budget that holds whatever the images are."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image, features
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.errors import DataError
+
+# Up to this side a picture is kept without loss and shown with hard pixels: smoothing would only blur it.
+TINY = 64
+# Shares of the wanted side, and encoder qualities: tried in turn until a thumbnail fits its part of the budget.
+_STEPS = ((1.0, 80), (0.75, 60), (0.5, 50), (0.25, 40), (0.125, 30))
+# Decoding leaves Python's lock, so that threads help; few of them, as each may hold a very large picture.
+_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small picture. `uri` is empty and `error` the reason where the image can no longer be opened.
+
+    Attributes:
+        uri: The picture as a `data:` URI.
+        width: Pixels of the thumbnail.
+        height: Pixels of the thumbnail.
+        tiny: Whether the image itself has at most `TINY` pixels a side.
+        error: Why there is no picture.
+    """
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    tiny: bool = False
+    error: str = ""
+
+
+def make_thumbnails(images: LabelledImages, rows: Sequence[int], *, side: int, budget: int) -> list[Thumbnail]:
+    """Makes a thumbnail of each of the given rows.
+
+    Args:
+        images: Only the given rows are opened.
+        rows: Row numbers.
+        side: Longest side in pixels; smaller images are not enlarged.
+        budget: Upper bound in characters for all data URIs together, at least about 2,000 for each row.
+    """
+    each = budget // max(1, len(rows))
+
+    def make(row: int) -> Thumbnail:
+        try:
+            picture = images.open(row)
+        except DataError as error:
+            return Thumbnail(error=str(error))
+        return _thumbnail(picture, side=side, limit=each)
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        return list(pool.map(make, rows))
+
+
+def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:
+    tiny = max(picture.size) <= TINY
+    picture.info.clear()  # no place, camera or owner of a photo gets into the report
+    if tiny:
+        uri = _encode(picture, quality=None)
+        if len(uri) <= limit:
+            return Thumbnail(uri=uri, width=picture.width, height=picture.height, tiny=True)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    for share, quality in _STEPS:
+        small = picture.copy()
+        small.thumbnail((max(32, int(side * share)),) * 2, Image.Resampling.LANCZOS)
+        uri = _encode(small, quality=quality)
+        if len(uri) <= limit:
+            break
+    return Thumbnail(uri=uri, width=small.width, height=small.height, tiny=tiny)
+
+
+def _encode(picture: Image.Image, *, quality: int | None) -> str:
+    """Encodes to WebP, or to JPEG and PNG where Pillow was built without it; without a quality, without loss."""
+    buffer = io.BytesIO()
+    if features.check("webp"):
+        kind = "webp"
+        if quality is None:
+            picture.save(buffer, "WEBP", lossless=True, method=1)
+        else:
+            picture.save(buffer, "WEBP", quality=quality, method=1)
+    elif quality is None:
+        kind = "png"
+        picture.save(buffer, "PNG")
+    else:
+        kind = "jpeg"
+        picture.save(buffer, "JPEG", quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,149 @@
+"""The main job: score, decide, diagnose, and keep the result with where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Detector, Scores, detector_name
+from labelsieve.detect.deft import RECIPES, DeFT
+from labelsieve.diagnosis import diagnose
+from labelsieve.engine import Engine, Precision, make_engine
+from labelsieve.errors import RunError
+from labelsieve.progress import Progress
+from labelsieve.provenance import fingerprint, versions
+from labelsieve.verdicts import RECORD, Verdicts, decide
+from labelsieve.vlm.base import VisionLanguageModel
+
+CHECKPOINT_FOLDER = "checkpoint"
+
+
+def scan(
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    *,
+    detector: Detector | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Verdicts:
+    """Finds the wrong labels of a data set.
+
+    Args:
+        images: N images with given labels; true labels, where there are any, serve the metrics alone.
+        vlm: The model, from :func:`labelsieve.load_vlm`.
+        detector: How to judge; `DeFT()` if None.
+        seed: Every random choice is drawn from it.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `auto`, `fp32` or `bf16`.
+        out: A run folder for verdicts and, while running, checkpoints; None keeps nothing on disk.
+        resume: Go on from the checkpoint in `out`.
+        overwrite: Replace a finished run in `out`, once the new one is whole.
+        progress: Where to show how far it is.
+
+    Returns:
+        The verdicts, saved if there is an `out`.
+
+    Raises:
+        LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
+    """
+    detector = DeFT() if detector is None else detector
+    folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
+    engine = make_engine(
+        device=device,
+        precision=precision,
+        seed=seed,
+        checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
+        resume=resume,
+        progress=progress,
+    )
+    started = time.perf_counter()
+    scores = detector.score(images, vlm, engine=engine)
+    for note in scores.notes:
+        engine.progress.say(note)
+    record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
+    verdicts = decide(images, scores, record=record)
+    findings = diagnose(images, scores, verdicts)
+    verdicts = dataclasses.replace(verdicts, record={**record, "findings": findings, "out": None if out is None else str(out)})
+    if folder is not None and engine.accelerator.is_main_process:
+        verdicts.save(folder)
+        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
+    engine.accelerator.wait_for_everyone()
+    return verdicts
+
+
+def check_run_folder(out: str | Path, *, overwrite: bool = False, resume: bool = False) -> Path:
+    """Checks that a run may be written to a folder, before anything expensive starts.
+
+    Raises:
+        RunError: There is something in the way, nothing to resume, or the folder cannot be made.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"expected --out to be a folder, {folder} is a file; choose another name")
+    checkpoint = (folder / CHECKPOINT_FOLDER).is_dir()
+    finished = (folder / RECORD).is_file()
+    if resume and finished and not checkpoint:
+        raise RunError(f"{folder} holds a finished run: there is nothing to resume; make another with --overwrite")
+    if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
+        what = "a finished run" if finished else "an unfinished run" if checkpoint else "other files"
+        advice = "use --resume to go on with it or --overwrite to start again" if checkpoint else (
+            "use --overwrite to replace it, or choose another folder"
+        )
+        raise RunError(f"{folder} already holds {what}; {advice}")
+    if overwrite and not resume:
+        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"could not make the folder {folder}: {error.strerror}; choose a writable place") from error
+    return folder
+
+
+def _record(
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    detector: Detector,
+    engine: Engine,
+    scores: Scores,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    settings = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[call-overload]
+    recipe = next((name for name, known in RECIPES.items() if known == detector), None)
+    installed = versions()
+    return {
+        "labelsieve": installed.get("labelsieve", "unknown"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": str(images.origin.get("source", "data in memory")),
+        "origin": dict(images.origin),
+        "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
+        "model": {"name": vlm.name, "fingerprint": vlm.fingerprint},
+        "detector": {
+            "name": detector_name(detector),
+            "recipe": recipe,
+            "settings": settings,
+            "fingerprint": fingerprint(settings),
+        },
+        "threshold": scores.threshold,
+        "demand_agreement": scores.demand_agreement,
+        "zero_shot_agreement": scores.zero_shot_agreement,
+        "history": list(scores.history),
+        "notes": [*images.notes, *scores.notes],
+        "seed": engine.seed,
+        "precision": engine.precision,
+        "processes": engine.accelerator.num_processes,
+        "hardware": f"{engine.device.type}, {platform.machine()}",
+        "seconds": round(seconds, 2),
+        "versions": installed,
+    }

@@ -1,0 +1,272 @@
+"""From scores to verdicts: which given labels are issues, in what order to look at them, and how good that was.
+
+One rule for every detector: a label is an issue where its quality does not exceed the threshold or, if the detector
+demands agreement, where the predicted label is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Scores
+from labelsieve.errors import DataError, RunError
+from labelsieve.provenance import fingerprint, read_json, write_atomically, write_json
+
+VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdicts:
+    """One row for each image, in the order of the data.
+
+    Attributes:
+        table: Columns `id`, `given_label`, `predicted_label`, `label_quality` (between 0 and 1, higher = more likely
+            correct), `is_label_issue`, `rank` (1 = most suspicious), `predicted_confidence` and `error` (the reason
+            where an image could not be read; all but `id` and `given_label` are null there).
+        class_names: The K names of the classes.
+        record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`.
+        metrics: See :func:`evaluate`; None without a truth column.
+    """
+
+    table: pa.Table
+    class_names: tuple[str, ...]
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def is_issue(self) -> NDArray[np.bool_]:
+        """Shape (N,): true where the given label is an issue; false where the image could not be read."""
+        return np.asarray(pc.fill_null(self.table["is_label_issue"], False))
+
+    @cached_property
+    def is_readable(self) -> NDArray[np.bool_]:
+        """Shape (N,): false where the image could not be read."""
+        return np.asarray(self.table["error"].is_null())
+
+    @cached_property
+    def label_quality(self) -> NDArray[np.float32]:
+        """Shape (N,), float32, between 0 and 1; NaN where the image could not be read."""
+        return np.asarray(pc.fill_null(self.table["label_quality"], float("nan")))
+
+    @cached_property
+    def given(self) -> NDArray[np.int64]:
+        """Shape (N,): the given labels as indices into `class_names`."""
+        return self._indices("given_label")
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """Shape (N,): the predicted labels as indices into `class_names`, -1 where the image could not be read."""
+        return self._indices("predicted_label")
+
+    def _indices(self, column: str) -> NDArray[np.int64]:
+        found = pc.index_in(self.table[column], value_set=pa.array(self.class_names, pa.string()))
+        return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Returns for each class its name, images, how many are flagged, and what the flagged most often really are."""
+        classes = len(self.class_names)
+        images = np.bincount(self.given[self.is_readable], minlength=classes)
+        flagged = np.bincount(self.given[self.is_issue], minlength=classes)
+        really, most = self._most_often_really()
+        return [
+            {
+                "class_name": name,
+                "images": int(images[index]),
+                "flagged": int(flagged[index]),
+                "share_flagged": float(flagged[index] / images[index]) if images[index] else 0.0,
+                "most_often_really": self.class_names[really[index]] if most[index] else None,
+                "most_often_count": int(most[index]),
+            }
+            for index, name in enumerate(self.class_names)
+        ]
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Returns shape (K, K): number of flagged images with given label k (row) and another suggestion (column)."""
+        given, suggested, counts = self._suggestions()
+        result = np.zeros((len(self.class_names), len(self.class_names)), dtype=np.int64)
+        result[given, suggested] = counts
+        return result
+
+    def _suggestions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Counts the pairs of given and other suggested label that occur; K x K may be too many to hold."""
+        chosen = self.is_issue & (self.predicted != self.given)
+        codes = self.given[chosen] * len(self.class_names) + self.predicted[chosen]
+        pairs, counts = np.unique(codes, return_counts=True)
+        given, suggested = np.divmod(pairs, max(len(self.class_names), 1))
+        return given, suggested, counts.astype(np.int64)
+
+    def _most_often_really(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns for each class the most frequent suggestion, the first of equals, and its count, both shape (K,)."""
+        given, suggested, counts = self._suggestions()
+        order = np.lexsort((suggested, -counts, given))
+        found, first = np.unique(given[order], return_index=True)
+        really, most = (np.zeros(len(self.class_names), dtype=np.int64) for _ in range(2))
+        really[found], most[found] = suggested[order][first], counts[order][first]
+        return really, most
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `verdicts.parquet`, `verdicts.csv`, `metrics.json` (if there are metrics) and, last, `run.json`.
+
+        A folder without `run.json` is not a result: an earlier `run.json` is removed first, so that a crash in the
+        middle never leaves the record of one run beside the verdicts of another.
+
+        Raises:
+            RunError: The folder cannot be written to, or the disk is full.
+        """
+        folder = Path(folder)
+        _remove(folder / RECORD)
+        with write_atomically(folder / VERDICTS) as part:
+            pq.write_table(self.table, part)
+        with write_atomically(folder / TABLE_CSV) as part:
+            pyarrow.csv.write_csv(self.table, part)
+        if self.metrics is None:
+            _remove(folder / METRICS)
+        else:
+            write_json(folder / METRICS, self.metrics)
+        written = fingerprint((folder / VERDICTS).read_bytes())
+        write_json(folder / RECORD, {**self.record, "class_names": self.class_names, "verdicts_fingerprint": written})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Verdicts:
+        """Reads a finished run.
+
+        Raises:
+            RunError: There is no finished run in the folder, or its files do not belong together.
+        """
+        folder = Path(folder)
+        if not (folder / RECORD).is_file():
+            unfinished = (folder / "checkpoint").is_dir()
+            advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
+            raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
+        record = dict(read_json(folder / RECORD))
+        names, expected = record.pop("class_names", None), record.pop("verdicts_fingerprint", None)
+        try:
+            data = (folder / VERDICTS).read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"{folder / VERDICTS} cannot be read ({error.strerror}); the run has to be made again"
+            ) from None
+        if not isinstance(names, list) or fingerprint(data) != expected:
+            raise RunError(f"{folder / VERDICTS} is not the file that {RECORD} was written for; make the run again")
+        metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
+        table = pq.read_table(pa.BufferReader(data))
+        verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics)
+        if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
+            raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
+        return verdicts
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"could not replace {path}: {error.strerror}; choose a writable folder") from error
+
+
+def decide(images: LabelledImages, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:
+    """Turns scores into verdicts.
+
+    A given label is an issue where `label_quality <= threshold` or, if the detector demands agreement, where the
+    predicted label is another one. Ranks go by ascending quality, issues before the rest, ties by row.
+
+    Raises:
+        DataError: The scores are not one for each image.
+    """
+    shapes = {np.shape(values) for values in (scores.label_quality, scores.predicted, scores.confidence)}
+    if shapes != {(len(images),)}:
+        raise DataError(f"expected scores of shape ({len(images)},), one for each image, got {sorted(shapes)}")
+    quality = np.asarray(scores.label_quality, dtype=np.float32)
+    readable = ~np.isnan(quality)
+    # in float32 on both sides: a quality of 0.1 in float32 lies above the float64 number 0.1
+    issue = readable & (quality <= np.float32(scores.threshold))
+    if scores.demand_agreement:
+        issue |= readable & (scores.predicted != images.labels)
+    order = np.lexsort((quality, ~issue))  # unreadable rows are NaN, which sorts last
+    rank = np.empty(len(quality), dtype=np.int64)
+    rank[order] = np.arange(1, len(quality) + 1)
+    unreadable = ~readable
+    names = pa.array(images.class_names, pa.string())
+    table = pa.table(
+        {
+            "id": pa.array(images.ids, pa.string()),
+            "given_label": names.take(pa.array(images.labels)),
+            "predicted_label": names.take(pa.array(scores.predicted, mask=unreadable)),
+            "label_quality": pa.array(quality, mask=unreadable),
+            "is_label_issue": pa.array(issue, mask=unreadable),
+            "rank": pa.array(rank, mask=unreadable),
+            "predicted_confidence": pa.array(np.asarray(scores.confidence, np.float32), mask=unreadable),
+            "error": pa.array(_reasons(scores, unreadable), pa.string()),
+        }
+    )
+    verdicts = Verdicts(table=table, class_names=images.class_names, record=dict(record or {}))
+    if images.truth is None:
+        return verdicts
+    metrics = evaluate(
+        wrong=(images.truth != images.labels)[readable], flagged=issue[readable], quality=quality[readable]
+    )
+    return Verdicts(table=table, class_names=images.class_names, record=verdicts.record, metrics=metrics)
+
+
+def _reasons(scores: Scores, unreadable: NDArray[np.bool_]) -> list[str | None]:
+    """Returns a reason for each row without a score, and for no other: its presence is what tells them apart later."""
+    reasons: list[str | None] = [None] * len(unreadable)
+    for row in np.flatnonzero(unreadable).tolist():
+        reasons[row] = scores.errors.get(row) or "the detector gave no score"
+    return reasons
+
+
+def evaluate(
+    *, wrong: NDArray[np.bool_], flagged: NDArray[np.bool_], quality: NDArray[np.float32]
+) -> dict[str, float | int | None]:
+    """Scores verdicts against the truth, with the side that each number speaks of in its name.
+
+    The paper counts clean labels as the positive class (`clean_*`), cleanlab counts issues (`issue_*`).
+
+    Args:
+        wrong: Shape (N,): true where the given label differs from the true one.
+        flagged: Shape (N,): true where the label was called an issue.
+        quality: Shape (N,), between 0 and 1, higher = more likely correct.
+
+    Returns:
+        `clean_precision`, `clean_recall`, `clean_f1`, `issue_precision`, `issue_recall`, `issue_f1`, all between 0 and
+        1 (0 where nothing was found or nothing is to be found), `auroc` and `average_precision` of `1 - quality` for
+        the issues (None if all labels are right or all are wrong), `noise_rate`, `flagged_rate` and `images`.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    mixed = bool(wrong.any() and not wrong.all())
+    suspicion = -quality  # ranks as 1 - quality does, but does not round the smallest qualities to ties
+    return {
+        **_one_side("clean", ~wrong, ~flagged),
+        **_one_side("issue", wrong, flagged),
+        "auroc": float(roc_auc_score(wrong, suspicion)) if mixed else None,
+        "average_precision": float(average_precision_score(wrong, suspicion)) if mixed else None,
+        "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
+        "flagged_rate": float(flagged.mean()) if wrong.size else 0.0,
+        "images": int(wrong.size),
+    }
+
+
+def _one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float | int | None]:
+    hits, both = float((actual & found).sum()), float(actual.sum() + found.sum())
+    return {
+        f"{side}_precision": hits / float(found.sum()) if found.any() else 0.0,
+        f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
+        f"{side}_f1": 2 * hits / both if both else 0.0,
+    }
