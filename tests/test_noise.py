@@ -1,0 +1,221 @@
+"""Label noise: exact rates, marginals, reproducibility, parity with the reference, and the file it is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.noise import (
+    class_weights,
+    flip_rates,
+    inject,
+    paired,
+    symmetric,
+    transition_probabilities,
+    write_noisy,
+)
+from labelsieve.data.sources import load_images
+from labelsieve.errors import DataError, RunError, SettingsError
+
+PARITY = Path(__file__).parent / "data" / "parity" / "idn.npz"
+
+
+def some_labels(classes: int, count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng(seed).integers(0, classes, count)
+
+
+def some_images(count: int = 60, classes: int = 3) -> LabelledImages:
+    pixels = np.random.default_rng(1).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    names = [f"kind {index}" for index in range(classes)]
+    return load_images(pixels, labels=np.arange(count) % classes, class_names=names)
+
+
+cases = {
+    "classes": st.integers(2, 12),
+    "count": st.integers(0, 200),
+    "rate": st.floats(0, 0.999),
+    "seed": st.integers(0, 2**32),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(**cases)
+def test_symmetric_changes_exactly_the_rate_and_never_to_the_same_class(
+    classes: int, count: int, rate: float, seed: int
+) -> None:
+    labels = some_labels(classes, count)
+    noisy = symmetric(labels, classes=classes, rate=rate, seed=seed)
+    assert (noisy != labels).sum() == round(rate * count)
+    assert ((noisy >= 0) & (noisy < classes)).all()
+    assert np.array_equal(noisy, symmetric(labels, classes=classes, rate=rate, seed=seed))
+    assert np.array_equal(labels, some_labels(classes, count)), "the labels of before were written to"
+
+
+@settings(max_examples=60, deadline=None)
+@given(**cases)
+def test_pair_goes_to_the_next_class_only(classes: int, count: int, rate: float, seed: int) -> None:
+    labels, target = some_labels(classes, count), (np.arange(classes) + 1) % classes
+    noisy = paired(labels, target=target, rate=rate, seed=seed)
+    changed = noisy != labels
+    assert changed.sum() == round(rate * count)
+    assert np.array_equal(noisy[changed], (labels[changed] + 1) % classes)
+
+
+def test_symmetric_marginals_are_uniform_over_the_others() -> None:
+    labels = np.zeros(60_000, dtype=np.int64)
+    counts = np.bincount(symmetric(labels, classes=5, rate=0.6, seed=3), minlength=5)
+    assert counts[0] == 24_000
+    assert np.abs(counts[1:] - 9_000).max() < 5 * np.sqrt(9_000)
+
+
+def test_the_way_of_the_paper_draws_from_all_classes() -> None:
+    labels = some_labels(4, 60_000)
+    share = (symmetric(labels, classes=4, rate=0.4, seed=3, exact=False) != labels).mean()
+    assert share == pytest.approx(0.4 * 3 / 4, abs=0.01)
+
+
+def test_other_seeds_give_other_noise() -> None:
+    labels = some_labels(5, 500)
+    assert not np.array_equal(
+        symmetric(labels, classes=5, rate=0.5, seed=1), symmetric(labels, classes=5, rate=0.5, seed=2)
+    )
+
+
+def test_transition_probabilities_match_the_reference() -> None:
+    with np.load(PARITY, allow_pickle=False) as reference:
+        chances = transition_probabilities(
+            reference["images"].reshape(200, -1),
+            reference["labels"],
+            flip_rates=reference["flip_rate"],
+            weights=reference["W"],
+        )
+        assert np.abs(chances - reference["P"]).max() < 1e-5
+        assert len(np.unique(reference["P"].round(3))) > 50, "the reference is one-hot everywhere and tests little"
+
+
+@settings(max_examples=30, deadline=None)
+@given(classes=st.integers(2, 6), count=st.integers(1, 30), scale=st.floats(0, 255))
+def test_transition_probabilities_are_distributions(classes: int, count: int, scale: float) -> None:
+    rng, labels = np.random.default_rng(0), some_labels(classes, count)
+    rates = flip_rates(count, rate=0.3)
+    weights = {label: class_weights(label, features=7, classes=classes) for label in range(classes)}
+    chances = transition_probabilities(rng.random((count, 7)) * scale, labels, flip_rates=rates, weights=weights)
+    assert chances.min() >= 0
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    np.testing.assert_allclose(chances[np.arange(count), labels], 1 - rates)
+
+
+def test_flip_rates_follow_the_truncated_normal() -> None:
+    drawn = flip_rates(50_000, rate=0.1, seed=4)
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    # mean 0.1 and deviation 0.1, cut off at 0: mean m + s r and variance s^2 (1 - r - r^2), r = phi(1) / Phi(1)
+    ratio = 0.2419707 / 0.8413447
+    assert drawn.mean() == pytest.approx(0.1 + 0.1 * ratio, abs=2e-3)
+    assert drawn.std() == pytest.approx(0.1 * (1 - ratio - ratio**2) ** 0.5, abs=2e-3)
+    assert not flip_rates(10, rate=0).any()
+
+
+def test_instance_noise_depends_on_the_image_and_keeps_about_the_rate() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (300, 4, 6, 3), dtype=np.uint8)
+    pixels[1::2] = pixels[::2]  # pairs of equal images with equal labels
+    images = load_images(pixels, labels=np.repeat(np.arange(150) % 3, 2), class_names=["a", "b", "c"])
+    noisy = inject(images, kind="instance", rate=0.4, seed=5)
+    changed = noisy.labels != images.labels
+    assert changed.mean() == pytest.approx(0.4, abs=0.1)
+    both = changed[::2] & changed[1::2]
+    same = noisy.labels[::2][both] == noisy.labels[1::2][both]
+    assert both.sum() > 10 and same.mean() > 0.95, "equal images should be mistaken for the same class"
+    assert np.array_equal(noisy.labels, inject(images, kind="instance", rate=0.4, seed=5).labels)
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pair", "instance"])
+def test_inject_keeps_the_clean_labels_as_truth(kind: Any) -> None:
+    images = some_images()
+    noisy = inject(images, kind=kind, rate=0.3, seed=1)
+    assert noisy.truth is not None and np.array_equal(noisy.truth, images.labels)
+    assert noisy.ids == images.ids and noisy.class_names == images.class_names
+    assert noisy.fingerprint != images.fingerprint and noisy.pixels_fingerprint == images.pixels_fingerprint
+    assert not noisy.origin
+    assert f"{kind} noise at rate 0.3 with seed 1" in noisy.notes[-1]
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pair", "instance"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_rate_zero_changes_nothing(kind: Any, exact: bool) -> None:
+    images = some_images()
+    assert np.array_equal(inject(images, kind=kind, rate=0, exact=exact).labels, images.labels)
+
+
+def test_pairs_by_name() -> None:
+    images = some_images()
+    noisy = inject(images, kind="pair", rate=0.2, pairs={"kind 2": "kind 0"})
+    changed = noisy.labels != images.labels
+    assert changed.sum() == 12
+    assert (images.labels[changed] == 2).all() and (noisy.labels[changed] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "symmetric", "rate": 1.0}, "from 0 to below 1"),
+        ({"kind": "symmetric", "rate": -0.1}, "from 0 to below 1"),
+        ({"kind": "symmetric", "rate": float("nan")}, "from 0 to below 1"),
+        ({"kind": "symetric", "rate": 0.1}, 'did you mean "symmetric"'),
+        ({"kind": "symmetric", "rate": 0.1, "seed": -1}, "seed"),
+        ({"kind": "symmetric", "rate": 0.1, "pairs": {"kind 0": "kind 1"}}, "leave them out"),
+        ({"kind": "pair", "rate": 0.5, "pairs": {"kind 0": "kind 1"}}, "at most 0.3333"),
+        ({"kind": "pair", "rate": 0.1, "pairs": {"kind 0": "kinds 1"}}, 'did you mean "kind 1"'),
+        ({"kind": "pair", "rate": 0.1, "pairs": {"kind 0": "kind 0"}}, "change nothing"),
+    ],
+)
+def test_wrong_settings(arguments: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        inject(some_images(), **arguments)
+
+
+def test_unreadable_images_keep_their_label_under_instance_noise(photo_folder: Callable[..., Path]) -> None:
+    folder = photo_folder({"cat": 4, "dog": 4})
+    (folder / "cat" / "0.png").write_bytes(b"")
+    images = load_images(folder)
+    noisy = inject(images, kind="instance", rate=0.95, seed=2)
+    assert noisy.labels[0] == images.labels[0]
+    assert (noisy.labels != images.labels).sum() >= 4
+    assert any("1 images cannot be read" in note and "cat/0.png" in note for note in noisy.notes)
+
+
+def test_written_file_loads_as_the_same(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = photo_folder({"cat": 4, "dog": 4, "hen": 1})
+    (folder / "cat" / "0.png").write_bytes(b"")
+    noisy = inject(load_images(folder), kind="symmetric", rate=0.5, seed=1)
+    again = load_images(write_noisy(noisy, tmp_path / "made" / "noisy.parquet"), truth_column="clean_label")
+    assert again.ids == noisy.ids and again.class_names == noisy.class_names
+    assert np.array_equal(again.labels, noisy.labels)
+    assert noisy.truth is not None and again.truth is not None and np.array_equal(again.truth, noisy.truth)
+    assert np.array_equal(again.contents, noisy.contents), "small files hash alike as files and as bytes"
+    assert np.array_equal(np.asarray(again.open(5)), np.asarray(noisy.open(5)))
+    assert again.dataset[5]["image"]["path"] == "1.png", "the file names a path of the machine it was made on"
+    with pytest.raises(DataError, match="empty"):
+        again.open(0)
+
+
+def test_write_in_several_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelsieve.data.noise._GROUP_ROWS", 7)
+    noisy = inject(some_images(), kind="pair", rate=0.1)
+    again = load_images(write_noisy(noisy, tmp_path / "noisy.parquet"), truth_column="clean_label")
+    assert np.array_equal(again.contents, noisy.contents) and np.array_equal(again.labels, noisy.labels)
+
+
+def test_writing_needs_a_truth_and_a_writable_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="inject noise first"):
+        write_noisy(some_images(), tmp_path / "noisy.parquet")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="could not write"):
+        write_noisy(inject(some_images(), kind="pair", rate=0.1), tmp_path / "file" / "noisy.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

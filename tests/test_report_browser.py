@@ -1,0 +1,357 @@
+"""The report in a real browser, opened from the file system as a user does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Scores
+from labelsieve.report.html import write_report
+from labelsieve.verdicts import decide
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+_ARGUMENTS += ["--disable-background-networking", "--disable-component-update"]
+_NO_STORAGE = (
+    "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
+)
+_EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None and "CI" in os.environ:
+        pytest.fail("the tests of the report need chromium, and none is installed")
+    if found is None:
+        pytest.skip("no chromium is installed")
+    if "CI" not in os.environ:
+        pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from playwright import sync_api
+
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        yield started
+        started.close()
+
+
+@dataclass
+class Opened:
+    """A page with what went wrong in it and what it asked of the network."""
+
+    page: Page
+    problems: list[str] = field(default_factory=list)
+
+    def ids(self) -> list[str]:
+        """The ids of the visible cards, as they stand on the page."""
+        return [text.strip() for text in self.page.locator("#gallery > li:not([hidden]) .id").all_text_contents()]
+
+    def choose(self, name: str, value: str) -> None:
+        self.page.locator(f"#filter [name={name}]").select_option(value)
+
+    def fill(self, name: str, value: str) -> None:
+        self.page.locator(f"#filter [name={name}]").fill(value)
+
+    def focused(self) -> str:
+        """The id of the card that has the focus."""
+        return str(self.page.evaluate("document.activeElement.closest('li')?.querySelector('.id').textContent"))
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture(scope="module")
+def usual(browser: Browser) -> BrowserContext:
+    """The context of all tests that ask for nothing special: starting one for each would take most of their time."""
+    return browser.new_context(viewport={"width": 1280, "height": 720}, color_scheme="light")
+
+
+@pytest.fixture
+def open_page(browser: Browser, usual: BrowserContext) -> Iterator[Open]:
+    opened: list[Opened] = []
+
+    def start(path: Path, *, before: str = "", **settings: Any) -> Opened:
+        special = bool(before or settings)
+        context = browser.new_context(**settings) if special else usual
+        context.set_default_timeout(5000)  # all is local: what takes longer does not come
+        if before:
+            context.add_init_script(before)
+        result = Opened(context.new_page())
+        opened.append(result)
+        problems, page = result.problems, result.page
+        local = ("file:", "data:", "blob:")
+        page.on("request", lambda request: problems.extend([] if request.url.startswith(local) else [request.url]))
+        page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.on("dialog", lambda dialog: dialog.dismiss())
+        page.goto(path.as_uri())
+        return result
+
+    yield start
+    for each in opened:
+        if each.page.context is usual:
+            each.page.evaluate("localStorage.clear()")
+            each.page.close()
+        else:
+            each.page.context.close()
+    assert [problem for each in opened for problem in each.problems] == []
+
+
+def write(path: Path, *, names: tuple[str, ...] = ("cat", "dog", "bird"), prefix: str = "img") -> Path:
+    """Writes a report of 12 images: 0 to 8 flagged, the lower the more suspicious, 9 and 10 not, 11 unreadable."""
+    n = 12
+    given = np.arange(n) % 3
+    quality = (np.arange(n, dtype=np.float32) + 0.5) / 20
+    quality[9:11], quality[11] = 0.9, np.nan
+    predicted = np.where(quality < 0.5, (given + 1) % 3, given)
+    predicted[11] = -1
+    cells = []
+    for row in range(n):
+        buffer = io.BytesIO()
+        Image.new("RGB", (300, 200) if row % 2 else (32, 32), (20 * row, 90, 200 - 10 * row)).save(buffer, "PNG")
+        cells.append({"bytes": buffer.getvalue(), "path": None})
+    images = LabelledImages(
+        dataset=Dataset.from_dict({"image": cells}),
+        ids=tuple(f"{prefix}-{row:02}" for row in range(n)),
+        labels=given.astype(np.int64),
+        class_names=names,
+        contents=np.arange(n, dtype=np.uint64),
+        truth=np.where(np.arange(n) < 8, (given + 1) % 3, given),
+    )
+    scores = Scores(
+        label_quality=quality.astype(np.float32),
+        predicted=predicted.astype(np.int64),
+        confidence=np.where(np.isnan(quality), np.nan, 0.8).astype(np.float32),
+        errors={11: "the file is empty"},
+    )
+    record = {
+        "source": "a/very/long/path/of/a/source/that/does/not/fit/on/a/phone/and/must/be/broken.parquet",
+        "threshold": 0.5,
+        "model": {"name": "organisation/a-model-with-a-very-long-name-that-must-be-broken-somewhere"},
+        "findings": [{"level": "warning", "figure": "4 % agree", "message": "Hard names.", "advice": "Rename them."}],
+    }
+    return write_report(decide(images, scores, record=record), images, path)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("report") / "report.html")
+
+
+def img(*numbers: int) -> list[str]:
+    return [f"img-{number:02}" for number in numbers]
+
+
+def test_shows_flagged_images_by_rank(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    assert opened.ids() == img(*range(9))
+    assert opened.page.locator("#shown").text_content() == "9 of 11 images shown"
+    first = opened.page.locator("article img").evaluate_all("all => all.slice(0, 2).map(each => each.naturalWidth)")
+    assert first == [32, 256]
+
+
+def test_filters_and_sorts(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    opened.choose("given", "1")
+    assert opened.ids() == img(1, 4, 7)
+    opened.choose("suggested", "0")
+    assert opened.ids() == [] and opened.page.locator("#empty").is_visible()
+    opened.page.locator("#clear").click()
+    assert opened.ids() == img(*range(9))
+    opened.fill("from", "0.1")
+    opened.fill("to", "0.3")
+    assert opened.ids() == img(2, 3, 4, 5)
+    opened.fill("text", "IMG-04")
+    assert opened.ids() == img(4)
+    opened.page.locator("#clear").click()
+    opened.choose("status", "near")
+    assert opened.ids() == img(9, 10)
+    opened.choose("status", "")
+    opened.choose("sort", "-quality")
+    assert opened.ids() == img(9, 10, *range(8, -1, -1))
+
+
+def test_a_figure_filters_the_images(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    opened.fill("text", "nothing has this name")
+    opened.page.locator(".matrix a[data-given='0'][data-suggested='1']").click()
+    assert opened.ids() == img(0, 3, 6)
+    opened.page.locator(".bars a", has_text="bird").click()
+    assert opened.ids() == img(2, 5, 8)
+
+
+def test_marks_with_the_keyboard_and_downloads_them(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.locator("article").first.focus()
+    for key in ("w", "2", "ArrowRight", "u", "End", "1", "Home"):
+        page.keyboard.press(key)
+    assert opened.focused() == "img-00"
+    assert page.locator("#marked").text_content() == "4"
+    assert [page.locator(f"#count-{mark}").text_content() for mark in ("wrong", "right", "unsure")] == ["2", "1", "1"]
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    assert waiting.value.suggested_filename == "labelsieve-marks.csv"
+    rows = list(csv.DictReader(waiting.value.path().read_text("utf-8").splitlines()))
+    assert list(rows[0]) == ["id", "given_label", "suggested_label", "label_quality", "mark"]
+    assert [(row["id"], row["mark"]) for row in rows] == [
+        ("img-00", "wrong"), ("img-01", "right"), ("img-03", "unsure"), ("img-08", "wrong"),
+    ]  # fmt: skip
+    assert rows[0] == {
+        "id": "img-00",
+        "given_label": "cat",
+        "suggested_label": "dog",
+        "label_quality": "0.025",
+        "mark": "wrong",
+    }
+    page.reload()
+    assert page.locator("#marked").text_content() == "4", "marks are kept"
+    opened.choose("mark", "wrong")
+    assert opened.ids() == img(0, 8)
+
+
+def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Open, report: Path) -> None:
+    opened = open_page(report, viewport={"width": 700, "height": 900})
+    page = opened.page
+    page.locator("article").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert opened.focused() == "img-02"
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    assert opened.focused() == "img-00"
+    page.locator("#advance").evaluate("box => { box.checked = false; }")
+    page.keyboard.press("r")
+    assert opened.focused() == "img-00" and page.locator("#marked").text_content() == "1"
+    page.keyboard.press("r")
+    assert page.locator("#marked").text_content() == "0" and page.locator("#download").is_disabled()
+    page.keyboard.press("Control+r")  # a shortcut of the browser is none of the page
+
+
+def test_only_one_card_is_in_the_tab_order(open_page: Open, report: Path) -> None:
+    page = open_page(report).page
+    page.locator("article").nth(2).focus()
+    assert page.locator("#gallery [tabindex='0']").count() == 5  # the card, its picture and three marks
+    assert page.locator("article[tabindex='0']").count() == 1
+
+
+def test_marking_under_a_filter_goes_on_with_the_next(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    opened.choose("mark", "none")
+    opened.page.locator("article").first.focus()
+    for _ in range(3):
+        opened.page.keyboard.press("w")
+    assert opened.ids() == img(*range(3, 9)) and opened.focused() == "img-03"
+
+
+def test_marks_with_the_mouse(open_page: Open, report: Path) -> None:
+    page = open_page(report).page
+    button = page.locator("article").nth(1).locator("[data-mark=unsure]")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true" and page.locator("#count-unsure").text_content() == "1"
+    assert page.evaluate("document.activeElement.dataset.mark") == "unsure", "the focus stays where it was"
+
+
+def test_enlarges(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.locator(".stage").nth(1).click()
+    title = page.locator("#large-title")
+    assert title.text_content() == "img-01" and page.locator("#large-place").text_content() == "2 of 9"
+    page.keyboard.press("ArrowRight")
+    assert title.text_content() == "img-02"
+    page.keyboard.press("3")
+    assert title.text_content() == "img-03" and page.locator("#count-unsure").text_content() == "1"
+    page.locator("#previous").click()
+    assert page.locator("dialog [data-mark=unsure]").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.activeElement.closest('li')?.innerText.includes('img-02')")
+    assert not page.locator("dialog").is_visible()
+
+
+def test_works_without_storage(open_page: Open, report: Path) -> None:
+    page = open_page(report, before=_NO_STORAGE).page
+    assert page.locator("#volatile").is_visible()
+    page.locator("article").first.focus()
+    page.keyboard.press("w")
+    assert page.locator("#marked").text_content() == "1"
+    page.locator("#theme").click()
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    assert "img-00,cat,dog,0.025,wrong" in waiting.value.path().read_text("utf-8")
+
+
+def test_stored_nonsense_does_no_harm(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.locator("article").first.focus()
+    page.keyboard.press("w")
+    key = page.evaluate("Object.keys(localStorage).find(key => key.startsWith('labelsieve-marks-'))")
+    for stored in ("no json", "[1]", "null", '{"img-00": "constructor", "img-01": 7}'):
+        page.evaluate("([key, text]) => localStorage.setItem(key, text)", [key, stored])
+        page.reload()
+        assert page.locator("#marked").text_content() == "0" and len(opened.ids()) == 9, stored
+
+
+def test_dark_and_light(open_page: Open, report: Path) -> None:
+    page = open_page(report, color_scheme="dark").page
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    page.locator("#theme").click()
+    light = page.evaluate(ground)
+    assert (dark, light) == ("rgb(18, 20, 22)", "rgb(246, 246, 243)")
+    page.reload()
+    assert page.evaluate(ground) == light, "the choice is kept"
+    page.locator("#theme").click()
+    assert page.evaluate(ground) == dark
+
+
+def test_never_scrolls_sideways(open_page: Open, report: Path) -> None:
+    page = open_page(report).page
+    for width in (360, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.locator(".stage").first.click()
+        box = page.locator("dialog").bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
+        page.keyboard.press("Escape")
+
+
+def test_hostile_names_are_only_text(open_page: Open, tmp_path: Path) -> None:
+    names = (_EVIL, f"{_EVIL} 2", '={{7*7}}, "q"\nline')
+    opened = open_page(write(tmp_path / "report.html", names=names, prefix=f'{_EVIL},"'))
+    page = opened.page
+    assert len(opened.ids()) == 9 and page.locator("article .given").first.text_content() == _EVIL
+    page.locator(".matrix a").first.click()
+    assert len(opened.ids()) == 3
+    page.locator("#clear").click()
+    page.locator("article").first.focus()
+    for key in ("w", "w", "w", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator("#large-title").text_content() == f'{_EVIL},"-03'
+    page.keyboard.press("Escape")
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    rows = list(csv.reader(io.StringIO(waiting.value.path().read_bytes().decode("utf-8"), newline="")))
+    assert rows[1][:3] == [f'{_EVIL},"-00', names[0], names[1]] and rows[3][1] == names[2]
+
+
+def test_reads_without_scripts(open_page: Open, report: Path) -> None:
+    page = open_page(report, java_script_enabled=False).page
+    assert page.locator("article").count() == 11 and page.locator("article").first.is_visible()
+    assert not page.locator("#filters").is_visible() and not page.locator("#theme").is_visible()

@@ -1,0 +1,532 @@
+"""Loading from every kind of source, and one clear line for every kind of bad input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
+from PIL import Image
+
+from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.data.sources import load_images
+from labelsieve.errors import DataError, SettingsError
+
+MakeFolder = Callable[..., Path]
+
+
+def png(value: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_csv(path: Path, *rows: Sequence[str], separator: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, delimiter=separator).writerows(rows)
+    return path
+
+
+def a_dataset(count: int = 6, names: Sequence[str] = ("cat", "dog", "hen")) -> datasets.Dataset:
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=list(names)),
+            "truth": datasets.ClassLabel(names=list(reversed(names))),
+        }
+    )
+    numbers = [row % len(names) for row in range(count)]
+    return datasets.Dataset.from_dict(
+        {"image": [{"bytes": png(row), "path": None} for row in range(count)], "label": numbers, "truth": numbers},
+        features=features,
+    )
+
+
+def assert_reloads(images: LabelledImages) -> None:
+    """The same comes back from the origin, also once it has been through JSON."""
+    again = load_images(**json.loads(json.dumps(dict(images.origin))))
+    assert again.fingerprint == images.fingerprint
+    assert again.origin == images.origin
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert "\n" not in text and len(text) > 20
+    return text
+
+
+def test_importing_is_light() -> None:
+    code = "import labelsieve.data.sources, sys; print(sorted({'torch', 'datasets', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_folder(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"hen": 1, "cat": 3, "dog": 2, "dog/deeper": 1, "none": 0})
+    (folder / "cat" / "notes.txt").write_text("x")
+    (folder / "cat" / ".hidden.png").write_bytes(png())
+    (folder / ".git").mkdir()
+    (folder / "loose.png").write_bytes(png())
+    (folder / "dog" / "UPPER.PNG").write_bytes(png(1))
+    (folder / "dog" / "loop").symlink_to(folder / "dog")
+    images = load_images(str(folder))
+    assert images.class_names == ("cat", "dog", "hen", "none")
+    assert images.ids == (
+        *(f"cat/{index}.png" for index in range(3)),
+        *("dog/0.png", "dog/1.png", "dog/UPPER.PNG", "dog/deeper/0.png"),
+        "hen/0.png",
+    )
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2] and images.labels.dtype == np.int64
+    assert images.contents.dtype == np.uint64 and len(set(images.contents.tolist())) > 5
+    assert images.open(4).size == (8, 8)
+    notes = "\n".join(images.notes)
+    assert "4 classes: cat, dog, hen, none (from the class folders)" in notes
+    assert "1 of 4 classes have no images: none" in notes and "1 of 4 classes have a single image: hen" in notes
+    assert "1 images that lie in no class folder were left out (first: loose.png)" in notes
+    assert "1 files that are no images by their suffix were left out (1 .txt)" in notes
+    assert_reloads(images)
+
+
+def test_folder_with_given_order_of_classes(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = photo_folder({"cat": 2, "big_dog": 2})
+    images = load_images(folder, class_names=["Big Dog", "cat", "hen"])
+    assert images.labels.tolist() == [0, 0, 1, 1]
+    assert_reloads(images)
+    (tmp_path / "names.txt").write_text("\ufeffbig dog\ncat\n\n", encoding="utf-8")
+    (tmp_path / "names.json").write_text('["cat", "big dog"]')
+    assert load_images(folder, class_names=tmp_path / "names.txt").class_names == ("big dog", "cat")
+    assert load_images(folder, class_names=str(tmp_path / "names.json")).labels.tolist() == [1, 1, 0, 0]
+    with pytest.raises(DataError, match=r'first "big_dog".*did you mean "big dogs"'):
+        load_images(folder, class_names=["cat", "big dogs"])
+
+
+def test_contents_follow_the_pictures_and_not_their_place(photo_folder: MakeFolder) -> None:
+    first, second = photo_folder({"a": 2, "b": 2}), photo_folder({"a": 2, "b": 2}, name="copy")
+    before, after = load_images(first), load_images(second)
+    assert before.fingerprint == after.fingerprint
+    (second / "b" / "1.png").write_bytes(png(7))
+    assert (load_images(second).contents != before.contents).tolist() == [False, False, False, True]
+
+
+def test_large_files_are_hashed_by_their_ends(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"a": 1, "b": 1})
+    whole = np.random.default_rng(0).bytes(300_000)
+    changed = (whole, whole[:-1] + bytes([whole[-1] ^ 1]), bytes([whole[0] ^ 1]) + whole[1:], whole + whole[-65536:])
+    for index, data in enumerate(changed):
+        (folder / "a" / f"{index}.bmp").write_bytes(data)
+    contents = load_images(folder).contents
+    assert len(set(contents.tolist())) == len(contents)
+
+
+def test_limit_takes_a_seeded_subset_in_order(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"a": 10, "b": 10, "c": 1})
+    images = load_images(folder, limit=6, seed=3)
+    whole = load_images(folder)
+    rows = [whole.ids.index(name) for name in images.ids]
+    assert len(images) == 6 and rows == sorted(rows) and images.class_names == whole.class_names
+    assert np.array_equal(images.contents, whole.contents[rows]) and np.array_equal(images.labels, whole.labels[rows])
+    assert images.ids != load_images(folder, limit=6, seed=4).ids
+    assert any("a random subset of 6 of 21" in note for note in images.notes)
+    assert load_images(folder, limit=100).ids == whole.ids
+    assert_reloads(images)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "is empty"),
+        (["a.png", "b.png"], r"has no folders, only 2 files \(2 images\)"),
+        (["all.parquet"], r"pass the file itself.*all\.parquet"),
+        (["cat/a.txt", "dog/b.txt"], "no folder .* holds an image"),
+        (["cat/a.png"], 'has only "cat"'),
+        (["train/cat/a.png", "test/cat/b.png"], "holds splits: test, train"),
+        (["T-Shirt/a.png", "t_shirt/b.png"], '"T-Shirt" and "t_shirt" .* are the same'),
+    ],
+)
+def test_bad_folders(tmp_path: Path, files: list[str], message: str) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in files:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(png())
+    with pytest.raises(DataError, match=message) as error:
+        load_images(tmp_path / "photos")
+    one_line(error)
+
+
+def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"a": 1, "b": 1})
+    for arguments in ({"label_column": "x"}, {"split": "train"}, {"labels": [1, 2]}):
+        with pytest.raises(DataError):
+            load_images(folder, **arguments)
+    with pytest.raises(SettingsError, match="limit"):
+        load_images(folder, limit=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse to make such a name")
+def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"a": 1, "b": 1})
+    try:
+        (folder / "a" / "caf\udce9.png").write_bytes(png())
+    except OSError:
+        pytest.skip("this file system refuses such a name")
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_images(folder)
+
+
+# ---------------------------------------------------------------- CSV
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv(photo_folder: MakeFolder, separator: str) -> None:
+    folder = photo_folder({"x": 4})
+    rows = [("path", "label", "real"), ("x/0.png", "NA", "NA"), ("./x/1.png", "007", "NA"), ("x/gone.png", "NA", "007")]
+    rows.append((str(folder / "x" / "3.png"), " null ", "NA"))
+    images = load_images(write_csv(folder / "all.csv", *rows, separator=separator), truth_column="real")
+    assert images.class_names == ("007", "NA", "null"), "a class name was read as a number or as missing"
+    assert images.labels.tolist() == [1, 0, 1, 2]
+    assert images.truth is not None and images.truth.tolist() == [1, 1, 0, 1]
+    assert images.ids == ("x/0.png", "x/1.png", "x/gone.png", "x/3.png")
+    assert any("1 of 4 images are missing (first: x/gone.png)" in note for note in images.notes)
+    assert images.open(3).size == (8, 8)
+    with pytest.raises(UnreadableImageError, match=r"x/gone\.png: No such file"):
+        images.open(2)
+    assert_reloads(images)
+
+
+def test_csv_with_ids_and_quoted_texts(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"x": 2})
+    rows = [("id", "file name", "class"), ("7", "x/0.png", "cat, small"), ("9", "x/1.png", 'dog "big"')]
+    images = load_images(write_csv(folder / "all.csv", *rows), image_column="file name")
+    assert images.ids == ("7", "9") and images.class_names == ("cat, small", 'dog "big"')
+
+
+def test_csv_that_lists_an_image_twice_gets_row_numbers(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"x": 2})
+    rows = [("path", "label"), ("x/0.png", "cat"), ("x/1.png", "dog"), ("x/../x/0.png", "dog")]
+    images = load_images(write_csv(folder / "all.csv", *rows))
+    assert images.ids == ("0000000", "0000001", "0000002")
+    assert any("listed more than once" in note for note in images.notes)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "class_names", "expected"),
+    [
+        (("0", "2", "2", "10"), None, ((0, 1, 1, 2), ("0", "2", "10"))),
+        (("0", "2", "2", "1"), ["cat", "dog", "hen"], ((0, 2, 2, 1), ("cat", "dog", "hen"))),
+        (("2", "1", "2", "1"), ["1", "2"], ((1, 0, 1, 0), ("1", "2"))),
+    ],
+)
+def test_numbers_as_labels(photo_folder: MakeFolder, numbers: Any, class_names: Any, expected: Any) -> None:
+    folder = photo_folder({"x": 4})
+    rows = [("path", "label"), *((f"x/{index}.png", number) for index, number in enumerate(numbers))]
+    images = load_images(write_csv(folder / "all.csv", *rows), class_names=class_names)
+    assert (tuple(images.labels.tolist()), images.class_names) == expected
+    assert any("numbers without names" in note for note in images.notes) == (class_names is None)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "arguments", "message"),
+    [
+        ("path,label", ["../a.png,cat", "x/0.png,dog"], {}, r'path "\.\./a\.png" in row 1 .* leads out of the folder'),
+        ("path,label", ["x/0.png,cat", "/etc/a.png,dog"], {}, r'path "/etc/a\.png" in row 2 .* leads out'),
+        ("path,label", ["x/0.png,cat", "https://example.org/a.png,dog"], {}, "expected the path of an image"),
+        ("path,label", ["x/0.png,cat", ",dog"], {}, "expected the path of an image in row 2"),
+        ("path,label", ["x/0.png,cat", "x/1.png,"], {}, r'1 of 2 labels are missing .*\(first: id "x/1\.png"\)'),
+        ("path,label", ["x/0.png,cat", "x/1.png,cat"], {}, "at least two classes .* found cat"),
+        ("path,label", ["x/0.png,cat", "x/1.png,Cat"], {}, '"Cat" and "cat" .* are the same'),
+        ("path,label", ["a.png,cat", "b.png,dog"], {}, "none of the 2 images .* was found"),
+        ("path,label", [], {}, "found no rows"),
+        ("path,label", ["x/0.png,cat", "x/1.png,dog,more"], {}, "Expected 2 columns, got 3"),
+        ("path,path", ["x/0.png,cat", "x/1.png,dog"], {}, '"path" more than once'),
+        ("id,path,label", ["1,x/0.png,cat", "1,x/1.png,dog"], {}, 'found "1" more than once'),
+        ("path,labl", ["x/0.png,cat", "x/1.png,dog"], {}, r'did you mean "label".*found the columns "path", "labl"'),
+        ("pth,label", ["x/0.png,cat", "x/1.png,dog"], {}, r'expected an image column .*did you mean "path"'),
+        ("path,file,label", ["x/0.png,x,cat", "x/1.png,x,dog"], {}, r'several that fit: "path", "file"'),
+        ("path,label,class", ["x/0.png,cat,1", "x/1.png,dog,1"], {}, r'several that fit: "label", "class"'),
+        ("path,label", ["x/0.png,cat", "x/1.png,dog"], {"label_column": "lable"}, r'found .*did you mean "label"'),
+        ("path,label", ["x/0.png,cat", "x/1.png,dgo"], {"class_names": ["cat", "dog"]}, r'did you mean "dog"'),
+        ("path,label", ["x/0.png,1", "x/1.png,2"], {"class_names": ["cat", "dog"]}, "seem to count from 1"),
+        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", "CAT"]}, "are the same"),
+        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", ""]}, "not empty"),
+        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "nowhere.txt"}, "cannot be read"),
+        ("path,label,t", ["x/0.png,cat,cat", "x/1.png,dog,cow"], {"truth_column": "t"}, 'column "t" .* first "cow"'),
+        ("path,label,t", ["x/0.png,cat,1", "x/1.png,dog,0"], {"truth_column": "t"}, "outside of the 2 class names"),
+    ],
+)
+def test_bad_csv(photo_folder: MakeFolder, header: str, rows: list[str], arguments: Any, message: str) -> None:
+    folder = photo_folder({"x": 2})
+    (folder / "all.csv").write_text("\n".join([header, *rows]) + "\n")
+    with pytest.raises(DataError, match=message) as error:
+        load_images(folder / "all.csv", **arguments)
+    one_line(error)
+
+
+def test_csv_that_is_no_text_or_empty(tmp_path: Path) -> None:
+    for data, message in ((b"", "cannot be read"), (b"path,label\n\xff\xfe,x\n", "cannot be read|UTF-8")):
+        (tmp_path / "all.csv").write_bytes(data)
+        with pytest.raises(DataError, match=message) as error:
+            load_images(tmp_path / "all.csv")
+        one_line(error)
+
+
+# ---------------------------------------------------------------- Parquet, Arrow, saved folders, data sets
+
+
+def write_table(table: pa.Table, path: Path) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".feather":
+        pyarrow.feather.write_feather(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
+def test_file_as_the_datasets_library_writes_it(tmp_path: Path, suffix: str) -> None:
+    rows = a_dataset()
+    (tmp_path / "odd [1]").mkdir()
+    path = write_table(rows.with_format("arrow")[:], tmp_path / "odd [1]" / f"all{suffix}")
+    images = load_images(path, truth_column="truth")
+    assert images.class_names == ("cat", "dog", "hen") and images.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert images.truth is not None and images.truth.tolist() == [2, 1, 0, 2, 1, 0], "truth goes by names, not numbers"
+    assert images.ids[:2] == ("0000000", "0000001")
+    assert images.open(3).getpixel((0, 0)) == (3, 0, 0)
+    assert images.dataset.column_names == ["image"]
+    assert any('3 classes: cat, dog, hen (from the ClassLabel column "label")' in note for note in images.notes)
+    assert load_images(path, class_names=["hen", "dog", "cat"]).labels.tolist() == [2, 1, 0, 2, 1, 0]
+    assert_reloads(images)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_plain_bytes_with_categories_and_gaps(tmp_path: Path, suffix: str, kind: pa.DataType) -> None:
+    table = pa.table(
+        {
+            "id": pa.array([11, 12, 13]),
+            "img": pa.array([png(1), None, png(3)], kind),
+            "label": pa.array(["b", "a", "b"]).dictionary_encode(),
+        }
+    )
+    images = load_images(write_table(table, tmp_path / f"all{suffix}"))
+    assert images.ids == ("11", "12", "13") and images.labels.tolist() == [1, 0, 1]
+    assert images.open(2).getpixel((0, 0)) == (3, 0, 0)
+    with pytest.raises(UnreadableImageError, match="12: no image in this row"):
+        images.open(1)
+
+
+def test_parquet_of_paths(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"x": 2})
+    table = pa.table({"path": ["x/0.png", "x/1.png"], "label": [1.0, 0.0], "size": [1, 2]})
+    images = load_images(write_table(table, folder / "all.parquet"), class_names=["a", "b"])
+    assert images.ids == ("x/0.png", "x/1.png") and images.labels.tolist() == [1, 0]
+    assert images.open(0).size == (8, 8)
+    outside = pa.table({"path": ["x/0.png", "../../1.png"], "label": ["a", "b"]})
+    with pytest.raises(DataError, match="leads out of the folder"):
+        load_images(write_table(outside, folder / "outside.parquet"))
+
+
+def test_changed_file_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "all.parquet"
+    write_table(pa.table({"image": [png(1), png(2)], "label": ["a", "b"]}), path)
+    before = load_images(path)
+    write_table(pa.table({"image": [png(1), png(3)], "label": ["b", "a"]}), path)
+    assert load_images(path).fingerprint != before.fingerprint
+    assert before.open(1).getpixel((0, 0)) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [b"x", b"y"], "label": ["a", None]}, r"1 of 2 labels are missing .*0000001"),
+        ({"image": [b"x", b"y"], "label": [0.5, 1.0]}, "found 0.5"),
+        ({"image": [b"x", b"y"], "label": [-1, 1]}, "found -1"),
+        ({"image": [b"x", b"y"], "label": [["a"], ["b"]]}, "one name or whole number a row"),
+        ({"image": [1, 2], "label": ["a", "b"]}, "expected an image column"),
+        ({"image": [None, None], "label": ["a", "b"], "bytes": [b"x", b"y"], "raw": [b"x", b"y"]}, "several that fit"),
+        ({"id": ["a", None], "image": [b"x", b"y"], "label": ["a", "b"]}, "more than once or empty"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, columns: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        load_images(write_table(pa.table(columns), tmp_path / "all.parquet"))
+    one_line(error)
+
+
+def test_labels_of_minus_one_are_missing(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = datasets.Dataset.from_dict({"image": [{"bytes": png(), "path": None}] * 2, "label": [-1, 1]}, features)
+    with pytest.raises(DataError, match="1 of 2 labels are missing"):
+        load_images(rows)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
+def test_broken_files(tmp_path: Path, suffix: str) -> None:
+    path = write_table(a_dataset(200).with_format("arrow")[:], tmp_path / f"all{suffix}")
+    whole = path.read_bytes()
+    for data in (b"", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="cannot be read") as error:
+            load_images(path)
+        one_line(error)
+
+
+def test_saved_folder_and_splits(tmp_path: Path) -> None:
+    a_dataset().save_to_disk(tmp_path / "one")
+    images = load_images(tmp_path / "one")
+    assert images.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert_reloads(images)
+    splits = datasets.DatasetDict({"train": a_dataset(6), "test": a_dataset(3)})
+    splits.save_to_disk(tmp_path / "two")
+    assert len(load_images(tmp_path / "two")) == 6
+    images = load_images(tmp_path / "two", split="test")
+    assert len(images) == 3
+    assert_reloads(images)
+    assert len(load_images(splits, split="test")) == 3
+    with pytest.raises(DataError, match=r'found train, test \(did you mean "test"\?\)'):
+        load_images(tmp_path / "two", split="tset")
+    with pytest.raises(DataError, match=r"expected one split in .* found a, b"):
+        load_images(datasets.DatasetDict({"a": a_dataset(), "b": a_dataset()}))
+
+
+def test_dataset(tmp_path: Path) -> None:
+    rows = a_dataset()
+    images = load_images(rows.with_format("numpy"), truth_column="truth")
+    assert images.labels.tolist() == [0, 1, 2, 0, 1, 2] and not images.origin
+    chosen = load_images(rows.select([5, 0, 1]))
+    assert chosen.labels.tolist() == [2, 0, 1] and chosen.open(0).getpixel((0, 0)) == (5, 0, 0)
+    assert chosen.contents[0] == images.contents[5]
+    named = load_images(rows.remove_columns("label"), labels=["x", "y", "x", "y", "x", "y"])
+    assert named.class_names == ("x", "y")
+    assert load_images(rows.rename_column("image", "picture"), image_column="picture").dataset.column_names == ["image"]
+    with pytest.raises(DataError, match="got Features"):
+        load_images(rows.features)
+    with pytest.raises(DataError, match="no splits"):
+        load_images(rows, split="train")
+
+
+def test_loading_leaves_progress_bars_and_logs_as_they_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    level, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    load_images(write_table(a_dataset().with_format("arrow")[:], tmp_path / "all.parquet"))
+    assert (datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()) == (level, bars)
+    assert capfd.readouterr() == ("", "")
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 7, 3)])
+@pytest.mark.parametrize("listed", [True, False])
+def test_arrays_in_memory(shape: tuple[int, ...], listed: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = load_images(list(pixels) if listed else pixels, labels=np.array([0, 1, 0, 1, 1]))
+    assert images.class_names == ("0", "1") and images.labels.tolist() == [0, 1, 0, 1, 1] and not images.origin
+    expected = np.broadcast_to(pixels[2].reshape(6, 7, -1), (6, 7, 3))
+    assert np.array_equal(np.asarray(images.open(2)), expected)
+
+
+def test_pictures_in_memory(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"a": 1})
+    opened = Image.open(folder / "a" / "0.png")
+    images = load_images([opened, Image.new("CMYK", (3, 2)), Image.new("L", (1, 1))], labels=["x", "y", "x"])
+    opened.close()
+    (folder / "a" / "0.png").unlink()
+    assert [images.open(row).size for row in range(3)] == [(8, 8), (3, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "labels", "message"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), ["a", "b"], "expected images as uint8 .* got float32"),
+        (np.zeros((2, 3, 5, 5), np.uint8), ["a", "b"], r"got uint8 of shape \(2, 3, 5, 5\)"),
+        ([np.zeros((4, 4), np.uint8), np.zeros((4, 4, 5), np.uint8)], ["a", "b"], "for image 1, got"),
+        ([np.zeros((0, 4), np.uint8)], ["a"], "for image 0"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ["a"], "expected 2 labels, one for each picture, got 1"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ["a", None], "1 of 2 labels are missing"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ["a", 1], "one name or whole number"),
+        (np.zeros((2, 4, 4, 3), np.uint8), None, "got ndarray without labels"),
+        ([], [], "found no rows"),
+        (42, ["a"], "expected images as uint8"),
+    ],
+)
+def test_bad_pictures_in_memory(pictures: Any, labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        load_images(pictures, labels=labels)
+    one_line(error)
+
+
+# ---------------------------------------------------------------- no such source, and the Hub
+
+
+@pytest.mark.parametrize("source", ["photos", "./photos/x", "/nowhere/photos", "a/b/c", "x/all.parquet", ""])
+def test_sources_that_do_not_exist(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"does not exist|is empty") as error:
+        load_images(source)
+    one_line(error)
+
+
+def test_unknown_suffix(tmp_path: Path) -> None:
+    (tmp_path / "all.parqet").write_text("x")
+    with pytest.raises(DataError, match=r'ending in \.csv.*did you mean "\.parquet"'):
+        load_images(tmp_path / "all.parqet")
+
+
+def test_hub_offline_is_one_line() -> None:
+    with pytest.raises(DataError, match="Hub data set some-name/nothing") as error:
+        load_images("some-name/nothing")
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (TimeoutError("slow"), r"the Hub cannot be reached \(TimeoutError\).*HF_HUB_OFFLINE=1"),
+        (RepositoryNotFoundError.__new__(RepositoryNotFoundError), "neither a path that exists nor a data set"),
+    ],
+)
+def test_hub_failures(monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
+    with pytest.raises(DataError, match=message) as error:
+        load_images("some-name/nothing")
+    one_line(error)
+
+
+def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    builder = SimpleNamespace(info=SimpleNamespace(splits={"train": None, "test": None}))
+
+    def load(path: str, **options: Any) -> datasets.Dataset:
+        calls.append((path, options))
+        return a_dataset()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: builder)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    images = load_images("some-name/animals:small")
+    assert calls == [("some-name/animals", {"name": "small", "split": "train"})]
+    assert images.origin == {"source": "some-name/animals:small"}
+    assert any("split train of train, test" in note for note in images.notes)
+    with pytest.raises(DataError, match="found train, test"):
+        load_images("some-name/animals", split="validation")

@@ -1,0 +1,89 @@
+"""The summary in the terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from rich.console import Console
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.base import Scores
+from labelsieve.report.terminal import summarize
+from labelsieve.verdicts import decide
+
+
+def summary(
+    quality: list[float],
+    *,
+    names: tuple[str, ...] = ("cat", "dog"),
+    truth: bool = False,
+    width: int = 100,
+    record: dict[str, Any] | None = None,
+) -> str:
+    n = len(quality)
+    labels = np.arange(n) % len(names)
+    images = LabelledImages(
+        dataset=Dataset.from_dict({"image": [None] * n}),
+        ids=tuple(str(row) for row in range(n)),
+        labels=labels,
+        class_names=names,
+        contents=np.arange(n, dtype=np.uint64),
+        truth=(labels + (np.arange(n) == 0)) % len(names) if truth else None,
+    )
+    unreadable = np.isnan(quality)
+    scores = Scores(
+        label_quality=np.array(quality, np.float32),
+        predicted=np.where(unreadable, -1, (labels + 1) % len(names)),
+        confidence=np.array(quality, np.float32),
+        errors={int(row): "empty" for row in np.flatnonzero(unreadable)},
+    )
+    console = Console(file=io.StringIO(), width=width)
+    summarize(decide(images, scores, record=record), console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_says_what_matters(tmp_path: Path) -> None:
+    (tmp_path / "report.html").touch()
+    record = {
+        "source": "photos/",
+        "detector": {"name": "deft"},
+        "seconds": 75,
+        "zero_shot_agreement": 0.7,
+        "out": str(tmp_path),
+        "findings": [{"level": "warning", "figure": "4 % agree", "message": "Hard names.", "advice": "Rename them."}],
+    }
+    text = summary([0.1, 0.9, 0.2, 0.8, float("nan")], truth=True, record=record)
+    assert "2 flagged of 4 images (50\u00a0%), 2 classes, 1 unreadable" in text
+    assert "photos/ · deft · 1\u00a0min 15\u00a0s" in text and "agrees with 70\u00a0%" in text
+    assert "dog (2)" in text and "(clean_*)" in text and "(issue_*)" in text and "AUROC" in text
+    assert "Warning: 4 % agree. Hard names." in text and "→ Rename them." in text
+    assert f"{tmp_path}  report.html\n" in text
+
+
+def test_an_empty_record_is_enough() -> None:
+    text = summary([0.9, 0.8])
+    assert "0 flagged of 2 images (0\u00a0%)" in text
+    assert not {"Files", "Against the truth", "Most affected"} & set(text.split("\n"))
+
+
+def test_only_the_most_affected_classes_are_listed() -> None:
+    names = tuple(f"class {k}" for k in range(9))
+    text = summary([0.1] * 18, names=names)
+    assert sum(f"class {k}  " in text for k in range(9)) == 5 and "and 4 more" in text
+
+
+@pytest.mark.parametrize("name", ["[red]bold[/red]", "[/]", "\x1b[2Jgone", "line\nbreak", "x" * 500])
+def test_class_names_cannot_steer_the_terminal(name: str) -> None:
+    text = summary([0.1, 0.9], names=(name, "dog"), width=80, record={"source": name})
+    assert "\x1b" not in text and all(len(line) <= 80 for line in text.split("\n"))
+    if name.startswith("["):
+        assert name in text
+
+
+def test_fits_a_narrow_terminal() -> None:
+    assert all(len(line) <= 40 for line in summary([0.1, 0.9], truth=True, width=40).split("\n"))
