@@ -6,6 +6,7 @@ A model kind is one adapter class and one line in `ADAPTERS`.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class HuggingFaceCLIP:
         """Brings RGB pixels between 0 and 1, (B, 3, S, S), to the model's mean and standard deviation."""
         if not getattr(self.processor, "do_normalize", True):
             return pixels
-        mean, std = (pixels.new_tensor(v).view(1, 3, 1, 1) for v in (self.processor.image_mean, self.processor.image_std))
+        mean, std = (
+            pixels.new_tensor(v).view(1, 3, 1, 1) for v in (self.processor.image_mean, self.processor.image_std)
+        )
         return (pixels - mean) / std
 
     def pool(self, pixels: Tensor) -> Tensor:
@@ -102,7 +105,8 @@ class HuggingFaceCLIP:
     def embed_words(self, text: str) -> Tensor:
         """Returns the token embeddings of a text without start and end: (tokens, text_width)."""
         table = self.model.text_model.get_input_embeddings()
-        return table(torch.tensor(self._words(text), device=self.device)).detach()  # type: ignore[no-any-return]
+        ids = torch.tensor(self._words(text), dtype=torch.int64, device=self.device)
+        return table(ids).detach()  # type: ignore[no-any-return]
 
     def encode_prompts(self, context: Tensor, token_ids: Tensor) -> Tensor:
         """Encodes prompts with learned context vectors; see :class:`VisionLanguageModel`.
@@ -124,75 +128,159 @@ class HuggingFaceCLIP:
 
 ADAPTERS = {"clip": HuggingFaceCLIP}
 
+# What a configuration holds that makes no difference to what the model computes in float32.
+_IRRELEVANT = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+# Configurations of before transformers 4.31 name this end token; the tower then reads at the largest id.
+_LEGACY_END = 2
+
 
 def load_vlm(name: str | Path) -> VisionLanguageModel:
     """Loads a vision-language model with its own tokenizer and image processor, frozen and in float32.
 
     Weights are read from safetensors or, where a model has no other, by PyTorch's safe loader; code that a model
-    folder may carry is never run.
+    folder may carry is never run. Where the Hub cannot be reached, a model that was downloaded before still loads.
 
     Args:
         name: Hub id such as `openai/clip-vit-base-patch16`, or a local folder.
 
     Raises:
         ModelError: There is no such folder or id, the Hub cannot be reached, the model is not a supported two-tower
-            model, lacks a tokenizer or image processor, or its weights are missing, broken or not finite.
+            model, lacks a tokenizer or image processor or has those of another model, or its weights are missing,
+            broken or not finite.
     """
     name = str(name)
-    config = _load_part("configuration (config.json)", name, "AutoConfig")
+    options = _options(name)
+    config = _load_part("configuration (config.json)", name, "AutoConfig", options)
     adapter = ADAPTERS.get(config.model_type)
     if adapter is None:
         raise ModelError(
             f"expected a two-tower vision-language model of kind {', '.join(ADAPTERS)}, "
             f"{name} is of kind {config.model_type}; choose another --model"
         )
-    tokenizer = _load_part("tokenizer (tokenizer.json, or vocab.json and merges.txt)", name, "AutoTokenizer")
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None or not tokenizer("a").input_ids:
-        raise ModelError(f"the tokenizer of {name} has no start or end token; copy the tokenizer files of the model")
-    processor = _load_part("image processor (preprocessor_config.json)", name, "AutoImageProcessor")
-    return adapter(_load_weights(name, config), tokenizer, processor, name=name)
+    tokenizer = _load_part("tokenizer (tokenizer.json, or vocab.json and merges.txt)", name, "AutoTokenizer", options)
+    _check_tokenizer(tokenizer, config.text_config, name)
+    processor = _load_part("image processor (preprocessor_config.json)", name, "AutoImageProcessor", options)
+    vlm = adapter(_load_weights(name, config, options), tokenizer, processor, name=name)
+    _check_processor(vlm)
+    return vlm
 
 
-def _load_part(what: str, name: str, loader: str) -> Any:
+def _options(name: str) -> dict[str, Any]:
+    """Returns how the loaders are called: code out of the model never runs, and nobody asks whether it may."""
+    if name and Path(name).is_dir():
+        return {"trust_remote_code": False, "local_files_only": True}
+    if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
+        raise ModelError(f'expected a model folder or a Hub id, "{name}" is neither; check --model')
+    return {"trust_remote_code": False, "local_files_only": not _reaches_hub()}
+
+
+def _reaches_hub() -> bool:
+    """Tries once, for the loaders try each of their files for half a minute before they turn to what is on the disk."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # requests, httpx and the offline mode each raise their own
+        return False
+    return True
+
+
+def _load_part(what: str, name: str, loader: str, options: dict[str, Any]) -> Any:
     import transformers
 
-    is_folder = Path(name).is_dir()
-    if not is_folder and (Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1):
-        raise ModelError(f"expected a model folder or a Hub id, {name} is neither; check --model")
     try:
-        return getattr(transformers, loader).from_pretrained(name)
+        return getattr(transformers, loader).from_pretrained(name, **options)
     except Exception as error:  # the loaders raise whatever their parsers raise
-        if is_folder:
+        if Path(name).is_dir():
             raise ModelError(f"{name} has no usable {what}: {_first_line(error)}") from error
+        if options["local_files_only"]:
+            raise ModelError(
+                f"the Hub cannot be reached and the {what} of {name} is not on this machine; "
+                "check the network and the id, or give a local folder"
+            ) from error
         raise ModelError(
             f"could not get the {what} of {name} from the Hub: {_first_line(error)}; "
             "check the id and the network, or give a local folder"
         ) from error
 
 
-def _load_weights(name: str, config: Any) -> Any:
+def _check_tokenizer(tokenizer: Any, text: Any, name: str) -> None:
+    """Makes sure of the words, since the loader makes up a tokenizer without any where the files are missing."""
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    words = tokenizer("photo", add_special_tokens=False)["input_ids"]
+    if start is None or end is None or set(words) <= set(tokenizer.all_special_ids):
+        raise ModelError(
+            f"{name} has no usable tokenizer (tokenizer.json, or vocab.json and merges.txt): it knows no words or no "
+            "start and end; copy the tokenizer files of the model"
+        )
+    if text.eos_token_id not in (_LEGACY_END, end) or max(start, end, *words) >= text.vocab_size:
+        raise ModelError(f"the tokenizer of {name} belongs to another model; copy the tokenizer files of the model")
+
+
+def _check_processor(vlm: VisionLanguageModel) -> None:
+    expected = (1, 3, vlm.image_size, vlm.image_size)
+    try:
+        found: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)
+    except Exception as error:  # whatever a processor with odd settings raises
+        found = _first_line(error)
+    if found != expected:
+        raise ModelError(
+            f"expected the image processor of {vlm.name} to give pixels of shape {expected}, got {found}; "
+            "copy the preprocessor_config.json of the model"
+        )
+
+
+def _load_weights(name: str, config: Any, options: dict[str, Any]) -> Any:
     import transformers
 
-    architecture = transformers.MODEL_MAPPING[type(config)]
+    architecture: Any = transformers.MODEL_MAPPING[type(config)]
     try:
         model, info = architecture.from_pretrained(
-            name, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True
+            name,
+            config=config,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, in one line
+            **options,
         )
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"the weights of {name} are a pickle that holds more than tensors, or broken, and are not loaded; "
+            "get a model with safetensors"
+        ) from error
     except Exception as error:  # safetensors, torch and the Hub each raise their own
         raise ModelError(f"the weights of {name} cannot be loaded: {_first_line(error)}; get them again") from error
-    if info["missing_keys"] or info.get("mismatched_keys"):
-        lacking = sorted(map(str, info["missing_keys"])) or sorted(map(str, info["mismatched_keys"]))
-        raise ModelError(f"the weights of {name} are incomplete, {len(lacking)} missing such as {lacking[0]}; get them again")
+    missing, misshapen = sorted(info["missing_keys"]), sorted(key for key, *_shapes in info["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            f"the weights of {name} are incomplete, {len(missing)} missing such as {missing[0]}; get them again"
+        )
+    if misshapen:
+        raise ModelError(
+            f"{len(misshapen)} weights of {name} have another shape than its config.json says, such as {misshapen[0]}; "
+            "get both again"
+        )
     if not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
         raise ModelError(f"the weights of {name} hold values that are not finite; get them again")
     return model
 
 
 def _first_line(error: BaseException) -> str:
+    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return lines[0].split(". ")[0].rstrip(" .") if lines else type(error).__name__
 
 
 def _fingerprint(model: Any, processor: Any) -> str:
     weights = [value.detach().cpu().numpy() for _, value in sorted(model.state_dict().items())]
-    return fingerprint(model.config.model_type, processor.to_json_string(), *weights)
+    return fingerprint(_relevant(model.config.to_dict()), processor.to_json_string(), *weights)
+
+
+def _relevant(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _relevant(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _IRRELEVANT
+    }
