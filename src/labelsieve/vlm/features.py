@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import batches
 from labelsieve.engine import Engine
-from labelsieve.errors import LabelsieveError
+from labelsieve.errors import RunError
 from labelsieve.provenance import read_json, write_json
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -28,8 +31,8 @@ class ImageFeatures:
     """What the frozen vision tower says of N images.
 
     Attributes:
-        pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the image
-            could not be read.
+        pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the
+            image could not be read.
         errors: Row number to reason, for the images that could not be read.
     """
 
@@ -47,7 +50,9 @@ class ImageFeatures:
 def cache_folder() -> Path:
     """Returns the folder of cached features: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder."""
     own = os.environ.get("LABELSIEVE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "labelsieve"
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelsieve"
 
 
 def image_features(
@@ -74,7 +79,7 @@ def image_features(
         engine.accelerator.wait_for_everyone()
         cached = read_features(stem, images)
     if cached is None:
-        raise LabelsieveError(f"the features could not be kept in {stem.parent}; set LABELSIEVE_CACHE to a writable folder")
+        raise RunError(f"the features could not be kept in {stem.parent}; set LABELSIEVE_CACHE to a writable folder")
     return cached
 
 
@@ -83,12 +88,12 @@ def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
     try:
         record = read_json(stem.with_suffix(".json"))
         pooled = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    except (LabelsieveError, OSError, ValueError):
+        # reasons begin with the id, which is not part of the fingerprint of the pictures
+        errors = {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()}
+        whole = pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
+    except Exception:  # on damaged files the readers raise nearly anything
         return None
-    if len(pooled) != len(images):
-        return None
-    # reasons begin with the id, which is not part of the fingerprint of the pictures
-    return ImageFeatures(pooled, {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()})
+    return ImageFeatures(pooled, errors) if whole else None
 
 
 def extract(
@@ -100,21 +105,70 @@ def extract(
 ) -> None:
     """Writes the pooled features of all images to `stem`.npy and the reasons of unreadable ones to `stem`.json.
 
-    Each process fills its share of the rows of one file; the record is written last and makes the file count.
+    Each process fills its share of the rows of one file, which gets its name when it is whole; the record is written
+    last and makes the file count. Runs that do the same at the same time do not get in each other's way.
+
+    Raises:
+        RunError: The folder is not writable or its disk is full.
     """
     accelerator = engine.accelerator
-    shape, target = (len(images), vlm.vision_width), stem.with_suffix(".npy")
-    if accelerator.is_main_process:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        stem.with_suffix(".json").unlink(missing_ok=True)
-        np.lib.format.open_memmap(target, mode="w+", dtype=np.float32, shape=shape).flush()
-    accelerator.wait_for_everyone()
-    pooled = np.lib.format.open_memmap(target, mode="r+")
+    part = _new_part(stem, (len(images), vlm.vision_width), engine)
+    try:
+        errors = _fill(part, images, vlm, engine, batch_size)
+        found: dict[int, str] = dict(gather_object(list(errors.items())))
+        if accelerator.is_main_process:
+            part.replace(stem.with_suffix(".npy"))
+            reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(found.items())}
+            record = {"model": vlm.name, "shape": [len(images), vlm.vision_width], "errors": reasons}
+            write_json(stem.with_suffix(".json"), record)
+    finally:
+        if accelerator.is_main_process:
+            part.unlink(missing_ok=True)
+
+
+def _new_part(stem: Path, shape: tuple[int, int], engine: Engine) -> Path:
+    """Makes an empty file for all processes to fill, with its room on the disk kept for it."""
+    name = [f".{stem.name}.{secrets.token_hex(4)}.part"] if engine.accelerator.is_main_process else [""]
+    broadcast_object_list(name)
+    part = stem.with_name(name[0])
+    if engine.accelerator.is_main_process:
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
+            _keep_room(part)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise RunError(
+                f"could not keep image features in {stem.parent}: {error.strerror or error}; free some space or set "
+                "LABELSIEVE_CACHE to a writable folder"
+            ) from error
+    engine.accelerator.wait_for_everyone()
+    return part
+
+
+def _keep_room(path: Path) -> None:
+    """Fails now if the disk is too full: writing to a memory map later would kill the process without a word."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # others: the file system cannot do that
+                raise
+
+
+def _fill(
+    part: Path, images: LabelledImages, vlm: VisionLanguageModel, engine: Engine, batch_size: int
+) -> dict[int, str]:
+    """Writes this process's share of the rows and returns the reasons of those that cannot be read."""
+    accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}
     own = np.array_split(np.arange(len(images)), accelerator.num_processes)[accelerator.process_index]
-    parts = np.array_split(own, max(1, -(-len(own) // batch_size)))
+    rows = np.array_split(own, max(1, -(-len(own) // batch_size)))
     with torch.inference_mode(), engine.progress.task("reading images", total=len(own), unit="images") as advance:
-        for batch in batches(images, parts, transform=lambda picture, _row: vlm.pixels([picture])[0]):
+        for batch in batches(images, rows, transform=lambda picture, _row: vlm.pixels([picture])[0]):
             errors.update(batch.errors)
             if len(batch.rows):
                 with engine.autocast():
@@ -122,7 +176,4 @@ def extract(
                 pooled[batch.rows.numpy()] = values.float().cpu().numpy()
             advance(len(batch.rows) + len(batch.errors))
     pooled.flush()
-    found: dict[int, str] = dict(gather_object(list(errors.items())))
-    if accelerator.is_main_process:
-        reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(found.items())}
-        write_json(stem.with_suffix(".json"), {"model": vlm.name, "images": len(images), "errors": reasons})
+    return errors
