@@ -53,9 +53,10 @@ def dual_prompt_loss(
     Returns:
         Scalar, not negative.
     """
-    probability = clean_probability(positive.detach(), negative)
-    here = probability.gather(1, labels[:, None]).clamp(SMALLEST_PROBABILITY, 1.0)
-    elsewhere = (1 - probability).gather(1, complementary[:, None]).clamp(SMALLEST_PROBABILITY, 1.0)
+    fixed, label, other = positive.detach(), labels[:, None], complementary[:, None]
+    here = clean_probability(fixed.gather(1, label), negative.gather(1, label)).clamp(SMALLEST_PROBABILITY, 1.0)
+    # 1 - p_clean with the two sides exchanged: subtracting from 1 would leave few digits of a small difference
+    elsewhere = clean_probability(negative.gather(1, other), fixed.gather(1, other)).clamp(SMALLEST_PROBABILITY, 1.0)
     return -(positive_weight * here.log() + elsewhere.log()).sum() / (len(labels) if count is None else count)
 
 
@@ -79,7 +80,9 @@ def similarity_loss(
 
 
 def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
-    """Symmetric cross-entropy (Wang et al., ICCV 2019) of each image: `α CE + β RCE`, `RCE = -Σ p log q`, log 0 = log 1e-4.
+    """Symmetric cross-entropy (Wang et al., ICCV 2019) of each image: `alpha CE + beta RCE`.
+
+    `RCE = -Σ p log q`, where log 0 is taken as log 1e-4.
 
     Args:
         logits: (B, K).
