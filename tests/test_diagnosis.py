@@ -399,10 +399,14 @@ def test_ten_thousand_classes() -> None:
 def test_diagnosing_changes_nothing() -> None:
     case = Case()
     case.unread(np.arange(3))
-    before = (case.quality.copy(), case.predicted.copy(), case.labels.copy(), case.contents.copy())
+
+    def arrays() -> list[NDArray[Any]]:
+        return [case.quality, case.predicted, case.labels, case.contents]
+
+    before = [array.copy() for array in arrays()]
     first = case.findings()
     assert case.findings() == first
-    for old, new in zip(before, (case.quality, case.predicted, case.labels, case.contents), strict=True):
+    for old, new in zip(before, arrays(), strict=True):
         assert np.array_equal(old, new, equal_nan=old.dtype.kind == "f")
 
 

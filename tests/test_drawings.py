@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import (
@@ -103,7 +104,7 @@ def test_bundled_model_is_small() -> None:
 
 
 @cache
-def _load() -> tuple[CLIPModel, AutoTokenizer, AutoImageProcessor]:
+def _load() -> tuple[CLIPModel, PreTrainedTokenizerBase, Any]:
     return (
         CLIPModel.from_pretrained(MINI_CLIP, dtype=torch.float32, local_files_only=True).eval(),
         AutoTokenizer.from_pretrained(MINI_CLIP, local_files_only=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -14,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from labelsieve import provenance
 from labelsieve.errors import RunError
 from labelsieve.provenance import fingerprint, read_json, to_json, versions, write_atomically, write_json, write_text
 
@@ -35,7 +35,16 @@ class Settings:
 def test_a_fingerprint_stays_the_same_for_ever() -> None:
     # runs of earlier versions are recognised by these: a change here makes all of them useless
     assert fingerprint() == "e4a6a0577479b2b4"
-    assert fingerprint("cat", 1, b"x", np.arange(3, dtype=np.int64), {"b": 1, "a": None}) == "0" * 16
+    by_hand = hashlib.blake2b(
+        b'json 5\n"cat"'
+        b"json 1\n1"
+        b"bytes 1\nx"
+        b"array <i8 (3,) 24\n\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0"
+        b'json 25\n{\n  "a": null,\n  "b": 1\n}',
+        digest_size=8,
+    ).hexdigest()
+    assert by_hand == "e312710893f7ede0"  # `b2sum -l 64` gives it too
+    assert fingerprint("cat", 1, b"x", np.arange(3, dtype=np.int64), {"b": 1, "a": None}) == by_hand
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,8 @@ def test_json_keeps_letters_readable() -> None:
 
 
 def test_json_is_the_same_in_every_process() -> None:
-    code = "from labelsieve.provenance import to_json; print(to_json({'b': [1, 2.5], 'a': {'y': 1, 'x': None}}))"
+    value = "{'b': [1, 2.5], 'a': {'y': 1, 'x': None}, 'c': {'cat', 'dog', 'fox', 'owl'}}"
+    code = f"from labelsieve.provenance import to_json; print(to_json({value}))"
     texts = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
@@ -139,6 +149,15 @@ def test_json_is_the_same_in_every_process() -> None:
 
 def test_json_of_equal_sets_is_equal() -> None:
     assert to_json({0, 8}) == to_json({8, 0})
+    assert to_json(frozenset({0, 8})) == to_json([0, 8])
+
+
+def test_json_of_sets_of_mixed_types() -> None:
+    mixed = {"b", 1, None, False, 2.5, ("a", 1), frozenset({3, "c"}), Path("a")}
+    read = json.loads(to_json(mixed))
+    assert len(read) == len(mixed) and ["a", 1] in read and ["c", 3] in read
+    with pytest.raises(TypeError, match="cannot write object"):
+        to_json({object()})
 
 
 @pytest.mark.parametrize("value", [object(), {"a": b"bytes"}, Settings])
@@ -196,7 +215,7 @@ def _full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize(("owner", "name"), [(provenance.os, "fsync"), (Path, "replace"), (Path, "write_text")])
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace"), (Path, "write_text")])
 def test_a_full_disk_leaves_the_old_file(
     owner: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-from labelsieve import provenance
-from labelsieve import verdicts as module
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.errors import DataError, LabelsieveError, RunError
@@ -155,7 +154,7 @@ def judged(draw: st.DrawFn) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArr
     flags = st.lists(st.booleans(), min_size=n, max_size=n)
     # steps of 1/64 are exact in float32, so that 1 - quality has the same ties as quality
     quality = draw(st.lists(st.integers(0, 64), min_size=n, max_size=n))
-    return np.array(draw(flags)), np.array(draw(flags)), np.array(quality, np.float32) / 64
+    return np.array(draw(flags)), np.array(draw(flags)), np.array(quality, np.float32) / np.float32(64)
 
 
 @given(case=judged())
@@ -226,7 +225,7 @@ def test_counts_against_a_plain_loop(data: st.DataObject, n: int, classes: int) 
     names = tuple(f"n{k}" for k in range(classes))
     verdicts = decide(make_images(labels, names=names), make_scores(quality, predicted=predicted))
     confusion = [[0] * classes for _ in range(classes)]
-    rows = [{"class_name": name, "images": 0, "flagged": 0} for name in names]
+    rows: list[dict[str, Any]] = [{"class_name": name, "images": 0, "flagged": 0} for name in names]
     for y, z, q in zip(labels, predicted, quality, strict=True):
         rows[y]["images"] += q == q
         rows[y]["flagged"] += q == 0.1
@@ -385,9 +384,9 @@ def _write_calls(monkeypatch: pytest.MonkeyPatch, *, cut_at: int, error: Callabl
         monkeypatch.setattr(owner, name, call)
 
     for owner, name in (
-        (module.pq, "write_table"),
+        (pq, "write_table"),
         (pyarrow.csv, "write_csv"),
-        (provenance.os, "fsync"),
+        (os, "fsync"),
         (Path, "write_text"),
         (Path, "replace"),
         (Path, "unlink"),
@@ -407,10 +406,8 @@ def test_a_crash_at_any_point_never_leaves_a_mix(
         old.save(folder)
         with pytest.MonkeyPatch.context() as patch:
             calls = _write_calls(patch, cut_at=cut_at, error=error)
-            try:
+            with suppress(PowerCutError, RunError):
                 new.save(folder)
-            except (PowerCutError, RunError):
-                pass
             reached = calls.total() >= cut_at
         try:
             loaded = Verdicts.load(folder)
@@ -430,7 +427,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(provenance.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LabelsieveError, match="No space left on device") as caught:
         judge([0.1]).save(tmp_path)
     assert "\n" not in str(caught.value)

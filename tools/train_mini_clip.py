@@ -246,7 +246,8 @@ def image_states(model: CLIPModel, pixels: torch.Tensor, keep: int | None = None
         chosen = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[2]))
         tokens = torch.cat([tokens[:, :1], chosen], dim=1)
     hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(tokens)).last_hidden_state
-    return vision.post_layernorm(hidden[:, 0])
+    states: torch.Tensor = vision.post_layernorm(hidden[:, 0])
+    return states
 
 
 def image_features(model: CLIPModel, states: torch.Tensor) -> torch.Tensor:
@@ -258,7 +259,7 @@ def text_features(model: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str]) 
     """Embed texts, the long ones apart so that the others need no padding to their length."""
     short = torch.tensor([len(text) < 60 for text in texts])
     if short.any() and not short.all():
-        features = torch.empty(len(texts), model.config.projection_dim)
+        features = torch.empty(len(texts), model.text_projection.out_features)
         for group in (short, ~short):
             chosen = [text for text, inside in zip(texts, group.tolist(), strict=True) if inside]
             features = features.masked_scatter(group[:, None], text_features(model, tokenizer, chosen))
@@ -324,7 +325,7 @@ def train(
     rng = np.random.default_rng(options.seed)
     # At first both towers give nearly the same vector for everything and learn little from each other. A classifier of
     # the pictures, fading out and not part of the finished model, gets the image tower going.
-    head = nn.Linear(model.config.vision_config.hidden_size, len(CLASS_NAMES))
+    head = nn.Linear(model.visual_projection.in_features, len(CLASS_NAMES))
     optimizer = torch.optim.AdamW(
         [*_groups(model), {"params": list(head.parameters()), "pace": 1.0}], lr=options.rate, betas=(0.9, 0.98)
     )
@@ -349,7 +350,7 @@ def train(
         names = torch.tensor([CLASS_NAMES.index(example.truth[0]) for example in batch])
         loss = loss + (1 - done) * functional.cross_entropy(head(states), names)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         model.logit_scale.data.clamp_(0.0, np.log(100.0))
@@ -382,7 +383,7 @@ def _groups(model: CLIPModel) -> list[dict[str, object]]:
 
 def save(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, processor: CLIPImageProcessor) -> None:
     """Write the model in half precision, with all that is needed to use it."""
-    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
+    copy.deepcopy(model).half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
     for file in folder.iterdir():

@@ -42,7 +42,7 @@ class Engine:
     @property
     def device(self) -> torch.device:
         """The device of this process."""
-        return self.accelerator.device
+        return self.accelerator.device  # type: ignore[no-any-return]  # accelerate has no types
 
     def autocast(self) -> AbstractContextManager[None]:
         """Returns the context in which the towers run."""
@@ -59,7 +59,7 @@ class Engine:
 
     def total(self, value: Tensor) -> Tensor:
         """Sums a tensor over the processes."""
-        return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value  # type: ignore[no-any-return]
+        return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Sums the gradients over the processes, whose losses are each divided by the count of the whole batch."""
@@ -98,7 +98,9 @@ def make_engine(
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
     accelerator = Accelerator(cpu=device == "cpu")
     if device in ("cuda", "mps") and accelerator.device.type != device:
-        raise SettingsError(f"--device {device} was asked for, but this process was set up on {accelerator.device.type}")
+        raise SettingsError(
+            f"--device {device} was asked for, but this process was set up on {accelerator.device.type}"
+        )
     chosen = ("bf16" if bf16_pays(accelerator.device) else "fp32") if precision == "auto" else precision
     return Engine(
         accelerator=accelerator,
@@ -113,7 +115,7 @@ def make_engine(
 def bf16_pays(device: torch.device) -> bool:
     """Tells whether the hardware has matrix units for bf16: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return False

@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ _PACKAGES = ("labelsieve", "torch", "torchvision", "transformers", "datasets", "
 def fingerprint(*parts: Any) -> str:
     """Hashes arrays, bytes, strings and JSON-like values into 16 hexadecimal digits.
 
-    Equal parts give equal fingerprints on every machine; the order of dictionary keys does not matter.
+    Equal parts give equal fingerprints on every machine; the order of dictionary keys does not matter. Each part enters
+    BLAKE2b as a line with its kind and its length in bytes, then its content.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
@@ -65,8 +66,8 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, tuple | set | frozenset):
-        return list(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=to_json)  # the text orders mixed types too, and does not depend on the hash seed
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
@@ -88,10 +89,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise RunError(f"could not write {path}: {reason}; free some space or choose a writable folder") from error
     finally:
-        try:
+        with suppress(OSError):  # a read-only disk: there is nothing to remove
             temporary.unlink(missing_ok=True)
-        except OSError:  # a read-only disk: there is nothing to remove
-            pass
 
 
 def write_text(path: Path, text: str) -> None:

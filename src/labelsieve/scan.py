@@ -74,7 +74,8 @@ def scan(
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
-    verdicts = dataclasses.replace(verdicts, record={**record, "findings": findings, "out": None if out is None else str(out)})
+    record |= {"findings": findings, "out": None if out is None else str(out)}
+    verdicts = dataclasses.replace(verdicts, record=record)
     if folder is not None and engine.accelerator.is_main_process:
         verdicts.save(folder)
         shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
@@ -97,8 +98,10 @@ def check_run_folder(out: str | Path, *, overwrite: bool = False, resume: bool =
         raise RunError(f"{folder} holds a finished run: there is nothing to resume; make another with --overwrite")
     if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
         what = "a finished run" if finished else "an unfinished run" if checkpoint else "other files"
-        advice = "use --resume to go on with it or --overwrite to start again" if checkpoint else (
-            "use --overwrite to replace it, or choose another folder"
+        advice = (
+            "use --resume to go on with it or --overwrite to start again"
+            if checkpoint
+            else "use --overwrite to replace it, or choose another folder"
         )
         raise RunError(f"{folder} already holds {what}; {advice}")
     if overwrite and not resume:
@@ -119,7 +122,7 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    settings = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[call-overload]
+    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}
     recipe = next((name for name, known in RECIPES.items() if known == detector), None)
     installed = versions()
     return {

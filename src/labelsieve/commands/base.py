@@ -52,7 +52,8 @@ class Command:
 def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any = None) -> _CommandT:
     """Reads words into a dataclass; fields of `default` replace those of the class."""
     start = tyro.MISSING_NONPROP if default is None else default
-    return tyro.cli(kind, args=list(args), prog=prog, default=start)
+    command: _CommandT = tyro.cli(kind, args=list(args), prog=prog, default=start)
+    return command
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,9 +79,7 @@ class Export(Command):
 
         verdicts = Verdicts.load(self.run_folder)
         images = images_of(verdicts, source=self.source) if self.format == "imagefolder" else None
-        path = export(
-            verdicts, images, format=self.format, out=self.out, copy=self.copy, overwrite=self.overwrite
-        )
+        path = export(verdicts, images, format=self.format, out=self.out, copy=self.copy, overwrite=self.overwrite)
         Progress(console).say(f"wrote {path}")
 
 

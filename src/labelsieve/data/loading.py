@@ -78,6 +78,7 @@ class Augment:
         )
 
     def __call__(self, picture: Image.Image, row: int) -> Tensor:
+        """Crops and flips the picture of one row."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0]))
             return self.crop(picture)  # type: ignore[no-any-return]

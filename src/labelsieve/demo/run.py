@@ -195,4 +195,5 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     values = (row["metrics"][key] for key in _COLUMNS)
-    return [row["detector"], *("–" if value is None else f"{value:.3f}" for value in values), f"{row['seconds']:.1f}"]
+    shares = ("\N{EN DASH}" if value is None else f"{value:.3f}" for value in values)
+    return [row["detector"], *shares, f"{row['seconds']:.1f}"]

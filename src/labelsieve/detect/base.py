@@ -1,7 +1,7 @@
 """What a detector is: something that scores how likely each given label is correct.
 
-A detector only scores; :func:`labelsieve.verdicts.decide` turns scores into verdicts. A new detector is one file and one
-line in `DETECTORS`.
+A detector only scores; :func:`labelsieve.verdicts.decide` turns scores into verdicts. A new detector is one file and
+one line in `DETECTORS`.
 """
 
 from __future__ import annotations

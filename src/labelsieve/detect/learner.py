@@ -1,4 +1,7 @@
-"""What is trained: context vectors on the text side and, if asked for, a module on the vision tower. The towers are frozen."""
+"""What is trained: context vectors on the text side and, if asked for, a module on the vision tower.
+
+The towers are frozen.
+"""
 
 from __future__ import annotations
 

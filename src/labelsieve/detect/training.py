@@ -1,7 +1,7 @@
 """The training loop of all trained detectors, with a checkpoint after each epoch.
 
-A run that was killed and resumed gives the verdicts of an unbroken one: parameters and momentum are in the checkpoint, and
-everything random depends on the seed and the number of the epoch only.
+A run that was killed and resumed gives the verdicts of an unbroken one: parameters and momentum are in the checkpoint,
+and everything random depends on the seed and the number of the epoch only.
 """
 
 from __future__ import annotations
@@ -206,6 +206,7 @@ def _resume(
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()  # no dictionary: `file` itself cannot be iterated
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise RunError(f"the checkpoint {path} cannot be read ({error}); start again with --overwrite") from error

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from labelsieve.errors import SettingsError, did_you_mean
 from labelsieve.vlm.base import VisionLanguageModel
@@ -24,16 +23,14 @@ class Peft(Protocol):
         ...
 
 
-PEFT: dict[str, Callable[[VisionLanguageModel, int, torch.Generator], nn.Module] | None] = {
+PEFT: dict[str, Callable[[VisionLanguageModel, int, torch.Generator], Peft] | None] = {
     "none": None,
     "vpt-deep": lambda vlm, tokens, generator: VisualPrompts(vlm, tokens=tokens, deep=True, generator=generator),
     "vpt-shallow": lambda vlm, tokens, generator: VisualPrompts(vlm, tokens=tokens, deep=False, generator=generator),
 }
 
 
-def build_peft(
-    kind: str, vlm: VisionLanguageModel, *, tokens: int, generator: torch.Generator
-) -> nn.Module | None:
+def build_peft(kind: str, vlm: VisionLanguageModel, *, tokens: int, generator: torch.Generator) -> Peft | None:
     """Builds a module of the given kind, or None where the tower stays as it is.
 
     Args:
