@@ -161,7 +161,7 @@ def test_only_the_trained_is_in_the_state(vlm: HuggingFaceCLIP, kind: str) -> No
 
 def test_initial_values_are_those_of_the_reference(vlm: HuggingFaceCLIP) -> None:
     bound = (6 / (3 * vlm.patch_size**2 + vlm.vision_width)) ** 0.5
-    deep, shallow = make("vpt-deep", vlm, tokens=500).prompts, make("vpt-shallow", vlm, tokens=500).prompts
+    deep, shallow = (make(kind, vlm, tokens=500).prompts.detach() for kind in ("vpt-deep", "vpt-shallow"))
     assert deep.shape == (2, 500, 32)
     assert shallow.shape == (1, 500, 32)
     for values in (deep, shallow):

@@ -87,7 +87,7 @@ def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
     """Reads what :func:`extract` wrote, or returns None if that is missing, unfinished or of other images."""
     try:
         record = read_json(stem.with_suffix(".json"))
-        pooled = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        pooled = np.lib.format.open_memmap(stem.with_suffix(".npy"), mode="r")
         # reasons begin with the id, which is not part of the fingerprint of the pictures
         errors = {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()}
         whole = pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
