@@ -323,6 +323,24 @@ def test_tokenize_names(vlm: HuggingFaceCLIP) -> None:
         assert row.count(end) == 1, "padding must not look like the end, at which the feature is read"
 
 
+def test_names_are_lower_case_whatever_the_tokenizer_does(
+    vlm: HuggingFaceCLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    own = vlm.tokenizer
+
+    class Recorder:
+        bos_token_id, eos_token_id = own.bos_token_id, own.eos_token_id
+
+        def __call__(self, text: str, **options: Any) -> Any:
+            seen.append(text)
+            return own(text, **options)
+
+    monkeypatch.setattr(vlm, "tokenizer", Recorder())
+    vlm.tokenize_names(["Sail_Boat"], context_tokens=3)
+    assert seen == [".", "sail boat"]
+
+
 def test_long_names_are_shortened_and_told(vlm: HuggingFaceCLIP) -> None:
     long = "cat " * 50
     ids, shortened = vlm.tokenize_names(["cup", long], context_tokens=4)
