@@ -240,17 +240,20 @@ def test_complementary_labels_of_training(monkeypatch: pytest.MonkeyPatch) -> No
     labels = torch.arange(90) % 3
     logits = torch.zeros(90, 3, requires_grad=True)
 
-    def drawn(epoch: int, *parts: Tensor) -> Tensor:
+    def make() -> dual.DualObjective:
         engine = make_engine(device="cpu", precision="fp32", seed=4)
-        objective = dual.DualObjective(DeFT(), warmup=1, images=90, classes=3, engine=engine)
+        return dual.DualObjective(DeFT(), warmup=1, images=90, classes=3, engine=engine)
+
+    def drawn(objective: dual.DualObjective, epoch: int, *parts: Tensor) -> Tensor:
         found = torch.full((90,), -1)
         for rows in parts:
             objective(Step(logits[rows], logits[rows], labels[rows], rows, epoch))
             found[rows] = seen[-1]
         return found
 
-    whole = drawn(1, torch.arange(90))
+    every, one = torch.arange(90), make()
+    whole = drawn(one, 1, every)
     assert not bool((whole == labels).any()) and bool(((whole >= 0) & (whole < 3)).all())
-    assert torch.equal(whole, drawn(1, torch.arange(89, 29, -1), torch.arange(30)))
-    assert not torch.equal(whole, drawn(2, torch.arange(90)))
+    assert not torch.equal(whole, drawn(one, 2, every))
+    assert torch.equal(whole, drawn(make(), 1, every[30:].flip(0), every[:30]))
     assert 20 < int((whole == (labels + 1) % 3).sum()) < 70
