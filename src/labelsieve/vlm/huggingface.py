@@ -45,7 +45,8 @@ class HuggingFaceCLIP:
 
     def to(self, device: torch.device) -> HuggingFaceCLIP:
         """Moves the parameters and returns the model."""
-        self.model.to(device)
+        with torch.inference_mode(False):  # parameters that are moved in that mode are of no use for training
+            self.model.to(device)
         return self
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
