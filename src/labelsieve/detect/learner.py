@@ -23,7 +23,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, Batch, batches
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
-from labelsieve.errors import RunError
+from labelsieve.errors import RunError, TrainingError
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, extract, read_features
 from labelsieve.vlm.peft.base import build_peft
@@ -160,6 +160,10 @@ def adapted_features(feed: Feed) -> ImageFeatures:
         found = read_features(stem, feed.images)
         if found is None:
             raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
+        if not np.isfinite([found.pooled.min(), found.pooled.max()]).all():
+            raise TrainingError(
+                "the adapted tower no longer gives finite numbers; use a lower --learning-rate or --precision fp32"
+            )
         return found
     finally:
         engine.accelerator.wait_for_everyone()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from labelsieve.detect.learner import Feed, Learner
@@ -120,6 +120,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             history.append(_epoch(feed, labels, objective, optimizer, epoch, advance))
+            if epoch == schedule.epochs:
+                _check_outcome(learner, objective, epoch)
             _save(learner, optimizer, objective, engine, owner, history)
     return tuple(history)
 
@@ -154,6 +156,14 @@ def _epoch(
     return {**record, "seconds": round(time.perf_counter() - started, 3)}
 
 
+@torch.inference_mode()
+def _check_outcome(learner: Learner, objective: Objective, epoch: int) -> None:
+    """Checks what the very last step made, which no loss has seen."""
+    for features in learner.text(negative=objective.needs_negative):
+        if features is not None:
+            _check(features.sum(), epoch)
+
+
 def _check(loss: Tensor, epoch: int) -> None:
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
@@ -178,8 +188,9 @@ def _save(
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum.detach().cpu().contiguous()
     engine.checkpoint.mkdir(parents=True, exist_ok=True)
+    data = save(tensors, metadata={"owner": owner, "history": json.dumps(history)})
     with write_atomically(engine.checkpoint / CHECKPOINT) as part:
-        save_file(tensors, part, metadata={"owner": owner, "history": json.dumps(history)})
+        part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
 
 
 def _resume(
