@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def small_mean_posterior(losses: Any) -> Any:
         losses: (N,), not negative.
     """
     import numpy as np
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     values = np.asarray(losses, dtype=np.float64)
@@ -49,5 +51,8 @@ def small_mean_posterior(losses: Any) -> Any:
     if values.size < 2 or span == 0:
         return np.ones_like(values)
     column = ((values - values.min()) / span)[:, None]
-    mixture = GaussianMixture(n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(column)
+    mixture = GaussianMixture(n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
+    with warnings.catch_warnings():  # the method stops after ten iterations, whether they were enough or not
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(column)
     return mixture.predict_proba(column)[:, mixture.means_[:, 0].argmin()]

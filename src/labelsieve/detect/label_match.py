@@ -21,9 +21,11 @@ class LabelMatch:
 
     def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
-        from labelsieve.detect.zero_shot import zero_shot
+        from labelsieve.detect.zero_shot import TEMPLATES, shortened_note, zero_shot
 
         first = zero_shot(images, vlm, engine=engine)
+        longest = max(len(template.replace("{}.", "").split()) for template in TEMPLATES)
+        _, shortened = vlm.tokenize_names(images.class_names, context_tokens=longest)
         return first.scores(
             images,
             quality=first.label_probability,
@@ -31,4 +33,5 @@ class LabelMatch:
             confidence=first.confidence,
             threshold=0.0,
             demand_agreement=True,
+            notes=shortened_note(shortened),
         )
