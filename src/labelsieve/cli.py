@@ -107,7 +107,8 @@ def _print_help() -> None:
 def _how_to_go_on(args: list[str]) -> str:
     if args[:1] != ["scan"]:
         return "stopped"
-    again = [word for word in args if word not in ("--overwrite", "--resume")]
+    # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
+    again = [word for word in args if word != "--resume"]
     return f"stopped; to go on: labelsieve {shlex.join(again)} --resume"
 
 

@@ -47,8 +47,8 @@ def scan(
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
         out: A run folder for verdicts and, while running, checkpoints; None keeps nothing on disk.
-        resume: Go on from the checkpoint in `out`.
-        overwrite: Replace a finished run in `out`, once the new one is whole.
+        resume: Go on from the checkpoint in `out`; begin anew if there is none.
+        overwrite: Replace a finished run in `out`, once the new one is whole; with `resume` a checkpoint is kept.
         progress: Where to show how far it is.
 
     Returns:
@@ -94,7 +94,7 @@ def check_run_folder(out: str | Path, *, overwrite: bool = False, resume: bool =
         raise RunError(f"expected --out to be a folder, {folder} is a file; choose another name")
     checkpoint = (folder / CHECKPOINT_FOLDER).is_dir()
     finished = (folder / RECORD).is_file()
-    if resume and finished and not checkpoint:
+    if resume and finished and not checkpoint and not overwrite:
         raise RunError(f"{folder} holds a finished run: there is nothing to resume; make another with --overwrite")
     if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
         what = "a finished run" if finished else "an unfinished run" if checkpoint else "other files"

@@ -104,7 +104,7 @@ class Scan(Command, Generic[SettingsT]):
 def _asked(args: Sequence[str], flag: str, *, default: str) -> str:
     """Returns the last value of a flag, before anything else is understood."""
     chosen = default
-    for word, following in zip(args, [*args[1:], "--"], strict=True):
+    for word, following in zip(args, [*args, "--"][1:], strict=True):
         if word == flag and not following.startswith("-"):
             chosen = following
         elif word.startswith(f"{flag}="):
