@@ -6,15 +6,22 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-# Both are read when the libraries are imported, so they are set before any test module is.
+if TYPE_CHECKING:
+    from labelsieve.vlm.base import VisionLanguageModel
+
+# Read when the libraries are imported, so they are set before any test module is.
 _cache = tempfile.TemporaryDirectory(prefix="labelsieve-tests-")
 os.environ["HF_DATASETS_CACHE"] = _cache.name
+os.environ["LABELSIEVE_CACHE"] = str(Path(_cache.name) / "labelsieve")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# as the command line has it, which sets it too late for libraries that are imported already
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @pytest.fixture
@@ -34,3 +41,30 @@ def photo_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mini_clip() -> VisionLanguageModel:
+    """Returns the bundled model, loaded once."""
+    from labelsieve.demo import MINI_CLIP
+    from labelsieve.vlm.huggingface import load_vlm
+
+    return load_vlm(MINI_CLIP)
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder of four class folders with eight drawings each, one of them wrong. Copy it to change it.
+
+    The file names tell the truth: `cat/boat-0.png` is a boat.
+    """
+    from labelsieve.demo.drawings import DEMO_STYLE, draw
+
+    folder, rng = tmp_path_factory.mktemp("drawn") / "photos", np.random.default_rng(0)
+    classes = ("boat", "cat", "cup", "tree")
+    for position, name in enumerate(classes):
+        for number in range(8):
+            given = classes[(position + (number == 0)) % len(classes)]
+            (folder / given).mkdir(parents=True, exist_ok=True)
+            draw(name, rng=rng, style=DEMO_STYLE).save(folder / given / f"{name}-{number}.png")
+    return folder

@@ -1,0 +1,243 @@
+"""Bad input through the command line: exit code 1, one line that says what to do, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from labelsieve.cli import main
+from labelsieve.demo import MINI_CLIP
+from labelsieve.verdicts import Verdicts
+
+MATCH = ("--model", str(MINI_CLIP), "--device", "cpu", "--detector", "label-match")
+TRAINED = (*MATCH[:-1], "small-loss", "--epochs", "1", "--min-steps", "0")
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def photos(drawn_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn_folder, tmp_path / "photos"))
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Returns a function that scans what has to be refused, and returns the one line on stderr."""
+
+    def refused(source: object, *words: object, out: Path | None = None) -> str:
+        capsys.readouterr()
+        folder = tmp_path / "run" if out is None else out
+        code = main([str(word) for word in ("scan", source, *MATCH, "--out", folder, *words)])
+        said = capsys.readouterr().err
+        assert code == 1
+        assert said.startswith("labelsieve: ") and said.count("\n") == 1 and "Traceback" not in said
+        assert not [path for path in folder.glob("**/*") if path.is_file()] if folder.is_dir() else True
+        return said
+
+    return refused
+
+
+# ---------------------------------------------------------------- folders, labels, tables
+
+
+def test_folders(refused: Refuse, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "is empty; check the path" in refused(tmp_path / "empty")
+    assert "does not exist; check the path" in refused(tmp_path / "none")
+    assert "has no folders, only 8 files (8 images)" in refused(photos / "cat")
+    for name in ("boat", "cup", "tree"):
+        shutil.rmtree(photos / name)
+    assert 'has only "cat"; add the other classes' in refused(photos)
+
+
+def test_class_names(refused: Refuse, photos: Path) -> None:
+    assert "are outside of the 3 class names" in refused(photos, "--class-names", "boat", "cat", "cup")
+    assert "class names must differ" in refused(photos, "--class-names", "boat", "Boat", "cat", "cup", "tree")
+    assert "cannot be read" in refused(photos, "--class-names", photos / "names.txt")
+    (photos / "cat").rename(photos / "Tree")
+    assert '"Tree" and "tree"' in refused(photos)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["image,label", "cat/cat-1.png,cat", "cup/cup-1.png,"], "1 of 2 labels are missing"),
+        (["picture_of,label", "cat/cat-1.png,cat"], "name it with image_column"),
+        (["image,kind", "cat/cat-1.png,cat"], "name it with label_column"),
+        (["image,label", "../cat-1.png,cat", "cup/cup-1.png,cup"], "leads out of the folder"),
+        (["image,label", "cat/no.png,cat", "cup/no.png,cup"], "none of the 2 images"),
+        (["image,label", "cat/cat-1.png,cat", "cat/cat-2.png,cat"], "expected at least two classes"),
+        (["image,label", "cat/cat-1.png,T-Shirt", "cup/cup-1.png,t_shirt"], "class names must differ"),
+    ],
+)
+def test_tables(lines: list[str], said: str, refused: Refuse, photos: Path) -> None:
+    (photos / "labels.csv").write_text("\n".join(lines) + "\n")
+    assert said in refused(photos / "labels.csv")
+
+
+def test_a_column_that_is_not_there(refused: Refuse, photos: Path) -> None:
+    (photos / "labels.csv").write_text("image,label\ncat/cat-1.png,cat\ncup/cup-1.png,cup\n")
+    assert 'did you mean "label"' in refused(photos / "labels.csv", "--label-column", "labl")
+    assert 'expected a column "truth"' in refused(photos / "labels.csv", "--truth-column", "truth")
+    assert "limit to be at least 1, got 0" in refused(photos / "labels.csv", "--limit", 0)
+
+
+def test_a_class_with_one_image_is_told_and_scanned(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((photos / "cup").iterdir())[1:]:
+        path.unlink()
+    assert main(["scan", str(photos), *TRAINED, "--out", str(tmp_path / "run")]) == 0
+    assert "1 of 4 classes have a single image: cup" in capsys.readouterr().out.replace("\n", " ")
+    assert len(Verdicts.load(tmp_path / "run")) == 25
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def bomb() -> bytes:
+    """A PNG that claims 60,000 by 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_odd_pictures_among_fine_ones(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cat = Image.open(photos / "cat" / "cat-1.png").convert("RGB")
+    grey = np.asarray(cat.convert("L"))
+    readable = {
+        "cmyk.jpg": encoded(cat.convert("CMYK"), "JPEG"),
+        "deep.png": encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"),
+        "palette.gif": encoded(cat.convert("P"), "GIF"),
+        "animated.gif": encoded(cat, "GIF", save_all=True, append_images=[cat.rotate(90)]),
+        "one.png": encoded(cat.resize((1, 1)), "PNG"),
+    }
+    unreadable = {
+        "truncated.png": (photos / "cat" / "cat-2.png").read_bytes()[:600],
+        "zero.png": b"",
+        "text.jpg": b"this is no picture",
+        "bomb.png": bomb(),
+    }
+    for name, data in {**readable, **unreadable}.items():
+        (photos / "cat" / name).write_bytes(data)
+    assert main(["scan", str(photos), *TRAINED, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err == ""
+    table = pq.read_table(tmp_path / "run" / "verdicts.parquet")
+    rows = {row["id"]: row for row in table.to_pylist()}
+    assert len(rows) == 32 + len(readable) + len(unreadable)
+    failed = {name.removeprefix("cat/") for name, row in rows.items() if row["error"] is not None}
+    assert failed == set(unreadable)
+    for name, row in rows.items():
+        assert (row["label_quality"] is None) == (row["error"] is not None) == (row["rank"] is None), name
+    assert "the file is empty" in rows["cat/zero.png"]["error"]
+    assert "pixels" in rows["cat/bomb.png"]["error"]
+    assert rows["cat/cmyk.jpg"]["predicted_label"] is not None
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert any("4 images (" in str(found) and "could not be read" in str(found) for found in record["findings"])
+
+
+def test_not_one_readable_picture(refused: Refuse, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "0.jpg").write_text("no picture")
+    assert "none of the 2 images can be read" in refused(tmp_path / "broken")
+
+
+# ---------------------------------------------------------------- models
+
+
+def a_model(folder: Path) -> Path:
+    return Path(shutil.copytree(MINI_CLIP, folder / "model"))
+
+
+def test_models(refused: Refuse, photos: Path, tmp_path: Path) -> None:
+    assert "check --model" in refused(photos, "--model", tmp_path / "none")
+    model = a_model(tmp_path)
+    (model / "tokenizer.json").unlink()
+    assert "tokenizer" in refused(photos, "--model", model)
+    shutil.rmtree(model)
+    model = a_model(tmp_path)
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "weights" in refused(photos, "--model", model)
+    (model / "model.safetensors").unlink()
+    assert "weights" in refused(photos, "--model", model)
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    assert "two-tower" in refused(photos, "--model", model)
+    (model / "config.json").write_text("{")
+    assert "config.json" in refused(photos, "--model", model)
+
+
+# ---------------------------------------------------------------- places to write to
+
+
+def test_places_that_cannot_be_written(refused: Refuse, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "expected --out to be a folder" in refused(photos, out=tmp_path / "file")
+    assert "could not make the folder" in refused(photos, out=tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("part", ["state.safetensors", "verdicts.parquet", "verdicts.csv", "run.json"])
+def test_a_disk_that_refuses(
+    part: str, error: int, refused: Refuse, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever file it is that cannot be put in its place, the run does not pass for a finished one."""
+    replace = Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if Path(target).name == part:
+            raise OSError(error, os.strerror(error), str(target))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    code = main(["scan", str(photos), *TRAINED, "--out", str(tmp_path / "run")])
+    assert code == 1
+    assert not (tmp_path / "run" / "run.json").exists() and not list((tmp_path / "run").rglob("*.part"))
+    monkeypatch.undo()
+    assert main(["scan", str(photos), *TRAINED, "--out", str(tmp_path / "run"), "--overwrite"]) == 0
+    assert len(Verdicts.load(tmp_path / "run")) == 32
+
+
+def test_a_disk_that_is_really_full(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The system itself refuses to write more than a few bytes: also to libraries that write on their own."""
+    resource = pytest.importorskip("resource")
+    words = ["scan", str(photos), *TRAINED, "--out", str(tmp_path / "run")]
+    assert main([*words[:-1], str(tmp_path / "before")]) == 0  # so that the features are cached
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name, limit in (("state.safetensors", 200), ("report.html", 16_000)):
+        capsys.readouterr()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            code = main([*words, "--overwrite"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        said = capsys.readouterr().err
+        assert code == 1 and said.count("\n") == 1 and f"could not write {tmp_path / 'run'}" in said and name in said
+        assert not list((tmp_path / "run").rglob("*.part"))
+        assert (tmp_path / "run" / "run.json").exists() == (name == "report.html")
+    # only the report is lacking, and that can be made anew
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.html").stat().st_size > 16_000

@@ -1,0 +1,325 @@
+"""The command line, end to end: verbs, exit codes and what reaches the terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from labelsieve.cli import VERBS, main
+from labelsieve.demo import MINI_CLIP
+from labelsieve.verdicts import Verdicts
+
+Outcome = tuple[int, str, str]
+Run = Callable[..., Outcome]
+MODEL = ("--model", str(MINI_CLIP), "--device", "cpu")
+QUICK = ("--detector", "small-loss", "--epochs", "1", "--min-steps", "0")
+MATCH = ("--detector", "label-match")
+FILES = {"report.html", "run.json", "verdicts.csv", "verdicts.parquet"}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # of tyro: help, or a wrong command line
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert main(["scan", str(drawn_folder), *MODEL, *MATCH, "--out", str(out)]) == 0
+    return out
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+# ---------------------------------------------------------------- help and wrong command lines
+
+
+def test_help(run: Run) -> None:
+    code, out, err = run("--help")
+    assert code == 0 and err == ""
+    assert all(f"\n  {verb:8}" in out for verb in VERBS)
+    assert run("-h") == run("help") == (code, out, err)
+    assert run() == (2, out, "")
+
+
+def test_version(run: Run) -> None:
+    import labelsieve
+
+    assert run("--version") == (0, f"labelsieve {labelsieve.__version__}\n", "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, run: Run) -> None:
+    code, out, err = run(verb, "--help")
+    assert code == 0 and err == ""
+    assert out.startswith(f"usage: labelsieve {verb}")
+    assert "{" not in out.split("options")[0], "no template is left over"
+
+
+def test_help_of_scan_names_the_options_of_the_detector(run: Run) -> None:
+    options = (
+        "--image-column",
+        "--label-column",
+        "--truth-column",
+        "--class-names",
+        "--precision",
+        "--device",
+        "--seed",
+    )
+    more = (
+        "--limit",
+        "--resume",
+        "--overwrite",
+        "--model",
+        "--detector",
+        "--peft",
+        "--epochs",
+        "--batch-size",
+        "--out",
+    )
+    out = run("scan", "--help")[1]
+    assert all(option in out for option in (*options, *more, "--evidence"))
+    assert "--noise-rate" not in out and "--noise-rate" in run("scan", "--detector", "small-loss", "--help")[1]
+    assert "--epochs" not in run("scan", "--detector=label-match", "--help")[1]
+
+
+def test_unknown_verb(run: Run) -> None:
+    code, out, err = run("scna", "photos")
+    assert (code, out) == (2, "")
+    assert err == (f'labelsieve: expected a verb out of {", ".join(VERBS)}, got "scna" (did you mean "scan"?)\n')
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--detector", "small-los"], 'got small-los (did you mean "small-loss"?)'),
+        (["--detector=gm"], 'got gm (did you mean "gmm"?)'),
+        (["--recipe", "papr"], 'got papr (did you mean "paper"?)'),
+        (["--detector", "gmm", "--recipe", "paper"], "--recipe goes with --detector deft only"),
+    ],
+    ids=" ".join,
+)
+def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_path: Path) -> None:
+    code, out, err = run("scan", "photos", "--out", tmp_path / "run", *words)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and said in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scan"], "--out"),
+        (["scan", "photos"], "--out"),
+        (["scan", "photos", "--out", "run", "--epoch", "3"], "--epochs"),
+        (["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"], "--epochs"),
+        (["scan", "photos", "--out", "run", "--epochs", "many"], "--epochs"),
+        (["scan", "photos", "--out", "run", "--peft", "vpt"], "vpt-deep"),
+        (["scan", "photos", "--out", "run", "--precision", "fp16"], "bf16"),
+        (["noise", "photos", "--kind", "pear", "--rate", "0.1", "--out", "x.parquet"], "pair"),
+        (["export", "run", "--format", "cvs", "--out", "x"], "csv"),
+        (["report", "run", "--thumbnails", "3"], "--thumbnail-px"),
+        (["demo", "--image", "50"], "--images"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_command_lines(
+    words: list[str], said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*words)
+    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("scan", "photos", "--out", tmp_path / "run", "--epochs", "-1")
+    assert (code, err) == (1, "labelsieve: expected epochs of at least 0, got -1\n")
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- scan
+
+
+def test_scan_of_a_folder(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    code, out, err = run("scan", drawn_folder, *MODEL, "--min-steps", "0", "--epochs", "1", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    assert "4 classes: boat, cat, cup, tree" in out and "report.html" in out
+    verdicts = Verdicts.load(tmp_path / "run")
+    assert verdicts.record["detector"]["name"] == "deft" and verdicts.record["detector"]["recipe"] is None
+    rows = rows_of(tmp_path / "run" / "verdicts.csv")
+    table = pq.read_table(tmp_path / "run" / "verdicts.parquet")
+    assert [row["id"] for row in rows] == table["id"].to_pylist() and len(rows) == 32
+    assert {"id", "given_label", "predicted_label", "label_quality", "is_label_issue", "rank", "error"} <= set(rows[0])
+
+
+def test_options_reach_the_record(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("tree\ncup\ncat\nboat\nzebra\n")
+    words = ("--limit", 12, "--seed", 5, "--precision", "fp32", "--class-names", tmp_path / "names.txt")
+    assert run("scan", drawn_folder, *MODEL, *QUICK, *words, "--out", tmp_path / "run")[0] == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["class_names"] == ["tree", "cup", "cat", "boat", "zebra"]
+    assert (record["data"]["images"], record["seed"], record["precision"]) == (12, 5, "fp32")
+    assert record["detector"]["settings"]["epochs"] == 1
+    ids = Verdicts.load(tmp_path / "run").table["id"]
+    again = ("--limit", 12, "--seed", 6, "--class-names", "tree", "cup", "cat", "boat")
+    assert run("scan", drawn_folder, *MODEL, *QUICK, *again, "--out", tmp_path / "other")[0] == 0
+    assert len(ids) == 12 and not ids.equals(Verdicts.load(tmp_path / "other").table["id"]), "the seed draws the subset"
+
+
+def test_recipe_is_where_settings_start(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    words = ("--recipe", "paper-severe", "--epochs", 1, "--peft", "none")
+    assert run("scan", drawn_folder, *MODEL, *words, "--out", tmp_path / "run")[0] == 0
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["detector"]["settings"]
+    assert (settings["learning_rate"], settings["positive_weight"], settings["epochs"]) == (1e-2, 0.25, 1)
+
+
+def test_same_words_same_verdicts(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assert run("scan", drawn_folder, *MODEL, *QUICK, "--seed", 3, "--out", tmp_path / name)[0] == 0
+    first, second = (tmp_path / name / "verdicts.parquet" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_noise_then_scan_with_the_truth(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    noisy = tmp_path / "noisy.parquet"
+    code, out, _ = run("noise", drawn_folder, "--kind", "symmetric", "--rate", 0.25, "--out", noisy)
+    assert code == 0 and "--truth-column clean_label" in out
+    table = pq.read_table(noisy)
+    assert (
+        sum(a != b for a, b in zip(*(table[name].to_pylist() for name in ("label", "clean_label")), strict=True)) == 8
+    )
+    assert run("noise", drawn_folder, "--kind", "pair", "--rate", 0.25, "--out", noisy)[0] == 1
+    assert run("noise", drawn_folder, "--kind", "pair", "--rate", 0.25, "--out", noisy, "--overwrite")[0] == 0
+    known = ("--truth-column", "clean_label")
+    assert run("scan", noisy, *MODEL, *MATCH, *known, "--out", tmp_path / "run")[0] == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["noise_rate"] == 0.25 and metrics["images"] == 32
+    # the clean labels as the given ones: nothing is wrong, and without a truth nothing is measured
+    assert run("scan", noisy, *MODEL, *MATCH, "--label-column", "clean_label", "--out", tmp_path / "clean")[0] == 0
+    assert not (tmp_path / "clean" / "metrics.json").exists()
+    given = Verdicts.load(tmp_path / "clean").table["given_label"].to_pylist()
+    assert given == [name.split("/")[0] for name in Verdicts.load(tmp_path / "clean").table["id"].to_pylist()]
+
+
+def test_scan_into_a_finished_run(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    words = ("scan", drawn_folder, *MODEL, *MATCH, "--out", tmp_path / "run")
+    assert run(*words)[0] == 0
+    created = (tmp_path / "run" / "run.json").stat().st_mtime_ns
+    code, _, err = run(*words)
+    assert code == 1 and "already holds a finished run; use --overwrite" in err and err.count("\n") == 1
+    assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == created
+    assert run(*words, "--overwrite")[0] == 0
+    assert (tmp_path / "run" / "run.json").stat().st_mtime_ns > created
+
+
+# ---------------------------------------------------------------- what is made of a run
+
+
+def test_report(run: Run, finished: Path, drawn_folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run("report", finished, "--out", tmp_path / "again.html", "--max-images", 3)
+    assert code == 0 and "wrote" in out
+    assert "boat-0.png" in (tmp_path / "again.html").read_text()
+    shutil.copytree(drawn_folder, tmp_path / "moved")
+    assert run("report", finished, "--out", tmp_path / "moved.html", "--source", tmp_path / "moved")[0] == 0
+    (tmp_path / "moved" / "cat" / "cat-1.png").unlink()
+    code, _, err = run("report", finished, "--out", tmp_path / "changed.html", "--source", tmp_path / "moved")
+    assert code == 1 and "changed since the run" in err and err.count("\n") == 1
+    assert not (tmp_path / "changed.html").exists()
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "cleanlab", "imagefolder"])
+def test_export(format: str, run: Run, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / ("clean" if format == "imagefolder" else f"out.{'parquet' if format == 'parquet' else 'csv'}")
+    words = ("export", finished, "--format", format, "--out", out)
+    assert run(*words)[0] == 0
+    verdicts = Verdicts.load(finished)
+    if format == "imagefolder":
+        kept = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+        assert kept == {
+            name.as_py() for name, bad in zip(verdicts.table["id"], verdicts.is_issue, strict=True) if not bad
+        }
+    elif format == "parquet":
+        assert pq.read_table(out).num_rows == 32
+    else:
+        assert len(rows_of(out)) == 32
+    code, _, err = run(*words)
+    assert code == 1 and err.count("\n") == 1
+    assert run(*words, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["report", "export"])
+def test_no_such_run(verb: str, run: Run, tmp_path: Path) -> None:
+    more = ("--format", "csv", "--out", tmp_path / "x.csv") if verb == "export" else ()
+    code, _, err = run(verb, tmp_path / "none", *more)
+    assert code == 1 and "expected a finished run with a run.json" in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list(run: Run) -> None:
+    code, out, err = run("list")
+    assert (code, err) == (0, "")
+    for name in ("deft", "label-match", "small-loss", "gmm", "paper-real", "vpt-deep", "none", "clip"):
+        assert f" {name} " in out
+
+
+# ---------------------------------------------------------------- what may happen on the way
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/somewhere/x"),
+            "/somewhere/x: No space left on device; check the disk",
+        ),
+        (KeyboardInterrupt(), "stopped; to go on: labelsieve scan 'my photos' --out run --resume"),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+            "lower --batch-size or take --device cpu",
+        ),
+    ],
+    ids=["disk", "interrupt", "memory"],
+)
+def test_what_the_user_can_mend_is_one_line(
+    error: BaseException, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("labelsieve.commands.scan.Scan.run", fail)
+    code, out, err = run("scan", "my photos", "--out", "run")
+    assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("labelsieve.commands.scan.Scan.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        run("scan", "photos", "--out", "run")
+
+
+def test_only_the_first_process_speaks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert run("report", "none") == (1, "", "")

@@ -1,0 +1,459 @@
+"""What every detector has to keep, over the whole table, and the identities that hold at the ends of the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.sources import load_images
+from labelsieve.demo import MINI_CLIP
+from labelsieve.demo.drawings import CLASS_NAMES, drawings
+from labelsieve.demo.run import mislabel
+from labelsieve.detect.base import DETECTORS, Scores, detector_class, detector_name
+from labelsieve.detect.deft import RECIPES, DeFT
+from labelsieve.detect.gmm import GMM, small_mean_posterior
+from labelsieve.detect.label_match import LabelMatch
+from labelsieve.detect.settings import Training
+from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.zero_shot import TEMPLATES
+from labelsieve.engine import make_engine
+from labelsieve.errors import ModelError, SettingsError, TrainingError
+from labelsieve.verdicts import decide, evaluate
+from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.huggingface import load_vlm
+
+QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "batch_size": 16, "visual_prompts": 2}
+TRAINED = [name for name in DETECTORS if "epochs" in {field.name for field in dataclasses.fields(detector_class(name))}]
+# DeFT without what is added to s+ at the end, so that it can be compared with plain training
+PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": False, "warmup_loss": "ce"}
+
+every_detector = pytest.mark.parametrize("name", DETECTORS)
+trained_detector = pytest.mark.parametrize("name", TRAINED)
+
+
+def quick(name: str, **changes: Any) -> Any:
+    """Returns a detector of the table with few steps, and with those of the changes that it knows."""
+    kind = detector_class(name)
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in {**QUICK, **changes}.items() if key in known})
+
+
+def score(detector: Any, images: LabelledImages, vlm: VisionLanguageModel, *, seed: int = 0) -> Scores:
+    scores: Scores = detector.score(images, vlm, engine=make_engine(device="cpu", precision="fp32", seed=seed))
+    return scores
+
+
+def same(first: Scores, second: Scores) -> bool:
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name), equal_nan=name != "predicted")
+        for name in ("label_quality", "predicted", "confidence")
+    ) and (first.threshold, first.demand_agreement) == (second.threshold, second.demand_agreement)
+
+
+@pytest.fixture(scope="module")
+def clean() -> LabelledImages:
+    pictures, labels = drawings(64, seed=0)
+    return load_images(pictures, labels=labels, class_names=CLASS_NAMES)
+
+
+@pytest.fixture(scope="module")
+def noisy(clean: LabelledImages) -> LabelledImages:
+    return mislabel(clean, seed=0)
+
+
+def check_contract(scores: Scores, images: LabelledImages, *, unreadable: list[int]) -> None:
+    count = len(images)
+    readable = np.setdiff1d(np.arange(count), unreadable)
+    for values in (scores.label_quality, scores.confidence):
+        assert values.shape == (count,) and values.dtype == np.float32
+        assert np.flatnonzero(np.isnan(values)).tolist() == unreadable
+        assert (values[readable] >= 0).all() and (values[readable] <= 1).all()
+    assert scores.predicted.shape == (count,) and scores.predicted.dtype == np.int64
+    assert (scores.predicted[unreadable] == -1).all()
+    assert (scores.predicted[readable] >= 0).all() and (scores.predicted[readable] < len(images.class_names)).all()
+    assert sorted(scores.errors) == unreadable
+    assert all(
+        reason.startswith(f"{images.ids[row]}: ") and "\n" not in reason for row, reason in scores.errors.items()
+    )
+    assert scores.zero_shot_agreement is not None and 0 <= scores.zero_shot_agreement <= 1
+    assert scores.zero_shot_per_class is not None and scores.zero_shot_per_class.shape == (len(images.class_names),)
+    assert not any("\n" in note for note in scores.notes)
+
+
+# ---------------------------------------------------------------- every detector of the table
+
+
+@every_detector
+def test_the_table_names_it(name: str) -> None:
+    detector = detector_class(name)()
+    assert detector_name(detector) == name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        detector.anything = 1
+    with pytest.raises(TypeError):
+        detector_class(name)(1)
+
+
+@every_detector
+def test_scores_have_their_shapes_and_ranges(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    scores = score(quick(name), noisy, mini_clip)
+    check_contract(scores, noisy, unreadable=[])
+    assert [record["epoch"] for record in scores.history] == ([1, 2] if name in TRAINED else [])
+    assert all(np.isfinite(list(record.values())).all() for record in scores.history)
+
+
+@every_detector
+def test_unreadable_images_get_a_reason_and_no_score(
+    name: str, drawn_folder: Path, tmp_path: Path, mini_clip: VisionLanguageModel
+) -> None:
+    whole = load_images(drawn_folder)
+    shutil.copytree(drawn_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "boat" / "aaa.png").write_bytes(b"")
+    (tmp_path / "photos" / "tree" / "zzz.jpg").write_text("no picture")
+    images = load_images(tmp_path / "photos")
+    scores = score(quick(name), images, mini_clip)
+    check_contract(scores, images, unreadable=[0, len(images) - 1])
+    # what cannot be read has no influence on the zero-shot look
+    assert scores.zero_shot_agreement == score(quick(name), whole, mini_clip).zero_shot_agreement
+
+
+@every_detector
+def test_the_truth_is_never_read(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    truth = noisy.truth
+    assert truth is not None
+    scores = score(quick(name), noisy, mini_clip)
+    without = dataclasses.replace(noisy, truth=None)
+    shuffled = noisy.with_labels(noisy.labels, truth=np.random.default_rng(0).permutation(truth))
+    assert shuffled.truth is not None and not np.array_equal(shuffled.truth, truth)
+    assert same(scores, score(quick(name), without, mini_clip))
+    assert same(scores, score(quick(name), shuffled, mini_clip))
+
+
+@every_detector
+def test_scores_depend_on_the_seed_and_on_nothing_global(
+    name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    torch.manual_seed(1)
+    first = score(quick(name), noisy, mini_clip, seed=3)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert same(first, score(quick(name), noisy, mini_clip, seed=3))
+    assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
+    if name in TRAINED:
+        assert not same(first, score(quick(name), noisy, mini_clip, seed=4))
+
+
+@trained_detector
+def test_training_leaves_the_model_as_it_was(name: str, drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
+    images = load_images(drawn_folder)
+    pixels = mini_clip.pixels([images.open(row) for row in range(4)])
+    with torch.inference_mode():
+        before = mini_clip.pool(pixels)
+    adapted = score(quick(name, peft="vpt-deep", epochs=1), images, mini_clip)
+    with torch.inference_mode():
+        assert torch.equal(mini_clip.pool(pixels), before)
+    check_contract(adapted, images, unreadable=[])
+    assert not same(adapted, score(quick(name, peft="none", epochs=1), images, mini_clip)), "the tower was not adapted"
+
+
+def test_a_model_that_was_moved_without_gradients_can_be_trained() -> None:
+    """The first look at the images moves the model to its device, and needs no gradients."""
+    vlm = load_vlm(MINI_CLIP)
+    with torch.inference_mode():
+        vlm.to(torch.device("cpu", 0))
+    assert not any(value.is_inference() for value in vlm.vision_layers[0].parameters())
+
+
+@every_detector
+def test_wrong_labels_are_more_suspicious(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    scores = score(quick(name), noisy, mini_clip)
+    figures = evaluate(
+        wrong=np.asarray(noisy.truth != noisy.labels),
+        flagged=np.zeros(len(noisy), dtype=bool),
+        quality=scores.label_quality,
+    )
+    assert figures["auroc"] is not None and figures["auroc"] > 0.75, "barely better than guessing"
+
+
+@trained_detector
+def test_no_visual_prompts_are_no_module(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    frozen = score(quick(name, peft="none"), noisy, mini_clip)
+    for kind in ("vpt-deep", "vpt-shallow"):
+        assert same(frozen, score(quick(name, peft=kind, visual_prompts=0), noisy, mini_clip))
+
+
+@trained_detector
+def test_a_batch_may_be_larger_than_the_data(name: str, drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
+    images = load_images(drawn_folder)
+    exact, larger = (score(quick(name, batch_size=size), images, mini_clip) for size in (len(images), 1000))
+    check_contract(larger, images, unreadable=[])
+    assert same(exact, larger)
+
+
+@trained_detector
+def test_small_data_are_trained_for_enough_steps(name: str, drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
+    images = load_images(drawn_folder)  # 32 images: 2 steps of 16 an epoch
+    assert len(score(quick(name, epochs=2, min_steps=9), images, mini_clip).history) == 5
+
+
+@every_detector
+def test_a_class_may_have_one_image_or_none(
+    name: str, drawn_folder: Path, tmp_path: Path, mini_clip: VisionLanguageModel
+) -> None:
+    shutil.copytree(drawn_folder, tmp_path / "photos")
+    for path in sorted((tmp_path / "photos" / "cup").iterdir())[1:]:
+        path.unlink()
+    images = load_images(tmp_path / "photos", class_names=["boat", "cat", "cup", "tree", "zebra"])
+    assert np.bincount(images.labels, minlength=5).tolist() == [8, 8, 1, 8, 0]
+    scores = score(quick(name), images, mini_clip)
+    check_contract(scores, images, unreadable=[])
+    assert scores.zero_shot_per_class is not None
+    assert np.isnan(scores.zero_shot_per_class).tolist() == [False] * 4 + [True]
+
+
+@every_detector
+def test_two_images_are_enough(name: str, drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
+    images = load_images(drawn_folder)
+    images = images.take(np.array([0, 8]))
+    check_contract(score(quick(name), images, mini_clip), images, unreadable=[])
+
+
+@every_detector
+def test_long_class_names_are_shortened_with_a_note(
+    name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    long = "a very long name of a class " * 20
+    images = dataclasses.replace(noisy, class_names=(f"{long}1", f"{long}2", *noisy.class_names[2:]))
+    scores = score(quick(name), images, mini_clip)
+    check_contract(scores, images, unreadable=[])
+    (note,) = (note for note in scores.notes if "shortened" in note)
+    assert "a very long name" in note and "1 more" in note
+    assert not any("shortened" in note for note in score(quick(name), noisy, mini_clip).notes)
+
+
+@trained_detector
+@pytest.mark.parametrize("peft", ["none", "vpt-deep"])
+@pytest.mark.parametrize("epochs", [1, 3])  # the last step may be the first that breaks
+def test_training_that_breaks_says_so(
+    name: str, epochs: int, peft: str, drawn_folder: Path, mini_clip: VisionLanguageModel
+) -> None:
+    images = load_images(drawn_folder)
+    detector = quick(name, epochs=epochs, peft=peft, batch_size=len(images), learning_rate=1e38)
+    with pytest.raises(TrainingError, match=r"no longer .*finite number.*lower --learning-rate") as caught:
+        score(detector, images, mini_clip)
+    assert "\n" not in str(caught.value)
+
+
+@trained_detector
+def test_contexts_too_long_for_the_text_tower(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    with pytest.raises(ModelError, match=r"no room for a class name .* use fewer \(--context-tokens\)"):
+        score(quick(name, context_tokens=mini_clip.context_length), noisy, mini_clip)
+
+
+# ---------------------------------------------------------------- settings
+
+
+@trained_detector
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": -1},
+        {"min_steps": -1},
+        {"warmup_epochs": -1},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"weight_decay": -1e-3},
+        {"visual_prompts": -1},
+        {"context_tokens": 0},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"expected .*{next(iter(wrong))}.* got ") as caught:
+        detector_class(name)(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"folds": 1}, {"positive_weight": -1.0}, {"scores_from": "last-epoch", "evidence": "joint"}],
+    ids=str,
+)
+def test_settings_of_deft_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        DeFT(**wrong)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_noise_rate_out_of_range(rate: float) -> None:
+    with pytest.raises(SettingsError, match="expected a noise_rate from 0 to below 1"):
+        SmallLoss(noise_rate=rate)
+
+
+def test_unknown_way_to_adapt_the_tower(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    with pytest.raises(SettingsError, match=r'got vpt-depp .did you mean "vpt-deep"'):
+        score(quick("gmm", peft="vpt-depp"), noisy, mini_clip)
+
+
+def test_unknown_detector() -> None:
+    with pytest.raises(SettingsError, match=r'got small-los .did you mean "small-loss"'):
+        detector_class("small-los")
+
+
+def test_recipes_are_those_of_the_paper() -> None:
+    assert RECIPES["default"] == DeFT()
+    paper = RECIPES["paper"]
+    assert (paper.epochs, paper.warmup_epochs, paper.batch_size, paper.learning_rate) == (10, 1, 64, 3e-2)
+    assert (paper.momentum, paper.weight_decay, paper.context_tokens, paper.visual_prompts) == (0.9, 5e-4, 16, 20)
+    assert (paper.peft, paper.evidence, paper.demand_agreement, paper.min_steps) == ("vpt-deep", "threshold", False, 0)
+    severe, real = RECIPES["paper-severe"], RECIPES["paper-real"]
+    assert dataclasses.replace(severe, learning_rate=3e-2, positive_weight=1.0) == paper
+    assert (severe.learning_rate, severe.positive_weight) == (1e-2, 0.25)
+    assert (real.warmup_epochs, real.warmup_loss, real.demand_agreement) == (5, "sce", True)
+
+
+# ---------------------------------------------------------------- identities of the trained ones
+
+
+def template_probability(images: LabelledImages, vlm: VisionLanguageModel, template: str) -> NDArray[np.float32]:
+    """Classifies zero-shot without any of our code but the tower's: (N, K)."""
+    with torch.inference_mode():
+        pooled = vlm.pool(vlm.pixels([images.open(row) for row in range(len(images))]))
+        text = normalize(vlm.encode_text([template.format(name) for name in images.class_names]), dim=-1)
+        logits = vlm.logit_scale * normalize(vlm.project(pooled), dim=-1) @ text.T
+    return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
+
+
+@pytest.mark.parametrize("detector", [quick("small-loss", epochs=0), quick("deft", epochs=0, **PROMPTS_ALONE)])
+def test_without_training_it_is_the_frozen_model(
+    detector: Training, noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    scores = score(detector, noisy, mini_clip)
+    probability = template_probability(noisy, mini_clip, f"{detector.context_init} {{}}.")
+    assert scores.history == ()
+    assert np.array_equal(scores.predicted, probability.argmax(axis=1))
+    np.testing.assert_allclose(scores.confidence, probability.max(axis=1), atol=1e-5)
+    if isinstance(detector, SmallLoss):
+        np.testing.assert_allclose(scores.label_quality, probability[np.arange(len(noisy)), noisy.labels], atol=1e-5)
+    else:  # both prompts are the same still, so the threshold is met exactly by all
+        assert (scores.label_quality == 0.5).all()
+
+
+@pytest.mark.parametrize("peft", ["none", "vpt-deep"])
+def test_warm_up_over_all_epochs_is_plain_training(
+    peft: str, drawn_folder: Path, mini_clip: VisionLanguageModel
+) -> None:
+    images, training = load_images(drawn_folder), {"peft": peft, "warmup_epochs": 2}
+    warm = score(quick("deft", **PROMPTS_ALONE, **training), images, mini_clip)
+    plain = score(quick("small-loss", **training), images, mini_clip)
+    assert np.array_equal(warm.predicted, plain.predicted)
+    np.testing.assert_allclose(warm.confidence, plain.confidence, rtol=1e-5)
+    for mine, other in zip(warm.history, plain.history, strict=True):
+        assert mine["similarity_loss"] == pytest.approx(other["loss"], rel=1e-5)
+    shorter = score(quick("deft", **PROMPTS_ALONE, peft=peft, warmup_epochs=0), images, mini_clip)
+    assert not np.allclose(shorter.confidence, plain.confidence, rtol=1e-5), "the selection changed nothing"
+
+
+def test_a_batch_in_which_nothing_is_selected(drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
+    """Both prompts start alike, so that no image exceeds the threshold in the first step."""
+    images = load_images(drawn_folder)
+    one_step: dict[str, Any] = {**PROMPTS_ALONE, "batch_size": len(images), "warmup_epochs": 0, "weight_decay": 0.0}
+    scores = score(quick("deft", epochs=1, **one_step), images, mini_clip)
+    (record,) = scores.history
+    assert record["selected"] == 0 and record["similarity_loss"] == 0 and np.isfinite(record["loss"])
+    untrained = score(quick("deft", epochs=0, **one_step), images, mini_clip)
+    assert np.array_equal(scores.confidence, untrained.confidence), "the positive prompts learned from nothing"
+    assert not np.array_equal(scores.label_quality, untrained.label_quality), "the negative prompts learn all the same"
+
+
+def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    scores = score(DeFT(min_steps=100), clean, mini_clip)
+    assert decide(clean, scores).is_issue.mean() <= 0.05
+    assert scores.zero_shot_agreement is not None and scores.zero_shot_agreement < 0.95, "too easy to tell anything"
+
+
+def test_last_epoch_keeps_what_training_saw(drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
+    images = load_images(drawn_folder)
+    one_step: dict[str, Any] = {**PROMPTS_ALONE, "batch_size": len(images), "epochs": 1}
+    last = score(quick("deft", scores_from="last-epoch", **one_step), images, mini_clip)
+    check_contract(last, images, unreadable=[])
+    assert (last.label_quality == 0.5).all(), "seen before the only step"
+    assert not same(last, score(quick("deft", **one_step), images, mini_clip))
+
+
+# ---------------------------------------------------------------- the detectors to compare with
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.99])
+def test_small_loss_flags_the_rate(rate: float, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    scores = score(quick("small-loss", noise_rate=rate), noisy, mini_clip)
+    verdicts = decide(noisy, scores)
+    assert verdicts.is_issue.sum() == round(rate * len(noisy))
+    if rate > 0:
+        assert scores.label_quality[verdicts.is_issue].max() < scores.label_quality[~verdicts.is_issue].min()
+
+
+def test_label_match_is_the_argmax_of_zero_shot(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    from transformers import AutoTokenizer, CLIPModel
+
+    model = CLIPModel.from_pretrained(mini_clip.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(mini_clip.name)
+    with torch.inference_mode():
+        pixels = mini_clip.pixels([noisy.open(row) for row in range(len(noisy))])
+        image = normalize(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output), dim=-1)
+        texts = []
+        for name in noisy.class_names:
+            inputs = tokenizer([template.format(name) for template in TEMPLATES], padding=True, return_tensors="pt")
+            features = model.text_projection(model.text_model(**inputs).pooler_output)
+            texts.append(normalize(normalize(features, dim=-1).mean(dim=0), dim=-1))
+        probability = (model.logit_scale.exp() * image @ torch.stack(texts).T).softmax(dim=1).numpy()
+    scores = score(LabelMatch(), noisy, mini_clip)
+    assert np.array_equal(scores.predicted, probability.argmax(axis=1))
+    np.testing.assert_allclose(
+        scores.label_quality, probability[np.arange(len(noisy)), noisy.labels], rtol=1e-3, atol=1e-6
+    )
+    assert np.array_equal(decide(noisy, scores).is_issue, scores.predicted != noisy.labels)
+    assert scores.zero_shot_agreement == pytest.approx((scores.predicted == noisy.labels).mean())
+
+
+def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    training = {"epochs": 2, "min_steps": 0, "batch_size": 16}
+    plain = score(SmallLoss(**training), noisy, mini_clip)  # type: ignore[arg-type]
+    scores = score(GMM(**training), noisy, mini_clip)  # type: ignore[arg-type]
+    assert np.array_equal(scores.predicted, plain.predicted)
+    losses = -np.log(plain.label_quality.astype(np.float64))
+    np.testing.assert_allclose(scores.label_quality, small_mean_posterior(losses), atol=1e-6)
+
+
+def test_posterior_of_two_clear_groups() -> None:
+    rng = np.random.default_rng(0)
+    losses = np.concatenate([rng.normal(0.2, 0.05, 300), rng.normal(3.0, 0.2, 100)])
+    posterior = small_mean_posterior(losses)
+    assert posterior.shape == losses.shape and (posterior >= 0).all() and (posterior <= 1).all()
+    assert (posterior[:300] > 0.99).all() and (posterior[300:] < 0.01).all()
+
+
+@pytest.mark.parametrize("losses", [[], [0.5], [0.5, 0.5, 0.5]], ids=["none", "one", "equal"])
+def test_posterior_of_losses_that_cannot_be_split(losses: list[float]) -> None:
+    assert small_mean_posterior(losses).tolist() == [1.0] * len(losses)
+
+
+@pytest.mark.parametrize(
+    "losses", [[0.1, 0.2], [0.1, 0.1, 0.1, 4.0], [0.0] * 50 + [1e-9] * 50], ids=["2", "1:3", "near"]
+)
+def test_posterior_of_few_different_losses_is_quiet(losses: list[float]) -> None:
+    posterior = small_mean_posterior(losses)
+    assert (posterior >= 0).all() and (posterior <= 1).all()
+    assert posterior[0] >= posterior[-1]

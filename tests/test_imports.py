@@ -1,0 +1,113 @@
+"""Imports point only to the left, and what only prints help loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labelsieve
+from labelsieve.cli import VERBS
+
+ROOT = Path(labelsieve.__file__).parent
+# CONTRIBUTING.md: "imports point only to the left".
+ORDER = (
+    ("data",),
+    ("vlm",),
+    ("detect",),
+    ("verdicts",),
+    ("scan", "diagnosis", "symptoms"),
+    ("report",),
+    ("demo",),
+    ("cli", "commands"),
+    ("", "__main__"),  # the package itself, which names everything
+)
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+EVERYWHERE = {"errors", "provenance", "progress", "engine"}
+HEAVY = ("torch", "torchvision", "transformers", "accelerate", "datasets", "sklearn", "scipy", "pandas", "matplotlib")
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def part_of(file: Path) -> str:
+    """Returns the first name below the package, or an empty string for the package itself."""
+    first = file.relative_to(ROOT).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imported(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields line and part of every import from our own package, those in functions and for types included."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: import from labelsieve, not relatively"
+            # `from labelsieve import x` may name a module
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            package, _, rest = module.partition(".")
+            first = rest.split(".")[0]
+            if package == "labelsieve" and first != "__version__":
+                yield node.lineno, first if first in RANK or first in EVERYWHERE else ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.relative_to(ROOT).as_posix() for file in FILES])
+def test_imports_point_only_to_the_left(file: Path) -> None:
+    part = part_of(file)
+    assert part in RANK or part in EVERYWHERE, f"{part} has no place in the order of CONTRIBUTING.md"
+    # what may be imported from everywhere imports nothing but its like
+    allowed = -1 if part in EVERYWHERE else RANK[part]
+    wrong = [f"line {line}: {other}" for line, other in imported(file) if RANK.get(other, -1) > allowed]
+    assert not wrong, f"{part} imports what lies to its right: {', '.join(wrong)}"
+
+
+def test_the_imports_are_found() -> None:
+    assert {"data", "vlm", "detect", "errors"} <= {part for _, part in imported(ROOT / "detect" / "dual.py")}
+    assert "report" in {part for _, part in imported(ROOT / "demo" / "run.py")}, "imports in functions count too"
+
+
+def loaded_after(code: str) -> list[str]:
+    """Runs code in a fresh Python and returns which heavy libraries it loaded."""
+    tail = f"; import json, sys; print(json.dumps(sorted(set({HEAVY!r}) & set(sys.modules))), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_after("import labelsieve; assert 'DeFT' in dir(labelsieve); labelsieve.__version__") == []
+    assert "torch" in loaded_after("import labelsieve; labelsieve.load_vlm"), "names are loaded when they are used"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert loaded_after("from labelsieve.cli import main; assert main(['--help']) == 0") == []
+    helps = [[verb, "--help"] for verb in VERBS] + [["scan", "--detector", "gmm", "--help"]]
+    every = (
+        f"import contextlib, labelsieve.cli as cli\nfor words in {helps!r}:\n"
+        "    with contextlib.suppress(SystemExit):\n        cli.main(words)\npass"
+    )
+    assert loaded_after(every) == []
+
+
+@pytest.mark.parametrize("name", labelsieve.__all__)
+def test_public_names_are_there(name: str) -> None:
+    assert getattr(labelsieve, name) is not None
+    assert name in dir(labelsieve)
+
+
+def test_the_function_scan_is_not_hidden_by_its_module() -> None:
+    module = importlib.import_module("labelsieve.scan")
+    assert callable(labelsieve.scan) and labelsieve.scan is module.scan
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'sift'"):
+        labelsieve.sift  # noqa: B018

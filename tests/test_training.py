@@ -1,0 +1,309 @@
+"""Checkpoints: a run that is interrupted, by whatever, goes on to the verdicts of an unbroken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from labelsieve.cli import main
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.sources import load_images
+from labelsieve.demo import MINI_CLIP
+from labelsieve.detect import training
+from labelsieve.detect.deft import DeFT
+from labelsieve.detect.gmm import GMM
+from labelsieve.detect.learner import Feed
+from labelsieve.detect.settings import Training
+from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.errors import LabelsieveError, RunError
+from labelsieve.scan import CHECKPOINT_FOLDER, scan
+from labelsieve.verdicts import RECORD, Verdicts
+from labelsieve.vlm.base import VisionLanguageModel
+
+STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
+QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2}
+
+
+@pytest.fixture(scope="module")
+def images(drawn_folder: Path) -> LabelledImages:
+    return load_images(drawn_folder)
+
+
+def run(images: LabelledImages, vlm: VisionLanguageModel, detector: Training, **options: Any) -> Verdicts:
+    return scan(images, vlm, detector=detector, device="cpu", **{"precision": "fp32", **options})  # type: ignore[arg-type]
+
+
+def history(record: Any) -> list[dict[str, Any]]:
+    return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
+
+
+def assert_same(first: Verdicts, second: Verdicts) -> None:
+    assert first.table.equals(second.table)
+    assert history(first.record) == history(second.record)
+
+
+def break_off_in(monkeypatch: pytest.MonkeyPatch, epoch: int, *, error: BaseException | None = None) -> None:
+    """Makes training stop in the middle of an epoch."""
+    whole = Feed.epoch
+
+    def broken(self: Feed, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        for count, batch in enumerate(whole(self, number)):
+            if number == epoch and count == 2:
+                raise error or KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(Feed, "epoch", broken)
+
+
+def interrupted(
+    images: LabelledImages, vlm: VisionLanguageModel, detector: Training, out: Path, *, epoch: int = 3, **options: Any
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        break_off_in(patch, epoch)
+        with pytest.raises(KeyboardInterrupt):
+            run(images, vlm, detector, out=out, **options)
+
+
+def epochs_in(path: Path) -> int:
+    with safe_open(path, framework="np") as file:
+        return len(json.loads(file.metadata()["history"]))
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def test_there_is_a_checkpoint_after_each_epoch(
+    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, whole = [], Feed.epoch
+
+    def watched(self: Feed, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        state = tmp_path / "run" / STATE
+        seen.append(epochs_in(state) if state.is_file() else 0)
+        return whole(self, number)
+
+    monkeypatch.setattr(Feed, "epoch", watched)
+    run(images, mini_clip, GMM(**QUICK), out=tmp_path / "run")
+    assert seen == [0, 1, 2, 3]
+    assert not (tmp_path / "run" / CHECKPOINT_FOLDER).exists(), "a finished run needs none"
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        DeFT(**QUICK),
+        DeFT(**QUICK, peft="vpt-deep", warmup_epochs=3),
+        DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
+        SmallLoss(**QUICK, peft="vpt-shallow"),
+        GMM(**QUICK),
+    ],
+    ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm"],
+)
+def test_resuming_gives_the_verdicts_of_an_unbroken_run(
+    detector: Training, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    unbroken = run(images, mini_clip, detector)
+    interrupted(images, mini_clip, detector, tmp_path, epoch=3)
+    assert epochs_in(tmp_path / STATE) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FOLDER], "nothing may pass for a result"
+    interrupted(images, mini_clip, detector, tmp_path, epoch=4, resume=True)
+    assert_same(run(images, mini_clip, detector, out=tmp_path, resume=True), unbroken)
+    assert (tmp_path / RECORD).is_file() and not (tmp_path / CHECKPOINT_FOLDER).exists()
+
+
+def test_resuming_without_a_checkpoint_begins_anew(
+    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    detector = GMM(**QUICK)
+    interrupted(images, mini_clip, detector, tmp_path, epoch=1)
+    assert list(tmp_path.iterdir()) == []
+    assert_same(run(images, mini_clip, detector, out=tmp_path, resume=True), run(images, mini_clip, detector))
+
+
+def test_without_resume_a_checkpoint_is_not_lost_by_accident(
+    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    detector = GMM(**QUICK)
+    interrupted(images, mini_clip, detector, tmp_path)
+    with pytest.raises(RunError, match=r"already holds an unfinished run; use --resume .* or --overwrite"):
+        run(images, mini_clip, detector, out=tmp_path)
+    assert epochs_in(tmp_path / STATE) == 2
+    started_again = run(images, mini_clip, GMM(**{**QUICK, "epochs": 2}), out=tmp_path, overwrite=True)
+    assert len(started_again.record["history"]) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"detector": GMM(**{**QUICK, "epochs": 5})},
+        {"detector": GMM(**{**QUICK, "peft": "vpt-deep"})},
+        {"detector": SmallLoss(**QUICK)},
+        {"detector": DeFT(**QUICK)},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"labels": True},
+        {"model": True},
+    ],
+    ids=["epochs", "peft", "small-loss", "deft", "seed", "precision", "labels", "model"],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    other: dict[str, Any],
+    images: LabelledImages,
+    mini_clip: VisionLanguageModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interrupted(images, mini_clip, GMM(**QUICK), tmp_path)
+    options: dict[str, Any] = {"detector": GMM(**QUICK), **other}
+    if options.pop("labels", False):
+        images = images.with_labels(np.roll(images.labels, 1))
+    if options.pop("model", False):
+        monkeypatch.setattr(mini_clip, "fingerprint", "of another model")
+    with pytest.raises(RunError, match="belongs to other data, model or settings; start again with --overwrite"):
+        run(images, mini_clip, out=tmp_path, resume=True, **options)
+    assert epochs_in(tmp_path / STATE) == 2, "the checkpoint is still good for its own run"
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-100], lambda data: b"x" * len(data)])
+def test_a_damaged_checkpoint_is_told(
+    damage: Any, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    interrupted(images, mini_clip, GMM(**QUICK), tmp_path)
+    (tmp_path / STATE).write_bytes(damage((tmp_path / STATE).read_bytes()))
+    with pytest.raises(RunError, match=r"cannot be read .* start again with --overwrite") as caught:
+        run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_training_leaves_no_checkpoint_of_its_end(
+    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(LabelsieveError, match="no longer a finite number"):
+        run(images, mini_clip, GMM(**{**QUICK, "epochs": 1, "batch_size": 32, "learning_rate": 1e38}), out=tmp_path)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+# ---------------------------------------------------------------- real processes
+
+
+def words(source: Path, out: Path, *more: str) -> list[str]:
+    common = ("--model", str(MINI_CLIP), "--device", "cpu", "--precision", "fp32", "--out", str(out))
+    return ["scan", str(source), *common, "--min-steps", "0", "--batch-size", "8", "--visual-prompts", "2", *more]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "labelsieve", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal sends signals to all processes of a command
+    )
+
+
+def wait_for(state: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not state.is_file():
+        assert process.poll() is None and time.monotonic() < deadline, "there never was a checkpoint"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "12", "--peft", "vpt-deep"]],
+    ids=["none", "vpt-deep"],
+)
+def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_path: Path) -> None:
+    arguments = words(drawn_folder, tmp_path / "run", *more)
+    process = start(arguments)
+    try:
+        wait_for(tmp_path / "run" / STATE, process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / RECORD).exists()
+    done = epochs_in(tmp_path / "run" / STATE)
+    assert 1 <= done < int(more[1])
+    assert main([*arguments, "--resume"]) == 0
+    assert main(words(drawn_folder, tmp_path / "unbroken", *more)) == 0
+    assert_same(Verdicts.load(tmp_path / "run"), Verdicts.load(tmp_path / "unbroken"))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        path.name for path in (tmp_path / "unbroken").iterdir()
+    }
+
+
+def test_control_c_says_how_to_go_on(drawn_folder: Path, tmp_path: Path) -> None:
+    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "12", "--overwrite")
+    process = start(arguments)
+    try:
+        wait_for(tmp_path / "a run" / STATE, process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1
+    assert said.count("\n") == 1 and said.startswith("labelsieve: stopped; to go on: labelsieve scan "), said
+    files = [path.relative_to(tmp_path / "a run") for path in (tmp_path / "a run").rglob("*") if path.is_file()]
+    assert files == [STATE]
+    again = shlex.split(said.partition("to go on: labelsieve ")[2])
+    assert again == [*arguments, "--resume"]
+    assert epochs_in(tmp_path / "a run" / STATE) < 12
+    assert main(again) == 0
+    assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 12
+
+
+def test_control_c_before_the_first_epoch_of_an_overwrite(
+    drawn_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed has to work although a finished run lies there and no checkpoint does."""
+    assert main(words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "1")) == 0
+    before = Verdicts.load(tmp_path / "run").record["created"]
+    with monkeypatch.context() as patch:
+        break_off_in(patch, 1)
+        arguments = words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "2", "--overwrite")
+        capsys.readouterr()
+        assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert Verdicts.load(tmp_path / "run").record["created"] == before, "the old run stays until the new one is whole"
+    assert main(shlex.split(said.partition("to go on: labelsieve ")[2])) == 0
+    assert len(Verdicts.load(tmp_path / "run").record["history"]) == 2
+
+
+def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path: Path) -> None:
+    more = ["--peft", "vpt-deep", "--epochs", "2", "--batch-size", "7"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    together = subprocess.run(
+        [*launch, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert together.returncode == 0, together.stderr
+    assert "Traceback" not in together.stderr
+    assert main(words(drawn_folder, tmp_path / "one", *more)) == 0
+    one, two = Verdicts.load(tmp_path / "one"), Verdicts.load(tmp_path / "two")
+    assert (one.record["processes"], two.record["processes"]) == (1, 2)
+    assert one.table["id"].equals(two.table["id"])
+    np.testing.assert_allclose(two.label_quality, one.label_quality, atol=1e-3)
+    assert (one.predicted == two.predicted).mean() > 0.9
+    assert [epoch["loss"] for epoch in two.record["history"]] == pytest.approx(
+        [epoch["loss"] for epoch in one.record["history"]], rel=1e-4
+    )
