@@ -287,7 +287,8 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
 
 
 def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path: Path) -> None:
-    more = ["--peft", "vpt-deep", "--epochs", "2", "--batch-size", "7"]
+    # the threshold alone: what is fitted for the joint evidence magnifies the last digits
+    more = ["--peft", "vpt-deep", "--evidence", "threshold", "--epochs", "2", "--batch-size", "7"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     together = subprocess.run(
         [*launch, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],
@@ -302,8 +303,8 @@ def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path
     one, two = Verdicts.load(tmp_path / "one"), Verdicts.load(tmp_path / "two")
     assert (one.record["processes"], two.record["processes"]) == (1, 2)
     assert one.table["id"].equals(two.table["id"])
-    np.testing.assert_allclose(two.label_quality, one.label_quality, atol=1e-3)
-    assert (one.predicted == two.predicted).mean() > 0.9
+    np.testing.assert_allclose(two.label_quality, one.label_quality, atol=1e-4)
+    assert np.array_equal(one.predicted, two.predicted)
     assert [epoch["loss"] for epoch in two.record["history"]] == pytest.approx(
         [epoch["loss"] for epoch in one.record["history"]], rel=1e-4
     )
