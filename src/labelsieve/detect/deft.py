@@ -1,4 +1,4 @@
-"""DeFT: dual prompts that learn to tell clean labels from wrong ones (Wei et al., NeurIPS 2024), and what grew out of it."""
+"""DeFT: dual prompts that tell clean labels from wrong ones (Wei et al., NeurIPS 2024), and what grew out of it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ class DeFT(Training):
     `RECIPES` holds the settings of the paper and of its published code; the defaults are ours.
 
     Attributes:
-        evidence: `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: s+, the learned threshold and an
-            out-of-fold discriminant on the image features joined into one posterior, see `labelsieve.detect.joint`.
+        warmup_epochs: Epochs that learn from all labels before the selection begins, stretched with `min_steps`. Half
+            of them: selecting before the negative prompts have settled starves training, which then collapses.
+        evidence: `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: the zero-shot model, s+, the learned
+            threshold and an out-of-fold discriminant on the image features joined into one posterior, see
+            `labelsieve.detect.joint`.
         demand_agreement: The rule for real noise: a label is selected only where p_clean is largest for it too.
         warmup_loss: Loss on s+ during warm-up: cross-entropy or, for real noise, symmetric cross-entropy.
         pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, or from the
@@ -34,6 +37,7 @@ class DeFT(Training):
         folds: Number of parts for the out-of-fold discriminant, at least 2.
     """
 
+    warmup_epochs: int = 5
     evidence: Literal["joint", "threshold"] = "joint"
     demand_agreement: bool = True
     warmup_loss: Literal["ce", "sce"] = "sce"
@@ -62,6 +66,7 @@ _PAPER = DeFT(
     evidence="threshold",
     demand_agreement=False,
     warmup_loss="ce",
+    warmup_epochs=1,
     min_steps=0,
     peft="vpt-deep",
     context_tokens=16,

@@ -76,9 +76,7 @@ def fit_discriminant(
     without = (whole.sum(dim=0) - whole for whole in (counts, sums, squares))
     fits = [_solve(*parts) for parts in zip(*without, strict=True)]
     slopes, offsets = zip(*fits, strict=True)
-    return Discriminant(
-        deal, mean.float(), scale.float(), torch.stack(slopes).float(), torch.stack(offsets).float()
-    )
+    return Discriminant(deal, mean.float(), scale.float(), torch.stack(slopes).float(), torch.stack(offsets).float())
 
 
 def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

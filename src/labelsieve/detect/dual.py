@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
-from labelsieve.detect.discriminant import Discriminant, fit_discriminant
+from labelsieve.detect.discriminant import fit_discriminant
 from labelsieve.detect.joint import fit_joint
 from labelsieve.detect.learner import Feed, Learner, adapted_features
 from labelsieve.detect.losses import (
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 # Purposes of random generators; see also those in learner.py.
 COMPLEMENT, FOLDS, SAMPLE = 3, 4, 5
 
+EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image features")
+# Only the untrained model has not learned from the labels, so it alone is believed whatever they say.
+LEAST_WEIGHTS = (1.0, 0.0, 0.0, 0.0)
+
 
 class DualObjective:
     """The total loss L_dp + L_sim of one batch (Eq. 7 and 8), with warm-up, selection and pseudo-labels.
@@ -54,7 +58,11 @@ class DualObjective:
         if settings.scores_from == "last-epoch":
             if engine.accelerator.num_processes > 1:
                 raise SettingsError("scores_from last-epoch works in one process only; use final-pass")
-            self.memory = {"quality": torch.zeros(images), "predicted": torch.zeros(images), "confidence": torch.zeros(images)}
+            self.memory = {
+                "quality": torch.zeros(images),
+                "predicted": torch.zeros(images),
+                "confidence": torch.zeros(images),
+            }
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -192,39 +200,26 @@ def _joint_judge(
     with torch.inference_mode():
         text = learner.text()
 
+    @torch.no_grad()
     def evidence(rows: NDArray[np.int64]) -> Tensor:
-        return _evidence(pooled, rows, learner, text, discriminant, engine)
+        features = torch.from_numpy(pooled[rows]).to(engine.device)
+        positive, negative = learner.similarities(features, text)
+        parts = (first.logits(rows), positive, positive - negative, discriminant.logits(rows, features))
+        return torch.stack(parts).float().cpu()
 
     model = fit_joint(
         evidence,
         images.labels,
         rows=first.rows,
         classes=classes,
-        start=(1.0, 0.0, 0.1),
+        least=LEAST_WEIGHTS,
         generator=engine.generator(SAMPLE),
     )
-    note = (
-        f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: positive prompts "
-        f"{model.weights[0]:.2f}, learned threshold {model.weights[1]:.2f}, image features {model.weights[2]:.2f}"
-    )
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(EVIDENCE, model.weights.tolist(), strict=True))
+    note = f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}"
     with torch.inference_mode():
         judged = _in_chunks(lambda rows, labels: model.posterior(evidence(rows), labels), images, first.rows)
     return judged, (note,)
-
-
-@torch.no_grad()
-def _evidence(
-    pooled: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    learner: Learner,
-    text: tuple[Tensor, Tensor | None],
-    discriminant: Discriminant,
-    engine: Engine,
-) -> Tensor:
-    """Returns (3, n, K) on the CPU: s+, log-odds of p_clean, and the out-of-fold discriminant."""
-    features = torch.from_numpy(pooled[rows]).to(engine.device)
-    positive, negative = learner.similarities(features, text)
-    return torch.stack([positive, positive - negative, discriminant.logits(rows, features)]).float().cpu()
 
 
 def _in_chunks(judge: Any, images: LabelledImages, rows: NDArray[np.int64]) -> Judged:

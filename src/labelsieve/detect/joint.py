@@ -1,38 +1,47 @@
 """One clean probability from several kinds of evidence, calibrated without any truth.
 
-Each kind of evidence gives class logits. They are weighted and added to a class probability `p_k(x)`, and the given
-label y is explained as
+Each kind of evidence gives class logits. Weighted and added they are a class probability `p_k(x)`, and the given label y
+is explained as the outcome of a noisy labelling of the true class k:
 
-    P(y | x) = (1 - ε) p_y(x) + ε Σ_{k≠y} p_k(x) R_ky,
+    P(y | x) = Σ_k p_k(x) T_ky,    T_kk = 1 - ε_k,    T_ky = ε_k R_ky,
 
-the image's own class with probability 1 - ε, else a wrong label drawn from row k of the confusion R. The weights, a bias
-for each class and the noise rate ε maximise the likelihood of the given labels; R is re-estimated in turn
-(expectation-maximisation, as Dawid and Skene, 1979, do for one annotator). The posterior that y is the true class,
+with a rate of wrong labels ε_k for each class and a confusion R. Expectation-maximisation fits both (Dawid and Skene,
+1979, for one annotator); the weights and a bias for each class maximise the likelihood of the given labels in turn.
+The posterior that y is the true class,
 
-    p_clean = (1 - ε) p_y / P(y | x),
+    p_clean = p_y T_yy / Σ_k p_k T_ky,
 
-weighs the evidence for the given label against that of the other classes at the rate of noise that the data show. Logits
-that know nothing of the label get weight zero, and clean data get an ε near zero.
+weighs the evidence for the given label against that for the other classes, at the rates of noise that the data show.
+
+Given labels alone cannot tell a confusing image from a confused annotator: a class probability that is blurred enough
+explains every label without any noise. So each kind of evidence has a smallest weight. What the untrained model says
+counts at its own temperature at least: it was calibrated on captions and has never seen these labels. Evidence learned
+from the labels counts as far as it explains them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, softplus
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
 
 CHUNK = 4096
-# The few parameters do not get better with more rows than this.
-MOST_ROWS = 50_000
-ROUNDS = 4
+# What the fit keeps in memory at most, whatever N and K are: 256 MB. Its few parameters need no more.
+MOST_LOGITS = 1 << 26
+ROUNDS = 6
+FIRST_RATE = 0.2
+# The rate of a class is drawn to the common one as if so many of its images had been seen before.
+PRIOR_IMAGES = 10.0
+# An even noise of this share is never ruled out: what people confuse on hard images, the likelihood cannot see.
+DOUBT = 0.3
 # A confusion of more classes than this would take more memory than it is worth, and have too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 
@@ -44,14 +53,20 @@ class JointModel:
     Attributes:
         weights: (P,): how much each kind of evidence counts.
         bias: (K,).
-        noise_rate: ε, between 0 and 1: the estimated share of wrong labels.
+        rates: ε, (K,), between 0 and 1: estimated share of wrong labels among the images of each true class.
         confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
+        noise_rate: Estimated share of wrong labels in all, between 0 and 1.
     """
 
     weights: Tensor
     bias: Tensor
-    noise_rate: float
+    rates: Tensor
     confusion: Tensor | None
+    noise_rate: float
+
+    def log_probability(self, parts: Tensor) -> Tensor:
+        """Returns log p_k(x), (n, K), from logits (P, n, K) of each kind of evidence."""
+        return log_softmax(torch.einsum("p,pnk->nk", self.weights, parts) + self.bias, dim=1)
 
     def posterior(self, parts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judges n labels.
@@ -62,29 +77,34 @@ class JointModel:
 
         Returns:
             p_clean (n,), the most likely class (n,) and its probability p_k(x) (n,). Where p_clean is at most one half,
-            the class is the most likely one among the others.
+            the class is the one that explains the wrong label best.
         """
-        log_p = log_softmax(torch.einsum("p,pnk->nk", self.weights, parts) + self.bias, dim=1)
-        mine, others = _explain(log_p, labels, self.confusion)
-        right, wrong = (1 - self.noise_rate) * mine, self.noise_rate * others.sum(dim=1)
-        clean = right / (right + wrong).clamp(min=1e-30)
-        probability = log_p.exp()
-        if log_p.shape[1] > 1:
-            instead = others.argmax(dim=1)
-            predicted = torch.where(clean <= 0.5, instead, probability.argmax(dim=1))
-        else:
-            predicted = labels
+        probability = self.log_probability(parts).exp()
+        doubt = DOUBT / probability.shape[1]
+        mine, others = explain(probability, labels, rates=self.rates, confusion=self.confusion, least=doubt)
+        clean = mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
+        predicted = torch.where(clean <= 0.5, others.argmax(dim=1), probability.argmax(dim=1))
         return clean, predicted, probability.gather(1, predicted[:, None])[:, 0]
 
 
-def _explain(log_p: Tensor, labels: Tensor, confusion: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Returns p_y, (n,), and p_k R_ky with zero at k = y, (n, K)."""
-    probability = log_p.exp()
-    mine = probability.gather(1, labels[:, None])[:, 0]
-    if confusion is None:
-        others = probability / max(1, log_p.shape[1] - 1)
-    else:
-        others = probability * confusion.T[labels]
+def explain(
+    probability: Tensor, labels: Tensor, *, rates: Tensor, confusion: Tensor | None, least: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Splits P(y | x) into the parts of the true classes.
+
+    Args:
+        probability: p_k(x), (n, K).
+        labels: y, (n,).
+        rates: ε, (K,).
+        confusion: R, (K, K), or None for all wrong classes alike.
+        least: Smallest chance of a class to be labelled as one given other class.
+
+    Returns:
+        The part of the given class, p_y T_yy, (n,), and those of the others, p_k T_ky, (n, K), zero at k = y.
+    """
+    spread = 1 / max(1, probability.shape[1] - 1) if confusion is None else confusion.T[labels]
+    mine = (probability * (1 - rates)).gather(1, labels[:, None])[:, 0]
+    others = probability * (rates * spread).clamp(min=least)
     return mine, others.scatter(1, labels[:, None], 0.0)
 
 
@@ -94,81 +114,75 @@ def fit_joint(
     *,
     rows: NDArray[np.int64],
     classes: int,
-    start: tuple[float, ...],
+    least: Sequence[float],
     generator: torch.Generator,
 ) -> JointModel:
-    """Fits weights, bias, noise rate and confusion to the given labels.
-
-    Logits are asked for in chunks and never kept, so memory does not grow with the number of rows.
+    """Fits weights, biases, rates of noise and confusion to the given labels.
 
     Args:
         evidence: Gives logits (P, n, K) for n rows; they must not depend on the own label of a row.
         labels: Shape (N,).
-        rows: Rows to use; of more than `MOST_ROWS` a random part is taken.
-        classes: K.
-        start: P weights to begin with.
+        rows: Rows to use; of more than fit into `MOST_LOGITS`, a random part is taken.
+        classes: K, at least 2.
+        least: The smallest weight of each of the P kinds of evidence, at least 0.
         generator: Chooses the part.
     """
-    if len(rows) > MOST_ROWS:
-        rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()])
-    weights = torch.tensor(start, dtype=torch.float32).requires_grad_()
+    most = max(1, MOST_LOGITS // (len(least) * classes))
+    if len(rows) > most:
+        rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:most].numpy()])
+    parts = torch.cat([evidence(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)], dim=1)
+    given, floor = torch.from_numpy(labels[rows]), torch.tensor(least, dtype=torch.float32)
+    above = torch.full_like(floor, -1.5).requires_grad_()  # before softplus: 0.2 above the smallest weight
     bias = torch.zeros(classes).requires_grad_()
-    odds = torch.tensor(-1.5).requires_grad_()  # ε of 18 %, amid what real data have
-    given, confusion = torch.from_numpy(labels), None
+    rates, confusion, noise_rate = torch.full((classes,), FIRST_RATE), None, FIRST_RATE
     for _ in range(ROUNDS):
-        _maximise(evidence, given, rows, weights, bias, odds, confusion)
-        model = JointModel(weights.detach(), bias.detach(), float(torch.sigmoid(odds)), confusion)
-        if classes > MOST_CLASSES_WITH_CONFUSION or classes < 3:
-            break
-        confusion = _confusion(evidence, given, rows, model, classes)
-    return model
-
-
-def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]
+        _maximise(parts, given, above, bias, floor=floor, rates=rates, confusion=confusion)
+        weights = floor + softplus(above.detach())
+        model = JointModel(weights, bias.detach(), rates, confusion, noise_rate)
+        rates, confusion, noise_rate = _noise(parts, given, model)
+    return JointModel(weights, bias.detach(), rates, confusion, noise_rate)
 
 
 def _maximise(
-    evidence: Evidence,
+    parts: Tensor,
     labels: Tensor,
-    rows: NDArray[np.int64],
-    weights: Tensor,
+    above: Tensor,
     bias: Tensor,
-    odds: Tensor,
+    *,
+    floor: Tensor,
+    rates: Tensor,
     confusion: Tensor | None,
 ) -> None:
-    optimizer = torch.optim.LBFGS([weights, bias, odds], max_iter=30, line_search_fn="strong_wolfe")
+    """Moves `above` and `bias` in place to where the given labels are most likely."""
+    optimizer = torch.optim.LBFGS([above, bias], max_iter=30, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
+        logits = torch.einsum("p,pnk->nk", floor + softplus(above), parts) + bias
+        mine, others = explain(logits.softmax(dim=1), labels, rates=rates, confusion=confusion)
+        loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().mean()
         # a standard normal prior on the biases keeps classes without images where they are
-        total = 0.5 * bias.square().sum() / len(rows)
-        total.backward()
-        value = total.detach()
-        for part in _chunks(rows):
-            log_p = log_softmax(torch.einsum("p,pnk->nk", weights, evidence(part)) + bias, dim=1)
-            mine, others = _explain(log_p, labels[torch.from_numpy(part)], confusion)
-            rate = torch.sigmoid(odds)
-            loss = -((1 - rate) * mine + rate * others.sum(dim=1)).clamp(min=1e-12).log().sum() / len(rows)
-            loss.backward()
-            value = value + loss.detach()
-        return value
+        loss = loss + 0.5 * bias.square().sum() / len(labels)
+        loss.backward()
+        return loss
 
     optimizer.step(closure)
 
 
 @torch.no_grad()
-def _confusion(
-    evidence: Evidence, labels: Tensor, rows: NDArray[np.int64], model: JointModel, classes: int
-) -> Tensor:
-    """Re-estimates R from the posterior of the true class, with one pseudo-count in each cell (Laplace)."""
-    counts = torch.zeros(classes, classes)
-    for part in _chunks(rows):
-        given = labels[torch.from_numpy(part)]
-        log_p = log_softmax(torch.einsum("p,pnk->nk", model.weights, evidence(part)) + model.bias, dim=1)
-        mine, others = _explain(log_p, given, model.confusion)
-        whole = (1 - model.noise_rate) * mine + model.noise_rate * others.sum(dim=1)
-        counts.index_add_(0, given, model.noise_rate * others / whole.clamp(min=1e-30)[:, None])
-    smoothed = counts.T + 1.0 - torch.eye(classes)  # rows: true class, columns: given label
-    return smoothed / smoothed.sum(dim=1, keepdim=True)
+def _noise(parts: Tensor, labels: Tensor, model: JointModel) -> tuple[Tensor, Tensor | None, float]:
+    """Re-estimates rates and confusion from the posterior of the true class, and the noise rate in all."""
+    classes = len(model.bias)
+    probability = model.log_probability(parts).exp()
+    mine, others = explain(probability, labels, rates=model.rates, confusion=model.confusion)
+    whole = (mine + others.sum(dim=1)).clamp(min=1e-30)
+    others = others / whole[:, None]
+    right = torch.zeros(classes).index_add_(0, labels, mine / whole)  # these two by true class
+    wrong = others.sum(dim=0)
+    noise_rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=1e-30))
+    rates = (wrong + PRIOR_IMAGES * noise_rate) / (right + wrong + PRIOR_IMAGES)
+    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION:
+        return rates, None, noise_rate
+    # one pseudo-count in each cell (Laplace); rows: true class, columns: given label
+    counts = torch.zeros(classes, classes).index_add_(0, labels, others).T + 1.0 - torch.eye(classes)
+    return rates, counts / counts.sum(dim=1, keepdim=True), noise_rate

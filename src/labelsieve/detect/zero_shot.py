@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,27 @@ from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, image_features
 
 # Averaged, as CLIP's authors do (Radford et al., 2021, section 3.1.4), from the general ones of their list.
-TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "an image of a {}.", "a good photo of a {}.")
+TEMPLATES = (
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a picture of a {}.",
+    "an image of a {}.",
+    "a good photo of a {}.",
+)
 
 CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _Logits:
+    vlm: VisionLanguageModel
+    features: ImageFeatures
+    text: Tensor
+
+    @torch.no_grad()
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        pooled = torch.from_numpy(self.features.pooled[rows]).to(self.text.device)
+        return self.vlm.logit_scale * normalize(self.vlm.project(pooled), dim=-1) @ self.text.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +49,7 @@ class ZeroShot:
 
     Attributes:
         features: The image features it was made from; tells which images can be read.
+        logits: Takes n row numbers and returns their logits (n, K), at the model's own temperature.
         rows: Row numbers of the readable images, ascending; what follows is in this order.
         label_probability: Probability of the given label.
         predicted: Most likely class.
@@ -40,6 +59,7 @@ class ZeroShot:
     """
 
     features: ImageFeatures
+    logits: Callable[[NDArray[np.int64]], Tensor]
     rows: NDArray[np.int64]
     label_probability: NDArray[np.float32]
     predicted: NDArray[np.int64]
@@ -85,20 +105,19 @@ def zero_shot(images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engin
     if not len(rows):
         reason = next(iter(features.errors.values()), "there are none")
         raise DataError(f"none of the {len(images)} images can be read, for example {reason}; check the source")
-    text = class_features(vlm, images.class_names)
-    given = images.labels[rows]
-    own, predicted, confidence = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    logits = _Logits(vlm, features, class_features(vlm, images.class_names))
+    given, own, confidence = images.labels[rows], np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    predicted = np.empty(len(rows), np.int64)
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
-        pooled = torch.from_numpy(features.pooled[rows[part]]).to(engine.device)
-        probability = (vlm.logit_scale * normalize(vlm.project(pooled), dim=-1) @ text.T).softmax(dim=1).cpu().numpy()
+        probability = logits(rows[part]).softmax(dim=1).cpu().numpy()
         own[part] = probability[np.arange(len(probability)), given[part]]
         predicted[part], confidence[part] = probability.argmax(axis=1), probability.max(axis=1)
     agrees = predicted == given
     counts = np.bincount(given, minlength=len(images.class_names))
     hits = np.bincount(given, weights=agrees, minlength=len(images.class_names))
     per_class = np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return ZeroShot(features, rows, own, predicted, confidence, float(agrees.mean()), per_class)
+    return ZeroShot(features, logits, rows, own, predicted, confidence, float(agrees.mean()), per_class)
 
 
 @torch.inference_mode()
@@ -115,5 +134,3 @@ def shortened_note(shortened: list[str]) -> tuple[str, ...]:
         return ()
     more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""
     return (f'class name "{shortened[0]}"{more} is longer than the text tower bears and was shortened',)
-
-
