@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_discriminant
-from labelsieve.detect.joint import fit_joint
+from labelsieve.detect.joint import Posterior, best_threshold, fit_joint
 from labelsieve.detect.learner import Feed, Learner, adapted_features
 from labelsieve.detect.losses import (
     clean_probability,
@@ -139,96 +139,95 @@ def score_with_dual_prompts(
         settings, warmup=schedule.warmup, images=len(images), classes=len(images.class_names), engine=engine
     )
     history = train(feed, torch.from_numpy(images.labels), objective=objective, settings=settings, schedule=schedule)
-    notes = shortened_note(learner.prompts.shortened)
-    if settings.scores_from == "last-epoch":
-        quality, predicted, confidence = (objective.memory[name].numpy()[first.rows] for name in objective.memory)
-        judged = (quality, predicted.astype(np.int64), confidence)
-    else:
-        features = adapted_features(feed).pooled
-        judge = _joint_judge if settings.evidence == "joint" else _threshold_judge
-        judged, more = judge(settings, images, features, learner, first, engine)
-        notes += more
+    judged = _judge(objective, feed, first)
     return first.scores(
         images,
-        quality=judged[0],
-        predicted=judged[1],
-        confidence=judged[2],
+        quality=judged.quality,
+        predicted=judged.predicted,
+        confidence=judged.confidence,
+        threshold=judged.threshold,
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
-        notes=notes,
+        notes=(*shortened_note(learner.prompts.shortened), *judged.notes),
     )
 
 
-Judged = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
+class _Judged(NamedTuple):
+    """What the trained prompts say of the readable images, arrays of shape (n,)."""
+
+    quality: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    threshold: float = 0.5
+    notes: tuple[str, ...] = ()
+
+
+def _judge(objective: DualObjective, feed: Feed, first: ZeroShot) -> _Judged:
+    if objective.settings.scores_from == "last-epoch":
+        quality, predicted, confidence = (objective.memory[name].numpy()[first.rows] for name in objective.memory)
+        return _Judged(quality, predicted.astype(np.int64), confidence)
+    pooled = adapted_features(feed).pooled
+    with torch.inference_mode():
+        text = feed.learner.text()
+    if objective.settings.evidence == "joint":
+        return _judge_jointly(feed, pooled, text, first, folds=objective.settings.folds)
+    return _judge_by_threshold(feed, pooled, text, first, demand_agreement=objective.settings.demand_agreement)
+
+
+Text = tuple[Tensor, Tensor | None]
 
 
 @torch.inference_mode()
-def _threshold_judge(
-    settings: DeFT,
-    images: LabelledImages,
-    pooled: NDArray[np.float32],
-    learner: Learner,
-    first: ZeroShot,
-    engine: Engine,
-) -> tuple[Judged, tuple[str, ...]]:
-    text = learner.text()
+def _judge_by_threshold(
+    feed: Feed, pooled: NDArray[np.float32], text: Text, first: ZeroShot, *, demand_agreement: bool
+) -> _Judged:
+    device, labels = feed.engine.device, feed.images.labels
 
-    def judge(rows: NDArray[np.int64], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        similarities = learner.similarities(torch.from_numpy(pooled[rows]).to(engine.device), text)
-        return judge_by_threshold(*similarities, labels.to(engine.device), settings.demand_agreement)
+    def judge(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        similarities = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
+        return judge_by_threshold(*similarities, torch.from_numpy(labels[rows]).to(device), demand_agreement)
 
-    return _in_chunks(judge, images, first.rows), ()
+    quality, predicted, confidence = _in_chunks(judge, first.rows)
+    return _Judged(quality, predicted, confidence)
 
 
-def _joint_judge(
-    settings: DeFT,
-    images: LabelledImages,
-    pooled: NDArray[np.float32],
-    learner: Learner,
-    first: ZeroShot,
-    engine: Engine,
-) -> tuple[Judged, tuple[str, ...]]:
-    classes = len(images.class_names)
+def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, first: ZeroShot, *, folds: int) -> _Judged:
+    labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
     discriminant = fit_discriminant(
-        pooled,
-        images.labels,
-        rows=first.rows,
-        classes=classes,
-        folds=settings.folds,
-        generator=engine.generator(FOLDS),
+        pooled, labels, rows=first.rows, classes=classes, folds=folds, generator=engine.generator(FOLDS)
     )
-    with torch.inference_mode():
-        text = learner.text()
 
     @torch.no_grad()
     def evidence(rows: NDArray[np.int64]) -> Tensor:
         features = torch.from_numpy(pooled[rows]).to(engine.device)
-        positive, negative = learner.similarities(features, text)
+        positive, negative = feed.learner.similarities(features, text)
         parts = (first.logits(rows), positive, positive - negative, discriminant.logits(rows, features))
         return torch.stack(parts).float().cpu()
 
     model = fit_joint(
         evidence,
-        images.labels,
+        labels,
         rows=first.rows,
         classes=classes,
         least=LEAST_WEIGHTS,
         generator=engine.generator(SAMPLE),
     )
+    posterior = Posterior(
+        *_in_chunks(lambda rows: model.posterior(evidence(rows), torch.from_numpy(labels[rows])), first.rows)
+    )
+    threshold = best_threshold(posterior.clean)
+    wrong = posterior.clean <= np.float32(threshold)
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(EVIDENCE, model.weights.tolist(), strict=True))
-    note = f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}"
-    with torch.inference_mode():
-        judged = _in_chunks(lambda rows, labels: model.posterior(evidence(rows), labels), images, first.rows)
-    return judged, (note,)
+    return _Judged(
+        posterior.clean,
+        np.where(wrong, posterior.instead, posterior.likeliest),
+        np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
+        threshold,
+        (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}",),
+    )
 
 
-def _in_chunks(judge: Any, images: LabelledImages, rows: NDArray[np.int64]) -> Judged:
+def _in_chunks(judge: Callable[[NDArray[np.int64]], Sequence[Tensor]], rows: NDArray[np.int64]) -> list[NDArray[Any]]:
     """Applies a judge to some rows at a time, so that no array of N times K is ever held."""
-    quality, confidence = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-    predicted = np.empty(len(rows), np.int64)
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        judged = judge(part, torch.from_numpy(images.labels[part]))
-        for target, value in zip((quality, predicted, confidence), judged, strict=True):
-            target[start : start + len(part)] = value.cpu().numpy()
-    return quality, predicted, confidence
+    parts = [[value.cpu().numpy() for value in judge(rows[at : at + CHUNK])] for at in range(0, len(rows), CHUNK)]
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]

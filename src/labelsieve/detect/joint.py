@@ -1,7 +1,7 @@
 """One clean probability from several kinds of evidence, calibrated without any truth.
 
-Each kind of evidence gives class logits. Weighted and added they are a class probability `p_k(x)`, and the given label y
-is explained as the outcome of a noisy labelling of the true class k:
+Each kind of evidence gives class logits. Weighted and added they are a class probability `p_k(x)`, and the given label
+y is explained as the outcome of a noisy labelling of the true class k:
 
     P(y | x) = Σ_k p_k(x) T_ky,    T_kk = 1 - ε_k,    T_ky = ε_k R_ky,
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ FIRST_RATE = 0.2
 PRIOR_IMAGES = 10.0
 # An even noise of this share is never ruled out: what people confuse on hard images, the likelihood cannot see.
 DOUBT = 0.3
-# A confusion of more classes than this would take more memory than it is worth, and have too few examples for each cell.
+# A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 
 
@@ -68,23 +69,55 @@ class JointModel:
         """Returns log p_k(x), (n, K), from logits (P, n, K) of each kind of evidence."""
         return log_softmax(torch.einsum("p,pnk->nk", self.weights, parts) + self.bias, dim=1)
 
-    def posterior(self, parts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Judges n labels.
-
-        Args:
-            parts: (P, n, K), logits of each kind of evidence.
-            labels: (n,), given labels.
-
-        Returns:
-            p_clean (n,), the most likely class (n,) and its probability p_k(x) (n,). Where p_clean is at most one half,
-            the class is the one that explains the wrong label best.
-        """
+    def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
+        """Judges n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
         probability = self.log_probability(parts).exp()
         doubt = DOUBT / probability.shape[1]
         mine, others = explain(probability, labels, rates=self.rates, confusion=self.confusion, least=doubt)
-        clean = mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
-        predicted = torch.where(clean <= 0.5, others.argmax(dim=1), probability.argmax(dim=1))
-        return clean, predicted, probability.gather(1, predicted[:, None])[:, 0]
+        clean, instead, likeliest = (
+            mine / (mine + others.sum(dim=1)).clamp(min=1e-30),
+            others.argmax(1),
+            probability.argmax(1),
+        )
+        confidence = probability.gather(1, torch.stack([instead, likeliest], dim=1))
+        return Posterior(clean, instead, confidence[:, 0], likeliest, confidence[:, 1])
+
+
+class Posterior(NamedTuple):
+    """Judgements of n labels, each field a tensor or array of shape (n,).
+
+    Attributes:
+        clean: p_clean, between 0 and 1.
+        instead: The class that explains the label best if it is wrong.
+        instead_confidence: Its probability p_k(x).
+        likeliest: The most likely class, whatever the given label is.
+        likeliest_confidence: Its probability p_k(x).
+    """
+
+    clean: Any
+    instead: Any
+    instead_confidence: Any
+    likeliest: Any
+    likeliest_confidence: Any
+
+
+def best_threshold(clean: NDArray[np.float32]) -> float:
+    """Returns the threshold on p_clean below which flagging is expected to give the best F1 of the issues.
+
+    The F1 that is expected under the probabilities themselves, `F = max_j 2 Σ_{i≤j} q_i / (j + Σ_i q_i)` over the
+    labels in descending order of q = 1 - p_clean, is reached by flagging where q is at least F / 2 (Lipton et al., ECML 2014,
+    theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels there, a little
+    more.
+
+    Args:
+        clean: p_clean, (n,), n at least 1.
+
+    Returns:
+        Between 0.5 and 1.
+    """
+    suspicion = np.sort(1 - clean.astype(np.float64))[::-1]
+    expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + suspicion.sum())
+    return float(1 - expected.max() / 2)
 
 
 def explain(
