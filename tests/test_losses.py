@@ -17,7 +17,6 @@ from labelsieve.detect.deft import DeFT
 from labelsieve.detect.losses import (
     SMALLEST_PROBABILITY,
     clean_probability,
-    complementary_labels,
     dual_prompt_loss,
     select,
     similarity_loss,
@@ -209,23 +208,6 @@ def test_a_tie_is_not_selected() -> None:
     tie, labels = torch.tensor([[2.0, -1.0]]), torch.tensor([0])
     assert not select(tie, tie, labels=labels, demand_agreement=False).any()
     assert select(tie + 0.01, tie, labels=labels, demand_agreement=False).all()
-
-
-@many
-@given(st.integers(2, 9), st.integers(0, 50), st.integers(0, 2**32))
-def test_a_complementary_label_is_never_the_label(classes: int, count: int, seed: int) -> None:
-    labels = torch.from_numpy(np.random.default_rng(seed).integers(0, classes, count))
-    drawn = complementary_labels(labels, classes=classes, generator=torch.Generator().manual_seed(seed))
-    assert drawn.shape == labels.shape
-    assert not bool((drawn == labels).any())
-    assert bool(((drawn >= 0) & (drawn < classes)).all())
-
-
-def test_complementary_labels_are_uniform_over_the_others() -> None:
-    drawn = complementary_labels(torch.full((30_000,), 3), classes=5, generator=torch.Generator().manual_seed(0))
-    counts = drawn.bincount(minlength=5)
-    assert counts[3] == 0
-    assert float((counts[[0, 1, 2, 4]] - 7500).abs().max()) < 5 * math.sqrt(7500)
 
 
 def test_complementary_labels_of_training(monkeypatch: pytest.MonkeyPatch) -> None:

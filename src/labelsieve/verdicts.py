@@ -25,6 +25,7 @@ from labelsieve.errors import DataError, RunError
 from labelsieve.provenance import fingerprint, read_json, write_atomically, write_json
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +131,7 @@ class Verdicts:
         """
         folder = Path(folder)
         _remove(folder / RECORD)
+        _remove(folder / REPORT)  # of an earlier run
         with write_atomically(folder / VERDICTS) as part:
             pq.write_table(self.table, part)
         with write_atomically(folder / TABLE_CSV) as part:

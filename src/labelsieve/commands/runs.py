@@ -39,13 +39,13 @@ class Report(Command):
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
         from labelsieve.report.html import write_report
-        from labelsieve.verdicts import Verdicts
+        from labelsieve.verdicts import REPORT, Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
         path = write_report(
             verdicts,
             images_of(verdicts, source=self.source),
-            self.out or self.run_folder / "report.html",
+            self.out or self.run_folder / REPORT,
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
         )

@@ -75,13 +75,16 @@ class Scan(Command, Generic[SettingsT]):
         images = self.data.load(seed=self.seed, truth_column=self.truth_column)
         for note in images.notes:
             progress.say(f"note: {note}")
-        progress.say(f"loading {self.model}; the first time it is downloaded")
+        progress.say(
+            f"loading {self.model}" + ("" if Path(self.model).is_dir() else "; the first time it is downloaded")
+        )
         self._scan(images, progress, console)
 
     def _scan(self, images: Any, progress: Progress, console: Console) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
         from labelsieve.scan import scan
+        from labelsieve.verdicts import REPORT
         from labelsieve.vlm.huggingface import load_vlm
 
         verdicts = scan(
@@ -97,7 +100,7 @@ class Scan(Command, Generic[SettingsT]):
             progress=progress,
         )
         if is_main_process():
-            write_report(verdicts, images, self.out / "report.html")
+            write_report(verdicts, images, self.out / REPORT)
             summarize(verdicts, console)
 
 

@@ -15,6 +15,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_json, write_text
+from labelsieve.verdicts import REPORT
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
 """Shares of the labels that become any other class, and the class that looks most like the right one."""
 
-DRAWINGS, REPORT, COMPARISON = "drawings.parquet", "report.html", "comparison"
+DRAWINGS, COMPARISON = "drawings.parquet", "comparison"
 FEWEST_IMAGES = 48
 # Key in `metrics.json`, title in the terminal and in `comparison.md`.
 _COLUMNS = {
@@ -183,7 +184,7 @@ def _save(result: Mapping[str, Any], out: Path) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("detector", no_wrap=True)
     for title in (*_COLUMNS.values(), "s"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -71,7 +71,7 @@ class DualObjective:
         chosen = select(step.positive, step.negative, labels=labels, demand_agreement=settings.demand_agreement)
         refine = step.epoch > (1 if settings.pseudo_labels_from == "second-epoch" else self.warmup)
         refined = torch.where(chosen, labels, step.positive.argmax(dim=1)) if refine else labels
-        count = self.engine.total(labels.new_tensor(len(labels)))
+        count = self.engine.total(labels.new_tensor(len(labels))).clamp(min=1)  # all may have become unreadable
         dual = dual_prompt_loss(
             step.positive,
             step.negative,
@@ -88,7 +88,9 @@ class DualObjective:
             left = self.engine.total(chosen.sum())
             similarity = similarity_loss(step.positive, labels=labels, selected=chosen, count=left)
         self._remember(step)
-        parts = {"dual_prompt_loss": dual * count, "similarity_loss": similarity * count, "selected": chosen.sum()}
+        parts = {"dual_prompt_loss": dual * count, "similarity_loss": similarity * count}
+        if not warm:  # before, it is only tried on
+            parts["selected"] = chosen.sum()
         return dual + similarity, {name: value.detach().float() for name, value in parts.items()}
 
     def _complementary(self, step: Step) -> Tensor:
@@ -122,7 +124,8 @@ def judge_by_threshold(
         p_clean of the label, most likely class and its probability softmax(s+), each (n,).
     """
     probability = clean_probability(positive, negative)
-    predicted = (probability if demand_agreement else positive).argmax(dim=1)
+    # not of the probability, which is 1 for several classes where float32 ends
+    predicted = (positive - negative if demand_agreement else positive).argmax(dim=1)
     confidence = positive.softmax(dim=1).gather(1, predicted[:, None])[:, 0]
     return probability.gather(1, labels[:, None])[:, 0], predicted, confidence
 

@@ -105,9 +105,9 @@ def best_threshold(clean: NDArray[np.float32]) -> float:
     """Returns the threshold on p_clean below which flagging is expected to give the best F1 of the issues.
 
     The F1 that is expected under the probabilities themselves, `F = max_j 2 Σ_{i≤j} q_i / (j + Σ_i q_i)` over the
-    labels in descending order of q = 1 - p_clean, is reached by flagging where q is at least F / 2 (Lipton et al., ECML 2014,
-    theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels there, a little
-    more.
+    labels in descending order of q = 1 - p_clean, is reached by flagging where q is at least F / 2 (Lipton et al.,
+    ECML 2014, theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels
+    there, a little more.
 
     Args:
         clean: p_clean, (n,), n at least 1.

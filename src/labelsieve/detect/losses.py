@@ -113,10 +113,5 @@ def select(positive: Tensor, negative: Tensor, *, labels: Tensor, demand_agreeme
     """
     probability = clean_probability(positive, negative)
     chosen = probability.gather(1, labels[:, None])[:, 0] > 0.5
-    return chosen & (probability.argmax(dim=1) == labels) if demand_agreement else chosen
-
-
-def complementary_labels(labels: Tensor, *, classes: int, generator: torch.Generator) -> Tensor:
-    """Draws for each label, (B,), one of the other K-1 classes uniformly."""
-    shift = torch.randint(1, classes, labels.shape, generator=generator).to(labels.device)
-    return (labels + shift) % classes
+    # not of the probability, which is 1 for several classes where float32 ends
+    return chosen & ((positive - negative).argmax(dim=1) == labels) if demand_agreement else chosen

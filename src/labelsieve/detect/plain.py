@@ -33,7 +33,7 @@ class PlainObjective:
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss of the batch."""
-        count = self.engine.total(step.labels.new_tensor(len(step.labels)))
+        count = self.engine.total(step.labels.new_tensor(len(step.labels))).clamp(min=1)
         return similarity_loss(step.positive, labels=step.labels, count=count), {}
 
 

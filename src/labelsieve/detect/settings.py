@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
-from labelsieve.errors import SettingsError
+from labelsieve.errors import SettingsError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,15 @@ class Training:
     context_init: str = "a photo of a"
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value, choices = getattr(self, name), get_args(kind)
+            if choices and value not in choices:
+                known = ", ".join(map(str, choices))
+                raise SettingsError(
+                    f"expected {name} to be one of {known}, got {value}{did_you_mean(str(value), choices)}"
+                )
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise SettingsError(f"expected {name} of at least {least}, got {getattr(self, name)}")
         if not 0 < self.learning_rate < float("inf"):
             raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
@@ -58,8 +65,3 @@ _LEAST = {
     "visual_prompts": 0,
     "context_tokens": 1,
 }
-
-
-def training_part(settings: Training) -> Training:
-    """Returns the shared settings alone, without those of one detector."""
-    return Training(**{item.name: getattr(settings, item.name) for item in fields(Training)})

@@ -123,7 +123,9 @@ def _assets() -> dict[str, Any]:
 def _header(verdicts: Verdicts) -> dict[str, Any]:
     record = verdicts.record
     model, detector = common.section(record, "model"), common.section(record, "detector")
+    source = str(record.get("source") or "labelled images")
     facts = {
+        "Source": source,
         "Model": model.get("name"),
         "Detector": " · ".join(str(detector[key]) for key in ("name", "recipe") if detector.get(key)),
         "Untrained model agrees": _agreement(record.get("zero_shot_agreement")),
@@ -132,7 +134,7 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
     }
     settings = detector.get("settings")
     return {
-        "source": str(record.get("source") or "labelled images"),
+        "source": Path(source).name or source,
         "created": str(record.get("created") or ""),
         "moment": common.moment(record.get("created")),
         "version": str(record.get("labelsieve") or ""),

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from labelsieve.report import common
-from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts
+from labelsieve.verdicts import METRICS, RECORD, REPORT, TABLE_CSV, VERDICTS, Verdicts
 
 _TOP = 5
 _NAME_WIDTH = 32
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
-_FILES = ("report.html", TABLE_CSV, VERDICTS, METRICS, RECORD)
+_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
 
 
 def summarize(verdicts: Verdicts, console: Console) -> None:
