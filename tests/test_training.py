@@ -211,7 +211,9 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # a terminal sends signals to all processes of a command
+        start_new_session=True,  # a terminal sends signals to all processes of a command,
+        # a shell lets what it puts into the background ignore Ctrl-C, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
