@@ -18,10 +18,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+from unittest.mock import patch
 
 import tyro
 
@@ -65,6 +67,12 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
     "gmm": lambda _rate: ls.GMM(),
     "gmm-vpt": lambda _rate: ls.GMM(peft="vpt-deep"),
 }
+# The default with one part of it replaced: module, name there, value.
+ABLATED: dict[str, tuple[str, str, Any]] = {
+    "deft-free-weights": ("labelsieve.detect.dual", "LEAST_WEIGHTS", (0.0, 0.0, 0.0, 0.0)),
+    "deft-no-doubt": ("labelsieve.detect.joint", "DOUBT", 0.0),
+    "deft-flag-at-half": ("labelsieve.detect.dual", "best_threshold", lambda _clean: 0.5),
+}
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")
 
 
@@ -81,7 +89,7 @@ class Comparison:
         limit: Random subset of so many images, or the number of drawings.
         noise: Inject this kind of noise into the given labels, which then count as the truth.
         rate: How much; with drawings, 0 leaves the labels as they are.
-        detectors: Names out of the table in this file.
+        detectors: Names out of the tables in this file.
         seeds: Each draws the subset, the noise and the training.
     """
 
@@ -117,6 +125,9 @@ class Comparison:
 
 def run(comparison: Comparison) -> None:
     """Runs what is missing and writes the tables."""
+    unknown = sorted({*comparison.detectors} - {*DETECTORS, *ABLATED})
+    if unknown:
+        raise SystemExit(f"expected --detectors out of {', '.join([*DETECTORS, *ABLATED])}; got {', '.join(unknown)}")
     path, rows = comparison.out, _read(comparison.out)
     vlm = ls.load_vlm(comparison.model)
     done = {(row["detector"], int(row["seed"])) for row in rows}
@@ -139,7 +150,11 @@ def run(comparison: Comparison) -> None:
 
 def _cell(name: str, seed: int, images: ls.LabelledImages, vlm: Any, rate: float) -> dict[str, Any]:
     start = time.perf_counter()
-    verdicts = ls.scan(images, vlm, detector=DETECTORS[name](rate), seed=seed)
+    with ExitStack() as stack:
+        if name in ABLATED:
+            module, attribute, value = ABLATED[name]
+            stack.enter_context(patch(f"{module}.{attribute}", value))
+        verdicts = ls.scan(images, vlm, detector=DETECTORS.get(name, DETECTORS["deft"])(rate), seed=seed)
     metrics = verdicts.metrics
     assert metrics is not None
     return {
