@@ -48,7 +48,6 @@ METRICS = (
     "average_precision",
     "flagged_rate",
 )
-PAPER_FROZEN = {"peft": "none"}
 
 # Each takes the true noise rate, which only small-loss looks at.
 DETECTORS: dict[str, Callable[[float], Detector]] = {
@@ -60,8 +59,8 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
     "deft-by-epochs": lambda _rate: ls.DeFT(min_steps=0),
     "deft-paper": lambda _rate: RECIPES["paper"],
     "deft-paper-real": lambda _rate: RECIPES["paper-real"],
-    "deft-paper-frozen": lambda _rate: dataclasses.replace(RECIPES["paper"], **PAPER_FROZEN),
-    "deft-paper-real-frozen": lambda _rate: dataclasses.replace(RECIPES["paper-real"], **PAPER_FROZEN),
+    "deft-paper-frozen": lambda _rate: dataclasses.replace(RECIPES["paper"], peft="none"),
+    "deft-paper-real-frozen": lambda _rate: dataclasses.replace(RECIPES["paper-real"], peft="none"),
     "label-match": lambda _rate: ls.LabelMatch(),
     "small-loss": lambda rate: ls.SmallLoss(noise_rate=rate),
     "gmm": lambda _rate: ls.GMM(),
