@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from labelsieve.detect.losses import (
     symmetric_cross_entropy,
 )
 from labelsieve.detect.training import Step, make_schedule, train
-from labelsieve.detect.zero_shot import CHUNK, ZeroShot, shortened_note, zero_shot
+from labelsieve.detect.zero_shot import ZeroShot, in_chunks, shortened_note, zero_shot
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
 from labelsieve.vlm.base import VisionLanguageModel
@@ -190,7 +190,7 @@ def _judge_by_threshold(
         similarities = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
         return judge_by_threshold(*similarities, torch.from_numpy(labels[rows]).to(device), demand_agreement)
 
-    quality, predicted, confidence = _in_chunks(judge, first.rows)
+    quality, predicted, confidence = in_chunks(judge, first.rows)
     return _Judged(quality, predicted, confidence)
 
 
@@ -216,7 +216,7 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, first: Z
         generator=engine.generator(SAMPLE),
     )
     posterior = Posterior(
-        *_in_chunks(lambda rows: model.posterior(evidence(rows), torch.from_numpy(labels[rows])), first.rows)
+        *in_chunks(lambda rows: model.posterior(evidence(rows), torch.from_numpy(labels[rows])), first.rows)
     )
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
@@ -228,9 +228,3 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, first: Z
         threshold,
         (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}",),
     )
-
-
-def _in_chunks(judge: Callable[[NDArray[np.int64]], Sequence[Tensor]], rows: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """Applies a judge to some rows at a time, so that no array of N times K is ever held."""
-    parts = [[value.cpu().numpy() for value in judge(rows[at : at + CHUNK])] for at in range(0, len(rows), CHUNK)]
-    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]

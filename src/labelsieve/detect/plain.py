@@ -17,7 +17,7 @@ from labelsieve.detect.learner import Feed, Learner, adapted_features
 from labelsieve.detect.losses import similarity_loss
 from labelsieve.detect.settings import Training
 from labelsieve.detect.training import Step, make_schedule, train
-from labelsieve.detect.zero_shot import CHUNK, ZeroShot, shortened_note, zero_shot
+from labelsieve.detect.zero_shot import ZeroShot, by_probability, in_chunks, shortened_note, zero_shot
 from labelsieve.engine import Engine
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -80,20 +80,19 @@ def train_plainly(
     schedule = make_schedule(settings, images=len(first.rows))
     labels = torch.from_numpy(images.labels)
     history = train(feed, labels, objective=PlainObjective(engine), settings=settings, schedule=schedule)
-    judged = _judge(learner, adapted_features(feed).pooled, first.rows, images.labels)
-    return PlainResult(first, *judged, history, shortened_note(learner.prompts.shortened))
+    pooled = adapted_features(feed).pooled
+    quality, predicted, confidence = _judge(learner, pooled, first.rows, images.labels)
+    return PlainResult(first, quality, predicted, confidence, history, shortened_note(learner.prompts.shortened))
 
 
 @torch.inference_mode()
 def _judge(
     learner: Learner, pooled: NDArray[np.float32], rows: NDArray[np.int64], labels: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    quality, confidence = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-    predicted, text = np.empty(len(rows), np.int64), learner.text(negative=False)
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        features = torch.from_numpy(pooled[rows[part]]).to(learner.engine.device)
-        probability = learner.similarities(features, text)[0].softmax(dim=1).cpu().numpy()
-        quality[part] = probability[np.arange(len(probability)), labels[rows[part]]]
-        predicted[part], confidence[part] = probability.argmax(axis=1), probability.max(axis=1)
-    return quality, predicted, confidence
+) -> list[NDArray[Any]]:
+    text = learner.text(negative=False)
+
+    def judge(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        positive, _ = learner.similarities(torch.from_numpy(pooled[part]).to(learner.engine.device), text)
+        return by_probability(positive, labels[part])
+
+    return in_chunks(judge, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,18 +106,34 @@ def zero_shot(images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engin
         reason = next(iter(features.errors.values()), "there are none")
         raise DataError(f"none of the {len(images)} images can be read, for example {reason}; check the source")
     logits = _Logits(vlm, features, class_features(vlm, images.class_names))
-    given, own, confidence = images.labels[rows], np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-    predicted = np.empty(len(rows), np.int64)
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        probability = logits(rows[part]).softmax(dim=1).cpu().numpy()
-        own[part] = probability[np.arange(len(probability)), given[part]]
-        predicted[part], confidence[part] = probability.argmax(axis=1), probability.max(axis=1)
+    given = images.labels[rows]
+    own, predicted, confidence = in_chunks(lambda part: by_probability(logits(part), images.labels[part]), rows)
     agrees = predicted == given
     counts = np.bincount(given, minlength=len(images.class_names))
     hits = np.bincount(given, weights=agrees, minlength=len(images.class_names))
     per_class = np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
     return ZeroShot(features, logits, rows, own, predicted, confidence, float(agrees.mean()), per_class)
+
+
+def by_probability(logits: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the probability of the label, the most likely class and its probability, (n,) each, of logits (n, K)."""
+    probability = logits.softmax(dim=1)
+    confidence, predicted = probability.max(dim=1)
+    return probability.gather(1, torch.from_numpy(labels).to(logits.device)[:, None])[:, 0], predicted, confidence
+
+
+def in_chunks(judge: Callable[[NDArray[np.int64]], Sequence[Tensor]], rows: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Applies a judge to some rows at a time, so that no array of N times K is ever held.
+
+    Args:
+        judge: Takes n row numbers and returns tensors of shape (n,).
+        rows: Row numbers, at least one.
+
+    Returns:
+        What the judge returned, each of the shape of `rows`.
+    """
+    parts = [[value.cpu().numpy() for value in judge(rows[at : at + CHUNK])] for at in range(0, len(rows), CHUNK)]
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
 
 @torch.inference_mode()
