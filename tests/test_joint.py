@@ -1,0 +1,249 @@
+"""One probability from several kinds of evidence: against brute force, and on data whose noise is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.covariance import OAS
+from torch import Tensor
+
+from labelsieve.detect import joint
+from labelsieve.detect.discriminant import fit_discriminant
+from labelsieve.detect.joint import JointModel, best_threshold, explain, fit_joint
+
+CLASSES = 5
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def transition(rates: Tensor, confusion: Tensor | None) -> Tensor:
+    """T as the formula has it, cell by cell."""
+    classes = len(rates)
+    result = torch.zeros(classes, classes)
+    for true in range(classes):
+        for label in range(classes):
+            share = 1 / (classes - 1) if confusion is None else float(confusion[true, label])
+            result[true, label] = 1 - rates[true] if true == label else rates[true] * share
+    return result
+
+
+def random_model(seed: int, *, confused: bool = True) -> JointModel:
+    rng = np.random.default_rng(seed)
+    confusion = torch.from_numpy(rng.random((CLASSES, CLASSES), dtype=np.float32)).fill_diagonal_(0)
+    return JointModel(
+        weights=torch.tensor([1.0, 0.3]),
+        bias=torch.from_numpy(rng.normal(size=CLASSES).astype(np.float32)),
+        rates=torch.from_numpy(rng.uniform(0, 1, CLASSES).astype(np.float32)),
+        confusion=confusion / confusion.sum(dim=1, keepdim=True) if confused else None,
+        noise_rate=0.5,
+    )
+
+
+@pytest.mark.parametrize("confused", [True, False])
+def test_the_parts_add_up_to_the_noisy_label(confused: bool) -> None:
+    model = random_model(3, confused=confused)
+    probability = torch.randn(20, CLASSES, generator=generator()).softmax(dim=1)
+    expected = probability @ transition(model.rates, model.confusion)
+    for label in range(CLASSES):
+        labels = torch.full((20,), label)
+        mine, others = explain(probability, labels, rates=model.rates, confusion=model.confusion)
+        torch.testing.assert_close(mine + others.sum(dim=1), expected[:, label])
+        torch.testing.assert_close(mine, probability[:, label] * (1 - model.rates[label]))
+        assert not others[:, label].any()
+
+
+@given(st.integers(0, 2**32), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_posterior_is_that_of_bayes(seed: int, confused: bool) -> None:
+    model = random_model(seed, confused=confused)
+    parts = 3 * torch.randn(2, 30, CLASSES, generator=generator(seed))
+    labels = torch.randint(0, CLASSES, (30,), generator=generator(seed + 1))
+    found = model.posterior(parts, labels)
+    chances, doubt = transition(model.rates, model.confusion), joint.DOUBT / CLASSES
+    probability = (parts[0] + 0.3 * parts[1] + model.bias).softmax(dim=1)
+    for row, label in enumerate(labels.tolist()):
+        p = probability[row]
+        weight = [float(p[k]) * max(float(chances[k, label]), doubt * (k != label)) for k in range(CLASSES)]
+        assert float(found.clean[row]) == pytest.approx(weight[label] / sum(weight), rel=1e-4, abs=1e-6)
+        rest = [0.0 if k == label else value for k, value in enumerate(weight)]
+        assert rest[int(found.instead[row])] == pytest.approx(max(rest), rel=1e-4)
+        assert int(found.instead[row]) != label
+        assert float(p[int(found.likeliest[row])]) == pytest.approx(float(p.max()))
+        assert float(found.instead_confidence[row]) == pytest.approx(float(p[int(found.instead[row])]))
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
+@settings(deadline=None)
+def test_no_other_threshold_promises_a_better_f1(values: list[float]) -> None:
+    clean = np.array(values, dtype=np.float32)
+    suspicion = 1 - clean.astype(np.float64)
+
+    def expected_f1(flagged: NDArray[np.bool_]) -> float:
+        hits = suspicion[flagged].sum()
+        whole = flagged.sum() + suspicion.sum()
+        return float(2 * hits / whole) if whole else 0.0
+
+    threshold = best_threshold(clean)
+    assert 0.5 <= threshold <= 1
+    best = max(expected_f1(suspicion >= value) for value in suspicion)
+    assert expected_f1(suspicion >= 1 - threshold - 1e-12) == pytest.approx(best, abs=1e-9)
+
+
+# ---------------------------------------------------------------- data whose noise is known
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """Images of five classes, a calibrated model that is right for most of them, and noisy labels."""
+
+    logits: Tensor
+    truth: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def evidence(self, rows: NDArray[np.int64]) -> Tensor:
+        return self.logits[None, rows]
+
+    def fit(self, **more: Any) -> JointModel:
+        rows = np.arange(len(self.labels))
+        options: dict[str, Any] = {"rows": rows, "classes": CLASSES, "least": (1.0,), "generator": generator(), **more}
+        return fit_joint(self.evidence, self.labels, **options)
+
+
+def known(kind: str, rate: float, *, sharpness: float = 2.5, count: int = 6000) -> Known:
+    rng = np.random.default_rng(0)
+    logits = sharpness * rng.normal(size=(count, CLASSES)).astype(np.float32)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (probability.cumsum(axis=1) < rng.random(count)[:, None]).sum(axis=1).clip(0, CLASSES - 1)
+    shift = rng.integers(1, CLASSES, count) if kind == "symmetric" else 1
+    labels = np.where(rng.random(count) < rate, (truth + shift) % CLASSES, truth)
+    return Known(torch.from_numpy(logits), truth, labels)
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.1), ("pair", 0.3)])
+def test_noise_is_recovered(kind: str, rate: float) -> None:
+    data = known(kind, rate)
+    model = data.fit()
+    assert model.noise_rate == pytest.approx(rate, abs=0.03)
+    assert float((model.rates - rate).abs().max()) < 0.06
+    if rate and kind == "pair":
+        assert model.confusion is not None
+        assert float(model.confusion.diagonal(1).min()) > 0.7, "the next class is where the wrong labels are"
+
+
+def test_the_posterior_of_a_calibrated_model_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "DOUBT", 0.0)
+    data = known("pair", 0.3)
+    clean = data.fit().posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels)).clean.numpy()
+    right = data.labels == data.truth
+    assert float(clean.mean()) == pytest.approx(float(right.mean()), abs=0.04)
+    assert right[clean > 0.9].mean() > 0.93
+    assert right[clean < 0.1].mean() < 0.1
+
+
+def test_nearly_nothing_is_flagged_where_nothing_is_wrong() -> None:
+    data = known("symmetric", 0.0, sharpness=8.0)
+    clean = data.fit().posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels)).clean.numpy()
+    assert (clean <= best_threshold(clean)).mean() < 0.05
+
+
+def test_weights_keep_above_their_least() -> None:
+    data = known("pair", 0.3)
+    noise = dataclasses.replace(data, logits=torch.randn(6000, CLASSES, generator=generator()))
+    free, held = noise.fit(least=(0.0,)), noise.fit(least=(0.7,))
+    assert float(free.weights[0]) < 0.1, "logits that know nothing count for nothing"
+    assert 0.7 <= float(held.weights[0]) < 0.8
+
+
+def test_a_fit_keeps_no_more_logits_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, asked = known("symmetric", 0.4), []
+
+    def evidence(rows: NDArray[np.int64]) -> Tensor:
+        asked.append(len(rows))
+        return data.evidence(rows)
+
+    monkeypatch.setattr(joint, "MOST_LOGITS", 2000 * CLASSES)
+    rows = np.arange(len(data.labels))
+    model = fit_joint(evidence, data.labels, rows=rows, classes=CLASSES, least=(1.0,), generator=generator())
+    assert sum(asked) == 2000
+    assert model.noise_rate == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+def test_empty_classes_and_few_images(classes: int) -> None:
+    logits = torch.randn(7, classes, generator=generator())
+    labels = np.array([0, 1, 0, 1, 0, 0, 1])
+    model = fit_joint(
+        lambda rows: logits[None, rows],
+        labels,
+        rows=np.arange(7),
+        classes=classes,
+        least=(1.0,),
+        generator=generator(),
+    )
+    found = model.posterior(logits[None], torch.from_numpy(labels))
+    assert all(bool(torch.isfinite(value).all()) for value in (model.weights, model.bias, model.rates, found.clean))
+    assert bool(((found.clean >= 0) & (found.clean <= 1)).all())
+
+
+# ---------------------------------------------------------------- the discriminant
+
+
+def blobs(count: int, *, width: int = 12) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, CLASSES, count)
+    centres = rng.normal(size=(CLASSES, width))
+    mixing = np.eye(width) + 0.2 * rng.normal(size=(width, width))
+    return (centres[labels] + rng.normal(size=(count, width)) @ mixing).astype(np.float32), labels
+
+
+def fit(features: NDArray[np.float32], labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Any:
+    return fit_discriminant(features, labels, rows=rows, classes=CLASSES, folds=5, generator=generator())
+
+
+def test_discriminant_has_means_and_shrunk_covariance_of_the_other_folds() -> None:
+    features, labels = blobs(4000)
+    rows = np.arange(4000)
+    found = fit(features, labels, rows)
+    logits = found.logits(rows, torch.from_numpy(features)).numpy()
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    for fold in range(5):
+        here = found.folds == fold
+        means = np.stack([standard[~here & (labels == k)].mean(axis=0) for k in range(CLASSES)])
+        residuals = standard[~here] - means[labels[~here]]
+        covariance = OAS(assume_centered=True).fit(residuals).covariance_
+        slopes = np.linalg.solve(covariance, means.T)
+        expected = standard[here] @ slopes - 0.5 * (means.T * slopes).sum(axis=0)
+        offset = expected - logits[here]
+        np.testing.assert_allclose(offset - offset.mean(axis=1, keepdims=True), 0, atol=0.1)
+        assert (expected.argmax(axis=1) == logits[here].argmax(axis=1)).mean() > 0.99
+
+
+def test_no_image_vouches_for_its_own_label() -> None:
+    features, labels = blobs(300)
+    rows = np.arange(300)
+    before = fit(features, labels, rows)
+    own = before.folds == 2
+    changed = np.where(own, (labels + 1) % CLASSES, labels)
+    after = fit(features, changed, rows)
+    tensor = torch.from_numpy(features)
+    assert torch.equal(before.logits(rows, tensor)[own], after.logits(rows, tensor)[own])
+    assert not torch.allclose(before.logits(rows, tensor)[~own], after.logits(rows, tensor)[~own])
+
+
+def test_rows_that_are_left_out_have_no_say() -> None:
+    features, labels = blobs(300)
+    rows = np.arange(0, 300, 2)
+    before = fit(features, labels, rows)
+    features[1::2], labels[1::2] = 1e6, 0
+    after = fit(features, labels, rows)
+    tensor = torch.from_numpy(features[rows])
+    assert torch.equal(before.logits(rows, tensor), after.logits(rows, tensor))
