@@ -35,8 +35,8 @@ Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
 
 CHUNK = 4096
-# What the fit keeps in memory at most, whatever N and K are: 256 MB. Its few parameters need no more.
-MOST_LOGITS = 1 << 26
+# The few parameters do not get better with more rows than this, and the fit keeps 256 MB of logits at most.
+MOST_ROWS, MOST_LOGITS = 20_000, 1 << 26
 ROUNDS = 6
 FIRST_RATE = 0.2
 # The rate of a class is drawn to the common one as if so many of its images had been seen before.
@@ -155,12 +155,12 @@ def fit_joint(
     Args:
         evidence: Gives logits (P, n, K) for n rows; they must not depend on the own label of a row.
         labels: Shape (N,).
-        rows: Rows to use; of more than fit into `MOST_LOGITS`, a random part is taken.
+        rows: Rows to use; of more than `MOST_ROWS`, or than fit into `MOST_LOGITS`, a random part is taken.
         classes: K, at least 2.
         least: The smallest weight of each of the P kinds of evidence, at least 0.
         generator: Chooses the part.
     """
-    most = max(1, MOST_LOGITS // (len(least) * classes))
+    most = max(1, min(MOST_ROWS, MOST_LOGITS // (len(least) * classes)))
     if len(rows) > most:
         rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:most].numpy()])
     parts = torch.cat([evidence(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)], dim=1)
