@@ -116,6 +116,29 @@ def test_folder_with_given_order_of_classes(photo_folder: MakeFolder, tmp_path: 
         load_images(folder, class_names=["cat", "big dogs"])
 
 
+def test_class_names_rename_class_folders(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"n01": 1, "n02": 2, "hen": 1})
+    images = load_images(folder, class_names=["Hen", "tabby cat", "big dog"])
+    assert images.class_names == ("Hen", "tabby cat", "big dog") and images.labels.tolist() == [0, 1, 2, 2]
+    assert images.ids[1] == "n01/0.png" and len(images) == 4
+    assert '(as given, in the order of the class folders: "n01" is "tabby cat", "n02" is "big dog")' in images.notes[0]
+    assert_reloads(images)
+    for names in (["tabby cat", "hen", "big dog"], ["hen", "tabby cat"]):  # a name at another place, too few names
+        with pytest.raises(DataError, match="outside of the"):
+            load_images(folder, class_names=names)
+
+
+def test_class_names_never_rename_numbers_by_place(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({str(number): 1 for number in range(11)})
+    names = [f"kind {letter}" for letter in "abcdefghijk"]
+    images = load_images(folder, class_names=names)
+    assert [(images.ids[row], images.labels[row]) for row in (0, 2, 3)] == [
+        ("0/0.png", 0),
+        ("10/0.png", 10),
+        ("2/0.png", 2),
+    ]
+
+
 def test_contents_follow_the_pictures_and_not_their_place(photo_folder: MakeFolder) -> None:
     first, second = photo_folder({"a": 2, "b": 2}), photo_folder({"a": 2, "b": 2}, name="copy")
     before, after = load_images(first), load_images(second)
@@ -312,6 +335,9 @@ def test_file_as_the_datasets_library_writes_it(tmp_path: Path, suffix: str) -> 
     assert images.dataset.column_names == ["image"]
     assert any('3 classes: cat, dog, hen (from the ClassLabel column "label")' in note for note in images.notes)
     assert load_images(path, class_names=["hen", "dog", "cat"]).labels.tolist() == [2, 1, 0, 2, 1, 0]
+    renamed = load_images(path, class_names=["kitten", "puppy", "chick"], truth_column="truth")
+    assert renamed.labels.tolist() == [0, 1, 2, 0, 1, 2] and renamed.truth is not None
+    assert renamed.truth.tolist() == [2, 1, 0, 2, 1, 0], "the truth is renamed with the labels"
     assert_reloads(images)
 
 

@@ -64,7 +64,8 @@ class Source:
         source: A folder of class folders, a CSV, Parquet or Arrow file, a saved data set, or a Hub id.
         image_column: Column of the pictures or their paths. Guessed where only one fits.
         label_column: Column of the given labels. Guessed where only one fits.
-        class_names: A file of the class names (one a line, or a JSON list), or several names.
+        class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
+            class folders rename these, in their order.
         split: Split of a Hub data set; by default the only one, else train.
         limit: Take a random subset of so many images.
     """

@@ -123,7 +123,24 @@ def settle_class_names(label: LabelColumn, given: Sequence[str] | str | Path | N
     else:
         names, origin = _names_of_values(label)
     check_class_names(names, where=label.where if given is None else "class_names")
+    if own := renamed(label, names):
+        new = [f'"{old}" is "{now}"' for old, now in zip(own, names, strict=True) if normalise(old) != normalise(now)]
+        origin += f", in the order of {label.names_from}: {_shown(new)}"
     return names, f"{len(names)} classes: {_shown(names)} ({origin})"
+
+
+def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the class names that came with the labels if `class_names` rename them one by one, else nothing.
+
+    They do if there are as many and some are new, unless a name that stayed the same stands at another place: then one
+    is misspelt rather than renamed. Numbers as names are never renamed by place, since they sort as texts.
+    """
+    own = label.class_names or ()
+    place = {normalise(name): index for index, name in enumerate(class_names)}
+    places = [place.get(normalise(name)) for name in own]
+    if len(own) != len(class_names) or None not in places or all(name.isdecimal() for name in own):
+        return ()
+    return own if all(found in (None, index) for index, found in enumerate(places)) else ()
 
 
 def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
@@ -190,7 +207,12 @@ def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
 
 
 def to_indices(
-    column: LabelColumn, *, class_names: Sequence[str], ids: Sequence[str], by_number: bool
+    column: LabelColumn,
+    *,
+    class_names: Sequence[str],
+    ids: Sequence[str],
+    by_number: bool,
+    former: Sequence[str] = (),
 ) -> NDArray[np.int64]:
     """Maps labels to indices into `class_names`.
 
@@ -201,6 +223,7 @@ def to_indices(
         class_names: The K names.
         ids: The N ids, for messages.
         by_number: Whether numbers may be indices: true where the order of `class_names` was stated by someone.
+        former: The K names that `class_names` rename (:func:`renamed`), as the labels still have them, or nothing.
 
     Returns:
         Shape (N,), int64, values 0 to K-1.
@@ -209,13 +232,14 @@ def to_indices(
         DataError: Labels are missing or outside of `class_names`; says how many, and the first id.
     """
     check_complete(column, ids)
-    table = _lookup(column.values, class_names, by_number=by_number)
+    known = former or class_names
+    table = _lookup(column.values, known, by_number=by_number)
     unknown = np.flatnonzero(table[column.codes] < 0)
     if len(unknown):
         value = column.values[column.codes[unknown[0]]]
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
-            f'first "{value}", id "{ids[unknown[0]]}"{_hint(value, column, class_names)}; '
+            f'first "{value}", id "{ids[unknown[0]]}"{_hint(value, column, known)}; '
             "mend the labels or give class_names"
         )
     return table[column.codes]

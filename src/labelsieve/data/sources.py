@@ -22,6 +22,7 @@ from labelsieve.data.labels import (
     check_complete,
     class_size_notes,
     read_labels,
+    renamed,
     settle_class_names,
     to_indices,
 )
@@ -61,7 +62,8 @@ def load_images(
         truth_column: Column of the true labels, if they are known. Only metrics read them.
         class_names: K names in the order of the indices, or a file of them: one a line, or a JSON list. By default
             those of the source; else the different labels, sorted. Names count as equal whatever their case, and with
-            `_` and `-` for spaces.
+            `_` and `-` for spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these
+            in their order; those that stay have to stand at their place.
         split: Split of a Hub data set, `DatasetDict` or saved folder; by default the only one, else `train`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
@@ -141,11 +143,12 @@ def _assemble(
     names, note = settle_class_names(given, class_names)
     notes.append(note)
     stated = class_names is not None or given.class_names is not None
-    indices = to_indices(given, class_names=names, ids=ids, by_number=stated)
+    former = renamed(given, names)
+    indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
     truth = None
     if table.columns.truth is not None:
         true = _label_column(table, table.columns.truth, labels=None)
-        truth = to_indices(true, class_names=names, ids=ids, by_number=stated)
+        truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
     pictures = _pictures(table, paths)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
