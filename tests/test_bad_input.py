@@ -51,11 +51,16 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
 # ---------------------------------------------------------------- folders, labels, tables
 
 
-def test_folders(refused: Refuse, photos: Path, tmp_path: Path) -> None:
+def test_folders(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "is empty; check the path" in refused(tmp_path / "empty")
     assert "does not exist; check the path" in refused(tmp_path / "none")
     assert "has no folders, only 8 files (8 images)" in refused(photos / "cat")
+    assert not (tmp_path / "run").exists(), "a refused scan leaves an empty folder"
+    for out in (photos, photos / "run", photos / "cat" / "run"):
+        code = main(["scan", str(photos), *MATCH, "--overwrite", "--out", str(out)])
+        assert code == 1 and "--out outside of the source folder" in capsys.readouterr().err
+    assert len(list(photos.iterdir())) == 4, "the run would be a class"
     for name in ("boat", "cup", "tree"):
         shutil.rmtree(photos / name)
     assert 'has only "cat"; add the other classes' in refused(photos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
@@ -13,7 +14,7 @@ from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import Command, Flag, OptionalText, Source, UsageError, is_main_process, read
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
-from labelsieve.errors import did_you_mean
+from labelsieve.errors import RunError, did_you_mean
 from labelsieve.progress import Progress
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
@@ -70,7 +71,18 @@ class Scan(Command, Generic[SettingsT]):
         """Loads, scans, reports."""
         from labelsieve.scan import check_run_folder
 
+        _refuse_inside(self.data.source, self.out)
+        new = not self.out.exists()
         check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
+        try:
+            self._load_and_scan(console)
+        except BaseException:
+            if new:
+                with suppress(OSError):  # it stays if there is something in it, such as a checkpoint
+                    self.out.rmdir()
+            raise
+
+    def _load_and_scan(self, console: Console) -> None:
         progress = Progress(console if is_main_process() else None)
         images = self.data.load(seed=self.seed, truth_column=self.truth_column)
         for note in images.notes:
@@ -102,6 +114,13 @@ class Scan(Command, Generic[SettingsT]):
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT)
             summarize(verdicts, console)
+
+
+def _refuse_inside(source: str, out: Path) -> None:
+    """A run in a folder of class folders would be read as one more class, by this scan and by every later one."""
+    folder = Path(source).expanduser()
+    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
 def _asked(args: Sequence[str], flag: str, *, default: str) -> str:
