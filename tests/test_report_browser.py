@@ -118,6 +118,7 @@ def write(path: Path, *, names: tuple[str, ...] = ("cat", "dog", "bird"), prefix
     n = 12
     given = np.arange(n) % 3
     quality = (np.arange(n, dtype=np.float32) + 0.5) / 20
+    quality[0] = 0.0001
     quality[9:11], quality[11] = 0.9, np.nan
     predicted = np.where(quality < 0.5, (given + 1) % 3, given)
     predicted[11] = -1
@@ -217,7 +218,7 @@ def test_marks_with_the_keyboard_and_downloads_them(open_page: Open, report: Pat
         "id": "img-00",
         "given_label": "cat",
         "suggested_label": "dog",
-        "label_quality": "0.025",
+        "label_quality": "0.0001",
         "mark": "wrong",
     }
     page.reload()
@@ -270,6 +271,10 @@ def test_marks_with_the_mouse(open_page: Open, report: Path) -> None:
 def test_enlarges(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
+    page.locator(".stage").first.click()
+    assert page.locator("#large-quality").text_content() == "<\u00a00.001", "the card and its large view disagree"
+    assert page.locator("#large-suggested").text_content() == "dog, 80\u00a0%"
+    page.keyboard.press("Escape")
     page.locator(".stage").nth(1).click()
     title = page.locator("#large-title")
     assert title.text_content() == "img-01" and page.locator("#large-place").text_content() == "2 of 9"
@@ -293,7 +298,7 @@ def test_works_without_storage(open_page: Open, report: Path) -> None:
     page.locator("#theme").click()
     with page.expect_download() as waiting:
         page.locator("#download").click()
-    assert "img-00,cat,dog,0.025,wrong" in waiting.value.path().read_text("utf-8")
+    assert "img-00,cat,dog,0.0001,wrong" in waiting.value.path().read_text("utf-8")
 
 
 def test_stored_nonsense_does_no_harm(open_page: Open, report: Path) -> None:
@@ -330,6 +335,14 @@ def test_never_scrolls_sideways(open_page: Open, report: Path) -> None:
         box = page.locator("dialog").bounding_box()
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
         page.keyboard.press("Escape")
+
+
+def test_sections_fit_on_a_phone(open_page: Open, report: Path) -> None:
+    page = open_page(report, viewport={"width": 390, "height": 740}).page
+    places = page.locator("nav a").evaluate_all(
+        "links => links.slice(0, 4).map(link => link.getBoundingClientRect().right)"
+    )
+    assert max(places) <= page.locator("nav").evaluate("nav => nav.getBoundingClientRect().right")
 
 
 def test_hostile_names_are_only_text(open_page: Open, tmp_path: Path) -> None:

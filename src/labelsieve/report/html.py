@@ -220,7 +220,6 @@ def _script_data(verdicts: Verdicts, images: LabelledImages, cards: list[dict[st
                 "givenName": card["given_label"],
                 "suggestedName": card["predicted_label"],
                 "quality": _shortest(card["label_quality"]),
-                "confidence": _shortest(card["predicted_confidence"]),
                 "rank": card["rank"],
                 "flagged": card["is_label_issue"],
             }

@@ -289,8 +289,9 @@
     find("large-title").textContent = card.id;
     find("large-given").textContent = card.givenName;
     find("large-suggested").classList.toggle("same", card.given === card.suggested);
-    find("large-suggested").textContent = `${card.suggestedName}, ${Math.round(100 * card.confidence)} %`;
-    find("large-quality").textContent = card.quality.toFixed(3);
+    // as the card writes them: a number that is rounded here and not there would be another one
+    find("large-suggested").textContent = `${card.suggestedName}, ${items[index].querySelector(".suggested small").textContent}`;
+    find("large-quality").textContent = items[index].querySelector(".numbers b").textContent;
     find("large-rank").textContent = card.rank.toLocaleString("en");
     if (!dialog.open) dialog.showModal();
     press(dialog.querySelectorAll("[data-mark]"), marks.get(card.id));
