@@ -251,9 +251,11 @@ def test_report(run: Run, finished: Path, drawn_folder: Path, tmp_path: Path) ->
 def test_export(format: str, run: Run, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / ("clean" if format == "imagefolder" else f"out.{'parquet' if format == 'parquet' else 'csv'}")
     words = ("export", finished, "--format", format, "--out", out)
-    assert run(*words)[0] == 0
+    code, said, _ = run(*words)
+    assert code == 0
     verdicts = Verdicts.load(finished)
     if format == "imagefolder":
+        assert f"wrote {out}: {32 - int(verdicts.is_issue.sum())} of 32 images\n" in said
         kept = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
         assert kept == {
             name.as_py() for name, bad in zip(verdicts.table["id"], verdicts.is_issue, strict=True) if not bad
@@ -265,6 +267,16 @@ def test_export(format: str, run: Run, finished: Path, tmp_path: Path) -> None:
     code, _, err = run(*words)
     assert code == 1 and err.count("\n") == 1
     assert run(*words, "--overwrite")[0] == 0
+
+
+def test_export_names_the_classes_without_an_image(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(drawn_folder, tmp_path / "photos"))
+    (folder / "zebra").mkdir()
+    (folder / "zebra" / "broken.png").write_bytes(b"")
+    assert run("scan", folder, *MODEL, *MATCH, "--out", tmp_path / "run")[0] == 0
+    code, said, _ = run("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "clean")
+    assert code == 0 and said.endswith("of 33 images; no image is left of zebra\n")
+    assert not (tmp_path / "clean" / "zebra").exists()
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])

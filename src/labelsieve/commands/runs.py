@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from labelsieve.verdicts import Verdicts
 
 
+# Classes that a line names; a list of hundreds is not read.
+_NAMED = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report(Command):
     """Writes the report of a finished run anew, with other pictures or after the data moved.
@@ -80,7 +84,18 @@ class Export(Command):
         verdicts = Verdicts.load(self.run_folder)
         images = images_of(verdicts, source=self.source) if self.format == "imagefolder" else None
         path = export(verdicts, images, format=self.format, out=self.out, copy=self.copy, overwrite=self.overwrite)
-        Progress(console).say(f"wrote {path}")
+        Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts) if images is not None else ""))
+
+
+def _what_is_left(verdicts: Verdicts) -> str:
+    """Says how much an image folder holds, and which classes lost all images: it has no folder for these."""
+    kept = int((verdicts.is_readable & ~verdicts.is_issue).sum())
+    text = f": {kept:,} of {len(verdicts):,} images"
+    gone = [row["class_name"] for row in verdicts.per_class() if row["images"] == row["flagged"]]
+    if not gone:
+        return text
+    more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
+    return f"{text}; no image is left of {', '.join(gone[:_NAMED])}{more}"
 
 
 def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages:
