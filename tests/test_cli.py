@@ -277,6 +277,9 @@ def test_export_names_the_classes_without_an_image(run: Run, drawn_folder: Path,
     code, said, _ = run("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "clean")
     assert code == 0 and said.endswith("of 33 images; no image is left of zebra\n")
     assert not (tmp_path / "clean" / "zebra").exists()
+    code, _, err = run("export", tmp_path / "run", "--format", "imagefolder", "--out", folder / "clean")
+    assert code == 1 and "--out outside of the source folder" in err and err.count("\n") == 1
+    assert not (folder / "clean").exists(), "the next scan would read it as a class"
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])

@@ -12,6 +12,8 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from labelsieve.errors import RunError
+
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
 
@@ -97,6 +99,17 @@ class Source:
         if len(self.class_names) == 1:
             return self.class_names[0]
         return self.class_names or None
+
+
+def refuse_inside(source: str | None, out: Path) -> None:
+    """Checks that an output folder is not among the images: every later scan would read it as one more class.
+
+    Raises:
+        RunError: `source` is a folder, and `out` lies in it.
+    """
+    folder = Path(source).expanduser() if source else None
+    if folder and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
 def is_main_process() -> bool:

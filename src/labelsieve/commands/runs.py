@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, refuse_inside
 from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
 
@@ -82,7 +82,10 @@ class Export(Command):
         from labelsieve.verdicts import Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
-        images = images_of(verdicts, source=self.source) if self.format == "imagefolder" else None
+        images = None
+        if self.format == "imagefolder":
+            images = images_of(verdicts, source=self.source)
+            refuse_inside(images.origin.get("source"), self.out)
         path = export(verdicts, images, format=self.format, out=self.out, copy=self.copy, overwrite=self.overwrite)
         Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts) if images is not None else ""))
 

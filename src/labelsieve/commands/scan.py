@@ -12,9 +12,18 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
-from labelsieve.commands.base import Command, Flag, OptionalText, Source, UsageError, is_main_process, read
+from labelsieve.commands.base import (
+    Command,
+    Flag,
+    OptionalText,
+    Source,
+    UsageError,
+    is_main_process,
+    read,
+    refuse_inside,
+)
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
-from labelsieve.errors import RunError, did_you_mean
+from labelsieve.errors import did_you_mean
 from labelsieve.progress import Progress
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
@@ -71,7 +80,7 @@ class Scan(Command, Generic[SettingsT]):
         """Loads, scans, reports."""
         from labelsieve.scan import check_run_folder
 
-        _refuse_inside(self.data.source, self.out)
+        refuse_inside(self.data.source, self.out)
         new = not self.out.exists()
         check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
         try:
@@ -114,13 +123,6 @@ class Scan(Command, Generic[SettingsT]):
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT)
             summarize(verdicts, console)
-
-
-def _refuse_inside(source: str, out: Path) -> None:
-    """A run in a folder of class folders would be read as one more class, by this scan and by every later one."""
-    folder = Path(source).expanduser()
-    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
 def _asked(args: Sequence[str], flag: str, *, default: str) -> str:
