@@ -70,6 +70,8 @@ def test_class_names(refused: Refuse, photos: Path) -> None:
     assert "are outside of the 3 class names" in refused(photos, "--class-names", "boat", "cat", "cup")
     assert "class names must differ" in refused(photos, "--class-names", "boat", "Boat", "cat", "cup", "tree")
     assert "cannot be read" in refused(photos, "--class-names", photos / "names.txt")
+    (photos.parent / "names.json").write_text('{"cat": "tabby"}')
+    assert "expected a JSON list of class names" in refused(photos, "--class-names", photos.parent / "names.json")
     (photos / "cat").rename(photos / "Tree")
     assert '"Tree" and "tree"' in refused(photos)
 

@@ -164,6 +164,10 @@ def _given_names(given: Sequence[str] | str | Path) -> tuple[tuple[str, ...], st
         raise DataError(
             f"expected class_names to be a list, or a text file with one name a line: {path} cannot be read ({reason})"
         ) from None
+    if text.lstrip().startswith("{"):
+        raise DataError(
+            f"expected a JSON list of class names in {path}, found an object; give the names in their order"
+        )
     if not text.lstrip().startswith("["):
         return tuple(line.strip() for line in text.splitlines() if line.strip()), f"from {path.name}"
     try:
