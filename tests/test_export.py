@@ -197,7 +197,7 @@ def test_safe_names(name: str, expected: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_there_is_not_overwritten(tmp_path: Path, four: tuple[Verdicts, LabelledImages], kind: str) -> None:
-    out = tmp_path / ("clean" if kind == "imagefolder" else "t.csv")
+    out = tmp_path / {"imagefolder": "clean", "parquet": "t.parquet"}.get(kind, "t.csv")
     export(*four, format=kind, out=out)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="there already"):
         export(*four, format=kind, out=out)  # type: ignore[arg-type]
@@ -254,6 +254,9 @@ def test_bad_settings_are_named(tmp_path: Path, four: tuple[Verdicts, LabelledIm
         export(four[0], None, format="imagefolder", out=tmp_path / "x")
     with pytest.raises(SettingsError, match="imagefolder only"):
         export(*four, format="csv", out=tmp_path / "x.csv", copy=True)
+    for format, name in (("csv", "x.parquet"), ("parquet", "x.CSV")):
+        with pytest.raises(SettingsError, match=rf"ending in \.{format} .* got {name}"):
+            export(*four, format=format, out=tmp_path / name)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"\.csv or \.parquet"):
         export(*four, format="cleanlab", out=tmp_path / "x.txt")
     assert not list(tmp_path.iterdir())

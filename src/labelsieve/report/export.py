@@ -66,6 +66,8 @@ def export(
         raise RunError(f"expected a file to write, {out} is a folder; choose another name")
     if out.exists() and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass overwrite")
+    if format in _OTHER and out.suffix.lower() == _OTHER[format]:
+        raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
     _TABLES[format](verdicts, out)
     return out
 
@@ -115,4 +117,6 @@ _TABLES: dict[str, Callable[[Verdicts, Path], None]] = {
     "parquet": _write_parquet,
     "cleanlab": _write_cleanlab,
 }
+# A table of one kind under the suffix of the other would be unreadable for the tool that opens it.
+_OTHER = {"csv": ".parquet", "parquet": ".csv"}
 FORMATS = (*_TABLES, "imagefolder")
