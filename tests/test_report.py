@@ -148,6 +148,16 @@ def test_says_what_was_scanned_and_found(tmp_path: Path) -> None:
     assert page.words.index("9 twins") < page.words.index("71 % agree"), "problems come first"
 
 
+def test_says_that_agreement_decides(tmp_path: Path) -> None:
+    by_agreement = {**RECORD, "threshold": 0.0, "demand_agreement": True}
+    verdicts, images = make([0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8], record=by_agreement)
+    page = Page(write_report(verdicts, images, tmp_path / "report.html").read_text("utf-8"))
+    assert re.search(r"Flagged\s*where another class is likelier", page.text)
+    assert "threshold 0" not in page.words and "Threshold" not in page.words, "no label is flagged by it"
+    both = render(tmp_path, [0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8], record={**RECORD, "demand_agreement": True})
+    assert re.search(r"Threshold\s*0\.5\s*Also flagged\s*where another class is likelier", both.text)
+
+
 def test_needs_no_network(tmp_path: Path) -> None:
     verdicts, images = make([0, 1], [0.1, 0.9])
     source = write_report(verdicts, images, tmp_path / "report.html").read_text("utf-8")

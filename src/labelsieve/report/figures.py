@@ -132,7 +132,8 @@ def _matrix(pairs: list[Pair], classes: int) -> tuple[tuple[Pair, ...], ...]:
 
 def _threshold(verdicts: Verdicts) -> float | None:
     value = verdicts.record.get("threshold")
-    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
+    # a line at 0, where only the agreement with the model decides, would stand left of flagged images
+    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None
 
 
 def _needs_logarithm(counts: NDArray[np.int64]) -> bool:

@@ -129,7 +129,8 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
         "Model": model.get("name"),
         "Detector": " · ".join(str(detector[key]) for key in ("name", "recipe") if detector.get(key)),
         "Untrained model agrees": _agreement(record.get("zero_shot_agreement")),
-        "Threshold": common.short(record.get("threshold")),
+        "Threshold": common.short(record.get("threshold") or None),  # at 0 only the agreement decides
+        "Also flagged" if record.get("threshold") else "Flagged": _demand(record.get("demand_agreement")),
         "Took": " on ".join(part for part in (common.duration(record.get("seconds")), record.get("hardware")) if part),
     }
     settings = detector.get("settings")
@@ -150,6 +151,10 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
 
 def _agreement(share: float | None) -> str | None:
     return None if share is None else f"with {common.percent(share)} of given labels"
+
+
+def _demand(agreement: bool | None) -> str | None:
+    return "where another class is likelier" if agreement else None
 
 
 def _classes(verdicts: Verdicts) -> dict[str, Any]:
