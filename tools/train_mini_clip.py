@@ -1,6 +1,6 @@
 """Pre-train the small CLIP model that ships with labelsieve, from scratch, on captioned procedural drawings.
 
-Run it on an otherwise idle machine, where two cores need less than half an hour::
+Run it on an otherwise idle machine, where two cores need about five minutes::
 
     OMP_WAIT_POLICY=passive python tools/train_mini_clip.py --out src/labelsieve/demo/mini_clip
 
@@ -443,7 +443,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2400, help="number of optimisation steps")
+    parser.add_argument("--steps", type=int, default=1200, help="number of optimisation steps")
     parser.add_argument("--minutes", type=float, help="train for this long instead of a number of steps")
     parser.add_argument("--batch", type=int, default=48, help="pictures per step")
     parser.add_argument("--rate", type=float, default=1e-3, help="greatest learning rate")
