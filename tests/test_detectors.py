@@ -272,6 +272,9 @@ def test_contexts_too_long_for_the_text_tower(name: str, noisy: LabelledImages, 
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
         {"learning_rate": float("inf")},
+        {"epochs": "many"},
+        {"learning_rate": "slow"},
+        {"weight_decay": float("nan")},
         {"momentum": 1.0},
         {"momentum": -0.1},
         {"weight_decay": -1e-3},
@@ -288,7 +291,13 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"folds": 1}, {"positive_weight": -1.0}, {"scores_from": "last-epoch", "evidence": "joint"}],
+    [
+        {"folds": 1},
+        {"evidence": "jont"},
+        {"warmup_loss": "ces"},
+        {"positive_weight": -1.0},
+        {"scores_from": "last-epoch", "evidence": "joint"},
+    ],
     ids=str,
 )
 def test_settings_of_deft_out_of_range(wrong: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args, get_type_hints
 
 from labelsieve.errors import SettingsError, did_you_mean
@@ -42,6 +43,8 @@ class Training:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             value, choices = getattr(self, name), get_args(kind)
+            if not choices and not isinstance(value, _NUMBERS.get(kind, kind)):
+                raise SettingsError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
             if choices and value not in choices:
                 known = ", ".join(map(str, choices))
                 raise SettingsError(
@@ -56,6 +59,7 @@ class Training:
             raise SettingsError(f"expected momentum from 0 to below 1, got {self.momentum}")
 
 
+_NUMBERS = {int: Integral, float: Real}  # those of numpy too
 _LEAST = {
     "epochs": 0,
     "min_steps": 0,

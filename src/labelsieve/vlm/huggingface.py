@@ -236,6 +236,8 @@ def _load_weights(name: str, config: Any, options: dict[str, Any]) -> Any:
     import transformers
 
     architecture: Any = transformers.MODEL_MAPPING[type(config)]
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # half a second needs none
     try:
         model, info = architecture.from_pretrained(
             name,
@@ -253,6 +255,9 @@ def _load_weights(name: str, config: Any, options: dict[str, Any]) -> Any:
         ) from error
     except Exception as error:  # safetensors, torch and the Hub each raise their own
         raise ModelError(f"the weights of {name} cannot be loaded: {_first_line(error)}; get them again") from error
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
     missing, misshapen = sorted(info["missing_keys"]), sorted(key for key, *_shapes in info["mismatched_keys"])
     if missing:
         raise ModelError(
