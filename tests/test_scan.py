@@ -18,7 +18,7 @@ from labelsieve.detect.base import Scores
 from labelsieve.detect.deft import DeFT
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import ModelError, RunError, SettingsError
 from labelsieve.progress import Progress
 from labelsieve.scan import check_run_folder, scan
 from labelsieve.verdicts import Verdicts
@@ -115,9 +115,8 @@ def test_a_finished_run_is_not_replaced_by_accident(
         scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run")
     with pytest.raises(RunError, match="finished run: there is nothing to resume"):
         scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run", resume=True)
-    broken = SmallLoss(peft="vpt-depp")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="got vpt-depp"):  # an overwrite that fails on the way
-        scan(images, mini_clip, detector=broken, out=tmp_path / "run", overwrite=True)
+    with pytest.raises(ModelError, match="no room for a class name"):  # an overwrite that fails on the way
+        scan(images, mini_clip, detector=SmallLoss(context_tokens=200), out=tmp_path / "run", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     assert Verdicts.load(tmp_path / "run").record["detector"]["name"] == "label-match"
 

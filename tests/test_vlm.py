@@ -177,7 +177,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a tokenizer": (_remove(TOKENIZER[0]), r"no usable tokenizer \(tokenizer.json.*copy the tokenizer files"),
     "broken tokenizer": (_write(TOKENIZER[0], "{"), "no usable tokenizer"),
     "tokenizer of another model": (
-        lambda folder: edit_tower(folder / "config.json", "text_config", eos_token_id=800),
+        lambda folder: edit_tower(folder / "config.json", "text_config", eos_token_id=7),
         "the tokenizer of .* belongs to another model",
     ),
     "no processor": (_remove(PROCESSOR), r"no usable image processor \(preprocessor_config.json\)"),
