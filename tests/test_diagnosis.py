@@ -360,7 +360,7 @@ def test_classes_with_one_image_or_none() -> None:
     case.labels[np.flatnonzero(case.labels == 7)[1:]] = 5
     case.predicted, case.quality = case.labels.copy(), np.full(400, 0.9, np.float32)
     figure = case.finding("tiny-classes")["figure"]
-    assert figure == '1 class has one readable image: "class 7"; 1 class has none: "class 6"'
+    assert figure == '1 class has one readable image: "class 7"; 1 class has no readable image: "class 6"'
 
 
 def test_long_names_are_cut() -> None:

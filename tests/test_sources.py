@@ -98,7 +98,7 @@ def test_folder(photo_folder: MakeFolder) -> None:
     notes = "\n".join(images.notes)
     assert "4 classes: cat, dog, hen, none (from the class folders)" in notes
     assert "1 of 4 classes have no images: none" in notes and "1 of 4 classes have a single image: hen" in notes
-    assert "1 images that lie in no class folder were left out (first: loose.png)" in notes
+    assert "1 of the images lie in no class folder and were left out (first: loose.png)" in notes
     assert "1 files that are no images by their suffix were left out (1 .txt)" in notes
     assert_reloads(images)
 

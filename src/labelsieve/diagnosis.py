@@ -348,7 +348,7 @@ def _imbalance(scan: Symptoms) -> Finding | None:
 
 def _tiny_classes(scan: Symptoms) -> Finding | None:
     single, empty = np.flatnonzero(scan.sizes == 1), np.flatnonzero(scan.sizes == 0)
-    parts = ((single, "one readable image"), (empty, "none"))
+    parts = ((single, "one readable image"), (empty, "no readable image"))
     figures = [
         f"{counted(classes.size, 'class has', 'classes have')} {what}: {scan.names(classes)}"
         for classes, what in parts

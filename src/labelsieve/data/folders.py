@@ -39,7 +39,7 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
     _check_folder(folder, classes=classes, paths=paths, loose=loose, files=[entry.name for entry in entries])
     notes = []
     if loose:
-        notes.append(f"{len(loose)} images that lie in no class folder were left out (first: {loose[0]})")
+        notes.append(f"{len(loose)} of the images lie in no class folder and were left out (first: {loose[0]})")
     if other:
         listed = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in other.most_common(5))
         notes.append(f"{other.total()} files that are no images by their suffix were left out ({listed})")
