@@ -20,6 +20,7 @@ _cache = tempfile.TemporaryDirectory(prefix="labelsieve-tests-")
 os.environ["HF_DATASETS_CACHE"] = _cache.name
 os.environ["LABELSIEVE_CACHE"] = str(Path(_cache.name) / "labelsieve")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest share the cores already
 # as the command line has it, which sets it too late for libraries that are imported already
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
