@@ -37,17 +37,17 @@ from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
 from labelsieve.vlm.features import image_features
 
-METRICS = (
-    "clean_precision",
-    "clean_recall",
-    "clean_f1",
-    "issue_precision",
-    "issue_recall",
-    "issue_f1",
-    "auroc",
-    "average_precision",
-    "flagged_rate",
-)
+METRICS = {
+    "clean_precision": "clean P",
+    "clean_recall": "clean R",
+    "clean_f1": "clean F1",
+    "issue_precision": "issue P",
+    "issue_recall": "issue R",
+    "issue_f1": "issue F1",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "flagged_rate": "flagged",
+}
 
 # Each takes the true noise rate, which only small-loss looks at.
 DETECTORS: dict[str, Callable[[float], Detector]] = {
@@ -187,19 +187,21 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yields a table with mean and, of several seeds, sample standard deviation."""
-    yield "| detector | " + " | ".join(key.replace("_", " ") for key in METRICS) + " | seconds |"
-    yield "|---|" + "---:|" * (len(METRICS) + 1)
+    yield "| detector | seeds | " + " | ".join(METRICS.values()) + " | seconds |"
+    yield "|---|" + "---:|" * (len(METRICS) + 2)
     for name in dict.fromkeys(row["detector"] for row in rows):
         own = [row for row in rows if row["detector"] == name]
-        yield f"| {name} | " + " | ".join(_spread([row[key] for row in own]) for key in (*METRICS, "seconds")) + " |"
+        cells = [_spread([row[key] for row in own]) for key in METRICS]
+        seconds = [float(row["seconds"]) for row in own if row["seconds"] != ""]
+        cells.append(f"{mean(seconds):.1f}" if seconds else "n/a")
+        yield f"| {name} | {len(own)} | " + " | ".join(cells) + " |"
 
 
 def _spread(cells: list[Any]) -> str:
     values = [float(cell) for cell in cells if cell != ""]
     if not values:
         return "n/a"
-    digits = 0 if max(values) > 1.5 else 3
-    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

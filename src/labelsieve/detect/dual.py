@@ -14,7 +14,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_discriminant
 from labelsieve.detect.joint import Posterior, best_threshold, fit_joint
-from labelsieve.detect.learner import Feed, Learner, adapted_features
+from labelsieve.detect.learner import Feed, adapted_features
 from labelsieve.detect.losses import (
     clean_probability,
     dual_prompt_loss,
@@ -22,8 +22,8 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.training import Step, make_schedule, train
-from labelsieve.detect.zero_shot import ZeroShot, in_chunks, shortened_note, zero_shot
+from labelsieve.detect.training import Step, prepare, train
+from labelsieve.detect.zero_shot import ZeroShot, in_chunks, shortened_note
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
 from labelsieve.vlm.base import VisionLanguageModel
@@ -134,10 +134,7 @@ def score_with_dual_prompts(
     settings: DeFT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> Scores:
     """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.DeFT`."""
-    first = zero_shot(images, vlm, engine=engine)
-    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
-    feed = Feed(images, first.features, learner, engine, settings.batch_size)
-    schedule = make_schedule(settings, images=len(first.rows))
+    first, feed, schedule = prepare(settings, images, vlm, engine=engine)
     objective = DualObjective(
         settings, warmup=schedule.warmup, images=len(images), classes=len(images.class_names), engine=engine
     )
@@ -151,7 +148,7 @@ def score_with_dual_prompts(
         threshold=judged.threshold,
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
-        notes=(*shortened_note(learner.prompts.shortened), *judged.notes),
+        notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
     )
 
 

@@ -9,9 +9,10 @@ with a rate of wrong labels ε_k for each class and a confusion R. Expectation-m
 1979, for one annotator); the weights and a bias for each class maximise the likelihood of the given labels in turn.
 The posterior that y is the true class,
 
-    p_clean = p_y T_yy / Σ_k p_k T_ky,
+    p_clean = p_y T_yy / (p_y T_yy + Σ_{k≠y} p_k max(T_ky, 0.3 / K)),
 
-weighs the evidence for the given label against that for the other classes, at the rates of noise that the data show.
+weighs the evidence for the given label against that for the other classes, at the rates of noise that the data show; no
+confusion is ever ruled out altogether.
 
 Given labels alone cannot tell a confusing image from a confused annotator: a class probability that is blurred enough
 explains every label without any noise. So each kind of evidence has a smallest weight. What the untrained model says
@@ -31,10 +32,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax, softplus
 
+from labelsieve.detect.zero_shot import CHUNK
+
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
 
-CHUNK = 4096
 # The few parameters do not get better with more rows than this, and the fit keeps 256 MB of logits at most.
 MOST_ROWS, MOST_LOGITS = 20_000, 1 << 26
 ROUNDS = 6
@@ -153,7 +155,8 @@ def fit_joint(
     """Fits weights, biases, rates of noise and confusion to the given labels.
 
     Args:
-        evidence: Gives logits (P, n, K) for n rows; they must not depend on the own label of a row.
+        evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
+            has learned it by heart explains it without noise.
         labels: Shape (N,).
         rows: Rows to use; of more than `MOST_ROWS`, or than fit into `MOST_LOGITS`, a random part is taken.
         classes: K, at least 2.

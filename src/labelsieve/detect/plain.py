@@ -13,11 +13,11 @@ from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
-from labelsieve.detect.learner import Feed, Learner, adapted_features
+from labelsieve.detect.learner import Learner, adapted_features
 from labelsieve.detect.losses import similarity_loss
 from labelsieve.detect.settings import Training
-from labelsieve.detect.training import Step, make_schedule, train
-from labelsieve.detect.zero_shot import ZeroShot, by_probability, in_chunks, shortened_note, zero_shot
+from labelsieve.detect.training import Step, prepare, train
+from labelsieve.detect.zero_shot import ZeroShot, by_probability, in_chunks, shortened_note
 from labelsieve.engine import Engine
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -74,15 +74,12 @@ def train_plainly(
     settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> PlainResult:
     """Trains positive prompts and the module on the tower on all labels, then scores plain images."""
-    first = zero_shot(images, vlm, engine=engine)
-    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
-    feed = Feed(images, first.features, learner, engine, settings.batch_size)
-    schedule = make_schedule(settings, images=len(first.rows))
+    first, feed, schedule = prepare(settings, images, vlm, engine=engine)
     labels = torch.from_numpy(images.labels)
     history = train(feed, labels, objective=PlainObjective(engine), settings=settings, schedule=schedule)
     pooled = adapted_features(feed).pooled
-    quality, predicted, confidence = _judge(learner, pooled, first.rows, images.labels)
-    return PlainResult(first, quality, predicted, confidence, history, shortened_note(learner.prompts.shortened))
+    quality, predicted, confidence = _judge(feed.learner, pooled, first.rows, images.labels)
+    return PlainResult(first, quality, predicted, confidence, history, shortened_note(feed.learner.prompts.shortened))
 
 
 @torch.inference_mode()

@@ -19,11 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from labelsieve.data.images import LabelledImages
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
+from labelsieve.detect.zero_shot import ZeroShot, zero_shot
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
 from labelsieve.provenance import fingerprint, write_atomically
+from labelsieve.vlm.base import VisionLanguageModel
 
 CHECKPOINT = "state.safetensors"
 
@@ -85,6 +88,16 @@ def make_schedule(settings: Training, *, images: int) -> Schedule:
     epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
     warmup = min(epochs, round(settings.warmup_epochs * epochs / settings.epochs))
     return Schedule(epochs, warmup)
+
+
+def prepare(
+    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+) -> tuple[ZeroShot, Feed, Schedule]:
+    """Takes the first look at N images, and sets up what is trained on them, its batches and the epochs."""
+    first = zero_shot(images, vlm, engine=engine)
+    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
+    feed = Feed(images, first.features, learner, engine, settings.batch_size)
+    return first, feed, make_schedule(settings, images=len(first.rows))
 
 
 def train(
