@@ -25,6 +25,7 @@ ORDER = (
     ("scan", "diagnosis", "symptoms"),
     ("report",),
     ("demo",),
+    ("bench",),
     ("cli", "commands"),
     ("", "__main__"),  # the package itself, which names everything
 )

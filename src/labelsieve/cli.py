@@ -24,6 +24,7 @@ VERBS = {
     "export": "runs:Export",
     "noise": "noise:Noise",
     "demo": "demo:Demo",
+    "bench": "bench:Bench",
     "list": "listing:Listing",
 }
 # Read by the libraries when they are imported, which is later. Weights that lack something are told by `load_vlm`.

@@ -14,7 +14,7 @@ from labelsieve.commands.base import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the vision tower, and kinds of models."""
+    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, and experiments."""
 
     def run(self, console: Console) -> None:
         """Prints one table."""
@@ -29,6 +29,7 @@ class Listing(Command):
 
 
 def _entries() -> Iterator[tuple[str, str, str]]:
+    from labelsieve.bench.experiment import read_experiment, shipped
     from labelsieve.detect.base import DETECTORS, detector_class
     from labelsieve.detect.deft import RECIPES
     from labelsieve.vlm.huggingface import ADAPTERS
@@ -47,6 +48,8 @@ def _entries() -> Iterator[tuple[str, str, str]]:
         yield "--peft", name, _PEFT_NOTES.get(name, "")
     for name, adapter in ADAPTERS.items():
         yield "--model", name, first_line(adapter)
+    for name in shipped():
+        yield "bench", name, read_experiment(name).title
 
 
 _PEFT_NOTES = {

@@ -1,0 +1,1 @@
+"""Experiments: a TOML file in, every cell of its tables measured, kept and never measured again."""

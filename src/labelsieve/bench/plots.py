@@ -1,0 +1,58 @@
+"""One plot for each table of a single metric: SVG through matplotlib, which is an extra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from labelsieve.provenance import write_atomically
+
+LONG = 10  # names of more characters would run into each other
+
+
+def can_plot() -> bool:
+    """Tells whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[str], path: Path) -> None:
+    """Draws mean and standard deviation of each method over the columns; does nothing without matplotlib.
+
+    Args:
+        series: For each method one :class:`labelsieve.bench.tables.Spread` for each column, None where there is none.
+        title: Of the vertical axis.
+        columns: Names of the columns.
+        path: SVG file to write.
+    """
+    if not can_plot() or not any(value is not None for values in series.values() for value in values):
+        return
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.0, 1.1 * len(columns) + 3.5), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    step = 0.6 / max(1, len(series) - 1)  # side by side, so that the error bars do not cover each other
+    for number, (name, values) in enumerate(series.items()):
+        there = [(place, value) for place, value in enumerate(values) if value is not None]
+        axes.errorbar(
+            [place - 0.3 + number * step if len(series) > 1 else place for place, _ in there],
+            [value.mean for _, value in there],
+            [value.deviation or 0.0 for _, value in there],
+            fmt="osD^v<>PX*hp"[number % 12],
+            markersize=5,
+            capsize=2,
+            linewidth=1,
+            label=name,
+        )
+    tilt: dict[str, Any] = {"rotation": 20, "ha": "right"} if max(map(len, columns)) > LONG else {}
+    axes.set_xticks(range(len(columns)), columns, **tilt)
+    axes.set_ylabel(title)
+    axes.grid(axis="y", alpha=0.3)
+    for place in range(1, len(columns)):
+        axes.axvline(place - 0.5, color="black", alpha=0.12, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    with write_atomically(path) as part:
+        FigureCanvasSVG(figure).print_svg(part, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]

@@ -1,0 +1,191 @@
+"""Measures what is missing of an experiment, cell by cell, and writes its tables after each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Noise
+from labelsieve.bench.store import RUNS, Store
+from labelsieve.bench.tables import write_tables
+from labelsieve.bench.tasks import TASKS, Given
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.noise import inject
+from labelsieve.data.sources import load_images
+from labelsieve.demo import MINI_CLIP
+from labelsieve.demo.run import write_drawings
+from labelsieve.engine import make_engine
+from labelsieve.errors import LabelsieveError, RunError
+from labelsieve.progress import Progress
+from labelsieve.provenance import to_json, versions
+from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import image_features
+from labelsieve.vlm.huggingface import load_vlm
+
+# Test drawings are of seeds that no training drawings have.
+TEST_SEED = 1_000_000
+TEST_DRAWINGS = 1000
+
+
+def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progress | None = None) -> Path:
+    """Measures every cell that is missing, and writes `results.csv`, `results.md` and the plots.
+
+    Args:
+        experiment: From :func:`labelsieve.bench.experiment.read_experiment`.
+        out: Folder of the experiment, a new one or one that was begun before.
+        progress: Where to show how far it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunError: The folder holds something else, or its cells were measured on other data or another model.
+        LabelsieveError: A cell cannot be measured; those before it are kept.
+    """
+    store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
+    store.begin(experiment)
+    records = store.read()
+    groups = groupby(experiment.cells(), key=experiment.group)
+    total, done = len(list(experiment.cells())), 0
+    for _, cells in groups:
+        bench = None
+        for cell in cells:
+            done += 1
+            key = experiment.key(cell)
+            if key in records:
+                continue
+            bench = bench or Bench(experiment, cell, store, progress)
+            progress.say(f"cell {done} of {total}: {_spoken(cell)}")
+            records[key] = _measure(bench, cell, key, records)
+            store.add(records[key])
+            write_tables(experiment, records, store.folder)
+    write_tables(experiment, records, store.folder)
+    return store.folder
+
+
+def _spoken(cell: Cell) -> str:
+    return f"{cell.method} on {cell.data}, {cell.noise}, {cell.model}, seed {cell.seed}"
+
+
+class Bench:
+    """Images and model that the methods of one group of cells share, loaded when they are first needed."""
+
+    def __init__(self, experiment: Experiment, cell: Cell, store: Store, progress: Progress) -> None:
+        self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
+        self.data, self.noise = experiment.data[cell.data], experiment.noise[cell.noise]
+
+    @cached_property
+    def vlm(self) -> VisionLanguageModel:
+        """The model."""
+        name = self.experiment.model[self.cell.model]
+        return load_vlm(MINI_CLIP if name == BUNDLED else name)
+
+    @cached_property
+    def images(self) -> LabelledImages:
+        """The images with noise, whose features the model has seen once, so that no method is timed with that."""
+        images = with_noise(self._load(), self.noise, seed=self.cell.seed)
+        engine = make_engine(progress=self.progress)
+        image_features(images, self.vlm.to(engine.device), engine=engine)
+        return images
+
+    def _load(self) -> LabelledImages:
+        data, seed = self.data, self.cell.seed
+        if data.source == DRAWINGS:
+            return self._draw(data.limit or 2000, seed)
+        return load_images(data.source, limit=data.limit, seed=seed, **_columns(data))
+
+    def test(self) -> LabelledImages | None:
+        """Loads the test images."""
+        data = self.data
+        if data.test == DRAWINGS:
+            images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
+            return images.with_labels(_truth(images))
+        if data.test is None:
+            return None
+        return load_images(
+            data.test, limit=data.test_limit, label_column=data.test_label_column, class_names=data.class_names
+        )
+
+    def _draw(self, count: int, seed: int) -> LabelledImages:
+        return write_drawings(self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
+
+
+def _columns(data: Data) -> dict[str, str | None]:
+    names = ("image_column", "label_column", "truth_column", "class_names", "split")
+    return {name: getattr(data, name) for name in names}
+
+
+def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledImages:
+    """Puts noise into the true labels, or into the given ones where the truth is not known.
+
+    Labels that stay as they are given count as right where the truth is not known.
+    """
+    if noise.kind == "given":
+        return images.with_labels(images.labels, truth=_truth(images))
+    clean = images.with_labels(_truth(images))
+    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
+
+
+def _truth(images: LabelledImages) -> Any:
+    return images.labels if images.truth is None else images.truth
+
+
+def _measure(bench: Bench, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    experiment, method = bench.experiment, bench.experiment.method[cell.method]
+    images, vlm = bench.images, bench.vlm
+    belongs = {"data_fingerprint": images.fingerprint, "model_fingerprint": vlm.fingerprint}
+    group = experiment.group(cell)
+    _check_same(group, belongs, records, bench.store.folder)
+    given = Given(
+        method=method,
+        images=images,
+        vlm=vlm,
+        seed=cell.seed,
+        test=bench.test,
+        runs=bench.store.folder / RUNS,
+        progress=bench.progress,
+    )
+    started = time.perf_counter()
+    try:
+        found = TASKS[experiment.task].measure(given)
+    except LabelsieveError as error:
+        raise type(error)(f"{_spoken(cell)}: {error}") from error
+    return {
+        "key": key,
+        "group": group,
+        **cell._asdict(),
+        **{name: value.item() if hasattr(value, "item") else value for name, value in found.items()},
+        "images": len(images),
+        "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(method)]),
+        **belongs,
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": f"{os.cpu_count()} cores {platform.machine()}, {make_engine().device.type}",
+        "versions": versions(),
+    }
+
+
+def _check_same(group: str, belongs: Mapping[str, str], records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Checks that the cells of one group were measured on the same images and model.
+
+    Raises:
+        RunError: They were not: their numbers must not stand side by side.
+    """
+    for record in records.values():
+        for name, value in belongs.items():
+            if record["group"] == group and record[name] != value:
+                raise RunError(
+                    f"{folder} holds cells of {record['data']}, {record['noise']}, seed {record['seed']} that were "
+                    f"measured with {_OTHER[name]}; choose another --out or bring back those of before"
+                )
+
+
+_OTHER = {"data_fingerprint": "other images", "model_fingerprint": "another model"}

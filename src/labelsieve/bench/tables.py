@@ -1,0 +1,149 @@
+"""The tables of an experiment: methods as rows, data and noises as columns, mean and spread over the seeds."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress, product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from labelsieve.bench.experiment import Cell, Experiment
+from labelsieve.bench.plots import plot
+from labelsieve.bench.tasks import SECONDS, TITLES
+from labelsieve.provenance import write_atomically, write_text
+
+RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
+Records = Mapping[str, Mapping[str, Any]]
+_MISSING = "\N{EN DASH}"
+
+
+class Column(NamedTuple):
+    """One column of the tables."""
+
+    model: str
+    data: str
+    noise: str
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation of some seeds; the latter is None for one seed."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+def write_tables(experiment: Experiment, records: Records, folder: Path) -> None:
+    """Writes `results.csv` with every cell, `results.md` with the tables, and a plot of each table of one metric."""
+    _write_csv(experiment, records, folder / RESULTS_CSV)
+    write_text(folder / RESULTS_MD, "\n".join(_markdown(experiment, records)) + "\n")
+    for metrics in experiment.tables:
+        if len(metrics) == 1:
+            plot(
+                {name: series(experiment, records, name, metrics[0]) for name in experiment.method},
+                title=TITLES[metrics[0]],
+                columns=column_names(experiment),
+                path=folder / f"{metrics[0]}.svg",
+            )
+
+
+def columns(experiment: Experiment) -> list[Column]:
+    """Returns the columns in the order of the file."""
+    return [Column(*parts) for parts in product(experiment.model, experiment.data, experiment.noise)]
+
+
+def column_names(experiment: Experiment) -> list[str]:
+    """Returns the names of the columns, without the parts that are the same in all."""
+    several = [len(part) > 1 for part in (experiment.model, experiment.data, experiment.noise)]
+    return [", ".join(compress(column, several)) or column.noise for column in columns(experiment)]
+
+
+def series(experiment: Experiment, records: Records, method: str, metric: str) -> list[Spread | None]:
+    """Returns one metric of one method in every column; None where no seed has been measured."""
+    return [_spread(experiment, records, column, method, metric) for column in columns(experiment)]
+
+
+def _spread(experiment: Experiment, records: Records, column: Column, method: str, metric: str) -> Spread | None:
+    cells = (experiment.key(Cell(*column, method, seed)) for seed in experiment.seeds)
+    found = [records[key].get(metric) for key in cells if key in records]
+    values = [float(value) for value in found if value is not None]
+    if not values:
+        return None
+    return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:
+    rows = [
+        {**records[key], **cell._asdict()} for cell in experiment.cells() if (key := experiment.key(cell)) in records
+    ]
+    first = [*Cell._fields, *(name for name in TITLES if any(name in row for row in rows))]
+    names = first + sorted({name for row in rows for name in row} - {*first, "key", "group"})
+    with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
+    cells = list(experiment.cells())
+    done = sum(experiment.key(cell) in records for cell in cells)
+    yield f"# {experiment.title}"
+    yield ""
+    yield f"{done} of {len(cells)} cells measured; seeds {', '.join(map(str, experiment.seeds))}."
+    yield _circumstances(records)
+    yield "Shares in %, mean ± sample standard deviation over the seeds; the best mean of a column is bold."
+    for metrics in experiment.tables:
+        yield ""
+        yield f"## {' / '.join(TITLES[metric] for metric in metrics)}"
+        yield ""
+        yield f"| method | {' | '.join(column_names(experiment))} |"
+        yield "|---|" + "---:|" * len(columns(experiment))
+        yield from _rows(experiment, records, metrics)
+
+
+def _circumstances(records: Records) -> str:
+    """Says on what and when the cells were measured."""
+    hardware = sorted({str(record["hardware"]) for record in records.values()})
+    torch = sorted({str(record["versions"].get("torch")) for record in records.values()})
+    days = sorted({str(record["created"])[:10] for record in records.values()})
+    if not days:
+        return ""
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"Hardware: {'; '.join(hardware)}. PyTorch {', '.join(torch)}. {when}."
+
+
+def _rows(experiment: Experiment, records: Records, metrics: Sequence[str]) -> Iterator[str]:
+    found = {
+        method: [series(experiment, records, method, metric) for metric in metrics] for method in experiment.method
+    }
+    places = range(len(columns(experiment)))
+    best = [_best([parts[0][place] for parts in found.values()], metrics) for place in places]
+    for method, parts in found.items():
+        texts = [_text([values[place] for values in parts], metrics, best=best[place]) for place in places]
+        yield f"| {method} | {' | '.join(texts)} |"
+
+
+def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> float | None:
+    """Returns the best mean of a column, where there is a best: of a single share, and of more than one method."""
+    there = [value.mean for value in values if value is not None]
+    return max(there) if len(metrics) == 1 and metrics[0] not in _NO_BEST and len(there) > 1 else None
+
+
+_NO_BEST = {SECONDS, "flagged_rate", "noise_rate"}
+
+
+def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: float | None) -> str:
+    if len(metrics) > 1:  # as papers do: the spread stands in the tables of one metric
+        return " / ".join(_number(value, metric, spread=False) for value, metric in zip(values, metrics, strict=True))
+    text = _number(values[0], metrics[0], spread=True)
+    return f"**{text}**" if values[0] is not None and values[0].mean == best else text
+
+
+def _number(value: Spread | None, metric: str, *, spread: bool) -> str:
+    if value is None:
+        return _MISSING
+    scale = 1.0 if metric == SECONDS else 100.0
+    text = f"{value.mean * scale:.1f}"
+    return f"{text} ± {value.deviation * scale:.1f}" if spread and value.deviation is not None else text

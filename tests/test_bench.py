@@ -1,0 +1,342 @@
+"""Experiments: read strictly, measured once, never mixed up, and shown as they were measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+
+from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
+from labelsieve.bench.run import run_experiment
+from labelsieve.bench.store import CELLS, Store
+from labelsieve.bench.tables import series
+from labelsieve.cli import main
+from labelsieve.errors import RunError, SettingsError
+
+TINY = """
+title = "Tiny"
+task = "detect"
+seeds = [0, 1]
+tables = [["clean_precision", "clean_recall"], ["issue_f1"]]
+
+[model]
+mini = "bundled"
+
+[data.drawings]
+source = "drawings"
+limit = 48
+
+[noise.sym-20]
+kind = "symmetric"
+rate = 0.25
+
+[noise.as-drawn]
+kind = "given"
+
+[method.label-match]
+detector = "label-match"
+
+[method.untrained]
+detector = "deft"
+settings = { epochs = 0 }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "tiny.toml").write_text(TINY)
+    experiment = read_experiment(folder / "tiny.toml")
+    return experiment, run_experiment(experiment, folder / "results")
+
+
+def changed(file: Path, old: str, new: str) -> Path:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    return file
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def lines_of(folder: Path) -> list[Mapping[str, Any]]:
+    return [json.loads(line) for line in (folder / CELLS).read_text().splitlines()]
+
+
+# ------------------------------------------------------------------------------------------------ what is measured
+
+
+def test_every_combination_is_measured_once(measured: tuple[Experiment, Path]) -> None:
+    experiment, folder = measured
+    rows = rows_of(folder)
+    assert len(rows) == 8 == len(list(experiment.cells())) == len(lines_of(folder))
+    assert {(row["noise"], row["method"], row["seed"]) for row in rows} == {
+        (noise, method, seed)
+        for noise in ("sym-20", "as-drawn")
+        for method in ("label-match", "untrained")
+        for seed in "01"
+    }
+
+
+def test_cells_know_where_they_came_from(measured: tuple[Experiment, Path]) -> None:
+    for record in lines_of(measured[1]):
+        assert record["versions"]["torch"] and record["hardware"] and record["created"]
+        assert record["data_fingerprint"] and record["model_fingerprint"]
+        settings = json.loads(record["settings"])
+        assert settings[0]["kind"] in ("symmetric", "given") and settings[1]["detector"]
+
+
+def test_noise_is_as_asked_and_drawn_anew_for_each_seed(measured: tuple[Experiment, Path]) -> None:
+    records = lines_of(measured[1])
+    assert {record["noise_rate"] for record in records if record["noise"] == "sym-20"} == {0.25}
+    drawn = {record["data_fingerprint"] for record in records}
+    assert len(drawn) == 4, "two noises for two seeds; both methods of a group see the same images"
+
+
+def test_a_cell_is_what_a_scan_gives(measured: tuple[Experiment, Path]) -> None:
+    import labelsieve as ls
+    from labelsieve.demo import MINI_CLIP
+
+    _, folder = measured
+    drawn = ls.load_images(folder / "runs" / "drawings-48-1.parquet", truth_column="clean_label")
+    assert drawn.truth is not None
+    noisy = ls.inject(drawn.with_labels(drawn.truth), kind="symmetric", rate=0.25, seed=1)
+    verdicts = ls.scan(noisy, ls.load_vlm(MINI_CLIP), detector=ls.LabelMatch(), seed=1)
+    assert verdicts.metrics is not None
+    wanted = ("sym-20", "label-match", 1)
+    record = next(each for each in lines_of(folder) if (each["noise"], each["method"], each["seed"]) == wanted)
+    for name in ("clean_precision", "clean_recall", "issue_f1", "auroc", "flagged_rate"):
+        assert record[name] == verdicts.metrics[name]
+
+
+def test_the_tables_show_mean_and_spread(measured: tuple[Experiment, Path]) -> None:
+    experiment, folder = measured
+    values = [float(r["issue_f1"]) for r in rows_of(folder) if (r["noise"], r["method"]) == ("sym-20", "untrained")]
+    shown = (folder / "results.md").read_text()
+    assert f"{100 * mean(values):.1f} ± {100 * stdev(values):.1f}" in shown
+    records = Store.open(folder, name="tiny").read()
+    found = series(experiment, records, "untrained", "issue_f1")[0]
+    assert found is not None and found.mean == pytest.approx(mean(values)) and found.seeds == 2
+    assert "## clean P / clean R" in shown and "8 of 8 cells" in shown and "seeds 0, 1" in shown
+
+
+def test_plots_are_drawn_of_single_metrics(measured: tuple[Experiment, Path]) -> None:
+    pytest.importorskip("matplotlib", reason="plots are an extra")
+    assert [path.name for path in measured[1].glob("*.svg")] == ["issue_f1.svg"]
+    picture = (measured[1] / "issue_f1.svg").read_text()
+    assert picture.lstrip().startswith("<?xml") and "</svg>" in picture
+
+
+# ------------------------------------------------------------------------------------------------ never twice
+
+
+def test_nothing_is_measured_twice(measured: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import labelsieve.bench.run as module
+
+    experiment, folder = measured
+    before = (folder / CELLS).read_bytes(), (folder / "results.md").read_bytes()
+    monkeypatch.setattr(module, "load_vlm", lambda *_: pytest.fail("a model was loaded"))
+    run_experiment(experiment, folder)
+    assert before == ((folder / CELLS).read_bytes(), (folder / "results.md").read_bytes())
+
+
+def test_it_goes_on_where_it_stopped(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import labelsieve.bench.tasks as module
+
+    experiment, out = read_experiment(changed(file, "seeds = [0, 1]", "seeds = [3]")), tmp_path / "out"
+    real, calls = module.Detect.measure, []
+
+    def measure(self: Any, given: Any) -> dict[str, Any]:
+        calls.append(given.method.detector)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, given)
+
+    monkeypatch.setattr(module.Detect, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment, out)
+    assert len(lines_of(out)) == 2 and "2 of 4 cells" in (out / "results.md").read_text()
+    with (out / CELLS).open("a") as text:
+        text.write('{"key": "cut o')  # the power went out here
+    run_experiment(experiment, out)
+    assert len(calls) == 5 and len(rows_of(out)) == 4
+    assert len(Store.open(out, name="tiny").read()) == 4
+
+
+def test_more_seeds_and_methods_only_add(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = read_experiment(changed(file, "seeds = [0, 1]", "seeds = [0]"))
+    run_experiment(first, out)
+    before = lines_of(out)
+    more = changed(file, "seeds = [0]", "seeds = [0, 2]")
+    more.write_text(more.read_text() + '\n[method.gmm]\ndetector = "gmm"\nsettings = { epochs = 0 }\n')
+    run_experiment(read_experiment(more), out)
+    after = lines_of(out)
+    assert after[: len(before)] == before and len(after) == 12
+
+
+def test_the_same_scan_is_made_once(measured: tuple[Experiment, Path]) -> None:
+    _, folder = measured
+    assert len([path for path in (folder / "runs").iterdir() if path.is_dir()]) == 8
+
+
+def test_where_the_data_lie_does_not_matter_but_what_they_are(file: Path, tmp_path: Path) -> None:
+    from labelsieve.demo.run import write_drawings
+
+    text = file.read_text().replace('source = "drawings"', 'source = "photos.parquet"\ntruth_column = "clean_label"')
+    file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]").replace("[noise.sym-20]", "[noise.sym]"))
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
+
+    def at(name: str) -> Experiment:
+        return read_experiment(file).place(sources={"drawings": str(tmp_path / f"{name}.parquet")}, tests={}, models={})
+
+    out = tmp_path / "out"
+    run_experiment(at("a"), out)
+    (out / CELLS).write_text("".join((out / CELLS).read_text().splitlines(keepends=True)[:1]))
+    run_experiment(at("b"), out)
+    assert len(lines_of(out)) == 4
+    (out / CELLS).write_text("".join((out / CELLS).read_text().splitlines(keepends=True)[:1]))
+    with pytest.raises(RunError, match="measured with other images; choose another --out"):
+        run_experiment(at("c"), out)
+
+
+def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
+    experiment = read_experiment(file)
+    cell = Cell("mini", "drawings", "sym-20", "untrained", 0)
+    keys = {experiment.key(cell)}
+    for old, new in (
+        ("limit = 48", "limit = 50"),
+        ("rate = 0.25", "rate = 0.3"),
+        ("epochs = 0", "epochs = 1"),
+        ('detector = "deft"', 'detector = "deft"\nrecipe = "paper"'),
+    ):
+        file.write_text(TINY)
+        keys.add(read_experiment(changed(file, old, new)).key(cell))
+    keys.add(experiment.key(cell._replace(seed=1)))
+    assert len(keys) == 6
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [0, 1]", "seads = [0, 1]", 'unknown key seads in the file (did you mean "seeds"?)'),
+        ("rate = 0.25", "rat = 0.25", 'unknown key rat in [noise.sym-20] (did you mean "rate"?)'),
+        ("rate = 0.25", "rate = 25", "from 0 to below 1, got 25; a share, not a percentage"),
+        ("rate = 0.25", 'rate = "much"', "expected rate in [noise.sym-20] to be a number, got 'much'"),
+        ('kind = "given"', 'kind = "given"\nrate = 0.1', "[noise.as-drawn] is of kind given, which takes no rate"),
+        ('kind = "symmetric"', 'kind = "symetric"', 'got symetric (did you mean "symmetric"?)'),
+        ("limit = 48", "limit = 4.5", "expected limit in [data.drawings] to be a whole number, got 4.5"),
+        ("limit = 48", "limit = true", "expected limit in [data.drawings] to be a whole number, got True"),
+        ('source = "drawings"', "", "expected source in [data.drawings], found none"),
+        ("epochs = 0", "epoch = 0", '[method.untrained]: deft has no setting epoch (did you mean "epochs"?)'),
+        ("epochs = 0", "epochs = -1", "[method.untrained]: expected epochs of at least 0, got -1"),
+        ('detector = "deft"', 'detector = "deaft"', 'got deaft (did you mean "deft"?)'),
+        ('detector = "deft"', 'recipe = "default"', "[method.untrained]: expected a detector, found none"),
+        ('detector = "deft"', 'detector = "deft"\nrecipe = "papr"', 'got papr (did you mean "paper"?)'),
+        ('detector = "deft"', 'detector = "deft"\ntrain_on = "all"', "go with task adapt only"),
+        ('task = "detect"', 'task = "detekt"', 'got detekt (did you mean "detect"?)'),
+        ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got [0, 0]"),
+        ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of numbers from 0, got []"),
+        ('title = "Tiny"', "", "expected title, found none"),
+        ('mini = "bundled"', "mini = 5", "expected model.mini to be a Hub id, a folder or bundled, got 5"),
+        ("[model]", "[model", "is not TOML"),
+    ],
+)
+def test_wrong_files(file: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(file, old, new)
+    assert main(["bench", str(file), "--out", str(file.parent / "out")]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0] and str(file) in lines[0]
+    assert not (file.parent / "out").exists()
+
+
+def test_no_such_experiment(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r'found no phase2 \(did you mean "phase1"\?\)'):
+        read_experiment("phase2")
+
+
+def test_the_folder_of_another_experiment(measured: tuple[Experiment, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(TINY)
+    with pytest.raises(RunError, match=r"holds the results of tiny, not of other; choose another --out"):
+        run_experiment(read_experiment(other), measured[1])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").touch()
+    with pytest.raises(RunError, match="holds other files"):
+        run_experiment(read_experiment(other), tmp_path / "photos")
+    with pytest.raises(RunError, match="is a file"):
+        run_experiment(read_experiment(other), other)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--source", "drawing=a.parquet"], 'got drawing (did you mean "drawings"?)'),
+        (["--model", "mini"], "expected --model NAME=PLACE, got mini"),
+        (["--test", "photos=b.parquet"], "expected --test NAME=PLACE with a name out of drawings, got photos"),
+    ],
+)
+def test_wrong_places(file: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(file), "--out", str(file.parent / "out"), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_cell_that_fails_says_which(file: Path, tmp_path: Path) -> None:
+    changed(file, 'source = "drawings"', f'source = "{tmp_path / "nowhere.parquet"}"')
+    with pytest.raises(Exception, match=r"nowhere\.parquet"):
+        run_experiment(read_experiment(file), tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def test_dry_run_lists_cells(measured: tuple[Experiment, Path], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(file), "--out", str(file.parent / "new"), "--dry-run"]) == 0
+    assert "8 of 8 cells are missing" in capsys.readouterr().out
+    assert not (file.parent / "new").exists()
+    assert main(["bench", str(file), "--out", str(measured[1]), "--dry-run"]) == 0
+    assert "0 of 8 cells are missing" in capsys.readouterr().out
+
+
+def test_the_command_prints_the_tables(
+    measured: tuple[Experiment, Path], file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(file), "--out", str(measured[1])]) == 0
+    out = capsys.readouterr().out
+    assert "| untrained |" in out and "results.md" in out
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_shipped_experiments_are_valid(name: str) -> None:
+    experiment = read_experiment(name)
+    assert experiment.name == name and len(experiment.seeds) >= 3
+    text = shipped()[name].read_text()
+    assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
+    assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
+
+
+def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"phase1"} <= set(shipped())
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in shipped())
