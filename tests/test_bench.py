@@ -122,6 +122,7 @@ def test_a_cell_is_what_a_scan_gives(measured: tuple[Experiment, Path]) -> None:
     record = next(each for each in lines_of(folder) if (each["noise"], each["method"], each["seed"]) == wanted)
     for name in ("clean_precision", "clean_recall", "issue_f1", "auroc", "flagged_rate"):
         assert record[name] == verdicts.metrics[name]
+    assert record["predicted_accuracy"] == (verdicts.predicted == noisy.truth).mean()
 
 
 def test_the_tables_show_mean_and_spread(measured: tuple[Experiment, Path]) -> None:

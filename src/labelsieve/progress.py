@@ -28,7 +28,7 @@ class Progress:
     @contextmanager
     def task(self, label: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Yields a function that takes how many units were done since the last call."""
-        if self.console is None:
+        if self.console is None or total == 0:
             yield lambda _count: None
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -28,6 +28,7 @@ _DETECTION = {
     "average_precision": "AP",
     "flagged_rate": "flagged",
     "noise_rate": "noise rate",
+    "predicted_accuracy": "predicted label = true label",
 }
 SECONDS = "seconds"
 TITLES = {
@@ -116,9 +117,14 @@ class Detect:
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the metrics of a scan and its seconds, without reading the images."""
         verdicts = scan_once(given)
-        metrics = verdicts.metrics or {}
-        notes = verdicts.record["notes"]
-        return {**metrics, SECONDS: verdicts.record["seconds"], "note": notes[-1] if notes else ""}
+        metrics, notes, truth = verdicts.metrics or {}, verdicts.record["notes"], given.images.truth
+        right = (verdicts.predicted == truth)[verdicts.is_readable]
+        return {
+            **metrics,
+            "predicted_accuracy": float(right.mean()),
+            SECONDS: verdicts.record["seconds"],
+            "note": notes[-1] if notes else "",
+        }
 
 
 def scan_once(given: Given) -> Verdicts:
