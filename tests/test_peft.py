@@ -6,6 +6,7 @@ The tests run over the table; what only one kind promises comes after.
 from __future__ import annotations
 
 import copy
+import io
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import torch
 import transformers
+from rich.console import Console
 from torch import Tensor, nn
 
 from labelsieve.data.images import LabelledImages
@@ -25,6 +27,7 @@ from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
 from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError, TrainingError
+from labelsieve.progress import Progress
 from labelsieve.scan import scan
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
@@ -767,3 +770,16 @@ def test_a_tower_that_was_torn_apart_is_told(
         scan(pictures, words_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
     assert "\n" not in str(caught.value)
     untouched.check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "warned"), [("full", 3e-2, True), ("full", 5e-4, False), ("ssf", 3e-2, False)]
+)
+def test_a_rate_that_tears_a_tower_apart_is_told(
+    kind: str, rate: float, warned: bool, pictures: LabelledImages, words_clip: Any
+) -> None:
+    console = Console(file=io.StringIO())
+    detector = deft(kind, epochs=0, learning_rate=rate)
+    scan(pictures, words_clip, detector=detector, device="cpu", precision="fp32", progress=Progress(console))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("note: a learning rate of 0.03 is made for small modules") == warned

@@ -19,8 +19,8 @@ class Training:
         warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
             `min_steps` in proportion.
         batch_size: B, over all processes together.
-        learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; fully
-            fine-tuning wants far less (`--peft full`: the paper takes 5e-4 where it fine-tunes a classifier).
+        learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; full fine-tuning
+            (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
         peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features; `labelsieve list`
