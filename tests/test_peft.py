@@ -475,7 +475,7 @@ def test_lora_begins_as_its_source_does(plain: HuggingFaceCLIP) -> None:
 
 
 def test_ssf_is_a_change_of_the_weights(plain: HuggingFaceCLIP, pixels: Tensor) -> None:
-    """As Lian et al. fold it in after training (Eq. 4)."""
+    """As Lian et al. fold it in after training."""
     attention = (f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
     names = (*attention, "mlp.fc1", "mlp.fc2")
     module = shaken("ssf", plain)

@@ -11,7 +11,7 @@ from labelsieve.vlm.peft.sites import Block, Handle, Site, Tower, blocks_of, unk
 
 
 class ScaleShift(nn.Module):
-    """Turns the output h of the linear layers of every block into `scale * h + shift` (Lian et al., Eq. 3).
+    """Turns the output h of the linear layers of every block into `scale * h + shift`.
 
     It sits behind the projections to query, key and value, behind the attention, and behind both layers of the MLP, as
     in the reference of DeFT. Scales start at 1 and shifts at 0, so that a fresh module leaves the features as they
