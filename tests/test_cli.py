@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,9 @@ import pytest
 from labelsieve.cli import VERBS, main
 from labelsieve.demo import MINI_CLIP
 from labelsieve.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from labelsieve.vlm.base import VisionLanguageModel
 
 Outcome = tuple[int, str, str]
 Run = Callable[..., Outcome]
@@ -294,8 +298,21 @@ def test_no_such_run(verb: str, run: Run, tmp_path: Path) -> None:
 def test_list(run: Run) -> None:
     code, out, err = run("list")
     assert (code, err) == (0, "")
-    for name in ("deft", "label-match", "small-loss", "gmm", "paper-real", "vpt-deep", "none", "clip"):
+    for name in ("deft", "label-match", "small-loss", "gmm", "paper-real", "vpt-deep", "none", "lora", "full", "clip"):
         assert f" {name} " in out
+    text = " ".join(out.split())
+    assert (
+        "(184,320 values, 0.21% of CLIP ViT-B/16)" in text and "(85,799,424 values, 100.00% of CLIP ViT-B/16)" in text
+    )
+
+
+def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: VisionLanguageModel) -> None:
+    code, out, err = run("list", "--model", MINI_CLIP)
+    assert (code, err) == (0, "")
+    count = sum(value.numel() for value in mini_clip.vision_tower.parameters())
+    assert f"({count:,} values, 100.00% of" in " ".join(out.split())
+    code, out, err = run("list", "--model", tmp_path / "none")
+    assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err
 
 
 # ---------------------------------------------------------------- what may happen on the way

@@ -6,7 +6,7 @@ Nothing here computes the method a second time: the project's own code runs, the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,7 @@ from labelsieve.detect.training import Schedule, Step, train
 from labelsieve.engine import Engine, make_engine
 from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
+from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_models import parity, parity_clip
 
@@ -182,17 +183,62 @@ def test_the_two_rules_of_selection_differ_somewhere() -> None:
     assert any(not torch.equal(FORWARD[f"{b}_select"], FORWARD[f"{b}_select_real"]) for b in "ab")
 
 
-@pytest.mark.parametrize("tuner", ["none", "vpt_shallow"])
+@pytest.mark.parametrize("tuner", ["none", "vpt_shallow", "adapter_fresh", "adapter", "lora", "ssf"])
 def test_other_tuners(vlm: HuggingFaceCLIP, engine: Engine, tuner: str) -> None:
     tuners = parity("tuners")
-    settings = DeFT(**{**vars(SYNTHETIC), "peft": tuner.replace("_", "-")})
-    learner = Learner(vlm, NAMES, settings=settings, engine=engine)
+    kind: Any = tuner.replace("_", "-").removesuffix("-fresh")
+    learner = Learner(vlm, NAMES, settings=replace(SYNTHETIC, peft=kind, bottleneck=8), engine=engine)
+    module: Any = learner.peft
     with torch.no_grad():
         learner.prompts.positive.copy_(INIT["pos_ctx"])
-        if learner.peft is not None:
-            assert isinstance(learner.peft, VisualPrompts)
-            learner.peft.prompts.copy_(tuners["vpt_shallow_prompt"][None])
+        if tuner == "vpt_shallow":
+            module.prompts.copy_(tuners["vpt_shallow_prompt"][None])
+        elif tuner == "lora":
+            fill_lora(module, tuners)
+        elif tuner == "ssf":
+            fill_ssf(module, tuners)
+        elif tuner.startswith("adapter"):
+            learner.peft = module = Adapter(vlm, width=8, generator=torch.Generator(), skip=False)
+            if tuner == "adapter":
+                fill_adapter(module, tuners)
     close(logits(learner, BATCHES["a_images"])[0], tuners[f"{tuner}_pos_logits"])
+
+
+def fill_lora(module: Any, tuners: Mapping[str, Tensor]) -> None:
+    """Copies the reference's matrices, which multiply from the right."""
+    for number, block in enumerate(module.blocks):
+        for name in ("query", "value"):
+            for side in "AB":
+                block[name][side].weight.copy_(tuners[f"lora_{name[0]}_{side}"][number].T)
+
+
+def fill_ssf(module: Any, tuners: Mapping[str, Tensor]) -> None:
+    """Copies the reference's scales and shifts, one of which is behind query, key and value together."""
+    for part, ours in (("scale", module.scales), ("shift", module.shifts)):
+        theirs = [
+            value
+            for number in range(3)
+            for value in (
+                *tuners[f"ssf_attn_in_{part}"][number].chunk(3),
+                *(tuners[f"ssf_{place}_{part}"][number] for place in ("attn_out", "mlp_in", "mlp_out")),
+            )
+        ]
+        for value, given in zip(ours, theirs, strict=True):
+            value.copy_(given)
+
+
+def fill_adapter(module: Any, tuners: Mapping[str, Tensor]) -> None:
+    for number, block in enumerate(module.blocks):
+        for name, theirs in (("norm", "ln"), ("down", "down_proj"), ("up", "up_proj")):
+            for part in ("weight", "bias"):
+                getattr(block[name], part).copy_(tuners[f"adapter_{theirs}_{part}"][number])
+
+
+def test_other_tuners_differ() -> None:
+    """So that none of the above passes by doing nothing."""
+    tuners = parity("tuners")
+    for tuner in ("vpt_shallow", "adapter_fresh", "adapter", "lora", "ssf"):
+        assert float((tuners[f"{tuner}_pos_logits"] - tuners["none_pos_logits"]).abs().max()) > 1e-2, tuner
 
 
 # ------------------------------------------------------------------------------------------------- losses, gradients

@@ -1,24 +1,45 @@
-"""Modules on the vision tower: attached by hooks, gone without a trace, and the only thing that is trained."""
+"""Modules on the vision tower: attached, gone without a trace, and the only thing that is trained.
+
+The tests run over the table; what only one kind promises comes after.
+"""
 
 from __future__ import annotations
 
+import copy
+import io
+import re
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
+import transformers
+from rich.console import Console
 from torch import Tensor, nn
 
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.sources import load_images
 from labelsieve.detect.deft import DeFT
-from labelsieve.detect.learner import Learner
+from labelsieve.detect.learner import Feed, Learner
+from labelsieve.detect.settings import Training
 from labelsieve.engine import make_engine
-from labelsieve.errors import SettingsError
-from labelsieve.vlm.huggingface import HuggingFaceCLIP
+from labelsieve.errors import SettingsError, TrainingError
+from labelsieve.progress import Progress
+from labelsieve.scan import scan
+from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
+from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import PEFT, build_peft
+from labelsieve.vlm.peft.share import BareTower, trainable, vit_b16
 from labelsieve.vlm.peft.vpt import VisualPrompts
-from small_models import StubProcessor, random_clip
+from small_models import StubProcessor, model_folder, random_clip
 
-MODULES = [kind for kind, factory in PEFT.items() if factory is not None]
+MODULES = [kind for kind in PEFT if kind != "none"]
+PROMPTS = ["vpt-deep", "vpt-shallow"]
+IDENTITIES = [kind for kind in MODULES if kind not in PROMPTS]
 
 
 def make_vlm(attention: str = "sdpa") -> HuggingFaceCLIP:
@@ -31,12 +52,43 @@ def vlm(request: pytest.FixtureRequest) -> HuggingFaceCLIP:
 
 
 @pytest.fixture(scope="module")
+def plain() -> HuggingFaceCLIP:
+    """Returns a model for what does not hang on the kind of attention."""
+    return make_vlm()
+
+
+@pytest.fixture(scope="module")
 def pixels() -> Tensor:
     return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def make(kind: str, vlm: HuggingFaceCLIP, *, tokens: int = 5, seed: int = 0) -> Any:
-    return build_peft(kind, vlm, tokens=tokens, generator=torch.Generator().manual_seed(seed))
+def make(kind: str, vlm: Any, *, tokens: int = 5, bottleneck: int = 8, seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return build_peft(kind, vlm, tokens=tokens, bottleneck=bottleneck, generator=generator)
+
+
+def shake(module: nn.Module, *, by: float = 0.1) -> None:
+    """Moves all parameters, as training would: most modules change nothing at first."""
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for value in module.parameters():
+            value.add_(torch.randn(value.shape, generator=generator), alpha=by)
+
+
+def shaken(kind: str, vlm: Any) -> Any:
+    module = make(kind, vlm)
+    shake(module)
+    return module
+
+
+@contextmanager
+def attached(module: Any, vlm: Any) -> Iterator[None]:
+    handles = module.attach(vlm)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def hooks(model: nn.Module) -> int:
@@ -49,6 +101,33 @@ def hooks(model: nn.Module) -> int:
     )
 
 
+class Untouched:
+    """Remembers a model: which objects it is made of, and all values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parts = self.objects()
+        self.values = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def objects(self) -> dict[str, int]:
+        named = [*self.model.named_modules(), *self.model.named_parameters()]
+        return {name: id(thing) for name, thing in named}
+
+    def check(self) -> None:
+        assert hooks(self.model) == 0
+        assert self.objects() == self.parts
+        assert all(value.grad is None and not value.requires_grad for value in self.model.parameters())
+        assert list(self.model.state_dict()) == list(self.values)
+        assert all(torch.equal(value, self.values[name]) for name, value in self.model.state_dict().items())
+
+
+def largest(difference: Tensor) -> float:
+    return float(difference.detach().abs().max())
+
+
+# ------------------------------------------------------------------------------------------------- over the whole table
+
+
 def test_the_attention_of_the_fixture_is_what_runs(vlm: HuggingFaceCLIP, request: pytest.FixtureRequest) -> None:
     assert vlm.model.vision_model.config._attn_implementation in request.node.name
 
@@ -57,35 +136,102 @@ def test_the_attention_of_the_fixture_is_what_runs(vlm: HuggingFaceCLIP, request
 def test_attached_changes_the_features_and_detached_leaves_no_trace(
     vlm: HuggingFaceCLIP, pixels: Tensor, kind: str
 ) -> None:
-    before, weights = vlm.pool(pixels), {name: value.clone() for name, value in vlm.model.state_dict().items()}
-    handles = make(kind, vlm).attach(vlm)
-    assert hooks(vlm.model) > 0
-    inside = vlm.pool(pixels)
+    before, untouched = vlm.pool(pixels), Untouched(vlm.model)
+    module = shaken(kind, vlm)
+    untouched.check()
+    with attached(module, vlm):
+        inside = vlm.pool(pixels)
+    assert inside.shape == before.shape
+    assert largest(inside - before) > 1e-3
+    assert torch.equal(vlm.pool(pixels), before)
+    untouched.check()
+    with attached(module, vlm):
+        assert torch.equal(vlm.pool(pixels), inside), "it may be attached again"
+    untouched.check()
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_a_handle_that_is_removed_twice_does_no_harm(plain: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
+    untouched, first, second = Untouched(plain.model), shaken(kind, plain), shaken(kind, plain)
+    handles = first.attach(plain)
+    expected = plain.pool(pixels)
     for handle in handles:
         handle.remove()
-    assert inside.shape == before.shape
-    assert float((inside - before).detach().abs().max()) > 1e-3
-    assert torch.equal(vlm.pool(pixels), before)
-    assert hooks(vlm.model) == 0
-    assert all(torch.equal(value, weights[name]) for name, value in vlm.model.state_dict().items())
+    with attached(second, plain):
+        for handle in handles:
+            handle.remove()
+        assert torch.equal(plain.pool(pixels), expected)
+    untouched.check()
+
+
+@pytest.mark.parametrize("kind", IDENTITIES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fresh_module_leaves_the_features_as_they_are(
+    vlm: HuggingFaceCLIP, pixels: Tensor, kind: str, precision: Any
+) -> None:
+    engine = make_engine(device="cpu", precision=precision)
+    with engine.autocast():
+        before = vlm.pool(pixels)
+        with attached(make(kind, vlm), vlm):
+            assert torch.equal(vlm.pool(pixels), before)
 
 
 @pytest.mark.parametrize("kind", MODULES)
 @pytest.mark.parametrize("where", ["before", "inside", "after"])
-def test_an_exception_leaves_no_trace_either(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str, where: str) -> None:
-    before = vlm.pool(pixels)
-    learner = make_learner(vlm, kind)
+def test_an_exception_leaves_no_trace_either(plain: HuggingFaceCLIP, pixels: Tensor, kind: str, where: str) -> None:
+    before, untouched = plain.pool(pixels), Untouched(plain.model)
+    learner = make_learner(plain, kind)
 
     def run() -> None:
         if where == "before":
             raise RuntimeError("stop")
-        vlm.pool(pixels[:, :, :, :-1] if where == "inside" else pixels)  # a wrong size makes the tower itself raise
+        plain.pool(pixels[:, :, :, :-1] if where == "inside" else pixels)  # a wrong size makes the tower itself raise
         raise RuntimeError("stop")
 
     with pytest.raises((RuntimeError, ValueError), match=r"stop|size"), learner.attached():
         run()
-    assert hooks(vlm.model) == 0
-    assert torch.equal(vlm.pool(pixels), before)
+    untouched.check()
+    assert torch.equal(plain.pool(pixels), before)
+
+
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_step_changes_the_module_alone(
+    plain: HuggingFaceCLIP, pixels: Tensor, kind: str, precision: Any
+) -> None:
+    before, untouched = plain.pool(pixels), Untouched(plain.model)
+    learner = make_learner(plain, kind, precision=precision)
+    module: Any = learner.peft
+    towards = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    with pytest.raises(KeyboardInterrupt), learner.attached():  # noqa: PT012  # the steps are what is interrupted
+        for _ in range(2):
+            with learner.engine.autocast():
+                pooled = plain.pool(pixels).float()
+            optimizer.zero_grad()
+            (pooled * towards).sum().backward()
+            optimizer.step()
+        raise KeyboardInterrupt
+    untouched.check()
+    assert torch.equal(plain.pool(pixels), before)
+    assert all(value.dtype == torch.float32 and bool(value.isfinite().all()) for value in module.parameters())
+    with learner.attached():
+        assert largest(plain.pool(pixels) - before) > 1e-4
+    untouched.check()
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_no_global_generator_is_touched(plain: HuggingFaceCLIP, kind: str) -> None:
+    before = torch.get_rng_state()
+    first, again = make(kind, plain, seed=3), make(kind, plain, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, first.parameters(), again.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["lora", "adapter", *PROMPTS])
+def test_initial_values_come_from_the_generator(plain: HuggingFaceCLIP, kind: str) -> None:
+    one, two = make(kind, plain, seed=3), make(kind, plain, seed=4)
+    assert not all(map(torch.equal, one.parameters(), two.parameters()))
 
 
 def test_an_exception_within_the_blocks_leaves_no_trace(vlm: HuggingFaceCLIP, pixels: Tensor) -> None:
@@ -114,13 +260,13 @@ class Names:
         return {"input_ids": [320]}
 
 
-def make_learner(vlm: HuggingFaceCLIP, kind: Any, *, tokens: int = 5) -> Learner:
+def make_learner(vlm: HuggingFaceCLIP, kind: Any, *, tokens: int = 5, precision: Any = "fp32") -> Learner:
     vlm.tokenizer = Names()
     settings = DeFT(peft=kind, visual_prompts=tokens, context_init="random")
-    return Learner(vlm, ("a", "b"), settings=settings, engine=make_engine(device="cpu", precision="fp32"))
+    return Learner(vlm, ("a", "b"), settings=settings, engine=make_engine(device="cpu", precision=precision))
 
 
-@pytest.mark.parametrize("kind", list(PEFT))
+@pytest.mark.parametrize("kind", ["none", *PROMPTS])
 def test_without_tokens_the_model_is_the_frozen_one(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
     before = vlm.pool(pixels)
     assert make(kind, vlm, tokens=0) is None
@@ -140,23 +286,44 @@ def test_visual_prompts_without_tokens_attach_nothing(vlm: HuggingFaceCLIP, deep
 
 @pytest.mark.parametrize("kind", MODULES)
 def test_gradients_reach_the_module_and_nothing_else(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
-    learner = make_learner(vlm, kind)
+    untouched, learner = Untouched(vlm.model), make_learner(vlm, kind)
     module: Any = learner.peft
+    shake(module)  # half of a fresh LoRA or adapter waits for the other half
+    if kind == "adapter":
+        with torch.no_grad():
+            for block in module.blocks:
+                block["down"].bias += 5  # no ReLU is shut
     with learner.attached():
         vlm.project(vlm.pool(pixels)).square().sum().backward()
+        wanted = {id(value) for value in vlm.model.parameters() if value.requires_grad}
+        assert wanted <= {id(value) for value in module.parameters()}
     own = dict(module.named_parameters())
     assert own
     for name, parameter in own.items():
         assert parameter.grad is not None, name
-        assert bool((parameter.grad.flatten(start_dim=-1).abs().amax(dim=-1) > 0).all()), f"a part of {name} idles"
+        if not moves_all_keys(kind, name):
+            assert bool((parameter.grad.abs().amax(dim=-1) > 0).all()), f"a part of {name} idles"
     assert learner.prompts.positive.grad is None
-    assert all(value.grad is None and not value.requires_grad for value in vlm.model.parameters())
+    untouched.check()
+
+
+def moves_all_keys(kind: str, name: str) -> bool:
+    """Tells what has no gradient by nature: the same vector on all keys changes no attention."""
+    return name.endswith("k_proj/bias") or (kind == "ssf" and name in ("shifts.1", "shifts.7"))
 
 
 @pytest.mark.parametrize("kind", MODULES)
-def test_only_the_trained_is_in_the_state(vlm: HuggingFaceCLIP, kind: str) -> None:
-    names = set(make_learner(vlm, kind).state_dict())
-    assert names == {"prompts.positive", "prompts.negative", "peft.prompts"}
+def test_only_the_trained_is_in_the_state(plain: HuggingFaceCLIP, kind: str) -> None:
+    learner = make_learner(plain, kind)
+    module: Any = learner.peft
+    names = {f"peft.{name}" for name, _ in module.named_parameters()}
+    assert set(learner.state_dict()) == {"prompts.positive", "prompts.negative"} | names
+    assert {name for name, _ in learner.named_parameters()} == set(learner.state_dict())
+    assert all(value.requires_grad for value in module.parameters())
+    theirs = {value.data_ptr() for value in plain.model.parameters()}
+    assert not theirs & {value.data_ptr() for value in module.parameters()}
+    with learner.attached():
+        assert {f"peft.{name}" for name, _ in module.named_parameters()} == names, "attaching adds nothing"
 
 
 def test_initial_values_are_those_of_the_reference(vlm: HuggingFaceCLIP) -> None:
@@ -189,7 +356,7 @@ def lengths(vlm: HuggingFaceCLIP, pixels: Tensor, learner: Learner) -> list[int]
     return seen
 
 
-@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("kind", PROMPTS)
 def test_prompts_stand_beside_the_patches_in_every_block(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
     assert lengths(vlm, pixels, make_learner(vlm, kind, tokens=5)) == [22, 22, 17]
 
@@ -200,12 +367,8 @@ def test_deep_prompts_enter_each_block_anew_and_shallow_ones_stay(vlm: HuggingFa
         shallow.prompts.copy_(deep.prompts[:1])
 
     def pooled(module: Any) -> Tensor:
-        handles = module.attach(vlm)
-        try:
+        with attached(module, vlm):
             return vlm.pool(pixels)
-        finally:
-            for handle in handles:
-                handle.remove()
 
     first, stay = pooled(deep), pooled(shallow)
     assert float((first - stay).detach().abs().max()) > 1e-3
@@ -215,7 +378,7 @@ def test_deep_prompts_enter_each_block_anew_and_shallow_ones_stay(vlm: HuggingFa
     assert float((pooled(deep) - first).detach().abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("kind", PROMPTS)
 def test_the_order_of_the_prompts_does_not_matter(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
     """They get no position embedding."""
     module = make(kind, vlm)
@@ -231,10 +394,8 @@ def test_the_order_of_the_prompts_does_not_matter(vlm: HuggingFaceCLIP, pixels: 
 
 @pytest.mark.parametrize("kind", MODULES)
 def test_an_image_does_not_depend_on_its_batch(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
-    handles = make(kind, vlm).attach(vlm)
-    together, alone = vlm.pool(pixels), vlm.pool(pixels[1:2])
-    for handle in handles:
-        handle.remove()
+    with attached(shaken(kind, vlm), vlm):
+        together, alone = vlm.pool(pixels), vlm.pool(pixels[1:2])
     assert float((together[1:2] - alone).detach().abs().max()) < 1e-5
 
 
@@ -243,18 +404,382 @@ def test_both_kinds_of_attention_agree(pixels: Tensor, kind: str) -> None:
     found = []
     for attention in ("sdpa", "eager"):
         vlm = make_vlm(attention)
-        handles = make(kind, vlm).attach(vlm)
-        found.append(vlm.pool(pixels).detach())
-        for handle in handles:
-            handle.remove()
+        with attached(shaken(kind, vlm), vlm):
+            found.append(vlm.pool(pixels).detach())
     assert float((found[0] - found[1]).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize(
-    ("kind", "nearest"), [("vpt-dep", "vpt-deep"), ("vpt_shallow", "vpt-shallow"), ("non", "none")]
+    ("kind", "nearest"),
+    [("vpt-dep", "vpt-deep"), ("vpt_shallow", "vpt-shallow"), ("non", "none"), ("bit-fit", "bitfit")],
 )
 def test_an_unknown_kind_names_the_nearest(vlm: HuggingFaceCLIP, kind: str, nearest: str) -> None:
     with pytest.raises(SettingsError, match=f'did you mean "{nearest}"') as caught:
         make(kind, vlm)
     assert all(known in str(caught.value) for known in PEFT)
     assert "\n" not in str(caught.value)
+
+
+def test_the_settings_name_the_whole_table() -> None:
+    assert get_args(get_type_hints(Training)["peft"]) == tuple(PEFT)
+
+
+def test_a_bottleneck_needs_a_width(plain: HuggingFaceCLIP) -> None:
+    with pytest.raises(SettingsError, match="expected bottleneck of at least 1, got 0"):
+        Training(peft="lora", bottleneck=0)
+    with pytest.raises(SettingsError, match="expected a bottleneck of at least 1, got 0"):
+        make("adapter", plain, bottleneck=0)
+
+
+# ------------------------------------------------------------------------------- each kind against another way to do it
+
+
+def changed_weights(
+    vlm: HuggingFaceCLIP, pixels: Tensor, change: Callable[[str, nn.Linear, int], None], names: tuple[str, ...]
+) -> Tensor:
+    """Returns the features after a change of the weights of some layers of each block, in a copy of the model."""
+    other = copy.deepcopy(vlm.model)
+    with torch.no_grad():
+        for number, block in enumerate(other.vision_model.encoder.layers):
+            for name in names:
+                change(name, block.get_submodule(name), number)
+        return other.vision_model(pixel_values=pixels).pooler_output  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_lora_is_a_change_of_the_weights(plain: HuggingFaceCLIP, pixels: Tensor, rank: int) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    module = make("lora", plain, bottleneck=rank)
+    shake(module)
+    with attached(module, plain):
+        found = plain.pool(pixels)
+        assert sum(isinstance(part, LoraLayer) for part in plain.model.modules()) == 4
+
+    def merge(name: str, layer: nn.Linear, number: int) -> None:
+        pair = module.blocks[number]["query" if name.endswith("q_proj") else "value"]
+        assert pair["A"].weight.shape == (rank, 32) and pair["B"].weight.shape == (32, rank)
+        layer.weight += pair["B"].weight @ pair["A"].weight / rank
+
+    merged = changed_weights(plain, pixels, merge, ("self_attn.q_proj", "self_attn.v_proj"))
+    assert largest(found - merged) < 1e-5
+
+
+def test_lora_begins_as_its_source_does(plain: HuggingFaceCLIP) -> None:
+    module = make("lora", plain, bottleneck=500)
+    for block in module.blocks:
+        for pair in block.values():
+            assert not pair["B"].weight.any()
+            assert largest(pair["A"].weight) <= 32**-0.5
+            assert float(pair["A"].weight.detach().std()) == pytest.approx(32**-0.5 / 3**0.5, rel=0.02)
+
+
+def test_ssf_is_a_change_of_the_weights(plain: HuggingFaceCLIP, pixels: Tensor) -> None:
+    """As Lian et al. fold it in after training."""
+    attention = (f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
+    names = (*attention, "mlp.fc1", "mlp.fc2")
+    module = shaken("ssf", plain)
+    with attached(module, plain):
+        found = plain.pool(pixels)
+
+    def fold(name: str, layer: nn.Linear, number: int) -> None:
+        index = number * len(names) + names.index(name)
+        layer.weight *= module.scales[index][:, None]
+        layer.bias.mul_(module.scales[index]).add_(module.shifts[index])
+
+    assert len(module.scales) == len(module.shifts) == 12
+    assert largest(found - changed_weights(plain, pixels, fold, names)) < 1e-5
+
+
+def test_an_adapter_in_place_of_the_mlp_switches_it_off_at_first(plain: HuggingFaceCLIP, pixels: Tensor) -> None:
+    """The form of the reference; without its skip the MLP's output is gone."""
+
+    def silence(_name: str, layer: nn.Linear, _number: int) -> None:
+        layer.weight.zero_()
+        layer.bias.zero_()
+
+    module = Adapter(plain, width=8, generator=torch.Generator(), skip=False)
+    with attached(module, plain):
+        found = plain.pool(pixels)
+    assert largest(found - changed_weights(plain, pixels, silence, ("mlp.fc2",))) < 1e-6
+
+
+def test_an_adapter_adds_to_the_mlp(plain: HuggingFaceCLIP, pixels: Tensor) -> None:
+    module, seen = shaken("adapter", plain), []
+    fc2 = plain.model.vision_model.encoder.layers[0].mlp.fc2
+    with attached(module, plain):
+        handle = fc2.register_forward_hook(lambda _module, args, output: seen.append((args[0], output)))
+        plain.pool(pixels)
+        handle.remove()
+    ((inside, output),) = seen
+    hidden = nn.functional.linear(inside, fc2.weight, fc2.bias)
+    parts = module.blocks[0]
+    assert parts["down"].weight.shape == (8, 32) and parts["up"].weight.shape == (32, 8)
+    middle = nn.functional.layer_norm(hidden, (32,), parts["norm"].weight, parts["norm"].bias)
+    middle = (middle @ parts["down"].weight.T + parts["down"].bias).clamp(min=0)
+    assert largest(output - (hidden + middle @ parts["up"].weight.T + parts["up"].bias)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["bitfit", "full", "full-paper"])
+def test_copies_do_what_training_the_model_itself_would_do(plain: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
+    module, other = shaken(kind, plain), copy.deepcopy(plain.model)
+    with torch.no_grad():
+        for name, value in module.values.items():
+            other.vision_model.get_parameter(name.replace("/", ".")).copy_(value)
+    with attached(module, plain):
+        assert torch.equal(plain.pool(pixels), other.vision_model(pixel_values=pixels).pooler_output)
+
+
+def test_which_parameters_are_copied(plain: HuggingFaceCLIP) -> None:
+    def names(kind: str) -> set[str]:
+        return {name.replace("/", ".") for name in make(kind, plain).values}
+
+    tower = {name for name, _ in plain.model.vision_model.named_parameters()}
+    outer = {name for name in tower if not name.startswith("encoder.layers.")}
+    assert names("full") == tower
+    assert names("full-paper") == tower - outer
+    # the reference's list of what it leaves alone, without the projection
+    assert outer == {
+        "embeddings.class_embedding",
+        "embeddings.patch_embedding.weight",
+        "embeddings.position_embedding.weight",
+        *(f"{norm}.{part}" for norm in ("pre_layrnorm", "post_layernorm") for part in ("weight", "bias")),
+    }
+    # the reference has 8 a block, query, key and value in one, and 2
+    assert len(names("bitfit")) == 2 * 8 + 2
+    assert names("bitfit") == {name for name in tower if name.endswith(".bias")}
+
+
+def test_a_tower_without_biases_has_nothing_for_bitfit() -> None:
+    tower = bare(nn.Sequential(nn.Linear(4, 4, bias=False)))
+    with pytest.raises(SettingsError, match="--peft bitfit trains biases, and the vision tower of bare has none"):
+        make("bitfit", tower)
+
+
+# ----------------------------------------------------------------------------------------------- other kinds of blocks
+
+
+def bare(tower: Any, *, layers: Any = (), width: int = 32) -> BareTower:
+    return BareTower("bare", width, 16, tower.eval().requires_grad_(False), layers)
+
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+def of_transformers(name: str, layers: str) -> BareTower:
+    config = getattr(transformers, f"{name}Config")(**SMALL)
+    model = getattr(transformers, f"{name}Model")(config)
+    return bare(model, layers=model.get_submodule(layers))
+
+
+def of_open_clip() -> BareTower:
+    transformer = pytest.importorskip("open_clip.transformer")
+    model = transformer.VisionTransformer(32, 16, 32, 2, 2, 2.0)
+    return bare(model, layers=model.transformer.resblocks)
+
+
+def of_timm() -> BareTower:
+    timm = pytest.importorskip("timm")
+    model = timm.models.vision_transformer.VisionTransformer(32, 16, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+    return bare(model, layers=model.blocks)
+
+
+# what does not go with the blocks, beside the model
+TOWERS: dict[str, tuple[Callable[[], BareTower], set[str]]] = {
+    "siglip": (lambda: of_transformers("SiglipVision", "encoder.layers"), set()),
+    "altclip": (lambda: of_transformers("AltCLIPVision", "encoder.layers"), set()),
+    "chinese-clip": (lambda: of_transformers("ChineseCLIPVision", "encoder.layers"), set()),
+    "blip": (lambda: of_transformers("BlipVision", "encoder.layers"), {"lora"}),
+    "vit": (lambda: of_transformers("ViT", "layers"), set()),
+    "open_clip": (of_open_clip, {"lora", "ssf"}),
+    "timm": (of_timm, {"lora"}),
+}
+
+
+def read(tower: BareTower, pixels: Tensor) -> Tensor:
+    output = tower.vision_tower(pixels)
+    return output if isinstance(output, Tensor) else output.last_hidden_state
+
+
+@pytest.mark.parametrize("kind", IDENTITIES)
+@pytest.mark.parametrize("name", list(TOWERS))
+def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
+    factory, unfit = TOWERS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tower = factory()
+    if kind in unfit:
+        with pytest.raises(SettingsError, match=f"--peft {kind} does not know the blocks of bare") as caught:
+            make(kind, tower)
+        assert "\n" not in str(caught.value) and "use --peft bitfit, full or none" in str(caught.value)
+        return
+    small, untouched = pixels[:, :, :32, :32], Untouched(tower.vision_tower)
+    module = make(kind, tower)
+    before = read(tower, small)
+    with attached(module, tower), torch.no_grad():  # open_clip takes other kernels where there are gradients
+        assert torch.equal(read(tower, small), before)
+    shake(module)
+    with attached(module, tower):
+        inside = read(tower, small)
+    assert largest(inside - before) > 1e-3
+    untouched.check()
+    assert torch.equal(read(tower, small), before)
+
+
+class OldViTBlock(nn.Module):
+    """A block with the names of transformers 4, where LoRA has to tell query from key by the order of the table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.intermediate, self.output = nn.Module(), nn.Module(), nn.Module()
+        self.attention.attention, self.attention.output = nn.Module(), nn.Module()
+        for name in ("key", "query", "value"):
+            setattr(self.attention.attention, name, nn.Linear(4, 4))
+        self.attention.output.dense = nn.Linear(4, 4)
+        self.intermediate.dense, self.output.dense = nn.Linear(4, 6), nn.Linear(6, 4)
+
+
+def test_blocks_of_transformers_4() -> None:
+    block = OldViTBlock()
+    tower, inner = bare(block, layers=[block]), block.attention.attention
+    before = {name: getattr(inner, name) for name in ("query", "key", "value")}
+    with attached(make("lora", tower), tower):
+        assert {name for name, layer in before.items() if getattr(inner, name) is not layer} == {"query", "value"}
+    assert [tuple(scale.shape) for scale in make("ssf", tower).scales] == [(4,)] * 4 + [(6,), (4,)]
+
+
+@pytest.mark.parametrize("kind", ["lora", "adapter", "ssf", "full-paper"])
+def test_a_tower_without_known_blocks_is_refused(kind: str) -> None:
+    strange = nn.ModuleList([nn.Conv2d(3, 3, 1)])
+    for layers in ((), strange):
+        if kind == "full-paper" and layers:
+            continue  # any block will do
+        with pytest.raises(
+            SettingsError, match=f"--peft {kind} does not know the blocks of bare .*; use --peft bitfit"
+        ):
+            make(kind, bare(strange, layers=layers))
+
+
+# ---------------------------------------------------------------------------------------------------- trainable shares
+
+
+def test_shares_of_vit_b16() -> None:
+    """By hand: width 768, 12 blocks, L = 20, rank and bottleneck 8."""
+    expected = {
+        "none": 0,
+        "vpt-deep": 12 * 20 * 768,
+        "vpt-shallow": 20 * 768,
+        "lora": 12 * 2 * 2 * 768 * 8,
+        "adapter": 12 * (2 * 768 + 2 * 768 * 8 + 8 + 768),
+        "ssf": 12 * 2 * (3 * 768 + 768 + 3072 + 768),
+        "bitfit": 12 * (4 * 768 + 3072 + 768 + 2 * 768) + 2 * 768,
+        "full-paper": 12 * (4 * (768 + 1) * 768 + (768 + 1) * 3072 + (3072 + 1) * 768 + 4 * 768),
+    }
+    expected["full"] = expected["full-paper"] + 768 + 768 * 3 * 16**2 + 197 * 768 + 4 * 768
+    tower = vit_b16()
+    assert all(value.is_meta for value in tower.vision_tower.parameters())
+    for kind in PEFT:
+        found = trainable(kind, tower, tokens=20, bottleneck=8)
+        assert found is not None and found[0] == expected[kind]
+        assert found[1] == pytest.approx(expected[kind] / expected["full"])
+
+
+def test_the_page_of_docs_tells_the_same_numbers() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "peft.md").read_text(encoding="utf-8")
+    tower = vit_b16()
+    for kind in PEFT:
+        found = trainable(kind, tower, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
+        row = re.search(rf"^\| `{kind}` \|.*$", page, re.MULTILINE)
+        assert found is not None and row is not None, kind
+        assert f"| {found[0]:,} | {found[1]:.2%} |".replace("%", " %") in row[0], kind
+
+
+def test_what_does_not_go_with_a_model_has_no_share() -> None:
+    tower = TOWERS["blip"][0]()
+    assert trainable("lora", tower, tokens=5, bottleneck=8) is None
+    assert trainable("ssf", tower, tokens=5, bottleneck=8) is not None
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture(scope="module")
+def words_clip(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
+    """Returns a random model that knows words."""
+    return load_vlm(model_folder(tmp_path_factory.mktemp("models") / "random"))
+
+
+@pytest.fixture
+def pictures(photo_folder: Callable[..., Path]) -> LabelledImages:
+    return load_images(photo_folder({"cat": 4, "dog": 4}))
+
+
+def deft(kind: Any, **changes: Any) -> DeFT:
+    sizes: dict[str, Any] = {"epochs": 2, "min_steps": 0, "batch_size": 4, "visual_prompts": 2, "bottleneck": 3}
+    return DeFT(**{**sizes, "peft": kind, "evidence": "threshold", "learning_rate": 1e-3, **changes})
+
+
+@pytest.mark.parametrize("kind", list(PEFT))
+def test_a_scan_learns_and_resumes(
+    kind: str, pictures: LabelledImages, words_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untouched, options = Untouched(words_clip.model), {"device": "cpu", "precision": "fp32"}
+
+    def run(**more: Any) -> Any:
+        return scan(pictures, words_clip, detector=deft(kind), **{**options, **more})
+
+    unbroken = run()
+    assert len(unbroken.record["history"]) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Feed, "epoch", stopping(Feed.epoch, 2))
+        with pytest.raises(KeyboardInterrupt):
+            run(out=tmp_path / "run")
+    untouched.check()
+    resumed = run(out=tmp_path / "run", resume=True)
+    assert resumed.table.equals(unbroken.table)
+    losses = [[epoch["loss"] for epoch in found.record["history"]] for found in (unbroken, resumed)]
+    assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
+    untouched.check()
+
+
+def stopping(epoch: Any, last: int) -> Any:
+    """Returns `Feed.epoch` with an interruption in the middle of the last one."""
+
+    def broken(self: Feed, number: int) -> Iterator[Any]:
+        for count, batch in enumerate(epoch(self, number)):
+            if number == last and count == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    return broken
+
+
+@pytest.mark.parametrize("kind", ["full", "full-paper", "bitfit", "ssf"])
+def test_a_tower_that_was_torn_apart_is_told(
+    kind: str, pictures: LabelledImages, words_clip: Any, tmp_path: Path
+) -> None:
+    untouched = Untouched(words_clip.model)
+    with pytest.raises(TrainingError, match=r"no longer .* finite number.*; use a lower --learning-rate") as caught:
+        scan(pictures, words_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
+    assert "\n" not in str(caught.value)
+    untouched.check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "warned"), [("full", 3e-2, True), ("full", 5e-4, False), ("ssf", 3e-2, False)]
+)
+def test_a_rate_that_tears_a_tower_apart_is_told(
+    kind: str, rate: float, warned: bool, pictures: LabelledImages, words_clip: Any
+) -> None:
+    console = Console(file=io.StringIO())
+    detector = deft(kind, epochs=0, learning_rate=rate)
+    scan(pictures, words_clip, detector=detector, device="cpu", precision="fp32", progress=Progress(console))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("note: a learning rate of 0.03 is made for small modules") == warned

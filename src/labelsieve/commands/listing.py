@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from labelsieve.commands.base import Command
+from labelsieve.commands.base import Command, OptionalText
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, and experiments."""
+    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, and experiments.
+
+    Attributes:
+        model: Hub id or folder of a model whose vision tower the trainable shares are counted on; by default ViT-B/16.
+    """
+
+    model: OptionalText = None
 
     def run(self, console: Console) -> None:
         """Prints one table."""
@@ -22,18 +28,17 @@ class Listing(Command):
         for title in ("option", "name", "what it is"):
             table.add_column(title, overflow="fold")
         shown = ""
-        for option, name, about in _entries():
+        for option, name, about in _entries(self.model):
             table.add_row("" if option == shown else option, name, about)
             shown = option
         console.print(table)
 
 
-def _entries() -> Iterator[tuple[str, str, str]]:
+def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.bench.experiment import read_experiment, shipped
     from labelsieve.detect.base import DETECTORS, detector_class
     from labelsieve.detect.deft import RECIPES
     from labelsieve.vlm.huggingface import ADAPTERS
-    from labelsieve.vlm.peft.base import PEFT
 
     for name in DETECTORS:
         yield "--detector", name, first_line(detector_class(name))
@@ -44,19 +49,30 @@ def _entries() -> Iterator[tuple[str, str, str]]:
             if value != getattr(RECIPES["default"], key)
         )
         yield "--recipe", name, ", ".join(changed) or "the defaults of deft"
-    for name in PEFT:
-        yield "--peft", name, _PEFT_NOTES.get(name, "")
+    for name, about in _peft(model):
+        yield "--peft", name, about
     for name, adapter in ADAPTERS.items():
         yield "--model", name, first_line(adapter)
     for name in shipped():
         yield "bench", name, read_experiment(name).title
 
 
-_PEFT_NOTES = {
-    "none": "the vision tower stays frozen: prompts are trained on cached features, fast on a CPU",
-    "vpt-deep": "learned tokens beside the patches, anew in each block: the paper's choice",
-    "vpt-shallow": "learned tokens beside the patches, in the first block only",
-}
+def _peft(model: str | None) -> Iterator[tuple[str, str]]:
+    from labelsieve.detect.settings import Training
+    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.peft.base import PEFT
+    from labelsieve.vlm.peft.share import trainable, vit_b16
+
+    tower = vit_b16() if model is None else load_vlm(model)
+    sizes = {"tokens": Training.visual_prompts, "bottleneck": Training.bottleneck}
+    for name, kind in PEFT.items():
+        found = trainable(name, tower, **sizes)
+        if found is None:
+            yield name, f"{kind.about} (not for {tower.name})"
+        elif found[0]:
+            yield name, f"{kind.about} ({found[0]:,} values, {found[1]:.2%} of {tower.name})"
+        else:
+            yield name, kind.about
 
 
 def first_line(thing: type) -> str:

@@ -1,6 +1,6 @@
 """What is trained: context vectors on the text side and, if asked for, a module on the vision tower.
 
-The towers are frozen.
+The towers are frozen. Modules such as full fine-tuning train copies of a tower's parameters, not the parameters.
 """
 
 from __future__ import annotations
@@ -57,7 +57,13 @@ class Learner(nn.Module):
             init=settings.context_init,
             generator=generator,
         )
-        self.peft = build_peft(settings.peft, vlm, tokens=settings.visual_prompts, generator=generator)
+        self.peft = build_peft(
+            settings.peft,
+            vlm,
+            tokens=settings.visual_prompts,
+            bottleneck=settings.bottleneck,
+            generator=generator,
+        )
         self._frozen = (vlm,)
         self.engine = engine
         self.to(engine.device)

@@ -19,11 +19,14 @@ class Training:
         warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
             `min_steps` in proportion.
         batch_size: B, over all processes together.
-        learning_rate: Of SGD, with cosine decay by epoch.
+        learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; full fine-tuning
+            (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
-        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features.
+        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features; `labelsieve list`
+            says what the others are and how much each trains.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
+        bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
         context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
     """
@@ -35,8 +38,9 @@ class Training:
     learning_rate: float = 3e-2
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    peft: Literal["none", "vpt-deep", "vpt-shallow"] = "none"
+    peft: Literal["none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"] = "none"
     visual_prompts: int = 20
+    bottleneck: int = 8
     context_tokens: int = 4
     context_init: str = "a photo of a"
 
@@ -67,5 +71,6 @@ _LEAST = {
     "batch_size": 1,
     "weight_decay": 0,
     "visual_prompts": 0,
+    "bottleneck": 1,
     "context_tokens": 1,
 }

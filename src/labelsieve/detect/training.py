@@ -29,6 +29,8 @@ from labelsieve.provenance import fingerprint, write_atomically
 from labelsieve.vlm.base import VisionLanguageModel
 
 CHECKPOINT = "state.safetensors"
+# No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
+_TEARS = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,11 @@ def prepare(
 ) -> tuple[ZeroShot, Feed, Schedule]:
     """Takes the first look at N images, and sets up what is trained on them, its batches and the epochs."""
     first = zero_shot(images, vlm, engine=engine)
+    if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
+        engine.progress.say(
+            f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
+            f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"
+        )
     learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
     feed = Feed(images, first.features, learner, engine, settings.batch_size)
     return first, feed, make_schedule(settings, images=len(first.rows))

@@ -39,6 +39,11 @@ class VisionLanguageModel(Protocol):
         ...
 
     @property
+    def vision_tower(self) -> nn.Module:
+        """The module that :meth:`pool` runs, with its parameters and no others: the projection is not among them."""
+        ...
+
+    @property
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the vision tower, each called with hidden states (B, tokens, width) first."""
         ...

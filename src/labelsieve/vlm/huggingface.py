@@ -39,6 +39,11 @@ class HuggingFaceCLIP:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
+    def vision_tower(self) -> nn.Module:
+        """The vision tower without the projection."""
+        return self.model.vision_model  # type: ignore[no-any-return]
+
+    @property
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the vision tower."""
         return self.model.vision_model.encoder.layers  # type: ignore[no-any-return]

@@ -5,44 +5,115 @@ A new kind is one file and one line in `PEFT`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from labelsieve.errors import SettingsError, did_you_mean
-from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.peft.adapter import Adapter
+from labelsieve.vlm.peft.bitfit import bitfit
+from labelsieve.vlm.peft.full import full, full_paper
+from labelsieve.vlm.peft.lora import LoRA
+from labelsieve.vlm.peft.sites import Handle, Tower
+from labelsieve.vlm.peft.ssf import ScaleShift
 from labelsieve.vlm.peft.vpt import VisualPrompts
 
 
 class Peft(Protocol):
-    """Trainable parameters that attach to the frozen vision tower by hooks and leave no trace when detached."""
+    """A `torch.nn.Module` of trainable parameters that attach to the frozen vision tower and leave no trace after.
 
-    def attach(self, vlm: VisionLanguageModel) -> list[torch.utils.hooks.RemovableHandle]:
+    Its parameters are its own: neither the tower's, nor seen by the tower before :meth:`attach`.
+    """
+
+    def attach(self, vlm: Tower) -> Sequence[Handle]:
         """Attaches to the vision tower; removing all returned handles restores it bit for bit."""
         ...
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields what is trained, as every `torch.nn.Module` does."""
+        ...
 
-PEFT: dict[str, Callable[[VisionLanguageModel, int, torch.Generator], Peft] | None] = {
-    "none": None,
-    "vpt-deep": lambda vlm, tokens, generator: VisualPrompts(vlm, tokens=tokens, deep=True, generator=generator),
-    "vpt-shallow": lambda vlm, tokens, generator: VisualPrompts(vlm, tokens=tokens, deep=False, generator=generator),
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a module is.
+
+    Attributes:
+        tokens: L, the number of visual prompts, at least 0.
+        bottleneck: Rank of `lora` and width of `adapter`, at least 1.
+    """
+
+    tokens: int
+    bottleneck: int
+
+
+@dataclass(frozen=True)
+class PeftKind:
+    """A line of the table.
+
+    Attributes:
+        about: What it is, as `labelsieve list` says it.
+        build: Makes a module for a model, with initial values from a generator; None where there is nothing to train.
+    """
+
+    about: str
+    build: Callable[[Tower, Sizes, torch.Generator], Peft | None]
+
+
+def _prompts(*, deep: bool) -> Callable[[Tower, Sizes, torch.Generator], Peft | None]:
+    def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Peft | None:
+        return VisualPrompts(vlm, tokens=sizes.tokens, deep=deep, generator=generator) if sizes.tokens else None
+
+    return build
+
+
+PEFT: dict[str, PeftKind] = {
+    "none": PeftKind(
+        "the vision tower stays frozen: prompts are trained on cached features, fast on a CPU",
+        lambda _vlm, _sizes, _generator: None,
+    ),
+    "vpt-deep": PeftKind(
+        "learned tokens beside the patches, anew in each block: the paper's choice", _prompts(deep=True)
+    ),
+    "vpt-shallow": PeftKind("learned tokens beside the patches, in the first block only", _prompts(deep=False)),
+    "lora": PeftKind(
+        "a low-rank change of the query and value projections",
+        lambda vlm, sizes, generator: LoRA(vlm, rank=sizes.bottleneck, generator=generator),
+    ),
+    "adapter": PeftKind(
+        "a small bottleneck behind the MLP of each block",
+        lambda vlm, sizes, generator: Adapter(vlm, width=sizes.bottleneck, generator=generator),
+    ),
+    "ssf": PeftKind(
+        "a scale and a shift behind each linear layer of the blocks", lambda vlm, _sizes, _generator: ScaleShift(vlm)
+    ),
+    "bitfit": PeftKind("all biases of the vision tower", lambda vlm, _sizes, _generator: bitfit(vlm)),
+    "full": PeftKind("the whole vision tower, at a low --learning-rate", lambda vlm, _sizes, _generator: full(vlm)),
+    "full-paper": PeftKind(
+        "the transformer blocks alone, without embeddings and outer layer norms, as in the paper's code",
+        lambda vlm, _sizes, _generator: full_paper(vlm),
+    ),
 }
 
 
-def build_peft(kind: str, vlm: VisionLanguageModel, *, tokens: int, generator: torch.Generator) -> Peft | None:
+def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:
     """Builds a module of the given kind, or None where the tower stays as it is.
 
     Args:
         kind: A name of `PEFT`.
         vlm: The model to adapt.
         tokens: L, the number of visual prompts.
+        bottleneck: Rank of `lora` and width of `adapter`, at least 1.
         generator: Source of the initial values.
 
     Raises:
-        SettingsError: There is no such kind.
+        SettingsError: There is no such kind, it does not go with the model, or the bottleneck has no width.
     """
     if kind not in PEFT:
         raise SettingsError(f"expected --peft to be one of {', '.join(PEFT)}, got {kind}{did_you_mean(kind, PEFT)}")
-    factory = PEFT[kind]
-    return None if factory is None or tokens == 0 else factory(vlm, tokens, generator)
+    if bottleneck < 1:
+        raise SettingsError(f"expected a bottleneck of at least 1, got {bottleneck}")
+    return PEFT[kind].build(vlm, Sizes(tokens, bottleneck), generator)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.peft.sites import Tower
 
 
 class VisualPrompts(nn.Module):
@@ -25,14 +25,14 @@ class VisualPrompts(nn.Module):
         generator: Source of the initial values, uniform in ±sqrt(6 / (3 p² + width)), p the patch size.
     """
 
-    def __init__(self, vlm: VisionLanguageModel, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
+    def __init__(self, vlm: Tower, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
         super().__init__()
         layers = len(vlm.vision_layers) if deep else 1
         bound = math.sqrt(6.0 / (3 * vlm.patch_size**2 + vlm.vision_width))
         values = torch.rand(layers, tokens, vlm.vision_width, generator=generator)
         self.prompts = nn.Parameter((2 * values - 1) * bound)
 
-    def attach(self, vlm: VisionLanguageModel) -> list[torch.utils.hooks.RemovableHandle]:
+    def attach(self, vlm: Tower) -> list[torch.utils.hooks.RemovableHandle]:
         """Lets the prompts enter the vision tower; removing the returned handles leaves it as it was."""
         if self.prompts.shape[1] == 0:
             return []

@@ -1,0 +1,61 @@
+"""Bottleneck adapters behind the MLP of each block (AdaptFormer, Chen et al., NeurIPS 2022; the form of LIFT)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from labelsieve.vlm.peft.sites import Handle, Tower, blocks_of
+
+
+class Adapter(nn.Module):
+    """Adds `up(relu(down(norm(h))))` to the output h of the MLP of every block, before the block's residual sum.
+
+    This is the adapter of LIFT (Shi et al., ICML 2024), which the reference of DeFT took over; AdaptFormer's own reads
+    the MLP's input instead. `up` starts at 0, so that a fresh module leaves the features as they are.
+
+    Args:
+        vlm: The model; nothing in it changes before :meth:`attach`.
+        width: Of the bottleneck, at least 1.
+        generator: Source of the initial weights of `down`, Kaiming-normal with a = sqrt 5 as in LIFT.
+        skip: Whether h itself is kept. Without it the adapter takes the place of the MLP's output, which is off in a
+            fresh module: what the reference of DeFT does, here for parity.
+
+    Attributes:
+        blocks: For each block `norm`, `down` (vision_width to width) and `up` (width to vision_width).
+
+    Raises:
+        SettingsError: The blocks are of an unknown kind.
+    """
+
+    def __init__(self, vlm: Tower, *, width: int, generator: torch.Generator, skip: bool = True) -> None:
+        super().__init__()
+        self.skip = skip
+        sites = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
+        self.blocks = nn.ModuleList(_bottleneck(site.layer.out_features, width, generator) for site in sites)
+
+    def attach(self, vlm: Tower) -> list[Handle]:
+        """Lets the outputs of the MLPs pass the adapters; removing the returned handles leaves the tower as it was."""
+
+        def hook(parts: Any) -> Any:
+            def adapt(_module: nn.Module, _args: Any, hidden: Tensor) -> Tensor:
+                change = parts["up"](relu(parts["down"](parts["norm"](hidden)))).to(hidden.dtype)
+                return hidden + change if self.skip else change  # type: ignore[no-any-return]
+
+            return adapt
+
+        sites = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
+        pairs = zip(sites, self.blocks, strict=True)
+        return [site.layer.register_forward_hook(hook(parts)) for site, parts in pairs]
+
+
+def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.ModuleDict:
+    down, up = nn.utils.skip_init(nn.Linear, outer, width), nn.utils.skip_init(nn.Linear, width, outer)
+    nn.init.kaiming_normal_(down.weight, a=math.sqrt(5), generator=generator)
+    for zero in (down.bias, up.weight, up.bias):
+        nn.init.zeros_(zero)
+    return nn.ModuleDict({"norm": nn.LayerNorm(outer), "down": down, "up": up})

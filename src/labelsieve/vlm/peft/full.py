@@ -1,0 +1,30 @@
+"""Full fine-tuning of the vision tower: no parameter-efficient module, but what these are compared with."""
+
+from __future__ import annotations
+
+from labelsieve.vlm.peft.copies import OwnCopies
+from labelsieve.vlm.peft.sites import Tower, unknown_blocks
+
+
+def full(vlm: Tower) -> OwnCopies:
+    """Returns trainable copies of all parameters that :meth:`VisionLanguageModel.pool` computes with.
+
+    The projection into the joint space comes after that and stays as it is, as in the reference of DeFT: the text side
+    and what the untrained model says are measured in that space.
+    """
+    return OwnCopies(vlm, [name for name, _ in vlm.vision_tower.named_parameters()])
+
+
+def full_paper(vlm: Tower) -> OwnCopies:
+    """Returns trainable copies of the parameters of the transformer blocks, which the reference of DeFT trains.
+
+    Class token, patch and position embeddings and the layer norms outside of the blocks stay as they are.
+
+    Raises:
+        SettingsError: The tower has no blocks.
+    """
+    within = {id(value) for layer in vlm.vision_layers for value in layer.parameters()}
+    names = [name for name, value in vlm.vision_tower.named_parameters() if id(value) in within]
+    if not names:
+        raise unknown_blocks(vlm, peft="full-paper")
+    return OwnCopies(vlm, names)

@@ -1,0 +1,161 @@
+"""Where modules sit: the linear layers in the blocks of a vision transformer, one line of a table a kind of block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from labelsieve.errors import SettingsError
+
+
+class Tower(Protocol):
+    """The part of a :class:`VisionLanguageModel` that a module attaches to; its members are documented there."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def vision_width(self) -> int: ...  # noqa: D102
+    @property
+    def patch_size(self) -> int: ...  # noqa: D102
+    @property
+    def vision_tower(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def vision_layers(self) -> Sequence[nn.Module]: ...  # noqa: D102
+
+
+class Handle(Protocol):
+    """Something attached, such as `torch.utils.hooks.RemovableHandle`."""
+
+    def remove(self) -> None:
+        """Takes it away again; a second time does nothing."""
+        ...
+
+
+class Undo:
+    """A handle for what is no hook.
+
+    Args:
+        action: Called by the first :meth:`remove`.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+
+    def remove(self) -> None:
+        """Undoes what was done."""
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """Paths of attributes from a block to its linear layers.
+
+    Attributes:
+        attention_in: Query, key and value; or one layer that gives all three; or nothing, where the attention
+            multiplies by its weights without calling a layer that could be replaced or hooked.
+        attention_out: The layer after the attention; empty as above.
+        mlp_in: The layer before the activation.
+        mlp_out: The layer after it.
+    """
+
+    attention_in: tuple[str, ...]
+    attention_out: str
+    mlp_in: str
+    mlp_out: str
+
+
+def _qkv(parent: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{parent}.{name}" for name in names)
+
+
+BLOCKS = {
+    "CLIP, SigLIP, AltCLIP, Chinese-CLIP": BlockKind(
+        _qkv("self_attn", "q_proj", "k_proj", "v_proj"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2"
+    ),
+    "BLIP": BlockKind(("self_attn.qkv",), "self_attn.projection", "mlp.fc1", "mlp.fc2"),
+    "ViT of transformers 5": BlockKind(
+        _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.fc1", "mlp.fc2"
+    ),
+    "ViT of transformers 4": BlockKind(
+        _qkv("attention.attention", "query", "key", "value"),
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ),
+    "timm": BlockKind(("attn.qkv",), "attn.proj", "mlp.fc1", "mlp.fc2"),
+    "open_clip": BlockKind((), "", "mlp.c_fc", "mlp.c_proj"),
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear layer, and where it hangs."""
+
+    parent: nn.Module
+    name: str
+
+    @property
+    def layer(self) -> nn.Linear:
+        """What is there now."""
+        return getattr(self.parent, self.name)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The linear layers of one block; see :class:`BlockKind`."""
+
+    attention_in: tuple[Site, ...]
+    attention_out: Site | None
+    mlp_in: Site
+    mlp_out: Site
+
+
+def blocks_of(tower: Tower, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
+    """Finds the linear layers of all blocks.
+
+    Args:
+        tower: The model.
+        peft: Who asks, for the error.
+        kinds: Kinds of blocks, the first that fits is taken.
+
+    Raises:
+        SettingsError: There is no block, or one of a kind that is not in the table.
+    """
+    if not len(tower.vision_layers):
+        raise unknown_blocks(tower, peft=peft)
+    return [_block(layer, tower, peft, kinds) for layer in tower.vision_layers]
+
+
+def unknown_blocks(tower: Tower, *, peft: str) -> SettingsError:
+    """Returns the error for a model whose blocks have no place for a module."""
+    found = type(tower.vision_layers[0]).__name__ if len(tower.vision_layers) else "it has none"
+    return SettingsError(
+        f"--peft {peft} does not know the blocks of {tower.name} ({found}); "
+        "use --peft bitfit, full or none, which need no blocks"
+    )
+
+
+def _block(layer: nn.Module, tower: Tower, peft: str, kinds: Mapping[str, BlockKind]) -> Block:
+    for kind in kinds.values():
+        inputs = [_site(layer, path) for path in kind.attention_in]
+        out = _site(layer, kind.attention_out) if kind.attention_out else None
+        first, last = _site(layer, kind.mlp_in), _site(layer, kind.mlp_out)
+        found = tuple(site for site in inputs if site is not None)
+        if first and last and len(found) == len(inputs) and bool(out) == bool(kind.attention_out):
+            return Block(found, out, first, last)
+    raise unknown_blocks(tower, peft=peft)
+
+
+def _site(layer: nn.Module, path: str) -> Site | None:
+    """Follows a path of attributes, to None where it does not end at a linear layer."""
+    parents, _, name = path.rpartition(".")
+    try:
+        site = Site(layer.get_submodule(parents), name)
+        return site if isinstance(site.layer, nn.Linear) else None
+    except AttributeError:
+        return None
