@@ -350,6 +350,7 @@ class Family:
         make: Fills an empty folder.
         reference: Loads that folder with the library that the family comes from.
         weights: File of the weights.
+        pickle: Name of such a file that PyTorch reads.
         tokenizer: Files of the tokenizer.
         processor: Whether the folder holds the settings of the image processor.
         transformer: Whether the vision tower is a transformer.
@@ -361,6 +362,7 @@ class Family:
     make: Callable[[Path], None]
     reference: Callable[[Path], Reference]
     weights: str = "model.safetensors"
+    pickle: str = "pytorch_model.bin"
     tokenizer: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json")
     processor: bool = True
     transformer: bool = True
@@ -369,7 +371,12 @@ class Family:
 
 
 BERT_FILES = ("vocab.txt", "tokenizer_config.json")
-OWN = {"weights": "open_clip_model.safetensors", "processor": False, "needs": ("open_clip", "timm")}
+OWN = {
+    "weights": "open_clip_model.safetensors",
+    "pickle": "open_clip_pytorch_model.bin",
+    "processor": False,
+    "needs": ("open_clip", "timm"),
+}
 FAMILIES = {
     "clip": Family(kind="clip", make=make_clip, reference=lambda folder: with_transformers(folder, "CLIPModel")),
     "siglip": Family(
@@ -396,6 +403,7 @@ FAMILIES = {
         make=make_albef,
         reference=albef_reference,
         weights="albef.safetensors",
+        pickle="albef.pth",
         tokenizer=BERT_FILES,
         processor=False,
         lost=("vision_proj.weight", "text_proj.weight"),

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 import labelsieve as ls
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import ModelError, SettingsError
+from labelsieve.vlm.albef import configuration as albef_configuration
 from labelsieve.vlm.huggingface import ADAPTERS, load_vlm
 from labelsieve.vlm.peft.base import build_peft
-from small_families import FAMILIES, Family, Reference, edit_family_weights
+from small_families import FAMILIES, Family, Reference, cosine, edit_family_weights
 from small_models import edit_json
 
 NAMES = ["Cat", "sail_boat", "a cup of tea"]
@@ -329,3 +334,214 @@ def test_bad_folders_give_one_clear_line(
     text = str(caught.value)
     assert "\n" not in text and str(bad) in text
     assert len(text.replace(str(bad), "")) < 300, text
+
+
+class Malice:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_a_pickle_never_runs(family: Family, folder: Path, tmp_path: Path) -> None:
+    bad, mark = shutil.copytree(folder, tmp_path / "model"), tmp_path / "mark"
+    (bad / family.weights).unlink()
+    torch.save({family.lost[0]: Malice(f"touch '{mark}'")}, bad / family.pickle)
+    with pytest.raises(ModelError, match=r"pickle that holds more than tensors.*get a model with safetensors"):
+        load_vlm(bad)
+    assert not mark.exists()
+    torch.load(bad / family.pickle, weights_only=False)
+    assert mark.exists(), "the pickle is harmless and the test worth nothing"
+
+
+def test_a_pickle_of_tensors_alone_is_loaded(vlm: Any, family: Family, folder: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(folder, tmp_path / "model")
+    torch.save(load_file(path / family.weights), path / family.pickle)
+    (path / family.weights).unlink()
+    assert load_vlm(path).fingerprint == vlm.fingerprint
+
+
+def test_code_in_a_folder_never_runs_and_nobody_is_asked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word of ours the loaders ask on the terminal, and run the code on a yes."""
+    mark = tmp_path / "mark"
+    monkeypatch.setattr("builtins.input", lambda *_prompt: "y")
+    own = {
+        "config.json": {"auto_map": {"AutoConfig": "code.Own", "AutoModel": "code.Own", "AutoTokenizer": "code.Own"}},
+        "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", "code.Own"]}},
+        "preprocessor_config.json": {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "code.Own"}},
+    }
+    for name, changes in own.items():
+        bad = shutil.copytree(folder, tmp_path / name)
+        (bad / "code.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n")
+        for more in ({}, {"model_type": "own"} if name == "config.json" else {}):
+            if (bad / name).exists():
+                edit_json(bad / name, **changes, **more)
+            if (bad / "open_clip_config.json").exists():  # that library hands these on to the loader of tokenizers
+                settings = json.loads((bad / "open_clip_config.json").read_text())["model_cfg"]
+                settings["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+                edit_json(bad / "open_clip_config.json", model_cfg=settings)
+            with suppress(ModelError):
+                load_vlm(bad)
+            assert not mark.exists(), name
+
+
+def test_fingerprint_follows_the_weights(vlm: Any, family: Family, folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "model")
+    assert load_vlm(other).fingerprint == vlm.fingerprint, "another folder, the same model"
+
+    def change(weights: dict[str, Tensor]) -> None:
+        weights[family.lost[0]].view(-1)[3] += 1
+
+    edit_family_weights(other, family, change)
+    assert load_vlm(other).fingerprint != vlm.fingerprint
+
+
+# ------------------------------------------------------------------------------------------ what is special of a family
+
+
+@pytest.mark.parametrize("name", ["siglip", "siglip2"])
+def test_sigmoid_models_give_their_own_probability(name: str, folders: Callable[[str], Path]) -> None:
+    vlm: Any = load_vlm(folders(name))
+    pixels = vlm.pixels([Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")])
+    logits = vlm.logit_scale * cosine(vlm.pool(pixels), vlm.encode_text(TEXTS)) + vlm.logit_bias
+    assert vlm.logit_bias == -3.0
+    ids, size = vlm.tokenize(TEXTS), vlm.image_size // vlm.patch_size
+    more = {"spatial_shapes": torch.tensor([[size, size]] * 2), "pixel_attention_mask": torch.ones(2, size**2).long()}
+    if name == "siglip2":
+        square = [Image.new("RGB", (vlm.image_size,) * 2, colour) for colour in ("red", "blue")]
+        pixels = vlm.processor(images=square, return_tensors="pt")["pixel_values"]
+    theirs = vlm.model(input_ids=ids, pixel_values=pixels, **(more if name == "siglip2" else {})).logits_per_image
+    close(logits, theirs)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side(side: str, folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """Tokenizers of the kind that SigLIP 2 uses fill up on the left unless their settings say otherwise."""
+    path = shutil.copytree(folders("siglip2"), tmp_path / "model")
+    edit_json(path / "tokenizer_config.json", padding_side=side)
+    vlm: Any = load_vlm(path)
+    context = vlm.embed_words("a photo of a")
+    ids, _ = vlm.tokenize_names(NAMES, context_tokens=len(context))
+    texts = [f"a photo of a {name}." for name in PLAIN]
+    assert torch.equal(ids[:, 0] == vlm.pad, torch.full((3,), side == "left"))
+    close(vlm.encode_prompts(context, ids), FAMILIES["siglip2"].reference(path).texts(texts))
+
+
+def test_siglip_without_its_pooling_head(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    path = shutil.copytree(folders("siglip"), tmp_path / "model")
+    config = json.loads((path / "config.json").read_text())
+    edit_json(path / "config.json", vision_config={**config["vision_config"], "vision_use_head": False})
+    with pytest.raises(ModelError, match=r"has no pooling head \(vision_use_head\); choose another --model"):
+        load_vlm(path)
+
+
+def test_blip_score_is_the_cosine(folders: Callable[[str], Path]) -> None:
+    vlm: Any = load_vlm(folders("blip"))
+    pixels, ids = vlm.pixels([Image.new("RGB", (40, 30), "red")] * 3), vlm.tokenize(TEXTS)
+    theirs = vlm.model(use_itm_head=False, pixel_values=pixels, **vlm.inputs(ids)).itm_score
+    close(cosine(vlm.project(vlm.pool(pixels)), vlm.encode_text(TEXTS)), theirs)
+
+
+def test_blip_for_captions_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    path = shutil.copytree(folders("blip"), tmp_path / "model")
+    edit_json(path / "config.json", architectures=["BlipForConditionalGeneration"])
+    with pytest.raises(ModelError, match=r"contrastive heads .* is a BlipForConditionalGeneration; choose another"):
+        load_vlm(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------- ALBEF
+
+
+@pytest.fixture
+def albef(folders: Callable[[str], Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folders("albef"), tmp_path / "model"))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_albef_as_it_is_published(nested: bool, albef: Path, folders: Callable[[str], Path]) -> None:
+    """With what else training saved, or as the bare weights; fine-tuned ones have no `bert.` in their names."""
+    state = load_file(albef / "albef.safetensors")
+    (albef / "albef.safetensors").unlink()
+    if not nested:
+        state = {key.replace("text_encoder.bert.", "text_encoder."): value for key, value in state.items()}
+    saved = {"model": state, "epoch": 29, "config": {"queue_size": 8}, "optimizer": {"state": {}}}
+    torch.save(saved if nested else state, albef / "checkpoint_29.pth")
+    assert load_vlm(albef).fingerprint == load_vlm(folders("albef")).fingerprint
+
+
+def test_albef_needs_no_more_than_its_kind_in_the_configuration() -> None:
+    config = albef_configuration({"model_type": "albef"})
+    vision, text = config.vision_config, config.text_config
+    assert (vision.image_size, vision.patch_size, vision.hidden_size, vision.num_hidden_layers) == (256, 16, 768, 12)
+    assert (text.num_hidden_layers, text.hidden_size, text.vocab_size, config.projection_dim) == (6, 768, 30522, 256)
+    assert vision.layer_norm_eps == 1e-6 and text.layer_norm_eps == 1e-12
+    assert albef_configuration({"image_size": 384}).vision_config.image_size == 384
+
+
+def test_albef_of_another_image_size(albef: Path) -> None:
+    edit_json(albef / "config.json", image_size=64)
+    with pytest.raises(ModelError, match=r"another shape than its config.json says, such as .*position_embeddings"):
+        load_vlm(albef)
+
+
+def test_albef_with_two_files_of_weights_or_none_inside(albef: Path) -> None:
+    torch.save({"model": {"epoch": 3}}, albef / "other.pth")
+    with pytest.raises(ModelError, match=r"expected one file of weights .* found albef.safetensors, other.pth"):
+        load_vlm(albef)
+    (albef / "albef.safetensors").unlink()
+    with pytest.raises(ModelError, match="to hold weights by name, or such under 'model'; get it again"):
+        load_vlm(albef)
+
+
+# ------------------------------------------------------------------------------------------------------------ open_clip
+
+
+def test_open_clip_from_a_file_and_by_prefix(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = folders("open_clip")
+    assert load_vlm(f"open_clip:{folder}").fingerprint == load_vlm(folder).fingerprint
+    open_clip = pytest.importorskip("open_clip")
+    settings = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    (tmp_path / "tiny-of-a-test.json").write_text(json.dumps(settings))
+    open_clip.add_model_config(tmp_path)
+    vlm: Any = load_vlm(f"open_clip:tiny-of-a-test/{folder}/open_clip_model.safetensors")
+    own: Any = load_vlm(folder)
+    assert torch.equal(vlm.encode_text(TEXTS), own.encode_text(TEXTS))
+    assert vlm.model.visual.preprocess_cfg["mean"] != own.model.visual.preprocess_cfg["mean"], "a file has no settings"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("open_clip:ViT-B-32/openia", r'file or one of openai, .* after "open_clip:ViT-B-32/".*did you mean "openai"'),
+        ("open_clip:ViT-B-32", 'got ""'),
+        ("open_clip:./nowhere", "expected a model folder or a Hub id"),
+        ("open_clip:someone/some-model", "the Hub cannot be reached and the files .* of someone/some-model is not on"),
+        ("open_clip:roberta-ViT-B-32/FILE", "text tower of its own, that of .* is roberta-base; choose another"),
+        ("open_clip:coca_ViT-B-32/FILE", "text tower of its own, that of .* is one that generates; choose another"),
+    ],
+)
+def test_names_of_open_clip(name: str, message: str, tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    (tmp_path / "weights.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match=message) as caught:
+        load_vlm(name.replace("FILE", str(tmp_path / "weights.pt")))
+    assert "\n" not in str(caught.value)
+
+
+def test_open_clip_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    for name in ("open_clip:laion/some-model", str(tmp_path)):
+        with pytest.raises(ModelError, match=r"needs the open_clip library; pip install 'labelsieve\[open-clip\]'"):
+            load_vlm(name)
+
+
+def test_a_folder_of_both_kinds_is_loaded_by_transformers(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    both = shutil.copytree(folders("clip"), tmp_path / "model")
+    (both / "open_clip_config.json").write_text("{}")
+    assert type(load_vlm(both)) is ADAPTERS["clip"]

@@ -58,7 +58,7 @@ class ALBEF(BLIP):
 
         if not Path(name).is_dir():
             raise ModelError(f"expected a local folder with an ALBEF checkpoint, got {name}; see docs/models.md")
-        config = read_part(CONFIGURATION, name, _configuration, options)
+        config = read_part(CONFIGURATION, name, _read_configuration, options)
         words = {**options, "config": config.text_config}  # config.json is none that the loader of tokenizers knows
         tokenizer = cls.read_tokenizer(name, words, config.text_config)
         size = config.vision_config.image_size
@@ -91,11 +91,10 @@ class _Heads(nn.Module):
         self.temp = nn.Parameter(torch.tensor(1.0))
 
 
-def _configuration(name: str, **options: Any) -> Any:
-    """Reads config.json into the configurations of `transformers`, with the published model as default."""
+def configuration(raw: Mapping[str, Any]) -> Any:
+    """Turns the entries of config.json into configurations of `transformers`, with the published model as default."""
     import transformers
 
-    raw, _ = transformers.PretrainedConfig.get_config_dict(name, **options)
     size = {"image_size": raw.get("image_size", 256)}
     vision = transformers.ViTConfig(**{"layer_norm_eps": 1e-6, **size, **raw.get("vision_config", {})})
     layers = {"num_hidden_layers": raw.get("fusion_layer", 6)}
@@ -103,6 +102,13 @@ def _configuration(name: str, **options: Any) -> Any:
     return transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
         vision, text, projection_dim=raw.get("embed_dim", 256)
     )
+
+
+def _read_configuration(name: str, **options: Any) -> Any:
+    import transformers
+
+    raw, _ = transformers.PretrainedConfig.get_config_dict(name, **options)
+    return configuration(raw)
 
 
 def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:

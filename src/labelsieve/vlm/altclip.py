@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelsieve.vlm.towers import TwoTowers
 
@@ -23,6 +23,11 @@ class AltCLIP(TwoTowers):
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
         super().__init__(model, tokenizer, processor, name=name)
         self.context_length -= model.config.text_config.pad_token_id + 1  # RoBERTa counts positions from there
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.model.text_model.roberta.embeddings.word_embeddings  # type: ignore[no-any-return]
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text tower and its projection: (K, T) to (K, D)."""

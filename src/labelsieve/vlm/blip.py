@@ -41,7 +41,7 @@ class BLIP(TwoTowers):
     @property
     def words(self) -> nn.Embedding:
         """The table of token embeddings."""
-        return self.model.text_encoder.get_input_embeddings()  # type: ignore[no-any-return]
+        return self.model.text_encoder.embeddings.word_embeddings  # type: ignore[no-any-return]
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text tower and its projection: (K, T) to (K, D)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelsieve.vlm.towers import TwoTowers
 
@@ -19,6 +19,11 @@ class ChineseCLIP(TwoTowers):
     architecture: ClassVar[str] = "ChineseCLIPModel"
     masked: ClassVar[bool] = True
     tokenizer_files: ClassVar[str] = "tokenizer.json or vocab.txt"
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.model.text_model.embeddings.word_embeddings  # type: ignore[no-any-return]
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text tower and its projection: (K, T) to (K, D)."""

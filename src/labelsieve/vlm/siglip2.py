@@ -43,7 +43,5 @@ class SigLIP2(SigLIP):
         count, grid, patch = len(pixels), pixels.shape[-1] // self.patch_size, self.patch_size
         cut = pixels.reshape(count, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
         shapes = torch.tensor([[grid, grid]] * count, device=pixels.device)
-        # no mask: no patch is padding
-        return self.model.vision_model(  # type: ignore[no-any-return]
-            cut.reshape(count, grid**2, -1), pixel_attention_mask=None, spatial_shapes=shapes
-        ).pooler_output
+        # no mask, since no patch is padding; by position, since releases name it differently
+        return self.model.vision_model(cut.reshape(count, grid**2, -1), None, shapes).pooler_output  # type: ignore[no-any-return]

@@ -151,7 +151,7 @@ class TwoTowers:
     @property
     def words(self) -> nn.Embedding:
         """The table of token embeddings."""
-        return self.model.text_model.get_input_embeddings()  # type: ignore[no-any-return]
+        return self.model.text_model.embeddings.token_embedding  # type: ignore[no-any-return]
 
     @property
     def pad(self) -> int:
