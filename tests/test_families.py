@@ -323,9 +323,7 @@ def cases(family: Family) -> dict[str, tuple[Callable[[Path], None], str]]:
 
 
 @pytest.mark.parametrize(("name", "what"), [(name, what) for name in FAMILIES for what in cases(FAMILIES[name])])
-def test_bad_folders_give_one_clear_line(
-    name: str, what: str, folders: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_folders_give_one_clear_line(name: str, what: str, folders: Callable[[str], Path], tmp_path: Path) -> None:
     change, message = cases(FAMILIES[name])[what]
     bad = shutil.copytree(folders(name), tmp_path / "model")
     change(bad)
@@ -370,7 +368,7 @@ def test_code_in_a_folder_never_runs_and_nobody_is_asked(
     """Without a word of ours the loaders ask on the terminal, and run the code on a yes."""
     mark = tmp_path / "mark"
     monkeypatch.setattr("builtins.input", lambda *_prompt: "y")
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "config.json": {"auto_map": {"AutoConfig": "code.Own", "AutoModel": "code.Own", "AutoTokenizer": "code.Own"}},
         "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", "code.Own"]}},
         "preprocessor_config.json": {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "code.Own"}},
@@ -378,9 +376,9 @@ def test_code_in_a_folder_never_runs_and_nobody_is_asked(
     for name, changes in own.items():
         bad = shutil.copytree(folder, tmp_path / name)
         (bad / "code.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n")
-        for more in ({}, {"model_type": "own"} if name == "config.json" else {}):
+        for kind in ({}, {"model_type": "own"}):
             if (bad / name).exists():
-                edit_json(bad / name, **changes, **more)
+                edit_json(bad / name, **changes, **(kind if name == "config.json" else {}))
             if (bad / "open_clip_config.json").exists():  # that library hands these on to the loader of tokenizers
                 settings = json.loads((bad / "open_clip_config.json").read_text())["model_cfg"]
                 settings["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
@@ -531,6 +529,14 @@ def test_names_of_open_clip(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         load_vlm(name.replace("FILE", str(tmp_path / "weights.pt")))
     assert "\n" not in str(caught.value)
+
+
+def test_open_clip_with_a_configuration_of_its_future(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    path = shutil.copytree(folders("open_clip"), tmp_path / "model")
+    settings = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]
+    edit_json(path / "open_clip_config.json", model_cfg={**settings, "new_setting": 1})
+    with pytest.raises(ModelError, match=r"no usable configuration \(open_clip_config.json\): .*new_setting"):
+        load_vlm(path)
 
 
 def test_open_clip_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

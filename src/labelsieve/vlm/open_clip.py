@@ -19,6 +19,7 @@ from labelsieve.errors import ModelError, did_you_mean
 from labelsieve.vlm.reading import (
     check_processor,
     check_weights,
+    first_line,
     loader_options,
     model_fingerprint,
     one_line_about_weights,
@@ -66,7 +67,8 @@ class OpenCLIP(TwoTowers):
     def claims(cls, name: str) -> bool:
         """Tells whether a name is meant for open_clip: by its prefix, or a folder that has its configuration alone."""
         folder = Path(name)
-        return name.startswith(PREFIX) or ((folder / CONFIG).is_file() and not (folder / "config.json").exists())
+        alone = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
+        return name.startswith(PREFIX) or (bool(name) and alone)
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
@@ -79,10 +81,7 @@ class OpenCLIP(TwoTowers):
                 f"expected an open_clip model with a text tower of its own, that of {name} is "
                 f"{text.get('hf_model_name', 'one that generates')}; choose another --model"
             )
-        with _quiet(), one_line_about_weights(name):
-            model = open_clip.create_model(
-                source.model, pretrained=source.tag, load_weights=False, pretrained_text=False, pretrained_image=False
-            )
+        model = _build(source, name)
         tokenizer = _tokenizer(source, name)
         _fill(model, source.weights, name)
         preprocessing = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
@@ -250,6 +249,17 @@ def _download(name: str) -> Path:
 
     found: Path = read_part(f"files ({CONFIG}, {WEIGHTS[0]})", name, get, options)
     return found
+
+
+def _build(source: _Source, name: str) -> Any:
+    import open_clip
+
+    nothing = {"load_weights": False, "pretrained_text": False, "pretrained_image": False}
+    with _quiet():
+        try:
+            return open_clip.create_model(source.model, pretrained=source.tag, **nothing)
+        except Exception as error:  # whatever a configuration that is not understood raises
+            raise ModelError(f"{name} has no usable configuration ({CONFIG}): {first_line(error)}") from error
 
 
 def _tokenizer(source: _Source, name: str) -> Any:
