@@ -69,9 +69,12 @@ class StubTokenizer:
         first = 5  # after the start and 4 place holders
         self.words = {name: row[first : first + n].tolist() for name, row, n in zip(names, ids, lengths, strict=True)}
         self.words["."] = [int(ids[0, first + lengths[0]])]
+        self.words["photo"] = [7]
 
-    def __call__(self, text: str, **_options: Any) -> dict[str, list[int]]:
-        return {"input_ids": self.words[text]}
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        before, rest = ("photo", text.removeprefix("photo").strip()) if text.startswith("photo") else ("", text)
+        inner = [token for part in (before, rest) if part for token in self.words[part]]
+        return {"input_ids": [self.bos_token_id, *inner, self.eos_token_id] if add_special_tokens else inner}
 
 
 class StubProcessor:

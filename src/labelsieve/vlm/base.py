@@ -29,7 +29,7 @@ class VisionLanguageModel(Protocol):
     vision_width: int
     """Width of the vision tower's hidden states."""
     patch_size: int
-    """Side of a patch in pixels."""
+    """Side of a patch in pixels; 0 where the tower cuts no patches."""
     image_size: int
     """Side of the input image in pixels."""
 
@@ -45,7 +45,10 @@ class VisionLanguageModel(Protocol):
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the vision tower, each called with hidden states (B, tokens, width) first."""
+        """The transformer blocks of the vision tower, each called with hidden states (B, tokens, vision_width) first.
+
+        Empty where the tower is no vision transformer.
+        """
         ...
 
     def to(self, device: torch.device) -> VisionLanguageModel:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labelsieve.errors import SettingsError
 from labelsieve.vlm.peft.sites import Tower
 
 
@@ -23,10 +24,18 @@ class VisualPrompts(nn.Module):
         tokens: L, at least 0; with 0 nothing is attached.
         deep: Whether each block has prompts of its own.
         generator: Source of the initial values, uniform in ±sqrt(6 / (3 p² + width)), p the patch size.
+
+    Raises:
+        SettingsError: The vision tower has no transformer blocks.
     """
 
     def __init__(self, vlm: Tower, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
         super().__init__()
+        if not len(vlm.vision_layers):
+            raise SettingsError(
+                f"--peft {'vpt-deep' if deep else 'vpt-shallow'} needs a vision transformer, and the image tower of "
+                f"{vlm.name} is none; use --peft none"
+            )
         layers = len(vlm.vision_layers) if deep else 1
         bound = math.sqrt(6.0 / (3 * vlm.patch_size**2 + vlm.vision_width))
         values = torch.rand(layers, tokens, vlm.vision_width, generator=generator)

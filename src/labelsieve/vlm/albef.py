@@ -1,0 +1,174 @@
+"""ALBEF (Li et al., NeurIPS 2021), from the checkpoints that its authors published.
+
+Its towers are a ViT and the first half of a BERT, which `transformers` has; only names differ. A model folder holds
+
+* the weights, `*.safetensors` or `*.pth`, under the published names (`visual_encoder.blocks.0.attn.qkv.weight` ...);
+* the tokenizer of `bert-base-uncased`;
+* `config.json`: `{"model_type": "albef"}` for the published ViT-B/16 of 256 pixels. `image_size` is the size of a
+  checkpoint that was fine-tuned at another one. `vision_config` and `text_config` take what `ViTConfig` and
+  `BertConfig` do, `fusion_layer` is the number of text layers in front of the first cross-attention, `embed_dim` the
+  width of the joint space.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from labelsieve.errors import ModelError
+from labelsieve.vlm.blip import BLIP
+from labelsieve.vlm.reading import CONFIGURATION, check_processor, check_weights, one_line_about_weights, read_part
+from labelsieve.vlm.reading import read_weights as read_tower
+
+# of the authors' transforms, those of CLIP
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# From timm's names of a ViT to those of `transformers`; qkv is one matrix there and three here.
+_VISION = (
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^cls_token$", "embeddings.cls_token"),
+    (r"^pos_embed$", "embeddings.position_embeddings"),
+    (r"^blocks\.(\d+)\.norm1\.", r"encoder.layer.\1.layernorm_before."),
+    (r"^blocks\.(\d+)\.norm2\.", r"encoder.layer.\1.layernorm_after."),
+    (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
+    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
+    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
+    (r"^norm\.", "layernorm."),
+)
+_QKV = re.compile(r"^blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
+
+
+class ALBEF(BLIP):
+    """ALBEF: contrastive heads of the authors' checkpoints, as `ViTModel` and `BertModel`. See docs/models.md.
+
+    The text tower is the first half of BERT with a mask over the padding; both features are read at the class token.
+    """
+
+    architecture: ClassVar[str] = "ALBEF"
+
+    @classmethod
+    def load(cls, name: str, options: dict[str, Any]) -> Self:
+        """Loads a local folder; see the head of this module for what it holds."""
+        import transformers
+
+        if not Path(name).is_dir():
+            raise ModelError(f"expected a local folder with an ALBEF checkpoint, got {name}; see docs/models.md")
+        config = read_part(CONFIGURATION, name, _read_configuration, options)
+        words = {**options, "config": config.text_config}  # config.json is none that the loader of tokenizers knows
+        tokenizer = cls.read_tokenizer(name, words, config.text_config)
+        size = config.vision_config.image_size
+        processor = transformers.ViTImageProcessor(
+            size={"height": size, "width": size}, resample=3, image_mean=list(MEAN), image_std=list(STD)
+        )
+        vlm = cls(_read_model(name, config, options), tokenizer, processor, name=name)
+        check_processor(vlm)
+        return vlm
+
+    def scale(self) -> float:
+        """Returns 1/τ, which the checkpoint holds."""
+        return 1 / float(self.model.temp)
+
+    @property
+    def vision_layers(self) -> Sequence[nn.Module]:
+        """The transformer blocks of the vision tower."""
+        tower = self.model.vision_model
+        return tower.layers if hasattr(tower, "layers") else tower.encoder.layer  # type: ignore[no-any-return]  # before transformers 5
+
+
+class _Heads(nn.Module):
+    """Both towers, the projections to the joint space and the temperature."""
+
+    def __init__(self, config: Any, vision: nn.Module, text: nn.Module) -> None:
+        super().__init__()
+        self.config, self.vision_model, self.text_encoder = config, vision, text
+        self.vision_proj = nn.Linear(config.vision_config.hidden_size, config.projection_dim)
+        self.text_proj = nn.Linear(config.text_config.hidden_size, config.projection_dim)
+        self.temp = nn.Parameter(torch.tensor(1.0))
+
+
+def configuration(raw: Mapping[str, Any]) -> Any:
+    """Turns the entries of config.json into configurations of `transformers`, with the published model as default."""
+    import transformers
+
+    size = {"image_size": raw.get("image_size", 256)}
+    vision = transformers.ViTConfig(**{"layer_norm_eps": 1e-6, **size, **raw.get("vision_config", {})})
+    layers = {"num_hidden_layers": raw.get("fusion_layer", 6)}
+    text = transformers.BertConfig(**{**raw.get("text_config", {}), **layers})
+    return transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision, text, projection_dim=raw.get("embed_dim", 256)
+    )
+
+
+def _read_configuration(name: str, **options: Any) -> Any:
+    import transformers
+
+    raw, _ = transformers.PretrainedConfig.get_config_dict(name, **options)
+    return configuration(raw)
+
+
+def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
+    import transformers
+
+    state = _read_checkpoint(name)
+    vision = read_tower(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
+    text = read_tower(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
+    model = _Heads(config, vision, text)
+    own = {key: value for key, value in model.state_dict().items() if not key.startswith(("vision_model", "text_enc"))}
+    given = {key: state[key].float() for key in own if key in state}
+    misshapen = [key for key, value in given.items() if value.shape != own[key].shape]
+    check_weights(name, model, own.keys() - given.keys(), misshapen)
+    model.load_state_dict(given, strict=False)
+    check_weights(name, model, (), ())
+    return model
+
+
+def _read_checkpoint(name: str) -> dict[str, Tensor]:
+    files = sorted(path for suffix in ("safetensors", "pth", "pt") for path in Path(name).glob(f"*.{suffix}"))
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files) or "none"
+        raise ModelError(f"expected one file of weights (*.safetensors or *.pth) in {name}, found {found}")
+    with one_line_about_weights(name):
+        if files[0].suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(files[0])
+        loaded = torch.load(files[0], map_location="cpu", weights_only=True)
+    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"expected {files[0]} to hold weights by name, or such under 'model'; get it again")
+    return dict(state)
+
+
+def vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of `visual_encoder` under the names of `ViTModel`."""
+    named: dict[str, Tensor] = {}
+    for key, value in _below("visual_encoder.", state).items():
+        if match := _QKV.match(key):
+            for part, share in zip(("query", "key", "value"), value.chunk(3), strict=False):
+                named[f"encoder.layer.{match[1]}.attention.attention.{part}.{match[2]}"] = share.contiguous()
+            continue
+        for pattern, replacement in _VISION:
+            key = re.sub(pattern, replacement, key)
+        named[key] = value
+    return named
+
+
+def text_state(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """Returns the weights of the text tower under the names of `BertModel`.
+
+    They lie below `text_encoder.bert.` after pre-training and below `text_encoder.` after fine-tuning for retrieval.
+    The layers with cross-attention and the head of the language model are left out.
+    """
+    inside = _below("text_encoder.bert.", state) or _below("text_encoder.", state)
+    layers = tuple(f"encoder.layer.{index}." for index in range(config.text_config.num_hidden_layers))
+    kept = ("embeddings.", *layers)
+    return {key: value for key, value in inside.items() if key.startswith(kept) and not key.endswith("position_ids")}
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,35 @@
+"""AltCLIP (Chen et al., 2022): CLIP with a multilingual text tower."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from labelsieve.vlm.towers import TwoTowers
+
+
+class AltCLIP(TwoTowers):
+    """AltCLIP: `AltCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
+
+    The text tower is XLM-RoBERTa with a mask over the padding, read at its first token. Class names may be Chinese or
+    English (AltCLIP-m9: nine languages).
+    """
+
+    architecture: ClassVar[str] = "AltCLIPModel"
+    masked: ClassVar[bool] = True
+    tokenizer_files: ClassVar[str] = "tokenizer.json, or sentencepiece.bpe.model and the package sentencepiece"
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
+        super().__init__(model, tokenizer, processor, name=name)
+        self.context_length -= model.config.text_config.pad_token_id + 1  # RoBERTa counts positions from there
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.model.text_model.roberta.embeddings.word_embeddings  # type: ignore[no-any-return]
+
+    def text_features(self, token_ids: Tensor) -> Tensor:
+        """Runs the text tower and its projection: (K, T) to (K, D)."""
+        output = self.model.text_model(**self.inputs(token_ids))
+        return self.model.text_projection(output.pooler_output)  # type: ignore[no-any-return]

@@ -1,0 +1,57 @@
+"""BLIP (Li et al., ICML 2022), its image-text contrastive heads."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from labelsieve.errors import ModelError
+from labelsieve.vlm.towers import TwoTowers
+
+# Of ALBEF and BLIP before training; `transformers` has no place for the learned one.
+INITIAL_TEMPERATURE = 0.07
+
+
+class BLIP(TwoTowers):
+    """BLIP: the contrastive heads of `BlipForImageTextRetrieval` of `transformers`. See :class:`VisionLanguageModel`.
+
+    The text tower is BERT with a mask over the padding; both features are read at the class token. The checkpoints do
+    not hold the temperature: τ = 0.07 is what the authors begin to train with.
+    """
+
+    architecture: ClassVar[str] = "BlipForImageTextRetrieval"
+    masked: ClassVar[bool] = True
+    tokenizer_files: ClassVar[str] = "tokenizer.json or vocab.txt"
+
+    @classmethod
+    def check_config(cls, config: Any, name: str) -> None:
+        """Refuses the captioning and question-answering models, which have no contrastive heads."""
+        found = config.architectures or [cls.architecture]
+        if cls.architecture not in found:
+            raise ModelError(
+                f"expected a BLIP model with contrastive heads ({cls.architecture}), such as "
+                f"Salesforce/blip-itm-base-coco, {name} is a {found[0]}; choose another --model"
+            )
+
+    def scale(self) -> float:
+        """Returns 1/τ."""
+        return 1 / INITIAL_TEMPERATURE
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.model.text_encoder.embeddings.word_embeddings  # type: ignore[no-any-return]
+
+    def text_features(self, token_ids: Tensor) -> Tensor:
+        """Runs the text tower and its projection: (K, T) to (K, D)."""
+        hidden = self.model.text_encoder(**self.inputs(token_ids)).last_hidden_state
+        return self.model.text_proj(hidden[:, 0])  # type: ignore[no-any-return]
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Runs the vision tower and its layer norm up to the class token: (B, 3, S, S) to (B, vision_width)."""
+        return self.model.vision_model(pixel_values=pixels).last_hidden_state[:, 0]  # type: ignore[no-any-return]
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Projects pooled image features into the joint space: (B, vision_width) to (B, D)."""
+        return self.model.vision_proj(pooled)  # type: ignore[no-any-return]

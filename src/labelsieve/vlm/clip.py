@@ -1,0 +1,35 @@
+"""CLIP (Radford et al., ICML 2021)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from labelsieve.vlm.towers import TwoTowers
+
+# Configurations of before transformers 4.31 name this end token; the tower then reads at the largest id.
+_LEGACY_END = 2
+
+
+class HuggingFaceCLIP(TwoTowers):
+    """CLIP: `CLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
+
+    The text tower is causal and the feature is read at the end token.
+    """
+
+    architecture: ClassVar[str] = "CLIPModel"
+
+    @classmethod
+    def belongs(cls, tokenizer: Any, text: Any) -> bool:
+        """Tells whether the end token is the one that the tower reads at."""
+        return text.eos_token_id in (_LEGACY_END, tokenizer.eos_token_id)
+
+    @property
+    def pad(self) -> int:
+        """A word: CLIP's own padding is the end token, at the first of which the feature is read."""
+        return self.pieces("photo")[0]
+
+    def text_features(self, token_ids: Tensor) -> Tensor:
+        """Runs the text tower; without a mask, for what follows the end token has no influence."""
+        return self.model.text_projection(self.model.text_model(**self.inputs(token_ids)).pooler_output)  # type: ignore[no-any-return]

@@ -1,0 +1,343 @@
+"""Models of the `open_clip` library, an extra: `pip install 'labelsieve[open-clip]'`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from labelsieve.errors import ModelError, did_you_mean
+from labelsieve.vlm.reading import (
+    check_processor,
+    check_weights,
+    first_line,
+    loader_options,
+    model_fingerprint,
+    one_line_about_weights,
+    read_part,
+)
+from labelsieve.vlm.towers import TwoTowers, frame
+
+PREFIX, CONFIG = "open_clip:", "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# Nothing else out of a configuration reaches the loaders of tokenizers, which would run code on request.
+_TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
+
+
+class OpenCLIP(TwoTowers):
+    """open_clip: models of that library with its own text towers; needs the extra open-clip. See docs/models.md.
+
+    The image tower may be a ViT, a ResNet or one of `timm`; what needs a vision transformer refuses the others.
+    """
+
+    architecture: ClassVar[str] = "open_clip"
+    padded: ClassVar[bool] = True
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str, config: dict[str, Any]) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.processor, self.name = tokenizer, processor, name
+        self.logit_scale = self.scale()
+        self.text_width, self.context_length = self.words.embedding_dim, int(tokenizer.context_length)
+        self.image_size, self.patch_size = _side(model.visual, name), _patch_size(model.visual)
+        self.fingerprint = model_fingerprint(model, config, json.dumps(model.visual.preprocess_cfg, sort_keys=True))
+        self._take_projection()
+        with torch.inference_mode():
+            pooled = self.pool(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+        self.vision_width = int(pooled.shape[1])
+
+    def _take_projection(self) -> None:
+        """Moves the projection of a ViT out of its tower, so that the tower gives what goes into it."""
+        visual = self.model.visual
+        self.model.image_projection = getattr(visual, "proj", None)
+        if self.model.image_projection is not None:
+            visual.proj = None
+
+    # ---------------------------------------------------------------------------------------------------- loading
+
+    @classmethod
+    def claims(cls, name: str) -> bool:
+        """Tells whether a name is meant for open_clip: by its prefix, or a folder that has its configuration alone."""
+        folder = Path(name)
+        alone = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
+        return name.startswith(PREFIX) or (bool(name) and alone)
+
+    @classmethod
+    def load(cls, name: str, options: dict[str, Any]) -> Self:
+        """Loads what `open_clip:...` or a folder names; see :func:`labelsieve.vlm.huggingface.load_vlm`."""
+        open_clip = _library(name)
+        source = _source(name)
+        text = source.config["text_cfg"]
+        if "hf_model_name" in text or "multimodal_cfg" in source.config or text.get("tokenizer_mode"):
+            raise ModelError(
+                f"expected an open_clip model with a text tower of its own, that of {name} is "
+                f"{text.get('hf_model_name', 'one that generates')}; choose another --model"
+            )
+        model = _build(source, name)
+        tokenizer = _tokenizer(source, name)
+        _fill(model, source.weights, name)
+        preprocessing = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+        processor = open_clip.transform.image_transform_v2(preprocessing, is_train=False)
+        vlm = cls(model, tokenizer, processor, name=name, config=source.config)
+        if max(int(vlm.tokenize(["photo"]).max()), vlm.pad) >= vlm.words.num_embeddings:
+            raise ModelError(f"the tokenizer of {name} belongs to another model; copy the tokenizer files of the model")
+        check_processor(vlm)
+        return vlm
+
+    # ----------------------------------------------------------------------------------------------------- images
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Prepares RGB images as the model's own transforms do: (B, 3, S, S)."""
+        return torch.stack([self.processor(image) for image in images])
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Brings RGB pixels between 0 and 1, (B, 3, S, S), to the model's mean and standard deviation."""
+        settings = self.model.visual.preprocess_cfg
+        mean, std = (pixels.new_tensor(settings[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        return (pixels - mean) / std
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The vision tower without the projection."""
+        return getattr(self.model.visual, "trunk", self.model.visual)  # type: ignore[no-any-return]
+
+    @property
+    def vision_layers(self) -> Sequence[nn.Module]:
+        """The transformer blocks of the vision tower; none where it is no vision transformer."""
+        layers, width = _blocks(self.model.visual)
+        return layers if width == self.vision_width else ()
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
+        return self.vision_tower(pixels)  # type: ignore[no-any-return]
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Projects pooled image features into the joint space: (B, vision_width) to (B, D)."""
+        visual, projection = self.model.visual, self.model.image_projection
+        if hasattr(visual, "trunk"):
+            return visual.head(pooled)  # type: ignore[no-any-return]
+        return pooled if projection is None else pooled @ projection
+
+    # ------------------------------------------------------------------------------------------------------ texts
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return getattr(self.model, "text", self.model).token_embedding  # type: ignore[no-any-return]
+
+    @property
+    def _inner(self) -> Any:
+        """The tokenizer of `transformers`, where the model has one."""
+        return getattr(self.tokenizer, "tokenizer", None)
+
+    @property
+    def pad(self) -> int:
+        """The token that fills a text up; open_clip's own tokenizer uses 0."""
+        return 0 if self._inner is None else int(self._inner.pad_token_id)
+
+    @property
+    def padding_side(self) -> str:
+        """Where the tokenizer fills texts up, `left` or `right`."""
+        return str(getattr(self._inner, "padding_side", "right"))
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Tokenises plain texts as the library does: (len(texts), context_length)."""
+        return self.tokenizer(list(texts))  # type: ignore[no-any-return]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        """Returns the tokens that begin and end every text."""
+        if self._inner is None:
+            return [self.tokenizer.sot_token_id], [self.tokenizer.eot_token_id]
+        start, end = frame(self._inner)
+        return start, [
+            0 if self.tokenizer.strip_sep_token and token == self._inner.sep_token_id else token for token in end
+        ]
+
+    def pieces(self, text: str) -> list[int]:
+        """Returns the tokens of a text without start and end, in lower case and with `_` read as a space."""
+        plain = text.lower().replace("_", " ")
+        if self._inner is None:
+            return list(self.tokenizer.encode(plain))
+        return list(self._inner(self.tokenizer.clean_fn(plain), add_special_tokens=False)["input_ids"])
+
+    def text_features(self, token_ids: Tensor) -> Tensor:
+        """Runs the text tower and its projection: (K, context_length) to (K, D)."""
+        return self.model.encode_text(token_ids)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where the parts of a model are: what open_clip calls it, its configuration, its weights and its tokenizer."""
+
+    model: str
+    tag: str | None = None
+    config: dict[str, Any]
+    weights: Path
+    words: str
+
+
+def _library(name: str) -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ModelError(f"{name} needs the open_clip library; pip install 'labelsieve[open-clip]'") from error
+    return open_clip
+
+
+def _source(name: str) -> _Source:
+    place = name.removeprefix(PREFIX)
+    architecture, _, rest = place.partition("/")
+    open_clip = _library(name)
+    if Path(place).is_dir():
+        return _from_folder(Path(place), name)
+    if architecture in open_clip.list_models():
+        return _from_architecture(architecture, rest)
+    return _from_folder(_download(place), name)
+
+
+def _from_folder(folder: Path, name: str) -> _Source:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+        config["text_cfg"], config["vision_cfg"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{name} has no usable configuration ({CONFIG}): {error or type(error).__name__}") from error
+    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), folder / WEIGHTS[0])
+    return _Source(model=f"local-dir:{folder}", config=config, weights=weights, words=str(folder))
+
+
+def _from_architecture(architecture: str, rest: str) -> _Source:
+    """Takes a built-in configuration and weights from a file, or from where open_clip keeps those of a tag."""
+    import open_clip
+
+    config = open_clip.get_model_config(architecture)
+    words = config["text_cfg"].get("hf_tokenizer_name", "")
+    if Path(rest).is_file():
+        return _Source(model=architecture, config=config, weights=Path(rest), words=words)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if rest not in tags:
+        raise ModelError(
+            f'expected a file or one of {", ".join(tags) or "no tags"} after "{PREFIX}{architecture}/", '
+            f'got "{rest}"{did_you_mean(rest, tags)}'
+        )
+    known = open_clip.get_pretrained_cfg(architecture, rest)
+    with one_line_about_weights(f"{PREFIX}{architecture}/{rest}"):
+        weights = Path(open_clip.download_pretrained(known))
+    return _Source(model=architecture, tag=rest, config=config, weights=weights, words=words)
+
+
+def _download(name: str) -> Path:
+    """Gets the files of a Hub id and returns their folder."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    options = {"local_files_only": loader_options(name)["local_files_only"]}
+    small = [CONFIG, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model"]
+
+    def get(name: str, **options: Any) -> Path:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=small, **options))
+        for file in WEIGHTS:
+            try:
+                huggingface_hub.hf_hub_download(name, file, **options)
+                break
+            except EntryNotFoundError:
+                continue
+        return folder
+
+    found: Path = read_part(f"files ({CONFIG}, {WEIGHTS[0]})", name, get, options)
+    return found
+
+
+def _build(source: _Source, name: str) -> Any:
+    import open_clip
+
+    nothing = {"load_weights": False, "pretrained_text": False, "pretrained_image": False}
+    with _quiet():
+        try:
+            return open_clip.create_model(source.model, pretrained=source.tag, **nothing)
+        except Exception as error:  # whatever a configuration that is not understood raises
+            raise ModelError(f"{name} has no usable configuration ({CONFIG}): {first_line(error)}") from error
+
+
+def _tokenizer(source: _Source, name: str) -> Any:
+    from open_clip import tokenizer
+
+    text = source.config["text_cfg"]
+    settings = {key: value for key, value in text.get("tokenizer_kwargs", {}).items() if key in _TOKENIZER_SETTINGS}
+    settings["context_length"] = text.get("context_length", tokenizer.DEFAULT_CONTEXT_LENGTH)
+    if not text.get("hf_tokenizer_name"):
+        return tokenizer.SimpleTokenizer(**settings)
+    options = loader_options(source.words)
+    found = read_part("tokenizer (tokenizer.json)", source.words, tokenizer.HFTokenizer, {**settings, **options})
+    inner = found.tokenizer
+    if inner.pad_token_id is None or set(inner("photo", add_special_tokens=False)["input_ids"]) <= {
+        *inner.all_special_ids
+    }:
+        raise ModelError(
+            f"{name} has no usable tokenizer (tokenizer.json): it knows no words or no padding; "
+            "copy the tokenizer files of the model"
+        )
+    return found
+
+
+def _fill(model: Any, weights: Path, name: str) -> None:
+    """Loads the weights as open_clip does, which knows of the formats of its past."""
+    import open_clip
+
+    with _quiet(), one_line_about_weights(name):
+        try:
+            keys = open_clip.load_checkpoint(model, str(weights), strict=False, weights_only=True)
+        except RuntimeError as error:
+            misshapen = re.findall(r"size mismatch for ([^\s:]+):", str(error))
+            if not misshapen:
+                raise
+            keys = None
+    if keys is None:
+        check_weights(name, model, (), misshapen)
+    check_weights(name, model, keys.missing_keys if keys else (), ())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps open_clip from warning of random weights, which are filled a moment later."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _blocks(visual: Any) -> tuple[Sequence[nn.Module], int]:
+    """Returns the blocks of a vision transformer and their width; none of another tower."""
+    if hasattr(visual, "transformer"):
+        return visual.transformer.resblocks, visual.transformer.width
+    if hasattr(visual, "trunk"):
+        from timm.models.vision_transformer import VisionTransformer
+
+        if isinstance(visual.trunk, VisionTransformer):
+            return list(visual.trunk.blocks), visual.trunk.embed_dim
+    return (), 0
+
+
+def _side(visual: Any, name: str) -> int:
+    size = visual.image_size
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) > 1:
+        raise ModelError(f"expected a model of square images, {name} takes {size}; choose another --model")
+    return int(sides.pop())
+
+
+def _patch_size(visual: Any) -> int:
+    """Returns the side of a patch, 0 where there are none."""
+    size = getattr(visual, "patch_size", None)
+    if size is None and _blocks(visual)[0]:
+        size = visual.trunk.patch_embed.patch_size
+    return 0 if size is None else int(size[0])

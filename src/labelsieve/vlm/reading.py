@@ -1,0 +1,178 @@
+"""Reading the parts of a model from a folder or the Hub, with a clear line for whatever may be wrong with them.
+
+No code that a model carries is ever run, and no pickle that holds more than tensors is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from labelsieve.errors import ModelError
+from labelsieve.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from labelsieve.vlm.base import VisionLanguageModel
+
+CONFIGURATION = "configuration (config.json)"
+PROCESSOR = "image processor (preprocessor_config.json)"
+
+# What a configuration holds that makes no difference to what the model computes in float32.
+_IRRELEVANT = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+
+
+def loader_options(name: str) -> dict[str, Any]:
+    """Returns how the loaders are called: code out of the model never runs, and nobody asks whether it may."""
+    if name and Path(name).is_dir():
+        return {"trust_remote_code": False, "local_files_only": True}
+    if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
+        raise ModelError(f'expected a model folder or a Hub id, "{name}" is neither; check --model')
+    return {"trust_remote_code": False, "local_files_only": not reaches_hub()}
+
+
+def reaches_hub() -> bool:
+    """Tries once, for the loaders try each of their files for half a minute before they turn to what is on the disk."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # requests, httpx and the offline mode each raise their own
+        return False
+    return True
+
+
+def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """Calls a loader and turns whatever it raises into one line that says which part of which model it was about."""
+    try:
+        return load(name, **options)
+    except Exception as error:  # the loaders raise whatever their parsers raise
+        if Path(name).is_dir():
+            raise ModelError(f"{name} has no usable {what}: {first_line(error)}") from error
+        if options["local_files_only"]:
+            raise ModelError(
+                f"the Hub cannot be reached and the {what} of {name} is not on this machine; "
+                "check the network and the id, or give a local folder"
+            ) from error
+        raise ModelError(
+            f"could not get the {what} of {name} from the Hub: {first_line(error)}; "
+            "check the id and the network, or give a local folder"
+        ) from error
+
+
+def read_weights(
+    name: str, architecture: Any, config: Any, options: dict[str, Any], *, state: dict[str, Tensor] | None = None
+) -> Any:
+    """Builds a model of `transformers` in float32 and fills it with the weights of a folder or Hub id.
+
+    Args:
+        name: Where the weights are, and what messages call the model.
+        architecture: The class of the model.
+        config: Its configuration.
+        options: From :func:`loader_options`.
+        state: Weights that were read already, under the names that `transformers` gives them; nothing is read then.
+
+    Raises:
+        ModelError: The weights are missing, incomplete, of other shapes than the configuration says, or not finite.
+    """
+    extra = {} if state is None else {"state_dict": state, "add_pooling_layer": False}
+    with one_line_about_weights(name), _no_progress_bar():
+        model, info = architecture.from_pretrained(
+            name if state is None else None,
+            config=config,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, in one line
+            **options,
+            **extra,
+        )
+    check_weights(name, model, info["missing_keys"], (key for key, *_shapes in info["mismatched_keys"]))
+    return model
+
+
+@contextmanager
+def one_line_about_weights(name: str) -> Iterator[None]:
+    """Turns whatever the readers of weights raise within a block into one line."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"the weights of {name} are a pickle that holds more than tensors, or broken, and are not loaded; "
+            "get a model with safetensors"
+        ) from error
+    except Exception as error:  # safetensors, torch and the Hub each raise their own
+        raise ModelError(f"the weights of {name} cannot be loaded: {first_line(error)}; get them again") from error
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    import transformers
+
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # half a second needs none
+    try:
+        yield
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def check_weights(name: str, model: torch.nn.Module, missing: Iterable[str], misshapen: Iterable[str]) -> None:
+    """Makes sure that every weight came, in its shape, and is finite."""
+    lacking, other = sorted(missing), sorted(misshapen)
+    if lacking:
+        raise ModelError(
+            f"the weights of {name} are incomplete, {len(lacking)} missing such as {lacking[0]}; get them again"
+        )
+    if other:
+        raise ModelError(
+            f"{len(other)} weights of {name} have another shape than its config.json says, such as {other[0]}; "
+            "get both again"
+        )
+    if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
+        raise ModelError(f"the weights of {name} hold values that are not finite; get them again")
+
+
+def check_processor(vlm: VisionLanguageModel) -> None:
+    """Makes sure that the image processor gives pictures of the size that the model takes."""
+    expected = (1, 3, vlm.image_size, vlm.image_size)
+    try:
+        found: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)
+    except Exception as error:  # whatever a processor with odd settings raises
+        found = first_line(error)
+    if found != expected:
+        raise ModelError(
+            f"expected the image processor of {vlm.name} to give pixels of shape {expected}, got {found}; "
+            "copy the preprocessor_config.json of the model"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them."""
+    lines = str(error).strip().splitlines()
+    return lines[0].split(". ")[0].rstrip(" .:") if lines else type(error).__name__
+
+
+def model_fingerprint(model: torch.nn.Module, config: dict[str, Any], processor: str) -> str:
+    """Returns the fingerprint of configuration, weights and image processing."""
+    weights = [value.detach().cpu().numpy() for _, value in sorted(model.state_dict().items())]
+    return fingerprint(_relevant(config), processor, *weights)
+
+
+def _relevant(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _relevant(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _IRRELEVANT
+    }

@@ -1,0 +1,56 @@
+"""SigLIP (Zhai et al., ICCV 2023) and SigLIP 2 of fixed resolution (Tschannen et al., 2025)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from labelsieve.errors import ModelError
+from labelsieve.vlm.towers import TwoTowers
+
+
+class SigLIP(TwoTowers):
+    """SigLIP, and SigLIP 2 of fixed resolution: `SiglipModel` of `transformers`. See :class:`VisionLanguageModel`.
+
+    The text tower is bidirectional without a mask, was trained on texts that are padded to 64 tokens, and reads its
+    feature at the last of them: padding does have an influence and is the tokenizer's own. The pooled output of the
+    attention head is the image feature; there is no projection.
+
+    The model gives `sigmoid(logit_scale * cos + logit_bias)` for each pair of an image and a text. The bias is the
+    same for every class and for both prompts: it cancels in s+ - s- and in the softmax over classes, so that no
+    detector needs it.
+
+    Attributes:
+        logit_bias: The bias of the sigmoid, for who wants the model's own probability of a pair.
+    """
+
+    architecture: ClassVar[str] = "SiglipModel"
+    starts: ClassVar[bool] = False
+    padded: ClassVar[bool] = True
+    tokenizer_files: ClassVar[str] = "tokenizer.json, or spiece.model and the package sentencepiece"
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
+        super().__init__(model, tokenizer, processor, name=name)
+        self.logit_bias = float(model.logit_bias)
+
+    @classmethod
+    def check_config(cls, config: Any, name: str) -> None:
+        """Refuses a vision tower without the attention head that pools."""
+        if not getattr(config.vision_config, "vision_use_head", True):
+            raise ModelError(
+                f"the vision tower of {name} has no pooling head (vision_use_head); choose another --model"
+            )
+
+    @classmethod
+    def belongs(cls, tokenizer: Any, text: Any) -> bool:
+        """Tells whether there is a token to fill texts up with."""
+        return tokenizer.pad_token_id is not None and tokenizer.pad_token_id < text.vocab_size
+
+    def text_features(self, token_ids: Tensor) -> Tensor:
+        """Runs the text tower on padded texts, without a mask: (K, context_length) to (K, D)."""
+        return self.model.text_model(**self.inputs(token_ids)).pooler_output  # type: ignore[no-any-return]
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Returns the pooled features, which lie in the joint space already."""
+        return pooled
