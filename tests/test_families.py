@@ -27,7 +27,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.errors import ModelError, SettingsError
 from labelsieve.vlm.albef import configuration as albef_configuration
 from labelsieve.vlm.huggingface import ADAPTERS, load_vlm
-from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.peft.base import PEFT, build_peft
 from small_families import FAMILIES, Family, Reference, cosine, edit_family_weights
 from small_models import edit_json
 
@@ -212,6 +212,42 @@ def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, kind: str) -> 
 
 
 # ----------------------------------------------------------------------------------------------------------------- scan
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PEFT if kind != "none"])
+def test_every_module_goes_with_a_model_or_is_refused(vlm: Any, pixels: Tensor, kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        before = vlm.pool(pixels)
+    module: Any = None
+    refusal = ""
+    try:
+        module = build_peft(kind, vlm, tokens=3, bottleneck=2, generator=generator)
+    except SettingsError as error:
+        refusal = str(error)
+    if module is None:
+        assert f"--peft {kind} " in refusal and vlm.name in refusal and "use --peft" in refusal
+        return
+    handles = module.attach(vlm)
+    attached = vlm.pool(pixels)
+    attached.square().sum().backward()
+    for handle in handles:
+        handle.remove()
+    touched = [name for name, value in module.named_parameters() if value.grad is not None and value.grad.any()]
+    assert touched and all(value.grad is None for value in vlm.vision_tower.parameters())
+    assert torch.isfinite(attached).all() and attached.shape == before.shape
+    with torch.no_grad():
+        assert torch.equal(vlm.pool(pixels), before), "detached, the tower is what it was"
+
+
+def test_the_vision_tower_is_what_pools(vlm: Any, pixels: Tensor) -> None:
+    pooled = vlm.pool(pixels)
+    with torch.no_grad():
+        projected = vlm.project(pooled.detach())
+    assert projected.shape[0] == len(pixels)
+    weights = {id(value) for value in vlm.vision_tower.parameters()}
+    used = {id(value) for layer in vlm.vision_layers for value in layer.parameters()}
+    assert weights and used <= weights
 
 
 @pytest.fixture(scope="module")
