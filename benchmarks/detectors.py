@@ -33,6 +33,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
+from labelsieve.detect.dual import LEAST_WEIGHTS
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
 from labelsieve.vlm.features import image_features
@@ -68,9 +69,9 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
 }
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
-    "deft-free-weights": ("labelsieve.detect.dual", "LEAST_WEIGHTS", (0.0, 0.0, 0.0, 0.0)),
+    "deft-free-weights": ("labelsieve.detect.dual", "LEAST_WEIGHTS", dict.fromkeys(LEAST_WEIGHTS, 0.0)),
     "deft-no-doubt": ("labelsieve.detect.joint", "DOUBT", 0.0),
-    "deft-flag-at-half": ("labelsieve.detect.dual", "best_threshold", lambda _clean: 0.5),
+    "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
 }
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")
 
