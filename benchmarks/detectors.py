@@ -65,6 +65,13 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
     "label-match": lambda _rate: ls.LabelMatch(),
     "small-loss": lambda rate: ls.SmallLoss(noise_rate=rate),
     "gmm": lambda _rate: ls.GMM(),
+    "joint": lambda _rate: ls.Joint(),
+    "clip-margin": lambda _rate: ls.ClipMargin(),
+    "confident-learning": lambda _rate: ls.ConfidentLearning(),
+    "knn": lambda _rate: ls.KNN(),
+    "aum": lambda _rate: ls.AUM(),
+    "lemon": lambda _rate: ls.Lemon(),
+    "prototype-gmm": lambda _rate: ls.PrototypeGMM(),
     "gmm-vpt": lambda _rate: ls.GMM(peft="vpt-deep"),
 }
 # The default with one part of it replaced: module, name there, value.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
+from labelsieve.commands.scan import Scan
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
@@ -258,6 +261,22 @@ def test_training_that_breaks_says_so(
 def test_contexts_too_long_for_the_text_tower(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
     with pytest.raises(ModelError, match=r"no room for a class name .* use fewer \(--context-tokens\)"):
         score(quick(name, context_tokens=mini_clip.context_length), noisy, mini_clip)
+
+
+@every_detector
+def test_there_is_a_page_on_it(name: str) -> None:
+    folder = Path(__file__).parents[1] / "docs" / "detectors"
+    page = (folder / f"{name}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# `{name}`") and f"]({name}.md)" in (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("| input |", "| output |", "| source |", "| command |", "**Settings.**", "**What to expect.**"):
+        assert part in page
+    assert "**When it fails.**" in page
+    (command,) = re.findall(r"\| command \| `labelsieve scan (.+?)` \|", page)
+    parsed: Any = Scan.parse(shlex.split(command), prog="labelsieve scan")
+    assert detector_name(parsed.settings) == name
+    for flag in re.findall(r"`--([a-z-]+)", page):
+        options = {field.name for field in (*dataclasses.fields(parsed.settings), *dataclasses.fields(parsed))}
+        assert flag.replace("-", "_") in options, f"no option --{flag}"
 
 
 # ---------------------------------------------------------------- settings

@@ -71,4 +71,6 @@ class Joint(FeatureDetector):
 
 # As for deft: only the untrained model has not learned from the labels, so it is believed whatever they say.
 LEAST_WEIGHTS = {"zero-shot": 1.0, "image features": 0.0}
-LEAST_WEIGHT_ALONE = {"image features": 0.0}
+# Without it the discriminant has to stand in at its own scale: free to blur, it would explain pair and
+# instance-dependent noise as doubt and flag next to nothing.
+LEAST_WEIGHT_ALONE = {"image features": 1.0}
