@@ -39,7 +39,7 @@ def multimodal_score(settings: Lemon, view: FeatureView, *, engine: Engine) -> N
         raise DataError("expected text features of the classes, found none; add them to the features")
     image, labels = view.all_joint(), torch.from_numpy(view.given)
     found = nearest(image, k=settings.neighbours, progress=engine.progress)
-    image, text = image.cpu(), view.text.double().cpu()  # the pictures stay in float32 where they are many
+    image, text = image.cpu(), view.text.cpu().double()  # the pictures stay in float32 where they are many
     pair = 1 - torch.cat([(image[rows].double() * text[labels[rows]]).sum(dim=1) for rows in _chunks(len(labels))])
     weight = torch.exp(-settings.pair_decay * pair)
     s_n = torch.cat([_image_space(settings, found, rows, labels, weight, text) for rows in _chunks(len(labels))])
