@@ -33,6 +33,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
+from labelsieve.detect.dual import LEAST_WEIGHTS
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
 from labelsieve.vlm.features import image_features
@@ -64,13 +65,20 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
     "label-match": lambda _rate: ls.LabelMatch(),
     "small-loss": lambda rate: ls.SmallLoss(noise_rate=rate),
     "gmm": lambda _rate: ls.GMM(),
+    "joint": lambda _rate: ls.Joint(),
+    "clip-margin": lambda _rate: ls.ClipMargin(),
+    "confident-learning": lambda _rate: ls.ConfidentLearning(),
+    "knn": lambda _rate: ls.KNN(),
+    "aum": lambda _rate: ls.AUM(),
+    "lemon": lambda _rate: ls.Lemon(),
+    "prototype-gmm": lambda _rate: ls.PrototypeGMM(),
     "gmm-vpt": lambda _rate: ls.GMM(peft="vpt-deep"),
 }
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
-    "deft-free-weights": ("labelsieve.detect.dual", "LEAST_WEIGHTS", (0.0, 0.0, 0.0, 0.0)),
+    "deft-free-weights": ("labelsieve.detect.dual", "LEAST_WEIGHTS", dict.fromkeys(LEAST_WEIGHTS, 0.0)),
     "deft-no-doubt": ("labelsieve.detect.joint", "DOUBT", 0.0),
-    "deft-flag-at-half": ("labelsieve.detect.dual", "best_threshold", lambda _clean: 0.5),
+    "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
 }
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")
 

@@ -31,7 +31,18 @@ ORDER = (
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 EVERYWHERE = {"errors", "provenance", "progress", "engine"}
-HEAVY = ("torch", "torchvision", "transformers", "accelerate", "datasets", "sklearn", "scipy", "pandas", "matplotlib")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "cleanlab",
+)
 
 FILES = sorted(ROOT.rglob("*.py"))
 

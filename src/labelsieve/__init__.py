@@ -19,13 +19,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelsieve.data.features import LabelledFeatures, load_features
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.noise import inject
     from labelsieve.data.sources import load_images
+    from labelsieve.detect.aum import AUM
+    from labelsieve.detect.clip_margin import ClipMargin
+    from labelsieve.detect.confident_learning import ConfidentLearning
     from labelsieve.detect.deft import DeFT
     from labelsieve.detect.gmm import GMM
+    from labelsieve.detect.knn import KNN
     from labelsieve.detect.label_match import LabelMatch
+    from labelsieve.detect.lemon import Lemon
+    from labelsieve.detect.prototype import PrototypeGMM
     from labelsieve.detect.small_loss import SmallLoss
+    from labelsieve.detect.training_free import Joint
     from labelsieve.errors import LabelsieveError
     from labelsieve.report.export import export
     from labelsieve.report.html import write_report
@@ -36,16 +44,25 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AUM",
     "GMM",
+    "KNN",
+    "ClipMargin",
+    "ConfidentLearning",
     "DeFT",
+    "Joint",
     "LabelMatch",
+    "LabelledFeatures",
     "LabelledImages",
     "LabelsieveError",
+    "Lemon",
+    "PrototypeGMM",
     "SmallLoss",
     "Verdicts",
     "__version__",
     "export",
     "inject",
+    "load_features",
     "load_images",
     "load_vlm",
     "scan",
@@ -53,15 +70,24 @@ __all__ = [
 ]
 
 _HOME = {
+    "AUM": "detect.aum",
+    "ClipMargin": "detect.clip_margin",
+    "ConfidentLearning": "detect.confident_learning",
     "DeFT": "detect.deft",
     "GMM": "detect.gmm",
+    "Joint": "detect.training_free",
+    "KNN": "detect.knn",
     "LabelMatch": "detect.label_match",
+    "LabelledFeatures": "data.features",
     "LabelledImages": "data.images",
     "LabelsieveError": "errors",
+    "Lemon": "detect.lemon",
+    "PrototypeGMM": "detect.prototype",
     "SmallLoss": "detect.small_loss",
     "Verdicts": "verdicts",
     "export": "report.export",
     "inject": "data.noise",
+    "load_features": "data.features",
     "load_images": "data.sources",
     "load_vlm": "vlm.huggingface",
     "scan": "scan",

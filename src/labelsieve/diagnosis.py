@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
 from labelsieve.symptoms import Symptoms, counted, percent, shortened
 from labelsieve.verdicts import Verdicts
@@ -53,11 +53,11 @@ IMBALANCE = 20
 STARVED = 0.05
 
 
-def diagnose(images: LabelledImages, scores: Scores, verdicts: Verdicts) -> list[Finding]:
+def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Finding]:
     """Looks for what makes the verdicts, or a classifier trained on them, less good than they could be.
 
     Args:
-        images: N images; `truth` is never read.
+        images: N images, or rows of features; `truth` is never read.
         scores: What the detector found out about them.
         verdicts: What :func:`labelsieve.verdicts.decide` made of both.
 
@@ -249,6 +249,8 @@ def _contradicted(scan: Symptoms) -> Finding | None:
 
 
 def _piled_up(scan: Symptoms) -> Finding | None:
+    if scan.scores.issue is not None:  # no threshold decided
+        return None
     threshold = scan.scores.threshold
     near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= BAND
     # with a threshold at an end of the scale, the clearest cases lie near it
@@ -293,7 +295,7 @@ def _conflicting_copies(scan: Symptoms) -> Finding | None:
         "problem",
         figure=f"{counted(groups, 'picture occurs', 'pictures occur')} more than once with different labels "
         f"({total:,} images), for example {example}",
-        message="The files are the same, so at most one label of each picture can be right.",
+        message="They are the same to the last bit, so at most one label of each picture can be right.",
         advice="Keep one copy of each with the right label. Where several labels fit, the classes overlap.",
     )
 

@@ -8,10 +8,11 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Detector, Scores, detector_name
+from labelsieve.detect.base import Detector, Scores, check_input, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
@@ -25,8 +26,8 @@ CHECKPOINT_FOLDER = "checkpoint"
 
 
 def scan(
-    images: LabelledImages,
-    vlm: VisionLanguageModel,
+    images: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None = None,
     *,
     detector: Detector | None = None,
     seed: int = 0,
@@ -40,8 +41,9 @@ def scan(
     """Finds the wrong labels of a data set.
 
     Args:
-        images: N images with given labels; true labels, where there are any, serve the metrics alone.
-        vlm: The model, from :func:`labelsieve.load_vlm`.
+        images: N images with given labels, or features from :func:`labelsieve.load_features`; true labels, where there
+            are any, serve the metrics alone.
+        vlm: The model, from :func:`labelsieve.load_vlm`; not used with features.
         detector: How to judge; `DeFT()` if None.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -58,6 +60,7 @@ def scan(
         LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
     """
     detector = DeFT() if detector is None else detector
+    check_input(detector, images, vlm)
     folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
     engine = make_engine(
         device=device,
@@ -68,7 +71,8 @@ def scan(
         progress=progress,
     )
     started = time.perf_counter()
-    scores = detector.score(images, vlm, engine=engine)
+    # detectors that take no features, or need a model, have been refused above
+    scores = detector.score(cast(LabelledImages, images), cast(VisionLanguageModel, vlm), engine=engine)
     for note in scores.notes:
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
@@ -114,8 +118,8 @@ def check_run_folder(out: str | Path, *, overwrite: bool = False, resume: bool =
 
 
 def _record(
-    images: LabelledImages,
-    vlm: VisionLanguageModel,
+    images: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None,
     detector: Detector,
     engine: Engine,
     scores: Scores,
@@ -131,15 +135,15 @@ def _record(
         "source": str(images.origin.get("source", "data in memory")),
         "origin": dict(images.origin),
         "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
-        "model": {"name": vlm.name, "fingerprint": vlm.fingerprint},
+        "model": _model(images, vlm),
         "detector": {
             "name": detector_name(detector),
             "recipe": recipe,
             "settings": settings,
             "fingerprint": fingerprint(settings),
         },
-        "threshold": scores.threshold,
-        "demand_agreement": scores.demand_agreement,
+        "threshold": scores.threshold if scores.issue is None else None,
+        "demand_agreement": scores.demand_agreement if scores.issue is None else None,
         "zero_shot_agreement": scores.zero_shot_agreement,
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
@@ -150,3 +154,9 @@ def _record(
         "seconds": round(seconds, 2),
         "versions": installed,
     }
+
+
+def _model(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:
+    if isinstance(images, LabelledFeatures):
+        return {"name": None, "fingerprint": images.text_fingerprint}
+    return {} if vlm is None else {"name": vlm.name, "fingerprint": vlm.fingerprint}

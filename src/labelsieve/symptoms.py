@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
 from labelsieve.verdicts import Verdicts
 
@@ -63,7 +63,7 @@ class Copies:
 class Symptoms:
     """Measurements of a scan. Arrays of shape (n,) hold readable images only; nothing here takes K x K numbers."""
 
-    images: LabelledImages
+    images: Labelled
     scores: Scores
     verdicts: Verdicts
 

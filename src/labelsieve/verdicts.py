@@ -1,7 +1,8 @@
 """From scores to verdicts: which given labels are issues, in what order to look at them, and how good that was.
 
 One rule for every detector: a label is an issue where its quality does not exceed the threshold or, if the detector
-demands agreement, where the predicted label is another one.
+demands agreement, where the predicted label is another one. Only rules that no threshold can express, such as pruning
+by counts, name the issues themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
 from labelsieve.errors import DataError, RunError
 from labelsieve.provenance import fingerprint, read_json, write_atomically, write_json
@@ -181,24 +182,29 @@ def _remove(path: Path) -> None:
         raise RunError(f"could not replace {path}: {error.strerror}; choose a writable folder") from error
 
 
-def decide(images: LabelledImages, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:
+def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:
     """Turns scores into verdicts.
 
     A given label is an issue where `label_quality <= threshold` or, if the detector demands agreement, where the
-    predicted label is another one. Ranks go by ascending quality, issues before the rest, ties by row.
+    predicted label is another one; or, where the detector names the issues itself, there. Ranks go by ascending
+    quality, issues before the rest, ties by row.
 
     Raises:
         DataError: The scores are not one for each image.
     """
-    shapes = {np.shape(values) for values in (scores.label_quality, scores.predicted, scores.confidence)}
+    parts = (scores.label_quality, scores.predicted, scores.confidence, scores.issue)
+    shapes = {np.shape(values) for values in parts if values is not None}
     if shapes != {(len(images),)}:
         raise DataError(f"expected scores of shape ({len(images)},), one for each image, got {sorted(shapes)}")
     quality = np.asarray(scores.label_quality, dtype=np.float32)
     readable = ~np.isnan(quality)
     # in float32 on both sides: a quality of 0.1 in float32 lies above the float64 number 0.1
-    issue = readable & (quality <= np.float32(scores.threshold))
-    if scores.demand_agreement:
-        issue |= readable & (scores.predicted != images.labels)
+    if scores.issue is not None:
+        issue = readable & scores.issue
+    else:
+        issue = readable & (quality <= np.float32(scores.threshold))
+        if scores.demand_agreement:
+            issue |= readable & (scores.predicted != images.labels)
     order = np.lexsort((quality, ~issue))  # unreadable rows are NaN, which sorts last
     rank = np.empty(len(quality), dtype=np.int64)
     rank[order] = np.arange(1, len(quality) + 1)

@@ -94,6 +94,16 @@ class Source:
             seed=seed,
         )
 
+    def feature_options(self) -> dict[str, Any]:
+        """Returns those of the options that features computed before have too.
+
+        Raises:
+            UsageError: One was given that they have not.
+        """
+        if self.image_column is not None or self.split is not None:
+            raise UsageError("features have no --image-column and no --split; leave them out")
+        return {"label_column": self.label_column, "class_names": self._class_names(), "limit": self.limit}
+
     def _class_names(self) -> str | tuple[str, ...] | None:
         """One name would be one class, which no data set has: a single word is a file."""
         if len(self.class_names) == 1:

@@ -14,6 +14,7 @@ from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
 
 if TYPE_CHECKING:
+    from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.verdicts import Verdicts
 
@@ -48,7 +49,7 @@ class Report(Command):
         verdicts = Verdicts.load(self.run_folder)
         path = write_report(
             verdicts,
-            images_of(verdicts, source=self.source),
+            data_of(verdicts, source=self.source),
             self.out or self.run_folder / REPORT,
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
@@ -105,9 +106,26 @@ def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImage
     """Loads the images of a run again, from where it found them or from `source`.
 
     Raises:
-        RunError: The run had its images in memory, or they are not the same any more.
+        RunError: The run had its images in memory or had none, or they are not the same any more.
         DataError: The images cannot be loaded.
     """
+    from labelsieve.data.features import LabelledFeatures
+
+    data = data_of(verdicts, source=source)
+    if isinstance(data, LabelledFeatures):
+        raise RunError("this run scanned features, which have no pictures; scan the images themselves for that")
+    return data
+
+
+def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages | LabelledFeatures:
+    """Loads the images or features of a run again, from where it found them or from `source`.
+
+    Raises:
+        RunError: The run had its data in memory, or they are not the same any more.
+        DataError: The data cannot be loaded.
+    """
+    from labelsieve.data.feature_files import holds_features
+    from labelsieve.data.features import load_features
     from labelsieve.data.sources import load_images
 
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
@@ -116,12 +134,12 @@ def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImage
     if "source" not in origin:
         raise RunError("the images of this run were in memory; say with --source where they lie")
     try:
-        images = load_images(**origin)
+        data = load_features(**origin) if holds_features(origin["source"]) else load_images(**origin)
     except DataError as error:
         raise DataError(f"{error} (--source says where the images of a run lie now)") from error
-    if images.fingerprint != verdicts.record.get("data", {}).get("fingerprint"):
+    if data.fingerprint != verdicts.record.get("data", {}).get("fingerprint"):
         raise RunError(
             f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
             "the old ones are"
         )
-    return images
+    return data

@@ -37,9 +37,14 @@ class Scan(Command, Generic[SettingsT]):
     The options of the detector come last; `--detector NAME --help` shows those of another one, `labelsieve list` all
     detectors.
 
+    In the place of images, SOURCE may be features that were computed before: a .npz file, or a Parquet file with a
+    column `features` of lists of numbers and none of pictures.
+
     Attributes:
-        data: The images.
+        data: The images, or the features.
         truth_column: Column of the true labels where they are known; only metrics read them.
+        text_features: For features: a .npy file with a text feature of each class, if the source holds none.
+        logit_scale: For features: the model's factor from cosine similarity to logit, with text features.
         model: Hub id or folder of a CLIP-like model.
         detector: How the labels are scored.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
@@ -54,6 +59,8 @@ class Scan(Command, Generic[SettingsT]):
 
     data: OmitArgPrefixes[Source]
     truth_column: OptionalText = None
+    text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    logit_scale: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="(optional)")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
@@ -93,24 +100,37 @@ class Scan(Command, Generic[SettingsT]):
 
     def _load_and_scan(self, console: Console) -> None:
         progress = Progress(console if is_main_process() else None)
-        images = self.data.load(seed=self.seed, truth_column=self.truth_column)
+        images = self._load()
         for note in images.notes:
             progress.say(f"note: {note}")
-        progress.say(
-            f"loading {self.model}" + ("" if Path(self.model).is_dir() else "; the first time it is downloaded")
-        )
         self._scan(images, progress, console)
+
+    def _load(self) -> Any:
+        from labelsieve.data.feature_files import holds_features
+        from labelsieve.data.features import load_features
+
+        if not holds_features(self.data.source):
+            if self.text_features is not None or self.logit_scale is not None:
+                raise UsageError("--text-features and --logit-scale go with features only; leave them out for images")
+            return self.data.load(seed=self.seed, truth_column=self.truth_column)
+        return load_features(
+            self.data.source,
+            **self.data.feature_options(),
+            truth_column=self.truth_column,
+            text=self.text_features,
+            logit_scale=self.logit_scale,
+            seed=self.seed,
+        )
 
     def _scan(self, images: Any, progress: Progress, console: Console) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
         from labelsieve.scan import scan
         from labelsieve.verdicts import REPORT
-        from labelsieve.vlm.huggingface import load_vlm
 
         verdicts = scan(
             images,
-            load_vlm(self.model),
+            self._model(images, progress),
             detector=self.settings,
             seed=self.seed,
             device=self.device,
@@ -123,6 +143,17 @@ class Scan(Command, Generic[SettingsT]):
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT)
             summarize(verdicts, console)
+
+    def _model(self, images: Any, progress: Progress) -> Any:
+        """Loads the model, which features computed before have no need of."""
+        from labelsieve.data.features import LabelledFeatures
+        from labelsieve.vlm.huggingface import load_vlm
+
+        if isinstance(images, LabelledFeatures):
+            return None
+        first_time = "" if Path(self.model).is_dir() else "; the first time it is downloaded"
+        progress.say(f"loading {self.model}{first_time}")
+        return load_vlm(self.model)
 
 
 def _asked(args: Sequence[str], flag: str, *, default: str) -> str:

@@ -57,7 +57,9 @@ def refuse_split(split: str | None, where: object) -> None:
         raise DataError(f'{where} has no splits, but split "{split}" was asked for; leave it out or pass another path')
 
 
-def choose_columns(features: Mapping[str, Any], *, asked: Columns, where: str, label_needed: bool = True) -> Columns:
+def choose_columns(
+    features: Mapping[str, Any], *, asked: Columns, where: str, label_needed: bool = True, image_needed: bool = True
+) -> Columns:
     """Settles which columns to read.
 
     An image column is one that holds pictures by its type, else one with a usual name; a label column is one with a
@@ -68,6 +70,7 @@ def choose_columns(features: Mapping[str, Any], *, asked: Columns, where: str, l
         asked: What the user asked for.
         where: Name of the source, for messages.
         label_needed: False if the labels come from elsewhere; then only a label column that was asked for is read.
+        image_needed: False for rows without pictures, such as features.
 
     Raises:
         DataError: A column that was asked for is missing, or none or several fit.
@@ -78,7 +81,7 @@ def choose_columns(features: Mapping[str, Any], *, asked: Columns, where: str, l
                 f'expected a column "{name}" in {where}, found {_listed(features)}'
                 f"{did_you_mean(name, features)}; name another with {option}"
             )
-    image = asked.image or _guess_image(features, where=where)
+    image = asked.image or (_guess_image(features, where=where) if image_needed else None)
     others = {name: feature for name, feature in features.items() if name not in (image, asked.truth)}
     label = asked.label or (_guess_label(others, where=where, columns=features) if label_needed else None)
     named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
@@ -95,6 +98,14 @@ def holds_pictures(feature: Any) -> bool:
 def holds_text(feature: Any) -> bool:
     """Tells whether a column holds texts, such as paths."""
     return getattr(feature, "dtype", "") in ("string", "large_string")
+
+
+def may_hold_images(features: Mapping[str, Any]) -> bool:
+    """Tells whether a table has a column that would be taken for pictures or their paths."""
+    return any(
+        holds_pictures(feature) or (holds_text(feature) and name.lower() in IMAGE_NAMES)
+        for name, feature in features.items()
+    )
 
 
 def _guess_image(features: Mapping[str, Any], *, where: str) -> str:

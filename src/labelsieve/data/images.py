@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from labelsieve.data.labels import checked_indices
 from labelsieve.errors import DataError
 from labelsieve.provenance import fingerprint
 
@@ -83,16 +84,9 @@ class LabelledImages:
 
     def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledImages:
         """Returns the same images with other given labels, shape (N,); `truth` replaces the true labels if given."""
-        true = self.truth if truth is None else self._checked(truth, "true labels")
-        return replace(self, labels=self._checked(labels, "labels"), truth=true, origin={})
-
-    def _checked(self, labels: NDArray[np.int64], what: str) -> NDArray[np.int64]:
-        checked, last = np.asarray(labels, dtype=np.int64), len(self.class_names) - 1
-        if checked.shape != (len(self),):
-            raise DataError(f"expected {len(self)} {what}, one for each image, got shape {checked.shape}")
-        if checked.size and (checked.min() < 0 or checked.max() > last):
-            raise DataError(f"expected {what} from 0 to {last}, got {checked.min()} to {checked.max()}")
-        return checked
+        shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
+        true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
+        return replace(self, labels=checked_indices(labels, what="labels", **shape), truth=true, origin={})
 
     def take(self, rows: NDArray[np.int64]) -> LabelledImages:
         """Returns the images of the given rows, in that order, with all classes kept."""

@@ -249,6 +249,20 @@ def to_indices(
     return table[column.codes]
 
 
+def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what: str) -> NDArray[np.int64]:
+    """Checks N labels that are indices already, and returns them as int64.
+
+    Raises:
+        DataError: They are not one for each of `count` rows, or outside of `class_names`.
+    """
+    checked, last = np.asarray(labels, dtype=np.int64), len(class_names) - 1
+    if checked.shape != (count,):
+        raise DataError(f"expected {count} {what}, one for each image, got shape {checked.shape}")
+    if checked.size and (checked.min() < 0 or checked.max() > last):
+        raise DataError(f"expected {what} from 0 to {last}, got {checked.min()} to {checked.max()}")
+    return checked
+
+
 def _lookup(values: Sequence[str | int], class_names: Sequence[str], *, by_number: bool) -> NDArray[np.int64]:
     index = {normalise(name): number for number, name in enumerate(class_names)}
     table = np.array([index.get(normalise(text), -1) for text in map(str, values)], dtype=np.int64)

@@ -97,7 +97,7 @@ def read_arrow_file(path: Path, *, kind: str, asked: Columns) -> Table:
 
     where = f"the file {path}"
     try:
-        features = datasets.Features.from_arrow_schema(_without_dictionaries(_schema(path, kind=kind)))
+        features = datasets.Features.from_arrow_schema(without_dictionaries(_schema(path, kind=kind)))
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise DataError(f"expected {where} to be {kind.capitalize()}, but it cannot be read: {_line(error)}") from None
     chosen = choose_columns(features, asked=asked, where=where)
@@ -128,7 +128,8 @@ def _schema(path: Path, *, kind: str) -> pa.Schema:
             return pa.ipc.open_file(handle).schema
 
 
-def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
+def without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema in which columns encoded by a dictionary have the type of their values."""
     import pyarrow as pa
 
     def plain(kind: pa.DataType) -> pa.DataType:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,15 +81,14 @@ def load_images(
         >>> images = load_images("photos/")  # doctest: +SKIP
         >>> images = load_images(array, labels=["cat", "dog"])  # doctest: +SKIP
     """
-    if limit is not None and limit < 1:
-        raise SettingsError(f"expected limit to be at least 1, got {limit}; leave it out to take all rows")
+    check_limit(limit)
     asked = Columns(image=image_column, label=label_column, truth=truth_column)
     table = _open(source, asked=asked, split=split, labels=labels)
-    images = _assemble(table, labels=labels, class_names=class_names, rows=_subset(len(table.rows), limit, seed))
+    images = _assemble(table, labels=labels, class_names=class_names, rows=subset(len(table.rows), limit, seed))
     if not isinstance(source, str | Path):
         return images
     arguments = {
-        "source": _absolute(source),
+        "source": absolute_source(source),
         "image_column": image_column,
         "label_column": label_column,
         "truth_column": truth_column,
@@ -102,7 +101,8 @@ def load_images(
     return replace(images, origin=origin)
 
 
-def _absolute(source: str | Path) -> str:
+def absolute_source(source: str | Path) -> str:
+    """Returns a source as it can be loaded again from elsewhere."""
     path = os.path.abspath(Path(source).expanduser())
     return path if os.path.exists(path) else str(source)  # a Hub id stays as it is
 
@@ -124,7 +124,14 @@ def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Tab
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the pictures in memory")
 
 
-def _subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
+def check_limit(limit: int | None) -> None:
+    """Raises a `SettingsError` if a subset of no rows is asked for."""
+    if limit is not None and limit < 1:
+        raise SettingsError(f"expected limit to be at least 1, got {limit}; leave it out to take all rows")
+
+
+def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
+    """Draws `limit` of some rows, in their order, or returns None if all are to be taken."""
     if limit is None or limit >= rows:
         return None
     return np.sort(np.random.default_rng(seed).choice(rows, size=limit, replace=False)).astype(np.int64)
@@ -137,18 +144,9 @@ def _assemble(
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
     paths, notes = text_paths(table), list(table.notes)
-    ids = _ids(table, paths, notes)
-    given = _label_column(table, table.columns.label, labels=labels)
-    check_complete(given, ids)  # first of all: without these labels the class names would be told wrongly
-    names, note = settle_class_names(given, class_names)
+    ids = read_ids(table, paths, notes)
+    names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
     notes.append(note)
-    stated = class_names is not None or given.class_names is not None
-    former = renamed(given, names)
-    indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
-    truth = None
-    if table.columns.truth is not None:
-        true = _label_column(table, table.columns.truth, labels=None)
-        truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
     pictures = _pictures(table, paths)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
@@ -167,7 +165,33 @@ def _assemble(
     )
 
 
-def _ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
+class Given(NamedTuple):
+    """Class names, given labels (N,), true labels (N,) or None, and a line on where the class names came from."""
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    truth: NDArray[np.int64] | None
+    note: str
+
+
+def read_given(
+    table: Table, ids: Sequence[str], *, labels: Any, class_names: Sequence[str] | str | Path | None
+) -> Given:
+    """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
+    given = _label_column(table, table.columns.label, labels=labels)
+    check_complete(given, ids)  # first of all: without these labels the class names would be told wrongly
+    names, note = settle_class_names(given, class_names)
+    stated = class_names is not None or given.class_names is not None
+    former = renamed(given, names)
+    indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
+    if table.columns.truth is None:
+        return Given(names, indices, None, note)
+    true = _label_column(table, table.columns.truth, labels=None)
+    truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
+    return Given(names, indices, truth, note)
+
+
+def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
     """Returns the ids: the column `id`, else the relative paths, else row numbers."""
     numbers = [f"{row:07d}" for row in range(len(table.rows))]
     if table.columns.id is not None:
@@ -175,8 +199,8 @@ def _ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
         twice = [name for name, count in Counter(ids).items() if count > 1 or name in ("", "None")]
         if twice:
             raise DataError(
-                f'expected different ids in the column "id" of {table.where}, found "{twice[0]}" more than once or '
-                "empty; mend or rename the column"
+                f'expected different ids in the column "{table.columns.id}" of {table.where}, found "{twice[0]}" more '
+                "than once or empty; mend or rename the column"
             )
         return ids
     if paths is None:

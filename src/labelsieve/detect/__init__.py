@@ -2,6 +2,10 @@
 
 * `base.py`: `Scores`, the `Detector` protocol and the table of detectors
 * `deft.py`: learned dual prompts, with `losses.py`, `joint.py` and `discriminant.py` under it
-* `label_match.py`, `small_loss.py`, `gmm.py`: the detectors that the paper compares with
+* `small_loss.py`, `gmm.py`: trained detectors that the paper compares with
+* `view.py`: what the others need, features only; from images and a model, or computed before
+* `label_match.py`, `clip_margin.py`: the untrained model; `training_free.py`: joint evidence without the prompts
+* `confident_learning.py` with `probe.py`, `aum.py` with `area.py`: linear probes
+* `knn.py`, `lemon.py` with `multimodal.py`, `prototype.py` with `prototypes.py`: `neighbours.py` and `mixture.py`
 * `settings.py`, `learner.py`, `training.py`: settings of training, what is trained, and the loop
 """

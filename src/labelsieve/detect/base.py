@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from labelsieve.errors import SettingsError, did_you_mean
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
+    from labelsieve.detect.view import FeatureView
     from labelsieve.engine import Engine
     from labelsieve.vlm.base import VisionLanguageModel
 
@@ -33,6 +35,8 @@ class Scores:
         confidence: Shape (N,), float32, between 0 and 1: probability of the predicted class; NaN where unreadable.
         threshold: A label is an issue where `label_quality <= threshold`.
         demand_agreement: If true, a label is an issue too where `predicted` differs from it.
+        issue: Shape (N,), or None: the issues themselves, from a rule that no threshold can express. Where it is given
+            it decides, and threshold and demand_agreement do not; rows that could not be read are false.
         errors: Row number to reason, for the images that could not be read.
         zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
             detector did not ask the model.
@@ -46,6 +50,7 @@ class Scores:
     confidence: NDArray[np.float32]
     threshold: float = 0.5
     demand_agreement: bool = False
+    issue: NDArray[np.bool_] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
     zero_shot_agreement: float | None = None
     zero_shot_per_class: NDArray[np.float64] | None = None
@@ -67,12 +72,50 @@ class Detector(Protocol):
         ...
 
 
+class FeatureDetector:
+    """Base of detectors that need features only: those of images and a model, or features computed before.
+
+    A detector of this kind implements `score_features` and gets `score` from here.
+
+    Attributes:
+        needs_text: Whether it asks for a text feature of each class.
+    """
+
+    needs_text: ClassVar[bool] = False
+
+    def score(
+        self, images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None, *, engine: Engine
+    ) -> Scores:
+        """Scores every image, or every row of features without a model; see :class:`Detector`."""
+        from labelsieve.detect.view import score_by_features
+
+        return score_by_features(self, images, vlm, engine=engine)
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row of a view.
+
+        Args:
+            view: Features, labels and class texts.
+            engine: Device, seed and progress.
+        """
+        raise NotImplementedError
+
+
+NO_MODEL = "images need a model to look at them; pass one from load_vlm()"
+
 # Named, not imported: the command line reads the settings without loading torch.
 DETECTORS = {
     "deft": "labelsieve.detect.deft:DeFT",
+    "joint": "labelsieve.detect.training_free:Joint",
     "label-match": "labelsieve.detect.label_match:LabelMatch",
+    "clip-margin": "labelsieve.detect.clip_margin:ClipMargin",
     "small-loss": "labelsieve.detect.small_loss:SmallLoss",
     "gmm": "labelsieve.detect.gmm:GMM",
+    "confident-learning": "labelsieve.detect.confident_learning:ConfidentLearning",
+    "knn": "labelsieve.detect.knn:KNN",
+    "aum": "labelsieve.detect.aum:AUM",
+    "lemon": "labelsieve.detect.lemon:Lemon",
+    "prototype-gmm": "labelsieve.detect.prototype:PrototypeGMM",
 }
 
 
@@ -93,3 +136,31 @@ def detector_name(detector: Detector) -> str:
     """Returns the name of a detector in the table, or its class name if it is not in it."""
     own = f"{type(detector).__module__}:{type(detector).__qualname__}"
     return next((name for name, path in DETECTORS.items() if path == own), type(detector).__qualname__)
+
+
+def feature_detectors(*, text: bool) -> list[str]:
+    """Returns the names of the detectors that work on features alone, with or without class text features."""
+    kinds = {name: detector_class(name) for name in DETECTORS}
+    return [name for name, kind in kinds.items() if issubclass(kind, FeatureDetector) and (text or not kind.needs_text)]
+
+
+def check_input(detector: Detector, data: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> None:
+    """Checks that a detector can do with what there is, before anything expensive starts.
+
+    Raises:
+        SettingsError: It needs images, a model or class texts that are not there.
+    """
+    from labelsieve.data.features import LabelledFeatures
+
+    if not isinstance(data, LabelledFeatures):
+        if vlm is None:
+            raise SettingsError(NO_MODEL)
+        return
+    name, known = detector_name(detector), ", ".join(feature_detectors(text=data.text is not None))
+    if not isinstance(detector, FeatureDetector):
+        raise SettingsError(f"--detector {name} needs the images and a model; with features alone use one of {known}")
+    if detector.needs_text and data.text is None:
+        raise SettingsError(
+            f"--detector {name} needs text features of the classes, which these features lack; add them with their "
+            f"logit_scale, or use one of {known}"
+        )

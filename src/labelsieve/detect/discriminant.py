@@ -71,7 +71,7 @@ def fit_discriminant(
     """
     deal = np.full(len(features), -1, dtype=np.int64)
     deal[rows] = torch.randperm(len(rows), generator=generator).numpy() % folds
-    mean, scale = _moments(features, rows)
+    mean, scale = moments(features, rows)
     counts, sums, squares = _statistics(features, labels, deal, rows, mean, scale, classes, folds)
     without = (whole.sum(dim=0) - whole for whole in (counts, sums, squares))
     fits = [_solve(*parts) for parts in zip(*without, strict=True)]
@@ -84,7 +84,7 @@ def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + CHUNK]
 
 
-def _moments(features: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def moments(features: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each dimension, (D,)."""
     total, squares = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
     for part in _chunks(rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_discriminant
-from labelsieve.detect.joint import Posterior, best_threshold, fit_joint
+from labelsieve.detect.joint import Judged, judge_jointly
 from labelsieve.detect.learner import Feed, adapted_features
 from labelsieve.detect.losses import (
     clean_probability,
@@ -23,7 +23,8 @@ from labelsieve.detect.losses import (
     symmetric_cross_entropy,
 )
 from labelsieve.detect.training import Step, prepare, train
-from labelsieve.detect.zero_shot import ZeroShot, in_chunks, shortened_note
+from labelsieve.detect.view import FeatureView
+from labelsieve.detect.zero_shot import in_chunks, shortened_note
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
 from labelsieve.vlm.base import VisionLanguageModel
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 # Purposes of random generators; see also those in learner.py.
 COMPLEMENT, FOLDS, SAMPLE = 3, 4, 5
 
-EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image features")
 # Only the untrained model has not learned from the labels, so it alone is believed whatever they say.
-LEAST_WEIGHTS = (1.0, 0.0, 0.0, 0.0)
+LEAST_WEIGHTS = {"zero-shot": 1.0, "positive prompts": 0.0, "learned threshold": 0.0, "image features": 0.0}
 
 
 class DualObjective:
@@ -134,14 +134,13 @@ def score_with_dual_prompts(
     settings: DeFT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> Scores:
     """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.DeFT`."""
-    first, feed, schedule = prepare(settings, images, vlm, engine=engine)
+    view, feed, schedule = prepare(settings, images, vlm, engine=engine)
     objective = DualObjective(
         settings, warmup=schedule.warmup, images=len(images), classes=len(images.class_names), engine=engine
     )
     history = train(feed, torch.from_numpy(images.labels), objective=objective, settings=settings, schedule=schedule)
-    judged = _judge(objective, feed, first)
-    return first.scores(
-        images,
+    judged = _judge(objective, feed, view)
+    return view.scores(
         quality=judged.quality,
         predicted=judged.predicted,
         confidence=judged.confidence,
@@ -152,26 +151,16 @@ def score_with_dual_prompts(
     )
 
 
-class _Judged(NamedTuple):
-    """What the trained prompts say of the readable images, arrays of shape (n,)."""
-
-    quality: NDArray[np.float32]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    threshold: float = 0.5
-    notes: tuple[str, ...] = ()
-
-
-def _judge(objective: DualObjective, feed: Feed, first: ZeroShot) -> _Judged:
+def _judge(objective: DualObjective, feed: Feed, view: FeatureView) -> Judged:
     if objective.settings.scores_from == "last-epoch":
-        quality, predicted, confidence = (objective.memory[name].numpy()[first.rows] for name in objective.memory)
-        return _Judged(quality, predicted.astype(np.int64), confidence)
+        quality, predicted, confidence = (objective.memory[name].numpy()[view.rows] for name in objective.memory)
+        return Judged(quality, predicted.astype(np.int64), confidence)
     pooled = adapted_features(feed).pooled
     with torch.inference_mode():
         text = feed.learner.text()
     if objective.settings.evidence == "joint":
-        return _judge_jointly(feed, pooled, text, first, folds=objective.settings.folds)
-    return _judge_by_threshold(feed, pooled, text, first, demand_agreement=objective.settings.demand_agreement)
+        return _judge_jointly(feed, pooled, text, view, folds=objective.settings.folds)
+    return _judge_by_threshold(feed, pooled, text, view, demand_agreement=objective.settings.demand_agreement)
 
 
 Text = tuple[Tensor, Tensor | None]
@@ -179,49 +168,36 @@ Text = tuple[Tensor, Tensor | None]
 
 @torch.inference_mode()
 def _judge_by_threshold(
-    feed: Feed, pooled: NDArray[np.float32], text: Text, first: ZeroShot, *, demand_agreement: bool
-) -> _Judged:
+    feed: Feed, pooled: NDArray[np.float32], text: Text, view: FeatureView, *, demand_agreement: bool
+) -> Judged:
     device, labels = feed.engine.device, feed.images.labels
 
     def judge(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         similarities = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
         return judge_by_threshold(*similarities, torch.from_numpy(labels[rows]).to(device), demand_agreement)
 
-    quality, predicted, confidence = in_chunks(judge, first.rows)
-    return _Judged(quality, predicted, confidence)
+    quality, predicted, confidence = in_chunks(judge, view.rows)
+    return Judged(quality, predicted, confidence)
 
 
-def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, first: ZeroShot, *, folds: int) -> _Judged:
+def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: FeatureView, *, folds: int) -> Judged:
     labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
     discriminant = fit_discriminant(
-        pooled, labels, rows=first.rows, classes=classes, folds=folds, generator=engine.generator(FOLDS)
+        pooled, labels, rows=view.rows, classes=classes, folds=folds, generator=engine.generator(FOLDS)
     )
 
     @torch.no_grad()
     def evidence(rows: NDArray[np.int64]) -> Tensor:
         features = torch.from_numpy(pooled[rows]).to(engine.device)
         positive, negative = feed.learner.similarities(features, text)
-        parts = (first.logits(rows), positive, positive - negative, discriminant.logits(rows, features))
+        parts = (view.logits(rows), positive, positive - negative, discriminant.logits(rows, features))
         return torch.stack(parts).float().cpu()
 
-    model = fit_joint(
+    return judge_jointly(
         evidence,
         labels,
-        rows=first.rows,
+        rows=view.rows,
         classes=classes,
         least=LEAST_WEIGHTS,
         generator=engine.generator(SAMPLE),
-    )
-    posterior = Posterior(
-        *in_chunks(lambda rows: model.posterior(evidence(rows), torch.from_numpy(labels[rows])), first.rows)
-    )
-    threshold = best_threshold(posterior.clean)
-    wrong = posterior.clean <= np.float32(threshold)
-    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(EVIDENCE, model.weights.tolist(), strict=True))
-    return _Judged(
-        posterior.clean,
-        np.where(wrong, posterior.instead, posterior.likeliest),
-        np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
-        threshold,
-        (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}",),
     )

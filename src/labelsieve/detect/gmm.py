@@ -30,7 +30,7 @@ class GMM(Training):
 
         result = train_plainly(self, images, vlm, engine=engine)
         losses = -np.log(np.maximum(result.quality.astype(np.float64), 1e-30))
-        return result.scores(images, quality=small_mean_posterior(losses))
+        return result.scores(quality=small_mean_posterior(losses))
 
 
 def small_mean_posterior(losses: Any) -> Any:

@@ -22,7 +22,7 @@ from the labels counts as far as it explains them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax, softplus
 
-from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.detect.zero_shot import CHUNK, in_chunks
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
@@ -101,6 +101,59 @@ class Posterior(NamedTuple):
     instead_confidence: Any
     likeliest: Any
     likeliest_confidence: Any
+
+
+class Judged(NamedTuple):
+    """What a detector says of n readable images, arrays of shape (n,).
+
+    Attributes:
+        quality: p_clean, between 0 and 1.
+        predicted: The class to suggest.
+        confidence: Its probability.
+        threshold: A label is an issue where the quality is at most this.
+        notes: Remarks for the user.
+    """
+
+    quality: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    threshold: float = 0.5
+    notes: tuple[str, ...] = ()
+
+
+def judge_jointly(
+    evidence: Evidence,
+    labels: NDArray[np.int64],
+    *,
+    rows: NDArray[np.int64],
+    classes: int,
+    least: Mapping[str, float],
+    generator: torch.Generator,
+) -> Judged:
+    """Joins several kinds of evidence into one posterior and chooses where to flag.
+
+    Args:
+        evidence: Gives logits (P, n, K) for n rows.
+        labels: Given labels, (N,).
+        rows: Row numbers of the readable images, (n,), at least one.
+        classes: K.
+        least: Name and smallest weight of each of the P kinds of evidence.
+        generator: Chooses the rows to fit on where there are too many.
+    """
+    model = fit_joint(evidence, labels, rows=rows, classes=classes, least=tuple(least.values()), generator=generator)
+    posterior = Posterior(
+        *in_chunks(lambda part: model.posterior(evidence(part), torch.from_numpy(labels[part])), rows)
+    )
+    threshold = best_threshold(posterior.clean)
+    wrong = posterior.clean <= np.float32(threshold)
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(least, model.weights.tolist(), strict=True))
+    return Judged(
+        posterior.clean,
+        np.where(wrong, posterior.instead, posterior.likeliest),
+        np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
+        threshold,
+        (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}",),
+    )
 
 
 def best_threshold(clean: NDArray[np.float32]) -> float:

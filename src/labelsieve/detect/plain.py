@@ -17,7 +17,8 @@ from labelsieve.detect.learner import Learner, adapted_features
 from labelsieve.detect.losses import similarity_loss
 from labelsieve.detect.settings import Training
 from labelsieve.detect.training import Step, prepare, train
-from labelsieve.detect.zero_shot import ZeroShot, by_probability, in_chunks, shortened_note
+from labelsieve.detect.view import FeatureView
+from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
 from labelsieve.engine import Engine
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -42,7 +43,7 @@ class PlainResult:
     """What a plainly trained model says of the readable images.
 
     Attributes:
-        first: The zero-shot look, which knows the rows.
+        view: The untouched features, which know the rows.
         quality: Probability of the given label, exp(-loss).
         predicted: Most likely class.
         confidence: Probability of that class.
@@ -50,17 +51,16 @@ class PlainResult:
         notes: Remarks for the user.
     """
 
-    first: ZeroShot
+    view: FeatureView
     quality: NDArray[np.float32]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
     history: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
 
-    def scores(self, images: LabelledImages, *, quality: NDArray[Any], threshold: float = 0.5) -> Scores:
+    def scores(self, *, quality: NDArray[Any], threshold: float = 0.5) -> Scores:
         """Returns scores with another quality."""
-        return self.first.scores(
-            images,
+        return self.view.scores(
             quality=quality,
             predicted=self.predicted,
             confidence=self.confidence,
@@ -74,12 +74,12 @@ def train_plainly(
     settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> PlainResult:
     """Trains positive prompts and the module on the tower on all labels, then scores plain images."""
-    first, feed, schedule = prepare(settings, images, vlm, engine=engine)
+    view, feed, schedule = prepare(settings, images, vlm, engine=engine)
     labels = torch.from_numpy(images.labels)
     history = train(feed, labels, objective=PlainObjective(engine), settings=settings, schedule=schedule)
     pooled = adapted_features(feed).pooled
-    quality, predicted, confidence = _judge(feed.learner, pooled, first.rows, images.labels)
-    return PlainResult(first, quality, predicted, confidence, history, shortened_note(feed.learner.prompts.shortened))
+    quality, predicted, confidence = _judge(feed.learner, pooled, view.rows, images.labels)
+    return PlainResult(view, quality, predicted, confidence, history, shortened_note(feed.learner.prompts.shortened))
 
 
 @torch.inference_mode()

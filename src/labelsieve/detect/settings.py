@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from labelsieve.errors import SettingsError, did_you_mean
+
+
+def check_fields(settings: Any) -> None:
+    """Checks that each field of a dataclass of settings has its type, or is one of its choices.
+
+    Raises:
+        SettingsError: Names the first that is not.
+    """
+    kinds = get_type_hints(type(settings))
+    for name in (field.name for field in dataclasses.fields(settings)):
+        kind, value = kinds[name], getattr(settings, name)
+        choices = get_args(kind)
+        if not choices and not isinstance(value, _NUMBERS.get(kind, kind)):
+            raise SettingsError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
+        if choices and value not in choices:
+            known = ", ".join(map(str, choices))
+            raise SettingsError(f"expected {name} to be one of {known}, got {value}{did_you_mean(str(value), choices)}")
+
+
+def check_least(settings: Any, **least: float) -> None:
+    """Checks that fields are finite and not below their least values.
+
+    Raises:
+        SettingsError: Names the first that is.
+    """
+    for name, value in least.items():
+        if not value <= getattr(settings, name) < float("inf"):
+            raise SettingsError(f"expected {name} of at least {value}, got {getattr(settings, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +74,8 @@ class Training:
     context_init: str = "a photo of a"
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value, choices = getattr(self, name), get_args(kind)
-            if not choices and not isinstance(value, _NUMBERS.get(kind, kind)):
-                raise SettingsError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
-            if choices and value not in choices:
-                known = ", ".join(map(str, choices))
-                raise SettingsError(
-                    f"expected {name} to be one of {known}, got {value}{did_you_mean(str(value), choices)}"
-                )
-        for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise SettingsError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+        check_fields(self)
+        check_least(self, **_LEAST)
         if not 0 < self.learning_rate < float("inf"):
             raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
@@ -64,7 +83,7 @@ class Training:
 
 
 _NUMBERS = {int: Integral, float: Real}  # those of numpy too
-_LEAST = {
+_LEAST: dict[str, float] = {
     "epochs": 0,
     "min_steps": 0,
     "warmup_epochs": 0,

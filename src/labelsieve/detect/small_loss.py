@@ -41,4 +41,4 @@ class SmallLoss(Training):
         result = train_plainly(self, images, vlm, engine=engine)
         count = round(self.noise_rate * len(result.quality))
         threshold = float(np.sort(result.quality)[count - 1]) if count else -1.0
-        return result.scores(images, quality=result.quality, threshold=threshold)
+        return result.scores(quality=result.quality, threshold=threshold)

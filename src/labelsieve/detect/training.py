@@ -22,7 +22,7 @@ from torch import Tensor
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
-from labelsieve.detect.zero_shot import ZeroShot, zero_shot
+from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
 from labelsieve.provenance import fingerprint, write_atomically
@@ -94,17 +94,17 @@ def make_schedule(settings: Training, *, images: int) -> Schedule:
 
 def prepare(
     settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
-) -> tuple[ZeroShot, Feed, Schedule]:
+) -> tuple[FeatureView, Feed, Schedule]:
     """Takes the first look at N images, and sets up what is trained on them, its batches and the epochs."""
-    first = zero_shot(images, vlm, engine=engine)
+    view = view_of(images, vlm, engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
             f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"
         )
     learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
-    feed = Feed(images, first.features, learner, engine, settings.batch_size)
-    return first, feed, make_schedule(settings, images=len(first.rows))
+    feed = Feed(images, view.features, learner, engine, settings.batch_size)
+    return view, feed, make_schedule(settings, images=len(view.rows))
 
 
 def train(

@@ -12,12 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
-from labelsieve.engine import Engine
-from labelsieve.errors import DataError
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.features import ImageFeatures, image_features
 
 # Averaged, as CLIP's authors do (Radford et al., 2021, section 3.1.4), from the general ones of their list.
 TEMPLATES = (
@@ -32,25 +27,10 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class _Logits:
-    vlm: VisionLanguageModel
-    features: ImageFeatures
-    text: Tensor
-
-    @torch.no_grad()
-    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
-        pooled = torch.from_numpy(self.features.pooled[rows]).to(self.text.device)
-        return self.vlm.logit_scale * normalize(self.vlm.project(pooled), dim=-1) @ self.text.T
-
-
-@dataclass(frozen=True, eq=False)
 class ZeroShot:
-    """Zero-shot classification of N images by the untouched model.
+    """Zero-shot classification of n readable images by the untouched model.
 
     Attributes:
-        features: The image features it was made from; tells which images can be read.
-        logits: Takes n row numbers and returns their logits (n, K), at the model's own temperature.
-        rows: Row numbers of the readable images, ascending; what follows is in this order.
         label_probability: Probability of the given label.
         predicted: Most likely class.
         confidence: Probability of that class.
@@ -58,61 +38,36 @@ class ZeroShot:
         per_class: Shape (K,): the same for each given class, NaN for a class without images.
     """
 
-    features: ImageFeatures
-    logits: Callable[[NDArray[np.int64]], Tensor]
-    rows: NDArray[np.int64]
     label_probability: NDArray[np.float32]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
     agreement: float
     per_class: NDArray[np.float64]
 
-    def scores(
-        self,
-        images: LabelledImages,
-        *,
-        quality: NDArray[Any],
-        predicted: NDArray[np.int64],
-        confidence: NDArray[Any],
-        **more: Any,
-    ) -> Scores:
-        """Lays scores of the readable images out over all rows, with the reasons of the unreadable ones."""
-        all_quality = np.full(len(images), np.nan, dtype=np.float32)
-        all_predicted, all_confidence = np.full(len(images), -1, dtype=np.int64), all_quality.copy()
-        all_quality[self.rows] = np.clip(quality, 0.0, 1.0)
-        all_predicted[self.rows], all_confidence[self.rows] = predicted, confidence
-        return Scores(
-            label_quality=all_quality,
-            predicted=all_predicted,
-            confidence=all_confidence,
-            errors=dict(self.features.errors),
-            zero_shot_agreement=self.agreement,
-            zero_shot_per_class=self.per_class,
-            **more,
-        )
-
 
 @torch.inference_mode()
-def zero_shot(images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> ZeroShot:
-    """Classifies all images with the untouched model and a few templates around each class name.
+def zero_shot(
+    logits: Callable[[NDArray[np.int64]], Tensor],
+    labels: NDArray[np.int64],
+    *,
+    rows: NDArray[np.int64],
+    classes: int,
+) -> ZeroShot:
+    """Classifies some images.
 
-    Raises:
-        DataError: Not a single image can be read.
+    Args:
+        logits: Takes m row numbers and returns logits (m, K), at the model's own temperature.
+        labels: Given labels, (N,).
+        rows: Row numbers of the readable images, (n,), at least one.
+        classes: K.
     """
-    vlm.to(engine.device)
-    features = image_features(images, vlm, engine=engine)
-    rows = features.readable
-    if not len(rows):
-        reason = next(iter(features.errors.values()), "there are none")
-        raise DataError(f"none of the {len(images)} images can be read, for example {reason}; check the source")
-    logits = _Logits(vlm, features, class_features(vlm, images.class_names))
-    given = images.labels[rows]
-    own, predicted, confidence = in_chunks(lambda part: by_probability(logits(part), images.labels[part]), rows)
+    given = labels[rows]
+    own, predicted, confidence = in_chunks(lambda part: by_probability(logits(part), labels[part]), rows)
     agrees = predicted == given
-    counts = np.bincount(given, minlength=len(images.class_names))
-    hits = np.bincount(given, weights=agrees, minlength=len(images.class_names))
+    counts = np.bincount(given, minlength=classes)
+    hits = np.bincount(given, weights=agrees, minlength=classes)
     per_class = np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return ZeroShot(features, logits, rows, own, predicted, confidence, float(agrees.mean()), per_class)
+    return ZeroShot(own, predicted, confidence, float(agrees.mean()), per_class)
 
 
 def by_probability(logits: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,6 +75,12 @@ def by_probability(logits: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, T
     probability = logits.softmax(dim=1)
     confidence, predicted = probability.max(dim=1)
     return probability.gather(1, torch.from_numpy(labels).to(logits.device)[:, None])[:, 0], predicted, confidence
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the logit of the label less the largest other one, (n,), of logits (n, K); K at least 2."""
+    own = logits.gather(1, labels[:, None])
+    return (own - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1, keepdim=True))[:, 0]
 
 
 def in_chunks(judge: Callable[[NDArray[np.int64]], Sequence[Tensor]], rows: NDArray[np.int64]) -> list[NDArray[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.errors import RunError
 from labelsieve.verdicts import Verdicts
 
@@ -18,7 +18,7 @@ UNKNOWN = "\u2013"
 _NBSP = "\u00a0"
 
 
-def require_same_images(verdicts: Verdicts, images: LabelledImages) -> None:
+def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
     """Checks that row i of the verdicts speaks of image i.
 
     Raises:

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.errors import SettingsError
 from labelsieve.provenance import fingerprint, to_json, write_text
 from labelsieve.report import common
@@ -41,13 +42,14 @@ Choice = tuple[int, str, int]
 
 
 def write_report(
-    verdicts: Verdicts, images: LabelledImages, path: str | Path, *, max_images: int = 400, thumbnail_px: int = 256
+    verdicts: Verdicts, images: Labelled, path: str | Path, *, max_images: int = 400, thumbnail_px: int = 256
 ) -> Path:
     """Writes the report, one self-contained HTML file of at most about 15 MB.
 
     Args:
         verdicts: What to report.
-        images: The images that the verdicts were made from; only those of the gallery are opened.
+        images: The images that the verdicts were made from; only those of the gallery are opened. Features that were
+            computed before have no pictures: their cards show the ids.
         path: The file to write, atomically.
         max_images: How many of the most suspicious images the gallery shows, 0 to 2,000.
         thumbnail_px: Longest side of the embedded pictures, 32 to 512.
@@ -82,11 +84,13 @@ def _environment() -> Environment:
     return environment
 
 
-def _context(verdicts: Verdicts, images: LabelledImages, max_images: int, thumbnail_px: int) -> dict[str, Any]:
+def _context(verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int) -> dict[str, Any]:
     flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     rows = gallery_rows(verdicts, max_images=max_images)
     shown = int(verdicts.is_issue[rows].sum())
-    thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET)
+    thumbnails = [Thumbnail()] * len(rows)
+    if isinstance(images, LabelledImages):
+        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET)
     cards = _cards(verdicts, rows, thumbnails)
     classes, confused = _classes(verdicts), confusions(verdicts)
     return {
@@ -212,7 +216,7 @@ def _linked(bars: list[dict[str, Any]], confused: Confusions) -> dict[str, set[i
     }
 
 
-def _script_data(verdicts: Verdicts, images: LabelledImages, cards: list[dict[str, Any]]) -> dict[str, Any]:
+def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]]) -> dict[str, Any]:
     """What the script needs. Marks belong to pictures and their given labels, so they outlive a new report on them."""
     known = common.section(verdicts.record, "data").get("fingerprint")
     return {

@@ -25,6 +25,8 @@ _THREADS = 4
 class Thumbnail:
     """A small picture. `uri` is empty and `error` the reason where the image can no longer be opened.
 
+    Both are empty where there are no pictures at all.
+
     Attributes:
         uri: The picture as a `data:` URI.
         width: Pixels of the thumbnail.

@@ -1,0 +1,284 @@
+"""Features computed before, with a given label each: what a scan needs where there are no images and no model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.columns import Columns, Table
+from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
+from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
+from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
+from labelsieve.errors import DataError
+from labelsieve.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ROWS = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledFeatures:
+    """N rows of features with a given label each, in the place of images.
+
+    Attributes:
+        features: Shape (N, D), float32, finite. Where there is `text`, both are of one joint space; lengths do not
+            matter, only directions, for everything but linear fits.
+        ids: N different names.
+        labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
+        class_names: The K names, in the order of the indices.
+        contents: Shape (N,), uint64: a hash of each row of features; equal rows have equal values.
+        text: Shape (K, D), float32, or None: a text feature for each class.
+        logit_scale: Factor from cosine similarity to logit, the model's own; given if and only if `text` is.
+        truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
+        origin: What to pass to :func:`labelsieve.load_features` to load the same again, without `text`; empty for
+            features in memory.
+        notes: Remarks of the loader for the user, one line each.
+    """
+
+    features: NDArray[np.float32]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    contents: NDArray[np.uint64]
+    text: NDArray[np.float32] | None = None
+    logit_scale: float | None = None
+    truth: NDArray[np.int64] | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of features, ids, given labels and class names: what a run belongs to."""
+        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names))
+
+    @cached_property
+    def text_fingerprint(self) -> str | None:
+        """Fingerprint of the class text features and their scale; None where there are none."""
+        return None if self.text is None else fingerprint(self.text, self.logit_scale)
+
+    def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledFeatures:
+        """Returns the same features with other given labels, shape (N,); `truth` replaces the true labels if given."""
+        shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
+        true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
+        return replace(self, labels=checked_indices(labels, what="labels", **shape), truth=true, origin={})
+
+    def take(self, rows: NDArray[np.int64]) -> LabelledFeatures:
+        """Returns the features of the given rows, in that order, with all classes kept."""
+        return replace(
+            self,
+            features=self.features[rows],
+            ids=tuple(self.ids[row] for row in rows),
+            labels=self.labels[rows],
+            contents=self.contents[rows],
+            truth=None if self.truth is None else self.truth[rows],
+            origin={},  # loading would give all rows again
+        )
+
+
+def load_features(
+    source: Any,
+    *,
+    labels: Any = None,
+    label_column: str | None = None,
+    truth_column: str | None = None,
+    class_names: Sequence[str] | str | Path | None = None,
+    text: Any = None,
+    logit_scale: float | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> LabelledFeatures:
+    """Loads features that were computed before, with a given label each. Nothing is unpickled.
+
+    Args:
+        source: A `.npz` file with arrays `features` (N, D) and `labels` (N,) and, if there are, `ids` (N,), `truth`
+            (N,), `class_names` (K,), `text` (K, D) and `logit_scale`; a `.parquet` file with a column `features` (or
+            `embedding`, `embeddings`) of lists of D numbers; or an array (N, D) in memory.
+        labels: N names or whole numbers, for an array in memory.
+        label_column: Column, or array of the `.npz` file, of the given labels. Guessed where only one fits.
+        truth_column: The same for the true labels, if they are known; of a `.npz` file `truth` is read without asking.
+            Only metrics read them.
+        class_names: As for :func:`labelsieve.load_images`.
+        text: Text features of the classes, (K, D), in the order of the class names: an array, or a `.npy` file, or a
+            `.npz` file with an array `text`. They go with class names that are stated, or with labels 0 to K-1.
+        logit_scale: The model's factor from cosine similarity to logit (for CLIP mostly 100); needed with `text`.
+        limit: Take a random subset of this many rows, in the order of the data; all classes stay.
+        seed: Seed of that subset.
+
+    Returns:
+        The record. Its `notes` tell what was assumed and what is odd.
+
+    Raises:
+        DataError: Features that are not finite or of different widths, labels that do not match the rows, text
+            features that do not match the classes, or a file that cannot be read. One line that says what to do.
+        SettingsError: `limit` is not positive.
+
+    Example:
+        >>> features = load_features("features.npz")  # doctest: +SKIP
+        >>> features = load_features(array, labels=["cat", "dog"])  # doctest: +SKIP
+    """
+    check_limit(limit)
+    asked = Columns(label=label_column, truth=truth_column)
+    stored = _open(source, labels=labels, asked=asked)
+    found = _assemble(
+        stored,
+        labels=labels,
+        class_names=stored.class_names if class_names is None else class_names,
+        text=stored.text if text is None else read_text_file(text),
+        logit_scale=stored.logit_scale if logit_scale is None else logit_scale,
+        rows=subset(len(stored.features), limit, seed),
+    )
+    if not isinstance(source, str | Path):
+        return found
+    named = class_names is not None or found.text is not None
+    arguments = {
+        "source": absolute_source(source),
+        "label_column": label_column,
+        "truth_column": truth_column,
+        "class_names": list(found.class_names) if named else None,
+        "limit": limit,
+        "seed": None if limit is None else seed,
+    }
+    return replace(found, origin={name: value for name, value in arguments.items() if value is not None})
+
+
+def _open(source: Any, *, labels: Any, asked: Columns) -> Stored:
+    if isinstance(source, str | Path):
+        if labels is not None:
+            raise DataError("labels go with features in memory only; name the column of a file with label_column")
+        return read_features_file(Path(source).expanduser(), asked=asked)
+    if labels is None:
+        raise DataError(f"expected a .npz or .parquet file, or an array with labels=, got {type(source).__name__}")
+    if asked.label or asked.truth:
+        raise DataError("features in memory have no columns; pass labels=, and the truth to with_labels()")
+    values = np.asarray(source)
+    where = "the features in memory"
+    table = Table(rows=_numbered(len(values) if values.ndim else 0), columns=Columns(), where=where)
+    return Stored(features=values, table=table)
+
+
+def _numbered(count: int) -> Dataset:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    return Dataset(pa.table({"row": np.arange(count)}))
+
+
+def _assemble(
+    stored: Stored,
+    *,
+    labels: Any,
+    class_names: Sequence[str] | str | Path | None,
+    text: Any,
+    logit_scale: float | None,
+    rows: NDArray[np.int64] | None,
+) -> LabelledFeatures:
+    table, notes = stored.table, list(stored.table.notes)
+    values = _matrix(stored.features, where=table.where)
+    if labels is not None and len(labels) != len(values):
+        raise DataError(f"expected {len(values)} labels, one for each row of {table.where}, got {len(labels)}")
+    ids = read_ids(table, None, notes)
+    _check_finite(values, ids, where=table.where)
+    if text is not None and class_names is None:
+        class_names = _names_by_number(stored, labels, count=len(np.asarray(text)))
+    names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
+    notes.append(note)
+    texts = None if text is None else _texts(text, len(names), values.shape[1])
+    if rows is not None:
+        notes.append(f"a random subset of {len(rows)} of {len(ids)} rows")
+        values, ids, indices = values[rows], [ids[row] for row in rows], indices[rows]
+        truth = None if truth is None else truth[rows]
+    return LabelledFeatures(
+        features=values,
+        ids=tuple(ids),
+        labels=indices,
+        class_names=names,
+        contents=_hashes(values),
+        text=texts,
+        logit_scale=_scale(logit_scale, needed=texts is not None),
+        truth=truth,
+        notes=(*notes, *class_size_notes(indices, names)),
+    )
+
+
+def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
+    if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
+        raise DataError(
+            f"expected features as numbers of shape (N, D) in {where}, got {values.dtype} of shape {values.shape}; "
+            "save one row of D numbers for each image"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str) -> None:
+    starts = range(0, len(values), _ROWS)
+    wrong = [start + np.flatnonzero(~np.isfinite(values[start : start + _ROWS]).all(axis=1)) for start in starts]
+    rows = np.concatenate(wrong)
+    if len(rows):
+        raise DataError(
+            f"expected finite features, but {len(rows)} of {len(values)} rows in {where} hold NaN or infinity "
+            f'(first: id "{ids[rows[0]]}"); compute them again or leave these rows out'
+        )
+
+
+def _names_by_number(stored: Stored, labels: Any, *, count: int) -> tuple[str, ...]:
+    """Returns the numbers 0 to K-1 as class names, which is what labels without names can mean beside K texts."""
+    column = stored.table.columns.label
+    values = labels if column is None else stored.table.rows.select_columns([column])[:][column]
+    given = read_labels(values, where="labels").values
+    if not all(isinstance(value, int) for value in given):
+        raise DataError(
+            "text features need class_names, which say what class each of them is of; pass the names in their order"
+        )
+    return tuple(map(str, range(count)))
+
+
+def _texts(text: Any, classes: int, width: int) -> NDArray[np.float32]:
+    values = np.asarray(text)
+    if values.shape != (classes, width) or values.dtype.kind not in "fiu":
+        raise DataError(
+            f"expected text features as numbers of shape ({classes}, {width}), one for each class and as wide as the "
+            f"features, got {values.dtype} of shape {values.shape}; compute both with one model"
+        )
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("expected finite text features, found NaN or infinity; compute them again")
+    return values
+
+
+def _scale(value: Any, *, needed: bool) -> float | None:
+    if not needed:
+        if value is not None:
+            raise DataError("logit_scale goes with text features, which are missing; add them or leave it out")
+        return None
+    if value is None:
+        raise DataError(
+            "text features need the model's logit_scale, the factor from cosine similarity to logit (for CLIP mostly "
+            "100); pass logit_scale"
+        )
+    try:
+        scale = float(np.asarray(value).reshape(()))
+    except (TypeError, ValueError):
+        scale = float("nan")
+    if not 0 < scale < float("inf"):
+        raise DataError(f"expected a logit_scale above 0, got {value}; CLIP's own is e to the power of its parameter")
+    return scale
+
+
+def _hashes(values: NDArray[np.float32]) -> NDArray[np.uint64]:
+    found = np.empty(len(values), dtype=np.uint64)
+    for row, value in enumerate(values):
+        found[row] = int.from_bytes(hashlib.blake2b(value.tobytes(), digest_size=8).digest(), "little")
+    return found

@@ -1,0 +1,42 @@
+"""CLIP-logit margin: how far the given class is ahead of the strongest other one, for the untouched model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labelsieve.detect.base import FeatureDetector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipMargin(FeatureDetector):
+    """Ranks by the lead of the given class over the strongest other one in the untouched model's logits.
+
+    The margin is `l_y - max_{k≠y} l_k` of the zero-shot logits l, at the model's own temperature. Quality is its
+    logistic function, the probability of the given class if only these two came into question. A label is an issue
+    where the margin is not above 0: where another class is at least as likely. Trains nothing.
+    """
+
+    needs_text = True
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import torch
+
+        from labelsieve.detect.zero_shot import in_chunks, margins
+
+        def judge(rows: NDArray[np.int64]) -> list[Tensor]:
+            return [margins(view.logits(rows), torch.from_numpy(view.labels[rows]).to(view.device)).sigmoid()]
+
+        (quality,) = in_chunks(judge, view.rows)
+        first = view.zero_shot
+        return view.scores(quality=quality, predicted=first.predicted, confidence=first.confidence)

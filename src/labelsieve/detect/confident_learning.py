@@ -1,0 +1,70 @@
+"""Confident learning (Northcutt et al., JAIR 2021), by `cleanlab`, on out-of-fold probabilities of a linear probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.settings import check_fields, check_least
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidentLearning(FeatureDetector):
+    """Prunes labels by the joint distribution of given and true ones, as `cleanlab` estimates it.
+
+    The probabilities come from logistic regressions on the standardised image features, each asked about a fold that
+    it has not seen. Quality is the probability of the given label (`self_confidence`); which labels are issues is
+    decided by :func:`cleanlab.filter.find_label_issues`, by counts for each pair of classes, which is no threshold.
+    Holds an array of N times K, which `cleanlab` asks for.
+
+    Attributes:
+        folds: Parts of the data, at least 2.
+        filter_by: Rule of `cleanlab`.
+        strength: Inverse of the regularisation of the logistic regression (C of scikit-learn), above 0.
+    """
+
+    folds: int = 5
+    filter_by: Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"] = (
+        "prune_by_noise_rate"
+    )
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, folds=2, strength=1e-12)
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import numpy as np
+
+        from labelsieve.detect.probe import out_of_fold_probabilities
+
+        probability = out_of_fold_probabilities(view, folds=self.folds, strength=self.strength, engine=engine)
+        return view.scores(
+            quality=probability[np.arange(len(probability)), view.given],
+            predicted=probability.argmax(axis=1),
+            confidence=probability.max(axis=1),
+            issue=self._prune(view.given, probability),
+        )
+
+    def _prune(self, given: NDArray[np.int64], probability: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Returns where `cleanlab` finds an issue, (n,), for labels (n,) and probabilities (n, K)."""
+        import warnings
+
+        import numpy as np
+        from cleanlab.filter import find_label_issues
+
+        if len(np.unique(given)) < 2:  # which cleanlab refuses; there is nothing to confuse
+            return np.zeros(len(given), dtype=bool)
+        with warnings.catch_warnings():  # of classes with few images the diagnosis tells
+            warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
+            return np.asarray(find_label_issues(given, probability, filter_by=self.filter_by, n_jobs=1))

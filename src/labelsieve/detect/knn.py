@@ -1,0 +1,50 @@
+"""kNN vote: a label is wrong where most of the nearest images have another one (Zhu et al., ICML 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.settings import check_fields, check_least
+
+if TYPE_CHECKING:
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNN(FeatureDetector):
+    """Lets the nearest images vote on each label, by cosine of the image features, the image itself left out.
+
+    Quality is the share of the neighbours with the given label; an issue is where another label has more of them
+    (the local vote of SimiFeat, Zhu, Dong and Liu, *Detecting Corrupted Labels Without Training a Model to Predict*,
+    ICML 2022). Needs no class texts.
+
+    Attributes:
+        neighbours: k, at least 1; small data have fewer.
+    """
+
+    neighbours: int = 20
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, neighbours=1)
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import torch
+
+        from labelsieve.detect.neighbours import nearest, vote
+
+        given = torch.from_numpy(view.given)
+        found = nearest(view.all_joint(), k=self.neighbours, progress=engine.progress)
+        votes = vote(found.rows, given, given)
+        return view.scores(
+            quality=votes.agreement,
+            predicted=votes.predicted,
+            confidence=votes.share,
+            threshold=0.0,
+            demand_agreement=True,
+        )

@@ -1,0 +1,37 @@
+"""Two Gaussians with one common variance: a split of scores that keeps their order."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def upper_posterior(values: Any) -> NDArray[np.float64]:
+    """Returns the posterior of the component with the larger mean, (n,), between 0 and 1.
+
+    With equal variances the posterior is a logistic function of the value, so it ranks exactly as the values do; two
+    variances of their own would give the most extreme values back to the wider component. Values that are all equal,
+    or that two components do not part, are all taken for the upper one.
+
+    Args:
+        values: (n,), higher = more likely correct.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    raw = np.asarray(values, dtype=np.float64)
+    span = float(np.ptp(raw)) if raw.size else 0.0
+    if raw.size < 2 or span <= 1e-9 * max(1.0, float(np.abs(raw).max())):
+        return np.ones_like(raw)
+    column = ((raw - raw.min()) / span)[:, None]
+    mixture = GaussianMixture(n_components=2, covariance_type="tied", reg_covar=1e-6, random_state=0)
+    with warnings.catch_warnings():  # a fit that is nearly there tells as much
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(np.sort(column, axis=0))  # sorted, so that the order of the rows changes nothing
+    low, high = np.sort(mixture.means_[:, 0])
+    if high - low < 1e-6:
+        return np.ones_like(raw)
+    return np.asarray(mixture.predict_proba(column)[:, mixture.means_[:, 0].argmax()])

@@ -1,0 +1,111 @@
+"""The score of LEMoN (Zhang et al., ICML 2025, section 3), for labels that are classes.
+
+x an image, y its label, both normalised features of one joint space, d the cosine distance `1 - cos`:
+
+* `d_mm(x, y) = d(x, y)`,
+* `s_n = 1/k Σ_j d_Y(y, y_j) exp(-τ_1 d(x, x_j)) exp(-τ_2 d_mm(x_j, y_j))` over the k nearest images j,
+* `s_m = 1/k Σ_j d(x, x_j) exp(-τ_1 d(y, y_j)) exp(-τ_2 d_mm(x_j, y_j))` over the k nearest labels j.
+
+With classes, all images of one class are equally near in text space, and the published code takes whichever come first.
+Here s_m is the mean over all ways to choose among equals: it depends on no order, and needs no distances of N times N.
+Where a class has fewer than k other images, those of the class with the next nearest text follow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.detect.neighbours import Neighbours, nearest
+from labelsieve.detect.view import FeatureView
+from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.engine import Engine
+from labelsieve.errors import DataError
+
+if TYPE_CHECKING:
+    from labelsieve.detect.lemon import Lemon
+
+
+@torch.inference_mode()
+def multimodal_score(settings: Lemon, view: FeatureView, *, engine: Engine) -> NDArray[np.float64]:
+    """Returns s of the readable rows, (n,), higher = more suspicious."""
+    if view.text is None:
+        raise DataError("expected text features of the classes, found none; add them to the features")
+    image, labels = view.all_joint(), torch.from_numpy(view.given)
+    found = nearest(image, k=settings.neighbours, progress=engine.progress)
+    image, text = image.cpu(), view.text.cpu().double()  # the pictures stay in float32 where they are many
+    pair = 1 - torch.cat([(image[rows].double() * text[labels[rows]]).sum(dim=1) for rows in _chunks(len(labels))])
+    weight = torch.exp(-settings.pair_decay * pair)
+    s_n = torch.cat([_image_space(settings, found, rows, labels, weight, text) for rows in _chunks(len(labels))])
+    s_m = _text_space(settings, image, labels, weight, text, k=found.rows.shape[1])
+    return (pair + settings.beta * s_n + settings.gamma * s_m).numpy()
+
+
+def _chunks(count: int) -> Iterator[Tensor]:
+    return iter(torch.arange(count).split(CHUNK))
+
+
+def _image_space(
+    settings: Lemon, found: Neighbours, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor
+) -> Tensor:
+    """Returns s_n of some rows."""
+    index = found.rows[rows]
+    if not index.shape[1]:
+        return torch.zeros(len(rows), dtype=torch.float64)
+    own, theirs = labels[rows], labels[index]
+    if settings.text_distance == "discrete":
+        apart = (theirs != own[:, None]).double()
+    else:
+        apart = (1 - text[own] @ text.T).gather(1, theirs)
+    near = torch.exp(-settings.distance_decay * (1 - found.similarity[rows].double()))
+    return (apart * near * weight[index]).mean(dim=1)
+
+
+def _text_space(settings: Lemon, image: Tensor, labels: Tensor, weight: Tensor, text: Tensor, *, k: int) -> Tensor:
+    """Returns s_m of all rows from sums over classes: Σ_j w_j (1 - x·x_j) = Σ_j w_j - x·Σ_j w_j x_j."""
+    counts = torch.bincount(labels, minlength=len(text))
+    weights = torch.zeros(len(text), dtype=torch.float64).index_add_(0, labels, weight)
+    sums = torch.zeros_like(text)
+    for part in _chunks(len(labels)):
+        sums.index_add_(0, labels[part], weight[part, None] * image[part].double())
+    result = torch.zeros(len(labels), dtype=torch.float64)
+    by_class = labels.argsort(stable=True).split(counts.tolist())
+    for own in counts.nonzero()[:, 0].tolist() if k else ():
+        rows = by_class[own]
+        mine = image[rows].double()
+        for other, share, apart in _nearest_labels(own, counts, text, k=k):
+            far = weights[other] - mine @ sums[other]
+            if other == own:  # without the row itself
+                far = far - weight[rows] * (1 - mine.square().sum(dim=1))
+            result[rows] += share / k * math.exp(-settings.distance_decay * apart) * far
+    return result
+
+
+def _nearest_labels(own: int, counts: Tensor, text: Tensor, *, k: int) -> Iterator[tuple[int, float, float]]:
+    """Yields the classes that the k nearest labels of one row of a class are of.
+
+    With each class comes how many of its images, as a share of all it has to offer, and its text's distance.
+    """
+    offered, left = int(counts[own]) - 1, k
+    if offered:
+        taken = min(left, offered)
+        yield own, taken / offered, 0.0
+        left -= taken
+    if not left:
+        return
+    apart = 1 - text @ text[own]
+    for other in apart.argsort(stable=True).tolist():
+        offered = int(counts[other])
+        if other == own or not offered:
+            continue
+        taken = min(left, offered)
+        yield other, taken / offered, float(apart[other])
+        left -= taken
+        if not left:
+            return

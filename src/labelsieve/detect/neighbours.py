@@ -1,0 +1,109 @@
+"""Nearest neighbours by cosine, block by block: memory grows with N times k, never with N times N."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.progress import Progress
+
+# Similarities of so many rows with so many others are held at a time: 64 MiB.
+QUERIES, OTHERS = 1024, 16_384
+
+
+class Neighbours(NamedTuple):
+    """The k nearest other vectors of n, nearest first.
+
+    Attributes:
+        similarity: Cosines, (n, k).
+        rows: Which vectors they are, (n, k), int64.
+    """
+
+    similarity: Tensor
+    rows: Tensor
+
+
+@torch.inference_mode()
+def nearest(vectors: Tensor, *, k: int, queries: Tensor | None = None, progress: Progress | None = None) -> Neighbours:
+    """Finds the nearest neighbours of vectors among all of them, themselves left out.
+
+    Exact: time grows with N² D, memory with N (D + k).
+
+    Args:
+        vectors: Normalised, (N, D).
+        k: How many, at least 1; no more than N - 1 are found.
+        queries: Indices of the vectors whose neighbours are asked for, (n,); None for all.
+        progress: Where to show how far it is.
+
+    Returns:
+        Two tensors (n, min(k, N - 1)) on the CPU.
+    """
+    asked = torch.arange(len(vectors)) if queries is None else queries.cpu()
+    k = min(k, len(vectors) - 1)
+    if k < 1 or not len(asked):
+        return Neighbours(torch.empty(len(asked), 0), torch.empty(len(asked), 0, dtype=torch.int64))
+    found = []
+    with (progress or Progress()).task("comparing images", total=len(asked), unit="images") as advance:
+        for part in asked.split(QUERIES):
+            found.append(_nearest_of(part.to(vectors.device), vectors, k))
+            advance(len(part))
+    return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _nearest_of(queries: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    mine = vectors[queries]
+    best = torch.empty(len(queries), 0, device=vectors.device)
+    index = torch.empty(len(queries), 0, device=vectors.device, dtype=torch.int64)
+    for start in range(0, len(vectors), OTHERS):
+        similarity = mine @ vectors[start : start + OTHERS].T
+        own = (queries >= start) & (queries < start + OTHERS)
+        similarity[own, queries[own] - start] = -torch.inf
+        top = similarity.topk(min(k, similarity.shape[1]), dim=1)
+        best, index = torch.cat([best, top.values], dim=1), torch.cat([index, top.indices + start], dim=1)
+        keep = best.topk(min(k, best.shape[1]), dim=1)
+        best, index = keep.values, index.gather(1, keep.indices)
+    return best.cpu(), index.cpu()
+
+
+class Vote(NamedTuple):
+    """What the neighbours of n rows vote for, arrays of shape (n,).
+
+    Attributes:
+        agreement: Share of the neighbours that have the given label, between 0 and 1.
+        predicted: The label that most of them have: the given one among equals, else that of the nearest neighbour.
+        share: Share of the neighbours that have it.
+    """
+
+    agreement: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+
+def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
+    """Counts the labels of neighbours, without an array of N times K.
+
+    Args:
+        index: Neighbours of n rows, nearest first, (n, k). Without any, k = 0, nothing speaks against a label.
+        labels: Labels of all rows, (N,).
+        given: Labels of the n rows.
+    """
+    if not index.shape[1]:
+        certain = np.ones(len(given), dtype=np.float32)
+        return Vote(certain, given.numpy(), certain)
+    parts = [_vote(labels[part], own) for part, own in zip(index.split(QUERIES), given.split(QUERIES), strict=True)]
+    return Vote(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _vote(theirs: Tensor, own: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    k = theirs.shape[1]
+    counts = (theirs[:, :, None] == theirs[:, None, :]).sum(dim=2)
+    agreeing = (theirs == own[:, None]).sum(dim=1)
+    # the first of the largest counts, that is the nearest
+    most = counts.amax(dim=1)
+    first = (counts == most[:, None]).int().argmax(dim=1)
+    predicted = torch.where(agreeing == most, own, theirs.gather(1, first[:, None])[:, 0])
+    return (agreeing / k).numpy(), predicted.numpy(), (most / k).numpy()

@@ -1,0 +1,72 @@
+"""Out-of-fold class probabilities of a linear probe on features."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from labelsieve.detect.view import FeatureView
+from labelsieve.engine import Engine
+
+# Purpose of the random generator; see also those in learner.py and dual.py.
+FOLDS = 6
+MOST_ITERATIONS = 200
+
+
+def out_of_fold_probabilities(view: FeatureView, *, folds: int, strength: float, engine: Engine) -> NDArray[np.float64]:
+    """Returns class probabilities (n, K) of the readable rows, each from a fit that has not seen the row.
+
+    Features are standardised by the mean and deviation of the rows that are fitted. A class that has no rows among
+    them gets probability 0.
+
+    Args:
+        view: Features and labels.
+        folds: F, at least 2; stratified by class.
+        strength: Inverse of the L2 regularisation.
+        engine: Draws the folds and shows how far it is.
+    """
+    features, labels = view.features.pooled[view.rows], view.given
+    deal = stratified_folds(labels, folds=folds, generator=engine.generator(FOLDS))
+    probability = np.zeros((len(labels), view.classes))
+    with engine.progress.task("fitting a probe", total=folds, unit="folds") as advance:
+        for fold in range(folds):
+            here = deal == fold
+            if here.any():
+                classes, found = _fit(features[~here], labels[~here], features[here], strength)
+                probability[np.ix_(here, classes)] = found
+            advance(1)
+    return probability
+
+
+def stratified_folds(labels: NDArray[np.int64], *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """Deals rows into folds class by class, in random order: (n,), values 0 to F-1.
+
+    Unlike those of scikit-learn these folds bear classes with fewer images than there are folds.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator).numpy()
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    deal = np.empty(len(labels), dtype=np.int64)
+    deal[by_class] = np.arange(len(labels)) % folds
+    return deal
+
+
+def _fit(
+    features: NDArray[np.float32], labels: NDArray[np.int64], asked: NDArray[np.float32], strength: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Returns the classes that a probe knows, and their probabilities for the rows asked about."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classes = np.unique(labels)
+    if len(classes) < 2:  # nothing to tell apart; none at all if there is a single row
+        return classes, np.ones((len(asked), len(classes)))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_ITERATIONS))
+    with warnings.catch_warnings():  # a probe that is nearly there tells as much
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe.fit(features, labels)
+    return probe.classes_, probe.predict_proba(asked)

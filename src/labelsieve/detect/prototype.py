@@ -1,0 +1,62 @@
+"""Prototype-margin GMM: margins to class means made from the noisy labels, and neighbours where they do not tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.settings import check_fields, check_least
+from labelsieve.errors import SettingsError
+
+if TYPE_CHECKING:
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeGMM(FeatureDetector):
+    """Parts the margins to class prototypes into two Gaussians, and asks the neighbours of those in between.
+
+    A prototype is the mean of a class's normalised image features by the given labels. The margin of an image is its
+    cosine with the prototype of its own class, made without the image itself, less the largest with another one. Two
+    Gaussians with one common variance part the margins. Where the posterior of the upper one lies between `1 - sure`
+    and `sure`, two more Gaussians decide, fitted to the shares of nearest images with the same label of these unsure
+    images alone: their posterior q gives the quality `1 - sure + (2 sure - 1) q`. A label is an issue where the quality
+    is at most one half. Needs no class texts.
+
+    Attributes:
+        sure: Posterior from which the prototypes decide alone, 0.5 to 1.
+        neighbours: k of the second look, at least 1; small data have fewer.
+    """
+
+    sure: float = 0.9
+    neighbours: int = 20
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, sure=0.5, neighbours=1)
+        if self.sure > 1:
+            raise SettingsError(f"expected sure from 0.5 to 1, got {self.sure}")
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import numpy as np
+        import torch
+
+        from labelsieve.detect.mixture import upper_posterior
+        from labelsieve.detect.neighbours import nearest, vote
+        from labelsieve.detect.prototypes import prototype_margins
+
+        vectors, given = view.all_joint(), torch.from_numpy(view.given)
+        margin, predicted = prototype_margins(vectors, given, classes=view.classes)
+        quality = upper_posterior(margin)
+        unsure = np.flatnonzero((quality > 1 - self.sure) & (quality < self.sure))
+        if len(unsure):
+            asked = torch.from_numpy(unsure)
+            found = nearest(vectors, k=self.neighbours, queries=asked, progress=engine.progress)
+            second = upper_posterior(vote(found.rows, given, given[asked]).agreement)
+            quality[unsure] = 1 - self.sure + (2 * self.sure - 1) * second
+        confidence = np.where(predicted == view.given, quality, 1 - quality)
+        return view.scores(quality=quality, predicted=predicted, confidence=confidence)

@@ -1,0 +1,45 @@
+"""Class means by the given labels, and how much nearer each image is to its own than to the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from labelsieve.detect.zero_shot import CHUNK, margins
+
+# Below every cosine: a class without images is never the nearest.
+_NOWHERE = -2.0
+
+
+@torch.inference_mode()
+def prototype_margins(
+    vectors: Tensor, labels: Tensor, *, classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns the margin of each row to the prototypes, and the class of the nearest one, (n,) each.
+
+    The own prototype leaves the row itself out. A row that is alone in its class has none, which counts as a cosine
+    of 0.
+
+    Args:
+        vectors: Normalised, (n, D).
+        labels: Given labels, (n,).
+        classes: K, at least 2.
+    """
+    vectors = vectors.cpu()
+    sums = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
+    for mine, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
+        sums.index_add_(0, own, mine.double())
+    prototypes = normalize(sums, dim=1)
+    empty = torch.bincount(labels, minlength=classes) == 0
+    found, nearest = [], []
+    for part, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
+        mine = part.double()
+        cosines = (mine @ prototypes.T).masked_fill(empty, _NOWHERE)
+        without = normalize(sums[own] - mine, dim=1, eps=1e-9)
+        cosines.scatter_(1, own[:, None], (mine * without).sum(dim=1, keepdim=True))
+        found.append(margins(cosines, own))
+        nearest.append(cosines.argmax(dim=1))
+    return torch.cat(found).numpy(), torch.cat(nearest).numpy()
