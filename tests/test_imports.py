@@ -23,7 +23,7 @@ ORDER = (
     ("detect",),
     ("verdicts",),
     ("scan", "diagnosis", "symptoms"),
-    ("report",),
+    ("report", "adapt"),
     ("demo",),
     ("cli", "commands"),
     ("", "__main__"),  # the package itself, which names everything

@@ -79,6 +79,31 @@ def fit_discriminant(
     return Discriminant(deal, mean.float(), scale.float(), torch.stack(slopes).float(), torch.stack(offsets).float())
 
 
+def fit_linear(
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, rows: NDArray[np.int64], classes: int
+) -> tuple[Tensor, Tensor]:
+    """Fits one discriminant on all of some rows, as a linear layer over the features as they are.
+
+    Args:
+        features: Shape (N, D), may be memory-mapped.
+        labels: Shape (N,), values 0 to K-1.
+        rows: The rows to use, at least one.
+        classes: K.
+
+    Returns:
+        Weights (K, D) and biases (K,), with the shares of the classes in the rows as prior probabilities. A class
+        without rows gets a place that it does not win: no slope, and the smallest bias.
+    """
+    mean, scale = _moments(features, rows)
+    whole = np.zeros(len(features), dtype=np.int64)
+    counts, sums, squares = (part[0] for part in _statistics(features, labels, whole, rows, mean, scale, classes, 1))
+    slopes, offsets = _solve(counts, sums, squares)
+    # the slope of an empty class is zero already, for its mean is the common one
+    offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min()) + (counts.clamp(min=0.5) / len(rows)).log()
+    weights = (slopes / scale[:, None]).T
+    return weights.float(), (offsets - weights @ mean).float()
+
+
 def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]

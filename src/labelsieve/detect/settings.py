@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from labelsieve.errors import SettingsError, did_you_mean
 
@@ -41,18 +42,7 @@ class Training:
     context_init: str = "a photo of a"
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value, choices = getattr(self, name), get_args(kind)
-            if not choices and not isinstance(value, _NUMBERS.get(kind, kind)):
-                raise SettingsError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
-            if choices and value not in choices:
-                known = ", ".join(map(str, choices))
-                raise SettingsError(
-                    f"expected {name} to be one of {known}, got {value}{did_you_mean(str(value), choices)}"
-                )
-        for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise SettingsError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+        check_fields(self, _LEAST)
         if not 0 < self.learning_rate < float("inf"):
             raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
@@ -69,3 +59,21 @@ _LEAST = {
     "visual_prompts": 0,
     "context_tokens": 1,
 }
+
+
+def check_fields(settings: Any, least: Mapping[str, float]) -> None:
+    """Checks the kinds and choices of the fields of a dataclass, and numbers that have to be at least something.
+
+    Raises:
+        SettingsError: Names the field, what was expected and what came.
+    """
+    for name, kind in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(kind)
+        if not choices and not isinstance(value, _NUMBERS.get(kind, kind)):
+            raise SettingsError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
+        if choices and value not in choices:
+            known = ", ".join(map(str, choices))
+            raise SettingsError(f"expected {name} to be one of {known}, got {value}{did_you_mean(str(value), choices)}")
+    for name, smallest in least.items():
+        if not getattr(settings, name) >= smallest:
+            raise SettingsError(f"expected {name} of at least {smallest}, got {getattr(settings, name)}")
