@@ -31,6 +31,9 @@ from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
 
+# Of the generator that deals the images for the head's temperature; see also train.py and tuning.py.
+FOLDS = 25
+
 BEST_IS_NO_RESULT = (
     "test_accuracy_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
     "that is saved was not chosen by it"
@@ -221,7 +224,9 @@ def _start_head(job: Job) -> None:
     rows = np.intersect1d(job.rows, features.readable)
     if job.settings.head_init == "probe" and len(rows):
         classes = len(job.images.class_names)
-        weights, biases = fit_linear(features.pooled, job.selection.labels, rows=rows, classes=classes)
+        weights, biases = fit_linear(
+            features.pooled, job.selection.labels, rows=rows, classes=classes, generator=engine.generator(FOLDS)
+        )
         with torch.no_grad():
             backbone.head.weight.copy_(weights)
             backbone.head.bias.copy_(biases)

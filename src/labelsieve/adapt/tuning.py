@@ -43,7 +43,7 @@ def _biases(backbone: Backbone, *, rank: int) -> None:
 
 def _lora(backbone: Backbone, *, rank: int) -> None:
     """LoRA (Hu et al., ICLR 2022) beside the linear layers of the blocks; where there are none, beside convolutions."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, inject_adapter_in_model
 
     inside = {f"{path}.{name}": m for path, module in _outer_lists(backbone) for name, m in module.named_modules()}
     targets = [name for name, module in inside.items() if isinstance(module, nn.Linear)] or [
@@ -51,7 +51,7 @@ def _lora(backbone: Backbone, *, rank: int) -> None:
     ]
     if not targets:
         raise ModelError(f"{backbone.name} has no layers that LoRA can go beside; choose another --tune")
-    get_peft_model(backbone.model, LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone.model)
 
 
 TUNE: dict[str, Callable[..., None]] = {
