@@ -555,8 +555,11 @@ def test_best_and_last_are_named_and_the_last_is_saved(
 ) -> None:
     result = adapted(images, verdicts, model("vit"), test=test_images, learning_rate=3e-2)
     scores, metrics = [epoch["test_accuracy"] for epoch in result.history], result.metrics
+    start = adapted(images, verdicts, model("vit"), test=test_images, epochs=0)
+    scores.insert(0, start.metrics["test"]["accuracy"])
+    assert metrics["test_accuracy_start"] == scores[0]
     assert metrics["test_accuracy_last"] == scores[-1] == metrics["test"]["accuracy"]
-    assert metrics["test_accuracy_best"] == max(scores) == scores[metrics["test_best_epoch"] - 1]
+    assert metrics["test_accuracy_best"] == max(scores) == scores[metrics["test_best_epoch"]]
     assert metrics["saved_epoch"] == 3 and "was not chosen by it" in metrics["note"]
     assert_same_weights(result, adapted(images, verdicts, model("vit"), learning_rate=3e-2))
 
@@ -568,12 +571,16 @@ def assert_same_weights(first: Adapted, second: Adapted) -> None:
 def test_validation_chooses_the_epoch(
     images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.5, 0.9, 0.9, 0.1])
-    monkeypatch.setattr(training, "accuracies", lambda job: {"validation_accuracy": next(scores)})
+    scores = iter([0.3, 0.5, 0.9, 0.9, 0.1])
+    monkeypatch.setattr(training, "accuracies", lambda _job: {"validation_accuracy": next(scores, 0.0)})
     chosen = adapted(images, verdicts, model("vit"), validation=0.3, epochs=4)
     assert chosen.metrics["saved_epoch"] == 2 and chosen.metrics["validation_accuracy"] == 0.9
-    scores = iter([0.5, 0.9, 0.9, 0.95])
+    scores = iter([0.3, 0.5, 0.9, 0.9, 0.95])
     assert differs(adapted(images, verdicts, model("vit"), validation=0.3, epochs=4), chosen)
+    scores = iter([0.9, 0.5, 0.9, 0.9, 0.2])
+    start = adapted(images, verdicts, model("vit"), validation=0.3, epochs=4)
+    assert start.metrics["saved_epoch"] == 0
+    assert_same_weights(start, adapted(images, verdicts, model("vit"), validation=0.3, epochs=0))
     held = chosen.record["selection"]
     assert held["trained_on"] + held["held_out"] == held["used"] == 21 and held["held_out"] == 5
     assert {epoch["images"] for epoch in chosen.history} == {16}

@@ -77,7 +77,7 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
 
 
 class EarlyLearning:
-    """Early-learning regularisation (Liu et al., NeurIPS 2020, Eq. 6): `-log p_y + λ log(1 - <t, p>)`.
+    """Early-learning regularisation (Liu et al., NeurIPS 2020): `-log p_y + λ log(1 - <t, p>)`.
 
     Models learn the right labels before the wrong ones. Each image has a target t, a moving average of what the model
     said of it, and the second term keeps the model close to that: the memory of early learning outweighs a wrong label.

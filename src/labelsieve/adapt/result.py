@@ -15,7 +15,7 @@ from labelsieve.adapt.backbones import Backbone, quiet_loading
 from labelsieve.adapt.train import accuracy
 from labelsieve.errors import RunError
 from labelsieve.provenance import write_json, write_text
-from labelsieve.report.common import percent, thousands
+from labelsieve.report.common import UNKNOWN, percent, thousands
 from labelsieve.report.imagefolder import new_folder
 from labelsieve.verdicts import METRICS
 
@@ -120,16 +120,22 @@ def model_card(adapted: Adapted) -> str:
         undefined=StrictUndefined,
         autoescape=False,  # Markdown, not HTML: what is foreign passes the filter `plain`
     )
-    environment.filters |= {"percent": percent, "thousands": thousands, "plain": _plain}
+    environment.filters |= {"percent": percent, "points": points, "thousands": thousands, "plain": _plain}
     record = adapted.record
     return environment.get_template("card.md.jinja").render(
         record=record,
         metrics=adapted.metrics,
         class_names=adapted.class_names,
         source=_without_folders(record["data"]["source"]),
+        vlm=_without_folders(record["verdicts"]["model"] or "a model without a name"),
         backbone=_without_folders(record["backbone"]["name"]),
         on_hub=not Path(record["backbone"]["name"]).exists(),
     )
+
+
+def points(share: float | None) -> str:
+    """Writes an accuracy between 0 and 1 in percent with one digit: models are told apart by it."""
+    return UNKNOWN if share is None else f"{100 * share:.1f} %"
 
 
 def _without_folders(name: str) -> str:

@@ -18,7 +18,7 @@ from labelsieve.adapt.backbones import Backbone, load_backbone
 from labelsieve.adapt.result import RECORD, Adapted, measure
 from labelsieve.adapt.selection import Selection, choose, read_marks
 from labelsieve.adapt.settings import RECIPES, Adaptation
-from labelsieve.adapt.train import Job, accuracies, hold_out, predict, saved_epoch, train
+from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labels import normalise
 from labelsieve.detect.discriminant import fit_linear
@@ -204,12 +204,12 @@ def _train_and_measure(job: Job, verdicts: Verdicts, notes: tuple[str, ...], sta
     _start_head(job)
     tuning.prepare(backbone, settings.tune, rank=settings.lora_rank, generator=engine.generator(tuning.INITIAL))
     parameters = list(backbone.model.parameters())
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    history = train(job)
+    changed = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    trained = train(job)
     tuning.merge(backbone)
     backbone.model.eval().requires_grad_(False)
-    metrics = _metrics(job, history)
-    record = _record(job, verdicts, history, notes, trained=trained, seconds=time.perf_counter() - started)
+    metrics = _metrics(job, trained)
+    record = _record(job, verdicts, trained, notes, parameters=changed, seconds=time.perf_counter() - started)
     return Adapted(backbone=backbone, class_names=job.images.class_names, record=record, metrics=metrics)
 
 
@@ -232,25 +232,22 @@ def _start_head(job: Job) -> None:
             backbone.head.bias.copy_(biases)
 
 
-def _metrics(job: Job, history: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    at_start = {} if history else accuracies(job)  # zero epochs
-    last = history[-1] if history else at_start
+def _metrics(job: Job, trained: Trained) -> dict[str, Any]:
+    every = [trained.start, *trained.history]
     metrics: dict[str, Any] = {
-        "saved_epoch": saved_epoch(history),
-        "validation_accuracy": max(
-            (record["validation_accuracy"] for record in history if "validation_accuracy" in record),
-            default=at_start.get("validation_accuracy"),
-        ),
+        "saved_epoch": trained.saved_epoch,
+        "validation_accuracy": every[trained.saved_epoch].get("validation_accuracy"),
         "test": None,
     }
     if job.test is not None:
         predicted = predict(job, job.test, np.arange(len(job.test)))
-        metrics["test"] = measure(predicted, job.test.labels, job.images.class_names)
-        best = max(history, key=lambda record: float(record["test_accuracy"])) if history else at_start
+        scores = [record["test_accuracy"] for record in every]
         metrics |= {
-            "test_accuracy_last": last["test_accuracy"],
-            "test_accuracy_best": best["test_accuracy"],
-            "test_best_epoch": best.get("epoch", 0),
+            "test": measure(predicted, job.test.labels, job.images.class_names),
+            "test_accuracy_start": scores[0],
+            "test_accuracy_last": scores[-1],
+            "test_accuracy_best": max(scores),
+            "test_best_epoch": scores.index(max(scores)),
             "note": BEST_IS_NO_RESULT,
         }
     return metrics
@@ -259,10 +256,10 @@ def _metrics(job: Job, history: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 def _record(
     job: Job,
     verdicts: Verdicts,
-    history: tuple[dict[str, Any], ...],
+    trained: Trained,
     notes: tuple[str, ...],
     *,
-    trained: int,
+    parameters: int,
     seconds: float,
 ) -> dict[str, Any]:
     engine, backbone, scanned = job.engine, job.backbone, verdicts.record
@@ -291,12 +288,12 @@ def _record(
             "fingerprint": backbone.fingerprint,
             "image_size": backbone.image_size,
             "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
-            "trained": trained,
+            "trained": parameters,
         },
         "settings": dataclasses.asdict(job.settings),
         "recipe": next((name for name, known in RECIPES.items() if known == job.settings), None),
-        "saved_epoch": saved_epoch(history),
-        "history": list(history),
+        "saved_epoch": trained.saved_epoch,
+        "history": trained.history,
         "notes": list(notes),
         "class_names": list(job.images.class_names),
         "seed": engine.seed,

@@ -36,7 +36,7 @@ class Adaptation:
         min_steps: An epoch over small data passes them several times, until all epochs have this many steps.
         batch_size: B, over all processes together.
         validation: Share of the training part of each class that is held out; the epoch that is best on it is saved.
-            With 0 it is the last.
+            With 0 it is the last. The head before all training counts as epoch 0.
     """
 
     labels: Literal["selected", "all", "relabel"] = "selected"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labelsieve.adapt.result import Adapted
-from labelsieve.report.common import UNKNOWN, duration, percent
+from labelsieve.adapt.result import Adapted, points
+from labelsieve.report.common import duration
 from labelsieve.report.terminal import clean
 
 _WORST = 5
@@ -24,7 +24,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
     console.print(Text(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
     if metrics["validation_accuracy"] is not None:
-        console.print(f"accuracy on held-out training images: {percent(metrics['validation_accuracy'])}")
+        console.print(f"accuracy on held-out training images: {points(metrics['validation_accuracy'])}")
     if metrics["test"] is None:
         console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
     else:
@@ -56,21 +56,17 @@ def _headline(record: Any) -> Text:
 
 def _print_test(metrics: Any, console: Console) -> None:
     test = metrics["test"]
+    start, last, best = (points(metrics[f"test_accuracy_{which}"]) for which in ("start", "last", "best"))
     console.print()
     console.print(
         Text.assemble(
-            (percent(test["accuracy"]), "bold green"),
+            (points(test["accuracy"]), "bold green"),
             f" right of {test['images']:,} test images",
-            f", {percent(test['balanced_accuracy'])} as a mean over the classes",
+            f", {points(test['balanced_accuracy'])} as a mean over the classes",
         )
     )
-    console.print(
-        Text(
-            f"last epoch {percent(metrics['test_accuracy_last'])}; "
-            f"best epoch {percent(metrics['test_accuracy_best'])} (chosen by the test set: to compare with papers)",
-            style="dim",
-        )
-    )
+    console.print(Text(f"before training {start}, last epoch {last}", style="dim"))
+    console.print(Text(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
     rows = [row for row in test["per_class"] if row["accuracy"] is not None]
     rows.sort(key=lambda row: (row["accuracy"], row["class_name"]))
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
@@ -78,6 +74,6 @@ def _print_test(metrics: Any, console: Console) -> None:
     for name in ("test images", "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:_WORST]:
-        table.add_row(clean(row["class_name"]), f"{row['images']:,}", percent(row["accuracy"]) or UNKNOWN)
+        table.add_row(clean(row["class_name"]), f"{row['images']:,}", points(row["accuracy"]))
     console.print()
     console.print(table)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,10 +79,23 @@ def hold_out(selection: Selection, share: float, *, engine: Engine) -> NDArray[n
     return np.sort(np.concatenate(drawn))
 
 
-def train(job: Job) -> tuple[dict[str, Any], ...]:
-    """Trains the backbone of a job in place and returns one record for each epoch.
+class Trained(NamedTuple):
+    """What was seen while training.
 
-    With validation the weights that it ends with are those of the epoch that did best on it, the first of equals.
+    Attributes:
+        start: Accuracies of the pre-trained features with the first head; see :func:`accuracies`.
+        history: One record for each epoch.
+        saved_epoch: The epoch whose weights are kept: with validation the first of those that did best on it, where 0
+            is the start; else the last.
+    """
+
+    start: dict[str, float]
+    history: list[dict[str, Any]]
+    saved_epoch: int
+
+
+def train(job: Job) -> Trained:
+    """Trains the backbone of a job in place; it ends with the weights of the saved epoch.
 
     Raises:
         TrainingError: The loss is no longer finite.
@@ -91,8 +104,10 @@ def train(job: Job) -> tuple[dict[str, Any], ...]:
     settings, backbone = job.settings, job.backbone
     loss = LOSSES[settings.loss](len(job.images), len(job.images.class_names))
     optimizer = _optimizer(backbone, settings)
+    start = accuracies(job)
+    best = _copy(backbone) if len(job.held_out) else {}
     tensors, history = read_checkpoint(job.engine, owner=job.owner)
-    best = _restore(tensors, backbone, optimizer, loss)
+    best = _restore(tensors, backbone, optimizer, loss) or best
     steps = math.ceil(len(job.rows) / settings.batch_size)
     passes = max(1, math.ceil(settings.min_steps / (steps * settings.epochs))) if settings.epochs else 0
     left = (settings.epochs - len(history)) * passes * steps
@@ -103,11 +118,17 @@ def train(job: Job) -> tuple[dict[str, Any], ...]:
                 group["lr"] = group["initial_lr"] * decay
             record = _epoch(job, loss, optimizer, epoch, passes, advance)
             history.append(record | accuracies(job))
-            best = _keep_best(backbone, history, best)
+            if best and _best_epoch(start, history) == epoch:
+                best = _copy(backbone)
             _save(job, optimizer, loss, history, best)
     if best:
         backbone.model.load_state_dict(best, strict=False)
-    return tuple(history)
+    return Trained(start, history, _best_epoch(start, history) if best else len(history))
+
+
+def _best_epoch(start: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> int:
+    scores = [record["validation_accuracy"] for record in (start, *history)]
+    return scores.index(max(scores))
 
 
 def _optimizer(backbone: Backbone, settings: Adaptation) -> torch.optim.Optimizer:
@@ -286,16 +307,8 @@ def _state(backbone: Backbone) -> dict[str, Tensor]:
     }
 
 
-def _keep_best(backbone: Backbone, history: list[dict[str, Any]], best: dict[str, Tensor]) -> dict[str, Tensor]:
-    if "validation_accuracy" not in history[-1] or saved_epoch(history) < len(history):
-        return best
+def _copy(backbone: Backbone) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in _state(backbone).items()}
-
-
-def saved_epoch(history: Sequence[Mapping[str, Any]]) -> int:
-    """Returns the epoch whose weights are kept: the first of those that did best on validation, else the last."""
-    scores = [record["validation_accuracy"] for record in history if "validation_accuracy" in record]
-    return 1 + scores.index(max(scores)) if scores else len(history)
 
 
 def _save(

@@ -14,7 +14,7 @@ from labelsieve.commands.base import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the vision tower, and kinds of models."""
+    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, and what adapt offers."""
 
     def run(self, console: Console) -> None:
         """Prints one table."""
@@ -47,12 +47,39 @@ def _entries() -> Iterator[tuple[str, str, str]]:
         yield "--peft", name, _PEFT_NOTES.get(name, "")
     for name, adapter in ADAPTERS.items():
         yield "--model", name, first_line(adapter)
+    yield from _entries_of_adapt()
+
+
+def _entries_of_adapt() -> Iterator[tuple[str, str, str]]:
+    from labelsieve.adapt.losses import LOSSES
+    from labelsieve.adapt.settings import RECIPES
+    from labelsieve.adapt.tuning import TUNE
+
+    for name in LOSSES:
+        yield "adapt --loss", name, _ADAPT_NOTES.get(name, "")
+    for name in TUNE:
+        yield "adapt --tune", name, _ADAPT_NOTES.get(name, "")
+    for name, recipe in RECIPES.items():
+        about = f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}"
+        yield "adapt --recipe", name, about
 
 
 _PEFT_NOTES = {
     "none": "the vision tower stays frozen: prompts are trained on cached features, fast on a CPU",
     "vpt-deep": "learned tokens beside the patches, anew in each block: the paper's choice",
     "vpt-shallow": "learned tokens beside the patches, in the first block only",
+}
+
+_ADAPT_NOTES = {
+    "ce": "cross-entropy",
+    "gce": "generalised cross-entropy: images that the model does not believe pull less",
+    "sce": "symmetric cross-entropy: a second term that a wrong label cannot make large",
+    "elr": "early-learning regularisation: holds to what the model said of an image before",
+    "full": "everything",
+    "linear": "the head alone, on cached features: fast on a CPU",
+    "paper": "the blocks; embeddings and outer layer norms stay",
+    "lora": "low-rank matrices beside the layers of the blocks, merged at the end",
+    "bitfit": "all biases",
 }
 
 
