@@ -23,7 +23,7 @@ ORDER = (
     ("detect",),
     ("verdicts",),
     ("scan", "diagnosis", "symptoms"),
-    ("report",),
+    ("report", "adapt"),
     ("demo",),
     ("bench",),
     ("cli", "commands"),

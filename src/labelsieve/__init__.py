@@ -9,6 +9,7 @@ Example:
     >>> verdicts = ls.scan(images, vlm, detector=ls.DeFT(epochs=10))  # doctest: +SKIP
     >>> verdicts.save("runs/photos")  # doctest: +SKIP
     >>> ls.write_report(verdicts, images, "runs/photos/report.html")  # doctest: +SKIP
+    >>> ls.adapt(images, verdicts, out="models/photos")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelsieve.adapt.result import Adapted
+    from labelsieve.adapt.run import adapt
+    from labelsieve.adapt.settings import Adaptation
     from labelsieve.data.features import LabelledFeatures, load_features
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.noise import inject
@@ -47,6 +51,8 @@ __all__ = [
     "AUM",
     "GMM",
     "KNN",
+    "Adaptation",
+    "Adapted",
     "ClipMargin",
     "ConfidentLearning",
     "DeFT",
@@ -60,6 +66,7 @@ __all__ = [
     "SmallLoss",
     "Verdicts",
     "__version__",
+    "adapt",
     "export",
     "inject",
     "load_features",
@@ -73,6 +80,8 @@ _HOME = {
     "AUM": "detect.aum",
     "ClipMargin": "detect.clip_margin",
     "ConfidentLearning": "detect.confident_learning",
+    "Adaptation": "adapt.settings",
+    "Adapted": "adapt.result",
     "DeFT": "detect.deft",
     "GMM": "detect.gmm",
     "Joint": "detect.training_free",
@@ -85,6 +94,7 @@ _HOME = {
     "PrototypeGMM": "detect.prototype",
     "SmallLoss": "detect.small_loss",
     "Verdicts": "verdicts",
+    "adapt": "adapt.run",
     "export": "report.export",
     "inject": "data.noise",
     "load_features": "data.features",
@@ -110,7 +120,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `labelsieve.scan` the function: importing the module of that name would otherwise put itself there."""
+    """Keeps `scan` and `adapt` the functions: importing the modules of these names would put themselves there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

@@ -20,6 +20,7 @@ from labelsieve.errors import LabelsieveError, did_you_mean
 # A new verb is one file in `commands/` and one line here.
 VERBS = {
     "scan": "scan:Scan",
+    "adapt": "adapt:Adapt",
     "report": "runs:Report",
     "export": "runs:Export",
     "noise": "noise:Noise",
@@ -106,7 +107,7 @@ def _print_help() -> None:
 
 
 def _how_to_go_on(args: list[str]) -> str:
-    if args[:1] != ["scan"]:
+    if args[:1] not in (["scan"], ["adapt"]):
         return "stopped"
     # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
     again = [word for word in args if word != "--resume"]

@@ -87,8 +87,17 @@ def scan(
     return verdicts
 
 
-def check_run_folder(out: str | Path, *, overwrite: bool = False, resume: bool = False) -> Path:
+def check_run_folder(
+    out: str | Path, *, overwrite: bool = False, resume: bool = False, record: str = RECORD, what: str = "run"
+) -> Path:
     """Checks that a run may be written to a folder, before anything expensive starts.
+
+    Args:
+        out: The folder.
+        overwrite: See :func:`scan`.
+        resume: See :func:`scan`.
+        record: The file that a finished run has.
+        what: What to call a run in a message.
 
     Raises:
         RunError: There is something in the way, nothing to resume, or the folder cannot be made.
@@ -97,17 +106,17 @@ def check_run_folder(out: str | Path, *, overwrite: bool = False, resume: bool =
     if folder.exists() and not folder.is_dir():
         raise RunError(f"expected --out to be a folder, {folder} is a file; choose another name")
     checkpoint = (folder / CHECKPOINT_FOLDER).is_dir()
-    finished = (folder / RECORD).is_file()
+    finished = (folder / record).is_file()
     if resume and finished and not checkpoint and not overwrite:
-        raise RunError(f"{folder} holds a finished run: there is nothing to resume; make another with --overwrite")
+        raise RunError(f"{folder} holds a finished {what}: there is nothing to resume; make another with --overwrite")
     if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
-        what = "a finished run" if finished else "an unfinished run" if checkpoint else "other files"
+        found = f"a finished {what}" if finished else f"an unfinished {what}" if checkpoint else "other files"
         advice = (
             "use --resume to go on with it or --overwrite to start again"
             if checkpoint
             else "use --overwrite to replace it, or choose another folder"
         )
-        raise RunError(f"{folder} already holds {what}; {advice}")
+        raise RunError(f"{folder} already holds {found}; {advice}")
     if overwrite and not resume:
         shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
     try:

@@ -14,7 +14,7 @@ from labelsieve.commands.base import Command, OptionalText
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, and experiments.
+    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, what adapt offers, and experiments.
 
     Attributes:
         model: Hub id or folder of a model whose vision tower the trainable shares are counted on; by default ViT-B/16.
@@ -53,8 +53,23 @@ def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         yield "--peft", name, about
     for name, adapter in ADAPTERS.items():
         yield "--model", name, first_line(adapter)
+    yield from _entries_of_adapt()
     for name in shipped():
         yield "bench", name, read_experiment(name).title
+
+
+def _entries_of_adapt() -> Iterator[tuple[str, str, str]]:
+    from labelsieve.adapt.losses import LOSSES
+    from labelsieve.adapt.settings import RECIPES
+    from labelsieve.adapt.tuning import TUNE
+
+    for name in LOSSES:
+        yield "adapt --loss", name, _ADAPT_NOTES.get(name, "")
+    for name in TUNE:
+        yield "adapt --tune", name, _ADAPT_NOTES.get(name, "")
+    for name, recipe in RECIPES.items():
+        about = f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}"
+        yield "adapt --recipe", name, about
 
 
 def _peft(model: str | None) -> Iterator[tuple[str, str]]:
@@ -73,6 +88,19 @@ def _peft(model: str | None) -> Iterator[tuple[str, str]]:
             yield name, f"{kind.about} ({found[0]:,} values, {found[1]:.2%} of {tower.name})"
         else:
             yield name, kind.about
+
+
+_ADAPT_NOTES = {
+    "ce": "cross-entropy",
+    "gce": "generalised cross-entropy: images that the model does not believe pull less",
+    "sce": "symmetric cross-entropy: a second term that a wrong label cannot make large",
+    "elr": "early-learning regularisation: holds to what the model said of an image before",
+    "full": "everything",
+    "linear": "the head alone, on cached features: fast on a CPU",
+    "paper": "the blocks; embeddings and outer layer norms stay",
+    "lora": "low-rank matrices beside the layers of the blocks, merged at the end",
+    "bitfit": "all biases",
+}
 
 
 def first_line(thing: type) -> str:

@@ -75,7 +75,7 @@ class Scan(Command, Generic[SettingsT]):
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
         """Reads the words in two stages: detector and recipe first, since they say which options there are."""
-        detector, recipe = _asked(args, "--detector", default="deft"), _asked(args, "--recipe", default="default")
+        detector, recipe = asked(args, "--detector", default="deft"), asked(args, "--recipe", default="default")
         settings = _settings(detector, recipe)
         default = cls(
             data=Source(source=tyro.MISSING), detector=detector, recipe=recipe, out=tyro.MISSING, settings=settings
@@ -156,7 +156,7 @@ class Scan(Command, Generic[SettingsT]):
         return load_vlm(self.model)
 
 
-def _asked(args: Sequence[str], flag: str, *, default: str) -> str:
+def asked(args: Sequence[str], flag: str, *, default: str) -> str:
     """Returns the last value of a flag, before anything else is understood."""
     chosen = default
     for word, following in zip(args, [*args, "--"][1:], strict=True):

@@ -7,6 +7,7 @@ its own label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,6 +78,64 @@ def fit_discriminant(
     fits = [_solve(*parts) for parts in zip(*without, strict=True)]
     slopes, offsets = zip(*fits, strict=True)
     return Discriminant(deal, mean.float(), scale.float(), torch.stack(slopes).float(), torch.stack(offsets).float())
+
+
+def fit_linear(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    rows: NDArray[np.int64],
+    classes: int,
+    generator: torch.Generator,
+    folds: int = 5,
+) -> tuple[Tensor, Tensor]:
+    """Fits one discriminant on all of some rows, as a linear layer over the features as they are.
+
+    With few images for the dimensions a discriminant is far too sure of itself; its logits are divided by the
+    temperature, at least 1, that suits the out-of-fold logits best (Guo et al., ICML 2017, section 4.2).
+
+    Args:
+        features: Shape (N, D), may be memory-mapped.
+        labels: Shape (N,), values 0 to K-1.
+        rows: The rows to use, at least one.
+        classes: K.
+        generator: Deals the rows into folds.
+        folds: Their number, at least 2.
+
+    Returns:
+        Weights (K, D) and biases (K,), with the shares of the classes in the rows as prior probabilities. A class
+        without rows gets a place that it does not win: no slope, and the smallest bias.
+    """
+    crossed = fit_discriminant(features, labels, rows=rows, classes=classes, folds=folds, generator=generator)
+    mean, scale = crossed.mean.double(), crossed.scale.double()
+    whole = np.zeros(len(features), dtype=np.int64)
+    counts, sums, squares = (part[0] for part in _statistics(features, labels, whole, rows, mean, scale, classes, 1))
+    slopes, offsets = _solve(counts, sums, squares)
+    # the slope of an empty class is zero already, for its mean is the common one
+    offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min())
+    temperature = _temperature(crossed, features, labels, rows, counts > 0)
+    weights = (slopes / scale[:, None]).T / temperature
+    priors = (counts.clamp(min=0.5) / len(rows)).log()
+    return weights.float(), (offsets / temperature + priors - weights @ mean).float()
+
+
+def _temperature(
+    crossed: Discriminant,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    there: Tensor,
+) -> float:
+    from scipy.optimize import minimize_scalar
+
+    sample = rows[:: max(1, len(rows) // CHUNK)]
+    logits = crossed.logits(sample, torch.from_numpy(features[sample])).masked_fill(~there, -torch.inf)
+    target = torch.from_numpy(labels[sample])
+
+    def loss(log_temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), target))
+
+    return math.exp(minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded").x)
 
 
 def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

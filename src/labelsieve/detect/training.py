@@ -199,29 +199,21 @@ def _save(
     owner: str,
     history: list[dict[str, Any]],
 ) -> None:
-    if engine.checkpoint is None or not engine.accelerator.is_main_process:
-        return
-    tensors = {name: value.detach().cpu().contiguous() for name, value in learner.named_parameters()}
-    tensors |= {f"memory.{name}": value.cpu() for name, value in objective.memory.items()}
+    tensors = {name: value.detach() for name, value in learner.named_parameters()}
+    tensors |= {f"memory.{name}": value for name, value in objective.memory.items()}
     for name, parameter in learner.named_parameters():
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum.detach().cpu().contiguous()
-    engine.checkpoint.mkdir(parents=True, exist_ok=True)
-    data = save(tensors, metadata={"owner": owner, "history": json.dumps(history)})
-    with write_atomically(engine.checkpoint / CHECKPOINT) as part:
-        part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
+            tensors[f"momentum.{name}"] = momentum.detach()
+    write_checkpoint(engine, tensors, owner=owner, history=history)
 
 
 def _resume(
     learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, owner: str
 ) -> list[dict[str, Any]]:
-    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
-    if path is None or not engine.resume or not path.is_file():
+    tensors, history = read_checkpoint(engine, owner=owner)
+    if not history:
         return []
-    metadata, tensors = _read(path)
-    if metadata.get("owner") != owner:
-        raise RunError(f"the checkpoint {path} belongs to other data, model or settings; start again with --overwrite")
     with torch.no_grad():
         for name, parameter in learner.named_parameters():
             parameter.copy_(tensors[name])
@@ -229,9 +221,47 @@ def _resume(
                 optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(parameter.device)
     for name, value in objective.memory.items():
         value.copy_(tensors[f"memory.{name}"])
+    return history
+
+
+def write_checkpoint(
+    engine: Engine, tensors: Mapping[str, Tensor], *, owner: str, history: list[dict[str, Any]]
+) -> None:
+    """Writes the state after an epoch, in the main process, if checkpoints are kept.
+
+    Args:
+        engine: Says where.
+        tensors: Whatever training goes on from.
+        owner: Fingerprint of what the state belongs to.
+        history: One record for each finished epoch.
+
+    Raises:
+        RunError: The disk is full or read-only.
+    """
+    if engine.checkpoint is None or not engine.accelerator.is_main_process:
+        return
+    whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    engine.checkpoint.mkdir(parents=True, exist_ok=True)
+    data = save(whole, metadata={"owner": owner, "history": json.dumps(history)})
+    with write_atomically(engine.checkpoint / CHECKPOINT) as part:
+        part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
+
+
+def read_checkpoint(engine: Engine, *, owner: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Reads what :func:`write_checkpoint` wrote; nothing where there is nothing to resume.
+
+    Raises:
+        RunError: The state belongs to something else, or cannot be read.
+    """
+    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
+    if path is None or not engine.resume or not path.is_file():
+        return {}, []
+    metadata, tensors = _read(path)
+    if metadata.get("owner") != owner:
+        raise RunError(f"the checkpoint {path} belongs to other data, model or settings; start again with --overwrite")
     history: list[dict[str, Any]] = json.loads(metadata["history"])
     engine.progress.say(f"resuming after epoch {len(history)}")
-    return history
+    return tensors, history
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:

@@ -52,7 +52,7 @@ def write_image_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *,
     kept = np.flatnonzero(verdicts.is_readable & ~verdicts.is_issue).tolist()
     names = UniqueNames()
     folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
-    with _new_folder(out) as part:
+    with new_folder(out) as part:
         for row in kept:
             folder = folders[verdicts.given[row]]
             source = _source(images, row, out)
@@ -87,8 +87,12 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `out`; it takes the place of `out` when the block ends well."""
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `out`; it takes the place of `out` when the block ends well.
+
+    Raises:
+        RunError: The disk is full or read-only; whatever stood at `out` before is untouched.
+    """
     token = secrets.token_hex(4)
     part, old = (out.with_name(f".{out.name}.{token}.{kind}") for kind in ("part", "old"))
     try:

@@ -50,7 +50,7 @@ def _headline(verdicts: Verdicts) -> Text:
 def _facts(record: Mapping[str, Any]) -> list[str]:
     names = [common.section(record, key).get("name") for key in ("detector", "model")]
     facts = [record.get("source"), *names, common.duration(record.get("seconds"))]
-    lines = [" · ".join(_clean(str(fact)) for fact in facts if fact)]
+    lines = [" · ".join(clean(str(fact)) for fact in facts if fact)]
     agreement = record.get("zero_shot_agreement")
     if agreement is not None:
         lines.append(f"the untrained model agrees with {common.percent(agreement)} of the given labels")
@@ -89,9 +89,9 @@ def _print_findings(record: Mapping[str, Any], console: Console) -> None:
         console.print()
         title = Text(f"{finding['title']}: ", style=_STYLES[finding["level"]])
         head = " ".join(f"{finding[key].strip().rstrip('.')}." for key in ("figure", "message") if finding[key])
-        console.print(title.append(_clean(head), style="default not bold"))
+        console.print(title.append(clean(head), style="default not bold"))
         if finding["advice"]:
-            console.print(Padding(Text.assemble(("→ ", "bold"), _clean(finding["advice"])), (0, 0, 0, 2)))
+            console.print(Padding(Text.assemble(("→ ", "bold"), clean(finding["advice"])), (0, 0, 0, 2)))
 
 
 def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
@@ -118,15 +118,15 @@ def _print_files(record: Mapping[str, Any], console: Console) -> None:
     folder = Path(str(record["out"]))
     there = [name for name in _FILES if (folder / name).is_file()]
     console.print()
-    line = Text.assemble(("Files ", "dim"), (_clean(str(folder)), "bold"), f"  {', '.join(there)}")
+    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
     console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
 
 
 def _name(text: str) -> Text:
-    cleaned = _clean(text)
+    cleaned = clean(text)
     return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Takes out control characters: a class name must not be able to steer the terminal."""
     return "".join(letter if letter.isprintable() or letter == "\u00a0" else "\ufffd" for letter in text)

@@ -10,6 +10,33 @@ from PIL import Image
 from torch import Tensor, nn
 
 
+class ImageTower(Protocol):
+    """What turns pictures into features: all that is asked of a model where features are cached."""
+
+    @property
+    def name(self) -> str:
+        """Hub id or folder that the model was loaded from."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of configuration, weights and image processing."""
+        ...
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the features."""
+        ...
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
+        ...
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Computes the features: (B, 3, S, S) to (B, vision_width)."""
+        ...
+
+
 class VisionLanguageModel(Protocol):
     """Two towers, one for images and one for texts, that meet in a joint space of width D.
 

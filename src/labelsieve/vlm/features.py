@@ -20,7 +20,7 @@ from labelsieve.data.loading import batches
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError
 from labelsieve.provenance import read_json, write_json
-from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.base import ImageTower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +57,7 @@ def cache_folder() -> Path:
 
 def image_features(
     images: LabelledImages,
-    vlm: VisionLanguageModel,
+    vlm: ImageTower,
     *,
     engine: Engine,
     batch_size: int = 64,
@@ -98,7 +98,7 @@ def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
 
 def extract(
     images: LabelledImages,
-    vlm: VisionLanguageModel,
+    vlm: ImageTower,
     stem: Path,
     engine: Engine,
     batch_size: int,
@@ -159,9 +159,7 @@ def _keep_room(path: Path) -> None:
                 raise
 
 
-def _fill(
-    part: Path, images: LabelledImages, vlm: VisionLanguageModel, engine: Engine, batch_size: int
-) -> dict[int, str]:
+def _fill(part: Path, images: LabelledImages, vlm: ImageTower, engine: Engine, batch_size: int) -> dict[int, str]:
     """Writes this process's share of the rows and returns the reasons of those that cannot be read."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ def read_weights(
         ModelError: The weights are missing, incomplete, of other shapes than the configuration says, or not finite.
     """
     extra = {} if state is None else {"state_dict": state, "add_pooling_layer": False}
-    with one_line_about_weights(name), _no_progress_bar():
+    with one_line_about_weights(name), quiet_loading():
         model, info = architecture.from_pretrained(
             name if state is None else None,
             config=config,
@@ -116,21 +116,26 @@ def one_line_about_weights(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    import transformers
+def quiet_loading() -> Iterator[None]:
+    """Takes away the progress bars and reports of `transformers`: what matters is told in one line of our own."""
+    from transformers.utils import logging
 
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()  # half a second needs none
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if bars:
-            transformers.utils.logging.enable_progress_bar()
+            logging.enable_progress_bar()
 
 
-def check_weights(name: str, model: torch.nn.Module, missing: Iterable[str], misshapen: Iterable[str]) -> None:
-    """Makes sure that every weight came, in its shape, and is finite."""
-    lacking, other = sorted(missing), sorted(misshapen)
+def check_weights(
+    name: str, model: torch.nn.Module, missing: Iterable[str], misshapen: Iterable[str], *, new: Sequence[str] = ()
+) -> None:
+    """Makes sure that every weight came, in its shape, and is finite; those in `new` are not expected to come."""
+    lacking, other = sorted({*missing} - {*new}), sorted({*misshapen} - {*new})
     if lacking:
         raise ModelError(
             f"the weights of {name} are incomplete, {len(lacking)} missing such as {lacking[0]}; get them again"
@@ -140,7 +145,7 @@ def check_weights(name: str, model: torch.nn.Module, missing: Iterable[str], mis
             f"{len(other)} weights of {name} have another shape than its config.json says, such as {other[0]}; "
             "get both again"
         )
-    if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
+    if not all(bool(torch.isfinite(value).all()) for key, value in model.state_dict().items() if key not in new):
         raise ModelError(f"the weights of {name} hold values that are not finite; get them again")
 
 
@@ -167,12 +172,13 @@ def first_line(error: BaseException) -> str:
 def model_fingerprint(model: torch.nn.Module, config: dict[str, Any], processor: str) -> str:
     """Returns the fingerprint of configuration, weights and image processing."""
     weights = [value.detach().cpu().numpy() for _, value in sorted(model.state_dict().items())]
-    return fingerprint(_relevant(config), processor, *weights)
+    return fingerprint(relevant(config), processor, *weights)
 
 
-def _relevant(config: dict[str, Any]) -> dict[str, Any]:
+def relevant(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration without what makes no difference to what the model computes."""
     return {
-        key: _relevant(value) if isinstance(value, dict) else value
+        key: relevant(value) if isinstance(value, dict) else value
         for key, value in config.items()
         if key not in _IRRELEVANT
     }

@@ -1,0 +1,11 @@
+"""Phase 2: a standard image classifier, trained on what a scan left.
+
+* `settings.py`: every option, and the recipes of the paper
+* `selection.py`: which images, with which labels and weights, out of the verdicts and a person's marks
+* `backbones.py`: classification models of `transformers` with a new head
+* `tuning.py`: which of their weights are trained
+* `losses.py`: cross-entropy and its rivals that bear wrong labels
+* `train.py`: the loop, its checkpoints, and accuracies
+* `result.py`: the record and the folder that it is kept in
+* `run.py`: all of it in one call
+"""

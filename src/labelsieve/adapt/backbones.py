@@ -1,0 +1,249 @@
+"""Classification models of `transformers` as backbones: pre-trained weights, their own image processor, a new head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from labelsieve.errors import ModelError
+from labelsieve.provenance import fingerprint
+from labelsieve.vlm.reading import (
+    CONFIGURATION,
+    PROCESSOR,
+    check_weights,
+    first_line,
+    loader_options,
+    one_line_about_weights,
+    quiet_loading,
+    read_part,
+    relevant,
+)
+
+# Configurations without a class of their own for classification, and the one that takes their weights.
+_TAKEN_FOR = {"vit_mae": "ViTConfig"}
+# What differs with the classes, not with the weights.
+_OF_THE_LABELS = {"id2label", "label2id", "num_labels", "problem_type"}
+_COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone:
+    """A `transformers` image classifier with K outputs. Its members are those that cached features ask for, too.
+
+    Attributes:
+        name: Hub id or folder.
+        model: The classifier, in float32; the head is zero until it is set.
+        processor: Its own image processor.
+        head: The last linear layer, (vision_width) to (K).
+        image_size: Side of the input in pixels.
+        unused: Names of parameters that have no influence on the logits.
+        fingerprint: Of architecture, pre-trained weights and processor, without the head.
+        offset: (3,): what the processor makes of black.
+        colours: (3, 3): what it adds for full red, green and blue.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    head: nn.Linear
+    image_size: int
+    unused: frozenset[str]
+    fingerprint: str
+    offset: Tensor
+    colours: Tensor
+
+    @property
+    def kind(self) -> str:
+        """The model type of the configuration, such as `clip` or `resnet`."""
+        return str(self.model.config.model_type)
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the features that the head reads."""
+        return int(self.head.in_features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
+        return self.processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
+        mixed = torch.einsum("oc,bchw->bohw", self.colours.to(pixels), pixels)
+        return mixed + self.offset.to(pixels).view(1, 3, 1, 1)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Classifies prepared pixels: (B, 3, S, S) to (B, K)."""
+        return self.model(pixel_values=pixels).logits  # type: ignore[no-any-return]
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Returns what the head reads: (B, 3, S, S) to (B, vision_width)."""
+        seen: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        try:
+            self.logits(pixels)
+        finally:
+            handle.remove()
+        return seen[0]
+
+
+def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
+    """Loads a pre-trained model as a classifier of K classes with a head of zeros.
+
+    Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
+    bare tower, or with a text tower beside it; ViT-MAE loads as a ViT. Weights are read as by
+    :func:`labelsieve.load_vlm`.
+
+    Args:
+        name: Hub id or local folder.
+        class_names: The K names, which become `id2label`.
+
+    Raises:
+        ModelError: There is no such model, it is no image classifier, its weights are missing, misshapen, broken or not
+            finite, or its image processor makes pixels that it does not take.
+    """
+    import transformers
+
+    try:
+        options = loader_options(name)
+    except ModelError:
+        raise ModelError(
+            f'expected a model folder or a Hub id, "{name}" is neither; give one with --backbone'
+        ) from None
+    config = _configuration(name, class_names, options)
+    processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
+    model, head = _load_weights(name, config, options)
+    offset, colours, size = _probe(processor, name)
+    unused = _try(model, head, size, name)
+    return Backbone(
+        name=name,
+        model=model,
+        processor=processor,
+        head=head,
+        image_size=size,
+        unused=unused,
+        fingerprint=_fingerprint(model, head, processor),
+        offset=offset,
+        colours=colours,
+    )
+
+
+def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any]) -> Any:
+    import transformers
+
+    config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
+    if config.model_type in _TAKEN_FOR:
+        settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+        config = getattr(transformers, _TAKEN_FOR[config.model_type])(**settings)
+    if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise ModelError(
+            f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
+            "--backbone: clip, siglip, metaclip_2, vit, vit_mae, deit, dinov2, swin, convnext, resnet, ..."
+        )
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {label: index for index, label in enumerate(class_names)}
+    config.problem_type = "single_label_classification"
+    return config
+
+
+def _load_weights(name: str, config: Any, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
+    import transformers
+
+    architecture: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    architecture = architecture[0] if isinstance(architecture, tuple) else architecture
+    with one_line_about_weights(name), quiet_loading():
+        model, info = architecture.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the head's, and told below of all others
+            **options,
+        )
+    path, head = _head(model, name)
+    # the head is new, and made of whatever the memory held
+    misshapen = (key for key, *_shapes in info["mismatched_keys"])
+    check_weights(name, model, info["missing_keys"], misshapen, new=(f"{path}.weight", f"{path}.bias"))
+    with torch.no_grad():
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    return model.eval(), head
+
+
+def _head(model: Any, name: str) -> tuple[str, nn.Linear]:
+    """Returns the layer that gives the logits, and its path; :func:`_try` makes sure that it does."""
+    found = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    path, head = found[-1] if found else ("", nn.Linear(1, 0))
+    if head.out_features != model.config.num_labels or head.bias is None:
+        raise _no_head(model, name)
+    return path, head
+
+
+def _no_head(model: Any, name: str) -> ModelError:
+    return ModelError(
+        f"{name} ({type(model).__name__}) does not end in one linear layer with bias, so it gets no new head; "
+        "choose another --backbone"
+    )
+
+
+def _probe(processor: Any, name: str) -> tuple[Tensor, Tensor, int]:
+    """Finds out by plain pictures what the processor does to colours, and which size it makes.
+
+    Whatever steps a processor has, in whatever order, they map the colour of a plain picture affinely.
+    """
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in _COLOURS]
+    try:
+        made: Any = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        shape: Any = tuple(made.shape)
+    except Exception as error:  # whatever a processor with odd settings raises
+        made, shape = None, first_line(error)
+    if made is None or len(shape) != 4 or shape[:2] != (4, 3) or shape[2] != shape[3]:
+        raise ModelError(
+            f"expected the image processor of {name} to give square pictures of shape (4, 3, S, S), got {shape}; "
+            "copy the preprocessor_config.json of the model, or choose another --backbone"
+        )
+    values = made[:, :, shape[2] // 2, shape[3] // 2].float()
+    return values[0], (values[1:] - values[0]).T.contiguous(), shape[2]
+
+
+def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
+    """Runs the model once on its processor's size; returns the names of parameters without influence on the logits."""
+    given: list[Tensor] = []
+    handle = head.register_forward_hook(lambda _module, _args, output: given.append(output))
+    try:
+        logits = model(pixel_values=torch.zeros(2, 3, size, size)).logits
+    except Exception as error:  # each architecture has its own
+        raise ModelError(
+            f"{name} does not take the {size} x {size} pictures that its image processor makes: {first_line(error)}; "
+            "copy the preprocessor_config.json of the model, or choose another --backbone"
+        ) from error
+    finally:
+        handle.remove()
+    if len(given) != 1 or given[0] is not logits:
+        raise _no_head(model, name)
+    logits.sum().backward()
+    unused = frozenset(key for key, parameter in model.named_parameters() if parameter.grad is None)
+    model.zero_grad(set_to_none=True)
+    return unused
+
+
+def _fingerprint(model: Any, head: nn.Linear, processor: Any) -> str:
+    own = {id(head.weight), id(head.bias)}
+    weights = [
+        np.ascontiguousarray(value.detach().numpy())
+        for _, value in sorted(model.state_dict(keep_vars=True).items())
+        if id(value) not in own
+    ]
+    config = {key: value for key, value in relevant(model.config.to_dict()).items() if key not in _OF_THE_LABELS}
+    return fingerprint(type(model).__name__, config, processor.to_json_string(), *weights)

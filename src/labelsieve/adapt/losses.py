@@ -1,0 +1,116 @@
+"""Losses of phase 2: cross-entropy, and those that bear wrong labels, with which the selection is compared.
+
+A new loss is one function of a batch and one line in `LOSSES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from labelsieve.detect.losses import symmetric_cross_entropy
+
+
+class Loss(Protocol):
+    """A loss of each image of a batch.
+
+    Attributes:
+        memory: Tensors that it carries from step to step, with one row for each image of the data; kept in the
+            checkpoint.
+    """
+
+    memory: dict[str, Tensor]
+
+    def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """Returns (B,) losses of logits (B, K) and labels (B,); `rows` (B,) are row numbers of the data, on the CPU."""
+        ...
+
+
+class Plain:
+    """A loss that remembers nothing.
+
+    Args:
+        function: Takes logits (B, K) and labels (B,), returns (B,).
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.function, self.memory = function, dict[str, Tensor]()
+
+    def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """Returns (B,) losses."""
+        return self.function(logits, labels)
+
+
+def plain_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, `-log p_y`.
+
+    Args:
+        logits: (B, K).
+        labels: (B,).
+
+    Returns:
+        (B,), not negative.
+    """
+    return cross_entropy(logits, labels, reduction="none")
+
+
+def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7) -> Tensor:
+    """Generalised cross-entropy (Zhang and Sabuncu, NeurIPS 2018, Eq. 6): `(1 - p_y^q) / q`.
+
+    Between cross-entropy (q to 0) and the mean absolute error (q = 1): images that the model does not believe pull less
+    than under cross-entropy, by the factor p_y^q.
+
+    Args:
+        logits: (B, K).
+        labels: (B,).
+        q: Above 0, at most 1.
+
+    Returns:
+        (B,), between 0 and 1/q.
+    """
+    # as 1 - exp(q log p_y): exact also where p_y is nearly 1, and with a gradient where it is nearly 0
+    return -torch.expm1(-q * cross_entropy(logits, labels, reduction="none")) / q
+
+
+class EarlyLearning:
+    """Early-learning regularisation (Liu et al., NeurIPS 2020): `-log p_y + λ log(1 - <t, p>)`.
+
+    Models learn the right labels before the wrong ones. Each image has a target t, a moving average of what the model
+    said of it, and the second term keeps the model close to that: the memory of early learning outweighs a wrong label.
+
+    As in the reference, `t = β t + (1 - β) p / Σp` before the loss is computed, with p clamped to [1e-4, 1 - 1e-4]; no
+    gradient goes through t. The memory holds N x K numbers.
+
+    Args:
+        images: N.
+        classes: K.
+        keep: β, how much of the old target is kept.
+        strength: λ.
+    """
+
+    def __init__(self, images: int, classes: int, *, keep: float = 0.3, strength: float = 5.0) -> None:
+        self.keep, self.strength = keep, strength
+        self.memory = {"target": torch.zeros(images, classes)}
+
+    def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """Moves the targets of these rows and returns (B,) losses."""
+        probability = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
+        now = probability.detach()
+        target = self.memory["target"][rows].to(logits.device)
+        target = self.keep * target + (1 - self.keep) * now / now.sum(dim=1, keepdim=True)
+        self.memory["target"][rows] = target.cpu()
+        agreement = (target * probability).sum(dim=1)
+        return cross_entropy(logits, labels, reduction="none") + self.strength * (1 - agreement).log()
+
+
+# Each by its name, made for N images and K classes.
+LOSSES: dict[str, Callable[[int, int], Loss]] = {
+    "ce": lambda _images, _classes: Plain(plain_cross_entropy),
+    "gce": lambda _images, _classes: Plain(generalised_cross_entropy),
+    "sce": lambda _images, _classes: Plain(symmetric_cross_entropy),
+    "elr": EarlyLearning,
+}

@@ -1,0 +1,152 @@
+"""What phase 2 gives: a standard classifier, with the record of where it came from and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from labelsieve.adapt.backbones import Backbone
+from labelsieve.adapt.train import accuracy
+from labelsieve.errors import RunError
+from labelsieve.provenance import write_json, write_text
+from labelsieve.report.common import UNKNOWN, percent, thousands
+from labelsieve.report.imagefolder import new_folder
+from labelsieve.verdicts import METRICS
+from labelsieve.vlm.reading import quiet_loading
+
+RECORD, CARD = "adapt.json", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adapted:
+    """A trained classifier.
+
+    Attributes:
+        backbone: The model with its processor.
+        class_names: The K names, in the order of the logits.
+        record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
+        metrics: Accuracies; see :func:`measure`. Becomes `metrics.json`.
+    """
+
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    @property
+    def model(self) -> Any:
+        """The `transformers` model, in evaluation mode."""
+        return self.backbone.model
+
+    @property
+    def processor(self) -> Any:
+        """The image processor that goes with it."""
+        return self.backbone.processor
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """One record for each epoch: learning rates, loss, accuracies."""
+        return self.record["history"]  # type: ignore[no-any-return]
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes a folder that the Auto classes of `transformers` load, with model card, metrics and record.
+
+        It appears whole or not at all, and takes the place of what stood there.
+
+        Raises:
+            RunError: The folder cannot be written to, or the disk is full.
+        """
+        folder = Path(folder)
+        try:
+            with new_folder(folder) as part, quiet_loading():
+                self.model.save_pretrained(part)
+                self.processor.save_pretrained(part)
+                write_text(part / CARD, model_card(self))
+                write_json(part / METRICS, self.metrics)
+                write_json(part / RECORD, self.record)
+        except SafetensorError as error:
+            raise RunError(f"could not write the weights to {folder}: {error}; free some space") from error
+        return folder
+
+
+def measure(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, float | int | list[dict[str, Any]] | None]:
+    """Compares predictions with true labels.
+
+    Args:
+        predicted: Shape (N,), values 0 to K-1, or -1 where the image could not be read.
+        labels: Shape (N,), values 0 to K-1.
+        class_names: The K names.
+
+    Returns:
+        `images`, `unreadable`, `accuracy` and `balanced_accuracy` (the mean over the classes that occur), between 0 and
+        1, and `per_class`: for each class its name, images and accuracy, None where there are no images.
+    """
+    rows: list[dict[str, Any]] = []
+    for index, name in enumerate(class_names):
+        own = (labels == index) & (predicted >= 0)
+        rows.append(
+            {
+                "class_name": name,
+                "images": int(own.sum()),
+                "accuracy": float((predicted[own] == index).mean()) if own.any() else None,
+            }
+        )
+    known = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+    return {
+        "images": int((predicted >= 0).sum()),
+        "unreadable": int((predicted < 0).sum()),
+        "accuracy": accuracy(predicted, labels),
+        "balanced_accuracy": float(np.mean(known)) if known else 0.0,
+        "per_class": rows,
+    }
+
+
+def model_card(adapted: Adapted) -> str:
+    """Returns the model card: what the model is, what it was trained on and how, and how well it does."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("labelsieve", "adapt"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown, not HTML: what is foreign passes the filter `plain`
+    )
+    environment.filters |= {"percent": percent, "points": points, "thousands": thousands, "plain": _plain}
+    record = adapted.record
+    return environment.get_template("card.md.jinja").render(
+        record=record,
+        metrics=adapted.metrics,
+        class_names=adapted.class_names,
+        source=_without_folders(record["data"]["source"]),
+        vlm=_without_folders(record["verdicts"]["model"] or "a model without a name"),
+        backbone=_without_folders(record["backbone"]["name"]),
+        on_hub=not Path(record["backbone"]["name"]).exists(),
+    )
+
+
+def points(share: float | None) -> str:
+    """Writes an accuracy between 0 and 1 in percent with one digit: models are told apart by it."""
+    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+
+
+def _without_folders(name: str) -> str:
+    """Returns the last part of a path: the folders above it are nobody's business. A Hub id stays whole."""
+    return Path(name).name if Path(name).exists() or name.startswith(("/", ".", "~")) else name
+
+
+def _plain(text: Any) -> str:
+    """Keeps a class name from being read as Markdown, HTML or a second line."""
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(text))
+    for letter in "\\`*_[]<>|#":
+        line = line.replace(letter, f"\\{letter}")
+    return line

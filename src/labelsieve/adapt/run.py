@@ -1,0 +1,317 @@
+"""The second half of the job: select, train, measure, and keep the result with where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelsieve.adapt import tuning
+from labelsieve.adapt.backbones import Backbone, load_backbone
+from labelsieve.adapt.result import RECORD, Adapted, measure
+from labelsieve.adapt.selection import Selection, choose, read_marks
+from labelsieve.adapt.settings import RECIPES, Adaptation
+from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.labels import normalise
+from labelsieve.detect.discriminant import fit_linear
+from labelsieve.engine import Engine, Precision, make_engine
+from labelsieve.errors import DataError, RunError, SettingsError, did_you_mean
+from labelsieve.progress import Progress
+from labelsieve.provenance import fingerprint, versions
+from labelsieve.report.common import require_same_images
+from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
+from labelsieve.verdicts import Verdicts
+from labelsieve.vlm.features import image_features
+
+# Of the generator that deals the images for the head's temperature; see also train.py and tuning.py.
+FOLDS = 25
+
+BEST_IS_NO_RESULT = (
+    "test_accuracy_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
+    "that is saved was not chosen by it"
+)
+
+
+def adapt(
+    images: LabelledImages,
+    verdicts: Verdicts,
+    *,
+    backbone: str | Path | None = None,
+    settings: Adaptation | None = None,
+    marks: str | Path | None = None,
+    test: LabelledImages | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Adapted:
+    """Trains a standard image classifier on the part of a data set whose labels a scan took for right.
+
+    It starts from the pre-trained weights again, not from what the scan trained.
+
+    Args:
+        images: N images with given labels: those that the verdicts were made from.
+        verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`.
+        backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads; by default the model of
+            the scan.
+        settings: How to train; `Adaptation()` if None.
+        marks: CSV of a person's marks, downloaded from the report; they count more than the verdicts.
+        test: Images with right labels, to measure accuracy with. Nothing is chosen by them.
+        seed: Every random choice is drawn from it.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `auto`, `fp32` or `bf16`.
+        out: A folder for the model and, while running, checkpoints; None keeps nothing on disk.
+        resume: Go on from the checkpoint in `out`; begin anew if there is none.
+        overwrite: Replace a model in `out`, once the new one is whole; with `resume` a checkpoint is kept.
+        progress: Where to show how far it is.
+
+    Returns:
+        The classifier, saved if there is an `out`.
+
+    Raises:
+        LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
+    """
+    settings = Adaptation() if settings is None else settings
+    _check_same_data(images, verdicts)
+    folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
+    selection = choose(verdicts, settings, marks=None if marks is None else read_marks(Path(marks), verdicts))
+    tested = None if test is None else with_class_names(test, verdicts.class_names)
+    engine = make_engine(
+        device=device,
+        precision=precision,
+        seed=seed,
+        checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
+        resume=resume,
+        progress=progress,
+    )
+    started = time.perf_counter()
+    tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
+    tower.model.to(engine.device)
+    job = _job(tower, images, selection, tested, settings, engine)
+    notes = (*selection.notes, *_overlap(job))
+    for note in notes:
+        engine.progress.say(f"note: {note}")
+    adapted = _train_and_measure(job, verdicts, notes, started)
+    if folder is not None and engine.accelerator.is_main_process:
+        adapted.save(folder)
+    engine.accelerator.wait_for_everyone()
+    return adapted
+
+
+def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool = False) -> Path:
+    """Checks that a model may be written to a folder, before anything expensive starts.
+
+    Raises:
+        RunError: There is something in the way that is no model of ours, nothing to resume, or the folder cannot be
+            made.
+    """
+    folder = Path(out)
+    if folder.is_dir() and not (folder / RECORD).is_file():
+        others = sorted(path.name for path in folder.iterdir() if path.name != CHECKPOINT_FOLDER)
+        if others:  # the folder is replaced as a whole, so it must be our own
+            raise RunError(f"{folder} holds other files, such as {others[0]}; choose another folder for the model")
+    return check_run_folder(folder, overwrite=overwrite, resume=resume, record=RECORD, what="model")
+
+
+def _check_same_data(images: LabelledImages, verdicts: Verdicts) -> None:
+    require_same_images(verdicts, images)
+    scanned = verdicts.record.get("data", {}).get("fingerprint", images.fingerprint)
+    labels_differ = images.class_names != verdicts.class_names or not np.array_equal(images.labels, verdicts.given)
+    if scanned != images.fingerprint or labels_differ:
+        raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
+
+
+def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
+    name = verdicts.record.get("model", {}).get("name") if backbone is None else backbone
+    if not name:
+        raise SettingsError("the verdicts do not say which model they were made with; name a backbone (--backbone)")
+    return str(name)
+
+
+def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
+    """Returns test images with labels as indices into other class names, matched by name.
+
+    Raises:
+        DataError: A class of the test set has no counterpart.
+    """
+    place = {normalise(name): index for index, name in enumerate(class_names)}
+    unknown = [name for name in test.class_names if normalise(name) not in place]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise DataError(
+            f'the class "{unknown[0]}"{more} of the test set is none of the {len(class_names)} of the run, such as '
+            f'"{class_names[0]}"{did_you_mean(unknown[0], class_names)}; rename it, or give the names in the order of '
+            "their numbers with --test-class-names"
+        )
+    table = np.array([place[normalise(name)] for name in test.class_names], dtype=np.int64)
+    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
+
+
+def _job(
+    backbone: Backbone,
+    images: LabelledImages,
+    selection: Selection,
+    test: LabelledImages | None,
+    settings: Adaptation,
+    engine: Engine,
+) -> Job:
+    owner = fingerprint(
+        images.fingerprint,
+        *(selection.rows, selection.labels, selection.weights),
+        "" if test is None else test.fingerprint,
+        backbone.fingerprint,
+        settings,
+        engine.seed,
+        engine.precision,
+    )
+    return Job(
+        backbone=backbone,
+        images=images,
+        selection=selection,
+        held_out=hold_out(selection, settings.validation, engine=engine),
+        test=test,
+        settings=settings,
+        engine=engine,
+        owner=owner,
+    )
+
+
+def _overlap(job: Job) -> tuple[str, ...]:
+    """Says how many test images are among the training images, pixel for pixel."""
+    if job.test is None:
+        return ()
+    same = int(np.isin(job.test.contents, job.images.contents[job.selection.rows]).sum())
+    if not same:
+        return ()
+    return (
+        f"{same:,} of {len(job.test):,} test images are among the training images: accuracy on the test set flatters",
+    )
+
+
+def _train_and_measure(job: Job, verdicts: Verdicts, notes: tuple[str, ...], started: float) -> Adapted:
+    settings, backbone, engine = job.settings, job.backbone, job.engine
+    _start_head(job)
+    tuning.prepare(backbone, settings.tune, rank=settings.lora_rank, generator=engine.generator(tuning.INITIAL))
+    parameters = list(backbone.model.parameters())
+    changed = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    trained = train(job)
+    tuning.merge(backbone)
+    backbone.model.eval().requires_grad_(False)
+    metrics = _metrics(job, trained)
+    record = _record(job, verdicts, trained, notes, parameters=changed, seconds=time.perf_counter() - started)
+    return Adapted(backbone=backbone, class_names=job.images.class_names, record=record, metrics=metrics)
+
+
+def _start_head(job: Job) -> None:
+    """Sets the head, and computes all features that training on cached ones will ask for."""
+    engine, backbone = job.engine, job.backbone
+    if job.on_features and job.test is not None:
+        image_features(job.test, backbone, engine=engine)
+    if not (job.on_features or job.settings.head_init == "probe"):
+        return
+    features = image_features(job.images, backbone, engine=engine)
+    rows = np.intersect1d(job.rows, features.readable)
+    if job.settings.head_init == "probe" and len(rows):
+        classes = len(job.images.class_names)
+        weights, biases = fit_linear(
+            features.pooled, job.selection.labels, rows=rows, classes=classes, generator=engine.generator(FOLDS)
+        )
+        with torch.no_grad():
+            backbone.head.weight.copy_(weights)
+            backbone.head.bias.copy_(biases)
+
+
+def _metrics(job: Job, trained: Trained) -> dict[str, Any]:
+    every = [trained.start, *trained.history]
+    metrics: dict[str, Any] = {
+        "saved_epoch": trained.saved_epoch,
+        "validation_accuracy": every[trained.saved_epoch].get("validation_accuracy"),
+        "test": None,
+    }
+    if job.test is not None:
+        predicted = predict(job, job.test, np.arange(len(job.test)))
+        scores = [record["test_accuracy"] for record in every]
+        metrics |= {
+            "test": measure(predicted, job.test.labels, job.images.class_names),
+            "test_accuracy_start": scores[0],
+            "test_accuracy_last": scores[-1],
+            "test_accuracy_best": max(scores),
+            "test_best_epoch": scores.index(max(scores)),
+            "note": BEST_IS_NO_RESULT,
+        }
+    return metrics
+
+
+def _record(
+    job: Job,
+    verdicts: Verdicts,
+    trained: Trained,
+    notes: tuple[str, ...],
+    *,
+    parameters: int,
+    seconds: float,
+) -> dict[str, Any]:
+    engine, backbone, scanned = job.engine, job.backbone, verdicts.record
+    installed = versions()
+    source = str(scanned.get("source") or job.images.origin.get("source", "data in memory"))
+    return {
+        "labelsieve": installed.get("labelsieve", "unknown"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "source": source,
+            "images": len(job.images),
+            "classes": len(job.images.class_names),
+            "fingerprint": job.images.fingerprint,
+        },
+        "verdicts": {
+            "detector": _part(scanned, "detector").get("name"),
+            "detector_settings": _part(scanned, "detector").get("settings"),
+            "model": _part(scanned, "model").get("name"),
+            "created": scanned.get("created"),
+        },
+        "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
+        "test": _test_record(job.test),
+        "backbone": {
+            "name": backbone.name,
+            "kind": backbone.kind,
+            "fingerprint": backbone.fingerprint,
+            "image_size": backbone.image_size,
+            "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+            "trained": parameters,
+        },
+        "settings": dataclasses.asdict(job.settings),
+        "recipe": next((name for name, known in RECIPES.items() if known == job.settings), None),
+        "saved_epoch": trained.saved_epoch,
+        "history": trained.history,
+        "notes": list(notes),
+        "class_names": list(job.images.class_names),
+        "seed": engine.seed,
+        "precision": engine.precision,
+        "processes": engine.accelerator.num_processes,
+        "hardware": f"{engine.device.type}, {platform.machine()}",
+        "seconds": round(seconds, 2),
+        "versions": installed,
+    }
+
+
+def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = record.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _test_record(test: LabelledImages | None) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    source = str(test.origin.get("source", "data in memory"))
+    return {"source": source, "source_name": Path(source).name, "images": len(test), "fingerprint": test.fingerprint}

@@ -1,0 +1,166 @@
+"""What is trained on: rows, labels and weights, out of the verdicts and, where there are any, a person's marks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from labelsieve.adapt.settings import Adaptation
+from labelsieve.errors import DataError, did_you_mean
+from labelsieve.verdicts import Verdicts
+
+MARKS = ("right", "wrong", "unsure")
+# Names that a line holds; a list of hundreds is not read.
+_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """The training part of N images.
+
+    Attributes:
+        rows: Shape (n,), int64, ascending: the rows to train on.
+        labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
+        weights: Shape (N,), float32, with mean 1 over `rows`.
+        counts: How many images are used, dropped, relabelled, unreadable, and marked by a person.
+        notes: Remarks for the user, one line each.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str] | None = None) -> Selection:
+    """Chooses rows, labels and weights.
+
+    A mark counts more than a verdict: `right` keeps the given label; `wrong` drops the image or, with labels `relabel`,
+    gives it the predicted label; `unsure` leaves it to the verdict.
+
+    Args:
+        verdicts: Of N images.
+        settings: `labels`, `weighting` and `class_weights` of it.
+        marks: Image id to mark, from :func:`read_marks`.
+
+    Raises:
+        DataError: Nothing is left.
+    """
+    said = _marks_of_rows(verdicts, marks or {})
+    wrong = (said == "wrong") | (verdicts.is_issue & (said != "right") & (settings.labels != "all"))
+    other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
+    relabelled = other if settings.labels == "relabel" else np.zeros_like(other)
+    rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled))
+    if not len(rows):
+        raise DataError(
+            f"expected images to train on, but all of {len(verdicts):,} are flagged or unreadable; look at the report, "
+            "or train on all with --labels all"
+        )
+    labels = np.where(relabelled, verdicts.predicted, verdicts.given)
+    counts = {
+        "images": len(verdicts),
+        "used": len(rows),
+        "dropped": int((verdicts.is_readable & wrong & ~relabelled).sum()),
+        "relabelled": int(relabelled.sum()),
+        "unreadable": int((~verdicts.is_readable).sum()),
+        **({f"marked_{mark}": int((said == mark).sum()) for mark in MARKS} if marks is not None else {}),
+    }
+    return Selection(
+        rows=rows,
+        labels=labels,
+        weights=_weights(verdicts, settings, rows, labels, relabelled, said),
+        counts=counts,
+        notes=_emptied(labels[rows], verdicts.class_names),
+    )
+
+
+def _marks_of_rows(verdicts: Verdicts, marks: Mapping[str, str]) -> NDArray[np.str_]:
+    if not marks:
+        return np.full(len(verdicts), "", dtype="<U6")
+    return np.array([marks.get(name, "") for name in verdicts.table["id"].to_pylist()], dtype="<U6")
+
+
+def _weights(
+    verdicts: Verdicts,
+    settings: Adaptation,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    relabelled: NDArray[np.bool_],
+    said: NDArray[np.str_],
+) -> NDArray[np.float32]:
+    weights = np.ones(len(verdicts), dtype=np.float64)
+    if settings.weighting == "p_clean":
+        # a new label is as right as the detector is sure of it, and a person who marked the given one is believed
+        confidence = np.asarray(pc.fill_null(verdicts.table["predicted_confidence"], 0.0), dtype=np.float64)
+        weights = np.where(relabelled, confidence, np.where(said == "right", 1.0, verdicts.label_quality))
+    if settings.class_weights == "balanced":
+        sums = np.bincount(labels[rows], weights=weights[rows], minlength=len(verdicts.class_names))
+        weights = np.divide(weights, sums[labels], out=np.zeros_like(weights), where=sums[labels] > 0)
+    mean = float(weights[rows].mean())
+    if not mean > 0:
+        raise DataError("all images that are left have weight 0: the detector believes none; leave out --weighting")
+    return (weights / mean).astype(np.float32)
+
+
+def _emptied(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[str, ...]:
+    left = np.bincount(labels, minlength=len(class_names))
+    gone = [class_names[index] for index in np.flatnonzero(left == 0).tolist()]
+    if not gone:
+        return ()
+    more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
+    return (
+        f"no image is left of {', '.join(gone[:_NAMED])}{more}: the classifier keeps a place for "
+        f"{'it' if len(gone) == 1 else 'them'} but cannot have learned {'it' if len(gone) == 1 else 'them'}; "
+        "look at these in the report, or train with --labels relabel or all",
+    )
+
+
+def read_marks(path: Path, verdicts: Verdicts) -> dict[str, str]:
+    """Reads the CSV that the report gives: the columns `id` and `mark`, and `given_label` to tell that it fits.
+
+    Returns:
+        Image id to `right`, `wrong` or `unsure`.
+
+    Raises:
+        DataError: The file cannot be read, or is not made of marks of this run.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            columns = list(reader.fieldnames or ())
+            lines = [{key: value or "" for key, value in line.items() if key} for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV of marks: {error}; download it from the report") from None
+    for column in ("id", "mark"):
+        if column not in columns:
+            found = ", ".join(columns) or "none"
+            raise DataError(f'expected a column "{column}" in {path}, found {found}; download the marks of the report')
+    given = dict(zip(verdicts.table["id"].to_pylist(), verdicts.table["given_label"].to_pylist(), strict=True))
+    marks: dict[str, str] = {}
+    for number, line in enumerate(lines, start=2):
+        _check_mark(line, number, given, marks, path)
+        marks[line["id"]] = line["mark"]
+    return marks
+
+
+def _check_mark(
+    line: Mapping[str, str], number: int, given: Mapping[str, str], seen: Mapping[str, str], path: Path
+) -> None:
+    name, mark, where = line["id"], line["mark"], f"line {number} of {path}"
+    if mark not in MARKS:
+        raise DataError(
+            f'expected a mark out of {", ".join(MARKS)} in {where}, found "{mark}"{did_you_mean(mark, MARKS)}'
+        )
+    if name not in given or line.get("given_label", given[name]) != given[name]:
+        raise DataError(
+            f'"{name}" in {where} is no image of this run with that label; take the marks of its own report'
+        )
+    if seen.get(name, mark) != mark:
+        raise DataError(f'"{name}" is marked {seen[name]} and {mark} in {path}; leave one of both')

@@ -1,0 +1,92 @@
+"""Settings of phase 2. Each is a flag, a TOML key and an entry of `adapt.json` at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from labelsieve.detect.settings import check_fields, check_least
+from labelsieve.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """How a classifier is trained on what a scan left.
+
+    `RECIPES` holds the settings of the paper for five backbones; the defaults are ours.
+
+    Attributes:
+        labels: What becomes of flagged images: `selected` drops them, `all` keeps them with the given label, `relabel`
+            gives them the predicted label (and drops those for which no other label was predicted).
+        weighting: `p_clean` weighs each image by the probability that its label is right.
+        class_weights: `balanced` gives all classes the same weight, however many images the selection left of them.
+        loss: Cross-entropy, or a loss that bears wrong labels: generalised or symmetric cross-entropy, or
+            early-learning regularisation, which remembers a target of K numbers for each image.
+        tune: What is trained beside the head: everything, nothing (`linear`, quick on cached features), only the blocks
+            (`paper`: embeddings and outer layer norms stay), low-rank matrices beside the linear layers, merged into
+            them at the end (`lora`), or all biases (`bitfit`).
+        lora_rank: Rank of these matrices.
+        head_init: `probe` starts the head from a linear discriminant on the frozen features, `zeros` from nothing.
+        optimizer: `sgd` or `adamw`.
+        learning_rate: Of everything but the head, with cosine decay by epoch.
+        head_learning_rate: Of the head, with the same decay.
+        momentum: Of sgd, from 0 to below 1.
+        weight_decay: On everything that is trained.
+        epochs: At least 0; 0 leaves the head as `head_init` made it.
+        min_steps: An epoch over small data passes them several times, until all epochs have this many steps.
+        batch_size: B, over all processes together.
+        validation: Share of the training part of each class that is held out; the epoch that is best on it is saved.
+            With 0 it is the last. The head before all training counts as epoch 0.
+    """
+
+    labels: Literal["selected", "all", "relabel"] = "selected"
+    weighting: Literal["none", "p_clean"] = "none"
+    class_weights: Literal["none", "balanced"] = "none"
+    loss: Literal["ce", "gce", "sce", "elr"] = "ce"
+    tune: Literal["full", "linear", "paper", "lora", "bitfit"] = "full"
+    lora_rank: int = 8
+    head_init: Literal["probe", "zeros"] = "probe"
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = 3e-5
+    head_learning_rate: float = 3e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    epochs: int = 10
+    min_steps: int = 300
+    batch_size: int = 64
+    validation: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, **_LEAST)
+        for name in ("learning_rate", "head_learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise SettingsError(f"expected {name} above 0, got {getattr(self, name)}")
+        for name in ("momentum", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
+
+
+_LEAST: dict[str, float] = {"lora_rank": 1, "weight_decay": 0, "epochs": 0, "min_steps": 0, "batch_size": 1}
+
+
+def _of_the_paper(optimizer: Literal["sgd", "adamw"], rate: float, decay: float) -> Adaptation:
+    return Adaptation(
+        head_init="zeros",
+        optimizer=optimizer,
+        learning_rate=rate,
+        head_learning_rate=rate,
+        weight_decay=decay,
+        min_steps=0,
+    )
+
+
+RECIPES: dict[str, Adaptation] = {
+    "default": Adaptation(),
+    # section 4 of the paper: CLIP ViT-B/16, and the other backbones of its comparison
+    "paper": _of_the_paper("sgd", 5e-4, 5e-4),
+    "paper-resnet": _of_the_paper("adamw", 1e-3, 1e-5),
+    "paper-mae": _of_the_paper("adamw", 1e-4, 1e-3),
+    "paper-vit": _of_the_paper("sgd", 1e-2, 1e-5),
+    "paper-convnext": _of_the_paper("adamw", 1e-4, 1e-4),
+}

@@ -1,0 +1,79 @@
+"""The summary of an adaptation in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelsieve.adapt.result import Adapted, points
+from labelsieve.report.common import duration
+from labelsieve.report.terminal import clean
+
+_WORST = 5
+
+
+def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
+    """Prints what was trained on, how well it does, where it is worst, and how to load it."""
+    record, metrics = adapted.record, adapted.metrics
+    console.print()
+    console.print(_headline(record))
+    facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
+    console.print(Text(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
+    if metrics["validation_accuracy"] is not None:
+        console.print(f"accuracy on held-out training images: {points(metrics['validation_accuracy'])}")
+    if metrics["test"] is None:
+        console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
+    else:
+        _print_test(metrics, console)
+    console.print()
+    console.print(
+        Text.assemble(("Model ", "dim"), (clean(str(folder)), "bold"), "  README.md says what it is"), soft_wrap=True
+    )
+    console.print(Text(f'pipeline("image-classification", "{clean(str(folder))}")', style="dim"), soft_wrap=True)
+    console.print()
+
+
+def _headline(record: Any) -> Text:
+    selection, left = record["selection"], []
+    for count, what in (
+        (selection["dropped"], "flagged left out"),
+        (selection["relabelled"], "relabelled"),
+        (selection["unreadable"], "unreadable"),
+        (selection["held_out"], "held out"),
+    ):
+        left += [f"{count:,} {what}"] if count else []
+    return Text.assemble(
+        (f"{selection['trained_on']:,}", "bold green"),
+        (" images trained on", "bold"),
+        f" of {selection['images']:,}",
+        f" ({', '.join(left)})" if left else "",
+    )
+
+
+def _print_test(metrics: Any, console: Console) -> None:
+    test = metrics["test"]
+    start, last, best = (points(metrics[f"test_accuracy_{which}"]) for which in ("start", "last", "best"))
+    console.print()
+    console.print(
+        Text.assemble(
+            (points(test["accuracy"]), "bold green"),
+            f" right of {test['images']:,} test images",
+            f", {points(test['balanced_accuracy'])} as a mean over the classes",
+        )
+    )
+    console.print(Text(f"before training {start}, last epoch {last}", style="dim"))
+    console.print(Text(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
+    rows = [row for row in test["per_class"] if row["accuracy"] is not None]
+    rows.sort(key=lambda row: (row["accuracy"], row["class_name"]))
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Hardest classes", overflow="fold")
+    for name in ("test images", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:_WORST]:
+        table.add_row(clean(row["class_name"]), f"{row['images']:,}", points(row["accuracy"]))
+    console.print()
+    console.print(table)

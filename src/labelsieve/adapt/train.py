@@ -1,0 +1,343 @@
+"""The training loop of phase 2, with a checkpoint after each epoch, and how well a classifier does.
+
+A run that was killed and resumed gives the weights of an unbroken one: all that changes is in the checkpoint, and
+everything random depends on the seed and the number of the epoch only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from labelsieve.adapt.backbones import Backbone
+from labelsieve.adapt.losses import LOSSES, Loss
+from labelsieve.adapt.selection import Selection
+from labelsieve.adapt.settings import Adaptation
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import Augment, batches
+from labelsieve.detect.training import read_checkpoint, write_checkpoint
+from labelsieve.engine import Engine
+from labelsieve.errors import TrainingError
+from labelsieve.vlm.features import image_features
+
+# Purposes of random generators, apart from those of phase 1; see also tuning.py.
+ORDER, DROPOUT, HELD_OUT = 22, 23, 24
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What is trained, on what, and how.
+
+    Attributes:
+        backbone: Changed in place.
+        images: N images.
+        selection: Which of them, with which labels and weights.
+        held_out: Rows of the selection that are kept for validation.
+        test: Images that tell how well it does, with the class names of `images`; or None.
+        settings: The settings.
+        engine: Device, precision, processes, seed, checkpoints, progress.
+        owner: Fingerprint of all of this, which a checkpoint belongs to.
+    """
+
+    backbone: Backbone
+    images: LabelledImages
+    selection: Selection
+    held_out: NDArray[np.int64]
+    test: LabelledImages | None
+    settings: Adaptation
+    engine: Engine
+    owner: str
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows to train on."""
+        return np.setdiff1d(self.selection.rows, self.held_out)
+
+    @property
+    def on_features(self) -> bool:
+        """Whether the tower stands still, so that its features are computed once."""
+        return self.settings.tune == "linear"
+
+
+def hold_out(selection: Selection, share: float, *, engine: Engine) -> NDArray[np.int64]:
+    """Draws a share of the rows of each class, rounded down."""
+    labels, drawn = selection.labels[selection.rows], [np.empty(0, dtype=np.int64)]
+    generator = engine.generator(HELD_OUT)
+    for label in np.unique(labels):
+        own = selection.rows[labels == label]
+        drawn.append(own[torch.randperm(len(own), generator=generator).numpy()[: int(share * len(own))]])
+    return np.sort(np.concatenate(drawn))
+
+
+class Trained(NamedTuple):
+    """What was seen while training.
+
+    Attributes:
+        start: Accuracies of the pre-trained features with the first head; see :func:`accuracies`.
+        history: One record for each epoch.
+        saved_epoch: The epoch whose weights are kept: with validation the first of those that did best on it, where 0
+            is the start; else the last.
+    """
+
+    start: dict[str, float]
+    history: list[dict[str, Any]]
+    saved_epoch: int
+
+
+def train(job: Job) -> Trained:
+    """Trains the backbone of a job in place; it ends with the weights of the saved epoch.
+
+    Raises:
+        TrainingError: The loss is no longer finite.
+        RunError: A checkpoint to resume from belongs to something else.
+    """
+    settings, backbone = job.settings, job.backbone
+    loss = LOSSES[settings.loss](len(job.images), len(job.images.class_names))
+    optimizer = _optimizer(backbone, settings)
+    start = accuracies(job)
+    best = _copy(backbone) if len(job.held_out) else {}
+    tensors, history = read_checkpoint(job.engine, owner=job.owner)
+    best = _restore(tensors, backbone, optimizer, loss) or best
+    steps = math.ceil(len(job.rows) / settings.batch_size)
+    passes = max(1, math.ceil(settings.min_steps / (steps * settings.epochs))) if settings.epochs else 0
+    left = (settings.epochs - len(history)) * passes * steps
+    with job.engine.progress.task("training", total=left, unit="steps") as advance:
+        for epoch in range(len(history) + 1, settings.epochs + 1):
+            decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * decay
+            record = _epoch(job, loss, optimizer, epoch, passes, advance)
+            history.append(record | accuracies(job))
+            if best and _best_epoch(start, history) == epoch:
+                best = _copy(backbone)
+            _save(job, optimizer, loss, history, best)
+    if best:
+        backbone.model.load_state_dict(best, strict=False)
+    return Trained(start, history, _best_epoch(start, history) if best else len(history))
+
+
+def _best_epoch(start: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> int:
+    scores = [record["validation_accuracy"] for record in (start, *history)]
+    return scores.index(max(scores))
+
+
+def _optimizer(backbone: Backbone, settings: Adaptation) -> torch.optim.Optimizer:
+    head = {id(parameter) for parameter in backbone.head.parameters()}
+    trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
+    rates = {True: settings.head_learning_rate, False: settings.learning_rate}
+    groups = [
+        {"params": [p for p in trained if (id(p) in head) is is_head], "lr": rate, "initial_lr": rate}
+        for is_head, rate in rates.items()
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def _epoch(
+    job: Job, loss: Loss, optimizer: torch.optim.Optimizer, epoch: int, passes: int, advance: Any
+) -> dict[str, Any]:
+    engine, started = job.engine, time.perf_counter()
+    labels, weights = torch.from_numpy(job.selection.labels), torch.from_numpy(job.selection.weights)
+    total, seen, steps = torch.zeros((), device=engine.device), 0, 0
+    with _training(job, epoch):
+        for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
+            join = _joining(job, loss)
+            for rows, inputs in _feed(job, number):
+                optimizer.zero_grad()
+                count = int(engine.total(torch.tensor(len(rows), device=engine.device)))
+                if len(rows):  # with several processes, one may get none of a small batch
+                    logits = _logits(job, inputs)
+                    each = loss(logits, labels[rows].to(logits.device), rows)
+                    value = (each * weights[rows].to(logits.device)).sum() / max(count, 1)
+                    value.backward()
+                    total += value.detach()
+                engine.sum_gradients(job.backbone.model)
+                optimizer.step()
+                seen, steps = seen + count, steps + 1
+                if steps % 50 == 1:  # not at each step: reading a number off a GPU waits for it
+                    _check(total, epoch)
+                advance(1)
+            join()
+    mean = engine.total(total) / max(steps, 1)
+    _check(mean, epoch)
+    rates = {"learning_rate": optimizer.param_groups[-1]["lr"], "head_learning_rate": optimizer.param_groups[0]["lr"]}
+    return {
+        "epoch": epoch,
+        **rates,
+        "loss": float(mean),
+        "steps": steps,
+        "images": seen,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields rows and augmented pictures, or cached features, of one shuffled pass over the data."""
+    rows, engine, backbone = job.rows, job.engine, job.backbone
+    order = rows[torch.randperm(len(rows), generator=engine.generator(ORDER, number)).numpy()]
+    # of nearly the same size: a rest of a single image would be too little for batch normalisation
+    parts = np.array_split(order, math.ceil(len(order) / job.settings.batch_size))
+    mine = [np.asarray(engine.share(part.tolist()), dtype=np.int64) for part in parts]
+    if job.on_features:
+        pooled = image_features(job.images, backbone, engine=engine).pooled
+        for own in mine:
+            yield torch.from_numpy(own), torch.from_numpy(pooled[own])
+        return
+    augment = Augment(backbone.image_size, seed=engine.seed, epoch=number)
+    for batch in batches(job.images, mine, transform=augment):
+        yield batch.rows, batch.inputs
+
+
+def _logits(job: Job, inputs: Tensor) -> Tensor:
+    backbone, engine = job.backbone, job.engine
+    inputs = inputs.to(engine.device)
+    if job.on_features:
+        return backbone.head(inputs)  # type: ignore[no-any-return]
+    with engine.autocast():
+        return backbone.logits(backbone.normalise(inputs.float() / 255)).float()
+
+
+@contextmanager
+def _training(job: Job, epoch: int) -> Iterator[None]:
+    """Sets the training mode, and draws what layers drop from the seed and the epoch."""
+    model, engine = job.backbone.model, job.engine
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not all(
+            p.requires_grad for p in module.parameters()
+        ):
+            module.eval()  # where the layer is frozen, so are its statistics
+    devices = [engine.device.index or 0] if engine.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            generator = engine.generator(DROPOUT, epoch, engine.accelerator.process_index)
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            yield
+    finally:
+        model.eval()
+
+
+def _joining(job: Job, loss: Loss) -> Callable[[], None]:
+    """Returns what brings together, after a pass, what each of several processes changed on its own."""
+    engine = job.engine
+    if engine.accelerator.num_processes == 1:
+        return lambda: None
+    before = {name: value.clone() for name, value in loss.memory.items()}
+
+    def join() -> None:
+        for name, value in loss.memory.items():  # in one pass a row is seen by one process only
+            value.copy_(before[name] + engine.total((value - before[name]).to(engine.device)).cpu())
+        for buffer in job.backbone.model.buffers():
+            if buffer.is_floating_point():  # the statistics of batch normalisation
+                buffer.copy_(engine.total(buffer) / engine.accelerator.num_processes)
+
+    return join
+
+
+def _check(loss: Tensor, epoch: int) -> None:
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(
+            f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate or "
+            "--head-learning-rate, or --precision fp32"
+        )
+
+
+def accuracies(job: Job) -> dict[str, float]:
+    """Returns `validation_accuracy` and `test_accuracy` of the backbone as it is, each if there are such images."""
+    found = {}
+    if len(job.held_out):
+        predicted = predict(job, job.images, job.held_out)[job.held_out]
+        found["validation_accuracy"] = accuracy(predicted, job.selection.labels[job.held_out])
+    if job.test is not None:
+        found["test_accuracy"] = accuracy(predict(job, job.test, np.arange(len(job.test))), job.test.labels)
+    return found
+
+
+def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Returns the share of right predictions, between 0 and 1; those of -1 do not count, and of none it is 0."""
+    readable = predicted >= 0
+    return float((predicted == labels)[readable].mean()) if readable.any() else 0.0
+
+
+@torch.inference_mode()
+def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Classifies some rows of plain images; the processes share them.
+
+    Returns:
+        Shape (N,): the most likely class, -1 for other rows and for images that cannot be read.
+    """
+    backbone, engine, size = job.backbone, job.engine, job.settings.batch_size
+    found = torch.zeros(len(images), dtype=torch.int64)
+    own = np.array_split(rows, engine.accelerator.num_processes)[engine.accelerator.process_index]
+    parts = np.array_split(own, max(1, math.ceil(len(own) / size)))
+    if job.on_features:
+        features = image_features(images, backbone, engine=engine)
+        for part in parts:
+            logits = backbone.head(torch.from_numpy(features.pooled[part]).to(engine.device))
+            found[part] = logits.argmax(dim=1).cpu() + 1
+        found[list(features.errors)] = 0
+    else:
+        for batch in batches(images, parts, transform=lambda picture, _row: backbone.pixels([picture])[0]):
+            if len(batch.rows):
+                with engine.autocast():
+                    logits = backbone.logits(batch.inputs.to(engine.device))
+                found[batch.rows] = logits.argmax(dim=1).cpu() + 1
+    return engine.total(found.to(engine.device)).cpu().numpy() - 1
+
+
+def _state(backbone: Backbone) -> dict[str, Tensor]:
+    """Returns what training changes: the trained parameters and all statistics."""
+    whole = backbone.model.state_dict(keep_vars=True)
+    return {
+        name: value.detach()
+        for name, value in whole.items()
+        if value.requires_grad or not isinstance(value, nn.Parameter)
+    }
+
+
+def _copy(backbone: Backbone) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in _state(backbone).items()}
+
+
+def _save(
+    job: Job, optimizer: torch.optim.Optimizer, loss: Loss, history: list[dict[str, Any]], best: dict[str, Tensor]
+) -> None:
+    tensors = {f"model.{name}": value for name, value in _state(job.backbone).items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    tensors |= {f"memory.{name}": value for name, value in loss.memory.items()}
+    for name, parameter in job.backbone.model.named_parameters():
+        kept = optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{key}.{name}": value for key, value in kept.items() if isinstance(value, Tensor)}
+    write_checkpoint(job.engine, tensors, owner=job.owner, history=history)
+
+
+def _restore(
+    tensors: Mapping[str, Tensor], backbone: Backbone, optimizer: torch.optim.Optimizer, loss: Loss
+) -> dict[str, Tensor]:
+    """Puts a checkpoint back and returns the weights that were best so far; without one there is nothing to do."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "memory": {}, "optimizer": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value
+    backbone.model.load_state_dict(parts["model"], strict=False)
+    for name, value in parts["memory"].items():
+        loss.memory[name].copy_(value)
+    parameters = dict(backbone.model.named_parameters())
+    for key, value in parts["optimizer"].items():
+        kind, _, name = key.partition(".")
+        parameter = parameters[name]
+        # the count of steps stays where AdamW keeps it, on the CPU
+        optimizer.state[parameter][kind] = value if value.ndim == 0 else value.to(parameter.device)
+    return parts["best"]

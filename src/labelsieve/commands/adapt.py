@@ -1,0 +1,147 @@
+"""`labelsieve adapt`: train a classifier on what a scan left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import tyro
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes, arg
+
+from labelsieve.adapt.settings import RECIPES, Adaptation
+from labelsieve.commands.base import (
+    Command,
+    Flag,
+    OptionalText,
+    RunFolder,
+    Source,
+    UsageError,
+    is_main_process,
+    read,
+    refuse_inside,
+)
+from labelsieve.commands.runs import images_of
+from labelsieve.commands.scan import asked
+from labelsieve.errors import SettingsError, did_you_mean
+from labelsieve.progress import Progress
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapt(Command):
+    """Trains a standard image classifier on the clean part of a run, and writes it as a transformers model.
+
+    It starts from the pre-trained weights again. The folder loads with AutoModelForImageClassification and
+    pipeline("image-classification").
+
+    Attributes:
+        run_folder: Folder of the run.
+        out: Folder of the model to write.
+        backbone: Hub id or folder of any image model of transformers; by default the model of the run.
+        recipe: Settings to start from: default, or the paper's for five backbones: paper (CLIP), paper-resnet,
+            paper-mae, paper-vit, paper-convnext.
+        marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.
+        test: Images with right labels, to measure accuracy with; nothing is chosen by them.
+        test_image_column: Column of their pictures. Guessed where only one fits.
+        test_label_column: Column of their labels. Guessed where only one fits.
+        test_class_names: Their class names, where their labels are numbers: a file, or several names.
+        test_split: Their split of a Hub data set.
+        source: Where the images of the run lie now, if not where the run found them.
+        device: Where to compute: auto, cpu, cuda or mps.
+        precision: auto is bf16 where the hardware is faster with it.
+        seed: Every random choice is drawn from it.
+        resume: Go on from the checkpoint of an interrupted adaptation.
+        overwrite: Replace a model that is there.
+        settings: How to train.
+    """
+
+    run_folder: RunFolder
+    out: Annotated[Path, arg(metavar="MODEL")]
+    backbone: OptionalText = None
+    recipe: str = "default"
+    marks: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    test: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
+    test_image_column: OptionalText = None
+    test_label_column: OptionalText = None
+    test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    test_split: OptionalText = None
+    source: OptionalText = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+    resume: Flag = False
+    overwrite: Flag = False
+    settings: OmitArgPrefixes[Adaptation]
+
+    @classmethod
+    def parse(cls, args: Sequence[str], *, prog: str) -> Self:
+        """Reads the words in two stages: the recipe first, since it says what the defaults are."""
+        recipe = asked(args, "--recipe", default="default")
+        if recipe not in RECIPES:
+            known = ", ".join(RECIPES)
+            raise UsageError(f"expected --recipe to be one of {known}, got {recipe}{did_you_mean(recipe, RECIPES)}")
+        default = cls(run_folder=tyro.MISSING, out=tyro.MISSING, recipe=recipe, settings=RECIPES[recipe])
+        return read(cls, args, prog=prog, default=default)
+
+    def run(self, console: Console) -> None:
+        """Loads, trains, measures, writes."""
+        from labelsieve.adapt.run import check_model_folder
+        from labelsieve.verdicts import Verdicts
+
+        verdicts = Verdicts.load(self.run_folder)
+        origin: Any = verdicts.record.get("origin") or {}
+        refuse_inside(self.source or origin.get("source"), self.out)
+        new = not self.out.exists()
+        check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
+        try:
+            self._adapt(verdicts, console)
+        except BaseException:
+            if new:
+                with suppress(OSError):  # it stays if there is something in it, such as a checkpoint
+                    self.out.rmdir()
+            raise
+
+    def _adapt(self, verdicts: Any, console: Console) -> None:
+        from labelsieve.adapt.run import adapt
+        from labelsieve.adapt.terminal import summarize
+
+        progress = Progress(console if is_main_process() else None)
+        images, test = images_of(verdicts, source=self.source), self._test()
+        progress.say(f"adapting {self.backbone or verdicts.record.get('model', {}).get('name')}")
+        adapted = adapt(
+            images,
+            verdicts,
+            backbone=self.backbone,
+            settings=self.settings,
+            marks=self.marks,
+            test=test,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            out=self.out,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            progress=progress,
+        )
+        if is_main_process():
+            summarize(adapted, self.out, console)
+
+    def _test(self) -> LabelledImages | None:
+        if self.test is None:
+            if self.test_image_column or self.test_label_column or self.test_class_names or self.test_split:
+                raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
+            return None
+        source = Source(
+            source=self.test,
+            image_column=self.test_image_column,
+            label_column=self.test_label_column,
+            class_names=self.test_class_names,
+            split=self.test_split,
+        )
+        return source.load(seed=self.seed)

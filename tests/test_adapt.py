@@ -1,0 +1,744 @@
+"""Phase 2: what is trained on, what comes out, and that it is the same after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import labelsieve as ls
+from labelsieve.adapt import train as training
+from labelsieve.adapt.backbones import load_backbone
+from labelsieve.adapt.result import Adapted, measure, model_card
+from labelsieve.adapt.run import check_model_folder, with_class_names
+from labelsieve.adapt.selection import choose, read_marks
+from labelsieve.adapt.settings import RECIPES, Adaptation
+from labelsieve.adapt.tuning import TUNE
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.sources import load_images
+from labelsieve.detect.base import Scores
+from labelsieve.detect.discriminant import fit_linear
+from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.verdicts import Verdicts, decide
+from small_backbones import BACKBONES, SIZE, backbone_folder
+from small_models import edit_json, edit_weights, random_clip
+
+CLASSES = ("red", "green", "blue")
+FLAGGED = (0, 5, 11)
+UNREADABLE = 7
+QUICK: dict[str, Any] = {"epochs": 3, "min_steps": 0, "batch_size": 8}
+Model = Callable[[str], Path]
+
+
+def pictures(count: int, *, seed: int = 0) -> tuple[list[Image.Image], NDArray[np.int64]]:
+    """Draws noisy pictures in which the channel of the class is the brightest."""
+    rng, labels = np.random.default_rng(seed), np.arange(count) % len(CLASSES)
+    found = []
+    for label in labels:
+        pixels = rng.integers(0, 120, (SIZE, SIZE, 3), dtype=np.uint8)
+        pixels[..., label] += 100
+        found.append(Image.fromarray(pixels))
+    return found, labels
+
+
+@pytest.fixture(scope="module")
+def images() -> LabelledImages:
+    """24 pictures; those that are flagged below have the label of the next class."""
+    drawn, labels = pictures(24)
+    labels[list(FLAGGED)] = (labels[list(FLAGGED)] + 1) % 3
+    return load_images(drawn, labels=labels, class_names=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def test_images() -> LabelledImages:
+    drawn, labels = pictures(30, seed=1)
+    return load_images(drawn, labels=labels, class_names=CLASSES)
+
+
+def judged(images: LabelledImages, *, flagged: Any = FLAGGED, unreadable: Any = (), **columns: Any) -> Verdicts:
+    quality = np.linspace(0.6, 1.0, len(images)).astype(np.float32)
+    quality[list(flagged)] = 0.2
+    predicted = images.labels.copy()
+    predicted[list(flagged)] = (predicted[list(flagged)] - 1) % 3
+    predicted[list(unreadable)], quality[list(unreadable)] = -1, np.nan
+    values: dict[str, Any] = {"label_quality": quality, "predicted": predicted, "confidence": quality, **columns}
+    record = {"data": {"fingerprint": images.fingerprint}, "source": "photos", "detector": {"name": "deft"}}
+    return decide(images, Scores(**values), record=record)
+
+
+@pytest.fixture(scope="module")
+def verdicts(images: LabelledImages) -> Verdicts:
+    return judged(images)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Returns a function that gives the folder of a tiny model, made once. Copy it to change it."""
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = backbone_folder(tmp_path_factory.mktemp("models") / kind, kind)
+        return made[kind]
+
+    return folder
+
+
+def adapted(images: LabelledImages, verdicts: Verdicts, backbone: Path, *, out: Any = None, **settings: Any) -> Adapted:
+    options = {key: settings.pop(key) for key in ("test", "resume", "seed", "overwrite", "marks") if key in settings}
+    how = Adaptation(**{**QUICK, **settings})
+    return ls.adapt(
+        images, verdicts, backbone=backbone, settings=how, device="cpu", precision="fp32", out=out, **options
+    )
+
+
+def weights(result: Adapted) -> dict[str, Tensor]:
+    return {key: value.detach() for key, value in result.model.state_dict().items()}
+
+
+def assert_same(first: Adapted, second: Adapted) -> None:
+    one, two = weights(first), weights(second)
+    assert list(one) == list(two)
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=0, msg=key)
+    assert history(first) == history(second)
+
+
+def history(result: Adapted) -> list[dict[str, Any]]:
+    return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in result.history]
+
+
+def differs(first: Adapted, second: Adapted) -> set[str]:
+    one, two = weights(first), weights(second)
+    return {key for key, value in one.items() if not torch.equal(value, two[key])}
+
+
+# ---------------------------------------------------------------- every kind of backbone
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_the_result_is_a_standard_classifier(
+    kind: str, images: LabelledImages, verdicts: Verdicts, test_images: LabelledImages, model: Model, tmp_path: Path
+) -> None:
+    result = adapted(images, verdicts, model(kind), out=tmp_path / "m", test=test_images, learning_rate=1e-3)
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {
+        *("README.md", "adapt.json", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json")
+    }
+    loaded = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "m")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "m")
+    assert loaded.config.id2label == dict(enumerate(CLASSES))
+    assert loaded.config.label2id == {name: index for index, name in enumerate(CLASSES)}
+    shown = [test_images.open(row) for row in range(6)]
+    with torch.inference_mode():
+        inputs = processor(images=shown, return_tensors="pt")["pixel_values"]
+        there, here = loaded(pixel_values=inputs).logits, result.backbone.logits(result.backbone.pixels(shown))
+    torch.testing.assert_close(there, here, rtol=0, atol=1e-5)
+    classify = transformers.pipeline("image-classification", str(tmp_path / "m"), device="cpu")
+    found = [answer[0]["label"] for answer in classify(shown)]
+    assert found == [CLASSES[index] for index in there.argmax(dim=1)]
+    saved = json.loads((tmp_path / "m" / "metrics.json").read_text())
+    assert saved == json.loads(json.dumps(result.metrics))
+    assert result.metrics["test"]["accuracy"] > 0.6, "three colours, told apart by chance in a third"
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_training_sees_the_colours_that_the_processor_makes(kind: str, model: Model) -> None:
+    backbone = load_backbone(str(model(kind)), CLASSES)
+    picture = pictures(1)[0][0]  # of the right size, so that nothing is resized
+    plain = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    torch.testing.assert_close(backbone.normalise(plain), backbone.pixels([picture]), rtol=0, atol=1e-5)
+
+
+def test_colours_in_another_order_are_found_out(model: Model, tmp_path: Path) -> None:
+    folder = backbone_folder(tmp_path, "vit")
+    config = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "do_center_crop": False}
+    size = {"size": {"height": SIZE, "width": SIZE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config | size))
+    backbone, picture = load_backbone(str(folder), CLASSES), pictures(1)[0][0]
+    plain = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    torch.testing.assert_close(backbone.normalise(plain), plain.flip(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(backbone.normalise(plain), backbone.pixels([picture]), rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what is trained
+
+
+def test_the_ways_to_train_change_what_they_say(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    start = adapted(images, verdicts, model("vit"), epochs=0)
+    changed = {
+        tune: differs(start, adapted(images, verdicts, model("vit"), tune=tune, epochs=1, learning_rate=1e-2))
+        for tune in TUNE
+    }
+    head, every = {"classifier.weight", "classifier.bias"}, set(weights(start))
+    assert changed["linear"] == head
+    assert changed["full"] == every
+    outside = {key for key in every if ".embeddings." in key or key.startswith("vit.layernorm")}
+    assert changed["paper"] == every - outside and len(outside) == 6
+    assert changed["bitfit"] == {key for key in every if key.endswith("bias")} | head
+    matrices = {key for key in every if ".layers." in key and "norm" not in key and key.endswith("weight")}
+    assert changed["lora"] == matrices | head, "merged: no weight of its own is left"
+
+
+@pytest.mark.parametrize("kind", ["resnet", "convnext", "swin", "siglip", "clip"])
+@pytest.mark.parametrize("tune", ["paper", "lora", "bitfit"])
+def test_the_ways_to_train_fit_every_architecture(
+    tune: str, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model
+) -> None:
+    # the probe would leave next to no loss on these, and so no gradient
+    start = adapted(images, verdicts, model(kind), epochs=0, head_init="zeros")
+    result = adapted(images, verdicts, model(kind), tune=tune, epochs=1, learning_rate=1e-2, head_init="zeros")
+    changed = differs(start, result)  # the same names: what LoRA added is merged
+    assert len(changed) > 2
+    if tune == "bitfit":
+        assert all(key.split(".")[-1] == "bias" for key in changed - {"classifier.weight", "classifier.1.weight"})
+    else:
+        assert not {key for key in changed if "embed" in key}
+    if tune != "paper":
+        assert not {key for key in changed if "running" in key or "num_batches" in key}, "frozen, with their statistics"
+    assert result.record["backbone"]["trained"] < result.record["backbone"]["parameters"] + 5000
+
+
+def test_weights_without_influence_stay(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    start = adapted(images, verdicts, model("clip"), epochs=0)
+    result = adapted(images, verdicts, model("clip"), weight_decay=0.5, learning_rate=1e-2)
+    same = set(weights(start)) - differs(start, result)
+    assert same == {"vision_model.post_layernorm.weight", "vision_model.post_layernorm.bias"}, "CLIP pools before it"
+
+
+def test_zero_epochs_are_the_pretrained_features_with_the_first_head(
+    images: LabelledImages, verdicts: Verdicts, model: Model
+) -> None:
+    pretrained = load_backbone(str(model("vit")), CLASSES)
+    zeros = adapted(images, verdicts, model("vit"), epochs=0, head_init="zeros")
+    probe = adapted(images, verdicts, model("vit"), epochs=0)
+    for result in (zeros, probe):
+        assert differs_from(pretrained, result) <= {"classifier.weight", "classifier.bias"}
+        assert result.history == [] and result.metrics["saved_epoch"] == 0
+    assert not zeros.backbone.head.weight.any() and not zeros.backbone.head.bias.any()
+    rows = choose(verdicts, Adaptation()).rows
+    with torch.inference_mode():
+        features = torch.cat([pretrained.pool(pretrained.pixels([images.open(row)])) for row in range(len(images))])
+    logits = features @ probe.backbone.head.weight.T + probe.backbone.head.bias
+    assert (logits.argmax(dim=1).numpy() == images.labels)[rows].all()
+
+
+def differs_from(backbone: Any, result: Adapted) -> set[str]:
+    before, after = backbone.model.state_dict(), weights(result)
+    return {key for key, value in before.items() if not torch.equal(value, after[key])}
+
+
+def linear(features: NDArray[Any], labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Returns the logits of the head that starts from the features."""
+    generator = torch.Generator().manual_seed(0)
+    slopes, biases = fit_linear(features, labels, rows=np.arange(len(labels)), classes=classes, generator=generator)
+    return (torch.from_numpy(features) @ slopes.T + biases).numpy()
+
+
+def test_the_first_head_is_the_discriminant_of_scikit_learn() -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice(4, 2000, p=[0.1, 0.2, 0.3, 0.4])
+    means = rng.normal(0, 1, (4, 5))
+    features = (rng.normal(0, 1, (2000, 5)) + means[labels]).astype(np.float32)
+    ours = torch.from_numpy(linear(features, labels, 4)).softmax(dim=1).numpy()
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(features, labels).predict_proba(features)
+    np.testing.assert_allclose(ours, theirs, atol=0.04)  # one pseudo-image a class, and a little shrinkage
+
+
+def test_the_first_head_is_not_too_sure_of_itself() -> None:
+    """With as many dimensions as images a discriminant is right of all that it was fitted on."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 4
+    features, fresh = (rng.normal(0, 1, (80, 80)) + np.eye(4, 80)[labels] for _ in "ab")
+    logits = linear(features.astype(np.float32), labels, 4)
+    slopes, *_ = np.linalg.lstsq(np.c_[features, np.ones(80)], logits, rcond=None)
+    new = torch.from_numpy(np.c_[fresh, np.ones(80)] @ slopes)
+    loss = float(torch.nn.functional.cross_entropy(new, torch.from_numpy(labels)))
+    assert loss < np.log(4) + 0.2, "no worse than knowing nothing"
+
+
+def test_an_empty_class_does_not_win() -> None:
+    features = np.random.default_rng(0).normal(0, 1, (60, 6)).astype(np.float32)
+    labels = np.arange(60) % 2
+    features[:, 0] += 6 * labels
+    logits = linear(features, labels, 3)
+    assert (logits.argmax(axis=1) == labels).all()
+    assert np.ptp(logits[:, 2]) < 1e-5, "it has no slope"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_train(name: str, images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    settings = dataclasses.replace(RECIPES[name], epochs=1, min_steps=0)
+    result = ls.adapt(images, verdicts, backbone=model("vit"), settings=settings, device="cpu", precision="fp32")
+    assert result.record["settings"] == dataclasses.asdict(settings)
+    assert result.history[0]["learning_rate"] == settings.learning_rate
+
+
+def test_the_recipe_of_the_paper() -> None:
+    paper = RECIPES["paper"]
+    assert (paper.optimizer, paper.learning_rate, paper.head_learning_rate) == ("sgd", 5e-4, 5e-4)
+    assert (paper.momentum, paper.weight_decay, paper.epochs, paper.batch_size) == (0.9, 5e-4, 10, 64)
+    assert (paper.tune, paper.loss, paper.labels, paper.min_steps) == ("full", "ce", "selected", 0)
+
+
+def test_the_rate_decays_by_epoch_and_small_data_are_passed_often(
+    images: LabelledImages, verdicts: Verdicts, model: Model
+) -> None:
+    result = adapted(images, verdicts, model("vit"), tune="linear", epochs=4, min_steps=30)
+    rates = [epoch["head_learning_rate"] for epoch in result.history]
+    assert rates == pytest.approx([3e-4 * 0.5 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)])
+    assert sum(epoch["steps"] for epoch in result.history) == 36, "3 steps a pass, 3 passes an epoch"
+    assert {epoch["images"] for epoch in result.history} == {3 * 21}
+
+
+def test_plain_training_is_what_the_settings_say(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    """One full-batch step of SGD on the head, by hand."""
+    settings = {"tune": "linear", "head_init": "zeros", "optimizer": "sgd", "epochs": 1, "batch_size": 99}
+    result = adapted(images, verdicts, model("vit"), **settings, head_learning_rate=0.5, weight_decay=0.1)
+    backbone, rows = load_backbone(str(model("vit")), CLASSES), choose(verdicts, Adaptation()).rows
+    with torch.inference_mode():
+        features = torch.cat([backbone.pool(backbone.pixels([images.open(row)])) for row in rows])
+    target = torch.nn.functional.one_hot(torch.from_numpy(images.labels[rows]), 3) - 1 / 3
+    slope = target.T.float() @ features / len(rows)
+    torch.testing.assert_close(result.backbone.head.weight.detach(), 0.5 * slope, rtol=1e-4, atol=1e-6)
+
+
+# ---------------------------------------------------------------- what is trained on
+
+
+def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -> None:
+    clean = judged(images, flagged=())
+    assert_same(
+        adapted(images, clean, model("vit"), labels="selected"), adapted(images, clean, model("vit"), labels="all")
+    )
+    assert_same(
+        adapted(images, clean, model("vit"), labels="relabel"), adapted(images, clean, model("vit"), labels="all")
+    )
+
+
+def test_weights_of_one_are_no_weights(images: LabelledImages, model: Model) -> None:
+    sure = judged(images, flagged=(), label_quality=np.ones(len(images), dtype=np.float32))
+    plain = adapted(images, sure, model("vit"), labels="all")
+    assert_same(adapted(images, sure, model("vit"), labels="all", weighting="p_clean"), plain)
+    even = images.with_labels(np.arange(24) % 3)
+    assert_same(
+        adapted(even, judged(even, flagged=()), model("vit"), class_weights="balanced"),
+        adapted(even, judged(even, flagged=()), model("vit")),
+    )
+    unsure = judged(images, flagged=())
+    assert differs(adapted(images, unsure, model("vit"), weighting="p_clean"), plain)
+
+
+def test_selection(images: LabelledImages) -> None:
+    verdicts = judged(images, unreadable=(UNREADABLE,))
+    selected, every = choose(verdicts, Adaptation()), choose(verdicts, Adaptation(labels="all"))
+    relabelled = choose(verdicts, Adaptation(labels="relabel"))
+    readable = set(range(24)) - {UNREADABLE}
+    assert set(selected.rows) == readable - set(FLAGGED)
+    assert set(every.rows) == set(relabelled.rows) == readable
+    assert (every.labels == images.labels)[every.rows].all()
+    rows = list(FLAGGED)
+    assert (relabelled.labels[rows] == (images.labels[rows] - 1) % 3).all()
+    assert selected.counts == {"images": 24, "used": 20, "dropped": 3, "relabelled": 0, "unreadable": 1}
+    assert relabelled.counts == {"images": 24, "used": 23, "dropped": 0, "relabelled": 3, "unreadable": 1}
+
+
+def test_relabelling_drops_what_has_no_other_label(images: LabelledImages) -> None:
+    verdicts = judged(images, predicted=images.labels)
+    assert not set(choose(verdicts, Adaptation(labels="relabel")).rows) & set(FLAGGED)
+
+
+def test_weights_have_mean_one(images: LabelledImages) -> None:
+    verdicts = judged(images, flagged=range(0, 24, 3))
+    settings = Adaptation(weighting="p_clean", class_weights="balanced", labels="relabel")
+    selection = choose(verdicts, settings)
+    assert selection.weights[selection.rows].mean() == pytest.approx(1)
+    sums = np.bincount(selection.labels[selection.rows], weights=selection.weights[selection.rows])
+    assert sums == pytest.approx(np.full(3, len(selection.rows) / 3), rel=1e-5), "each class weighs the same"
+    plain = choose(verdicts, Adaptation(weighting="p_clean", labels="all"))
+    ratio = plain.weights / verdicts.label_quality
+    assert ratio == pytest.approx(np.full(24, ratio[0]), rel=1e-4)
+
+
+def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, tmp_path: Path) -> None:
+    verdicts = judged(images, flagged=np.flatnonzero(images.labels == 1))
+    result = adapted(images, verdicts, model("vit"), out=tmp_path / "m", test=images)
+    assert result.backbone.head.out_features == 3
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "m").id2label == dict(enumerate(CLASSES))
+    (note,) = [note for note in result.record["notes"] if "no image is left" in note]
+    assert note.startswith("no image is left of green: the classifier keeps a place for it")
+    assert "no image is left of green" in (tmp_path / "m" / "README.md").read_text()
+    assert result.metrics["test"]["per_class"][1]["images"] > 0
+
+
+def test_nothing_left_is_told(images: LabelledImages, model: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"all of 24 are flagged or unreadable; .* --labels all"):
+        adapted(images, judged(images, flagged=range(24)), model("vit"), out=tmp_path / "m")
+    nothing = judged(images, flagged=(), label_quality=np.zeros(24, dtype=np.float32))
+    with pytest.raises(DataError, match="weight 0"):
+        adapted(images, nothing, model("vit"), labels="all", weighting="p_clean")
+
+
+def test_unreadable_images_are_left_out(photo_folder: Callable[..., Path], model: Model) -> None:
+    folder = photo_folder({"cat": 5, "dog": 5})
+    (folder / "cat" / "1.png").write_bytes(b"not a picture")
+    images = load_images(folder)
+    quality, predicted = np.ones(10, dtype=np.float32), images.labels.copy()
+    quality[1], predicted[1] = np.nan, -1
+    known = decide(images, Scores(label_quality=quality, predicted=predicted, confidence=quality))
+    result = adapted(images, known, model("vit"), test=images)
+    assert {epoch["images"] for epoch in result.history} == {9}
+    assert (result.metrics["test"]["images"], result.metrics["test"]["unreadable"]) == (9, 1)
+    broken_since = judged(images, flagged=())
+    result = adapted(images, broken_since, model("vit"))
+    assert {epoch["images"] for epoch in result.history} == {9}, "and one that broke since the scan is passed over"
+
+
+# ---------------------------------------------------------------- marks
+
+
+def write_marks(path: Path, verdicts: Verdicts, marks: dict[int, str]) -> Path:
+    lines = ["id,given_label,suggested_label,label_quality,mark"]
+    for row, mark in marks.items():
+        cells = (
+            verdicts.table[column][row].as_py() for column in ("id", "given_label", "predicted_label", "label_quality")
+        )
+        lines.append(",".join([*map(str, cells), mark]))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_marks_count_more_than_verdicts(images: LabelledImages, verdicts: Verdicts, tmp_path: Path) -> None:
+    path = write_marks(tmp_path / "marks.csv", verdicts, {0: "right", 5: "unsure", 11: "wrong", 3: "wrong", 4: "right"})
+    marks = read_marks(path, verdicts)
+    assert len(marks) == 5
+    chosen = {
+        labels: choose(verdicts, Adaptation(labels=labels), marks=marks) for labels in ("selected", "all", "relabel")
+    }
+    assert set(range(24)) - set(chosen["selected"].rows) == {5, 11, 3}
+    assert set(range(24)) - set(chosen["all"].rows) == {11, 3}, "a person called them wrong"
+    assert set(range(24)) - set(chosen["relabel"].rows) == {3}, "no other label is known for it"
+    assert chosen["relabel"].labels[0] == images.labels[0] and chosen["relabel"].labels[11] != images.labels[11]
+    counts = chosen["selected"].counts
+    assert (counts["marked_right"], counts["marked_wrong"], counts["marked_unsure"]) == (2, 2, 1)
+    weighted = choose(verdicts, Adaptation(weighting="p_clean"), marks=marks)
+    assert weighted.weights[0] == weighted.weights.max(), "a person is believed"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("wrong", "wrnog"), r'found "wrnog" \(did you mean "wrong"\?\)'),
+        (lambda text: text.replace("mark\n", "verdict\n"), 'expected a column "mark"'),
+        (lambda text: text.replace("0000003", "other"), '"other" in line 3 .* is no image of this run'),
+        (lambda text: text.replace(",red,", ",blue,"), "is no image of this run with that label"),
+        (lambda text: text + text.splitlines()[1].replace("right", "wrong") + "\n", "is marked right and wrong"),
+        (lambda text: "", 'expected a column "id"'),
+    ],
+)
+def test_bad_marks_are_told(change: Any, said: str, verdicts: Verdicts, tmp_path: Path) -> None:
+    path = write_marks(tmp_path / "marks.csv", verdicts, {0: "right", 3: "wrong"})
+    path.write_text(change(path.read_text()))
+    with pytest.raises(DataError, match=said) as caught:
+        read_marks(path, verdicts)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read as a CSV of marks"):
+        read_marks(tmp_path / "none.csv", verdicts)
+
+
+# ---------------------------------------------------------------- interruption
+
+
+def break_off_in(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    whole = training._feed
+
+    def broken(job: Any, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for count, batch in enumerate(whole(job, number)):
+            if number == epoch and count == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(training, "_feed", broken)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("vit", {"optimizer": "sgd", "learning_rate": 1e-2}),
+        ("vit", {"tune": "lora", "validation": 0.3}),
+        ("swin", {"loss": "elr", "labels": "all"}),  # drops paths at random
+        ("resnet", {"validation": 0.3, "learning_rate": 1e-2}),  # has statistics
+        ("vit", {"tune": "linear", "head_init": "zeros"}),
+    ],
+    ids=["sgd", "lora", "elr", "resnet", "linear"],
+)
+def test_resuming_gives_the_model_of_an_unbroken_run(
+    kind: str, settings: dict[str, Any], images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
+) -> None:
+    unbroken = adapted(images, verdicts, model(kind), **settings)
+    out = tmp_path / "m"
+    with pytest.MonkeyPatch.context() as patch:
+        break_off_in(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            adapted(images, verdicts, model(kind), out=out, **settings)
+    assert [path.name for path in out.iterdir()] == ["checkpoint"], "nothing may pass for a result"
+    with pytest.raises(RunError, match=r"already holds an unfinished model; use --resume .* or --overwrite"):
+        adapted(images, verdicts, model(kind), out=out, **settings)
+    with pytest.raises(RunError, match="belongs to other data, model or settings"):
+        adapted(images, verdicts, model(kind), out=out, resume=True, seed=1, **settings)
+    assert_same(adapted(images, verdicts, model(kind), out=out, resume=True, **settings), unbroken)
+    assert (out / "adapt.json").is_file() and not (out / "checkpoint").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"], "no part is left over"
+
+
+def test_the_same_seed_gives_the_same_model(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    torch.manual_seed(1)
+    first = adapted(images, verdicts, model("swin"), tune="lora")
+    torch.manual_seed(2)
+    assert_same(adapted(images, verdicts, model("swin"), tune="lora"), first)
+    assert differs(adapted(images, verdicts, model("swin"), tune="lora", seed=1), first)
+
+
+def test_a_model_is_replaced_only_by_a_whole_one(
+    images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    adapted(images, verdicts, model("vit"), out=out)
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(RunError, match="already holds a finished model"):
+        adapted(images, verdicts, model("vit"), out=out)
+    with pytest.raises(RunError, match="holds a finished model: there is nothing to resume"):
+        adapted(images, verdicts, model("vit"), out=out, resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        break_off_in(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            adapted(images, verdicts, model("vit"), out=out, overwrite=True, seed=1)
+    assert (out / "model.safetensors").read_bytes() == before
+    adapted(images, verdicts, model("vit"), out=out, overwrite=True, resume=True, seed=1)
+    assert (out / "model.safetensors").read_bytes() != before and not (out / "checkpoint").exists()
+
+
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RunError, match=r"holds other files, such as run\.json; choose another folder"):
+        check_model_folder(tmp_path, overwrite=True)
+    assert (tmp_path / "run.json").is_file()
+
+
+# ---------------------------------------------------------------- accuracy
+
+
+def test_measure() -> None:
+    predicted, labels = np.array([0, 0, 1, 1, 0, -1]), np.array([0, 0, 0, 1, 1, 1])
+    found = measure(predicted, labels, ("a", "b", "c"))
+    assert found["images"] == 5 and found["unreadable"] == 1
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert [row["accuracy"] for row in found["per_class"]] == [pytest.approx(2 / 3), 0.5, None]  # type: ignore[union-attr]
+    assert measure(np.array([-1]), np.array([0]), ("a", "b"))["accuracy"] == 0
+
+
+def test_best_and_last_are_named_and_the_last_is_saved(
+    images: LabelledImages, verdicts: Verdicts, test_images: LabelledImages, model: Model
+) -> None:
+    result = adapted(images, verdicts, model("vit"), test=test_images, learning_rate=3e-2)
+    scores, metrics = [epoch["test_accuracy"] for epoch in result.history], result.metrics
+    start = adapted(images, verdicts, model("vit"), test=test_images, epochs=0)
+    scores.insert(0, start.metrics["test"]["accuracy"])
+    assert metrics["test_accuracy_start"] == scores[0]
+    assert metrics["test_accuracy_last"] == scores[-1] == metrics["test"]["accuracy"]
+    assert metrics["test_accuracy_best"] == max(scores) == scores[metrics["test_best_epoch"]]
+    assert metrics["saved_epoch"] == 3 and "was not chosen by it" in metrics["note"]
+    assert_same_weights(result, adapted(images, verdicts, model("vit"), learning_rate=3e-2))
+
+
+def assert_same_weights(first: Adapted, second: Adapted) -> None:
+    assert not differs(first, second), "looking at the test set changes nothing"
+
+
+def test_validation_chooses_the_epoch(
+    images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.3, 0.5, 0.9, 0.9, 0.1])
+    monkeypatch.setattr(training, "accuracies", lambda _job: {"validation_accuracy": next(scores, 0.0)})
+    chosen = adapted(images, verdicts, model("vit"), validation=0.3, epochs=4)
+    assert chosen.metrics["saved_epoch"] == 2 and chosen.metrics["validation_accuracy"] == 0.9
+    scores = iter([0.3, 0.5, 0.9, 0.9, 0.95])
+    assert differs(adapted(images, verdicts, model("vit"), validation=0.3, epochs=4), chosen)
+    scores = iter([0.9, 0.5, 0.9, 0.9, 0.2])
+    start = adapted(images, verdicts, model("vit"), validation=0.3, epochs=4)
+    assert start.metrics["saved_epoch"] == 0
+    assert_same_weights(start, adapted(images, verdicts, model("vit"), validation=0.3, epochs=0))
+    held = chosen.record["selection"]
+    assert held["trained_on"] + held["held_out"] == held["used"] == 21 and held["held_out"] == 5
+    assert {epoch["images"] for epoch in chosen.history} == {16}
+
+
+def test_training_images_in_the_test_set_are_told(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    notes = adapted(images, verdicts, model("vit"), test=images, epochs=0).record["notes"]
+    assert any(note.startswith("21 of 24 test images are among the training images") for note in notes)
+
+
+def test_classes_are_matched_by_name(test_images: LabelledImages) -> None:
+    drawn, labels = pictures(6)
+    turned = load_images(drawn, labels=labels[::-1].copy(), class_names=("GREEN", "blue", "Red"))
+    matched = with_class_names(turned, CLASSES)
+    assert [CLASSES[index] for index in matched.labels] == [
+        turned.class_names[index].lower() for index in turned.labels
+    ]
+    fewer = with_class_names(load_images(drawn[:4], labels=[0, 1, 0, 1], class_names=("blue", "red")), CLASSES)
+    assert fewer.labels.tolist() == [2, 0, 2, 0]
+    with pytest.raises(DataError, match=r'the class "gren" of the test set .* \(did you mean "green"\?\)') as caught:
+        with_class_names(load_images(drawn, labels=labels, class_names=("red", "gren", "blue")), CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_verdicts_of_other_data_are_refused(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    others, labels = pictures(24, seed=9)
+    for wrong in (
+        load_images(others, labels=images.labels, class_names=CLASSES),
+        images.with_labels(labels),
+        images.take(np.arange(23)),
+    ):
+        with pytest.raises(RunError, match="scan"):
+            adapted(wrong, verdicts, model("vit"))
+    bare = dataclasses.replace(verdicts, record={})
+    with pytest.raises(RunError, match="labels are not those"):
+        adapted(images.with_labels(labels), bare, model("vit"))
+    with pytest.raises(SettingsError, match=r"do not say which model .* \(--backbone\)"):
+        ls.adapt(images, bare, device="cpu")
+
+
+def bad_folder(tmp_path: Path, how: str) -> Path:
+    folder = backbone_folder(tmp_path / "m", "vit", size=48 if how == "size" else SIZE, processor=how != "processor")
+    if how == "missing":
+        edit_weights(folder, lambda state: state.pop("layernorm.weight"))
+    elif how == "shape":
+        edit_weights(folder, lambda state: state.update({"layernorm.weight": torch.ones(3)}))
+    elif how == "infinite":
+        edit_weights(folder, lambda state: state["layernorm.weight"].fill_(float("nan")))
+    elif how == "truncated":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-50])
+    elif how == "oblong":
+        edit_json(folder / "preprocessor_config.json", size={"height": 32, "width": 48})
+    elif how == "kind":
+        edit_json(folder / "config.json", model_type="bert")
+    elif how == "config":
+        (folder / "config.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("size", "does not take the 48 x 48 pictures that its image processor makes"),
+        ("processor", "has no usable image processor"),
+        ("oblong", r"to give square pictures .* got \(4, 3, 32, 48\)"),
+        ("missing", r"incomplete, 1 missing such as vit\.layernorm\.weight"),
+        ("shape", r"1 weights .* another shape than its config\.json says, such as vit\.layernorm\.weight"),
+        ("infinite", "not finite"),
+        ("truncated", "cannot be loaded"),
+        ("kind", "is of kind bert, which transformers has no image classifier for; .* clip, siglip"),
+        ("config", r"has no usable configuration \(config\.json\)"),
+    ],
+)
+def test_a_bad_backbone_is_told_in_one_line(how: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        load_backbone(str(bad_folder(tmp_path, how)), CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_model_is_told() -> None:
+    with pytest.raises(ModelError, match=r'"\./none" is neither; give one with --backbone'):
+        load_backbone("./none", CLASSES)
+
+
+def test_a_pickle_is_not_loaded(tmp_path: Path, model: Model) -> None:
+    folder = backbone_folder(tmp_path / "m", "vit")
+    state: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    torch.save({**state, "more": Path("x")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickle that holds more than tensors"):
+        load_backbone(str(folder), CLASSES)
+
+
+def test_a_clip_of_the_run_is_the_default(images: LabelledImages, model: Model, tmp_path: Path) -> None:
+    random_clip().save_pretrained(tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(
+        (backbone_folder(tmp_path / "other", "vit", size=64) / "preprocessor_config.json").read_text()
+    )
+    verdicts = judged(images)
+    record = {**verdicts.record, "model": {"name": str(tmp_path / "clip")}}
+    settings = Adaptation(epochs=0)
+    result = ls.adapt(images, dataclasses.replace(verdicts, record=record), settings=settings, device="cpu")
+    assert type(result.model).__name__ == "CLIPForImageClassification"
+    assert (result.backbone.kind, result.backbone.image_size) == ("clip", 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "gec"}, r'expected loss to be one of ce, gce, sce, elr, got gec \(did you mean "gce"\?\)'),
+        ({"epochs": -1}, "expected epochs of at least 0"),
+        ({"learning_rate": 0.0}, "expected learning_rate above 0"),
+        ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0"),
+        ({"momentum": 1.0}, "expected momentum from 0 to below 1"),
+        ({"validation": 1.0}, "expected validation from 0 to below 1"),
+        ({"batch_size": "8"}, "expected batch_size to be of type int"),
+        ({"lora_rank": 0}, "expected lora_rank of at least 1"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Adaptation(**settings)
+
+
+def test_a_loss_that_is_no_number_is_told(
+    images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
+) -> None:
+    with pytest.raises(LabelsieveError, match=r"no longer a finite number in epoch 1; use a lower --learning-rate"):
+        adapted(images, verdicts, model("vit"), optimizer="sgd", head_learning_rate=1e38, out=tmp_path / "m")
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+# ---------------------------------------------------------------- the model card
+
+
+def test_the_model_card_says_what_it_was_trained_on(
+    images: LabelledImages, verdicts: Verdicts, test_images: LabelledImages, model: Model
+) -> None:
+    card = model_card(adapted(images, verdicts, model("vit"), test=test_images, validation=0.2))
+    for said in (
+        images.fingerprint,
+        test_images.fingerprint,
+        "deft",
+        "loss | ce",
+        "21 images",
+        "transformers",
+        "3 flagged",
+    ):
+        assert said in card or said == "21 images", said
+    assert "accuracy" in card and "held out for validation" in card
+    assert str(model("vit").parent) not in card, "folders of this machine are nobody's business"
+    assert "base_model" not in card
+
+
+def test_a_class_name_cannot_break_the_card(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    result = adapted(images, verdicts, model("vit"), epochs=0)
+    card = model_card(dataclasses.replace(result, class_names=("a|b", "<img src=x>", "two\nlines")))
+    assert "a\\|b, \\<img src=x\\>, two\ufffdlines" in card

@@ -1,0 +1,184 @@
+"""`labelsieve adapt` end to end: from a run to a model, and what reaches the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from labelsieve.adapt import train as training
+from labelsieve.adapt.losses import LOSSES
+from labelsieve.adapt.settings import RECIPES
+from labelsieve.adapt.tuning import TUNE
+from labelsieve.cli import main
+from labelsieve.demo import MINI_CLIP
+
+Outcome = tuple[int, str, str]
+Run = Callable[..., Outcome]
+QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")
+FILES = {"README.md", "adapt.json", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # of tyro: help, or a wrong command line
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(drawn_folder, tmp_path_factory.mktemp("data") / "photos"))
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "photos"
+    words = ["scan", str(photos), "--model", str(MINI_CLIP), "--detector", "label-match", "--device", "cpu"]
+    assert main([*words, "--out", str(out)]) == 0
+    return out
+
+
+def test_from_a_run_to_a_model(finished: Path, photos: Path, run: Run, tmp_path: Path) -> None:
+    code, out, err = run("adapt", finished, "--out", tmp_path / "m", "--test", photos, *QUICK, "--tune", "linear")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "m").iterdir()} == FILES
+    record = json.loads((tmp_path / "m" / "adapt.json").read_text())
+    assert record["settings"]["tune"] == "linear" and record["backbone"]["name"] == str(MINI_CLIP)
+    assert record["verdicts"]["detector"] == "label-match" and record["test"]["source"] == str(photos)
+    used = record["selection"]["trained_on"]
+    assert f"{used} images trained on of 32" in out and "of 32 test images" in out
+    assert f"note: {used} of 32 test images are among the training images" in out
+    classify = transformers.pipeline("image-classification", str(tmp_path / "m"), device="cpu")
+    assert {answer["label"] for answer in classify(str(photos / "cat" / "cat-1.png"))} == {"boat", "cat", "cup", "tree"}
+
+
+def test_help_names_every_option(run: Run) -> None:
+    code, out, _ = run("adapt", "--help")
+    assert code == 0
+    options = (
+        "backbone",
+        "recipe",
+        "marks",
+        "test",
+        "test-class-names",
+        "labels",
+        "weighting",
+        "class-weights",
+        "loss",
+    )
+    more = (
+        "tune",
+        "head-init",
+        "optimizer",
+        "learning-rate",
+        "head-learning-rate",
+        "validation",
+        "resume",
+        "overwrite",
+    )
+    assert all(f"--{option}" in out for option in (*options, *more))
+    assert "0.0005" in run("adapt", "--recipe", "paper", "--help")[1]
+    listed = run("list")[1]
+    assert all(name in listed for name in (*LOSSES, *TUNE, *RECIPES))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--recipe", "papr"], 'got papr (did you mean "paper"?)'),
+        (["--test-label-column", "label"], "go with --test SOURCE only"),
+        (["--backbone", "./none"], '"./none" is neither; give one with --backbone'),
+        (["--test", "./none"], "./none does not exist"),
+        (["--marks", "./none.csv"], "cannot be read as a CSV of marks"),
+        (["--learning-rate", "-1"], "expected learning_rate above 0"),
+        (["--source", "./none"], "--source says where the images of a run lie now"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_words_are_one_line(words: list[str], said: str, finished: Path, run: Run, tmp_path: Path) -> None:
+    code, _, err = run("adapt", finished, "--out", tmp_path / "m", *QUICK, *words)
+    assert code in (1, 2) and said in err
+    assert err.count("\n") == 1 or code == 2
+    assert not (tmp_path / "m").exists(), "nothing is left behind"
+
+
+def test_what_is_no_run_and_what_is_in_the_way(finished: Path, photos: Path, run: Run, tmp_path: Path) -> None:
+    assert "expected a finished run" in run("adapt", tmp_path, "--out", tmp_path / "m")[2]
+    assert "holds other files" in run("adapt", finished, "--out", finished, "--overwrite")[2]
+    assert "outside of the source folder" in run("adapt", finished, "--out", photos / "m")[2]
+
+
+def test_changed_data_are_refused(photos: Path, finished: Path, run: Run, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(photos, tmp_path / "moved"))
+    (moved / "cat" / "cat-1.png").write_bytes((moved / "cat" / "cat-2.png").read_bytes())
+    code, _, err = run("adapt", finished, "--out", tmp_path / "m", "--source", moved, *QUICK)
+    assert code == 1 and "changed since the run; scan again" in err
+
+
+def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["adapt", str(finished), "--out", str(tmp_path / "a model"), *QUICK, "--tune", "linear"]
+    whole = training._feed
+
+    def broken(job: object, number: int) -> object:
+        if number == 2:
+            raise KeyboardInterrupt
+        return whole(job, number)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_feed", broken)
+        code, _, err = run(*words)
+    assert code == 1 and err.startswith("labelsieve: stopped; to go on: labelsieve adapt ")
+    code, out, _ = run(*shlex.split(err.partition("to go on: labelsieve ")[2]))
+    assert code == 0 and "resuming after epoch 1" in out
+    assert run(*words[:3], tmp_path / "unbroken", *words[4:])[0] == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("a model", "unbroken"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_several_processes_give_the_model_of_one(finished: Path, tmp_path: Path) -> None:
+    more = [*QUICK, "--epochs", "1", "--batch-size", "7", "--loss", "elr", "--labels", "all"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "labelsieve",
+    ]
+    together = subprocess.run(
+        [*launch, "adapt", str(finished), "--out", str(tmp_path / "two"), *more],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert together.returncode == 0, together.stderr
+    assert "Traceback" not in together.stderr
+    assert main(["adapt", str(finished), "--out", str(tmp_path / "one"), *more]) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert set(one) == set(two)
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
+    losses = [json.loads((tmp_path / name / "adapt.json").read_text())["history"][0]["loss"] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
