@@ -102,7 +102,8 @@ class Method:
         settings: Settings of the detector. `noise_rate = "true"` tells the true rate.
         train_on: For task `adapt`: `all` images, those that the detector `selected`, or those whose label is the
             `truth`.
-        adapt: For task `adapt`: settings of :func:`labelsieve.adapt`.
+        adapt: For task `adapt`: settings of :class:`labelsieve.Adaptation`, and `recipe` to start from.
+        backbone: For task `adapt`: Hub id or folder of what is trained; by default the model of the scan.
     """
 
     detector: str | None = None
@@ -110,6 +111,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     train_on: Literal["all", "selected", "truth"] = "selected"
     adapt: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str | None = None
 
     def make_detector(self, *, noise_rate: float) -> Any:
         """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it."""

@@ -102,8 +102,9 @@ class Bench:
             return self._draw(data.limit or 2000, seed)
         return load_images(data.source, limit=data.limit, seed=seed, **_columns(data))
 
+    @cached_property
     def test(self) -> LabelledImages | None:
-        """Loads the test images."""
+        """The test images, None where the experiment names none."""
         data = self.data
         if data.test == DRAWINGS:
             images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
@@ -149,7 +150,7 @@ def _measure(bench: Bench, cell: Cell, key: str, records: Mapping[str, Mapping[s
         images=images,
         vlm=vlm,
         seed=cell.seed,
-        test=bench.test,
+        test=lambda: bench.test,
         runs=bench.store.folder / RUNS,
         progress=bench.progress,
     )

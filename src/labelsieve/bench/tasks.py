@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import RunError, SettingsError, did_you_mean
 from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelsieve.adapt.settings import Adaptation
     from labelsieve.bench.experiment import Method
     from labelsieve.data.images import LabelledImages
     from labelsieve.progress import Progress
@@ -31,10 +35,17 @@ _DETECTION = {
     "predicted_accuracy": "predicted label = true label",
 }
 SECONDS = "seconds"
+_ADAPTATION = {
+    "test_accuracy": "test accuracy",
+    "test_balanced_accuracy": "test balanced accuracy",
+    "test_accuracy_start": "test accuracy before fine-tuning",
+    "test_accuracy_best": "test accuracy of the best epoch, chosen on the test set",
+    "used_rate": "trained on",
+    "used_clean": "of these, right",
+}
 TITLES = {
     **_DETECTION,
-    "test_accuracy": "test accuracy, last epoch",
-    "test_accuracy_best": "test accuracy, best epoch (chosen on the test set, as papers do)",
+    **_ADAPTATION,
     SECONDS: "seconds",
 }
 
@@ -62,10 +73,14 @@ class Given:
     progress: Progress
 
     @property
+    def truth(self) -> NDArray[np.int64]:
+        """True labels; the given ones where the truth is not known."""
+        return self.images.labels if self.images.truth is None else self.images.truth
+
+    @property
     def noise_rate(self) -> float:
         """True share of wrong labels."""
-        truth = self.images.truth
-        return 0.0 if truth is None else float((truth != self.images.labels).mean())
+        return float((self.truth != self.images.labels).mean())
 
 
 class Task(Protocol):
@@ -110,15 +125,15 @@ class Detect:
         """Makes the detector once, which checks its settings."""
         if method.detector is None:
             raise SettingsError("expected a detector, found none")
-        if method.adapt or method.train_on != "selected":
-            raise SettingsError("adapt and train_on go with task adapt only; leave them out")
+        if method.adapt or method.train_on != "selected" or method.backbone:
+            raise SettingsError("adapt, train_on and backbone go with task adapt only; leave them out")
         method.make_detector(noise_rate=0.5)
 
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the metrics of a scan and its seconds, without reading the images."""
         verdicts = scan_once(given)
-        metrics, notes, truth = verdicts.metrics or {}, verdicts.record["notes"], given.images.truth
-        right = (verdicts.predicted == truth)[verdicts.is_readable]
+        metrics, notes = verdicts.metrics or {}, verdicts.record["notes"]
+        right = (verdicts.predicted == given.truth)[verdicts.is_readable]
         return {
             **metrics,
             "predicted_accuracy": float(right.mean()),
@@ -152,4 +167,91 @@ def scan_once(given: Given) -> Verdicts:
     )
 
 
-TASKS: dict[str, Task] = {"detect": Detect()}
+class Adapt:
+    """Trains a classifier on what the detector left, or on all images, or on those whose label is right, and tests it.
+
+    The accuracy is that of the last epoch, on the test set.
+    """
+
+    metrics = (*_ADAPTATION, SECONDS)
+    tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
+
+    def check(self, method: Method) -> None:
+        """Makes detector and settings once, which checks them."""
+        if method.train_on == "selected":
+            if method.detector is None:
+                raise SettingsError('expected a detector, or train_on = "all" or "truth", found none')
+            method.make_detector(noise_rate=0.5)
+        elif method.detector is not None or method.settings:
+            raise SettingsError(f"train_on {method.train_on} takes no detector; leave it out")
+        adaptation(method)
+
+    def measure(self, given: Given) -> dict[str, Any]:
+        """Returns the accuracy on the test set, and how much and how right the training part was."""
+        from labelsieve.adapt.run import adapt
+
+        test = given.test()
+        if test is None:
+            raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
+        verdicts = selection_of(given)
+        adapted = adapt(
+            given.images,
+            verdicts,
+            backbone=given.method.backbone,
+            settings=adaptation(given.method),
+            test=test,
+            seed=given.seed,
+            progress=given.progress,
+        )
+        used = verdicts.is_readable & ~verdicts.is_issue
+        found = adapted.metrics
+        return {
+            "test_accuracy": found["test"]["accuracy"],
+            "test_balanced_accuracy": found["test"]["balanced_accuracy"],
+            "test_accuracy_start": found["test_accuracy_start"],
+            "test_accuracy_best": found["test_accuracy_best"],
+            "used_rate": float(used.mean()),
+            "used_clean": float((given.truth == given.images.labels)[used].mean()),
+            SECONDS: adapted.record["seconds"],
+            "note": "; ".join(adapted.record["notes"]),
+        }
+
+
+def adaptation(method: Method) -> Adaptation:
+    """Returns the settings of phase 2 of a method.
+
+    Raises:
+        SettingsError: One is unknown or out of range.
+    """
+    from labelsieve.adapt.settings import RECIPES, Adaptation
+
+    changes = dict(method.adapt)
+    recipe, known = changes.pop("recipe", "default"), [each.name for each in fields(Adaptation)]
+    if recipe not in RECIPES:
+        raise SettingsError(
+            f"expected a recipe out of {', '.join(RECIPES)}, got {recipe}{did_you_mean(recipe, RECIPES)}"
+        )
+    for name in changes:
+        if name not in known:
+            raise SettingsError(f"adapt has no setting {name}{did_you_mean(name, known)}")
+    return replace(RECIPES[recipe], **changes)
+
+
+def selection_of(given: Given) -> Verdicts:
+    """Returns the verdicts of the detector, or those that leave all images or only those whose label is right."""
+    import numpy as np
+
+    from labelsieve.detect.base import Scores
+    from labelsieve.verdicts import decide
+
+    if given.method.train_on == "selected":
+        return scan_once(given)
+    labels = given.images.labels
+    kept = np.ones(len(labels), bool) if given.method.train_on == "all" else given.truth == labels
+    scores = Scores(
+        label_quality=kept.astype(np.float32), predicted=given.truth, confidence=np.ones(len(labels), np.float32)
+    )
+    return decide(given.images, scores, record={"model": {"name": given.vlm.name}})
+
+
+TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}
