@@ -67,6 +67,7 @@ def test_from_a_run_to_a_model(finished: Path, photos: Path, run: Run, tmp_path:
     used = record["selection"]["trained_on"]
     assert f"{used} images trained on of 32" in out and "of 32 test images" in out
     assert f"note: {used} of 32 test images are among the training images" in out
+    assert "before training" in out and "is saved" not in out
     classify = transformers.pipeline("image-classification", str(tmp_path / "m"), device="cpu")
     assert {answer["label"] for answer in classify(str(photos / "cat" / "cat-1.png"))} == {"boat", "cat", "cup", "tree"}
 

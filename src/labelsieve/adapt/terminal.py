@@ -24,7 +24,10 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
     console.print(Text(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
     if metrics["validation_accuracy"] is not None:
-        console.print(f"accuracy on held-out training images: {points(metrics['validation_accuracy'])}")
+        saved = f"epoch {metrics['saved_epoch']} of {len(adapted.history)} is saved"
+        console.print(
+            f"{points(metrics['validation_accuracy'])} on the held-out training images: {saved}", highlight=False
+        )
     if metrics["test"] is None:
         console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
     else:
