@@ -27,6 +27,17 @@ from labelsieve.provenance import fingerprint, read_json, write_atomically, writ
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT = "report.html"
+METRIC_TITLES = {
+    "clean_precision": "clean P",
+    "clean_recall": "clean R",
+    "clean_f1": "clean F1",
+    "issue_precision": "issue P",
+    "issue_recall": "issue R",
+    "issue_f1": "issue F1",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+}
+"""Short titles of what :func:`evaluate` returns, for tables."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

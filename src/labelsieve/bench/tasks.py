@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from labelsieve.errors import RunError, SettingsError, did_you_mean
 from labelsieve.provenance import fingerprint
+from labelsieve.verdicts import METRIC_TITLES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,14 +23,7 @@ if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
 _DETECTION = {
-    "clean_precision": "clean P",
-    "clean_recall": "clean R",
-    "clean_f1": "clean F1",
-    "issue_precision": "issue P",
-    "issue_recall": "issue R",
-    "issue_f1": "issue F1",
-    "auroc": "AUROC",
-    "average_precision": "AP",
+    **METRIC_TITLES,
     "flagged_rate": "flagged",
     "noise_rate": "noise rate",
     "predicted_accuracy": "predicted label = true label",

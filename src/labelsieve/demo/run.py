@@ -15,7 +15,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_json, write_text
-from labelsieve.verdicts import REPORT
+from labelsieve.verdicts import METRIC_TITLES, REPORT
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -27,17 +27,6 @@ SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
 
 DRAWINGS, COMPARISON = "drawings.parquet", "comparison"
 FEWEST_IMAGES = 48
-# Key in `metrics.json`, title in the terminal and in `comparison.md`.
-_COLUMNS = {
-    "clean_precision": "clean P",
-    "clean_recall": "clean R",
-    "clean_f1": "clean F1",
-    "issue_precision": "issue P",
-    "issue_recall": "issue R",
-    "issue_f1": "issue F1",
-    "auroc": "AUROC",
-    "average_precision": "AP",
-}
 _LEGEND = (
     "clean: right labels kept; issue: wrong labels found; P precision, R recall; AUROC and AP of the issues; "
     "s: seconds without reading the images, which happens once"
@@ -173,7 +162,7 @@ def _scan(
 
 def _save(result: Mapping[str, Any], out: Path) -> None:
     write_json(out / f"{COMPARISON}.json", result)
-    head = ["detector", *_COLUMNS.values(), "s"]
+    head = ["detector", *METRIC_TITLES.values(), "s"]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(row) for row in result["detectors"])]
     about = (
         f"{result['images']:,} drawings of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
@@ -186,7 +175,7 @@ def _save(result: Mapping[str, Any], out: Path) -> None:
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("detector", no_wrap=True)
-    for title in (*_COLUMNS.values(), "s"):
+    for title in (*METRIC_TITLES.values(), "s"):
         table.add_column(title, justify="right", no_wrap=True)
     best = max(rows, key=lambda row: float(row["metrics"]["issue_f1"]))
     for row in rows:
@@ -195,6 +184,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    values = (row["metrics"][key] for key in _COLUMNS)
+    values = (row["metrics"][key] for key in METRIC_TITLES)
     shares = ("\N{EN DASH}" if value is None else f"{value:.3f}" for value in values)
     return [row["detector"], *shares, f"{row['seconds']:.1f}"]
