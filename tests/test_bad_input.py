@@ -80,8 +80,8 @@ def test_class_names(refused: Refuse, photos: Path) -> None:
     ("lines", "said"),
     [
         (["image,label", "cat/cat-1.png,cat", "cup/cup-1.png,"], "1 of 2 labels are missing"),
-        (["picture_of,label", "cat/cat-1.png,cat"], "name it with image_column"),
-        (["image,kind", "cat/cat-1.png,cat"], "name it with label_column"),
+        (["picture_of,label", "cat/cat-1.png,cat"], "name it with --image-column"),
+        (["image,kind", "cat/cat-1.png,cat"], "name it with --label-column"),
         (["image,label", "../cat-1.png,cat", "cup/cup-1.png,cup"], "leads out of the folder"),
         (["image,label", "cat/no.png,cat", "cup/no.png,cup"], "none of the 2 images"),
         (["image,label", "cat/cat-1.png,cat", "cat/cat-2.png,cat"], "expected at least two classes"),

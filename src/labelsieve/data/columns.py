@@ -75,7 +75,11 @@ def choose_columns(
     Raises:
         DataError: A column that was asked for is missing, or none or several fit.
     """
-    for option, name in (("image_column", asked.image), ("label_column", asked.label), ("truth_column", asked.truth)):
+    for option, name in (
+        ("--image-column", asked.image),
+        ("--label-column", asked.label),
+        ("--truth-column", asked.truth),
+    ):
         if name is not None and name not in features:
             raise DataError(
                 f'expected a column "{name}" in {where}, found {_listed(features)}'
@@ -115,7 +119,7 @@ def _guess_image(features: Mapping[str, Any], *, where: str) -> str:
     found = usual if len(usual) == 1 else pictures or paths
     if len(found) == 1:
         return found[0]
-    raise DataError(_no_guess("an image column", found, IMAGE_NAMES, "image_column", where=where, columns=features))
+    raise DataError(_no_guess("an image column", found, IMAGE_NAMES, "--image-column", where=where, columns=features))
 
 
 def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[str, Any]) -> str:
@@ -123,7 +127,7 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
     found = usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     if len(found) == 1:
         return found[0]
-    raise DataError(_no_guess("a label column", found, LABEL_NAMES, "label_column", where=where, columns=columns))
+    raise DataError(_no_guess("a label column", found, LABEL_NAMES, "--label-column", where=where, columns=columns))
 
 
 def _no_guess(

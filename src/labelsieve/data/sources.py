@@ -246,7 +246,7 @@ def _pictures(table: Table, paths: list[str] | None) -> Dataset:
     if not holds_pictures(feature):
         raise DataError(
             f'expected encoded pictures or paths in the column "{column}" of {table.where}, found {feature}; '
-            "name another with image_column"
+            "name another with --image-column"
         )
     rows = table.rows.select_columns([column])
     return rows if column == "image" else rows.rename_column(column, "image")
