@@ -56,6 +56,9 @@ BACKBONES: dict[str, Callable[[], Any]] = {
     "swin": _made("SwinForImageClassification", "SwinConfig", **_SWIN, image_size=SIZE, num_labels=7),
     "siglip": _made("SiglipModel", "SiglipConfig", vision_config=_VIT, text_config=_WORDS),
     "clip": _made("CLIPModel", "CLIPConfig", vision_config=_VIT, text_config=_WORDS),
+    "clip-tower": _made("CLIPVisionModel", "CLIPVisionConfig", **_VIT),
+    "altclip": _made("AltCLIPModel", "AltCLIPConfig", vision_config=_VIT, text_config=_WORDS),
+    "chinese-clip": _made("ChineseCLIPModel", "ChineseCLIPConfig", vision_config=_VIT, text_config=_WORDS),
 }
 
 

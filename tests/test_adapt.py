@@ -201,7 +201,8 @@ def test_the_ways_to_train_fit_every_architecture(
     changed = differs(start, result)  # the same names: what LoRA added is merged
     assert len(changed) > 2
     if tune == "bitfit":
-        assert all(key.split(".")[-1] == "bias" for key in changed - {"classifier.weight", "classifier.1.weight"})
+        heads = {"classifier.weight", "classifier.1.weight", "timm_model.head.weight"}
+        assert all(key.split(".")[-1] == "bias" for key in changed - heads)
     else:
         assert not {key for key in changed if "embed" in key}
     if tune != "paper":
@@ -210,10 +211,10 @@ def test_the_ways_to_train_fit_every_architecture(
 
 
 def test_weights_without_influence_stay(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
-    start = adapted(images, verdicts, model("clip"), epochs=0)
-    result = adapted(images, verdicts, model("clip"), weight_decay=0.5, learning_rate=1e-2)
+    start = adapted(images, verdicts, model("siglip"), epochs=0)
+    result = adapted(images, verdicts, model("siglip"), weight_decay=0.5, learning_rate=1e-2)
     same = set(weights(start)) - differs(start, result)
-    assert same == {"vision_model.post_layernorm.weight", "vision_model.post_layernorm.bias"}, "CLIP pools before it"
+    assert same and all(key.startswith("vision_model.head.") for key in same), "its classifier averages instead"
 
 
 def test_zero_epochs_are_the_pretrained_features_with_the_first_head(
@@ -653,7 +654,7 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
         ("shape", r"1 weights .* another shape than its config\.json says, such as vit\.layernorm\.weight"),
         ("infinite", "not finite"),
         ("truncated", "cannot be loaded"),
-        ("kind", "is of kind bert, which transformers has no image classifier for; .* clip, siglip"),
+        ("kind", "is of kind bert, which transformers has no image classifier for; .* clip, altclip"),
         ("config", r"has no usable configuration \(config\.json\)"),
     ],
 )
@@ -686,8 +687,36 @@ def test_a_clip_of_the_run_is_the_default(images: LabelledImages, model: Model, 
     record = {**verdicts.record, "model": {"name": str(tmp_path / "clip")}}
     settings = Adaptation(epochs=0)
     result = ls.adapt(images, dataclasses.replace(verdicts, record=record), settings=settings, device="cpu")
-    assert type(result.model).__name__ == "CLIPForImageClassification"
-    assert (result.backbone.kind, result.backbone.image_size) == ("clip", 64)
+    assert (result.backbone.kind, result.backbone.image_size) == ("timm_wrapper", 64)
+
+
+@pytest.mark.parametrize("kind", ["clip", "clip-tower", "altclip", "chinese-clip"])
+def test_towers_of_clip_are_read_at_the_class_token(kind: str, model: Model, images: LabelledImages) -> None:
+    source: Any = transformers.AutoModel.from_pretrained(model(kind)).eval()
+    backbone = load_backbone(str(model(kind)), CLASSES)
+    inputs = backbone.pixels([images.open(row) for row in range(4)])
+    with torch.inference_mode():
+        expected = getattr(source, "vision_model", source)(pixel_values=inputs).pooler_output
+        torch.testing.assert_close(backbone.pool(inputs), expected, rtol=0, atol=1e-5)
+        assert not backbone.logits(inputs).any(), "the head is new"
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-3)])
+def test_a_tower_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_path: Path) -> None:
+    folder = backbone_folder(tmp_path, "clip")
+    config = json.loads((folder / "config.json").read_text())
+    edit_json(folder / "config.json", vision_config={**config["vision_config"], key: value})
+    with pytest.raises(ModelError, match=r"differs from CLIP's .*; choose another --backbone"):
+        load_backbone(str(folder), CLASSES)
+
+
+def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path) -> None:
+    first = adapted(images, verdicts, model("clip"), out=tmp_path / "m", learning_rate=1e-3)
+    assert "needs `timm`" in (tmp_path / "m" / "README.md").read_text()
+    second = adapted(images, verdicts, tmp_path / "m", epochs=0)
+    shown = first.backbone.pixels([images.open(0)])
+    with torch.inference_mode():
+        torch.testing.assert_close(second.backbone.pool(shown), first.backbone.pool(shown), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

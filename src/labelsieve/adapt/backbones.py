@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from labelsieve.adapt.class_token import TOWERS, read_class_token_tower
 from labelsieve.errors import ModelError
 from labelsieve.provenance import fingerprint
 from labelsieve.vlm.reading import (
@@ -28,7 +29,7 @@ from labelsieve.vlm.reading import (
 # Configurations without a class of their own for classification, and the one that takes their weights.
 _TAKEN_FOR = {"vit_mae": "ViTConfig"}
 # What differs with the classes, not with the weights.
-_OF_THE_LABELS = {"id2label", "label2id", "num_labels", "problem_type"}
+_OF_THE_LABELS = {"id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"}
 _COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
@@ -101,7 +102,8 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     """Loads a pre-trained model as a classifier of K classes with a head of zeros.
 
     Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
-    bare tower, or with a text tower beside it; ViT-MAE loads as a ViT. Weights are read as by
+    bare tower, or with a text tower beside it; ViT-MAE loads as a ViT, and the towers of CLIP, AltCLIP and Chinese CLIP
+    as in :mod:`labelsieve.adapt.class_token`. Weights are read as by
     :func:`labelsieve.load_vlm`.
 
     Args:
@@ -122,7 +124,7 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
         ) from None
     config = _configuration(name, class_names, options)
     processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
-    model, head = _load_weights(name, config, options)
+    model, head = _load_weights(name, config, class_names, options)
     offset, colours, size = _probe(processor, name)
     unused = _try(model, head, size, name)
     return Backbone(
@@ -145,10 +147,12 @@ def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any
     if config.model_type in _TAKEN_FOR:
         settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
         config = getattr(transformers, _TAKEN_FOR[config.model_type])(**settings)
+    if config.model_type in TOWERS:
+        return config
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
-            "--backbone: clip, siglip, metaclip_2, vit, vit_mae, deit, dinov2, swin, convnext, resnet, ..."
+            "--backbone: clip, altclip, chinese_clip, siglip, vit, vit_mae, deit, dinov2, swin, convnext, resnet, ..."
         )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {label: index for index, label in enumerate(class_names)}
@@ -156,9 +160,12 @@ def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any
     return config
 
 
-def _load_weights(name: str, config: Any, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
+def _load_weights(name: str, config: Any, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear]:
     import transformers
 
+    if config.model_type in TOWERS:
+        model = read_class_token_tower(name, config, dict(enumerate(class_names)), options)
+        return model, _head(model, name)[1]
     architecture: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
     architecture = architecture[0] if isinstance(architecture, tuple) else architecture
     with one_line_about_weights(name), quiet_loading():

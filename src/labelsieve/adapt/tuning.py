@@ -96,10 +96,11 @@ def merge(backbone: Backbone) -> None:
 
 
 def _outer_lists(backbone: Backbone) -> Iterator[tuple[str, Any]]:
-    """Yields the stacks of blocks with their names: module lists that lie in no other one."""
+    """Yields the stacks of blocks with their names: module lists, and `blocks` of `timm`, that lie in no other one."""
     found: list[str] = []
     for name, module in backbone.model.named_modules():
-        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
+        of_timm = isinstance(module, nn.Sequential) and name.endswith(".blocks")
+        if (isinstance(module, nn.ModuleList) or of_timm) and not any(name.startswith(f"{outer}.") for outer in found):
             found.append(name)
             yield name, module
     if not found:
