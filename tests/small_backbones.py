@@ -31,6 +31,7 @@ _WORDS: dict[str, Any] = {
 }
 
 
+_BERT: dict[str, Any] = {**_WORDS, "encoder_hidden_size": 16, "projection_dim": 8, "pad_token_id": 0, "sep_token_id": 2}
 _STAGES: dict[str, Any] = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_labels": 7}
 _SWIN: dict[str, Any] = {"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 _DECODER: dict[str, Any] = {
@@ -54,6 +55,10 @@ BACKBONES: dict[str, Callable[[], Any]] = {
     "convnext": _made("ConvNextForImageClassification", "ConvNextConfig", **_STAGES, num_stages=2),
     "dinov2": _made("Dinov2Model", "Dinov2Config", **_VIT),
     "swin": _made("SwinForImageClassification", "SwinConfig", **_SWIN, image_size=SIZE, num_labels=7),
+    "siglip-tower": _made("SiglipVisionModel", "SiglipVisionConfig", **_VIT),
+    "blip": _made(
+        "BlipForImageTextRetrieval", "BlipConfig", vision_config=_VIT | {"hidden_act": "gelu"}, text_config=_BERT
+    ),
     "siglip": _made("SiglipModel", "SiglipConfig", vision_config=_VIT, text_config=_WORDS),
     "clip": _made("CLIPModel", "CLIPConfig", vision_config=_VIT, text_config=_WORDS),
     "clip-tower": _made("CLIPVisionModel", "CLIPVisionConfig", **_VIT),
@@ -66,7 +71,12 @@ def backbone_folder(folder: Path, kind: str, *, size: int = SIZE, processor: boo
     """Saves a model with the settings of an image processor that makes square pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        BACKBONES[kind]().save_pretrained(folder)
+        model = BACKBONES[kind]()
+        if kind == "blip":  # its first class tokens hardly see the picture
+            for name, value in model.named_parameters():
+                if "norm" not in name:
+                    torch.nn.init.normal_(value, std=0.2)
+        model.save_pretrained(folder)
     if processor:
         content = {
             "image_processor_type": "ViTImageProcessor",

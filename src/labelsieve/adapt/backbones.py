@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.adapt.class_token import TOWERS, read_class_token_tower
+from labelsieve.adapt.timm_towers import TOWERS, read_tower
 from labelsieve.errors import ModelError
 from labelsieve.provenance import fingerprint
 from labelsieve.vlm.reading import (
@@ -102,8 +102,8 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     """Loads a pre-trained model as a classifier of K classes with a head of zeros.
 
     Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
-    bare tower, or with a text tower beside it; ViT-MAE loads as a ViT, and the towers of CLIP, AltCLIP and Chinese CLIP
-    as in :mod:`labelsieve.adapt.class_token`. Weights are read as by
+    bare tower, or with a text tower beside it; ViT-MAE loads as a ViT, and the towers of
+    vision-language models as :mod:`labelsieve.adapt.timm_towers` says. Weights are read as by
     :func:`labelsieve.load_vlm`.
 
     Args:
@@ -152,7 +152,7 @@ def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
-            "--backbone: clip, altclip, chinese_clip, siglip, vit, vit_mae, deit, dinov2, swin, convnext, resnet, ..."
+            "--backbone: clip, altclip, chinese_clip, siglip, blip, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
         )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {label: index for index, label in enumerate(class_names)}
@@ -164,7 +164,7 @@ def _load_weights(name: str, config: Any, class_names: Sequence[str], options: d
     import transformers
 
     if config.model_type in TOWERS:
-        model = read_class_token_tower(name, config, dict(enumerate(class_names)), options)
+        model = read_tower(name, config, dict(enumerate(class_names)), options)
         return model, _head(model, name)[1]
     architecture: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
     architecture = architecture[0] if isinstance(architecture, tuple) else architecture
