@@ -311,6 +311,20 @@ def test_a_cell_that_fails_says_which(file: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ command line
 
 
+def test_control_c_says_how_to_go_on(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import labelsieve.bench.tasks as module
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.Detect, "measure", stop)
+    out = str(file.parent / "out")
+    assert main(["bench", str(file), "--out", out]) == 1
+    assert f"stopped; to go on: labelsieve bench {file} --out {out}" in capsys.readouterr().err
+
+
 def test_dry_run_lists_cells(measured: tuple[Experiment, Path], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(file), "--out", str(file.parent / "new"), "--dry-run"]) == 0
     assert "8 of 8 cells are missing" in capsys.readouterr().out

@@ -107,6 +107,8 @@ def _print_help() -> None:
 
 
 def _how_to_go_on(args: list[str]) -> str:
+    if args[:1] == ["bench"]:  # keeps every cell, and goes on by itself
+        return f"stopped; to go on: labelsieve {shlex.join(args)}"
     if args[:1] not in (["scan"], ["adapt"]):
         return "stopped"
     # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
