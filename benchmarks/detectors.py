@@ -36,19 +36,10 @@ from labelsieve.detect.deft import RECIPES
 from labelsieve.detect.dual import LEAST_WEIGHTS
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
+from labelsieve.verdicts import METRIC_TITLES
 from labelsieve.vlm.features import image_features
 
-METRICS = {
-    "clean_precision": "clean P",
-    "clean_recall": "clean R",
-    "clean_f1": "clean F1",
-    "issue_precision": "issue P",
-    "issue_recall": "issue R",
-    "issue_f1": "issue F1",
-    "auroc": "AUROC",
-    "average_precision": "AP",
-    "flagged_rate": "flagged",
-}
+METRICS = {**METRIC_TITLES, "flagged_rate": "flagged"}
 
 # Each takes the true noise rate, which only small-loss looks at.
 DETECTORS: dict[str, Callable[[float], Detector]] = {

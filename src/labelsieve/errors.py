@@ -7,7 +7,10 @@ traceback and ends with exit code 1; a developer catches :class:`LabelsieveError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+_EntryT = TypeVar("_EntryT")
 
 
 class LabelsieveError(Exception):
@@ -38,3 +41,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f' (did you mean "{nearest[0]}"?)' if nearest else ""
+
+
+def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[Exception] = SettingsError) -> _EntryT:
+    """Returns an entry of a table.
+
+    Args:
+        table: What there is, by name.
+        name: What was asked for.
+        what: What was asked for it with, such as a flag.
+        error: What to raise if there is no such entry; the message names the nearest.
+    """
+    if not isinstance(name, str) or name not in table:
+        raise error(f"expected {what} to be one of {', '.join(table)}, got {name}{did_you_mean(str(name), table)}")
+    return table[name]

@@ -55,9 +55,8 @@ def _patches(weights: Weights) -> Renamed:
     for part in ("weight", "bias"):
         if f"embeddings.patch_embedding.{part}" in weights:
             yield f"patch_embed.proj.{part}", weights[f"embeddings.patch_embedding.{part}"]
-    positions = weights.get("embeddings.position_embedding.weight", weights.get("embeddings.position_embedding"))
-    assert positions is not None
-    yield "pos_embed", positions.reshape(1, *positions.shape[-2:])
+    (name,) = (name for name in weights if name.startswith("embeddings.position_embedding"))
+    yield "pos_embed", weights[name].reshape(1, *weights[name].shape[-2:])
 
 
 def _blocks(weights: Weights, depth: int, *, out: str) -> Renamed:

@@ -30,14 +30,17 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from labelsieve.bench.tasks import TASKS
 from labelsieve.detect.base import detector_class
-from labelsieve.errors import SettingsError, did_you_mean
+from labelsieve.detect.settings import check_fields, check_keys, field_names
+from labelsieve.errors import SettingsError, look_up
 from labelsieve.provenance import fingerprint
 
 DRAWINGS, BUNDLED = "drawings", "bundled"
@@ -75,6 +78,9 @@ class Data:
     test_label_column: str | None = None
     test_limit: int | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
@@ -90,6 +96,13 @@ class Noise:
     kind: Literal["given", "symmetric", "pair", "instance"]
     rate: float = 0.0
     exact: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 <= self.rate < 1:
+            raise SettingsError(f"expected rate from 0 to below 1, got {self.rate}; a share, not a percentage")
+        if self.kind == "given" and self.rate:
+            raise SettingsError("kind given takes no rate; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,25 +126,20 @@ class Method:
     adapt: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def make_detector(self, *, noise_rate: float) -> Any:
         """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it."""
+        from labelsieve.detect.deft import RECIPES, DeFT
+
+        kind = detector_class(self.detector or "")
+        check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")
         told: dict[str, Any] = {
             key: noise_rate if value == TRUE_RATE else value for key, value in self.settings.items()
         }
-        kind = detector_class(self.detector or "")
-        unknown = next((key for key in told if key not in {each.name for each in fields(kind)}), None)
-        if unknown is not None:
-            known = [each.name for each in fields(kind)]
-            raise SettingsError(f"{self.detector} has no setting {unknown}{did_you_mean(unknown, known)}")
-        if self.detector != "deft":
-            return kind(**told)
-        from labelsieve.detect.deft import RECIPES
-
-        if self.recipe not in RECIPES:
-            raise SettingsError(
-                f"expected a recipe out of {', '.join(RECIPES)}, got {self.recipe}{did_you_mean(self.recipe, RECIPES)}"
-            )
-        return replace(RECIPES[self.recipe], **told)
+        recipe = look_up(RECIPES, self.recipe, what="recipe")
+        return replace(recipe, **told) if kind is DeFT else kind(**told)
 
 
 class Cell(NamedTuple):
@@ -172,12 +180,8 @@ class Experiment:
 
     def cells(self) -> Iterator[Cell]:
         """Yields every cell, those that share images one after another."""
-        for model in self.model:
-            for data in self.data:
-                for noise in self.noise:
-                    for seed in self.seeds:
-                        for method in self.method:
-                            yield Cell(model, data, noise, method, seed)
+        for model, data, noise, seed, method in product(self.model, self.data, self.noise, self.seeds, self.method):
+            yield Cell(model, data, noise, method, seed)
 
     def group(self, cell: Cell) -> str:
         """Returns a fingerprint of what the methods of a cell share; where data and model lie is not part of it."""
@@ -200,11 +204,7 @@ class Experiment:
             ("--model", models, self.model),
         ):
             for name in given:
-                if name not in known:
-                    raise SettingsError(
-                        f"expected {what} NAME=PLACE with a name out of {', '.join(known)}, got {name}"
-                        f"{did_you_mean(name, known)}"
-                    )
+                look_up(known, name, what=f"NAME in {what} NAME=PLACE")
         data = {
             name: replace(each, source=sources.get(name, each.source), test=tests.get(name, each.test))
             for name, each in self.data.items()
@@ -229,11 +229,7 @@ def read_experiment(file: str | Path) -> Experiment:
     """
     path, known = Path(file), shipped()
     if not path.is_file():
-        if str(file) not in known:
-            raise SettingsError(
-                f"expected a TOML file or one of {', '.join(known)}, found no {file}{did_you_mean(str(file), known)}"
-            )
-        path = known[str(file)]
+        path = look_up(known, str(file), what="FILE.toml, which does not exist, or NAME")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -245,35 +241,39 @@ def read_experiment(file: str | Path) -> Experiment:
 
 
 def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
-    given = {key: value for key, value in table.items() if key not in ("model", "data", "noise", "method")}
-    _check_keys(given, ("title", "task", "seeds", "tables", "model", "data", "noise", "method"), "the file")
+    check_keys(table, [key for key in field_names(Experiment) if key != "name"], what="an experiment")
     for key in ("title", "task", "model", "data", "noise", "method"):
         if not table.get(key):
             raise SettingsError(f"expected {key}, found none")
-    task = table["task"]
-    if task not in TASKS:
-        raise SettingsError(
-            f"expected task to be one of {', '.join(TASKS)}, got {task}{did_you_mean(str(task), TASKS)}"
-        )
+    task = look_up(TASKS, table["task"], what="task")
     parts: dict[str, dict[str, Any]] = {
         key: {each: _build(kind, value, f"{key}.{each}") for each, value in _tables(table[key], key).items()}
         for key, kind in (("data", Data), ("noise", Noise), ("method", Method))
     }
+    for each, method in parts["method"].items():
+        with _within(f"method.{each}"):
+            task.check(method)
     for each, model in _tables(table["model"], "model").items():
         if not isinstance(model, str):
             raise SettingsError(f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {model!r}")
-    experiment = Experiment(
+    return Experiment(
         name=name,
         title=table["title"],
-        task=task,
+        task=table["task"],
         seeds=_seeds(table.get("seeds", [0, 1, 2])),
-        tables=_metrics(table.get("tables", TASKS[task].tables), TASKS[task].metrics),
+        tables=_metrics(table.get("tables", task.tables), task.metrics),
         model=table["model"],
         **parts,
     )
-    _check_noise(experiment)
-    _check_methods(experiment)
-    return experiment
+
+
+@contextmanager
+def _within(where: str) -> Iterator[None]:
+    """Says of an error in which table of the file it is."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"[{where}]: {error}") from error
 
 
 def _tables(value: Any, where: str) -> Mapping[str, Any]:
@@ -282,48 +282,17 @@ def _tables(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise SettingsError(f"unknown key {key} in {where}{did_you_mean(key, known)}; known: {', '.join(known)}")
-
-
 def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
-    """Makes a dataclass of a TOML table, with every key and the kind of every value checked."""
-    if not isinstance(given, dict):
-        raise SettingsError(f"expected a table [{where}], got {given!r}")
-    hints = get_type_hints(kind)
-    _check_keys(given, list(hints), f"[{where}]")
-    for key, value in given.items():
-        _check_value(value, hints[key], f"{key} in [{where}]")
-    parameters = inspect.signature(kind).parameters.values()
-    missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
-    if missing:
-        raise SettingsError(f"expected {missing[0]} in [{where}], found none")
-    return kind(**given)
-
-
-def _check_value(value: Any, hint: Any, what: str) -> None:
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        if value not in choices:
-            known = ", ".join(choices)
-            raise SettingsError(f"expected {what} to be one of {known}, got {value}{did_you_mean(str(value), choices)}")
-        return
-    kind = _KINDS[hint]
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-        raise SettingsError(f"expected {what} to be {_KIND_NAMES[kind]}, got {value!r}")
-
-
-_KINDS: Mapping[Any, type] = {
-    str: str,
-    str | None: str,
-    int | None: int,
-    float: float,
-    bool: bool,
-    Mapping[str, Any]: dict,
-}
-_KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+    """Makes a dataclass of a TOML table, which checks the values."""
+    with _within(where):
+        if not isinstance(given, dict):
+            raise SettingsError(f"expected a table, got {given!r}")
+        check_keys(given, field_names(kind), what="it")
+        parameters = inspect.signature(kind).parameters.values()
+        missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
+        if missing:
+            raise SettingsError(f"expected {missing[0]}, found none")
+        return kind(**given)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -339,26 +308,5 @@ def _metrics(value: Any, known: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     if not rows or not all(isinstance(row, list | tuple) and row for row in rows):
         raise SettingsError(f"expected tables to be a list of lists of metrics, got {value!r}")
     for name in (name for row in rows for name in row):
-        if name not in known:
-            raise SettingsError(
-                f"expected metrics in tables out of {', '.join(known)}, got {name}{did_you_mean(str(name), known)}"
-            )
+        look_up(dict.fromkeys(known), name, what="a metric in tables")
     return tuple(tuple(row) for row in rows)
-
-
-def _check_noise(experiment: Experiment) -> None:
-    for name, noise in experiment.noise.items():
-        if not 0 <= noise.rate < 1:
-            raise SettingsError(
-                f"expected rate in [noise.{name}] from 0 to below 1, got {noise.rate}; a share, not a percentage"
-            )
-        if noise.kind == "given" and noise.rate:
-            raise SettingsError(f"[noise.{name}] is of kind given, which takes no rate; leave it out")
-
-
-def _check_methods(experiment: Experiment) -> None:
-    for name, method in experiment.method.items():
-        try:
-            TASKS[experiment.task].check(method)
-        except SettingsError as error:
-            raise SettingsError(f"[method.{name}]: {error}") from error

@@ -15,8 +15,8 @@ from typing import Any
 
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Noise
 from labelsieve.bench.store import RUNS, Store
-from labelsieve.bench.tables import write_tables
-from labelsieve.bench.tasks import TASKS, Given
+from labelsieve.bench.tables import write_plots, write_tables
+from labelsieve.bench.tasks import TASKS, Given, true_labels
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
 from labelsieve.data.sources import load_images
@@ -56,18 +56,19 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
     groups = groupby(experiment.cells(), key=experiment.group)
     total, done = len(list(experiment.cells())), 0
     for _, cells in groups:
-        bench = None
+        shared = None
         for cell in cells:
             done += 1
             key = experiment.key(cell)
             if key in records:
                 continue
-            bench = bench or Bench(experiment, cell, store, progress)
+            shared = shared or Shared(experiment, cell, store, progress)
             progress.say(f"cell {done} of {total}: {_spoken(cell)}")
-            records[key] = _measure(bench, cell, key, records)
+            records[key] = _measure(shared, cell, key, records)
             store.add(records[key])
             write_tables(experiment, records, store.folder)
     write_tables(experiment, records, store.folder)
+    write_plots(experiment, records, store.folder)
     return store.folder
 
 
@@ -75,12 +76,13 @@ def _spoken(cell: Cell) -> str:
     return f"{cell.method} on {cell.data}, {cell.noise}, {cell.model}, seed {cell.seed}"
 
 
-class Bench:
-    """Images and model that the methods of one group of cells share, loaded when they are first needed."""
+class Shared:
+    """Images, model and device that the methods of one group of cells share, loaded when they are first needed."""
 
     def __init__(self, experiment: Experiment, cell: Cell, store: Store, progress: Progress) -> None:
         self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
         self.data, self.noise = experiment.data[cell.data], experiment.noise[cell.noise]
+        self.engine = make_engine(progress=progress)
 
     @cached_property
     def vlm(self) -> VisionLanguageModel:
@@ -92,8 +94,7 @@ class Bench:
     def images(self) -> LabelledImages:
         """The images with noise, whose features the model has seen once, so that no method is timed with that."""
         images = with_noise(self._load(), self.noise, seed=self.cell.seed)
-        engine = make_engine(progress=self.progress)
-        image_features(images, self.vlm.to(engine.device), engine=engine)
+        image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
 
     def _load(self) -> LabelledImages:
@@ -108,7 +109,7 @@ class Bench:
         data = self.data
         if data.test == DRAWINGS:
             images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
-            return images.with_labels(_truth(images))
+            return images.with_labels(true_labels(images))
         if data.test is None:
             return None
         return load_images(
@@ -130,29 +131,29 @@ def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledIm
     Labels that stay as they are given count as right where the truth is not known.
     """
     if noise.kind == "given":
-        return images.with_labels(images.labels, truth=_truth(images))
-    clean = images.with_labels(_truth(images))
+        return images.with_labels(images.labels, truth=true_labels(images))
+    clean = images.with_labels(true_labels(images))
     return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
 
 
-def _truth(images: LabelledImages) -> Any:
-    return images.labels if images.truth is None else images.truth
-
-
-def _measure(bench: Bench, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    experiment, method = bench.experiment, bench.experiment.method[cell.method]
-    images, vlm = bench.images, bench.vlm
-    belongs = {"data_fingerprint": images.fingerprint, "model_fingerprint": vlm.fingerprint}
+def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    experiment, method = shared.experiment, shared.experiment.method[cell.method]
+    images, vlm, test = shared.images, shared.vlm, shared.test
+    belongs = {
+        "data_fingerprint": images.fingerprint,
+        "model_fingerprint": vlm.fingerprint,
+        "test_fingerprint": None if test is None else test.fingerprint,
+    }
     group = experiment.group(cell)
-    _check_same(group, belongs, records, bench.store.folder)
+    _check_same(group, belongs, records, shared.store.folder)
     given = Given(
         method=method,
         images=images,
         vlm=vlm,
         seed=cell.seed,
-        test=lambda: bench.test,
-        runs=bench.store.folder / RUNS,
-        progress=bench.progress,
+        test=test,
+        runs=shared.store.folder / RUNS,
+        progress=shared.progress,
     )
     started = time.perf_counter()
     try:
@@ -169,12 +170,14 @@ def _measure(bench: Bench, cell: Cell, key: str, records: Mapping[str, Mapping[s
         **belongs,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": f"{os.cpu_count()} cores {platform.machine()}, {make_engine().device.type}",
+        "hardware": f"{os.cpu_count()} cores {platform.machine()}, {shared.engine.device.type}",
         "versions": versions(),
     }
 
 
-def _check_same(group: str, belongs: Mapping[str, str], records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+def _check_same(
+    group: str, belongs: Mapping[str, str | None], records: Mapping[str, Mapping[str, Any]], folder: Path
+) -> None:
     """Checks that the cells of one group were measured on the same images and model.
 
     Raises:
@@ -182,11 +185,15 @@ def _check_same(group: str, belongs: Mapping[str, str], records: Mapping[str, Ma
     """
     for record in records.values():
         for name, value in belongs.items():
-            if record["group"] == group and record[name] != value:
+            if record["group"] == group and record.get(name) != value:
                 raise RunError(
                     f"{folder} holds cells of {record['data']}, {record['noise']}, seed {record['seed']} that were "
                     f"measured with {_OTHER[name]}; choose another --out or bring back those of before"
                 )
 
 
-_OTHER = {"data_fingerprint": "other images", "model_fingerprint": "another model"}
+_OTHER = {
+    "data_fingerprint": "other images",
+    "model_fingerprint": "another model",
+    "test_fingerprint": "other test images",
+}

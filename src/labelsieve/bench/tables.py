@@ -32,13 +32,17 @@ class Spread(NamedTuple):
 
     mean: float
     deviation: float | None
-    seeds: int
 
 
 def write_tables(experiment: Experiment, records: Records, folder: Path) -> None:
-    """Writes `results.csv` with every cell, `results.md` with the tables, and a plot of each table of one metric."""
-    _write_csv(experiment, records, folder / RESULTS_CSV)
-    write_text(folder / RESULTS_MD, "\n".join(_markdown(experiment, records)) + "\n")
+    """Writes `results.csv` with every cell of the experiment, and `results.md` with its tables."""
+    own = {key: records[key] for key in map(experiment.key, experiment.cells()) if key in records}
+    _write_csv(experiment, own, folder / RESULTS_CSV)
+    write_text(folder / RESULTS_MD, "\n".join(_markdown(experiment, own)) + "\n")
+
+
+def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
+    """Draws a plot of each table of one metric."""
     for metrics in experiment.tables:
         if len(metrics) == 1:
             plot(
@@ -71,7 +75,7 @@ def _spread(experiment: Experiment, records: Records, column: Column, method: st
     values = [float(value) for value in found if value is not None]
     if not values:
         return None
-    return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+    return Spread(mean(values), stdev(values) if len(values) > 1 else None)
 
 
 def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.errors import RunError, SettingsError, did_you_mean
+from labelsieve.detect.settings import check_keys, field_names
+from labelsieve.errors import RunError, SettingsError, look_up
 from labelsieve.provenance import fingerprint
 from labelsieve.verdicts import METRIC_TITLES
 
@@ -53,7 +53,7 @@ class Given:
         images: Images with their noisy labels and the truth.
         vlm: The model.
         seed: Of training.
-        test: Loads the clean images to test on, None where the experiment names none.
+        test: Clean images to test on, None where the experiment names none.
         runs: Folder that keeps the verdicts of every scan.
         progress: Where to show how far it is.
     """
@@ -62,19 +62,24 @@ class Given:
     images: LabelledImages
     vlm: VisionLanguageModel
     seed: int
-    test: Callable[[], LabelledImages | None]
+    test: LabelledImages | None
     runs: Path
     progress: Progress
 
     @property
     def truth(self) -> NDArray[np.int64]:
-        """True labels; the given ones where the truth is not known."""
-        return self.images.labels if self.images.truth is None else self.images.truth
+        """True labels, (N,)."""
+        return true_labels(self.images)
 
     @property
     def noise_rate(self) -> float:
         """True share of wrong labels."""
         return float((self.truth != self.images.labels).mean())
+
+
+def true_labels(images: LabelledImages) -> NDArray[np.int64]:
+    """Returns the true labels, (N,); the given ones where the truth is not known."""
+    return images.labels if images.truth is None else images.truth
 
 
 class Task(Protocol):
@@ -184,8 +189,7 @@ class Adapt:
         """Returns the accuracy on the test set, and how much and how right the training part was."""
         from labelsieve.adapt.run import adapt
 
-        test = given.test()
-        if test is None:
+        if given.test is None:
             raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
         verdicts = selection_of(given)
         adapted = adapt(
@@ -193,7 +197,7 @@ class Adapt:
             verdicts,
             backbone=given.method.backbone,
             settings=adaptation(given.method),
-            test=test,
+            test=given.test,
             seed=given.seed,
             progress=given.progress,
         )
@@ -220,15 +224,9 @@ def adaptation(method: Method) -> Adaptation:
     from labelsieve.adapt.settings import RECIPES, Adaptation
 
     changes = dict(method.adapt)
-    recipe, known = changes.pop("recipe", "default"), [each.name for each in fields(Adaptation)]
-    if recipe not in RECIPES:
-        raise SettingsError(
-            f"expected a recipe out of {', '.join(RECIPES)}, got {recipe}{did_you_mean(recipe, RECIPES)}"
-        )
-    for name in changes:
-        if name not in known:
-            raise SettingsError(f"adapt has no setting {name}{did_you_mean(name, known)}")
-    return replace(RECIPES[recipe], **changes)
+    recipe = look_up(RECIPES, changes.pop("recipe", "default"), what="recipe of adapt")
+    check_keys(changes, field_names(Adaptation), what="adapt")
+    return replace(recipe, **changes)
 
 
 def selection_of(given: Given) -> Verdicts:

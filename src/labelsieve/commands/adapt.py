@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -21,12 +20,13 @@ from labelsieve.commands.base import (
     Source,
     UsageError,
     is_main_process,
+    leaving_no_empty,
     read,
     refuse_inside,
 )
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.errors import SettingsError, did_you_mean
+from labelsieve.errors import SettingsError, look_up
 from labelsieve.progress import Progress
 
 if TYPE_CHECKING:
@@ -83,10 +83,8 @@ class Adapt(Command):
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
         """Reads the words in two stages: the recipe first, since it says what the defaults are."""
         recipe = asked(args, "--recipe", default="default")
-        if recipe not in RECIPES:
-            known = ", ".join(RECIPES)
-            raise UsageError(f"expected --recipe to be one of {known}, got {recipe}{did_you_mean(recipe, RECIPES)}")
-        default = cls(run_folder=tyro.MISSING, out=tyro.MISSING, recipe=recipe, settings=RECIPES[recipe])
+        settings = look_up(RECIPES, recipe, what="--recipe", error=UsageError)
+        default = cls(run_folder=tyro.MISSING, out=tyro.MISSING, recipe=recipe, settings=settings)
         return read(cls, args, prog=prog, default=default)
 
     def run(self, console: Console) -> None:
@@ -97,15 +95,9 @@ class Adapt(Command):
         verdicts = Verdicts.load(self.run_folder)
         origin: Any = verdicts.record.get("origin") or {}
         refuse_inside(self.source or origin.get("source"), self.out)
-        new = not self.out.exists()
-        check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
-        try:
+        with leaving_no_empty(self.out):
+            check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
-        except BaseException:
-            if new:
-                with suppress(OSError):  # it stays if there is something in it, such as a checkpoint
-                    self.out.rmdir()
-            raise
 
     def _adapt(self, verdicts: Any, console: Console) -> None:
         from labelsieve.adapt.run import adapt

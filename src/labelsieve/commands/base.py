@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
@@ -120,6 +121,19 @@ def refuse_inside(source: str | None, out: Path) -> None:
     folder = Path(source).expanduser() if source else None
     if folder and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
+
+
+@contextmanager
+def leaving_no_empty(folder: Path) -> Iterator[None]:
+    """Removes a folder that a failing block has made, unless there is something in it, such as a checkpoint."""
+    new = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def is_main_process() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
@@ -19,11 +18,12 @@ from labelsieve.commands.base import (
     Source,
     UsageError,
     is_main_process,
+    leaving_no_empty,
     read,
     refuse_inside,
 )
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
-from labelsieve.errors import did_you_mean
+from labelsieve.errors import look_up
 from labelsieve.progress import Progress
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
@@ -88,15 +88,9 @@ class Scan(Command, Generic[SettingsT]):
         from labelsieve.scan import check_run_folder
 
         refuse_inside(self.data.source, self.out)
-        new = not self.out.exists()
-        check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
-        try:
+        with leaving_no_empty(self.out):
+            check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._load_and_scan(console)
-        except BaseException:
-            if new:
-                with suppress(OSError):  # it stays if there is something in it, such as a checkpoint
-                    self.out.rmdir()
-            raise
 
     def _load_and_scan(self, console: Console) -> None:
         progress = Progress(console if is_main_process() else None)
@@ -168,16 +162,11 @@ def asked(args: Sequence[str], flag: str, *, default: str) -> str:
 
 
 def _settings(detector: str, recipe: str) -> Any:
-    if detector not in DETECTORS:
-        known = ", ".join(DETECTORS)
-        raise UsageError(f"expected --detector to be one of {known}, got {detector}{did_you_mean(detector, DETECTORS)}")
+    look_up(DETECTORS, detector, what="--detector", error=UsageError)
     if detector != "deft":
         if recipe != "default":
             raise UsageError(f"--recipe goes with --detector deft only, got {detector}; leave it out")
         return detector_class(detector)()
     from labelsieve.detect.deft import RECIPES
 
-    if recipe not in RECIPES:
-        known = ", ".join(RECIPES)
-        raise UsageError(f"expected --recipe to be one of {known}, got {recipe}{did_you_mean(recipe, RECIPES)}")
-    return RECIPES[recipe]
+    return look_up(RECIPES, recipe, what="--recipe", error=UsageError)

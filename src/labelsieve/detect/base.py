@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from labelsieve.errors import SettingsError, did_you_mean
+from labelsieve.errors import SettingsError, look_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,10 +125,7 @@ def detector_class(name: str) -> type[Any]:
     Raises:
         SettingsError: There is no such detector.
     """
-    if name not in DETECTORS:
-        known = ", ".join(DETECTORS)
-        raise SettingsError(f"expected --detector to be one of {known}, got {name}{did_you_mean(name, DETECTORS)}")
-    module, _, attribute = DETECTORS[name].partition(":")
+    module, _, attribute = look_up(DETECTORS, name, what="--detector").partition(":")
     return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from labelsieve.errors import SettingsError, did_you_mean
+from labelsieve.errors import SettingsError, did_you_mean, look_up
 
 
 def check_fields(settings: Any) -> None:
@@ -17,14 +19,40 @@ def check_fields(settings: Any) -> None:
         SettingsError: Names the first that is not.
     """
     kinds = get_type_hints(type(settings))
-    for name in (field.name for field in dataclasses.fields(settings)):
+    for name in field_names(type(settings)):
         kind, value = kinds[name], getattr(settings, name)
-        choices = get_args(kind)
-        if not choices and not isinstance(value, _NUMBERS.get(kind, kind)):
-            raise SettingsError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
-        if choices and value not in choices:
-            known = ", ".join(map(str, choices))
-            raise SettingsError(f"expected {name} to be one of {known}, got {value}{did_you_mean(str(value), choices)}")
+        if get_origin(kind) is Literal:
+            look_up(dict.fromkeys(get_args(kind)), value, what=name)
+        elif not _fits(value, kind):
+            raise SettingsError(f"expected {name} to be of type {_spoken(kind)}, got {value!r}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    if isinstance(value, bool):  # which Python counts among the whole numbers
+        return bool in kinds
+    return isinstance(value, tuple(_NUMBERS.get(each, get_origin(each) or each) for each in kinds))
+
+
+def _spoken(kind: Any) -> str:
+    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    return " or ".join((get_origin(each) or each).__name__ for each in kinds if each is not NoneType)
+
+
+def field_names(kind: type) -> list[str]:
+    """Returns the names of the fields of a dataclass of settings."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def check_keys(given: Iterable[str], known: Sequence[str], *, what: str) -> None:
+    """Checks that all names are known.
+
+    Raises:
+        SettingsError: Names the first that is not, and the nearest that is.
+    """
+    for name in given:
+        if name not in known:
+            raise SettingsError(f"{what} has no setting {name}{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
 def check_least(settings: Any, **least: float) -> None:
@@ -82,7 +110,7 @@ class Training:
             raise SettingsError(f"expected momentum from 0 to below 1, got {self.momentum}")
 
 
-_NUMBERS = {int: Integral, float: Real}  # those of numpy too
+_NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # those of numpy too
 _LEAST: dict[str, float] = {
     "epochs": 0,
     "min_steps": 0,

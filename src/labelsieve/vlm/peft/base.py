@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from labelsieve.errors import SettingsError, did_you_mean
+from labelsieve.errors import SettingsError, look_up
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.bitfit import bitfit
 from labelsieve.vlm.peft.full import full, full_paper
@@ -112,8 +112,7 @@ def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, gener
     Raises:
         SettingsError: There is no such kind, it does not go with the model, or the bottleneck has no width.
     """
-    if kind not in PEFT:
-        raise SettingsError(f"expected --peft to be one of {', '.join(PEFT)}, got {kind}{did_you_mean(kind, PEFT)}")
+    found = look_up(PEFT, kind, what="--peft")
     if bottleneck < 1:
         raise SettingsError(f"expected a bottleneck of at least 1, got {bottleneck}")
-    return PEFT[kind].build(vlm, Sizes(tokens, bottleneck), generator)
+    return found.build(vlm, Sizes(tokens, bottleneck), generator)
