@@ -163,18 +163,28 @@ def test_weights_keep_above_their_least() -> None:
     assert 0.7 <= float(held.weights[0]) < 0.8
 
 
-def test_a_fit_keeps_no_more_logits_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_looks_at_a_chunk_at_a_time_and_at_no_more_rows_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     data, asked = known("symmetric", 0.4), []
 
     def evidence(rows: NDArray[np.int64]) -> Tensor:
-        asked.append(len(rows))
+        asked.append(rows)
         return data.evidence(rows)
 
-    monkeypatch.setattr(joint, "MOST_LOGITS", 2000 * CLASSES)
-    rows = np.arange(len(data.labels))
-    model = fit_joint(evidence, data.labels, rows=rows, classes=CLASSES, least=(1.0,), generator=generator())
-    assert sum(asked) == 2000
-    assert model.noise_rate == pytest.approx(0.4, abs=0.05)
+    def fit() -> JointModel:
+        rows = np.arange(len(data.labels))
+        return fit_joint(evidence, data.labels, rows=rows, classes=CLASSES, least=(1.0,), generator=generator())
+
+    monkeypatch.setattr(joint, "MOST_ROWS", 2000)
+    whole = fit()
+    assert [len(rows) for rows in asked] == [2000], "a single chunk may be kept"
+    assert whole.noise_rate == pytest.approx(0.4, abs=0.05)
+    asked.clear()
+    monkeypatch.setattr(joint, "CHUNK", 700)
+    parts = fit()
+    assert {len(rows) for rows in asked} == {700, 600}
+    assert len(np.unique(np.concatenate(asked))) == 2000
+    for name in ("weights", "bias", "rates", "confusion"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 40])

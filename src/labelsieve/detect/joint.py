@@ -22,7 +22,7 @@ from the labels counts as far as it explains them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,8 +37,8 @@ from labelsieve.detect.zero_shot import CHUNK, in_chunks
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
 
-# The few parameters do not get better with more rows than this, and the fit keeps 256 MB of logits at most.
-MOST_ROWS, MOST_LOGITS = 20_000, 1 << 26
+# The few parameters do not get better with more rows than this.
+MOST_ROWS = 20_000
 ROUNDS = 6
 FIRST_RATE = 0.2
 # The rate of a class is drawn to the common one as if so many of its images had been seen before.
@@ -211,67 +211,89 @@ def fit_joint(
         evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
             has learned it by heart explains it without noise.
         labels: Shape (N,).
-        rows: Rows to use; of more than `MOST_ROWS`, or than fit into `MOST_LOGITS`, a random part is taken.
+        rows: Rows to use; of more than `MOST_ROWS` a random part is taken. `CHUNK` of them are looked at at a time.
         classes: K, at least 2.
         least: The smallest weight of each of the P kinds of evidence, at least 0.
         generator: Chooses the part.
     """
-    most = max(1, min(MOST_ROWS, MOST_LOGITS // (len(least) * classes)))
-    if len(rows) > most:
-        rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:most].numpy()])
-    parts = torch.cat([evidence(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)], dim=1)
-    given, floor = torch.from_numpy(labels[rows]), torch.tensor(least, dtype=torch.float32)
+    if len(rows) > MOST_ROWS:
+        rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()])
+    sample, floor = _Sample(evidence, labels, rows), torch.tensor(least, dtype=torch.float32)
     above = torch.full_like(floor, -1.5).requires_grad_()  # before softplus: 0.2 above the smallest weight
     bias = torch.zeros(classes).requires_grad_()
     rates, confusion, noise_rate = torch.full((classes,), FIRST_RATE), None, FIRST_RATE
     for _ in range(ROUNDS):
-        _maximise(parts, given, above, bias, floor=floor, rates=rates, confusion=confusion)
+        _maximise(sample, above, bias, floor=floor, rates=rates, confusion=confusion)
         weights = floor + softplus(above.detach())
         model = JointModel(weights, bias.detach(), rates, confusion, noise_rate)
-        rates, confusion, noise_rate = _noise(parts, given, model)
+        rates, confusion, noise_rate = _noise(sample, model)
     return JointModel(weights, bias.detach(), rates, confusion, noise_rate)
 
 
+class _Sample:
+    """Some rows to fit on, whose logits are computed anew for each pass: only those of one chunk are ever held.
+
+    Args:
+        evidence: Gives logits (P, n, K) for n rows.
+        labels: Shape (N,).
+        rows: Row numbers, (n,).
+    """
+
+    def __init__(self, evidence: Evidence, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        self.evidence, self.labels = evidence, labels
+        self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        self.count = len(rows)
+        self._only = evidence(rows) if len(self.chunks) == 1 else None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields logits (P, m, K) and given labels (m,), chunk by chunk."""
+        for rows in self.chunks:
+            parts = self.evidence(rows) if self._only is None else self._only
+            yield parts, torch.from_numpy(self.labels[rows])
+
+
 def _maximise(
-    parts: Tensor,
-    labels: Tensor,
-    above: Tensor,
-    bias: Tensor,
-    *,
-    floor: Tensor,
-    rates: Tensor,
-    confusion: Tensor | None,
+    sample: _Sample, above: Tensor, bias: Tensor, *, floor: Tensor, rates: Tensor, confusion: Tensor | None
 ) -> None:
     """Moves `above` and `bias` in place to where the given labels are most likely."""
     optimizer = torch.optim.LBFGS([above, bias], max_iter=30, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = torch.einsum("p,pnk->nk", floor + softplus(above), parts) + bias
-        mine, others = explain(logits.softmax(dim=1), labels, rates=rates, confusion=confusion)
-        loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().mean()
         # a standard normal prior on the biases keeps classes without images where they are
-        loss = loss + 0.5 * bias.square().sum() / len(labels)
-        loss.backward()
-        return loss
+        prior = 0.5 * bias.square().sum() / sample.count
+        prior.backward()
+        total = prior.detach()
+        for parts, labels in sample:
+            logits = torch.einsum("p,pnk->nk", floor + softplus(above), parts) + bias
+            mine, others = explain(logits.softmax(dim=1), labels, rates=rates, confusion=confusion)
+            loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
+            loss.backward()
+            total = total + loss.detach()
+        return total
 
     optimizer.step(closure)
 
 
 @torch.no_grad()
-def _noise(parts: Tensor, labels: Tensor, model: JointModel) -> tuple[Tensor, Tensor | None, float]:
+def _noise(sample: _Sample, model: JointModel) -> tuple[Tensor, Tensor | None, float]:
     """Re-estimates rates and confusion from the posterior of the true class, and the noise rate in all."""
     classes = len(model.bias)
-    probability = model.log_probability(parts).exp()
-    mine, others = explain(probability, labels, rates=model.rates, confusion=model.confusion)
-    whole = (mine + others.sum(dim=1)).clamp(min=1e-30)
-    others = others / whole[:, None]
-    right = torch.zeros(classes).index_add_(0, labels, mine / whole)  # these two by true class
-    wrong = others.sum(dim=0)
+    confused = 2 < classes <= MOST_CLASSES_WITH_CONFUSION
+    right, wrong = torch.zeros(classes), torch.zeros(classes)  # by true class
+    counts = torch.zeros(classes, classes) if confused else None  # rows: given label, columns: true class
+    for parts, labels in sample:
+        probability = model.log_probability(parts).exp()
+        mine, others = explain(probability, labels, rates=model.rates, confusion=model.confusion)
+        whole = (mine + others.sum(dim=1)).clamp(min=1e-30)
+        others = others / whole[:, None]
+        right.index_add_(0, labels, mine / whole)
+        wrong += others.sum(dim=0)
+        if counts is not None:
+            counts.index_add_(0, labels, others)
     noise_rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=1e-30))
     rates = (wrong + PRIOR_IMAGES * noise_rate) / (right + wrong + PRIOR_IMAGES)
-    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION:
+    if counts is None:
         return rates, None, noise_rate
-    # one pseudo-count in each cell (Laplace); rows: true class, columns: given label
-    counts = torch.zeros(classes, classes).index_add_(0, labels, others).T + 1.0 - torch.eye(classes)
+    counts = counts.T + 1.0 - torch.eye(classes)  # one pseudo-count in each cell (Laplace)
     return rates, counts / counts.sum(dim=1, keepdim=True), noise_rate
