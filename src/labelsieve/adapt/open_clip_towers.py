@@ -75,15 +75,16 @@ def _vit(visual: Any, settings: dict[str, Any], name: str) -> Made:
     blocks = visual.transformer.resblocks
     first = blocks[0]
     activation = type(first.mlp.gelu).__name__
-    odd = [
-        *(["attentional_pool"] if visual.attn_pool is not None else []),
-        *(["pool_type"] if visual.pool_type not in ("tok", "avg") else []),
-        *(["block_type"] if type(first).__name__ != "ResidualAttentionBlock" else []),
-        *(["act_kwargs"] if activation not in _VITS or settings.get("act_kwargs") else []),
-        *(["norm_kwargs"] if visual.ln_post.eps != _EPSILON else []),
-    ]
-    if odd:
-        raise unlike(name, f"is none of timm's (see {odd[0]} in its vision_cfg)")
+    known = {
+        "attentional_pool": visual.attn_pool is None,
+        "pool_type": visual.pool_type in ("tok", "avg"),
+        "block_type": type(first).__name__ == "ResidualAttentionBlock",
+        "act_kwargs": activation in _VITS and not settings.get("act_kwargs"),
+        "norm_kwargs": visual.ln_post.eps == _EPSILON,
+    }
+    for setting, holds in known.items():
+        if not holds:
+            raise unlike(name, f"is none of timm's (see {setting} in its vision_cfg)")
     width, average = visual.transformer.width, visual.pool_type == "avg"
     norm_last = average and visual.final_ln_after_pool
     options = {
@@ -98,7 +99,7 @@ def _vit(visual: Any, settings: dict[str, Any], name: str) -> Made:
         "fc_norm": norm_last,
         "init_values": settings.get("ls_init_value"),
     }
-    visual.proj = None
+    visual.proj, visual.output_tokens = None, False
     weights = dict(_of_vit(visual.state_dict(), len(blocks), norm="fc_norm" if norm_last else "norm"))
     return _VITS[activation], options, weights, visual
 
