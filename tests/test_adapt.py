@@ -654,7 +654,7 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
         ("shape", r"1 weights .* another shape than its config\.json says, such as vit\.layernorm\.weight"),
         ("infinite", "not finite"),
         ("truncated", "cannot be loaded"),
-        ("kind", "is of kind bert, which transformers has no image classifier for; .* clip, altclip"),
+        ("kind", "is of kind bert, which transformers has no image classifier for; .* clip, siglip"),
         ("config", r"has no usable configuration \(config\.json\)"),
     ],
 )

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from labelsieve.adapt.timm_towers import TOWERS, read_tower
 from labelsieve.errors import ModelError
 from labelsieve.provenance import fingerprint
+from labelsieve.vlm.huggingface import ADAPTERS
+from labelsieve.vlm.open_clip import OpenCLIP
 from labelsieve.vlm.reading import (
     CONFIGURATION,
     PROCESSOR,
@@ -22,6 +24,7 @@ from labelsieve.vlm.reading import (
     loader_options,
     one_line_about_weights,
     quiet_loading,
+    raw_configuration,
     read_part,
     relevant,
 )
@@ -38,7 +41,7 @@ class Backbone:
     """A `transformers` image classifier with K outputs. Its members are those that cached features ask for, too.
 
     Attributes:
-        name: Hub id or folder.
+        name: Hub id or folder, or `open_clip:...`.
         model: The classifier, in float32; the head is zero until it is set.
         processor: Its own image processor.
         head: The last linear layer, (vision_width) to (K).
@@ -88,14 +91,14 @@ class Backbone:
         return self.model(pixel_values=pixels).logits  # type: ignore[no-any-return]
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Returns what the head reads: (B, 3, S, S) to (B, vision_width)."""
+        """Returns what the logits are made of: (B, 3, S, S) to (B, vision_width)."""
         seen: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         try:
             self.logits(pixels)
         finally:
             handle.remove()
-        return seen[0]
+        return _first_token(seen[0])
 
 
 def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
@@ -107,24 +110,22 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     :func:`labelsieve.load_vlm`.
 
     Args:
-        name: Hub id or local folder.
+        name: Hub id or local folder, or any other name that :func:`labelsieve.load_vlm` takes.
         class_names: The K names, which become `id2label`.
 
     Raises:
         ModelError: There is no such model, it is no image classifier, its weights are missing, misshapen, broken or not
             finite, or its image processor makes pixels that it does not take.
     """
-    import transformers
-
-    try:
-        options = loader_options(name)
-    except ModelError:
-        raise ModelError(
-            f'expected a model folder or a Hub id, "{name}" is neither; give one with --backbone'
-        ) from None
-    config = _configuration(name, class_names, options)
-    processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
-    model, head = _load_weights(name, config, class_names, options)
+    kind, options = _kind(name)
+    if kind in TOWERS:
+        model, processor = read_tower(kind, name, dict(enumerate(class_names)), options)
+        _, head = _head(model, name)
+    else:
+        model, head, processor = _read_classifier(name, class_names, options)
+    with torch.no_grad():
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
     offset, colours, size = _probe(processor, name)
     unused = _try(model, head, size, name)
     return Backbone(
@@ -140,6 +141,19 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     )
 
 
+def _kind(name: str) -> tuple[str, dict[str, Any]]:
+    """Returns the model type, empty where config.json does not say it, and how to call the loaders."""
+    if OpenCLIP.claims(name):
+        return "open_clip", {}
+    try:
+        options = loader_options(name)
+    except ModelError:
+        raise ModelError(
+            f'expected a model folder or a Hub id, "{name}" is neither; give one with --backbone'
+        ) from None
+    return str(read_part(CONFIGURATION, name, raw_configuration, options).get("model_type", "")), options
+
+
 def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any]) -> Any:
     import transformers
 
@@ -147,12 +161,10 @@ def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any
     if config.model_type in _TAKEN_FOR:
         settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
         config = getattr(transformers, _TAKEN_FOR[config.model_type])(**settings)
-    if config.model_type in TOWERS:
-        return config
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
-            "--backbone: clip, altclip, chinese_clip, siglip, blip, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
+            f"--backbone: {', '.join(ADAPTERS)}, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
         )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {label: index for index, label in enumerate(class_names)}
@@ -160,12 +172,12 @@ def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any
     return config
 
 
-def _load_weights(name: str, config: Any, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear]:
+def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
+    """Reads a classifier of `transformers`; returns it with its head and its image processor."""
     import transformers
 
-    if config.model_type in TOWERS:
-        model = read_tower(name, config, dict(enumerate(class_names)), options)
-        return model, _head(model, name)[1]
+    config = _configuration(name, class_names, options)
+    processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
     architecture: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
     architecture = architecture[0] if isinstance(architecture, tuple) else architecture
     with one_line_about_weights(name), quiet_loading():
@@ -179,13 +191,10 @@ def _load_weights(name: str, config: Any, class_names: Sequence[str], options: d
             **options,
         )
     path, head = _head(model, name)
-    # the head is new, and made of whatever the memory held
+    # the head is new, and made of whatever the memory held until it is set
     misshapen = (key for key, *_shapes in info["mismatched_keys"])
     check_weights(name, model, info["missing_keys"], misshapen, new=(f"{path}.weight", f"{path}.bias"))
-    with torch.no_grad():
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-    return model.eval(), head
+    return model.eval(), head, processor
 
 
 def _head(model: Any, name: str) -> tuple[str, nn.Linear]:
@@ -237,12 +246,21 @@ def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
         ) from error
     finally:
         handle.remove()
-    if len(given) != 1 or given[0] is not logits:
+    if len(given) != 1 or not _same_memory(_first_token(given[0]), logits):
         raise _no_head(model, name)
     logits.sum().backward()
     unused = frozenset(key for key, parameter in model.named_parameters() if parameter.grad is None)
     model.zero_grad(set_to_none=True)
     return unused
+
+
+def _first_token(values: Tensor) -> Tensor:
+    """The ResNets of CLIP give their head all tokens, and classify by the first."""
+    return values[:, 0] if values.ndim == 3 else values
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def _fingerprint(model: Any, head: nn.Linear, processor: Any) -> str:

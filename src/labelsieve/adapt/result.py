@@ -18,6 +18,7 @@ from labelsieve.provenance import write_json, write_text
 from labelsieve.report.common import UNKNOWN, percent, thousands
 from labelsieve.report.imagefolder import new_folder
 from labelsieve.verdicts import METRICS
+from labelsieve.vlm.open_clip import PREFIX
 from labelsieve.vlm.reading import quiet_loading
 
 RECORD, CARD = "adapt.json", "README.md"
@@ -130,7 +131,7 @@ def model_card(adapted: Adapted) -> str:
         source=_without_folders(record["data"]["source"]),
         vlm=_without_folders(record["verdicts"]["model"] or "a model without a name"),
         backbone=_without_folders(record["backbone"]["name"]),
-        on_hub=not Path(record["backbone"]["name"]).exists(),
+        on_hub=not (Path(record["backbone"]["name"]).exists() or record["backbone"]["name"].startswith(PREFIX)),
     )
 
 
@@ -141,6 +142,10 @@ def points(share: float | None) -> str:
 
 def _without_folders(name: str) -> str:
     """Returns the last part of a path: the folders above it are nobody's business. A Hub id stays whole."""
+    if name.startswith(PREFIX):
+        place = name.removeprefix(PREFIX)
+        architecture, _, file = place.partition("/")
+        return PREFIX + (f"{architecture}/{Path(file).name}" if Path(file).is_file() else _without_folders(place))
     return Path(name).name if Path(name).exists() or name.startswith(("/", ".", "~")) else name
 
 

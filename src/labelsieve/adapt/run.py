@@ -63,8 +63,8 @@ def adapt(
     Args:
         images: N images with given labels: those that the verdicts were made from.
         verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`.
-        backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads; by default the model of
-            the scan.
+        backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
+            :func:`labelsieve.load_vlm` takes; by default the model of the scan.
         settings: How to train; `Adaptation()` if None.
         marks: CSV of a person's marks, downloaded from the report; they count more than the verdicts.
         test: Images with right labels, to measure accuracy with. Nothing is chosen by them.

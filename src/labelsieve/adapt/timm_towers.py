@@ -10,20 +10,19 @@ A new kind of tower is one line in `TOWERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labelsieve.errors import ModelError
-from labelsieve.vlm.reading import quiet_loading, read_weights
-
-Weights = Mapping[str, Tensor]
-Renamed = Iterator[tuple[str, Tensor]]
-
-_TOLERANCE = 1e-3
+from labelsieve.adapt.open_clip_towers import open_clip_tower
+from labelsieve.adapt.towers import Renamed, Tower, Weights, as_classifier, pair, unlike
+from labelsieve.vlm import albef
+from labelsieve.vlm.reading import CONFIGURATION, PROCESSOR, read_part, read_weights
+from labelsieve.vlm.siglip2 import pool_square, square_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +34,59 @@ class TowerKind:
         architectures: Activation and epsilon of the layer norms to the `timm` model that has them; all sizes are given.
         rename: Yields the weights of the tower under the names of `timm`, given its number of blocks.
         options: What else the `timm` model is told.
-        feature: Picks the feature out of what the tower returns.
+        feature: What the tower makes of pixels.
+        size: The side of its pictures, given its configuration.
+        processor: The processor of such pictures, given the model's own and their side.
     """
 
     reader: str
     architectures: Mapping[tuple[str, float], str]
     rename: Callable[[Weights, int], Renamed]
     options: Mapping[str, Any] = field(default_factory=dict)
-    feature: Callable[[Any], Tensor] = lambda output: output.pooler_output
+    feature: Callable[[Any, Tensor], Tensor] = lambda tower, pixels: tower(pixel_values=pixels).pooler_output
+    size: Callable[[Any], int] = lambda vision: vision.image_size
+    processor: Callable[[Any, int], Any] = lambda own, _size: own
+
+    def __call__(self, name: str, options: dict[str, Any]) -> Tower:
+        """Reads the tower from a Hub id or local folder."""
+        import transformers
+
+        config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
+        processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
+        vision = getattr(config, "vision_config", config)
+        architecture = _architecture(self.architectures, vision, config.model_type, name)
+        source = read_weights(name, getattr(transformers, self.reader), config, options).eval()
+        tower, size = getattr(source, "vision_model", source), self.size(vision)
+        try:
+            weights = dict(self.rename(tower.state_dict(), vision.num_hidden_layers))
+        except KeyError as error:
+            raise unlike(name, f"has no {error.args[0]}") from error
+        return Tower(
+            architecture=architecture,
+            options={**_sizes(vision, size), **self.options},
+            weights=weights,
+            feature=lambda pixels: self.feature(tower, pixels),
+            size=size,
+            processor=self.processor(processor, size),
+        )
 
 
-def _pair(new: str, old: str, weights: Weights) -> Renamed:
-    for part in ("weight", "bias"):
-        yield f"{new}.{part}", weights[f"{old}.{part}"]
+def _architecture(known: Mapping[tuple[str, float], str], vision: Any, kind: str, name: str) -> str:
+    traits = (vision.hidden_act, vision.layer_norm_eps)
+    if traits not in known:
+        raise unlike(name, f"is not quite a {kind} (activation {traits[0]}, epsilon {traits[1]:g})")
+    return known[traits]
+
+
+def _sizes(vision: Any, size: int) -> dict[str, Any]:
+    return {
+        "img_size": size,
+        "patch_size": vision.patch_size,
+        "embed_dim": vision.hidden_size,
+        "depth": vision.num_hidden_layers,
+        "num_heads": vision.num_attention_heads,
+        "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+    }
 
 
 def _patches(weights: Weights) -> Renamed:
@@ -63,51 +102,87 @@ def _blocks(weights: Weights, depth: int, *, out: str) -> Renamed:
     for index in range(depth):
         new, old = f"blocks.{index}", f"encoder.layers.{index}"
         if f"{old}.self_attn.qkv.weight" in weights:
-            yield from _pair(f"{new}.attn.qkv", f"{old}.self_attn.qkv", weights)
+            yield from pair(f"{new}.attn.qkv", f"{old}.self_attn.qkv", weights)
         else:
             for part in ("weight", "bias"):
                 fused = [weights[f"{old}.self_attn.{one}_proj.{part}"] for one in "qkv"]
                 yield f"{new}.attn.qkv.{part}", torch.cat(fused)
-        yield from _pair(f"{new}.attn.proj", f"{old}.self_attn.{out}", weights)
+        yield from pair(f"{new}.attn.proj", f"{old}.self_attn.{out}", weights)
         for name, own in (("norm1", "layer_norm1"), ("norm2", "layer_norm2"), ("mlp.fc1",) * 2, ("mlp.fc2",) * 2):
-            yield from _pair(f"{new}.{name}", f"{old}.{own}", weights)
+            yield from pair(f"{new}.{name}", f"{old}.{own}", weights)
 
 
 def _of_clip(weights: Weights, depth: int) -> Renamed:
     yield "cls_token", weights["embeddings.class_embedding"].view(1, 1, -1)
     yield from _patches(weights)
-    yield from _pair("norm_pre", "pre_layrnorm", weights)
+    yield from pair("norm_pre", "pre_layrnorm", weights)
     yield from _blocks(weights, depth, out="out_proj")
-    yield from _pair("norm", "post_layernorm", weights)
+    yield from pair("norm", "post_layernorm", weights)
 
 
 def _of_blip(weights: Weights, depth: int) -> Renamed:
     yield "cls_token", weights["embeddings.class_embedding"]
     yield from _patches(weights)
     yield from _blocks(weights, depth, out="projection")
-    yield from _pair("norm", "post_layernorm", weights)
+    yield from pair("norm", "post_layernorm", weights)
 
 
 def _of_siglip(weights: Weights, depth: int) -> Renamed:
     yield from _patches(weights)
     yield from _blocks(weights, depth, out="out_proj")
-    yield from _pair("norm", "post_layernorm", weights)
+    yield from pair("norm", "post_layernorm", weights)
     yield "attn_pool.latent", weights["head.probe"]
     for part in ("weight", "bias"):
         query, key_and_value = weights[f"head.attention.in_proj_{part}"].tensor_split([weights["head.probe"].shape[-1]])
         yield f"attn_pool.q.{part}", query
         yield f"attn_pool.kv.{part}", key_and_value
     for new, old in (("proj", "attention.out_proj"), ("norm", "layernorm"), ("mlp.fc1",) * 2, ("mlp.fc2",) * 2):
-        yield from _pair(f"attn_pool.{new}", f"head.{old}", weights)
+        yield from pair(f"attn_pool.{new}", f"head.{old}", weights)
 
 
+def _of_siglip2(weights: Weights, depth: int) -> Renamed:
+    """The patches of a NaFlex model go through a linear layer, (row, column, colour) in one."""
+    linear = weights["embeddings.patch_embedding.weight"]
+    patch = math.isqrt(linear.shape[1] // 3)
+    kernel = linear.view(-1, patch, patch, 3).permute(0, 3, 1, 2)
+    yield from _of_siglip({**weights, "embeddings.patch_embedding.weight": kernel}, depth)
+
+
+def _squeezing(own: Any, size: int) -> Any:
+    """Returns a processor that squeezes pictures to a square, with the colours of one that cuts patches."""
+    import transformers
+
+    kept = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+    return transformers.SiglipImageProcessor(
+        size={"height": size, "width": size}, do_convert_rgb=True, **{key: getattr(own, key) for key in kept}
+    )
+
+
+def _albef(name: str, options: dict[str, Any]) -> Tower:
+    """The authors' checkpoints have the names of `timm`, which they took their tower from."""
+    config = albef.read_configuration(name, options)
+    vision = config.vision_config
+    architecture = _architecture(_VIT, vision, "albef", name)
+    state = albef.read_checkpoint(name)
+    tower = albef.read_vision(name, config, options, state).eval()
+    return Tower(
+        architecture=architecture,
+        options=_sizes(vision, vision.image_size),
+        weights=albef.below("visual_encoder.", state),
+        feature=lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 0],
+        size=vision.image_size,
+        processor=albef.image_processor(config),
+    )
+
+
+_VIT = {("gelu", 1e-6): "vit_base_patch16_224"}
 _CLIP = {
     ("quick_gelu", 1e-5): "vit_base_patch16_clip_quickgelu_224",
     ("gelu", 1e-5): "vit_base_patch16_clip_224",
 }
 _SIGLIP = {("gelu_pytorch_tanh", 1e-6): "vit_base_patch16_siglip_224"}
 
-TOWERS = {
+TOWERS: dict[str, Callable[[str, dict[str, Any]], Tower]] = {
     "clip": TowerKind(reader="CLIPModel", architectures=_CLIP, rename=_of_clip),
     "clip_vision_model": TowerKind(reader="CLIPVisionModel", architectures=_CLIP, rename=_of_clip),
     "altclip": TowerKind(reader="AltCLIPModel", architectures=_CLIP, rename=_of_clip),
@@ -118,74 +193,39 @@ TOWERS = {
     "siglip_vision_model": TowerKind(
         reader="SiglipVisionModel", architectures=_SIGLIP, rename=_of_siglip, options={"act_layer": "gelu_tanh"}
     ),
+    "siglip2": TowerKind(
+        reader="Siglip2Model",
+        architectures=_SIGLIP,
+        rename=_of_siglip2,
+        options={"act_layer": "gelu_tanh"},
+        feature=pool_square,
+        size=square_side,
+        processor=_squeezing,
+    ),
     "blip": TowerKind(
         reader="BlipForImageTextRetrieval",
         architectures=_CLIP,
         rename=_of_blip,
         options={"pre_norm": False},
-        feature=lambda output: output.last_hidden_state[:, 0],
+        feature=lambda tower, pixels: tower(pixel_values=pixels).last_hidden_state[:, 0],
     ),
+    "albef": _albef,
+    "open_clip": open_clip_tower,
 }
-"""By the model type of the configuration."""
+"""By the model type of the configuration; `open_clip` by the name, as `load_vlm` has it."""
 
 
-def read_tower(name: str, config: Any, class_names: Mapping[int, str], options: dict[str, Any]) -> Any:
-    """Reads a vision tower and returns it as a classifier with a head of zeros.
+def read_tower(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Reads a vision tower; returns it as a classifier, whose head is still to be set, and its image processor.
 
     Args:
-        name: Hub id or local folder.
-        config: Its configuration, of a type in `TOWERS`.
+        kind: One of `TOWERS`.
+        name: Hub id, local folder, or what else stands for a model of this kind.
         class_names: Index to name.
         options: From :func:`labelsieve.vlm.reading.loader_options`.
 
     Raises:
         ModelError: The weights are missing, broken or not finite, or the tower is not one that `timm` has.
     """
-    import transformers
-
-    kind, vision = TOWERS[config.model_type], getattr(config, "vision_config", config)
-    traits = (vision.hidden_act, vision.layer_norm_eps)
-    if traits not in kind.architectures:
-        raise ModelError(
-            f"the vision tower of {name} is not quite a {config.model_type} (activation {traits[0]}, epsilon "
-            f"{traits[1]:g}) and cannot be made a classifier; choose another --backbone"
-        )
-    source = read_weights(name, getattr(transformers, kind.reader), config, options).eval()
-    tower = getattr(source, "vision_model", source)
-    settings = transformers.TimmWrapperConfig(
-        architecture=kind.architectures[traits],
-        model_args={
-            "img_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "embed_dim": vision.hidden_size,
-            "depth": vision.num_hidden_layers,
-            "num_heads": vision.num_attention_heads,
-            "mlp_ratio": vision.intermediate_size / vision.hidden_size,
-            **kind.options,
-        },
-        id2label=dict(class_names),
-        label2id={label: index for index, label in class_names.items()},
-    )
-    with quiet_loading(), torch.random.fork_rng(devices=[]):  # whatever it is filled with at first
-        model = transformers.TimmWrapperForImageClassification(settings).eval()
-    with torch.no_grad():
-        renamed = dict(kind.rename(tower.state_dict(), vision.num_hidden_layers))
-        model.timm_model.load_state_dict(renamed, strict=False)  # only the head is not among them
-        model.timm_model.head.weight.zero_()
-        model.timm_model.head.bias.zero_()
-    _check_same(kind, tower, model, vision.image_size, name)
-    return model
-
-
-def _check_same(kind: TowerKind, tower: Any, model: Any, size: int, name: str) -> None:
-    """Makes sure that the classifier reads the very feature that the tower gives."""
-    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.no_grad():
-        expected = kind.feature(tower(pixel_values=picture))
-        found = model.timm_model.forward_head(model.timm_model.forward_features(picture), pre_logits=True)
-    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-    if not off < _TOLERANCE:
-        raise ModelError(
-            f"the vision tower of {name} computes something else than a {tower.config.model_type} (off by {off:.1g}) "
-            "and cannot be made a classifier; choose another --backbone"
-        )
+    tower = TOWERS[kind](name, options)
+    return as_classifier(tower, class_names, name), tower.processor

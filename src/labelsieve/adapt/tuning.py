@@ -96,10 +96,10 @@ def merge(backbone: Backbone) -> None:
 
 
 def _outer_lists(backbone: Backbone) -> Iterator[tuple[str, Any]]:
-    """Yields the stacks of blocks with their names: module lists, and `blocks` of `timm`, that lie in no other one."""
+    """Yields the stacks of blocks with their names: module lists, and those of `timm`, that lie in no other one."""
     found: list[str] = []
     for name, module in backbone.model.named_modules():
-        of_timm = isinstance(module, nn.Sequential) and name.endswith(".blocks")
+        of_timm = isinstance(module, nn.Sequential) and name.endswith((".blocks", ".stages"))
         if (isinstance(module, nn.ModuleList) or of_timm) and not any(name.startswith(f"{outer}.") for outer in found):
             found.append(name)
             yield name, module

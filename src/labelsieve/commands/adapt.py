@@ -43,7 +43,8 @@ class Adapt(Command):
     Attributes:
         run_folder: Folder of the run.
         out: Folder of the model to write.
-        backbone: Hub id or folder of any image model of transformers; by default the model of the run.
+        backbone: Hub id or folder of any image model of transformers, or what --model of scan takes; by default the
+            model of the run.
         recipe: Settings to start from: default, or the paper's for five backbones: paper (CLIP), paper-resnet,
             paper-mae, paper-vit, paper-convnext.
         marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.

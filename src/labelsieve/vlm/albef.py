@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from labelsieve.errors import ModelError
 from labelsieve.vlm.blip import BLIP
-from labelsieve.vlm.reading import CONFIGURATION, check_processor, check_weights, one_line_about_weights, read_part
+from labelsieve.vlm.reading import (
+    CONFIGURATION,
+    check_processor,
+    check_weights,
+    one_line_about_weights,
+    raw_configuration,
+    read_part,
+)
 from labelsieve.vlm.reading import read_weights as read_tower
 
 # of the authors' transforms, those of CLIP
@@ -54,18 +61,10 @@ class ALBEF(BLIP):
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
         """Loads a local folder; see the head of this module for what it holds."""
-        import transformers
-
-        if not Path(name).is_dir():
-            raise ModelError(f"expected a local folder with an ALBEF checkpoint, got {name}; see docs/models.md")
-        config = read_part(CONFIGURATION, name, _read_configuration, options)
+        config = read_configuration(name, options)
         words = {**options, "config": config.text_config}  # config.json is none that the loader of tokenizers knows
         tokenizer = cls.read_tokenizer(name, words, config.text_config)
-        size = config.vision_config.image_size
-        processor = transformers.ViTImageProcessor(
-            size={"height": size, "width": size}, resample=3, image_mean=list(MEAN), image_std=list(STD)
-        )
-        vlm = cls(_read_model(name, config, options), tokenizer, processor, name=name)
+        vlm = cls(_read_model(name, config, options), tokenizer, image_processor(config), name=name)
         check_processor(vlm)
         return vlm
 
@@ -104,18 +103,28 @@ def configuration(raw: Mapping[str, Any]) -> Any:
     )
 
 
-def _read_configuration(name: str, **options: Any) -> Any:
+def read_configuration(name: str, options: dict[str, Any]) -> Any:
+    """Reads the configuration of a local folder; see :func:`configuration`."""
+    if not Path(name).is_dir():
+        raise ModelError(f"expected a local folder with an ALBEF checkpoint, got {name}; see docs/models.md")
+    return read_part(CONFIGURATION, name, lambda name, **o: configuration(raw_configuration(name, **o)), options)
+
+
+def image_processor(config: Any) -> Any:
+    """Returns the authors' processing of images, in the size that the configuration says."""
     import transformers
 
-    raw, _ = transformers.PretrainedConfig.get_config_dict(name, **options)
-    return configuration(raw)
+    size = config.vision_config.image_size
+    return transformers.ViTImageProcessor(
+        size={"height": size, "width": size}, resample=3, image_mean=list(MEAN), image_std=list(STD)
+    )
 
 
 def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
     import transformers
 
-    state = _read_checkpoint(name)
-    vision = read_tower(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
+    state = read_checkpoint(name)
+    vision = read_vision(name, config, options, state)
     text = read_tower(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
     model = _Heads(config, vision, text)
     own = {key: value for key, value in model.state_dict().items() if not key.startswith(("vision_model", "text_enc"))}
@@ -127,7 +136,19 @@ def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
     return model
 
 
-def _read_checkpoint(name: str) -> dict[str, Tensor]:
+def read_vision(name: str, config: Any, options: dict[str, Any], state: Mapping[str, Tensor]) -> Any:
+    """Makes the vision tower, a `ViTModel`, of the weights of :func:`read_checkpoint`."""
+    import transformers
+
+    return read_tower(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
+
+
+def read_checkpoint(name: str) -> dict[str, Tensor]:
+    """Reads the one file of weights in a folder: tensors by their published names.
+
+    Raises:
+        ModelError: There is none or more than one, or it is broken or holds more than tensors.
+    """
     files = sorted(path for suffix in ("safetensors", "pth", "pt") for path in Path(name).glob(f"*.{suffix}"))
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
@@ -147,7 +168,7 @@ def _read_checkpoint(name: str) -> dict[str, Tensor]:
 def vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of `visual_encoder` under the names of `ViTModel`."""
     named: dict[str, Tensor] = {}
-    for key, value in _below("visual_encoder.", state).items():
+    for key, value in below("visual_encoder.", state).items():
         if match := _QKV.match(key):
             for part, share in zip(("query", "key", "value"), value.chunk(3), strict=False):
                 named[f"encoder.layer.{match[1]}.attention.attention.{part}.{match[2]}"] = share.contiguous()
@@ -164,11 +185,12 @@ def text_state(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     They lie below `text_encoder.bert.` after pre-training and below `text_encoder.` after fine-tuning for retrieval.
     The layers with cross-attention and the head of the language model are left out.
     """
-    inside = _below("text_encoder.bert.", state) or _below("text_encoder.", state)
+    inside = below("text_encoder.bert.", state) or below("text_encoder.", state)
     layers = tuple(f"encoder.layer.{index}." for index in range(config.text_config.num_hidden_layers))
     kept = ("embeddings.", *layers)
     return {key: value for key, value in inside.items() if key.startswith(kept) and not key.endswith("position_ids")}
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -16,7 +16,7 @@ from labelsieve.vlm.blip import BLIP
 from labelsieve.vlm.chinese_clip import ChineseCLIP
 from labelsieve.vlm.clip import HuggingFaceCLIP
 from labelsieve.vlm.open_clip import OpenCLIP
-from labelsieve.vlm.reading import CONFIGURATION, loader_options, read_part
+from labelsieve.vlm.reading import CONFIGURATION, loader_options, raw_configuration, read_part
 from labelsieve.vlm.siglip import SigLIP
 from labelsieve.vlm.siglip2 import SigLIP2
 from labelsieve.vlm.towers import TwoTowers
@@ -66,9 +66,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
 
 
 def _model_type(name: str, **options: Any) -> str:
-    import transformers
-
-    raw, _ = transformers.PretrainedConfig.get_config_dict(name, **options)
+    raw = raw_configuration(name, **options)
     if "model_type" not in raw:
         raise OSError("there is none, or it does not say which kind of model it is (model_type)")
     return str(raw["model_type"])

@@ -47,7 +47,7 @@ class OpenCLIP(TwoTowers):
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.logit_scale = self.scale()
         self.text_width, self.context_length = self.words.embedding_dim, int(tokenizer.context_length)
-        self.image_size, self.patch_size = _side(model.visual, name), _patch_size(model.visual)
+        self.image_size, self.patch_size = side(model.visual, name), _patch_size(model.visual)
         self.fingerprint = model_fingerprint(model, config, json.dumps(model.visual.preprocess_cfg, sort_keys=True))
         self._take_projection()
         with torch.inference_mode():
@@ -182,6 +182,14 @@ class _Source:
     config: dict[str, Any]
     weights: Path
     words: str
+
+
+def read_vision(name: str) -> tuple[Any, dict[str, Any]]:
+    """Reads a model; returns its vision tower, whatever the text tower is, and the entries of that (`vision_cfg`)."""
+    source = _source(name)
+    model = _build(source, name)
+    _fill(model, source.weights, name)
+    return model.visual.eval().requires_grad_(False), source.config["vision_cfg"]
 
 
 def _library(name: str) -> Any:
@@ -327,7 +335,8 @@ def _blocks(visual: Any) -> tuple[Sequence[nn.Module], int]:
     return (), 0
 
 
-def _side(visual: Any, name: str) -> int:
+def side(visual: Any, name: str) -> int:
+    """Returns the side of the images that a vision tower takes; refuses one of oblong images."""
     size = visual.image_size
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:

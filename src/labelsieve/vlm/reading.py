@@ -70,6 +70,13 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
         ) from error
 
 
+def raw_configuration(name: str, **options: Any) -> dict[str, Any]:
+    """Loads what stands in config.json, whether or not `transformers` knows a model of that kind."""
+    import transformers
+
+    return dict(transformers.PretrainedConfig.get_config_dict(name, **options)[0])
+
+
 def read_weights(
     name: str, architecture: Any, config: Any, options: dict[str, Any], *, state: dict[str, Tensor] | None = None
 ) -> Any:

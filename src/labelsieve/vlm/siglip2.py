@@ -13,6 +13,21 @@ from torch import Tensor
 from labelsieve.vlm.siglip import SigLIP
 
 
+def square_side(vision: Any) -> int:
+    """Returns the side in pixels of a square of as many patches as a vision tower has position embeddings."""
+    return math.isqrt(vision.num_patches) * int(vision.patch_size)
+
+
+def pool_square(tower: Any, pixels: Tensor) -> Tensor:
+    """Cuts square pictures into patches and runs a vision tower: (B, 3, S, S) to (B, vision_width)."""
+    patch = int(tower.config.patch_size)
+    count, grid = len(pixels), pixels.shape[-1] // patch
+    cut = pixels.reshape(count, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
+    shapes = torch.tensor([[grid, grid]] * count, device=pixels.device)
+    # no mask, since no patch is padding; by position, since releases name it differently
+    return tower(cut.reshape(count, grid**2, -1), None, shapes).pooler_output  # type: ignore[no-any-return]
+
+
 class SigLIP2(SigLIP):
     """SigLIP 2 of flexible resolution (NaFlex): `Siglip2Model` of `transformers`. See :class:`VisionLanguageModel`.
 
@@ -24,7 +39,7 @@ class SigLIP2(SigLIP):
 
     def side(self, vision: Any) -> int:
         """Returns the side of a square of as many patches as there are position embeddings."""
-        return math.isqrt(vision.num_patches) * int(vision.patch_size)
+        return square_side(vision)
 
     @property
     def _grid(self) -> int:
@@ -40,8 +55,4 @@ class SigLIP2(SigLIP):
 
     def pool(self, pixels: Tensor) -> Tensor:
         """Cuts pictures into patches and runs the vision tower: (B, 3, S, S) to (B, vision_width)."""
-        count, grid, patch = len(pixels), pixels.shape[-1] // self.patch_size, self.patch_size
-        cut = pixels.reshape(count, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
-        shapes = torch.tensor([[grid, grid]] * count, device=pixels.device)
-        # no mask, since no patch is padding; by position, since releases name it differently
-        return self.model.vision_model(cut.reshape(count, grid**2, -1), None, shapes).pooler_output  # type: ignore[no-any-return]
+        return pool_square(self.model.vision_model, pixels)
