@@ -44,6 +44,22 @@ def photo_folder(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
+    from labelsieve.cli import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # of tyro: help, or a wrong command line
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def mini_clip() -> VisionLanguageModel:
     """Returns the bundled model, loaded once."""

@@ -207,7 +207,9 @@ def test_the_ways_to_train_fit_every_architecture(
         assert not {key for key in changed if "embed" in key}
     if tune != "paper":
         assert not {key for key in changed if "running" in key or "num_batches" in key}, "frozen, with their statistics"
-    assert result.record["backbone"]["trained"] < result.record["backbone"]["parameters"] + 5000
+    counts, tensors = result.record["backbone"], weights(result)
+    if tune != "lora":  # whose weights of its own are merged by now
+        assert sum(tensors[key].numel() for key in changed) <= counts["trained"] < counts["parameters"]
 
 
 def test_weights_without_influence_stay(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
@@ -756,14 +758,15 @@ def test_the_model_card_says_what_it_was_trained_on(
     for said in (
         images.fingerprint,
         test_images.fingerprint,
-        "deft",
+        "judged by | deft",
         "loss | ce",
-        "21 images",
+        "18 images (75\u00a0%), 3 more held out for validation",
         "transformers",
         "3 flagged",
+        "30 test images",
     ):
-        assert said in card or said == "21 images", said
-    assert "accuracy" in card and "held out for validation" in card
+        assert said in card, said
+    assert "No test set was given" not in card
     assert str(model("vit").parent) not in card, "folders of this machine are nobody's business"
     assert "base_model" not in card
 

@@ -16,7 +16,7 @@ from labelsieve.bench.run import run_experiment
 from labelsieve.bench.store import CELLS, Store
 from labelsieve.bench.tables import series
 from labelsieve.cli import main
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import DataError, ModelError, RunError, SettingsError
 
 TINY = """
 title = "Tiny"
@@ -104,6 +104,8 @@ def test_cells_know_where_they_came_from(measured: tuple[Experiment, Path]) -> N
 def test_noise_is_as_asked_and_drawn_anew_for_each_seed(measured: tuple[Experiment, Path]) -> None:
     records = lines_of(measured[1])
     assert {record["noise_rate"] for record in records if record["noise"] == "sym-20"} == {0.25}
+    # 20 % of the drawings have any other label, and 10 % that of a similar class
+    assert {record["noise_rate"] for record in records if record["noise"] == "as-drawn"} == {(10 + 5) / 48}
     drawn = {record["data_fingerprint"] for record in records}
     assert len(drawn) == 4, "two noises for two seeds; both methods of a group see the same images"
 
@@ -400,9 +402,17 @@ def test_wrong_places(file: Path, words: list[str], message: str, capsys: pytest
     assert message in capsys.readouterr().err
 
 
-def test_a_cell_that_fails_says_which(file: Path, tmp_path: Path) -> None:
+def test_a_cell_that_fails_says_which_and_keeps_those_before_it(file: Path, tmp_path: Path) -> None:
+    changed(changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }"), "seeds = [0, 1]", "seeds = [4]")
+    with pytest.raises(ModelError, match=r"^untrained on drawings, sym-20, mini, seed 4: .*no room for a class name"):
+        run_experiment(read_experiment(file), tmp_path / "out")
+    assert [record["method"] for record in lines_of(tmp_path / "out")] == ["label-match"]
+    assert "1 of 4 cells" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_data_that_are_not_there_are_told(file: Path, tmp_path: Path) -> None:
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "nowhere.parquet"}"')
-    with pytest.raises(Exception, match=r"nowhere\.parquet"):
+    with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
         run_experiment(read_experiment(file), tmp_path / "out")
 
 

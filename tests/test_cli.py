@@ -19,27 +19,11 @@ from labelsieve.verdicts import Verdicts
 if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
+Run = Callable[..., tuple[int, str, str]]
 MODEL = ("--model", str(MINI_CLIP), "--device", "cpu")
 QUICK = ("--detector", "small-loss", "--epochs", "1", "--min-steps", "0")
 MATCH = ("--detector", "label-match")
 FILES = {"report.html", "run.json", "verdicts.csv", "verdicts.parquet"}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as end:  # of tyro: help, or a wrong command line
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -311,18 +311,19 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        {"folds": 1},
-        {"evidence": "jont"},
-        {"warmup_loss": "ces"},
-        {"positive_weight": -1.0},
-        {"scores_from": "last-epoch", "evidence": "joint"},
+        ({"folds": 1}, "expected at least 2 folds, got 1"),
+        ({"evidence": "jont"}, r'got jont \(did you mean "joint"\?\)'),
+        ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
+        ({"positive_weight": -1.0}, "expected a positive_weight of at least 0, got -1.0"),
+        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
+        ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
     ],
     ids=str,
 )
-def test_settings_of_deft_out_of_range(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError):
+def test_settings_of_deft_out_of_range(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
         DeFT(**wrong)
 
 

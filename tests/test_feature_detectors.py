@@ -343,7 +343,7 @@ def test_aum_is_that_of_a_plain_loop() -> None:
     assert np.array_equal(decide(features, scores).is_issue, issue) and issue.any() and not issue.all()
 
 
-def test_aum_ranks_as_the_area_and_flags_less_at_a_lower_percentile() -> None:
+def test_aum_flags_less_at_a_lower_percentile() -> None:
     features = noisy(120)
     strict, mild = (
         decide(features, score(AUM(percentile=p, epochs=5, min_steps=0, batch_size=16), features)).is_issue

@@ -194,9 +194,19 @@ def test_bad_folders(tmp_path: Path, files: list[str], message: str) -> None:
 
 def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
     folder = photo_folder({"a": 1, "b": 1})
-    for arguments in ({"label_column": "x"}, {"split": "train"}, {"labels": [1, 2]}):
-        with pytest.raises(DataError):
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"label_column": "x"}, 'which has no columns, but "x" was asked for'),
+        ({"split": "train"}, "splits"),
+        ({"labels": [1, 2]}, "labels go with pictures in memory only"),
+    )
+    for arguments, message in cases:
+        with pytest.raises(DataError, match=message):
             load_images(folder, **arguments)
+    rows = a_dataset()
+    with pytest.raises(DataError, match="either labels or label_column, got both"):
+        load_images(rows, labels=[0, 1, 2, 0, 1, 2], label_column="label")
+    with pytest.raises(DataError, match="pictures in memory have no columns or splits"):
+        load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], split="train")
     with pytest.raises(SettingsError, match="limit"):
         load_images(folder, limit=0)
 
