@@ -102,7 +102,7 @@ def test_help_names_every_option(run: Run) -> None:
 def test_bad_words_are_one_line(
     words: list[str], code: int, said: str, finished: Path, run: Run, tmp_path: Path
 ) -> None:
-    found, out, err = run("adapt", finished, "--out", tmp_path / "m", *QUICK, *words)
+    found, _, err = run("adapt", finished, "--out", tmp_path / "m", *QUICK, *words)
     assert found == code and said in err and err.count("\n") == 1
     assert not (tmp_path / "m").exists(), "nothing is left behind"
 
