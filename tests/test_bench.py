@@ -174,6 +174,10 @@ adapt = { tune = "linear", epochs = 0 }
 detector = "label-match"
 adapt = { tune = "linear", epochs = 0 }
 
+[method.relabelled]
+detector = "label-match"
+adapt = { tune = "linear", epochs = 0, labels = "relabel" }
+
 [method.oracle]
 train_on = "truth"
 adapt = { tune = "linear", epochs = 0 }
@@ -205,9 +209,12 @@ def test_a_classifier_is_what_adapt_gives(trained: tuple[Path, Path]) -> None:
     test = ls.load_images(folder / "drawings-48-1000000.parquet", label_column="clean_label")
     verdicts = ls.scan(noisy, ls.load_vlm(MINI_CLIP), detector=ls.LabelMatch(), seed=0)
     expected = ls.adapt(noisy, verdicts, settings=ls.Adaptation(tune="linear", epochs=0), test=test)
-    row = next(row for row in lines_of(trained[1]) if row["method"] == "selected")
-    assert row["test_accuracy"] == expected.metrics["test"]["accuracy"]
-    assert row["used_rate"] == pytest.approx(expected.record["selection"]["used"] / 64)
+    rows = {row["method"]: row for row in lines_of(trained[1])}
+    assert rows["selected"]["test_accuracy"] == expected.metrics["test"]["accuracy"]
+    assert rows["selected"]["used_rate"] == pytest.approx(expected.record["selection"]["used"] / 64)
+    # label-match flags where another class is predicted, so that all are trained with what is predicted
+    assert rows["relabelled"]["used_rate"] == 1
+    assert rows["relabelled"]["used_clean"] == pytest.approx((verdicts.predicted == noisy.truth).mean())
 
 
 def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
