@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,13 +26,17 @@ from labelsieve.adapt import train as training
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import Adapted, measure, model_card
 from labelsieve.adapt.run import check_model_folder, with_class_names
-from labelsieve.adapt.selection import choose, read_marks
+from labelsieve.adapt.selection import Selection, choose, read_marks
 from labelsieve.adapt.settings import RECIPES, Adaptation
-from labelsieve.adapt.tuning import TUNE
+from labelsieve.adapt.terminal import summarize
+from labelsieve.adapt.timm_towers import TOWERS
+from labelsieve.adapt.train import hold_out
+from labelsieve.adapt.tuning import TUNE, prepare
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_linear
+from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.verdicts import Verdicts, decide
 from small_backbones import BACKBONES, SIZE, backbone_folder
@@ -461,6 +469,23 @@ def test_bad_marks_are_told(change: Any, said: str, verdicts: Verdicts, tmp_path
         read_marks(tmp_path / "none.csv", verdicts)
 
 
+def test_marks_need_no_more_than_ids(verdicts: Verdicts, tmp_path: Path) -> None:
+    (tmp_path / "marks.csv").write_text("\ufeffid,mark\n0000003,wrong\n0000003,wrong\n", encoding="utf-8")
+    assert read_marks(tmp_path / "marks.csv", verdicts) == {"0000003": "wrong"}
+
+
+def test_a_share_of_each_class_is_held_out() -> None:
+    labels = np.repeat([0, 1, 2], [20, 7, 1])
+    rows = np.flatnonzero(np.arange(28) != 4)  # one is not selected
+    weights = np.ones(28, dtype=np.float32)
+    selection = Selection(rows=rows, labels=labels, weights=weights, counts={})
+    held = hold_out(selection, 0.3, engine=make_engine(device="cpu", seed=1))
+    assert np.bincount(labels[held], minlength=3).tolist() == [5, 2, 0], "rounded down"
+    assert held.tolist() == sorted({*held.tolist()}) and set(held) < set(rows)
+    assert not np.array_equal(held, hold_out(selection, 0.3, engine=make_engine(device="cpu", seed=2)))
+    assert len(hold_out(selection, 0.0, engine=make_engine(device="cpu"))) == 0
+
+
 # ---------------------------------------------------------------- interruption
 
 
@@ -531,6 +556,26 @@ def test_a_model_is_replaced_only_by_a_whole_one(
     assert (out / "model.safetensors").read_bytes() == before
     adapted(images, verdicts, model("vit"), out=out, overwrite=True, resume=True, seed=1)
     assert (out / "model.safetensors").read_bytes() != before and not (out / "checkpoint").exists()
+
+
+def test_a_disk_that_is_full_leaves_the_model_of_before(
+    images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = adapted(images, verdicts, model("vit"), epochs=0)
+    assert result.save(tmp_path / "m") == tmp_path / "m"
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for owner, name in ((os, "fsync"), (type(result.model), "save_pretrained")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            for folder in ("m", "new"):
+                with pytest.raises(RunError, match=r"could not write .*: No space left on device; free some space"):
+                    result.save(tmp_path / folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"], "no part is left over"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
 
 
 def test_other_files_are_never_replaced(tmp_path: Path) -> None:
@@ -666,6 +711,44 @@ def test_a_bad_backbone_is_told_in_one_line(how: str, said: str, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_does_not_end_in_a_linear_layer_is_told(tmp_path: Path) -> None:
+    """That of ImageGPT has no bias."""
+    folder = backbone_folder(tmp_path / "m", "vit")
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    transformers.ImageGPTForImageClassification(transformers.ImageGPTConfig(**sizes)).save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"ImageGPT.* does not end in one linear layer with bias.*another --backbone"):
+        load_backbone(str(folder), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("tune", "body", "said"),
+    [
+        ("paper", torch.nn.Conv2d(3, 3, 1), "has no blocks to tell from the rest; use --tune full, linear or bitfit"),
+        ("lora", torch.nn.Conv2d(3, 3, 1), "has no blocks to tell from the rest; use --tune full, linear or bitfit"),
+        ("lora", torch.nn.ModuleList([torch.nn.LayerNorm(3)]), "no layers that LoRA can go beside; choose another"),
+    ],
+    ids=["paper", "lora", "lora beside norms"],
+)
+def test_what_a_model_has_no_place_for_is_told(tune: str, body: torch.nn.Module, said: str, model: Model) -> None:
+    backbone = load_backbone(str(model("vit")), CLASSES)
+    bare = dataclasses.replace(backbone, model=torch.nn.Sequential(body, backbone.head))
+    with pytest.raises(ModelError, match=said):
+        prepare(bare, tune, rank=2, generator=torch.Generator())
+
+
+def test_a_tower_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a release of one of the libraries might; the weights fit all the same."""
+    kind = TOWERS["clip"]
+
+    def without_norm(weights: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
+        for name, value in kind.rename(weights, depth):
+            yield name, value * (0.5 if name == "norm_pre.weight" else 1)
+
+    monkeypatch.setitem(TOWERS, "clip", dataclasses.replace(kind, rename=without_norm))
+    with pytest.raises(ModelError, match=r"computes something else than a clip.* \(off by .*another --backbone"):
+        load_backbone(str(model("clip")), CLASSES)
+
+
 def test_a_name_that_is_no_model_is_told() -> None:
     with pytest.raises(ModelError, match=r'"\./none" is neither; give one with --backbone'):
         load_backbone("./none", CLASSES)
@@ -746,6 +829,56 @@ def test_a_loss_that_is_no_number_is_told(
     with pytest.raises(LabelsieveError, match=r"no longer a finite number in epoch 1; use a lower --learning-rate"):
         adapted(images, verdicts, model("vit"), optimizer="sgd", head_learning_rate=1e38, out=tmp_path / "m")
     assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_half_precision_trains_too(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    how = Adaptation(**QUICK, head_init="zeros")  # the probe would leave next to no loss to compare
+    full, half = (
+        ls.adapt(images, verdicts, backbone=model("vit"), settings=how, device="cpu", precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert half.record["precision"] == "bf16" and differs(full, half), "the precision reached the model"
+    assert {value.dtype for value in weights(half).values()} == {torch.float32}
+    losses = [[epoch["loss"] for epoch in result.history] for result in (half, full)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+# ---------------------------------------------------------------- the summary in the terminal
+
+
+def summary(result: Adapted, *, width: int = 100, **changes: Any) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    summarize(dataclasses.replace(result, **changes), Path("models/m"), console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_summary_says_what_matters(
+    images: LabelledImages, verdicts: Verdicts, test_images: LabelledImages, model: Model
+) -> None:
+    result = adapted(images, verdicts, model("vit"), epochs=1, test=test_images, validation=0.2)
+    rows = [{"class_name": f"kind {k}", "images": 9, "accuracy": k / 10} for k in range(8, 1, -1)]
+    rows.append({"class_name": "never seen", "images": 0, "accuracy": None})
+    test = {**result.metrics["test"], "accuracy": 0.8125, "balanced_accuracy": 0.75, "per_class": rows}
+    told = {"test_accuracy_start": 0.5, "test_accuracy_last": 0.8125, "test_accuracy_best": 0.9}
+    text = summary(result, metrics={**result.metrics, **told, "test": test, "validation_accuracy": 1.0})
+    assert "18 images trained on of 24 (3 flagged left out, 3 held out)" in text
+    assert "100.0 % on the held-out training images: epoch" in text and "full fine-tuning" in text
+    assert "81.2 % right of 30 test images, 75.0 % as a mean over the classes" in text
+    assert "before training 50.0 %, last epoch 81.2 %" in text
+    assert "best epoch by the test set 90.0 %, to compare with papers only" in text
+    hardest = [line.split()[1] for line in text.splitlines() if line.startswith("kind ")]
+    assert hardest == ["2", "3", "4", "5", "6"] and "never seen" not in text
+    assert 'pipeline("image-classification", "models/m")' in text
+
+
+def test_the_summary_without_a_test_set(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    result = adapted(images, verdicts, model("vit"), epochs=0, labels="relabel")
+    text = summary(result)
+    assert "no test set was given: measure it on images whose labels a person has checked (--test)" in text
+    assert "24 images trained on of 24 (3 relabelled)" in text
+    assert "held-out" not in text and "Hardest classes" not in text
+    record = {**result.record, "backbone": {**result.record["backbone"], "name": "\x1b[2J[red]evil[/red]"}}
+    assert "\x1b" not in summary(result, record=record) and "[red]evil[/red]" in summary(result, record=record)
 
 
 # ---------------------------------------------------------------- the model card

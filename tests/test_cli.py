@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -299,6 +301,38 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
     assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err
 
 
+@pytest.mark.parametrize("verb", ["report", "export"])
+def test_images_of_a_run_that_were_in_memory(
+    verb: str, run: Run, drawn_folder: Path, tmp_path: Path, mini_clip: VisionLanguageModel
+) -> None:
+    import labelsieve as ls
+
+    found = ls.load_images(drawn_folder)
+    images = ls.load_images([found.open(row) for row in range(32)], labels=[found.class_names[k] for k in found.labels])
+    ls.scan(images, mini_clip, detector=ls.LabelMatch(), out=tmp_path / "run")
+    more = ("--format", "imagefolder", "--out", tmp_path / "clean") if verb == "export" else ()
+    code, _, err = run(verb, tmp_path / "run", *more)
+    assert code == 1 and "in memory; say with --source where they lie" in err and err.count("\n") == 1
+    code, _, err = run(verb, tmp_path / "run", *more, "--source", drawn_folder)
+    assert code == 1 and "changed since the run" in err, "other ids"
+
+
+def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
+    run: Run, drawn_folder: Path, tmp_path: Path
+) -> None:
+    words = ("noise", drawn_folder, "--kind", "symmetric", "--rate", 0.5)
+    code, _, err = run(*words, "--out", tmp_path / "noisy.csv")
+    assert (code, err) == (1, "labelsieve: expected --out to end in .parquet, got noisy.csv\n")
+    changed = []
+    for seed in range(3):
+        out = tmp_path / f"{seed}.parquet"
+        assert run(*words, "--out", out, "--seed", seed, "--paper-rate")[0] == 0
+        table = pq.read_table(out)
+        pairs = zip(*(table[name].to_pylist() for name in ("label", "clean_label")), strict=True)
+        changed.append(sum(noisy != clean for noisy, clean in pairs))
+    assert set(changed) != {16} and all(4 <= count <= 22 for count in changed), "12 are expected, and none is sure"
+
+
 # ---------------------------------------------------------------- what may happen on the way
 
 
@@ -309,13 +343,14 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
             OSError(28, "No space left on device", "/somewhere/x"),
             "/somewhere/x: No space left on device; check the disk",
         ),
+        (OSError("no strerror"), "no strerror; check the disk"),
         (KeyboardInterrupt(), "stopped; to go on: labelsieve scan 'my photos' --out run --resume"),
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
             "lower --batch-size or take --device cpu",
         ),
     ],
-    ids=["disk", "interrupt", "memory"],
+    ids=["disk", "disk-unknown", "interrupt", "memory"],
 )
 def test_what_the_user_can_mend_is_one_line(
     error: BaseException, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -326,6 +361,24 @@ def test_what_the_user_can_mend_is_one_line(
     monkeypatch.setattr("labelsieve.commands.scan.Scan.run", fail)
     code, out, err = run("scan", "my photos", "--out", "run")
     assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+
+def test_control_c_where_there_is_nothing_to_go_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labelsieve.commands.demo.Demo.run", stop)
+    assert run("demo") == (1, "", "labelsieve: stopped\n")
+
+
+def test_a_reader_that_has_left_is_no_error() -> None:
+    """As of `labelsieve list | head -1`, in a process of its own: it gives away its stdout."""
+    code = "import sys; from labelsieve.cli import main; sys.exit(main(['--help']))"
+    process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(60) == 1 and process.stderr.read() == b""
+    process.stderr.close()
 
 
 def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,24 @@ def test_rate_zero_changes_nothing(kind: Any, exact: bool) -> None:
     assert np.array_equal(inject(images, kind=kind, rate=0, exact=exact).labels, images.labels)
 
 
+def test_pair_noise_goes_to_the_next_class_and_from_the_last_to_the_first() -> None:
+    images = some_images()
+    noisy = inject(images, kind="pair", rate=0.5, seed=1)
+    changed = noisy.labels != images.labels
+    assert changed.sum() == 30 and set(images.labels[changed]) == {0, 1, 2}
+    assert np.array_equal(noisy.labels[changed], (images.labels[changed] + 1) % 3)
+
+
+def test_labels_that_are_drawn_one_by_one_keep_the_rate_on_average() -> None:
+    labels, target = some_labels(3, 6000), np.array([1, 1, 0])
+    changed = paired(labels, target=target, rate=0.3, exact=False) != labels
+    assert not changed[labels == 1].any(), "a class that stays clean"
+    assert changed[labels != 1].mean() == pytest.approx(0.3, abs=0.03)
+    images = some_images()
+    drawn = [inject(images, kind="pair", rate=0.3, seed=seed, exact=False).labels for seed in range(8)]
+    assert len({int((each != images.labels).sum()) for each in drawn}) > 1, "the number of them is not exact"
+
+
 def test_pairs_by_name() -> None:
     images = some_images()
     noisy = inject(images, kind="pair", rate=0.2, pairs={"kind 2": "kind 0"})

@@ -79,6 +79,14 @@ def test_agreement_is_demanded_only_if_the_detector_says_so() -> None:
     assert demanding.is_issue.tolist() == [False, True, True, True]
 
 
+def test_issues_that_the_detector_names_decide_alone() -> None:
+    named = np.array([False, True, False])
+    verdicts = judge([0.1, 0.9, NAN], predicted=[1, 0, 1], issue=named, threshold=0.5, demand_agreement=True)
+    assert verdicts.is_issue.tolist() == [False, True, False]
+    assert verdicts.table["rank"].to_pylist() == [2, 1, None], "issues come first, whatever their quality"
+    assert verdicts.table["is_label_issue"].to_pylist() == [False, True, None]
+
+
 def test_issues_come_first_then_lower_quality_then_earlier_rows() -> None:
     verdicts = judge([0.9, 0.2, 0.8, 0.2, 0.9], predicted=[1, 0, 0, 0, 0], demand_agreement=True)
     assert verdicts.table["rank"].to_pylist() == [3, 1, 4, 2, 5]
