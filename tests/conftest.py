@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest share the cores already
 # as the command line has it, which sets it too late for libraries that are imported already
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("quick", max_examples=60, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import labelsieve as ls
+from interrupting import break_off
 from labelsieve.adapt import train as training
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import Adapted, measure, model_card
@@ -489,18 +490,6 @@ def test_a_share_of_each_class_is_held_out() -> None:
 # ---------------------------------------------------------------- interruption
 
 
-def break_off_in(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    whole = training._feed
-
-    def broken(job: Any, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for count, batch in enumerate(whole(job, number)):
-            if number == epoch and count == 1:
-                raise KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(training, "_feed", broken)
-
-
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -518,7 +507,7 @@ def test_resuming_gives_the_model_of_an_unbroken_run(
     unbroken = adapted(images, verdicts, model(kind), **settings)
     out = tmp_path / "m"
     with pytest.MonkeyPatch.context() as patch:
-        break_off_in(patch, 3)
+        break_off(patch, training, "_feed", epoch=3)
         with pytest.raises(KeyboardInterrupt):
             adapted(images, verdicts, model(kind), out=out, **settings)
     assert [path.name for path in out.iterdir()] == ["checkpoint"], "nothing may pass for a result"
@@ -550,7 +539,7 @@ def test_a_model_is_replaced_only_by_a_whole_one(
     with pytest.raises(RunError, match="holds a finished model: there is nothing to resume"):
         adapted(images, verdicts, model("vit"), out=out, resume=True)
     with pytest.MonkeyPatch.context() as patch:
-        break_off_in(patch, 2)
+        break_off(patch, training, "_feed", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             adapted(images, verdicts, model("vit"), out=out, overwrite=True, seed=1)
     assert (out / "model.safetensors").read_bytes() == before
@@ -714,7 +703,7 @@ def test_a_bad_backbone_is_told_in_one_line(how: str, said: str, tmp_path: Path)
 def test_a_model_that_does_not_end_in_a_linear_layer_is_told(tmp_path: Path) -> None:
     """That of ImageGPT has no bias."""
     folder = backbone_folder(tmp_path / "m", "vit")
-    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    sizes: dict[str, Any] = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
     transformers.ImageGPTForImageClassification(transformers.ImageGPTConfig(**sizes)).save_pretrained(folder)
     with pytest.raises(ModelError, match=r"ImageGPT.* does not end in one linear layer with bias.*another --backbone"):
         load_backbone(str(folder), CLASSES)

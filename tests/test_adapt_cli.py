@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from interrupting import break_off
 from labelsieve.adapt import train as training
 from labelsieve.adapt.losses import LOSSES
 from labelsieve.adapt.settings import RECIPES
@@ -129,15 +130,8 @@ def test_changed_data_are_refused(photos: Path, finished: Path, run: Run, tmp_pa
 
 def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["adapt", str(finished), "--out", str(tmp_path / "a model"), *QUICK, "--tune", "linear"]
-    whole = training._feed
-
-    def broken(job: object, number: int) -> object:
-        if number == 2:
-            raise KeyboardInterrupt
-        return whole(job, number)  # type: ignore[arg-type]
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_feed", broken)
+        break_off(patch, training, "_feed", epoch=2)
         code, _, err = run(*words)
     assert code == 1 and err.startswith("labelsieve: stopped; to go on: labelsieve adapt ")
     code, out, _ = run(*shlex.split(err.partition("to go on: labelsieve ")[2]))

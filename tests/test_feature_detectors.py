@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm"])
 @given(st.permutations(range(40)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_the_order_of_the_rows_changes_nothing(name: str, order: list[int]) -> None:
     features = noisy(40)
     detector, rows = detector_class(name)(), np.array(order)
@@ -206,7 +206,7 @@ def test_no_row_is_its_own_neighbour_even_among_copies() -> None:
 
 
 @given(st.integers(1, 6), st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_votes_are_counted(k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels, rows = rng.integers(0, 3, 12), rng.integers(0, 12, (12, k))
@@ -271,7 +271,6 @@ def test_confident_learning_is_cleanlab_on_the_probe() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(2, 6))
-@settings(deadline=None)
 def test_folds_are_stratified(labels: list[int], folds: int) -> None:
     given_labels = np.array(labels)
     deal = stratified_folds(given_labels, folds=folds, generator=torch.Generator().manual_seed(0))
@@ -420,7 +419,7 @@ def test_lemon_has_the_fixed_settings_of_the_paper() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=25), st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_margins_to_prototypes_leave_the_row_out(labels: list[int], seed: int) -> None:
     vectors = unit(np.random.default_rng(seed).normal(size=(len(labels), WIDTH))).astype(np.float32)
     margin, predicted = prototype_margins(torch.from_numpy(vectors), torch.tensor(labels), classes=4)
@@ -455,7 +454,7 @@ def test_the_unsure_are_decided_by_their_neighbours() -> None:
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=50), st.floats(0.01, 100), st.floats(-9, 9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_posterior_keeps_the_order_and_knows_no_unit(values: list[float], scale: float, shift: float) -> None:
     raw = np.array(values)
     found = upper_posterior(raw)

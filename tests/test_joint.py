@@ -62,7 +62,7 @@ def test_the_parts_add_up_to_the_noisy_label(confused: bool) -> None:
 
 
 @given(st.integers(0, 2**32), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_posterior_is_that_of_bayes(seed: int, confused: bool) -> None:
     model = random_model(seed, confused=confused)
     parts = 3 * torch.randn(2, 30, CLASSES, generator=generator(seed))
@@ -82,7 +82,6 @@ def test_posterior_is_that_of_bayes(seed: int, confused: bool) -> None:
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
-@settings(deadline=None)
 def test_no_other_threshold_promises_a_better_f1(values: list[float]) -> None:
     clean = np.array(values, dtype=np.float32)
     suspicion = 1 - clean.astype(np.float64)

@@ -45,7 +45,6 @@ cases = {
 }
 
 
-@settings(max_examples=60, deadline=None)
 @given(**cases)
 def test_symmetric_changes_exactly_the_rate_and_never_to_the_same_class(
     classes: int, count: int, rate: float, seed: int
@@ -58,7 +57,6 @@ def test_symmetric_changes_exactly_the_rate_and_never_to_the_same_class(
     assert np.array_equal(labels, some_labels(classes, count)), "the labels of before were written to"
 
 
-@settings(max_examples=60, deadline=None)
 @given(**cases)
 def test_pair_goes_to_the_next_class_only(classes: int, count: int, rate: float, seed: int) -> None:
     labels, target = some_labels(classes, count), (np.arange(classes) + 1) % classes
@@ -100,7 +98,7 @@ def test_transition_probabilities_match_the_reference() -> None:
         assert len(np.unique(reference["P"].round(3))) > 50, "the reference is one-hot everywhere and tests little"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(classes=st.integers(2, 6), count=st.integers(1, 30), scale=st.floats(0, 255))
 def test_transition_probabilities_are_distributions(classes: int, count: int, scale: float) -> None:
     rng, labels = np.random.default_rng(0), some_labels(classes, count)

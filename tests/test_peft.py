@@ -20,6 +20,7 @@ import transformers
 from rich.console import Console
 from torch import Tensor, nn
 
+from interrupting import break_off
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft import DeFT
@@ -739,7 +740,7 @@ def test_a_scan_learns_and_resumes(
     unbroken = run()
     assert len(unbroken.record["history"]) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(Feed, "epoch", stopping(Feed.epoch, 2))
+        break_off(patch, Feed, "epoch", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             run(out=tmp_path / "run")
     untouched.check()
@@ -748,18 +749,6 @@ def test_a_scan_learns_and_resumes(
     losses = [[epoch["loss"] for epoch in found.record["history"]] for found in (unbroken, resumed)]
     assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
     untouched.check()
-
-
-def stopping(epoch: Any, last: int) -> Any:
-    """Returns `Feed.epoch` with an interruption in the middle of the last one."""
-
-    def broken(self: Feed, number: int) -> Iterator[Any]:
-        for count, batch in enumerate(epoch(self, number)):
-            if number == last and count == 1:
-                raise KeyboardInterrupt
-            yield batch
-
-    return broken
 
 
 @pytest.mark.parametrize("kind", ["full", "full-paper", "bitfit", "ssf"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -25,14 +24,13 @@ from PIL import Image
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.sources import load_images
 from labelsieve.errors import DataError, SettingsError
+from small_pictures import plain
 
 MakeFolder = Callable[..., Path]
 
 
 def png(value: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return plain((value, 0, 0))
 
 
 def write_csv(path: Path, *rows: Sequence[str], separator: str = ",") -> Path:

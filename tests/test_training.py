@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from interrupting import break_off
 from labelsieve.cli import main
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
@@ -56,24 +57,11 @@ def assert_same(first: Verdicts, second: Verdicts) -> None:
     assert history(first.record) == history(second.record)
 
 
-def break_off_in(monkeypatch: pytest.MonkeyPatch, epoch: int, *, error: BaseException | None = None) -> None:
-    """Makes training stop in the middle of an epoch."""
-    whole = Feed.epoch
-
-    def broken(self: Feed, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        for count, batch in enumerate(whole(self, number)):
-            if number == epoch and count == 2:
-                raise error or KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(Feed, "epoch", broken)
-
-
 def interrupted(
     images: LabelledImages, vlm: VisionLanguageModel, detector: Training, out: Path, *, epoch: int = 3, **options: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        break_off_in(patch, epoch)
+        break_off(patch, Feed, "epoch", epoch=epoch, batch=2)
         with pytest.raises(KeyboardInterrupt):
             run(images, vlm, detector, out=out, **options)
 
@@ -277,7 +265,7 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
     assert main(words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "1")) == 0
     before = Verdicts.load(tmp_path / "run").record["created"]
     with monkeypatch.context() as patch:
-        break_off_in(patch, 1)
+        break_off(patch, Feed, "epoch", epoch=1)
         arguments = words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "2", "--overwrite")
         capsys.readouterr()
         assert main(arguments) == 1
