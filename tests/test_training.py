@@ -214,7 +214,7 @@ def wait_for(state: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "12", "--peft", "vpt-deep"]],
+    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep"]],
     ids=["none", "vpt-deep"],
 )
 def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_pa
 
 
 def test_control_c_says_how_to_go_on(drawn_folder: Path, tmp_path: Path) -> None:
-    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "12", "--overwrite")
+    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", "--overwrite")
     process = start(arguments)
     try:
         wait_for(tmp_path / "a run" / STATE, process)
@@ -253,9 +253,9 @@ def test_control_c_says_how_to_go_on(drawn_folder: Path, tmp_path: Path) -> None
     assert files == [STATE]
     again = shlex.split(said.partition("to go on: labelsieve ")[2])
     assert again == [*arguments, "--resume"]
-    assert epochs_in(tmp_path / "a run" / STATE) < 12
+    assert epochs_in(tmp_path / "a run" / STATE) < 6
     assert main(again) == 0
-    assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 12
+    assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 6
 
 
 def test_control_c_before_the_first_epoch_of_an_overwrite(
