@@ -506,6 +506,25 @@ def test_bad_pictures_in_memory(pictures: Any, labels: Any, message: str) -> Non
     one_line(error)
 
 
+def test_labels_are_replaced_by_indices_alone() -> None:
+    images = load_images(np.zeros((3, 4, 4), np.uint8), labels=["cat", "dog", "cat"])
+    other = images.with_labels(np.array([1, 1, 0]), truth=np.array([1, 0, 0]))
+    assert other.labels.tolist() == [1, 1, 0] and other.truth is not None and other.truth.tolist() == [1, 0, 0]
+    assert images.labels.tolist() == [0, 1, 0] and other.with_labels(images.labels).truth is other.truth
+    cases: tuple[tuple[Any, str], ...] = (
+        ([0, 1], r"expected 3 labels, one for each image, got shape \(2,\)"),
+        ([0, 1, 2], "expected labels from 0 to 1, got 0 to 2"),
+        ([-1, 0, 1], "expected labels from 0 to 1, got -1 to 1"),
+        ([0.0, 0.7, 1.0], "expected labels as whole numbers from 0 to 1, got float64"),
+        (["cat", "dog", "cat"], "expected labels as whole numbers from 0 to 1, got <U3"),
+    )
+    for labels, message in cases:
+        with pytest.raises(DataError, match=message):
+            images.with_labels(labels)
+        with pytest.raises(DataError, match=message.replace("labels", "true labels")):
+            images.with_labels(images.labels, truth=labels)
+
+
 # ---------------------------------------------------------------- no such source, and the Hub
 
 
