@@ -581,6 +581,20 @@ def test_names_of_open_clip(name: str, message: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_open_clip_of_pictures_that_are_not_square(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    path = shutil.copytree(folders("open_clip"), tmp_path / "model")
+    settings = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]
+    settings["vision_cfg"]["image_size"] = [32, 48]
+    edit_json(path / "open_clip_config.json", model_cfg=settings)
+
+    def longer(weights: dict[str, Tensor]) -> None:
+        weights["visual.positional_embedding"] = torch.zeros(1 + 2 * 3, weights["visual.positional_embedding"].shape[1])
+
+    edit_family_weights(path, FAMILIES["open_clip"], longer)
+    with pytest.raises(ModelError, match=r"expected a model of square images, .* takes .*32, 48.*another --model"):
+        load_vlm(path)
+
+
 def test_open_clip_with_a_configuration_of_its_future(folders: Callable[[str], Path], tmp_path: Path) -> None:
     path = shutil.copytree(folders("open_clip"), tmp_path / "model")
     settings = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]

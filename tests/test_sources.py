@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError
@@ -112,6 +112,23 @@ def test_folder_with_given_order_of_classes(photo_folder: MakeFolder, tmp_path: 
     assert load_images(folder, class_names=str(tmp_path / "names.json")).labels.tolist() == [1, 1, 0, 0]
     with pytest.raises(DataError, match=r'first "big_dog".*did you mean "big dogs"'):
         load_images(folder, class_names=["cat", "big dogs"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'["cat", ', "which is not valid JSON"),
+        (b'{"cat": 0, "dog": 1}', "found an object; give the names in their order"),
+        (b'["cat", 7]', "expected class names to be texts that are not empty, found 7"),
+        (b"cat\n", "expected at least two classes .* found cat"),
+        (b"c\xffat\ndog\n", "cannot be read .it is not UTF-8 text"),
+    ],
+)
+def test_bad_files_of_class_names(content: bytes, message: str, photo_folder: MakeFolder, tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        load_images(photo_folder({"cat": 1, "dog": 1}), class_names=tmp_path / "names")
+    one_line(error)
 
 
 def test_class_names_rename_class_folders(photo_folder: MakeFolder) -> None:
@@ -454,6 +471,8 @@ def test_dataset(tmp_path: Path) -> None:
         load_images(rows.features)
     with pytest.raises(DataError, match="no splits"):
         load_images(rows, split="train")
+    with pytest.raises(DataError, match="got IterableDataset; a stream has to be saved first"):
+        load_images(rows.to_iterable_dataset())
 
 
 def test_loading_leaves_progress_bars_and_logs_as_they_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -553,6 +572,7 @@ def test_hub_offline_is_one_line() -> None:
     [
         (TimeoutError("slow"), r"the Hub cannot be reached \(TimeoutError\).*HF_HUB_OFFLINE=1"),
         (RepositoryNotFoundError.__new__(RepositoryNotFoundError), "neither a path that exists nor a data set"),
+        (GatedRepoError.__new__(GatedRepoError), "asks for consent; accept its terms on its page and log in"),
     ],
 )
 def test_hub_failures(monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str) -> None:

@@ -185,6 +185,35 @@ def test_a_broken_training_leaves_no_checkpoint_of_its_end(
     assert list(tmp_path.rglob("*.*")) == []
 
 
+# ---------------------------------------------------------------- epochs and rates
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "expected"),
+    [
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 64, (300, 30)),
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 65, (150, 15)),
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 64 * 29 + 1, (10, 1)),
+        ({"epochs": 10, "warmup_epochs": 10, "min_steps": 300}, 64, (300, 300)),
+        ({"epochs": 3, "warmup_epochs": 7, "min_steps": 0}, 64, (3, 3)),
+        ({"epochs": 3, "warmup_epochs": 0, "min_steps": 9}, 64, (9, 0)),
+        ({"epochs": 0, "warmup_epochs": 1, "min_steps": 300}, 64, (0, 0)),
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 0, (0, 0)),
+    ],
+)
+def test_epochs_and_warm_up_are_stretched_alike(
+    settings: dict[str, Any], images: int, expected: tuple[int, int]
+) -> None:
+    found = training.make_schedule(Training(**settings, batch_size=64), images=images)
+    assert (found.epochs, found.warmup) == expected
+
+
+def test_the_rate_decays_by_epoch_as_a_cosine(images: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    found = run(images, mini_clip, GMM(**{**QUICK, "learning_rate": 0.02})).record["history"]
+    expected = [0.02 * 0.5 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
+    assert [epoch["learning_rate"] for epoch in found] == pytest.approx(expected)
+
+
 # ---------------------------------------------------------------- real processes
 
 
