@@ -384,6 +384,26 @@ def test_weights_have_mean_one(images: LabelledImages) -> None:
     assert ratio == pytest.approx(np.full(24, ratio[0]), rel=1e-4)
 
 
+def test_a_new_label_weighs_what_the_detector_is_sure_of_it(images: LabelledImages) -> None:
+    confidence = np.full(24, 0.5, dtype=np.float32)
+    verdicts = judged(images, confidence=confidence)
+    found = choose(verdicts, Adaptation(weighting="p_clean", labels="relabel"))
+    rows, kept = list(FLAGGED), np.setdiff1d(np.arange(24), FLAGGED)
+    ratio = found.weights[kept] / verdicts.label_quality[kept]
+    assert ratio == pytest.approx(np.full(21, ratio[0]), rel=1e-4)
+    assert found.weights[rows] == pytest.approx(np.full(3, 0.5 * ratio[0]), rel=1e-4), "not by its old label, 0.2"
+
+
+def test_of_many_emptied_classes_a_few_are_named() -> None:
+    names = tuple(f"kind {letter}" for letter in "abcdefgh")
+    many = load_images(np.zeros((16, 4, 4), np.uint8), labels=np.arange(16) % 8, class_names=names)
+    (note,) = choose(judged(many, flagged=np.flatnonzero(many.labels > 0)), Adaptation()).notes
+    assert note.startswith(
+        "no image is left of kind b, kind c, kind d, kind e, kind f and 2 more: the classifier keeps a"
+    )
+    assert "a place for them" in note
+
+
 def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, tmp_path: Path) -> None:
     verdicts = judged(images, flagged=np.flatnonzero(images.labels == 1))
     result = adapted(images, verdicts, model("vit"), out=tmp_path / "m", test=images)

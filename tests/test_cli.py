@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import VERBS, main
 from labelsieve.demo import MINI_CLIP
-from labelsieve.verdicts import Verdicts
+from labelsieve.detect.base import Scores
+from labelsieve.verdicts import Verdicts, decide
 
 if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
@@ -271,6 +273,21 @@ def test_export_names_the_classes_without_an_image(run: Run, drawn_folder: Path,
     code, _, err = run("export", tmp_path / "run", "--format", "imagefolder", "--out", folder / "clean")
     assert code == 1 and "--out outside of the source folder" in err and err.count("\n") == 1
     assert not (folder / "clean").exists(), "the next scan would read it as a class"
+
+
+def test_export_names_a_few_of_many_classes_without_an_image(
+    run: Run, photo_folder: Callable[..., Path], mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    import labelsieve as ls
+
+    images = ls.load_images(photo_folder({f"kind {letter}": 1 for letter in "abcdefgh"}))
+    verdicts = ls.scan(images, mini_clip, detector=ls.LabelMatch())
+    quality = np.where(images.labels == 7, 1, 0).astype(np.float32)
+    scores = Scores(label_quality=quality, predicted=images.labels, confidence=quality)
+    decide(images, scores, record=verdicts.record).save(tmp_path / "run")
+    code, said, _ = run("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "clean")
+    assert code == 0
+    assert said.endswith(": 1 of 8 images; no image is left of kind a, kind b, kind c, kind d, kind e and 2 more\n")
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -24,13 +25,14 @@ from interrupting import break_off
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft import DeFT
-from labelsieve.detect.learner import Feed, Learner
+from labelsieve.detect.learner import Feed, Learner, adapted_features
 from labelsieve.detect.settings import Training
 from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.progress import Progress
 from labelsieve.scan import scan
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import PEFT, build_peft
@@ -759,6 +761,20 @@ def test_a_tower_that_was_torn_apart_is_told(
     with pytest.raises(TrainingError, match=r"no longer .* finite number.*; use a lower --learning-rate") as caught:
         scan(pictures, words_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
     assert "\n" not in str(caught.value)
+    untouched.check()
+
+
+def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages, words_clip: Any) -> None:
+    """No loss has seen what the last step made of the module."""
+    untouched, engine = Untouched(words_clip.model), make_engine(device="cpu", precision="fp32")
+    learner = Learner(words_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
+    features = ImageFeatures(np.zeros((8, 32), np.float32), {})
+    feed = Feed(pictures, features, learner, engine, 4)
+    assert np.isfinite(adapted_features(feed).pooled).all()
+    with torch.no_grad():
+        next(learner.peft.parameters()).fill_(float("inf"))  # type: ignore[union-attr]
+    with pytest.raises(TrainingError, match="the adapted tower no longer gives finite numbers; use a lower"):
+        adapted_features(feed)
     untouched.check()
 
 
