@@ -191,6 +191,16 @@ def test_empty_classes_and_few_images(classes: int) -> None:
     found = model.posterior(logits[None], torch.from_numpy(labels))
     assert all(bool(torch.isfinite(value).all()) for value in (model.weights, model.bias, model.rates, found.clean))
     assert bool(((found.clean >= 0) & (found.clean <= 1)).all())
+    assert float(model.bias.abs().max()) < 4, "a bias runs away where nothing but the prior holds it"
+
+
+def test_rates_of_few_images_are_drawn_to_the_common_one() -> None:
+    data = known("symmetric", 0.4)
+    few = data.fit(rows=np.arange(60))
+    assert float((few.rates - few.noise_rate).abs().max()) < 0.2
+    more = dataclasses.replace(data, logits=torch.cat([data.logits, torch.full((6000, 1), -60.0)], dim=1))
+    model = more.fit(classes=CLASSES + 1)
+    assert float(model.rates[CLASSES]) == pytest.approx(model.noise_rate, abs=1e-3), "no image is of this class"
 
 
 # ---------------------------------------------------------------- the discriminant
