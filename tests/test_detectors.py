@@ -426,6 +426,16 @@ def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLan
     assert scores.zero_shot_agreement is not None and scores.zero_shot_agreement < 0.95, "too easy to tell anything"
 
 
+def test_deft_believes_the_untrained_model_whatever_the_labels_say(
+    noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    turned = dataclasses.replace(noisy, class_names=(*CLASS_NAMES[1:], CLASS_NAMES[0]))
+    (note,) = (note for note in score(quick("deft"), turned, mini_clip).notes if "weights of the evidence" in note)
+    weights = dict(re.findall(r"([a-z][a-z -]+) ([\d.]+)", note.partition("evidence: ")[2]))
+    assert set(weights) == {"zero-shot", "positive prompts", "learned threshold", "image features"}
+    assert 1 <= float(weights["zero-shot"]) < 1.5, "names that fit nothing keep the smallest weight"
+
+
 def test_last_epoch_keeps_what_training_saw(drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
     images = load_images(drawn_folder)
     one_step: dict[str, Any] = {**PROMPTS_ALONE, "batch_size": len(images), "epochs": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -483,6 +484,17 @@ def test_joint_weighs_text_and_features() -> None:
     without = dataclasses.replace(features, text=None, logit_scale=None)
     (alone,) = score(Joint(), without).notes
     assert "zero-shot" not in alone and list(LEAST_WEIGHT_ALONE) == ["image features"]
+
+
+def test_joint_believes_the_untrained_model_whatever_the_labels_say() -> None:
+    features = noisy(300, rate=0.2)
+    assert features.text is not None
+    turned = dataclasses.replace(features, text=np.roll(features.text, 1, axis=0))
+    (note,) = score(Joint(), turned).notes
+    (weight,) = re.findall(r"zero-shot ([\d.]+)", note)
+    assert 1 <= float(weight) < 1.5, "texts that know nothing keep the smallest weight"
+    (alone,) = score(Joint(), dataclasses.replace(noisy(300, rate=0.2, seed=1), text=None, logit_scale=None)).notes
+    assert float(re.findall(r"image features ([\d.]+)", alone)[0]) >= 1
 
 
 # ---------------------------------------------------------------- settings
