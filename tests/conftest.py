@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest share the cores already
 # as the command line has it, which sets it too late for libraries that are imported already
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("quick", max_examples=60, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture
@@ -42,6 +48,22 @@ def photo_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
+    from labelsieve.cli import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # of tyro: help, or a wrong command line
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

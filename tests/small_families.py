@@ -355,7 +355,7 @@ class Family:
         processor: Whether the folder holds the settings of the image processor.
         transformer: Whether the vision tower is a transformer.
         lost: Names of weights that the model cannot do without, as the file has them.
-        causal: Whether a text sees what comes before alone.
+        needs: Libraries beside transformers, without which it is skipped.
     """
 
     kind: str

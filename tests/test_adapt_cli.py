@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from interrupting import break_off
 from labelsieve.adapt import train as training
 from labelsieve.adapt.losses import LOSSES
 from labelsieve.adapt.settings import RECIPES
@@ -23,25 +24,9 @@ from labelsieve.adapt.tuning import TUNE
 from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
 
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
+Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")
 FILES = {"README.md", "adapt.json", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as end:  # of tyro: help, or a wrong command line
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -103,29 +88,37 @@ def test_help_names_every_option(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "code", "said"),
     [
-        (["--recipe", "papr"], 'got papr (did you mean "paper"?)'),
-        (["--test-label-column", "label"], "go with --test SOURCE only"),
-        (["--backbone", "./none"], '"./none" is neither; give one with --backbone'),
-        (["--test", "./none"], "./none does not exist"),
-        (["--marks", "./none.csv"], "cannot be read as a CSV of marks"),
-        (["--learning-rate", "-1"], "expected learning_rate above 0"),
-        (["--source", "./none"], "--source says where the images of a run lie now"),
+        (["--recipe", "papr"], 2, 'got papr (did you mean "paper"?)'),
+        (["--test-label-column", "label"], 1, "go with --test SOURCE only"),
+        (["--backbone", "./none"], 1, '"./none" is neither; give one with --backbone'),
+        (["--test", "./none"], 1, "./none does not exist"),
+        (["--marks", "./none.csv"], 1, "cannot be read as a CSV of marks"),
+        (["--learning-rate", "-1"], 1, "expected learning_rate above 0"),
+        (["--source", "./none"], 1, "--source says where the images of a run lie now"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_bad_words_are_one_line(words: list[str], said: str, finished: Path, run: Run, tmp_path: Path) -> None:
-    code, _, err = run("adapt", finished, "--out", tmp_path / "m", *QUICK, *words)
-    assert code in (1, 2) and said in err
-    assert err.count("\n") == 1 or code == 2
+def test_bad_words_are_one_line(
+    words: list[str], code: int, said: str, finished: Path, run: Run, tmp_path: Path
+) -> None:
+    found, _, err = run("adapt", finished, "--out", tmp_path / "m", *QUICK, *words)
+    assert found == code and said in err and err.count("\n") == 1
     assert not (tmp_path / "m").exists(), "nothing is left behind"
 
 
 def test_what_is_no_run_and_what_is_in_the_way(finished: Path, photos: Path, run: Run, tmp_path: Path) -> None:
-    assert "expected a finished run" in run("adapt", tmp_path, "--out", tmp_path / "m")[2]
-    assert "holds other files" in run("adapt", finished, "--out", finished, "--overwrite")[2]
-    assert "outside of the source folder" in run("adapt", finished, "--out", photos / "m")[2]
+    before = {path.name for path in finished.iterdir()}
+    for source, out, said in (
+        (tmp_path, tmp_path / "m", "expected a finished run"),
+        (finished, finished, "holds other files"),
+        (finished, photos / "m", "outside of the source folder"),
+    ):
+        code, _, err = run("adapt", source, "--out", out, "--overwrite")
+        assert code == 1 and said in err and err.count("\n") == 1
+    assert not (tmp_path / "m").exists() and not (photos / "m").exists()
+    assert {path.name for path in finished.iterdir()} == before
 
 
 def test_changed_data_are_refused(photos: Path, finished: Path, run: Run, tmp_path: Path) -> None:
@@ -137,15 +130,8 @@ def test_changed_data_are_refused(photos: Path, finished: Path, run: Run, tmp_pa
 
 def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["adapt", str(finished), "--out", str(tmp_path / "a model"), *QUICK, "--tune", "linear"]
-    whole = training._feed
-
-    def broken(job: object, number: int) -> object:
-        if number == 2:
-            raise KeyboardInterrupt
-        return whole(job, number)  # type: ignore[arg-type]
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_feed", broken)
+        break_off(patch, training, "_feed", epoch=2)
         code, _, err = run(*words)
     assert code == 1 and err.startswith("labelsieve: stopped; to go on: labelsieve adapt ")
     code, out, _ = run(*shlex.split(err.partition("to go on: labelsieve ")[2]))
@@ -181,5 +167,7 @@ def test_several_processes_give_the_model_of_one(finished: Path, tmp_path: Path)
     assert set(one) == set(two)
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
-    losses = [json.loads((tmp_path / name / "adapt.json").read_text())["history"][0]["loss"] for name in ("one", "two")]
+    records = [json.loads((tmp_path / name / "adapt.json").read_text()) for name in ("one", "two")]
+    assert [record["processes"] for record in records] == [1, 2], "each process trained on its own"
+    losses = [record["history"][0]["loss"] for record in records]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -17,7 +17,6 @@ from labelsieve.detect.losses import symmetric_cross_entropy
 from small_models import parity
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
-many = settings(max_examples=60, deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,6 @@ def test_early_learning_is_the_reference_over_two_steps(reference: dict[str, Ten
 # ---------------------------------------------------------------- independent implementations
 
 
-@many
 @given(batch(), st.sampled_from([0.1, 0.7, 1.0]))
 def test_generalised_cross_entropy_is_its_formula(drawn: tuple[Tensor, Tensor], q: float) -> None:
     logits, labels = drawn[0].clone().requires_grad_(), drawn[1]
@@ -86,7 +84,6 @@ def test_generalised_cross_entropy_is_its_formula(drawn: tuple[Tensor, Tensor], 
     np.testing.assert_allclose(gradient(found, logits).numpy(), slopes, rtol=0, atol=1e-5)
 
 
-@many
 @given(batch())
 def test_generalised_cross_entropy_lies_between_its_limits(drawn: tuple[Tensor, Tensor]) -> None:
     logits, labels = drawn
@@ -100,7 +97,6 @@ def test_generalised_cross_entropy_lies_between_its_limits(drawn: tuple[Tensor, 
     torch.testing.assert_close(near, cross_entropy, rtol=1e-3, atol=1e-5)
 
 
-@many
 @given(batch())
 def test_early_learning_is_its_formula(drawn: tuple[Tensor, Tensor]) -> None:
     logits, labels = drawn[0].clone().requires_grad_(), drawn[1]
@@ -140,7 +136,6 @@ def test_early_learning_remembers_each_row_on_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@many
 @given(drawn=batch())
 def test_every_loss_is_finite_and_falls_with_the_label(name: str, drawn: tuple[Tensor, Tensor]) -> None:
     logits, labels = drawn[0].clone().requires_grad_(), drawn[1]

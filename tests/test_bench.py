@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ import pytest
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
 from labelsieve.bench.run import run_experiment
 from labelsieve.bench.store import CELLS, Store
-from labelsieve.bench.tables import series
+from labelsieve.bench.tables import column_names, series, write_tables
 from labelsieve.cli import main
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import DataError, ModelError, RunError, SettingsError
 
 TINY = """
 title = "Tiny"
@@ -45,6 +46,9 @@ detector = "label-match"
 detector = "deft"
 settings = { epochs = 0 }
 """
+
+
+AS_DRAWN = '[noise.as-drawn]\nkind = "given"\n'
 
 
 @pytest.fixture
@@ -104,6 +108,8 @@ def test_cells_know_where_they_came_from(measured: tuple[Experiment, Path]) -> N
 def test_noise_is_as_asked_and_drawn_anew_for_each_seed(measured: tuple[Experiment, Path]) -> None:
     records = lines_of(measured[1])
     assert {record["noise_rate"] for record in records if record["noise"] == "sym-20"} == {0.25}
+    # 20 % of the drawings have any other label, and 10 % that of a similar class
+    assert {record["noise_rate"] for record in records if record["noise"] == "as-drawn"} == {(10 + 5) / 48}
     drawn = {record["data_fingerprint"] for record in records}
     assert len(drawn) == 4, "two noises for two seeds; both methods of a group see the same images"
 
@@ -143,6 +149,73 @@ def test_plots_are_drawn_of_single_metrics(measured: tuple[Experiment, Path]) ->
     assert picture.lstrip().startswith("<?xml") and "</svg>" in picture
 
 
+def made_up(experiment: Experiment, values: Mapping[tuple[str, str, int], float | None]) -> dict[str, dict[str, Any]]:
+    """Returns records of cells, by noise, method and seed, whose metrics all have one value."""
+    records = {}
+    for (noise, method, seed), value in values.items():
+        cell = Cell("mini", "drawings", noise, method, seed)
+        metrics = dict.fromkeys(("clean_precision", "clean_recall", "issue_f1"), value)
+        about = {"hardware": f"{seed} cores", "versions": {"torch": "2.9"}, "created": f"2026-11-2{seed}T10:00:00"}
+        records[experiment.key(cell)] = {
+            **cell._asdict(),
+            "key": experiment.key(cell),
+            "group": "g",
+            **about,
+            **metrics,
+        }
+    return records
+
+
+def test_the_best_is_bold_one_seed_has_no_spread_and_what_is_missing_a_dash(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(file)
+    values = {("sym-20", "label-match", 0): 0.5, ("sym-20", "label-match", 1): 0.7, ("sym-20", "untrained", 0): 0.625}
+    write_tables(experiment, made_up(experiment, {**values, ("as-drawn", "untrained", 0): None}), tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "4 of 8 cells measured; seeds 0, 1." in text
+    assert "Hardware: 0 cores; 1 cores. PyTorch 2.9. 2026-11-20 to 2026-11-21." in text
+    pairs, single = text.split("## ")[1:]
+    assert pairs.splitlines()[2:] == [
+        "| method | sym-20 | as-drawn |",
+        "|---|---:|---:|",
+        "| label-match | 60.0 / 60.0 | \N{EN DASH} / \N{EN DASH} |",
+        "| untrained | 62.5 / 62.5 | \N{EN DASH} / \N{EN DASH} |",
+        "",
+    ]
+    assert single.splitlines()[4:] == [
+        "| label-match | 60.0 ± 14.1 | \N{EN DASH} |",
+        "| untrained | **62.5** | \N{EN DASH} |",
+    ]
+
+
+def test_tables_hold_the_cells_of_the_file_alone(file: Path, tmp_path: Path) -> None:
+    more = read_experiment(file)
+    records = made_up(more, {("sym-20", m, s): 0.5 for m in ("label-match", "untrained") for s in (0, 1)})
+    fewer = read_experiment(
+        changed(changed(file, "seeds = [0, 1]", "seeds = [1]"), "[method.label-match]", "[method.l]")
+    )
+    write_tables(fewer, records, tmp_path)
+    rows = rows_of(tmp_path)
+    assert [(row["method"], row["seed"]) for row in rows] == [("l", "1"), ("untrained", "1")], "methods may be renamed"
+    assert "key" not in rows[0] and "group" not in rows[0]
+    assert "label-match" not in (tmp_path / "results.md").read_text()
+    assert "Hardware: 1 cores. PyTorch 2.9. 2026-11-21." in (tmp_path / "results.md").read_text()
+
+
+def test_columns_are_named_by_what_differs(file: Path) -> None:
+    file.write_text(file.read_text() + '\n[data.photos]\nsource = "photos"\n')
+    assert column_names(read_experiment(file)) == [
+        "drawings, sym-20", "drawings, as-drawn", "photos, sym-20", "photos, as-drawn",
+    ]  # fmt: skip
+    changed(changed(file, AS_DRAWN, ""), '\n[data.photos]\nsource = "photos"', "")
+    assert column_names(read_experiment(file)) == ["sym-20"]
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out" / CELLS).mkdir(parents=True)  # what stands in the way refuses as a full disk does
+    with pytest.raises(RunError, match=r"could not write .*cells.jsonl: Is a directory; free some space and run"):
+        Store(tmp_path / "out").add({"key": "k"})
+
+
 # ------------------------------------------------------------------------------------------------ task adapt
 
 TRAINED = """
@@ -171,6 +244,10 @@ adapt = { tune = "linear", epochs = 0 }
 [method.selected]
 detector = "label-match"
 adapt = { tune = "linear", epochs = 0 }
+
+[method.relabelled]
+detector = "label-match"
+adapt = { tune = "linear", epochs = 0, labels = "relabel" }
 
 [method.oracle]
 train_on = "truth"
@@ -203,9 +280,12 @@ def test_a_classifier_is_what_adapt_gives(trained: tuple[Path, Path]) -> None:
     test = ls.load_images(folder / "drawings-48-1000000.parquet", label_column="clean_label")
     verdicts = ls.scan(noisy, ls.load_vlm(MINI_CLIP), detector=ls.LabelMatch(), seed=0)
     expected = ls.adapt(noisy, verdicts, settings=ls.Adaptation(tune="linear", epochs=0), test=test)
-    row = next(row for row in lines_of(trained[1]) if row["method"] == "selected")
-    assert row["test_accuracy"] == expected.metrics["test"]["accuracy"]
-    assert row["used_rate"] == pytest.approx(expected.record["selection"]["used"] / 64)
+    rows = {row["method"]: row for row in lines_of(trained[1])}
+    assert rows["selected"]["test_accuracy"] == expected.metrics["test"]["accuracy"]
+    assert rows["selected"]["used_rate"] == pytest.approx(expected.record["selection"]["used"] / 64)
+    # label-match flags where another class is predicted, so that all are trained with what is predicted
+    assert rows["relabelled"]["used_rate"] == 1
+    assert rows["relabelled"]["used_clean"] == pytest.approx((verdicts.predicted == noisy.truth).mean())
 
 
 def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -279,19 +359,38 @@ def test_it_goes_on_where_it_stopped(file: Path, tmp_path: Path, monkeypatch: py
 
 def test_more_seeds_and_methods_only_add(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = read_experiment(changed(file, "seeds = [0, 1]", "seeds = [0]"))
+    first = read_experiment(changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, ""))
     run_experiment(first, out)
     before = lines_of(out)
     more = changed(file, "seeds = [0]", "seeds = [0, 2]")
     more.write_text(more.read_text() + '\n[method.gmm]\ndetector = "gmm"\nsettings = { epochs = 0 }\n')
     run_experiment(read_experiment(more), out)
     after = lines_of(out)
-    assert after[: len(before)] == before and len(after) == 12
+    assert after[: len(before)] == before and (len(before), len(after)) == (2, 6)
 
 
-def test_the_same_scan_is_made_once(measured: tuple[Experiment, Path]) -> None:
-    _, folder = measured
-    assert len([path for path in (folder / "runs").iterdir() if path.is_dir()]) == 8
+def test_the_same_scan_is_made_once_and_a_damaged_one_again(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, runs = importlib.import_module("labelsieve.scan"), tmp_path / "out" / "runs"
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    changed(file, '[method.untrained]\ndetector = "deft"\nsettings = { epochs = 0 }', "")
+    real, scans = module.scan, list[Path]()
+
+    def scan(*given: Any, **more: Any) -> Any:
+        scans.append(more["out"])
+        return real(*given, **more)
+
+    monkeypatch.setattr(module, "scan", scan)
+    run_experiment(read_experiment(file), tmp_path / "out")
+    assert len(scans) == 1
+    (tmp_path / "out" / CELLS).unlink()
+    run_experiment(read_experiment(file), tmp_path / "out")
+    assert len(scans) == 1, "the verdicts are kept"
+    (tmp_path / "out" / CELLS).unlink()
+    (scans[0] / "verdicts.parquet").write_bytes(b"cut o")
+    run_experiment(read_experiment(file), tmp_path / "out")
+    assert scans == [scans[0]] * 2 and [path for path in runs.iterdir() if path.is_dir()] == [scans[0]]
 
 
 def test_where_the_data_lie_does_not_matter_but_what_they_are(file: Path, tmp_path: Path) -> None:
@@ -400,9 +499,17 @@ def test_wrong_places(file: Path, words: list[str], message: str, capsys: pytest
     assert message in capsys.readouterr().err
 
 
-def test_a_cell_that_fails_says_which(file: Path, tmp_path: Path) -> None:
+def test_a_cell_that_fails_says_which_and_keeps_those_before_it(file: Path, tmp_path: Path) -> None:
+    changed(changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }"), "seeds = [0, 1]", "seeds = [4]")
+    with pytest.raises(ModelError, match=r"^untrained on drawings, sym-20, mini, seed 4: .*no room for a class name"):
+        run_experiment(read_experiment(file), tmp_path / "out")
+    assert [record["method"] for record in lines_of(tmp_path / "out")] == ["label-match"]
+    assert "1 of 4 cells" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_data_that_are_not_there_are_told(file: Path, tmp_path: Path) -> None:
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "nowhere.parquet"}"')
-    with pytest.raises(Exception, match=r"nowhere\.parquet"):
+    with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
         run_experiment(read_experiment(file), tmp_path / "out")
 
 
@@ -437,6 +544,19 @@ def test_the_command_prints_the_tables(
     assert main(["bench", str(file), "--out", str(measured[1])]) == 0
     out = capsys.readouterr().out
     assert "| untrained |" in out and "results.md" in out
+
+
+def test_without_matplotlib_there_are_no_plots(
+    measured: tuple[Experiment, Path], file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("labelsieve.bench.plots.find_spec", lambda _name: None)
+    (measured[1] / "issue_f1.svg").rename(file.parent / "issue_f1.svg")
+    try:
+        assert main(["bench", str(file), "--out", str(measured[1])]) == 0
+        assert not list(measured[1].glob("*.svg"))
+    finally:
+        (file.parent / "issue_f1.svg").rename(measured[1] / "issue_f1.svg")
+    assert 'no plots: they need matplotlib; pip install "labelsieve[bench]"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", list(shipped()))

@@ -5,41 +5,29 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import VERBS, main
 from labelsieve.demo import MINI_CLIP
-from labelsieve.verdicts import Verdicts
+from labelsieve.detect.base import Scores
+from labelsieve.verdicts import Verdicts, decide
 
 if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
+Run = Callable[..., tuple[int, str, str]]
 MODEL = ("--model", str(MINI_CLIP), "--device", "cpu")
 QUICK = ("--detector", "small-loss", "--epochs", "1", "--min-steps", "0")
 MATCH = ("--detector", "label-match")
 FILES = {"report.html", "run.json", "verdicts.csv", "verdicts.parquet"}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs one command and returns its exit code, stdout and stderr."""
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as end:  # of tyro: help, or a wrong command line
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +275,21 @@ def test_export_names_the_classes_without_an_image(run: Run, drawn_folder: Path,
     assert not (folder / "clean").exists(), "the next scan would read it as a class"
 
 
+def test_export_names_a_few_of_many_classes_without_an_image(
+    run: Run, photo_folder: Callable[..., Path], mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    import labelsieve as ls
+
+    images = ls.load_images(photo_folder({f"kind {letter}": 1 for letter in "abcdefgh"}))
+    verdicts = ls.scan(images, mini_clip, detector=ls.LabelMatch())
+    quality = np.where(images.labels == 7, 1, 0).astype(np.float32)
+    scores = Scores(label_quality=quality, predicted=images.labels, confidence=quality)
+    decide(images, scores, record=verdicts.record).save(tmp_path / "run")
+    code, said, _ = run("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "clean")
+    assert code == 0
+    assert said.endswith(": 1 of 8 images; no image is left of kind a, kind b, kind c, kind d, kind e and 2 more\n")
+
+
 @pytest.mark.parametrize("verb", ["report", "export"])
 def test_no_such_run(verb: str, run: Run, tmp_path: Path) -> None:
     more = ("--format", "csv", "--out", tmp_path / "x.csv") if verb == "export" else ()
@@ -315,6 +318,38 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
     assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err
 
 
+@pytest.mark.parametrize("verb", ["report", "export"])
+def test_images_of_a_run_that_were_in_memory(
+    verb: str, run: Run, drawn_folder: Path, tmp_path: Path, mini_clip: VisionLanguageModel
+) -> None:
+    import labelsieve as ls
+
+    found = ls.load_images(drawn_folder)
+    images = ls.load_images([found.open(row) for row in range(32)], labels=[found.class_names[k] for k in found.labels])
+    ls.scan(images, mini_clip, detector=ls.LabelMatch(), out=tmp_path / "run")
+    more = ("--format", "imagefolder", "--out", tmp_path / "clean") if verb == "export" else ()
+    code, _, err = run(verb, tmp_path / "run", *more)
+    assert code == 1 and "in memory; say with --source where they lie" in err and err.count("\n") == 1
+    code, _, err = run(verb, tmp_path / "run", *more, "--source", drawn_folder)
+    assert code == 1 and "changed since the run" in err, "other ids"
+
+
+def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
+    run: Run, drawn_folder: Path, tmp_path: Path
+) -> None:
+    words = ("noise", drawn_folder, "--kind", "symmetric", "--rate", 0.5)
+    code, _, err = run(*words, "--out", tmp_path / "noisy.csv")
+    assert (code, err) == (1, "labelsieve: expected --out to end in .parquet, got noisy.csv\n")
+    changed = []
+    for seed in range(3):
+        out = tmp_path / f"{seed}.parquet"
+        assert run(*words, "--out", out, "--seed", seed, "--paper-rate")[0] == 0
+        table = pq.read_table(out)
+        pairs = zip(*(table[name].to_pylist() for name in ("label", "clean_label")), strict=True)
+        changed.append(sum(noisy != clean for noisy, clean in pairs))
+    assert set(changed) != {16} and all(4 <= count <= 22 for count in changed), "12 are expected, and none is sure"
+
+
 # ---------------------------------------------------------------- what may happen on the way
 
 
@@ -325,13 +360,14 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
             OSError(28, "No space left on device", "/somewhere/x"),
             "/somewhere/x: No space left on device; check the disk",
         ),
+        (OSError("no strerror"), "no strerror; check the disk"),
         (KeyboardInterrupt(), "stopped; to go on: labelsieve scan 'my photos' --out run --resume"),
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
             "lower --batch-size or take --device cpu",
         ),
     ],
-    ids=["disk", "interrupt", "memory"],
+    ids=["disk", "disk-unknown", "interrupt", "memory"],
 )
 def test_what_the_user_can_mend_is_one_line(
     error: BaseException, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -342,6 +378,24 @@ def test_what_the_user_can_mend_is_one_line(
     monkeypatch.setattr("labelsieve.commands.scan.Scan.run", fail)
     code, out, err = run("scan", "my photos", "--out", "run")
     assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+
+def test_control_c_where_there_is_nothing_to_go_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labelsieve.commands.demo.Demo.run", stop)
+    assert run("demo") == (1, "", "labelsieve: stopped\n")
+
+
+def test_a_reader_that_has_left_is_no_error() -> None:
+    """As of `labelsieve list | head -1`, in a process of its own: it gives away its stdout."""
+    code = "import sys; from labelsieve.cli import main; sys.exit(main(['--help']))"
+    process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(60) == 1 and process.stderr.read() == b""
+    process.stderr.close()
 
 
 def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

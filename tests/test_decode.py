@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,30 +12,15 @@ from PIL import Image
 from labelsieve.data.images import MAX_PIXELS, UnreadableImageError, decode
 from labelsieve.data.sources import load_images
 from labelsieve.errors import DataError
-
-
-def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
+from small_pictures import encoded, png_of
 
 
 def pattern(side: int = 64) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG file that claims a size and holds no pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 def test_lossless_picture_keeps_its_pixels() -> None:
-    assert np.array_equal(np.asarray(decode(encode(pattern()))), np.asarray(pattern()))
+    assert np.array_equal(np.asarray(decode(encoded(pattern()))), np.asarray(pattern()))
 
 
 @pytest.mark.parametrize(
@@ -47,9 +28,9 @@ def test_lossless_picture_keeps_its_pixels() -> None:
     [
         (b"", "empty"),
         (b"this is text, not a picture", "not a picture"),
-        (encode(pattern(), "JPEG")[:-400], "truncated"),
-        (encode(pattern())[:-400], "broken"),
-        (encode(pattern(), "JPEG")[:20], "not a picture"),
+        (encoded(pattern(), "JPEG")[:-400], "truncated"),
+        (encoded(pattern())[:-400], "broken"),
+        (encoded(pattern(), "JPEG")[:20], "not a picture"),
         (png_of(0, 5), "picture"),
     ],
 )
@@ -70,7 +51,7 @@ def test_decompression_bomb_is_refused_by_its_header(side: int) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO"])
 def test_corrupted_files_never_raise_anything_but_our_error(kind: str) -> None:
     """One broken image must not end a run, whatever its decoder thinks of it."""
-    rng, whole = np.random.default_rng(7), np.frombuffer(encode(pattern(16), kind), dtype=np.uint8)
+    rng, whole = np.random.default_rng(7), np.frombuffer(encoded(pattern(16), kind), dtype=np.uint8)
     for _ in range(60):
         data = whole.copy()
         where = rng.integers(0, min(len(data), 200), size=rng.integers(1, 12))
@@ -84,27 +65,27 @@ def test_corrupted_files_never_raise_anything_but_our_error(kind: str) -> None:
 
 
 def test_cmyk_is_converted() -> None:
-    red = decode(encode(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG", quality=100)).getpixel((1, 1))
+    red = decode(encoded(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG", quality=100)).getpixel((1, 1))
     assert isinstance(red, tuple) and red[0] > 240 and max(red[1:]) < 15
 
 
 def test_sixteen_bits_are_scaled_not_cut_off() -> None:
     values = np.array([[0, 32768, 65535]], dtype=np.uint16)
-    grey = np.asarray(decode(encode(Image.fromarray(values))))[0, :, 0]
+    grey = np.asarray(decode(encoded(Image.fromarray(values))))[0, :, 0]
     assert grey[0] == 0 and abs(int(grey[1]) - 127) <= 1 and grey[2] == 255
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I", "F"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     picture = Image.new("L", (3, 2), 255).convert(mode)
-    found = decode(encode(picture, "TIFF" if mode in "IF" else "PNG"))
+    found = decode(encoded(picture, "TIFF" if mode in "IF" else "PNG"))
     assert (found.mode, found.size) == ("RGB", (3, 2))
     assert np.asarray(found).min() == 255
 
 
 def test_palette_gives_its_colours() -> None:
     picture = Image.new("RGB", (2, 1), (10, 200, 30)).quantize()
-    assert decode(encode(picture)).getpixel((0, 0)) == (10, 200, 30)
+    assert decode(encoded(picture)).getpixel((0, 0)) == (10, 200, 30)
 
 
 @pytest.mark.parametrize("transparency", [0, b"\x00"])
@@ -112,23 +93,23 @@ def test_transparent_palette_is_laid_on_white(transparency: int | bytes) -> None
     picture = Image.new("P", (2, 1), 0)
     picture.putpalette([200, 0, 0, 0, 0, 200])
     picture.putpixel((1, 0), 1)
-    found = decode(encode(picture, transparency=transparency))
+    found = decode(encoded(picture, transparency=transparency))
     assert [found.getpixel((0, 0)), found.getpixel((1, 0))] == [(255, 255, 255), (0, 0, 200)]
 
 
 def test_half_transparent_is_mixed_with_white() -> None:
-    red = decode(encode(Image.new("RGBA", (1, 1), (255, 0, 0, 128)))).getpixel((0, 0))
+    red = decode(encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 128)))).getpixel((0, 0))
     assert isinstance(red, tuple) and red[0] == 255 and abs(red[1] - 127) <= 1
 
 
 def test_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("blue", "red", "lime")]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(data).getpixel((0, 0)) == (0, 0, 255)
 
 
 def test_one_pixel() -> None:
-    assert decode(encode(Image.new("RGB", (1, 1), "red"))).size == (1, 1)
+    assert decode(encoded(Image.new("RGB", (1, 1), "red"))).size == (1, 1)
 
 
 def test_exif_orientation_turns_the_picture_upright() -> None:
@@ -136,7 +117,7 @@ def test_exif_orientation_turns_the_picture_upright() -> None:
     picture.putpixel((0, 0), (255, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-    found = decode(encode(picture, exif=exif))
+    found = decode(encoded(picture, exif=exif))
     assert found.size == (2, 6)
     assert found.getpixel((1, 0)) == (255, 0, 0)
 

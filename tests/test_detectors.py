@@ -6,6 +6,8 @@ import dataclasses
 import re
 import shlex
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,12 @@ def noisy(clean: LabelledImages) -> LabelledImages:
     return mislabel(clean, seed=0)
 
 
+@pytest.fixture(scope="module")
+def scored(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> Callable[[str], Scores]:
+    """Returns a function that gives what a quick detector says of the noisy images, scored once."""
+    return cache(lambda name: score(quick(name), noisy, mini_clip))
+
+
 def check_contract(scores: Scores, images: LabelledImages, *, unreadable: list[int]) -> None:
     count = len(images)
     readable = np.setdiff1d(np.arange(count), unreadable)
@@ -107,8 +115,8 @@ def test_the_table_names_it(name: str) -> None:
 
 
 @every_detector
-def test_scores_have_their_shapes_and_ranges(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    scores = score(quick(name), noisy, mini_clip)
+def test_scores_have_their_shapes_and_ranges(name: str, noisy: LabelledImages, scored: Callable[[str], Scores]) -> None:
+    scores = scored(name)
     check_contract(scores, noisy, unreadable=[])
     assert [record["epoch"] for record in scores.history] == ([1, 2] if hasattr(quick(name), "epochs") else [])
     assert all(np.isfinite(list(record.values())).all() for record in scores.history)
@@ -130,10 +138,11 @@ def test_unreadable_images_get_a_reason_and_no_score(
 
 
 @every_detector
-def test_the_truth_is_never_read(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    truth = noisy.truth
+def test_the_truth_is_never_read(
+    name: str, noisy: LabelledImages, scored: Callable[[str], Scores], mini_clip: VisionLanguageModel
+) -> None:
+    truth, scores = noisy.truth, scored(name)
     assert truth is not None
-    scores = score(quick(name), noisy, mini_clip)
     without = dataclasses.replace(noisy, truth=None)
     shuffled = noisy.with_labels(noisy.labels, truth=np.random.default_rng(0).permutation(truth))
     assert shuffled.truth is not None and not np.array_equal(shuffled.truth, truth)
@@ -177,9 +186,11 @@ def test_a_model_that_was_moved_without_gradients_can_be_trained() -> None:
 
 
 @every_detector
-def test_wrong_labels_are_more_suspicious(name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+def test_wrong_labels_are_more_suspicious(
+    name: str, noisy: LabelledImages, scored: Callable[[str], Scores], mini_clip: VisionLanguageModel
+) -> None:
     # a probe that starts at nothing needs more than two epochs
-    scores = score(quick(name, **({} if name in TRAINED else {"epochs": 20})), noisy, mini_clip)
+    scores = score(quick(name, epochs=20), noisy, mini_clip) if name == "aum" else scored(name)
     figures = evaluate(
         wrong=np.asarray(noisy.truth != noisy.labels),
         flagged=np.zeros(len(noisy), dtype=bool),
@@ -233,7 +244,7 @@ def test_two_images_are_enough(name: str, drawn_folder: Path, mini_clip: VisionL
 
 @every_detector
 def test_long_class_names_are_shortened_with_a_note(
-    name: str, noisy: LabelledImages, mini_clip: VisionLanguageModel
+    name: str, noisy: LabelledImages, scored: Callable[[str], Scores], mini_clip: VisionLanguageModel
 ) -> None:
     long = "a very long name of a class " * 20
     images = dataclasses.replace(noisy, class_names=(f"{long}1", f"{long}2", *noisy.class_names[2:]))
@@ -241,7 +252,7 @@ def test_long_class_names_are_shortened_with_a_note(
     check_contract(scores, images, unreadable=[])
     (note,) = (note for note in scores.notes if "shortened" in note)
     assert "a very long name" in note and "1 more" in note
-    assert not any("shortened" in note for note in score(quick(name), noisy, mini_clip).notes)
+    assert not any("shortened" in note for note in scored(name).notes)
 
 
 @trained_detector
@@ -311,18 +322,19 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        {"folds": 1},
-        {"evidence": "jont"},
-        {"warmup_loss": "ces"},
-        {"positive_weight": -1.0},
-        {"scores_from": "last-epoch", "evidence": "joint"},
+        ({"folds": 1}, "expected at least 2 folds, got 1"),
+        ({"evidence": "jont"}, r'got jont \(did you mean "joint"\?\)'),
+        ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
+        ({"positive_weight": -1.0}, "expected a positive_weight of at least 0, got -1.0"),
+        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
+        ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
     ],
     ids=str,
 )
-def test_settings_of_deft_out_of_range(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError):
+def test_settings_of_deft_out_of_range(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
         DeFT(**wrong)
 
 
@@ -412,6 +424,16 @@ def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLan
     scores = score(DeFT(min_steps=100), clean, mini_clip)
     assert decide(clean, scores).is_issue.mean() <= 0.05
     assert scores.zero_shot_agreement is not None and scores.zero_shot_agreement < 0.95, "too easy to tell anything"
+
+
+def test_deft_believes_the_untrained_model_whatever_the_labels_say(
+    noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    turned = dataclasses.replace(noisy, class_names=(*CLASS_NAMES[1:], CLASS_NAMES[0]))
+    (note,) = (note for note in score(quick("deft"), turned, mini_clip).notes if "weights of the evidence" in note)
+    weights = dict(re.findall(r"([a-z][a-z -]+) ([\d.]+)", note.partition("evidence: ")[2]))
+    assert set(weights) == {"zero-shot", "positive prompts", "learned threshold", "image features"}
+    assert 1 <= float(weights["zero-shot"]) < 1.5, "names that fit nothing keep the smallest weight"
 
 
 def test_last_epoch_keeps_what_training_saw(drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:

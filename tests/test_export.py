@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
-from PIL import Image
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
@@ -21,12 +19,7 @@ from labelsieve.report import imagefolder
 from labelsieve.report.export import FORMATS, export
 from labelsieve.report.imagefolder import MARKER, UniqueNames, file_name, safe_name
 from labelsieve.verdicts import Verdicts, decide
-
-
-def encoded(kind: str = "PNG", color: int = 90) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (color, 10, 10)).save(buffer, kind)
-    return buffer.getvalue()
+from small_pictures import plain
 
 
 def make(
@@ -38,7 +31,7 @@ def make(
     cells: list[dict[str, object]] | None = None,
 ) -> tuple[Verdicts, LabelledImages]:
     n = len(ids)
-    cells = cells or [{"bytes": encoded(color=row), "path": None} for row in range(n)]
+    cells = cells or [{"bytes": plain((row, 10, 10)), "path": None} for row in range(n)]
     images = LabelledImages(
         dataset=Dataset.from_dict({"image": cells}),
         ids=tuple(ids),
@@ -111,7 +104,7 @@ def test_other_tools_read_the_folder(tmp_path: Path, four: tuple[Verdicts, Label
 def test_files_are_linked_or_copied(tmp_path: Path, copy: bool) -> None:
     source = tmp_path / "source" / "x.jpg"
     source.parent.mkdir()
-    source.write_bytes(encoded("JPEG"))
+    source.write_bytes(plain("red", kind="JPEG"))
     verdicts, images = make(["x.jpg"], [0], [0.9], cells=[{"bytes": None, "path": str(source)}])
     out = export(verdicts, images, format="imagefolder", out=tmp_path / "clean", copy=copy)
     placed = out / "cat" / "x.jpg"
@@ -124,7 +117,7 @@ def test_links_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("no links here")
 
     source = tmp_path / "x.png"
-    source.write_bytes(encoded())
+    source.write_bytes(plain("red"))
     verdicts, images = make(["x.png"], [0], [0.9], cells=[{"bytes": None, "path": str(source)}])
     monkeypatch.setattr(os, "symlink", refuse)
     hard = export(verdicts, images, format="imagefolder", out=tmp_path / "hard") / "cat" / "x.png"
@@ -176,7 +169,7 @@ def test_many_equal_names_are_quick() -> None:
     ],
 )
 def test_bytes_get_the_suffix_of_their_encoding(image_id: str, kind: str, expected: str) -> None:
-    assert file_name(image_id, encoded(kind)) == expected
+    assert file_name(image_id, plain("red", kind=kind)) == expected
 
 
 @pytest.mark.parametrize(

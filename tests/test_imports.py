@@ -103,8 +103,9 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_after("from labelsieve.cli import main; assert main(['--help']) == 0") == []
     helps = [[verb, "--help"] for verb in VERBS] + [["scan", "--detector", "gmm", "--help"]]
     every = (
-        f"import contextlib, labelsieve.cli as cli\nfor words in {helps!r}:\n"
-        "    with contextlib.suppress(SystemExit):\n        cli.main(words)\npass"
+        f"import labelsieve.cli as cli\nfor words in {helps!r}:\n"
+        "    try:\n        code = cli.main(words)\n    except SystemExit as end:\n        code = end.code\n"
+        "    assert code == 0, (words, code)\npass"
     )
     assert loaded_after(every) == []
 

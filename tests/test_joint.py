@@ -62,7 +62,7 @@ def test_the_parts_add_up_to_the_noisy_label(confused: bool) -> None:
 
 
 @given(st.integers(0, 2**32), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_posterior_is_that_of_bayes(seed: int, confused: bool) -> None:
     model = random_model(seed, confused=confused)
     parts = 3 * torch.randn(2, 30, CLASSES, generator=generator(seed))
@@ -82,7 +82,6 @@ def test_posterior_is_that_of_bayes(seed: int, confused: bool) -> None:
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
-@settings(deadline=None)
 def test_no_other_threshold_promises_a_better_f1(values: list[float]) -> None:
     clean = np.array(values, dtype=np.float32)
     suspicion = 1 - clean.astype(np.float64)
@@ -202,6 +201,16 @@ def test_empty_classes_and_few_images(classes: int) -> None:
     found = model.posterior(logits[None], torch.from_numpy(labels))
     assert all(bool(torch.isfinite(value).all()) for value in (model.weights, model.bias, model.rates, found.clean))
     assert bool(((found.clean >= 0) & (found.clean <= 1)).all())
+    assert float(model.bias.abs().max()) < 4, "a bias runs away where nothing but the prior holds it"
+
+
+def test_rates_of_few_images_are_drawn_to_the_common_one() -> None:
+    data = known("symmetric", 0.4)
+    few = data.fit(rows=np.arange(60))
+    assert float((few.rates - few.noise_rate).abs().max()) < 0.2
+    more = dataclasses.replace(data, logits=torch.cat([data.logits, torch.full((6000, 1), -60.0)], dim=1))
+    model = more.fit(classes=CLASSES + 1)
+    assert float(model.rates[CLASSES]) == pytest.approx(model.noise_rate, abs=1e-3), "no image is of this class"
 
 
 # ---------------------------------------------------------------- the discriminant

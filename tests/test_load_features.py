@@ -233,6 +233,37 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         one_line(lambda name=name: load_features(tmp_path / name), words)
 
 
+def test_texts_that_cannot_be_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", texts=np.eye(2))
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY junk")
+    options: dict[str, Any] = {"labels": ["a", "b"], "class_names": ("a", "b"), "logit_scale": 1.0}
+    for name, words in {
+        "other.npz": ('expected an array "text" in', 'found "texts"'),
+        "missing.npy": ("missing.npy does not exist",),
+        "broken.npy": ("broken.npy cannot be read",),
+    }.items():
+        one_line(lambda name=name: load_features(np.eye(2), text=tmp_path / name, **options), *words)
+
+
+def test_a_table_with_several_columns_of_features(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", blobs(), embedding=blobs()["features"].tolist())
+    assert holds_features(path)
+    one_line(lambda: load_features(path), "expected one column of lists of numbers", '"features", "embedding"')
+    pq.write_table(pa.table({"values": [[1.0], [2.0]], "label": ["a", "b"]}), tmp_path / "none.parquet")
+    assert not holds_features(tmp_path / "none.parquet")
+    one_line(lambda: load_features(tmp_path / "none.parquet"), 'named "features"', 'found "values", "label"')
+
+
+def test_other_arrays_may_be_named_as_labels_and_truth(tmp_path: Path) -> None:
+    arrays = {**blobs(), "checked": blobs()["truth"], "voted": blobs()["labels"]}
+    del arrays["truth"], arrays["labels"]
+    found = load_features(save(tmp_path / "x.npz", **arrays), label_column="voted", truth_column="checked")
+    expected = load_features(save(tmp_path / "y.npz", **blobs()))
+    assert found.truth is not None and np.array_equal(found.truth, np.asarray(expected.truth))
+    assert np.array_equal(found.labels, expected.labels)
+    assert load_features(**found.origin).fingerprint == found.fingerprint
+
+
 def test_calls_that_make_no_sense(stored: Path) -> None:
     eye = np.eye(3)
     one_line(lambda: load_features(eye), "array with labels=")
@@ -292,6 +323,13 @@ def test_detectors_that_need_more_say_so(stored: Path) -> None:
             message = one_line(lambda name=name: ls.scan(without, detector=detector_class(name)()), name, "logit_scale")
             assert "knn" in message and message.count("lemon") == (name == "lemon")
     one_line(lambda: ls.scan(found), "--detector deft needs the images and a model")
+
+
+def test_a_detector_that_names_the_issues_has_no_threshold(stored: Path) -> None:
+    named = ls.scan(load_features(stored), detector=detector_class("confident-learning")()).record
+    assert named["threshold"] is None and named["demand_agreement"] is None
+    judged = ls.scan(load_features(stored), detector=detector_class("clip-margin")()).record
+    assert judged["threshold"] == 0.5 and judged["demand_agreement"] is False
 
 
 def test_images_need_a_model(drawn_folder: Path) -> None:

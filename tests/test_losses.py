@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -24,8 +24,6 @@ from labelsieve.detect.losses import (
 )
 from labelsieve.detect.training import Step
 from labelsieve.engine import make_engine
-
-many = settings(max_examples=60, deadline=None)
 
 
 @st.composite
@@ -64,7 +62,6 @@ def plain_cross_entropy(logits: Tensor, labels: Tensor) -> list[float]:
     return found
 
 
-@many
 @given(batch(), st.sampled_from([0.0, 0.25, 1.0, 3.0]))
 def test_dual_prompt_loss_is_equation_7(data: tuple[Tensor, Tensor, Tensor, Tensor], weight: float) -> None:
     positive, negative, labels, other = data
@@ -74,7 +71,6 @@ def test_dual_prompt_loss_is_equation_7(data: tuple[Tensor, Tensor, Tensor, Tens
     assert float(loss) == pytest.approx(sum(expected) / len(expected), rel=1e-5, abs=1e-6)
 
 
-@many
 @given(batch())
 def test_dual_prompt_loss_trains_the_negative_prompts_only(data: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     positive, negative, labels, other = data
@@ -104,7 +100,6 @@ def test_dual_prompt_loss_keeps_small_probabilities() -> None:
     assert float(loss) == pytest.approx(math.log1p(math.exp(10)), abs=2e-6)
 
 
-@many
 @given(batch(), st.data())
 def test_parts_of_a_batch_add_up(data: tuple[Tensor, Tensor, Tensor, Tensor], more: st.DataObject) -> None:
     """Processes that share a batch divide by the count of the whole; an empty share adds nothing."""
@@ -125,7 +120,6 @@ def test_parts_of_a_batch_add_up(data: tuple[Tensor, Tensor, Tensor, Tensor], mo
     assert float(similar) == pytest.approx(float(whole), rel=1e-5, abs=1e-6)
 
 
-@many
 @given(batch(), st.data())
 def test_similarity_loss_is_the_mean_over_the_selected(
     data: tuple[Tensor, Tensor, Tensor, Tensor], more: st.DataObject
@@ -151,7 +145,6 @@ def test_similarity_loss_is_zero_where_nothing_is_selected(count: Tensor | int |
     assert positive.grad is not None and not positive.grad.any()
 
 
-@many
 @given(batch())
 def test_images_that_are_not_selected_have_no_say(data: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     positive, _, labels, _ = data
@@ -164,7 +157,6 @@ def test_images_that_are_not_selected_have_no_say(data: tuple[Tensor, Tensor, Te
     assert torch.allclose(positive.grad[chosen].double(), expected[chosen] / chosen.sum(), atol=1e-6)
 
 
-@many
 @given(batch(), st.floats(0, 3), st.floats(0, 3))
 def test_symmetric_cross_entropy_is_its_two_halves(
     data: tuple[Tensor, Tensor, Tensor, Tensor], alpha: float, beta: float
@@ -183,7 +175,6 @@ def test_symmetric_cross_entropy_is_its_two_halves(
         assert value == pytest.approx(alpha * ce + beta * reverse, rel=1e-4, abs=1e-4)
 
 
-@many
 @given(batch())
 def test_selection_is_equation_5_and_6(data: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     positive, negative, labels, _ = data

@@ -14,22 +14,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from rich.console import Console
 from torch import Tensor, nn
 
+from interrupting import break_off
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft import DeFT
-from labelsieve.detect.learner import Feed, Learner
+from labelsieve.detect.learner import Feed, Learner, adapted_features
 from labelsieve.detect.settings import Training
 from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.progress import Progress
 from labelsieve.scan import scan
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import PEFT, build_peft
@@ -188,7 +191,8 @@ def test_an_exception_leaves_no_trace_either(plain: HuggingFaceCLIP, pixels: Ten
         plain.pool(pixels[:, :, :, :-1] if where == "inside" else pixels)  # a wrong size makes the tower itself raise
         raise RuntimeError("stop")
 
-    with pytest.raises((RuntimeError, ValueError), match=r"stop|size"), learner.attached():
+    own = "size" if where == "inside" else "stop"
+    with pytest.raises((RuntimeError, ValueError), match=own), learner.attached():
         run()
     untouched.check()
     assert torch.equal(plain.pool(pixels), before)
@@ -738,7 +742,7 @@ def test_a_scan_learns_and_resumes(
     unbroken = run()
     assert len(unbroken.record["history"]) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(Feed, "epoch", stopping(Feed.epoch, 2))
+        break_off(patch, Feed, "epoch", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             run(out=tmp_path / "run")
     untouched.check()
@@ -749,18 +753,6 @@ def test_a_scan_learns_and_resumes(
     untouched.check()
 
 
-def stopping(epoch: Any, last: int) -> Any:
-    """Returns `Feed.epoch` with an interruption in the middle of the last one."""
-
-    def broken(self: Feed, number: int) -> Iterator[Any]:
-        for count, batch in enumerate(epoch(self, number)):
-            if number == last and count == 1:
-                raise KeyboardInterrupt
-            yield batch
-
-    return broken
-
-
 @pytest.mark.parametrize("kind", ["full", "full-paper", "bitfit", "ssf"])
 def test_a_tower_that_was_torn_apart_is_told(
     kind: str, pictures: LabelledImages, words_clip: Any, tmp_path: Path
@@ -769,6 +761,20 @@ def test_a_tower_that_was_torn_apart_is_told(
     with pytest.raises(TrainingError, match=r"no longer .* finite number.*; use a lower --learning-rate") as caught:
         scan(pictures, words_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
     assert "\n" not in str(caught.value)
+    untouched.check()
+
+
+def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages, words_clip: Any) -> None:
+    """No loss has seen what the last step made of the module."""
+    untouched, engine = Untouched(words_clip.model), make_engine(device="cpu", precision="fp32")
+    learner = Learner(words_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
+    features = ImageFeatures(np.zeros((8, 32), np.float32), {})
+    feed = Feed(pictures, features, learner, engine, 4)
+    assert np.isfinite(adapted_features(feed).pooled).all()
+    with torch.no_grad():
+        next(learner.peft.parameters()).fill_(float("inf"))  # type: ignore[union-attr]
+    with pytest.raises(TrainingError, match="the adapted tower no longer gives finite numbers; use a lower"):
+        adapted_features(feed)
     untouched.check()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from html.parser import HTMLParser
@@ -30,6 +29,7 @@ from labelsieve.report.html import (
 )
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import Verdicts, decide
+from small_pictures import encoded, plain
 
 EVIL = "<script>alert(1)</script>"
 QUOTED = "a\"b'c</script><!-- & {{ 7*7 }}"
@@ -52,10 +52,8 @@ RECORD: dict[str, Any] = {
 }
 
 
-def png(color: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (8, 8)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, "PNG")
-    return buffer.getvalue()
+def png(size: tuple[int, int] = (8, 8)) -> bytes:
+    return plain((200, 30, 30), size=size)
 
 
 def make(
@@ -235,9 +233,7 @@ def test_tiny_pictures_keep_their_pixels(tmp_path: Path) -> None:
 
 def test_thumbnails_keep_within_their_budget() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    _, images = make([0] * 4, [0.1] * 4, pictures=[buffer.getvalue()] * 4)
+    _, images = make([0] * 4, [0.1] * 4, pictures=[encoded(Image.fromarray(noise))] * 4)
     for budget in (16_000, 400_000):
         made = make_thumbnails(images, range(4), side=256, budget=budget)
         assert sum(len(each.uri) for each in made) <= budget and all(each.uri for each in made)

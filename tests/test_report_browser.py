@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from PIL import Image
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.report.html import write_report
 from labelsieve.verdicts import decide
+from small_pictures import plain
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -124,9 +124,8 @@ def write(path: Path, *, names: tuple[str, ...] = ("cat", "dog", "bird"), prefix
     predicted[11] = -1
     cells = []
     for row in range(n):
-        buffer = io.BytesIO()
-        Image.new("RGB", (300, 200) if row % 2 else (32, 32), (20 * row, 90, 200 - 10 * row)).save(buffer, "PNG")
-        cells.append({"bytes": buffer.getvalue(), "path": None})
+        size = (300, 200) if row % 2 else (32, 32)
+        cells.append({"bytes": plain((20 * row, 90, 200 - 10 * row), size=size), "path": None})
     images = LabelledImages(
         dataset=Dataset.from_dict({"image": cells}),
         ids=tuple(f"{prefix}-{row:02}" for row in range(n)),
@@ -242,6 +241,7 @@ def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Op
     page.keyboard.press("r")
     assert page.locator("#marked").text_content() == "0" and page.locator("#download").is_disabled()
     page.keyboard.press("Control+r")  # a shortcut of the browser is none of the page
+    assert page.locator("#marked").text_content() == "0"
 
 
 def test_only_one_card_is_in_the_tab_order(open_page: Open, report: Path) -> None:

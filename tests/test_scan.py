@@ -18,6 +18,7 @@ from labelsieve.detect.base import Scores
 from labelsieve.detect.deft import DeFT
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.engine import Engine
 from labelsieve.errors import ModelError, RunError, SettingsError
 from labelsieve.progress import Progress
 from labelsieve.scan import check_run_folder, scan
@@ -81,6 +82,26 @@ def test_the_default_is_deft(
     with pytest.raises(KeyboardInterrupt):
         scan(images, mini_clip)
     assert seen == [DeFT()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EveryThird:
+    """A detector of the user's own, which looks at nothing."""
+
+    quality: float = 0.25
+
+    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
+        quality = np.where(np.arange(len(images)) % 3 == 0, self.quality, 1.0).astype(np.float32)
+        return Scores(label_quality=quality, predicted=images.labels, confidence=quality)
+
+
+def test_a_detector_of_the_users_own(images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path) -> None:
+    verdicts = scan(images, mini_clip, detector=EveryThird(quality=0.5), out=tmp_path / "run")
+    assert np.flatnonzero(verdicts.is_issue).tolist() == list(range(0, 32, 3))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["detector"]["name"] == "EveryThird" and record["detector"]["settings"] == {"quality": 0.5}
+    assert record["zero_shot_agreement"] is None and record["history"] == []
+    ls.write_report(verdicts, images, tmp_path / "run" / "report.html")
 
 
 def test_without_a_folder_nothing_is_kept(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -19,20 +18,19 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.sources import load_images
 from labelsieve.errors import DataError, SettingsError
+from small_pictures import plain
 
 MakeFolder = Callable[..., Path]
 
 
 def png(value: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return plain((value, 0, 0))
 
 
 def write_csv(path: Path, *rows: Sequence[str], separator: str = ",") -> Path:
@@ -116,6 +114,23 @@ def test_folder_with_given_order_of_classes(photo_folder: MakeFolder, tmp_path: 
         load_images(folder, class_names=["cat", "big dogs"])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'["cat", ', "which is not valid JSON"),
+        (b'{"cat": 0, "dog": 1}', "found an object; give the names in their order"),
+        (b'["cat", 7]', "expected class names to be texts that are not empty, found 7"),
+        (b"cat\n", "expected at least two classes .* found cat"),
+        (b"c\xffat\ndog\n", "cannot be read .it is not UTF-8 text"),
+    ],
+)
+def test_bad_files_of_class_names(content: bytes, message: str, photo_folder: MakeFolder, tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        load_images(photo_folder({"cat": 1, "dog": 1}), class_names=tmp_path / "names")
+    one_line(error)
+
+
 def test_class_names_rename_class_folders(photo_folder: MakeFolder) -> None:
     folder = photo_folder({"n01": 1, "n02": 2, "hen": 1})
     images = load_images(folder, class_names=["Hen", "tabby cat", "big dog"])
@@ -194,9 +209,19 @@ def test_bad_folders(tmp_path: Path, files: list[str], message: str) -> None:
 
 def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
     folder = photo_folder({"a": 1, "b": 1})
-    for arguments in ({"label_column": "x"}, {"split": "train"}, {"labels": [1, 2]}):
-        with pytest.raises(DataError):
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"label_column": "x"}, 'which has no columns, but "x" was asked for'),
+        ({"split": "train"}, "splits"),
+        ({"labels": [1, 2]}, "labels go with pictures in memory only"),
+    )
+    for arguments, message in cases:
+        with pytest.raises(DataError, match=message):
             load_images(folder, **arguments)
+    rows = a_dataset()
+    with pytest.raises(DataError, match="either labels or label_column, got both"):
+        load_images(rows, labels=[0, 1, 2, 0, 1, 2], label_column="label")
+    with pytest.raises(DataError, match="pictures in memory have no columns or splits"):
+        load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], split="train")
     with pytest.raises(SettingsError, match="limit"):
         load_images(folder, limit=0)
 
@@ -446,6 +471,8 @@ def test_dataset(tmp_path: Path) -> None:
         load_images(rows.features)
     with pytest.raises(DataError, match="no splits"):
         load_images(rows, split="train")
+    with pytest.raises(DataError, match="got IterableDataset; a stream has to be saved first"):
+        load_images(rows.to_iterable_dataset())
 
 
 def test_loading_leaves_progress_bars_and_logs_as_they_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -498,6 +525,25 @@ def test_bad_pictures_in_memory(pictures: Any, labels: Any, message: str) -> Non
     one_line(error)
 
 
+def test_labels_are_replaced_by_indices_alone() -> None:
+    images = load_images(np.zeros((3, 4, 4), np.uint8), labels=["cat", "dog", "cat"])
+    other = images.with_labels(np.array([1, 1, 0]), truth=np.array([1, 0, 0]))
+    assert other.labels.tolist() == [1, 1, 0] and other.truth is not None and other.truth.tolist() == [1, 0, 0]
+    assert images.labels.tolist() == [0, 1, 0] and other.with_labels(images.labels).truth is other.truth
+    cases: tuple[tuple[Any, str], ...] = (
+        ([0, 1], r"expected 3 labels, one for each image, got shape \(2,\)"),
+        ([0, 1, 2], "expected labels from 0 to 1, got 0 to 2"),
+        ([-1, 0, 1], "expected labels from 0 to 1, got -1 to 1"),
+        ([0.0, 0.7, 1.0], "expected labels as whole numbers from 0 to 1, got float64"),
+        (["cat", "dog", "cat"], "expected labels as whole numbers from 0 to 1, got <U3"),
+    )
+    for labels, message in cases:
+        with pytest.raises(DataError, match=message):
+            images.with_labels(labels)
+        with pytest.raises(DataError, match=message.replace("labels", "true labels")):
+            images.with_labels(images.labels, truth=labels)
+
+
 # ---------------------------------------------------------------- no such source, and the Hub
 
 
@@ -526,6 +572,7 @@ def test_hub_offline_is_one_line() -> None:
     [
         (TimeoutError("slow"), r"the Hub cannot be reached \(TimeoutError\).*HF_HUB_OFFLINE=1"),
         (RepositoryNotFoundError.__new__(RepositoryNotFoundError), "neither a path that exists nor a data set"),
+        (GatedRepoError.__new__(GatedRepoError), "asks for consent; accept its terms on its page and log in"),
     ],
 )
 def test_hub_failures(monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str) -> None:

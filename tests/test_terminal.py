@@ -68,7 +68,7 @@ def test_says_what_matters(tmp_path: Path) -> None:
 def test_an_empty_record_is_enough() -> None:
     text = summary([0.9, 0.8])
     assert "0 flagged of 2 images (0\u00a0%)" in text
-    assert not {"Files", "Against the truth", "Most affected"} & set(text.split("\n"))
+    assert not any(title in text for title in ("Files", "Against the truth", "Most affected", "agrees"))
 
 
 def test_only_the_most_affected_classes_are_listed() -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from interrupting import break_off
 from labelsieve.cli import main
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
@@ -56,24 +57,11 @@ def assert_same(first: Verdicts, second: Verdicts) -> None:
     assert history(first.record) == history(second.record)
 
 
-def break_off_in(monkeypatch: pytest.MonkeyPatch, epoch: int, *, error: BaseException | None = None) -> None:
-    """Makes training stop in the middle of an epoch."""
-    whole = Feed.epoch
-
-    def broken(self: Feed, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        for count, batch in enumerate(whole(self, number)):
-            if number == epoch and count == 2:
-                raise error or KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(Feed, "epoch", broken)
-
-
 def interrupted(
     images: LabelledImages, vlm: VisionLanguageModel, detector: Training, out: Path, *, epoch: int = 3, **options: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        break_off_in(patch, epoch)
+        break_off(patch, Feed, "epoch", epoch=epoch, batch=2)
         with pytest.raises(KeyboardInterrupt):
             run(images, vlm, detector, out=out, **options)
 
@@ -197,6 +185,35 @@ def test_a_broken_training_leaves_no_checkpoint_of_its_end(
     assert list(tmp_path.rglob("*.*")) == []
 
 
+# ---------------------------------------------------------------- epochs and rates
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "expected"),
+    [
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 64, (300, 30)),
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 65, (150, 15)),
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 64 * 29 + 1, (10, 1)),
+        ({"epochs": 10, "warmup_epochs": 10, "min_steps": 300}, 64, (300, 300)),
+        ({"epochs": 3, "warmup_epochs": 7, "min_steps": 0}, 64, (3, 3)),
+        ({"epochs": 3, "warmup_epochs": 0, "min_steps": 9}, 64, (9, 0)),
+        ({"epochs": 0, "warmup_epochs": 1, "min_steps": 300}, 64, (0, 0)),
+        ({"epochs": 10, "warmup_epochs": 1, "min_steps": 300}, 0, (0, 0)),
+    ],
+)
+def test_epochs_and_warm_up_are_stretched_alike(
+    settings: dict[str, Any], images: int, expected: tuple[int, int]
+) -> None:
+    found = training.make_schedule(Training(**settings, batch_size=64), images=images)
+    assert (found.epochs, found.warmup) == expected
+
+
+def test_the_rate_decays_by_epoch_as_a_cosine(images: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    found = run(images, mini_clip, GMM(**{**QUICK, "learning_rate": 0.02})).record["history"]
+    expected = [0.02 * 0.5 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
+    assert [epoch["learning_rate"] for epoch in found] == pytest.approx(expected)
+
+
 # ---------------------------------------------------------------- real processes
 
 
@@ -226,7 +243,7 @@ def wait_for(state: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "12", "--peft", "vpt-deep"]],
+    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep"]],
     ids=["none", "vpt-deep"],
 )
 def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_path: Path) -> None:
@@ -250,7 +267,7 @@ def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_pa
 
 
 def test_control_c_says_how_to_go_on(drawn_folder: Path, tmp_path: Path) -> None:
-    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "12", "--overwrite")
+    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", "--overwrite")
     process = start(arguments)
     try:
         wait_for(tmp_path / "a run" / STATE, process)
@@ -265,9 +282,9 @@ def test_control_c_says_how_to_go_on(drawn_folder: Path, tmp_path: Path) -> None
     assert files == [STATE]
     again = shlex.split(said.partition("to go on: labelsieve ")[2])
     assert again == [*arguments, "--resume"]
-    assert epochs_in(tmp_path / "a run" / STATE) < 12
+    assert epochs_in(tmp_path / "a run" / STATE) < 6
     assert main(again) == 0
-    assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 12
+    assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 6
 
 
 def test_control_c_before_the_first_epoch_of_an_overwrite(
@@ -277,7 +294,7 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
     assert main(words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "1")) == 0
     before = Verdicts.load(tmp_path / "run").record["created"]
     with monkeypatch.context() as patch:
-        break_off_in(patch, 1)
+        break_off(patch, Feed, "epoch", epoch=1)
         arguments = words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "2", "--overwrite")
         capsys.readouterr()
         assert main(arguments) == 1

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
@@ -77,6 +77,14 @@ def test_agreement_is_demanded_only_if_the_detector_says_so() -> None:
     assert judge(quality, predicted=predicted).is_issue.tolist() == [False, False, True, True]
     demanding = judge(quality, predicted=predicted, demand_agreement=True)
     assert demanding.is_issue.tolist() == [False, True, True, True]
+
+
+def test_issues_that_the_detector_names_decide_alone() -> None:
+    named = np.array([False, True, False])
+    verdicts = judge([0.1, 0.9, NAN], predicted=[1, 0, 1], issue=named, threshold=0.5, demand_agreement=True)
+    assert verdicts.is_issue.tolist() == [False, True, False]
+    assert verdicts.table["rank"].to_pylist() == [2, 1, None], "issues come first, whatever their quality"
+    assert verdicts.table["is_label_issue"].to_pylist() == [False, True, None]
 
 
 def test_issues_come_first_then_lower_quality_then_earlier_rows() -> None:
@@ -438,7 +446,3 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
     with pytest.raises(RunError, match="choose a writable folder"):
         judge([0.1]).save(tmp_path / "run")
-
-
-settings.register_profile("quick", max_examples=60, deadline=None)
-settings.load_profile("quick")

@@ -188,28 +188,28 @@ class Adapt:
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the accuracy on the test set, and how much and how right the training part was."""
         from labelsieve.adapt.run import adapt
+        from labelsieve.adapt.selection import choose
 
         if given.test is None:
             raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
-        verdicts = selection_of(given)
+        verdicts, settings = selection_of(given), adaptation(given.method)
         adapted = adapt(
             given.images,
             verdicts,
             backbone=given.method.backbone,
-            settings=adaptation(given.method),
+            settings=settings,
             test=given.test,
             seed=given.seed,
             progress=given.progress,
         )
-        used = verdicts.is_readable & ~verdicts.is_issue
-        found = adapted.metrics
+        used, found = choose(verdicts, settings), adapted.metrics
         return {
             "test_accuracy": found["test"]["accuracy"],
             "test_balanced_accuracy": found["test"]["balanced_accuracy"],
             "test_accuracy_start": found["test_accuracy_start"],
             "test_accuracy_best": found["test_accuracy_best"],
-            "used_rate": float(used.mean()),
-            "used_clean": float((given.truth == given.images.labels)[used].mean()),
+            "used_rate": len(used.rows) / len(verdicts),
+            "used_clean": float((given.truth == used.labels)[used.rows].mean()),
             SECONDS: adapted.record["seconds"],
             "note": "; ".join(adapted.record["notes"]),
         }

@@ -253,9 +253,12 @@ def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what
     """Checks N labels that are indices already, and returns them as int64.
 
     Raises:
-        DataError: They are not one for each of `count` rows, or outside of `class_names`.
+        DataError: They are no whole numbers, not one for each of `count` rows, or outside of `class_names`.
     """
-    checked, last = np.asarray(labels, dtype=np.int64), len(class_names) - 1
+    checked, last = np.asarray(labels), len(class_names) - 1
+    if checked.size and checked.dtype.kind not in "iu":
+        raise DataError(f"expected {what} as whole numbers from 0 to {last}, got {checked.dtype}")
+    checked = checked.astype(np.int64, copy=False)
     if checked.shape != (count,):
         raise DataError(f"expected {count} {what}, one for each image, got shape {checked.shape}")
     if checked.size and (checked.min() < 0 or checked.max() > last):

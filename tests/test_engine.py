@@ -1,0 +1,66 @@
+"""Seeds, precision and progress: what everything else runs on."""
+
+from __future__ import annotations
+
+import io
+from itertools import combinations
+
+import pytest
+import torch
+from rich.console import Console
+
+from labelsieve.engine import bf16_pays, make_engine
+from labelsieve.errors import SettingsError
+from labelsieve.progress import Progress
+
+
+def test_each_purpose_has_random_numbers_of_its_own() -> None:
+    purposes = [(seed, purpose) for seed in (0, 1) for purpose in ((1,), (2,), (1, 2), (2, 1), (1, 2, 1))]
+    drawn = [torch.rand(20, generator=make_engine(device="cpu", seed=s).generator(*p)) for s, p in purposes]
+    assert not any(torch.equal(one, other) for one, other in combinations(drawn, 2))
+    again = [torch.rand(20, generator=make_engine(device="cpu", seed=s).generator(*p)) for s, p in purposes]
+    assert all(map(torch.equal, drawn, again))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_is_that_of_the_towers(precision: str, dtype: torch.dtype) -> None:
+    engine = make_engine(device="cpu", precision=precision)  # type: ignore[arg-type]
+    layer = torch.nn.Linear(2, 2)
+    with engine.autocast():
+        assert layer(torch.ones(1, 2)).dtype == dtype
+    assert engine.precision == precision and layer.weight.dtype == torch.float32
+
+
+def test_auto_takes_bf16_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not bf16_pays(torch.device("meta"))
+    for pays, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("labelsieve.engine.bf16_pays", lambda _device, pays=pays: pays)
+        assert make_engine(device="cpu").precision == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(SettingsError, match=r"available here \(auto, cpu.*\), got cuda"):
+        make_engine(device="cuda")
+
+
+def test_progress_leaves_one_line_where_nobody_looks_on() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    progress = Progress(console)
+    progress.say("[red]a class name[/red]")
+    with progress.task("training", total=3, unit="steps") as advance:
+        for _ in range(3):
+            advance(1)
+    with progress.task("nothing to do", total=0, unit="steps") as advance:
+        advance(1)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0] == "[red]a class name[/red]", "markup in what the user gave is text"
+    assert len(lines) == 2 and lines[1].startswith("training") and "3/3" in lines[1]
+
+
+def test_progress_without_a_console_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    progress.say("nobody hears this")
+    with progress.task("training", total=3, unit="steps") as advance:
+        advance(1)
+    assert capsys.readouterr() == ("", "")
