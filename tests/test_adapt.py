@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from labelsieve.adapt.selection import Selection, choose, read_marks
 from labelsieve.adapt.settings import RECIPES, Adaptation
 from labelsieve.adapt.terminal import summarize
 from labelsieve.adapt.timm_towers import TOWERS
+from labelsieve.adapt.towers import Tower
 from labelsieve.adapt.train import hold_out
 from labelsieve.adapt.tuning import TUNE, prepare
 from labelsieve.data.images import LabelledImages
@@ -747,14 +748,15 @@ def test_what_a_model_has_no_place_for_is_told(tune: str, body: torch.nn.Module,
 
 def test_a_tower_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a release of one of the libraries might; the weights fit all the same."""
-    kind = TOWERS["clip"]
+    read = TOWERS["clip"]
 
-    def without_norm(weights: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
-        for name, value in kind.rename(weights, depth):
-            yield name, value * (0.5 if name == "norm_pre.weight" else 1)
+    def with_another_norm(name: str, options: dict[str, Any]) -> Tower:
+        tower = read(name, options)
+        weights = {**tower.weights, "norm_pre.weight": tower.weights["norm_pre.weight"] * 0.5}
+        return dataclasses.replace(tower, weights=weights)
 
-    monkeypatch.setitem(TOWERS, "clip", dataclasses.replace(kind, rename=without_norm))
-    with pytest.raises(ModelError, match=r"computes something else than a clip.* \(off by .*another --backbone"):
+    monkeypatch.setitem(TOWERS, "clip", with_another_norm)
+    with pytest.raises(ModelError, match=r"computes something else than timm's .* \(off by .*another --backbone"):
         load_backbone(str(model("clip")), CLASSES)
 
 
