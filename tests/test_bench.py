@@ -568,6 +568,16 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
 
 
+def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
+    blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
+    tasks = []
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"block{number}.toml"
+        file.write_text(block.split("```")[0])
+        tasks.append(read_experiment(file).task)
+    assert tasks == ["detect", "adapt"]
+
+
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"phase1"} <= set(shipped())
     assert main(["list"]) == 0

@@ -28,6 +28,7 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
     """
     if not can_plot() or not any(value is not None for values in series.values() for value in values):
         return
+    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -54,5 +55,5 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
         axes.axvline(place - 0.5, color="black", alpha=0.12, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
-    with write_atomically(path) as part:
+    with write_atomically(path) as part, rc_context({"svg.hashsalt": path.name}):  # else the ids differ each time
         FigureCanvasSVG(figure).print_svg(part, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]

@@ -97,7 +97,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
     yield ""
     yield f"{done} of {len(cells)} cells measured; seeds {', '.join(map(str, experiment.seeds))}."
     yield _circumstances(records)
-    yield "Shares in %, mean ± sample standard deviation over the seeds; the best mean of a column is bold."
+    yield "Shares in %, mean ± sample standard deviation over the seeds; the best of one metric is bold."
     for metrics in experiment.tables:
         yield ""
         yield f"## {' / '.join(TITLES[metric] for metric in metrics)}"
@@ -129,20 +129,22 @@ def _rows(experiment: Experiment, records: Records, metrics: Sequence[str]) -> I
         yield f"| {method} | {' | '.join(texts)} |"
 
 
-def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> float | None:
-    """Returns the best mean of a column, where there is a best: of a single share, and of more than one method."""
-    there = [value.mean for value in values if value is not None]
-    return max(there) if len(metrics) == 1 and metrics[0] not in _NO_BEST and len(there) > 1 else None
+def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None:
+    """Returns the best mean of a column as printed, where there is a best: of one share, and of several methods."""
+    there = [value for value in values if value is not None]
+    if len(metrics) > 1 or metrics[0] in _NO_BEST or len(there) < 2:
+        return None
+    return _number(max(there, key=lambda value: value.mean), metrics[0], spread=False)
 
 
 _NO_BEST = {SECONDS, "flagged_rate", "noise_rate"}
 
 
-def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: float | None) -> str:
+def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str | None) -> str:
     if len(metrics) > 1:  # as papers do: the spread stands in the tables of one metric
         return " / ".join(_number(value, metric, spread=False) for value, metric in zip(values, metrics, strict=True))
     text = _number(values[0], metrics[0], spread=True)
-    return f"**{text}**" if values[0] is not None and values[0].mean == best else text
+    return f"**{text}**" if best is not None and _number(values[0], metrics[0], spread=False) == best else text
 
 
 def _number(value: Spread | None, metric: str, *, spread: bool) -> str:
