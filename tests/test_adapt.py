@@ -145,6 +145,8 @@ def test_the_result_is_a_standard_classifier(
     assert {path.name for path in (tmp_path / "m").iterdir()} == {
         *("README.md", "adapt.json", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json")
     }
+    modes = {path.stat().st_mode for path in (tmp_path / "m").iterdir()}
+    assert len(modes) == 1, "who may read one file may read all"
     loaded = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "m")
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "m")
     assert loaded.config.id2label == dict(enumerate(CLASSES))
@@ -647,6 +649,23 @@ def test_validation_chooses_the_epoch(
 def test_training_images_in_the_test_set_are_told(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
     notes = adapted(images, verdicts, model("vit"), test=images, epochs=0).record["notes"]
     assert any(note.startswith("21 of 24 test images are among the training images") for note in notes)
+
+
+def test_what_the_scan_warned_of_is_told_again(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+    findings = [
+        {
+            "code": "a",
+            "level": "problem",
+            "figure": "Half is flagged",
+            "message": "It rests on nothing.",
+            "advice": "Look.",
+        },
+        {"code": "b", "level": "warning", "figure": "Some are equal", "message": "No harm.", "advice": "Look."},
+    ]
+    doubtful = dataclasses.replace(verdicts, record={**verdicts.record, "findings": findings})
+    result = adapted(images, doubtful, model("vit"), epochs=0)
+    assert "the scan warned: Half is flagged. It rests on nothing." in result.record["notes"]
+    assert "Half is flagged" in model_card(result) and "Some are equal" not in model_card(result)
 
 
 def test_classes_are_matched_by_name(test_images: LabelledImages) -> None:

@@ -274,6 +274,20 @@ def test_refuses_images_of_another_run(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_report_replaces_reports_only(tmp_path: Path) -> None:
+    verdicts, images = make([0, 1], [0.1, 0.9])
+    path = tmp_path / "page.html"
+    path.write_text("<html>mine</html>")
+    with pytest.raises(RunError, match=r"page\.html is no report of labelsieve, so it is not replaced; choose another"):
+        write_report(verdicts, images, path)
+    assert path.read_text() == "<html>mine</html>"
+    with pytest.raises(RunError, match="is a folder; choose another name"):
+        write_report(verdicts, images, tmp_path)
+    path.unlink()
+    first = write_report(verdicts, images, path, max_images=0).read_text()
+    assert write_report(verdicts, images, path, max_images=2).read_text() != first
+
+
 @pytest.mark.parametrize("setting", [{"max_images": -1}, {"max_images": 10**6}, {"thumbnail_px": 4}])
 def test_refuses_settings_out_of_range(tmp_path: Path, setting: dict[str, int]) -> None:
     verdicts, images = make([0, 1], [0.1, 0.9])

@@ -68,6 +68,8 @@ class Adapted:
             with new_folder(folder) as part, quiet_loading():
                 self.model.save_pretrained(part)
                 self.processor.save_pretrained(part)
+                for weights in part.glob("*.safetensors"):  # they come readable by their owner alone
+                    weights.chmod((part / "config.json").stat().st_mode)
                 write_text(part / CARD, model_card(self))
                 write_json(part / METRICS, self.metrics)
                 write_json(part / RECORD, self.record)

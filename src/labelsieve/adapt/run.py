@@ -99,7 +99,7 @@ def adapt(
     tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
     tower.model.to(engine.device)
     job = _job(tower, images, selection, tested, settings, engine)
-    notes = (*selection.notes, *_overlap(job))
+    notes = (*_problems(verdicts), *selection.notes, *_overlap(job))
     for note in notes:
         engine.progress.say(f"note: {note}")
     adapted = _train_and_measure(job, verdicts, notes, started)
@@ -196,6 +196,15 @@ def _overlap(job: Job) -> tuple[str, ...]:
         return ()
     return (
         f"{same:,} of {len(job.test):,} test images are among the training images: accuracy on the test set flatters",
+    )
+
+
+def _problems(verdicts: Verdicts) -> tuple[str, ...]:
+    """Returns what the scan said of itself that makes its selection doubtful."""
+    return tuple(
+        f"the scan warned: {finding['figure']}. {finding['message']}"
+        for finding in verdicts.record.get("findings", ())
+        if finding["level"] == "problem"
     )
 
 

@@ -65,7 +65,7 @@ def export(
     if out.is_dir():
         raise RunError(f"expected a file to write, {out} is a folder; choose another name")
     if out.exists() and not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass overwrite")
+        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if format in _OTHER and out.suffix.lower() == _OTHER[format]:
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
     _TABLES[format](verdicts, out)

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.errors import SettingsError
+from labelsieve.errors import RunError, SettingsError
 from labelsieve.provenance import fingerprint, to_json, write_text
 from labelsieve.report import common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
@@ -37,6 +37,8 @@ MAX_CLASS_ROWS = 300
 MAX_UNREADABLE = 200
 _MAX_REASON = 300
 
+# What every report begins with; see the template.
+_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Index, name and number of cards of a class that can be filtered by.
 Choice = tuple[int, str, int]
 
@@ -59,7 +61,8 @@ def write_report(
 
     Raises:
         SettingsError: A setting is out of range.
-        RunError: The images are not those of the verdicts, or the file cannot be written.
+        RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
+            cannot be written.
     """
     if not 0 <= max_images <= MOST_IMAGES:
         raise SettingsError(f"expected max_images from 0 to {MOST_IMAGES:,}, got {max_images}")
@@ -67,9 +70,20 @@ def write_report(
         raise SettingsError(f"expected thumbnail_px from 32 to {MOST_PIXELS}, got {thumbnail_px}")
     common.require_same_images(verdicts, images)
     path = Path(path)
+    _check_free(path)
     page = _environment().get_template("report.html.jinja")
     write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px)))
     return path
+
+
+def _check_free(path: Path) -> None:
+    """Refuses to replace what is no report: it may be somebody's work."""
+    if path.is_dir():
+        raise RunError(f"expected a file to write the report to, {path} is a folder; choose another name")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if _MARK not in file.read(_HEAD_BYTES):
+                raise RunError(f"{path} is no report of labelsieve, so it is not replaced; choose another name")
 
 
 def _environment() -> Environment:

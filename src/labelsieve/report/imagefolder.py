@@ -78,7 +78,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
     if not (out.exists() or out.is_symlink()):
         return
     if not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass overwrite")
+        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if not out.is_dir() or out.is_symlink():
         raise RunError(f"expected a folder to replace, {out} is none; choose another name")
     if any(out.iterdir()) and not (out / MARKER).is_file():

@@ -66,7 +66,7 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
     table.add_column("Most affected classes", overflow="fold")
     for name in ("images", "flagged", "share"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("most often really", overflow="fold")
+    table.add_column("most often suggested", overflow="fold")
     for row in rows[:_TOP]:
         really = row["most_often_really"]
         table.add_row(
