@@ -38,8 +38,8 @@ class Memory:
     Attributes:
         images: N.
         classes: K.
-        cold: Leave the features to the scan, so that reading the pictures is measured with it.
         detector: Name of a detector with its defaults, but for one epoch.
+        cold: Leave the features to the scan, so that reading the pictures is measured with it.
         cell: Measure only N K in this process: used by the script itself.
         folder: Where the pictures of all cells lie.
     """

@@ -241,7 +241,7 @@ def test_counts_against_a_plain_loop(data: st.DataObject, n: int, classes: int) 
     assert verdicts.confusion().tolist() == confusion and verdicts.confusion().dtype == np.int64
     for row, counts in zip(rows, confusion, strict=True):
         row["share_flagged"] = row["flagged"] / row["images"] if row["images"] else 0.0
-        row["most_often_really"] = names[counts.index(max(counts))] if max(counts) else None
+        row["most_often_suggested"] = names[counts.index(max(counts))] if max(counts) else None
         row["most_often_count"] = max(counts)
     assert verdicts.per_class() == rows
 
@@ -256,8 +256,8 @@ def test_per_class_takes_no_table_of_all_pairs(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Verdicts, "confusion", refuse)
     rows = verdicts.per_class()
-    assert (rows[0]["most_often_really"], rows[0]["most_often_count"]) == ("7", 2)
-    assert (rows[-1]["most_often_really"], rows[1]["most_often_really"]) == ("0", None)
+    assert (rows[0]["most_often_suggested"], rows[0]["most_often_count"]) == ("7", 2)
+    assert (rows[-1]["most_often_suggested"], rows[1]["most_often_suggested"]) == ("0", None)
 
 
 # --- save and load

@@ -91,18 +91,18 @@ class Verdicts:
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Returns for each class its name, images, how many are flagged, and what the flagged most often really are."""
+        """Returns for each class its name, images, how many are flagged, and what is suggested most often for the flagged."""
         classes = len(self.class_names)
         images = np.bincount(self.given[self.is_readable], minlength=classes)
         flagged = np.bincount(self.given[self.is_issue], minlength=classes)
-        really, most = self._most_often_really()
+        suggested, most = self._most_often_suggested()
         return [
             {
                 "class_name": name,
                 "images": int(images[index]),
                 "flagged": int(flagged[index]),
                 "share_flagged": float(flagged[index] / images[index]) if images[index] else 0.0,
-                "most_often_really": self.class_names[really[index]] if most[index] else None,
+                "most_often_suggested": self.class_names[suggested[index]] if most[index] else None,
                 "most_often_count": int(most[index]),
             }
             for index, name in enumerate(self.class_names)
@@ -123,14 +123,14 @@ class Verdicts:
         given, suggested = np.divmod(pairs, max(len(self.class_names), 1))
         return given, suggested, counts.astype(np.int64)
 
-    def _most_often_really(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _most_often_suggested(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns for each class the most frequent suggestion, the first of equals, and its count, both shape (K,)."""
         given, suggested, counts = self._suggestions()
         order = np.lexsort((suggested, -counts, given))
         found, first = np.unique(given[order], return_index=True)
-        really, most = (np.zeros(len(self.class_names), dtype=np.int64) for _ in range(2))
-        really[found], most[found] = suggested[order][first], counts[order][first]
-        return really, most
+        most_often, most = (np.zeros(len(self.class_names), dtype=np.int64) for _ in range(2))
+        most_often[found], most[found] = suggested[order][first], counts[order][first]
+        return most_often, most
 
     def save(self, folder: str | Path) -> Path:
         """Writes `verdicts.parquet`, `verdicts.csv`, `metrics.json` (if there are metrics) and, last, `run.json`.

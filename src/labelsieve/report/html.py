@@ -76,7 +76,7 @@ def write_report(
     return path
 
 
-def _check_free(path: Path) -> None:
+def _check_no_other(path: Path) -> None:
     """Refuses to replace what is no report: it may be somebody's work."""
     if path.is_dir():
         raise RunError(f"expected a file to write the report to, {path} is a folder; choose another name")

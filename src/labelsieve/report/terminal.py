@@ -68,14 +68,14 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("most often suggested", overflow="fold")
     for row in rows[:_TOP]:
-        really = row["most_often_really"]
+        suggested = row["most_often_suggested"]
         table.add_row(
             _name(row["class_name"]),
             f"{row['images']:,}",
             f"{row['flagged']:,}",
             common.percent(row["share_flagged"]),
-            _name(really).append(f" ({row['most_often_count']:,})", style="dim")
-            if really is not None
+            _name(suggested).append(f" ({row['most_often_count']:,})", style="dim")
+            if suggested is not None
             else Text(common.UNKNOWN),
         )
     console.print()
