@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,10 +15,10 @@ import pytest
 
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
 from labelsieve.bench.run import run_experiment
-from labelsieve.bench.store import CELLS, Store
+from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import column_names, series, write_tables
 from labelsieve.cli import main
-from labelsieve.errors import DataError, ModelError, RunError, SettingsError
+from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 
 TINY = """
 title = "Tiny"
@@ -409,6 +410,8 @@ def test_where_the_data_lie_does_not_matter_but_what_they_are(file: Path, tmp_pa
     (out / CELLS).write_text("".join((out / CELLS).read_text().splitlines(keepends=True)[:1]))
     run_experiment(at("b"), out)
     assert len(lines_of(out)) == 4
+    kept = (out / EXPERIMENT).read_text()
+    assert json.loads(kept)["data"]["drawings"]["source"] == "b.parquet" and str(tmp_path) not in kept
     (out / CELLS).write_text("".join((out / CELLS).read_text().splitlines(keepends=True)[:1]))
     with pytest.raises(RunError, match="measured with other images; choose another --out"):
         run_experiment(at("c"), out)
@@ -511,6 +514,27 @@ def test_data_that_are_not_there_are_told(file: Path, tmp_path: Path) -> None:
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "nowhere.parquet"}"')
     with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
         run_experiment(read_experiment(file), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('[data.photos]\nsource = "PLACE/nowhere.parquet"', "nowhere.parquet does not exist"),
+        ('[data.photos]\nsource = "drawings"\ntest = "PLACE/nowhere.parquet"', "nowhere.parquet does not exist"),
+    ],
+)
+def test_a_wrong_place_is_told_before_anything_is_measured(file: Path, tmp_path: Path, more: str, said: str) -> None:
+    file.write_text(f"{file.read_text()}\n{more.replace('PLACE', str(tmp_path))}\n")
+    with pytest.raises(LabelsieveError, match=re.escape(said)):
+        run_experiment(read_experiment(file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(file).place(sources={}, tests={}, models={"mini": str(tmp_path)})
+    with pytest.raises(ModelError, match=r"config\.json"):
+        run_experiment(experiment, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------------------------ command line

@@ -91,7 +91,7 @@ class Verdicts:
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Returns for each class its name, images, how many are flagged, and what is suggested most often for the flagged."""
+        """Returns for each class its name, images, how many are flagged, and what is most often suggested for these."""
         classes = len(self.class_names)
         images = np.bincount(self.given[self.is_readable], minlength=classes)
         flagged = np.bincount(self.given[self.is_issue], minlength=classes)

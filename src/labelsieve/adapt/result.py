@@ -130,9 +130,9 @@ def model_card(adapted: Adapted) -> str:
         record=record,
         metrics=adapted.metrics,
         class_names=adapted.class_names,
-        source=_without_folders(record["data"]["source"]),
-        vlm=_without_folders(record["verdicts"]["model"] or "a model without a name"),
-        backbone=_without_folders(record["backbone"]["name"]),
+        source=without_folders(record["data"]["source"]),
+        vlm=without_folders(record["verdicts"]["model"] or "a model without a name"),
+        backbone=without_folders(record["backbone"]["name"]),
         on_hub=not (Path(record["backbone"]["name"]).exists() or record["backbone"]["name"].startswith(PREFIX)),
     )
 
@@ -142,12 +142,12 @@ def points(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.1f} %"
 
 
-def _without_folders(name: str) -> str:
+def without_folders(name: str) -> str:
     """Returns the last part of a path: the folders above it are nobody's business. A Hub id stays whole."""
     if name.startswith(PREFIX):
         place = name.removeprefix(PREFIX)
         architecture, _, file = place.partition("/")
-        return PREFIX + (f"{architecture}/{Path(file).name}" if Path(file).is_file() else _without_folders(place))
+        return PREFIX + (f"{architecture}/{Path(file).name}" if Path(file).is_file() else without_folders(place))
     return Path(name).name if Path(name).exists() or name.startswith(("/", ".", "~")) else name
 
 

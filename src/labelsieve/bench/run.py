@@ -6,13 +6,14 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from labelsieve.adapt.result import without_folders
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Noise
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
@@ -51,8 +52,9 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
         LabelsieveError: A cell cannot be measured; those before it are kept.
     """
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
-    store.begin(experiment)
     records = store.read()
+    _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
+    store.begin(_for_others(experiment))
     groups = groupby(experiment.cells(), key=experiment.group)
     total, done = len(list(experiment.cells())), 0
     for _, cells in groups:
@@ -70,6 +72,33 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
     write_tables(experiment, records, store.folder)
     write_plots(experiment, records, store.folder)
     return store.folder
+
+
+def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
+    """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
+    for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
+        if data.source != DRAWINGS:
+            _load(data, seed=0)
+        if data.test is not None and data.test != DRAWINGS:
+            _load_test(data, data.test)
+    for model in dict.fromkeys(experiment.model[cell.model] for cell in cells):
+        if model != BUNDLED:
+            load_vlm(model)
+
+
+def _for_others(experiment: Experiment) -> Experiment:
+    """Returns the experiment as it may be published: without the folders in which data and models lie here."""
+    data = {
+        name: dataclasses.replace(
+            each,
+            source=without_folders(each.source),
+            test=None if each.test is None else without_folders(each.test),
+            class_names=None if each.class_names is None else without_folders(each.class_names),
+        )
+        for name, each in experiment.data.items()
+    }
+    models = {name: without_folders(each) for name, each in experiment.model.items()}
+    return dataclasses.replace(experiment, data=data, model=models)
 
 
 def _spoken(cell: Cell) -> str:
@@ -93,15 +122,12 @@ class Shared:
     @cached_property
     def images(self) -> LabelledImages:
         """The images with noise, whose features the model has seen once, so that no method is timed with that."""
-        images = with_noise(self._load(), self.noise, seed=self.cell.seed)
+        data, seed = self.data, self.cell.seed
+        drawn = data.source == DRAWINGS
+        given = self._draw(data.limit or 2000, seed) if drawn else _load(data, seed=seed)
+        images = with_noise(given, self.noise, seed=seed)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
-
-    def _load(self) -> LabelledImages:
-        data, seed = self.data, self.cell.seed
-        if data.source == DRAWINGS:
-            return self._draw(data.limit or 2000, seed)
-        return load_images(data.source, limit=data.limit, seed=seed, **_columns(data))
 
     @cached_property
     def test(self) -> LabelledImages | None:
@@ -110,19 +136,19 @@ class Shared:
         if data.test == DRAWINGS:
             images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
             return images.with_labels(true_labels(images))
-        if data.test is None:
-            return None
-        return load_images(
-            data.test, limit=data.test_limit, label_column=data.test_label_column, class_names=data.class_names
-        )
+        return None if data.test is None else _load_test(data, data.test)
 
     def _draw(self, count: int, seed: int) -> LabelledImages:
         return write_drawings(self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
 
 
-def _columns(data: Data) -> dict[str, str | None]:
+def _load(data: Data, *, seed: int) -> LabelledImages:
     names = ("image_column", "label_column", "truth_column", "class_names", "split")
-    return {name: getattr(data, name) for name in names}
+    return load_images(data.source, limit=data.limit, seed=seed, **{name: getattr(data, name) for name in names})
+
+
+def _load_test(data: Data, source: str) -> LabelledImages:
+    return load_images(source, limit=data.test_limit, label_column=data.test_label_column, class_names=data.class_names)
 
 
 def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledImages:

@@ -70,7 +70,7 @@ def write_report(
         raise SettingsError(f"expected thumbnail_px from 32 to {MOST_PIXELS}, got {thumbnail_px}")
     common.require_same_images(verdicts, images)
     path = Path(path)
-    _check_free(path)
+    _check_no_other(path)
     page = _environment().get_template("report.html.jinja")
     write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px)))
     return path
