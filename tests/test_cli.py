@@ -119,11 +119,18 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["scan"], "--out"),
-        (["scan", "photos"], "--out"),
-        (["scan", "photos", "--out", "run", "--epoch", "3"], "--epochs"),
-        (["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"], "--epochs"),
-        (["scan", "photos", "--out", "run", "--epochs", "many"], "--epochs"),
+        (["scan"], "labelsieve: Missing from labelsieve scan: SOURCE, --out; see labelsieve scan --help\n"),
+        (["scan", "photos", "--nope"], "scan: --out; Unrecognized options: --nope; see labelsieve scan --help"),
+        (["scan", "photos", "--out", "run", "--epoch", "3"], "--epoch, 3; Perhaps you meant: --epochs, "),
+        (
+            ["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"],
+            "of --detector deft, small-",
+        ),
+        (
+            ["scan", "photos", "--out", "run", "--epochs", "many"],
+            "--epochs: invalid literal for int() with base 10: 'm",
+        ),
+        (["scan", "photos", "--out"], "Missing value for argument '--out'."),
         (["scan", "photos", "--out", "run", "--peft", "vpt"], "vpt-deep"),
         (["scan", "photos", "--out", "run", "--precision", "fp16"], "bf16"),
         (["noise", "photos", "--kind", "pear", "--rate", "0.1", "--out", "x.parquet"], "pair"),
@@ -138,8 +145,15 @@ def test_wrong_command_lines(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*words)
-    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+    assert (code, out) == (2, "") and said in err and err.count("\n") == 1 and "│" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_narrow_terminal_changes_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("scan", "photos", "--out", "run", "--epoch", "3")
+    wide = run(*words)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run(*words) == wide
 
 
 def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:

@@ -355,8 +355,8 @@ def test_numbers_read_well() -> None:
     assert [percent(share) for share in (0, 0.0001, 0.034, 0.314, 0.9995, 1, None)] == [
         "0\u00a0%", "<\u00a00.1\u00a0%", "3.4\u00a0%", "31\u00a0%", ">\u00a099.9\u00a0%", "100\u00a0%", "\u2013",
     ]  # fmt: skip
-    assert [duration(value) for value in (0.25, 12, 75, 7265, None)] == [
-        "0.2\u00a0s", "12\u00a0s", "1\u00a0min 15\u00a0s", "2\u00a0h 1\u00a0min", "",
+    assert [duration(value) for value in (0.25, 12, 59.7, 75, 7265, None)] == [
+        "0.2\u00a0s", "12\u00a0s", "1\u00a0min 0\u00a0s", "1\u00a0min 15\u00a0s", "2\u00a0h 1\u00a0min", "",
     ]  # fmt: skip
     assert score(float("nan")) == "\u2013" and score(0.12345) == "0.123" and score(0.0001) == "<\u00a00.001"
     assert moment("yesterday") == "yesterday" and moment(None) == ""

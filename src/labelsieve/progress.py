@@ -40,8 +40,9 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("\N{MIDDLE DOT}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
         )
         with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
             task = bars.add_task(label, total=total, rate="")
@@ -49,6 +50,6 @@ class Progress:
             def advance(count: int) -> None:
                 bars.advance(task, count)
                 speed = bars.tasks[0].speed
-                bars.update(task, rate=f"{speed:,.0f} {unit}/s" if speed else "")
+                bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")
 
             yield advance

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
@@ -18,6 +20,8 @@ from labelsieve.errors import RunError
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
 
+# Sections of tyro's errors that say no more than the help does, or speak of Python.
+_NOT_SAID = ("For full helptext", "Argument helptext", "Got errors")
 _CommandT = TypeVar("_CommandT")
 
 Flag = FlagCreatePairsOff[bool]
@@ -39,7 +43,8 @@ class Command:
         """Reads the words after the verb.
 
         Raises:
-            SystemExit: The words ask for help (code 0) or cannot be understood (code 2).
+            SystemExit: The words ask for help.
+            UsageError: They cannot be understood.
         """
         return read(cls, args, prog=prog)
 
@@ -53,10 +58,40 @@ class Command:
 
 
 def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any = None) -> _CommandT:
-    """Reads words into a dataclass; fields of `default` replace those of the class."""
+    """Reads words into a dataclass; fields of `default` replace those of the class.
+
+    Raises:
+        SystemExit: The words ask for help.
+        UsageError: They cannot be understood.
+    """
     start = tyro.MISSING_NONPROP if default is None else default
-    command: _CommandT = tyro.cli(kind, args=list(args), prog=prog, default=start)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            command: _CommandT = tyro.cli(kind, args=list(args), prog=prog, default=start)
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        raise UsageError(f"{_without_box(said.getvalue())}; see {prog} --help") from None
     return command
+
+
+def _without_box(said: str) -> str:
+    """Makes one line of the box that tyro draws around an error: what is wrong, without the help on each option.
+
+    The box is drawn with lines, or with blanks and hyphens where the terminal has no lines. Below its title are
+    sections with rules between them. Some are a heading and, indented by 4, options, each with its help, indented by 8.
+    """
+    inside = [line[2:].rstrip(" │") for line in said.splitlines()[1:-1]]
+    sections = [list(lines) for is_rule, lines in groupby(inside, lambda line: not line.strip("─-")) if not is_rule]
+    parts = []
+    for head, *rest in sections:
+        if head.startswith(_NOT_SAID):
+            continue
+        options = [line.split()[0] for line in rest if line.startswith("    ") and line[4] != " "]
+        words = " ".join(f"{head} {', '.join(options)}".split() if options else " ".join([head, *rest]).split())
+        parts.append(words.rstrip("."))
+    return "; ".join(parts) or " ".join(said.split())
 
 
 @dataclass(frozen=True, kw_only=True)

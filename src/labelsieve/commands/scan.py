@@ -23,6 +23,7 @@ from labelsieve.commands.base import (
     refuse_inside,
 )
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
+from labelsieve.detect.settings import field_names
 from labelsieve.errors import look_up
 from labelsieve.progress import Progress
 
@@ -81,7 +82,10 @@ class Scan(Command, Generic[SettingsT]):
             data=Source(source=tyro.MISSING), detector=detector, recipe=recipe, out=tyro.MISSING, settings=settings
         )
         kind: Any = Scan[type(settings)]  # type: ignore[misc]  # known only now
-        return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
+        try:
+            return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
+        except UsageError as error:
+            raise UsageError(f"{error}{_others_with(args, settings)}") from None
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
@@ -159,6 +163,18 @@ def asked(args: Sequence[str], flag: str, *, default: str) -> str:
         elif word.startswith(f"{flag}="):
             chosen = word.removeprefix(f"{flag}=")
     return chosen
+
+
+def _others_with(args: Sequence[str], settings: Detector) -> str:
+    """Returns a remark on options that only other detectors have, empty where there are none."""
+    given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in args if word.startswith("--")}
+    owners = {name: set(field_names(detector_class(name))) - set(field_names(type(settings))) for name in DETECTORS}
+    remarks = []
+    for option in sorted(given):
+        having = [name for name, options in owners.items() if option in options]
+        if having:
+            remarks.append(f"; --{option.replace('_', '-')} is an option of --detector {', '.join(having)}")
+    return "".join(remarks)
 
 
 def _settings(detector: str, recipe: str) -> Any:

@@ -80,7 +80,7 @@ def duration(seconds: float | None) -> str:
     """Writes seconds as a person would say them; empty where unknown."""
     if seconds is None:
         return ""
-    if seconds < 60:
+    if seconds < 59.5:  # more is a minute when rounded
         return f"{seconds:.0f}{_NBSP}s" if seconds >= 1 else f"{seconds:.1f}{_NBSP}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
