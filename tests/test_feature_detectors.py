@@ -483,7 +483,7 @@ def test_joint_weighs_text_and_features() -> None:
     assert "zero-shot" in note and "image features" in note and "noise rate" in note
     without = dataclasses.replace(features, text=None, logit_scale=None)
     (alone,) = score(Joint(), without).notes
-    assert "zero-shot" not in alone and list(LEAST_WEIGHT_ALONE) == ["image features"]
+    assert "zero-shot" not in alone and list(LEAST_WEIGHT_ALONE) == ["smoothed features"]
 
 
 def test_joint_believes_the_untrained_model_whatever_the_labels_say() -> None:
@@ -494,7 +494,7 @@ def test_joint_believes_the_untrained_model_whatever_the_labels_say() -> None:
     (weight,) = re.findall(r"zero-shot ([\d.]+)", note)
     assert 1 <= float(weight) < 1.5, "texts that know nothing keep the smallest weight"
     (alone,) = score(Joint(), dataclasses.replace(noisy(300, rate=0.2, seed=1), text=None, logit_scale=None)).notes
-    assert float(re.findall(r"image features ([\d.]+)", alone)[0]) >= 1
+    assert float(re.findall(r"smoothed features ([\d.]+)", alone)[0]) >= 1
 
 
 # ---------------------------------------------------------------- settings

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CHUNK = 8192
+# The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.
+SHRINKAGES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +72,75 @@ def fit_discriminant(
         folds: F, at least 2.
         generator: Deals the rows into folds.
     """
+    return _gather(features, labels, rows, classes, folds, generator).fit(0.0)
+
+
+def fit_discriminants(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    rows: NDArray[np.int64],
+    classes: int,
+    folds: int,
+    generator: torch.Generator,
+) -> tuple[Discriminant, Discriminant]:
+    """Fits as :func:`fit_discriminant` does, and a second time for labels of which many may be wrong.
+
+    The second covariance is shrunk by at least that one of `SHRINKAGES` which makes the given labels most likely out of
+    fold, each at its best temperature. The more of them are wrong, the more that is.
+
+    Returns:
+        Both, the second one the same as the first where nothing more makes the labels more likely.
+    """
+    gathered = _gather(features, labels, rows, classes, folds, generator)
+    fitted = [gathered.fit(least) for least in SHRINKAGES]
+    if not len(rows):
+        return fitted[0], fitted[0]
+    there = gathered.there
+    return fitted[0], min(fitted, key=lambda each: _calibrate(each, features, labels, rows, there)[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Gathered:
+    """All that discriminants are made of: deal, mean and scale of a :class:`Discriminant`, and sums without each fold.
+
+    Attributes:
+        counts: Shape (F, K).
+        sums: Shape (F, K, D).
+        squares: Shape (F, D, D).
+        there: Shape (K,): which classes have rows.
+    """
+
+    folds: NDArray[np.int64]
+    mean: Tensor
+    scale: Tensor
+    counts: Tensor
+    sums: Tensor
+    squares: Tensor
+    there: Tensor
+
+    def fit(self, least: float) -> Discriminant:
+        """Fits without each fold, with the identity weighing at least so much, from 0 to 1."""
+        parts = zip(self.counts, self.sums, self.squares, strict=True)
+        slopes, offsets = zip(*(_solve(*part, least=least) for part in parts), strict=True)
+        stacked = torch.stack(slopes).float(), torch.stack(offsets).float()
+        return Discriminant(self.folds, self.mean.float(), self.scale.float(), *stacked)
+
+
+def _gather(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    classes: int,
+    folds: int,
+    generator: torch.Generator,
+) -> _Gathered:
     deal = np.full(len(features), -1, dtype=np.int64)
     deal[rows] = torch.randperm(len(rows), generator=generator).numpy() % folds
     mean, scale = moments(features, rows)
-    counts, sums, squares = _statistics(features, labels, deal, rows, mean, scale, classes, folds)
-    without = (whole.sum(dim=0) - whole for whole in (counts, sums, squares))
-    fits = [_solve(*parts) for parts in zip(*without, strict=True)]
-    slopes, offsets = zip(*fits, strict=True)
-    return Discriminant(deal, mean.float(), scale.float(), torch.stack(slopes).float(), torch.stack(offsets).float())
+    parts = _statistics(features, labels, deal, rows, mean, scale, classes, folds)
+    counts, sums, squares = (part.sum(dim=0) - part for part in parts)
+    return _Gathered(deal, mean, scale, counts, sums, squares, there=parts[0].sum(dim=0) > 0)
 
 
 def fit_linear(
@@ -113,29 +176,31 @@ def fit_linear(
     slopes, offsets = _solve(counts, sums, squares)
     # the slope of an empty class is zero already, for its mean is the common one
     offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min())
-    temperature = _temperature(crossed, features, labels, rows, counts > 0)
+    temperature, _ = _calibrate(crossed, features, labels, rows, counts > 0)
     weights = (slopes / scale[:, None]).T / temperature
     priors = (counts.clamp(min=0.5) / len(rows)).log()
     return weights.float(), (offsets / temperature + priors - weights @ mean).float()
 
 
-def _temperature(
+def _calibrate(
     crossed: Discriminant,
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     there: Tensor,
-) -> float:
+) -> tuple[float, float]:
+    """Returns the temperature that suits the out-of-fold logits of a part of the rows best, and their loss at it."""
     from scipy.optimize import minimize_scalar
 
-    sample = rows[:: max(1, len(rows) // CHUNK)]
+    sample = rows[:: -(-len(rows) // CHUNK)]
     logits = crossed.logits(sample, torch.from_numpy(features[sample])).masked_fill(~there, -torch.inf)
     target = torch.from_numpy(labels[sample])
 
     def loss(log_temperature: float) -> float:
         return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), target))
 
-    return math.exp(minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded").x)
+    found = minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded")
+    return math.exp(found.x), float(found.fun)
 
 
 def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -179,8 +244,15 @@ def _statistics(
     return counts, sums, squares
 
 
-def _solve(counts: Tensor, sums: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns slopes (D, K) and offsets (K,) of the discriminant from the statistics of some folds."""
+def _solve(counts: Tensor, sums: Tensor, squares: Tensor, *, least: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Returns slopes (D, K) and offsets (K,) of the discriminant from the statistics of some folds.
+
+    Args:
+        counts: Shape (K,).
+        sums: Shape (K, D).
+        squares: Shape (D, D).
+        least: The least weight of the identity, from 0 to 1.
+    """
     # one pseudo-image at the common mean: a class with few images is drawn to it, an empty one is neutral
     means = sums / (counts + 1)[:, None]
     images, width = counts.sum().clamp(min=1), squares.shape[0]
@@ -188,7 +260,7 @@ def _solve(counts: Tensor, sums: Tensor, squares: Tensor) -> tuple[Tensor, Tenso
     level, energy = within.trace() / width, within.square().sum()
     spread = (images + 1 - 2 / width) * (energy - level.square() * width)
     weight = ((1 - 2 / width) * energy + (level * width).square()) / spread.clamp(min=1e-12)
-    weight = weight.clamp(max=1.0)
+    weight = weight.clamp(min=least, max=1.0)
     covariance = (1 - weight) * within + (weight * level + 1e-6) * torch.eye(width).double()
     slopes = torch.linalg.solve(covariance, means.T)
     return slopes, -0.5 * (means.T * slopes).sum(dim=0)

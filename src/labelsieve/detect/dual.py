@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
-from labelsieve.detect.discriminant import fit_discriminant
+from labelsieve.detect.discriminant import fit_discriminants
 from labelsieve.detect.joint import Judged, judge_jointly
 from labelsieve.detect.learner import Feed, adapted_features
 from labelsieve.detect.losses import (
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 COMPLEMENT, FOLDS, SAMPLE = 3, 4, 5
 
 # Only the untrained model has not learned from the labels, so it alone is believed whatever they say.
-LEAST_WEIGHTS = {"zero-shot": 1.0, "positive prompts": 0.0, "learned threshold": 0.0, "image features": 0.0}
+LEAST_WEIGHTS = {
+    "zero-shot": 1.0,
+    "positive prompts": 0.0,
+    "learned threshold": 0.0,
+    "image features": 0.0,
+    "smoothed features": 0.0,
+}
 
 
 class DualObjective:
@@ -182,7 +188,7 @@ def _judge_by_threshold(
 
 def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: FeatureView, *, folds: int) -> Judged:
     labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
-    discriminant = fit_discriminant(
+    discriminants = fit_discriminants(
         pooled, labels, rows=view.rows, classes=classes, folds=folds, generator=engine.generator(FOLDS)
     )
 
@@ -190,8 +196,8 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: Fe
     def evidence(rows: NDArray[np.int64]) -> Tensor:
         features = torch.from_numpy(pooled[rows]).to(engine.device)
         positive, negative = feed.learner.similarities(features, text)
-        parts = (view.logits(rows), positive, positive - negative, discriminant.logits(rows, features))
-        return torch.stack(parts).float().cpu()
+        fitted = (each.logits(rows, features) for each in discriminants)
+        return torch.stack([view.logits(rows), positive, positive - negative, *fitted]).float().cpu()
 
     return judge_jointly(
         evidence,

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import log_softmax, softplus
+from torch.nn.functional import log_softmax
 
 from labelsieve.detect.zero_shot import CHUNK, in_chunks
 
@@ -218,16 +218,13 @@ def fit_joint(
     """
     if len(rows) > MOST_ROWS:
         rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()])
-    sample, floor = _Sample(evidence, labels, rows), torch.tensor(least, dtype=torch.float32)
-    above = torch.full_like(floor, -1.5).requires_grad_()  # before softplus: 0.2 above the smallest weight
-    bias = torch.zeros(classes).requires_grad_()
+    sample = _Sample(evidence, labels, rows)
+    weights, bias = torch.tensor(least, dtype=torch.float32), torch.zeros(classes)
     rates, confusion, noise_rate = torch.full((classes,), FIRST_RATE), None, FIRST_RATE
     for _ in range(ROUNDS):
-        _maximise(sample, above, bias, floor=floor, rates=rates, confusion=confusion)
-        weights = floor + softplus(above.detach())
-        model = JointModel(weights, bias.detach(), rates, confusion, noise_rate)
-        rates, confusion, noise_rate = _noise(sample, model)
-    return JointModel(weights, bias.detach(), rates, confusion, noise_rate)
+        weights, bias = _maximise(sample, weights, bias, least=least, rates=rates, confusion=confusion)
+        rates, confusion, noise_rate = _noise(sample, JointModel(weights, bias, rates, confusion, noise_rate))
+    return JointModel(weights, bias, rates, confusion, noise_rate)
 
 
 class _Sample:
@@ -253,26 +250,39 @@ class _Sample:
 
 
 def _maximise(
-    sample: _Sample, above: Tensor, bias: Tensor, *, floor: Tensor, rates: Tensor, confusion: Tensor | None
-) -> None:
-    """Moves `above` and `bias` in place to where the given labels are most likely."""
-    optimizer = torch.optim.LBFGS([above, bias], max_iter=30, line_search_fn="strong_wolfe")
+    sample: _Sample,
+    weights: Tensor,
+    bias: Tensor,
+    *,
+    least: Sequence[float],
+    rates: Tensor,
+    confusion: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Returns weights and biases, near to those given, that make the given labels most likely."""
+    from scipy.optimize import minimize
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        # a standard normal prior on the biases keeps classes without images where they are
-        prior = 0.5 * bias.square().sum() / sample.count
-        prior.backward()
-        total = prior.detach()
+    def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        now = torch.from_numpy(values).float().requires_grad_()
+        weights, bias = now[: len(least)], now[len(least) :]
+        # a standard normal prior: weights stay finite where few images are, and classes without images where they are
+        prior = 0.5 * (now - at_least).square().sum() / sample.count
+        (slope,) = torch.autograd.grad(prior, now)
+        total = float(prior.detach())
         for parts, labels in sample:
-            logits = torch.einsum("p,pnk->nk", floor + softplus(above), parts) + bias
+            logits = torch.einsum("p,pnk->nk", weights, parts) + bias
             mine, others = explain(logits.softmax(dim=1), labels, rates=rates, confusion=confusion)
             loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
-            loss.backward()
-            total = total + loss.detach()
-        return total
+            slope += torch.autograd.grad(loss, now)[0]
+            total += float(loss.detach())
+        return total, slope.double().numpy()
 
-    optimizer.step(closure)
+    at_least = torch.cat([torch.tensor(least, dtype=torch.float32), torch.zeros_like(bias)])
+    # bounds, and no positive function of a free number: its slope would vanish where a weight came near its least
+    bounds = [(low, None) for low in least] + [(None, None)] * len(bias)
+    start = torch.cat([weights, bias]).double().numpy()
+    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30})
+    best = torch.from_numpy(found.x).float()
+    return best[: len(least)], best[len(least) :]
 
 
 @torch.no_grad()

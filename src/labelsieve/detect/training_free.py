@@ -39,11 +39,11 @@ class Joint(FeatureDetector):
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
         import torch
 
-        from labelsieve.detect.discriminant import fit_discriminant
+        from labelsieve.detect.discriminant import fit_discriminants
         from labelsieve.detect.dual import FOLDS, SAMPLE
         from labelsieve.detect.joint import judge_jointly
 
-        discriminant = fit_discriminant(
+        discriminants = fit_discriminants(
             view.features.pooled,
             view.labels,
             rows=view.rows,
@@ -55,8 +55,9 @@ class Joint(FeatureDetector):
 
         @torch.no_grad()
         def evidence(rows: NDArray[np.int64]) -> Tensor:
-            parts = [view.logits(rows)] if texts else []
-            return torch.stack([*parts, discriminant.logits(rows, view.pooled(rows))]).float().cpu()
+            features = view.pooled(rows)
+            plain, smoothed = (each.logits(rows, features) for each in discriminants)
+            return torch.stack([view.logits(rows), plain, smoothed] if texts else [smoothed]).float().cpu()
 
         judged = judge_jointly(
             evidence,
@@ -70,7 +71,7 @@ class Joint(FeatureDetector):
 
 
 # As for deft: only the untrained model has not learned from the labels, so it is believed whatever they say.
-LEAST_WEIGHTS = {"zero-shot": 1.0, "image features": 0.0}
+LEAST_WEIGHTS = {"zero-shot": 1.0, "image features": 0.0, "smoothed features": 0.0}
 # Without it the discriminant has to stand in at its own scale: free to blur, it would explain pair and
 # instance-dependent noise as doubt and flag next to nothing.
-LEAST_WEIGHT_ALONE = {"image features": 1.0}
+LEAST_WEIGHT_ALONE = {"smoothed features": 1.0}
