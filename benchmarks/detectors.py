@@ -33,6 +33,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
+from labelsieve.detect.discriminant import Discriminant, fit_discriminant
 from labelsieve.detect.dual import LEAST_WEIGHTS
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
@@ -65,10 +66,19 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
     "prototype-gmm": lambda _rate: ls.PrototypeGMM(),
     "gmm-vpt": lambda _rate: ls.GMM(peft="vpt-deep"),
 }
+
+
+def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
+    """Gives the discriminant that is shrunk for few images alone in the place of the smoothed one, too."""
+    plain = fit_discriminant(*args, **named)
+    return plain, plain
+
+
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
     "deft-free-weights": ("labelsieve.detect.dual", "LEAST_WEIGHTS", dict.fromkeys(LEAST_WEIGHTS, 0.0)),
     "deft-no-doubt": ("labelsieve.detect.joint", "DOUBT", 0.0),
+    "deft-one-discriminant": ("labelsieve.detect.dual", "fit_discriminants", _plain_twice),
     "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
 }
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")

@@ -188,6 +188,14 @@ def test_the_best_is_bold_one_seed_has_no_spread_and_what_is_missing_a_dash(file
     ]
 
 
+def test_where_all_are_equal_none_is_best(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(file)
+    write_tables(
+        experiment, made_up(experiment, {("sym-20", m, 0): 0.0 for m in ("label-match", "untrained")}), tmp_path
+    )
+    assert "| label-match | 0.0 |" in (tmp_path / "results.md").read_text()
+
+
 def test_tables_hold_the_cells_of_the_file_alone(file: Path, tmp_path: Path) -> None:
     more = read_experiment(file)
     records = made_up(more, {("sym-20", m, s): 0.5 for m in ("label-match", "untrained") for s in (0, 1)})

@@ -134,7 +134,8 @@ def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None
     there = [value for value in values if value is not None]
     if len(metrics) > 1 or metrics[0] in _NO_BEST or len(there) < 2:
         return None
-    return _number(max(there, key=lambda value: value.mean), metrics[0], spread=False)
+    printed = {_number(value, metrics[0], spread=False) for value in there}
+    return _number(max(there, key=lambda value: value.mean), metrics[0], spread=False) if len(printed) > 1 else None
 
 
 _NO_BEST = {SECONDS, "flagged_rate", "noise_rate"}
