@@ -33,7 +33,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
-from labelsieve.detect.discriminant import Discriminant, fit_discriminant
+from labelsieve.detect.discriminant import Discriminant, fit_discriminants
 from labelsieve.detect.dual import LEAST_WEIGHTS
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
@@ -70,7 +70,7 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
 
 def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
     """Gives the discriminant that is shrunk for few images alone in the place of the smoothed one, too."""
-    plain = fit_discriminant(*args, **named)
+    plain, _ = fit_discriminants(*args, **named)
     return plain, plain
 
 

@@ -429,8 +429,8 @@ def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLan
 def test_deft_believes_the_untrained_model_whatever_the_labels_say(
     noisy: LabelledImages, mini_clip: VisionLanguageModel
 ) -> None:
-    unnamed = dataclasses.replace(noisy, class_names=tuple(f"kind {index}" for index in range(len(CLASS_NAMES))))
-    (note,) = (note for note in score(quick("deft"), unnamed, mini_clip).notes if "weights of the evidence" in note)
+    turned = dataclasses.replace(noisy, class_names=(*CLASS_NAMES[1:], CLASS_NAMES[0]))
+    (note,) = (note for note in score(quick("deft"), turned, mini_clip).notes if "weights of the evidence" in note)
     weights = dict(re.findall(r"([a-z][a-z -]+) ([\d.]+)", note.partition("evidence: ")[2]))
     assert set(weights) == {"zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features"}
     assert 1 <= float(weights["zero-shot"]) < 1.5, "names that fit nothing keep the smallest weight"

@@ -54,7 +54,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
     records = store.read()
     _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
-    store.begin(_for_others(experiment))
+    store.begin(_without_folders(experiment))
     groups = groupby(experiment.cells(), key=experiment.group)
     total, done = len(list(experiment.cells())), 0
     for _, cells in groups:
@@ -86,7 +86,7 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
             load_vlm(model)
 
 
-def _for_others(experiment: Experiment) -> Experiment:
+def _without_folders(experiment: Experiment) -> Experiment:
     """Returns the experiment as it may be published: without the folders in which data and models lie here."""
     data = {
         name: dataclasses.replace(

@@ -50,31 +50,6 @@ class Discriminant:
         return result
 
 
-def fit_discriminant(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    rows: NDArray[np.int64],
-    classes: int,
-    folds: int,
-    generator: torch.Generator,
-) -> Discriminant:
-    """Fits linear discriminants for cross-fitting, reading the features in chunks.
-
-    Class means and one pooled covariance; the covariance is shrunk towards a multiple of the identity by the oracle
-    approximating rule (Chen et al., IEEE TSP 2010), so that few images or many dimensions do no harm.
-
-    Args:
-        features: Shape (N, D), may be memory-mapped.
-        labels: Shape (N,), values 0 to K-1.
-        rows: The rows to use.
-        classes: K.
-        folds: F, at least 2.
-        generator: Deals the rows into folds.
-    """
-    return _gather(features, labels, rows, classes, folds, generator).fit(0.0)
-
-
 def fit_discriminants(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -84,10 +59,20 @@ def fit_discriminants(
     folds: int,
     generator: torch.Generator,
 ) -> tuple[Discriminant, Discriminant]:
-    """Fits as :func:`fit_discriminant` does, and a second time for labels of which many may be wrong.
+    """Fits linear discriminants for cross-fitting, reading the features in chunks, in two ways.
 
-    The second covariance is shrunk by at least that one of `SHRINKAGES` which makes the given labels most likely out of
-    fold, each at its best temperature. The more of them are wrong, the more that is.
+    Class means and one pooled covariance, which is shrunk towards a multiple of the identity: by the oracle
+    approximating rule (Chen et al., IEEE TSP 2010), so that few images or many dimensions do no harm; and for labels of
+    which many may be wrong, by at least that one of `SHRINKAGES` which makes the given labels most likely out of fold,
+    each at its best temperature.
+
+    Args:
+        features: Shape (N, D), may be memory-mapped.
+        labels: Shape (N,), values 0 to K-1.
+        rows: The rows to use.
+        classes: K.
+        folds: F, at least 2.
+        generator: Deals the rows into folds.
 
     Returns:
         Both, the second one the same as the first where nothing more makes the labels more likely.
@@ -174,7 +159,7 @@ def fit_linear(
         Weights (K, D) and biases (K,), with the shares of the classes in the rows as prior probabilities. A class
         without rows gets a place that it does not win: no slope, and the smallest bias.
     """
-    crossed = fit_discriminant(features, labels, rows=rows, classes=classes, folds=folds, generator=generator)
+    crossed = _gather(features, labels, rows, classes, folds, generator).fit(0.0)
     mean, scale = crossed.mean.double(), crossed.scale.double()
     whole = np.zeros(len(features), dtype=np.int64)
     counts, sums, squares = (part[0] for part in _statistics(features, labels, whole, rows, mean, scale, classes, 1))

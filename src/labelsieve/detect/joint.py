@@ -261,6 +261,8 @@ def _maximise(
     """Returns weights and biases, near to those given, that make the given labels most likely."""
     from scipy.optimize import minimize
 
+    at_least = torch.cat([torch.tensor(least, dtype=torch.float32), torch.zeros_like(bias)])
+
     def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         now = torch.from_numpy(values).float().requires_grad_()
         weights, bias = now[: len(least)], now[len(least) :]
@@ -276,7 +278,6 @@ def _maximise(
             total += float(loss.detach())
         return total, slope.double().numpy()
 
-    at_least = torch.cat([torch.tensor(least, dtype=torch.float32), torch.zeros_like(bias)])
     # bounds, and no positive function of a free number: its slope would vanish where a weight came near its least
     bounds = [(low, None) for low in least] + [(None, None)] * len(bias)
     start = torch.cat([weights, bias]).double().numpy()
