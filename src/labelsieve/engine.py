@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from labelsieve.attention import WrittenOutAttention
 from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
 
@@ -44,9 +45,14 @@ class Engine:
         """The device of this process."""
         return self.accelerator.device  # type: ignore[no-any-return]  # accelerate has no types
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """Returns the context in which the towers run."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Is the context in which the towers run."""
+        if self.precision == "fp32":
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=torch.bfloat16), WrittenOutAttention():
+            yield
 
     def generator(self, *purpose: int) -> torch.Generator:
         """Returns a CPU generator for one purpose, the same in every process and on every resume."""

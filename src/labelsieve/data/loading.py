@@ -79,8 +79,9 @@ class Augment:
 
     def __call__(self, picture: Image.Image, row: int) -> Tensor:
         """Crops and flips the picture of one row."""
+        seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0]))
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of the stack for absent GPUs, too
             return self.crop(picture)  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,60 @@
+"""Attention of short sequences in bf16 on a CPU, which PyTorch's fused kernel is slow at where it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+# Written out, the attention weights are kept for the backward pass: B x heads x L x L numbers in each block.
+_LONGEST = 256
+
+
+class WrittenOutAttention(TorchFunctionMode):
+    """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
+
+    That is so for bf16 on a CPU with gradients (`benchmarks/attention.py`); whatever else is asked for, a mask or
+    dropout for example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Intercepts that one function."""
+        named = dict(kwargs or {})
+        if func is scaled_dot_product_attention and len(args) + len(named) >= 3 and _pays(*args, **named):
+            return _written_out(*args, **named)
+        return func(*args, **named)
+
+
+def _pays(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> bool:
+    plain = attn_mask is None and not dropout_p and not is_causal and not enable_gqa
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
+    return plain and trained and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
+def _written_out(
+    query: Tensor, key: Tensor, value: Tensor, *_args: Any, scale: float | None = None, **_kw: Any
+) -> Tensor:
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    weights = ((query * factor) @ key.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
+    return weights.to(value.dtype) @ value
