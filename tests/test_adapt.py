@@ -27,7 +27,7 @@ from labelsieve.adapt import train as training
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import Adapted, measure, model_card
 from labelsieve.adapt.run import check_model_folder, with_class_names
-from labelsieve.adapt.selection import Selection, choose, read_marks
+from labelsieve.adapt.selection import Selection, choose
 from labelsieve.adapt.settings import RECIPES, Adaptation
 from labelsieve.adapt.terminal import summarize
 from labelsieve.adapt.timm_towers import TOWERS
@@ -40,6 +40,7 @@ from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_linear
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.marks import read_marks
 from labelsieve.verdicts import Verdicts, decide
 from small_backbones import BACKBONES, SIZE, backbone_folder
 from small_models import edit_json, edit_weights, random_clip
@@ -892,6 +893,8 @@ def test_the_summary_says_what_matters(
     told = {"test_accuracy_start": 0.5, "test_accuracy_last": 0.8125, "test_accuracy_best": 0.9}
     text = summary(result, metrics={**result.metrics, **told, "test": test, "validation_accuracy": 1.0})
     assert "18 images trained on of 24 (3 flagged left out, 3 held out)" in text
+    marked = {**result.record["selection"], "marked_right": 2, "marked_wrong": 1, "marked_unsure": 1}
+    assert "3 held out, 4 marked by a person)" in summary(result, record={**result.record, "selection": marked})
     assert "100.0 % on the held-out training images: epoch" in text and "full fine-tuning" in text
     assert "81.2 % right of 30 test images, 75.0 % as a mean over the classes" in text
     assert "before training 50.0 %, last epoch 81.2 %" in text

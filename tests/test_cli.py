@@ -276,6 +276,19 @@ def test_export(format: str, run: Run, finished: Path, tmp_path: Path) -> None:
     assert run(*words, "--overwrite")[0] == 0
 
 
+def test_export_with_marks(run: Run, finished: Path, tmp_path: Path) -> None:
+    verdicts, marks, out = Verdicts.load(finished), tmp_path / "marks.csv", tmp_path / "clean"
+    ids = [name for name, row in zip(verdicts.table["id"].to_pylist(), verdicts.given, strict=True) if row == 0]
+    marks.write_text("id,mark\n" + "".join(f"{name},wrong\n" for name in ids))
+    code, said, _ = run("export", finished, "--format", "imagefolder", "--out", out, "--marks", marks)
+    left = int((~verdicts.is_issue & (verdicts.given != 0)).sum())
+    assert code == 0 and f"wrote {out}: {left} of 32 images; no image is left of {verdicts.class_names[0]}\n" in said
+    code, _, err = run(
+        "export", finished, "--format", "csv", "--out", tmp_path / "x.csv", "--marks", tmp_path / "no.csv"
+    )
+    assert code == 1 and "cannot be read as a CSV of marks" in err and err.count("\n") == 1
+
+
 def test_export_names_the_classes_without_an_image(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(drawn_folder, tmp_path / "photos"))
     (folder / "zebra").mkdir()

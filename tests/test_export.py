@@ -92,6 +92,26 @@ def test_imagefolder_keeps_what_is_not_flagged(tmp_path: Path, four: tuple[Verdi
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean"], "nothing temporary is left"
 
 
+def test_marks_count_more_than_verdicts(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:
+    verdicts, images = four
+    assert verdicts.is_issue.tolist() == [False, True, False, False]
+    marks = tmp_path / "marks.csv"
+    marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\n")
+    export(verdicts, images, format="imagefolder", out=tmp_path / "clean", marks=marks)
+    assert files_of(tmp_path / "clean") == ["dog/b.png", "dog/c.png"]
+    assert json.loads((tmp_path / "clean" / MARKER).read_text())["left_out"] == 2
+    frame = pq.read_table(export(verdicts, None, format="cleanlab", out=tmp_path / "frame.parquet", marks=marks))
+    assert frame["is_label_issue"].to_pylist() == [True, False, False, False]
+    table = pq.read_table(export(verdicts, None, format="parquet", out=tmp_path / "t.parquet", marks=marks))
+    assert table["mark"].to_pylist() == ["wrong", "right", "unsure", None]
+    assert table["is_label_issue"].to_pylist() == [False, True, False, None], "the verdicts themselves stay"
+    marks.write_text("id,mark\nz.png,wrong\n")
+    for kind, name in (("csv", "x.csv"), ("imagefolder", "x")):
+        with pytest.raises(DataError, match=r'"z\.png" in line 2 .* is no image of this run'):
+            export(verdicts, images, format=kind, out=tmp_path / name, marks=marks)  # type: ignore[arg-type]
+        assert not (tmp_path / name).exists()
+
+
 def test_other_tools_read_the_folder(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:
     out = export(*four, format="imagefolder", out=tmp_path / "clean")
     from datasets import load_dataset

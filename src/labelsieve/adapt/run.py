@@ -16,7 +16,7 @@ import torch
 from labelsieve.adapt import tuning
 from labelsieve.adapt.backbones import Backbone, load_backbone
 from labelsieve.adapt.result import RECORD, Adapted, measure
-from labelsieve.adapt.selection import Selection, choose, read_marks
+from labelsieve.adapt.selection import Selection, choose
 from labelsieve.adapt.settings import RECIPES, Adaptation
 from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
 from labelsieve.data.images import LabelledImages
@@ -24,6 +24,7 @@ from labelsieve.data.labels import normalise
 from labelsieve.detect.discriminant import fit_linear
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import DataError, RunError, SettingsError, did_you_mean
+from labelsieve.marks import read_marks
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, versions
 from labelsieve.report.common import require_same_images

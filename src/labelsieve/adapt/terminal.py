@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelsieve.adapt.result import Adapted, points
+from labelsieve.marks import MARKS
 from labelsieve.report.common import duration
 from labelsieve.report.terminal import clean
 
@@ -42,11 +43,13 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
 
 def _headline(record: Any) -> Text:
     selection, left = record["selection"], []
+    marked = sum(selection.get(f"marked_{mark}", 0) for mark in MARKS)
     for count, what in (
         (selection["dropped"], "flagged left out"),
         (selection["relabelled"], "relabelled"),
         (selection["unreadable"], "unreadable"),
         (selection["held_out"], "held out"),
+        (marked, "marked by a person"),
     ):
         left += [f"{count:,} {what}"] if count else []
     return Text.assemble(

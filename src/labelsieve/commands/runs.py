@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -65,6 +66,7 @@ class Export(Command):
         run_folder: Folder of the run.
         format: One table (csv, parquet), one as cleanlab has it, or a folder of class folders without the issues.
         out: File or folder to write.
+        marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.
         copy: Copy the images of an imagefolder instead of linking to them.
         overwrite: Replace what is there.
         source: Where the images lie now, if not where the run found them.
@@ -73,6 +75,7 @@ class Export(Command):
     run_folder: RunFolder
     format: Literal["csv", "parquet", "imagefolder", "cleanlab"]
     out: Path
+    marks: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
     copy: Flag = False
     overwrite: Flag = False
     source: OptionalText = None
@@ -87,15 +90,25 @@ class Export(Command):
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source)
             refuse_inside(images.origin.get("source"), self.out)
-        path = export(verdicts, images, format=self.format, out=self.out, copy=self.copy, overwrite=self.overwrite)
-        Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts) if images is not None else ""))
+        path = export(
+            verdicts,
+            images,
+            format=self.format,
+            out=self.out,
+            marks=self.marks,
+            copy=self.copy,
+            overwrite=self.overwrite,
+        )
+        Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
 
 
-def _what_is_left(verdicts: Verdicts) -> str:
+def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
     """Says how much an image folder holds, and which classes lost all images: it has no folder for these."""
-    kept = int((verdicts.is_readable & ~verdicts.is_issue).sum())
-    text = f": {kept:,} of {len(verdicts):,} images"
-    gone = [row["class_name"] for row in verdicts.per_class() if row["images"] == row["flagged"]]
+    from labelsieve.report.imagefolder import MARKER
+
+    content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    text = f": {content['images']:,} of {len(verdicts):,} images"
+    gone = [name for own, name in content["class_of_folder"].items() if not (folder / own).exists()]
     if not gone:
         return text
     more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""

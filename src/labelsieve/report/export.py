@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import RunError, SettingsError, did_you_mean
+from labelsieve.marks import issues_after_marks, marks_of_rows, read_marks
 from labelsieve.provenance import write_atomically
 from labelsieve.report.imagefolder import write_image_folder
 from labelsieve.verdicts import Verdicts
 
 Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]
+Marks = Mapping[str, str] | None
 
 
 def export(
@@ -27,21 +29,25 @@ def export(
     *,
     format: Format,
     out: Path,
+    marks: str | Path | None = None,
     copy: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Writes the verdicts in a form that other tools read.
 
-    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image.
+    A person's mark counts more than the verdict: what is marked `right` is no issue, what is marked `wrong` is one.
+
+    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with marks, in one column more.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
-    * `imagefolder`: one folder for each class with the readable images whose label is not flagged, and nothing else.
+    * `imagefolder`: one folder for each class with the readable images whose label is no issue, and nothing else.
 
     Args:
         verdicts: What to export.
         images: The images that the verdicts were made from; only `imagefolder` needs them.
         format: One of the names above.
         out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
+        marks: CSV of a person's marks, downloaded from the report.
         copy: For `imagefolder`: copy the image files instead of linking to them.
         overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
 
@@ -51,7 +57,7 @@ def export(
     Raises:
         SettingsError: The format is unknown, or an option does not go with it.
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
-        DataError: An image file is gone.
+        DataError: An image file is gone, or the marks cannot be read or are not of these verdicts.
     """
     out = Path(out)
     if format not in FORMATS:
@@ -59,7 +65,9 @@ def export(
     if format == "imagefolder":
         if images is None:
             raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
-        return write_image_folder(verdicts, images, out, copy=copy, overwrite=overwrite)
+        said = {} if marks is None else read_marks(Path(marks), verdicts)
+        issues = issues_after_marks(verdicts, said)
+        return write_image_folder(verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite)
     if copy:
         raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
     if out.is_dir():
@@ -68,19 +76,23 @@ def export(
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if format in _OTHER and out.suffix.lower() == _OTHER[format]:
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
-    _TABLES[format](verdicts, out)
+    _TABLES[format](verdicts, None if marks is None else read_marks(Path(marks), verdicts), out)
     return out
 
 
-def cleanlab_table(verdicts: Verdicts) -> pa.Table:
+def cleanlab_table(verdicts: Verdicts, marks: Mapping[str, str] | None = None) -> pa.Table:
     """Returns one row for each image, in the order of the data, with labels as indices into `class_names`.
 
     cleanlab knows no unreadable images: they are no issue, with quality NaN and predicted label -1.
+
+    Args:
+        verdicts: Of N images.
+        marks: Image id to mark, from :func:`labelsieve.marks.read_marks`; they decide what is an issue.
     """
     table = pa.table(
         {
             "index": pa.array(np.arange(len(verdicts), dtype=np.int64)),
-            "is_label_issue": pa.array(verdicts.is_issue),
+            "is_label_issue": pa.array(issues_after_marks(verdicts, marks or {})),
             "label_quality": pa.array(verdicts.label_quality),
             "given_label": pa.array(verdicts.given),
             "predicted_label": pa.array(verdicts.predicted),
@@ -89,18 +101,25 @@ def cleanlab_table(verdicts: Verdicts) -> pa.Table:
     return table.replace_schema_metadata({"class_names": json.dumps(verdicts.class_names)})
 
 
-def _write_csv(verdicts: Verdicts, out: Path) -> None:
-    _save_table(verdicts.table, out, as_csv=True)
+def _write_csv(verdicts: Verdicts, marks: Marks, out: Path) -> None:
+    _save_table(_with_marks(verdicts, marks), out, as_csv=True)
 
 
-def _write_parquet(verdicts: Verdicts, out: Path) -> None:
-    _save_table(verdicts.table, out, as_csv=False)
+def _write_parquet(verdicts: Verdicts, marks: Marks, out: Path) -> None:
+    _save_table(_with_marks(verdicts, marks), out, as_csv=False)
 
 
-def _write_cleanlab(verdicts: Verdicts, out: Path) -> None:
+def _with_marks(verdicts: Verdicts, marks: Marks) -> pa.Table:
+    if marks is None:
+        return verdicts.table
+    said = marks_of_rows(verdicts, marks)
+    return verdicts.table.append_column("mark", pa.array(said.tolist(), pa.string(), mask=said == ""))
+
+
+def _write_cleanlab(verdicts: Verdicts, marks: Marks, out: Path) -> None:
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
-    _save_table(cleanlab_table(verdicts), out, as_csv=out.suffix.lower() == ".csv")
+    _save_table(cleanlab_table(verdicts, marks), out, as_csv=out.suffix.lower() == ".csv")
 
 
 def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
@@ -112,7 +131,7 @@ def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
 
 
 # The formats that are one file, each by its name. `imagefolder` is a folder and stands apart.
-_TABLES: dict[str, Callable[[Verdicts, Path], None]] = {
+_TABLES: dict[str, Callable[[Verdicts, Marks, Path], None]] = {
     "csv": _write_csv,
     "parquet": _write_parquet,
     "cleanlab": _write_cleanlab,

@@ -1,4 +1,4 @@
-"""A cleaned copy of a data set: one folder for each class, with the images that are readable and not flagged.
+"""A cleaned copy of a data set: one folder for each class, with the images that can be read and whose label is right.
 
 Ids and class names are user data. They become names inside the output folder and can never point out of it.
 """
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages
@@ -33,13 +34,22 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _MOST_BYTES = 180
 
 
-def write_image_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *, copy: bool, overwrite: bool) -> Path:
-    """Writes the images whose label is not flagged as class folders; classes without any are left out.
+def write_image_folder(
+    verdicts: Verdicts,
+    images: LabelledImages,
+    out: Path,
+    *,
+    issues: NDArray[np.bool_],
+    copy: bool,
+    overwrite: bool,
+) -> Path:
+    """Writes the images whose label is no issue as class folders; classes without any are left out.
 
     Args:
-        verdicts: Which images to keep.
+        verdicts: Of N images; says which of them can be read.
         images: The images that the verdicts were made from.
         out: The folder to write; it appears whole or not at all.
+        issues: (N,): whose label is wrong.
         copy: Copy image files instead of linking to them. Images held as bytes are always written.
         overwrite: Replace `out` if it is an empty folder or an earlier export.
 
@@ -49,7 +59,7 @@ def write_image_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *,
     """
     require_same_images(verdicts, images)
     _check_free(out, overwrite=overwrite)
-    kept = np.flatnonzero(verdicts.is_readable & ~verdicts.is_issue).tolist()
+    kept = np.flatnonzero(verdicts.is_readable & ~issues).tolist()
     names = UniqueNames()
     folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
     with new_folder(out) as part:
