@@ -537,7 +537,7 @@ def test_resuming_gives_the_model_of_an_unbroken_run(
     assert [path.name for path in out.iterdir()] == ["checkpoint"], "nothing may pass for a result"
     with pytest.raises(RunError, match=r"already holds an unfinished model; use --resume .* or --overwrite"):
         adapted(images, verdicts, model(kind), out=out, **settings)
-    with pytest.raises(RunError, match="belongs to other data, model or settings"):
+    with pytest.raises(RunError, match="belongs to another run: seed was 0 and is 1; resume with"):
         adapted(images, verdicts, model(kind), out=out, resume=True, seed=1, **settings)
     assert_same(adapted(images, verdicts, model(kind), out=out, resume=True, **settings), unbroken)
     assert (out / "adapt.json").is_file() and not (out / "checkpoint").exists()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from interrupting import break_off
@@ -69,6 +70,13 @@ def interrupted(
 def epochs_in(path: Path) -> int:
     with safe_open(path, framework="np") as file:
         return len(json.loads(file.metadata()["history"]))
+
+
+def rewrite_owner(path: Path, change: Callable[[str], str]) -> None:
+    with safe_open(path, framework="np") as file:
+        metadata = {**file.metadata(), "owner": change(file.metadata()["owner"])}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
+    save_file(tensors, path, metadata=metadata)
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -135,21 +143,26 @@ def test_without_resume_a_checkpoint_is_not_lost_by_accident(
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "said"),
     [
-        {"detector": GMM(**{**QUICK, "epochs": 5})},
-        {"detector": GMM(**{**QUICK, "peft": "vpt-deep"})},
-        {"detector": SmallLoss(**QUICK)},
-        {"detector": DeFT(**QUICK)},
-        {"seed": 1},
-        {"precision": "bf16"},
-        {"labels": True},
-        {"model": True},
+        ({"detector": GMM(**{**QUICK, "epochs": 5})}, f"epochs was {QUICK['epochs']} and is 5"),
+        ({"detector": GMM(**{**QUICK, "peft": "vpt-deep"})}, "peft was none and is vpt-deep"),
+        ({"detector": SmallLoss(**QUICK)}, "it is of GMM, not of SmallLoss"),
+        ({"detector": DeFT(**QUICK)}, "it is of GMM, not of DeFT"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"precision": "bf16"}, "precision was fp32 and is bf16"),
+        ({"labels": True}, "the data changed"),
+        ({"model": True}, "the model changed"),
+        ({"labels": True, "model": True, "seed": 1}, "seed was 0 and is 1; the data and the model changed"),
+        ({"written": ""}, "one of another version of labelsieve"),
+        ({"written": '{"settings": 3}'}, "one of another version of labelsieve"),
+        ({"more": True}, "one of another version of labelsieve"),
     ],
-    ids=["epochs", "peft", "small-loss", "deft", "seed", "precision", "labels", "model"],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
 def test_a_checkpoint_of_another_run_is_refused(
     other: dict[str, Any],
+    said: str,
     images: LabelledImages,
     mini_clip: VisionLanguageModel,
     tmp_path: Path,
@@ -161,8 +174,14 @@ def test_a_checkpoint_of_another_run_is_refused(
         images = images.with_labels(np.roll(images.labels, 1))
     if options.pop("model", False):
         monkeypatch.setattr(mini_clip, "fingerprint", "of another model")
-    with pytest.raises(RunError, match="belongs to other data, model or settings; start again with --overwrite"):
+    written, more = options.pop("written", None), options.pop("more", False)
+    if written is not None:
+        rewrite_owner(tmp_path / STATE, lambda _text: written)
+    if more:
+        rewrite_owner(tmp_path / STATE, lambda text: text.replace('"seed"', '"sown": 1, "seed"'))
+    with pytest.raises(RunError, match=f"belongs to another run: {said}.*; resume with .* with --overwrite") as caught:
         run(images, mini_clip, out=tmp_path, resume=True, **options)
+    assert "\n" not in str(caught.value)
     assert epochs_in(tmp_path / STATE) == 2, "the checkpoint is still good for its own run"
 
 

@@ -22,6 +22,7 @@ from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labels import normalise
 from labelsieve.detect.discriminant import fit_linear
+from labelsieve.detect.training import belonging
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import DataError, RunError, SettingsError, did_you_mean
 from labelsieve.marks import read_marks
@@ -167,14 +168,13 @@ def _job(
     settings: Adaptation,
     engine: Engine,
 ) -> Job:
-    owner = fingerprint(
-        images.fingerprint,
-        *(selection.rows, selection.labels, selection.weights),
-        "" if test is None else test.fingerprint,
-        backbone.fingerprint,
+    owner = belonging(
         settings,
-        engine.seed,
-        engine.precision,
+        engine,
+        data=images.fingerprint,
+        selection=fingerprint(selection.rows, selection.labels, selection.weights),
+        test_images="" if test is None else test.fingerprint,
+        backbone=backbone.fingerprint,
     )
     return Job(
         backbone=backbone,

@@ -25,7 +25,7 @@ from labelsieve.adapt.selection import Selection
 from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches
-from labelsieve.detect.training import read_checkpoint, write_checkpoint
+from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
 from labelsieve.errors import TrainingError
 from labelsieve.vlm.features import image_features
@@ -46,7 +46,7 @@ class Job:
         test: Images that tell how well it does, with the class names of `images`; or None.
         settings: The settings.
         engine: Device, precision, processes, seed, checkpoints, progress.
-        owner: Fingerprint of all of this, which a checkpoint belongs to.
+        owner: What a checkpoint of all of this belongs to.
     """
 
     backbone: Backbone
@@ -56,7 +56,7 @@ class Job:
     test: LabelledImages | None
     settings: Adaptation
     engine: Engine
-    owner: str
+    owner: Owner
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +25,11 @@ from labelsieve.detect.settings import Training
 from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
-from labelsieve.provenance import fingerprint, write_atomically
+from labelsieve.provenance import to_json, write_atomically
 from labelsieve.vlm.base import VisionLanguageModel
 
 CHECKPOINT = "state.safetensors"
+Owner = Mapping[str, Mapping[str, Any]]
 # No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
 _TEARS = 1e-2
 
@@ -130,7 +131,7 @@ def train(
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    owner = fingerprint(feed.images.fingerprint, learner.vlm.fingerprint, settings, engine.seed, engine.precision)
+    owner = belonging(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
     history = _resume(learner, optimizer, objective, engine, owner)
     steps = math.ceil(len(feed.features.readable) / settings.batch_size)
     left = (schedule.epochs - len(history)) * steps
@@ -196,7 +197,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     objective: Objective,
     engine: Engine,
-    owner: str,
+    owner: Owner,
     history: list[dict[str, Any]],
 ) -> None:
     tensors = {name: value.detach() for name, value in learner.named_parameters()}
@@ -209,7 +210,7 @@ def _save(
 
 
 def _resume(
-    learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, owner: str
+    learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, owner: Owner
 ) -> list[dict[str, Any]]:
     tensors, history = read_checkpoint(engine, owner=owner)
     if not history:
@@ -224,15 +225,49 @@ def _resume(
     return history
 
 
+def belonging(settings: Any, engine: Engine, **fingerprints: str) -> Owner:
+    """Returns what a checkpoint belongs to: a run with the same settings, seed and precision.
+
+    Args:
+        settings: A dataclass.
+        engine: Seed and precision.
+        **fingerprints: By the name of what has it, such as `data`.
+    """
+    told = {"kind": type(settings).__name__, **asdict(settings), "seed": engine.seed, "precision": engine.precision}
+    return {"settings": told, "fingerprints": fingerprints}
+
+
+def _differences(text: str, owner: Owner) -> str:
+    """Says in which settings, and in what else, the owner of a checkpoint differs; nothing where it is the same."""
+    if text == to_json(owner):
+        return ""
+    now = json.loads(to_json(owner))
+    try:
+        before = json.loads(text)
+        told, prints = before["settings"], before["fingerprints"]
+        if told["kind"] != now["settings"]["kind"]:  # which has other settings altogether
+            return f"it is of {told['kind']}, not of {now['settings']['kind']}"
+        said = [
+            f"{name} was {told.get(name, 'not there')} and is {value}"
+            for name, value in now["settings"].items()
+            if told.get(name) != value
+        ]
+        others = [name.replace("_", " ") for name, value in now["fingerprints"].items() if prints.get(name) != value]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said, others = [], []
+    said += [f"the {' and the '.join(others)} changed"] if others else []
+    return "; ".join(said) or "one of another version of labelsieve"
+
+
 def write_checkpoint(
-    engine: Engine, tensors: Mapping[str, Tensor], *, owner: str, history: list[dict[str, Any]]
+    engine: Engine, tensors: Mapping[str, Tensor], *, owner: Owner, history: list[dict[str, Any]]
 ) -> None:
     """Writes the state after an epoch, in the main process, if checkpoints are kept.
 
     Args:
         engine: Says where.
         tensors: Whatever training goes on from.
-        owner: Fingerprint of what the state belongs to.
+        owner: What the state belongs to, from :func:`belonging`.
         history: One record for each finished epoch.
 
     Raises:
@@ -242,12 +277,12 @@ def write_checkpoint(
         return
     whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
     engine.checkpoint.mkdir(parents=True, exist_ok=True)
-    data = save(whole, metadata={"owner": owner, "history": json.dumps(history)})
+    data = save(whole, metadata={"owner": to_json(owner), "history": json.dumps(history)})
     with write_atomically(engine.checkpoint / CHECKPOINT) as part:
         part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
 
 
-def read_checkpoint(engine: Engine, *, owner: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def read_checkpoint(engine: Engine, *, owner: Owner) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Reads what :func:`write_checkpoint` wrote; nothing where there is nothing to resume.
 
     Raises:
@@ -257,8 +292,11 @@ def read_checkpoint(engine: Engine, *, owner: str) -> tuple[dict[str, Tensor], l
     if path is None or not engine.resume or not path.is_file():
         return {}, []
     metadata, tensors = _read(path)
-    if metadata.get("owner") != owner:
-        raise RunError(f"the checkpoint {path} belongs to other data, model or settings; start again with --overwrite")
+    if different := _differences(metadata.get("owner", ""), owner):
+        raise RunError(
+            f"the checkpoint {path} belongs to another run: {different}; "
+            "resume with what it was made with, or start again with --overwrite"
+        )
     history: list[dict[str, Any]] = json.loads(metadata["history"])
     engine.progress.say(f"resuming after epoch {len(history)}")
     return tensors, history
