@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score
 from sklearn.neighbors import NearestNeighbors
 
 from labelsieve.data.features import LabelledFeatures, load_features
@@ -21,6 +22,7 @@ from labelsieve.detect.aum import AUM
 from labelsieve.detect.base import Scores, detector_class, feature_detectors
 from labelsieve.detect.clip_margin import ClipMargin
 from labelsieve.detect.confident_learning import ConfidentLearning
+from labelsieve.detect.joint import STAND_IN
 from labelsieve.detect.knn import KNN
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.lemon import Lemon
@@ -32,6 +34,7 @@ from labelsieve.detect.prototype import PrototypeGMM
 from labelsieve.detect.prototypes import prototype_margins
 from labelsieve.detect.training_free import Joint
 from labelsieve.detect.view import view_of
+from labelsieve.detect.zero_shot import ZeroShot
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.verdicts import decide, evaluate
@@ -483,18 +486,54 @@ def test_joint_weighs_text_and_features() -> None:
     assert "zero-shot" in note and "image features" in note and "noise rate" in note
     without = dataclasses.replace(features, text=None, logit_scale=None)
     (alone,) = score(Joint(), without).notes
-    assert "smoothed features" in alone and "zero-shot" not in alone and "image features" not in alone
+    assert "smoothed features" in alone and "image features" in alone and "zero-shot" not in alone
 
 
-def test_joint_believes_the_untrained_model_whatever_the_labels_say() -> None:
+def weight(scores: Scores, kind: str) -> float:
+    (note,) = scores.notes
+    return float(re.findall(rf"{kind} ([\d.]+)", note)[0])
+
+
+def test_joint_believes_an_untrained_model_that_knows_some_names() -> None:
     features = noisy(300, rate=0.2)
     assert features.text is not None
+    confused = dataclasses.replace(features, text=features.text[[1, 0, 2, 3]])
+    assert 1 <= weight(score(Joint(), confused), "zero-shot") < 1.5, "it keeps the smallest weight, whatever labels say"
+
+
+def test_joint_does_without_names_that_the_model_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = noisy(300, rate=0.2)
+    assert features.text is not None and features.truth is not None
     turned = dataclasses.replace(features, text=np.roll(features.text, 1, axis=0))
-    (note,) = score(Joint(), turned).notes
-    (weight,) = re.findall(r"zero-shot ([\d.]+)", note)
-    assert 1 <= float(weight) < 1.5, "texts that know nothing keep the smallest weight"
-    (alone,) = score(Joint(), dataclasses.replace(noisy(300, rate=0.2, seed=1), text=None, logit_scale=None)).notes
-    assert float(re.findall(r"smoothed features ([\d.]+)", alone)[0]) >= 1
+    scores = score(Joint(), turned)
+    assert weight(scores, "zero-shot") < 0.2 and weight(scores, "smoothed features") >= STAND_IN
+    alone = score(Joint(), dataclasses.replace(features, text=None, logit_scale=None))
+    assert weight(alone, "smoothed features") >= STAND_IN
+    np.testing.assert_allclose(scores.label_quality, alone.label_quality, atol=0.05)
+    monkeypatch.setattr(ZeroShot, "knows_names", True)
+    believed = score(Joint(), turned)
+    wrong = features.labels != features.truth
+    found, otherwise = (f1_score(wrong, each.label_quality <= each.threshold) for each in (scores, believed))
+    assert weight(believed, "zero-shot") >= 1 and found > otherwise + 0.02
+
+
+@pytest.mark.parametrize(
+    ("per_class", "knows"),
+    [
+        ([0.25, 0.25, 0.25, 0.25], False),
+        ([0.0, 1.0, 0.0, 0.0], False),  # always the same answer
+        ([0.0, 1.0, 0.0, 0.0, np.nan, np.nan], False),
+        ([0.3, 0.3, 0.25, 0.25], False),
+        ([0.3, 0.3, 0.3, 0.3], True),
+        ([0.0, 0.6, np.nan], False),
+        ([0.5, 0.6, np.nan], True),
+        ([0.0], True),
+    ],
+)
+def test_a_model_knows_names_where_it_does_better_than_guessing(per_class: list[float], knows: bool) -> None:
+    nothing = np.zeros(0, dtype=np.float32)
+    first = ZeroShot(nothing, nothing.astype(np.int64), nothing, 0.9, np.array(per_class))
+    assert first.knows_names is knows
 
 
 # ---------------------------------------------------------------- settings

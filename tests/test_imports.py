@@ -22,7 +22,7 @@ ORDER = (
     ("vlm",),
     ("detect",),
     ("verdicts",),
-    ("scan", "diagnosis", "symptoms"),
+    ("scan", "diagnosis", "symptoms", "marks"),
     ("report", "adapt"),
     ("demo",),
     ("bench",),
@@ -30,7 +30,7 @@ ORDER = (
     ("", "__main__"),  # the package itself, which names everything
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-EVERYWHERE = {"errors", "provenance", "progress", "engine"}
+EVERYWHERE = {"errors", "provenance", "progress", "engine", "attention"}
 HEAVY = (
     "torch",
     "torchvision",

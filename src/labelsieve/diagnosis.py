@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
-from labelsieve.detect.base import Scores
+from labelsieve.detect.base import GUESSING, Scores
 from labelsieve.symptoms import Symptoms, counted, percent, shortened
 from labelsieve.verdicts import Verdicts
 
@@ -21,9 +21,8 @@ Finding = dict[str, str]
 """Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (what was measured), `message` (what it
 means) and `advice` (what to do)."""
 
-# Agreement on a scale where guessing is 0 and full agreement 1. CLIP models reach 0.2 to 0.9 on photos they can judge,
-# even with more than half of the labels wrong; below the first of these two they are as good as guessing.
-GUESSING, WEAK = 0.05, 0.15
+# Agreement on the scale of `GUESSING`: below this the names are hardly known.
+WEAK = 0.15
 # In few images chance alone reaches much, so two standard errors are asked for, but never more than this.
 BELIEVED = 0.5
 # A class stands out where chance explains it with less than this probability, over all classes together. It counts as
@@ -90,7 +89,7 @@ def _near_chance(scan: Symptoms) -> Finding | None:
         "problem" if guessing else "warning",
         figure=f"The untrained model agrees with {percent(measured.share)} of the given labels{averaged}; "
         f"guessing would with {percent(measured.chance)}",
-        message="It cannot tell these classes apart, so the verdicts rest on next to nothing."
+        message="It cannot tell these classes apart, so the verdicts rest on the image features alone, if on anything."
         if guessing
         else "It hardly knows these classes, or the images are too few to tell, so the verdicts are shaky.",
         advice="Check that labels and images belong together and use class names that would stand in a caption "

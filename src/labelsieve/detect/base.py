@@ -101,6 +101,9 @@ class FeatureDetector:
         raise NotImplementedError
 
 
+# Agreement with the given labels on a scale where guessing is 0 and full agreement 1: below this a model guesses. CLIP
+# models reach 0.2 to 0.9 on photos they can judge, even with more than half of the labels wrong.
+GUESSING = 0.05
 NO_MODEL = "images need a model to look at them; pass one from load_vlm()"
 
 # Named, not imported: the command line reads the settings without loading torch.

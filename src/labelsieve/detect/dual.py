@@ -13,7 +13,7 @@ from torch import Tensor
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_discriminants
-from labelsieve.detect.joint import Judged, judge_jointly
+from labelsieve.detect.joint import Judged, judge_jointly, least_weights
 from labelsieve.detect.learner import Feed, adapted_features
 from labelsieve.detect.losses import (
     clean_probability,
@@ -35,14 +35,7 @@ if TYPE_CHECKING:
 # Purposes of random generators; see also those in learner.py.
 COMPLEMENT, FOLDS, SAMPLE = 3, 4, 5
 
-# Only the untrained model has not learned from the labels, so it alone is believed whatever they say.
-LEAST_WEIGHTS = {
-    "zero-shot": 1.0,
-    "positive prompts": 0.0,
-    "learned threshold": 0.0,
-    "image features": 0.0,
-    "smoothed features": 0.0,
-}
+EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features")
 
 
 class DualObjective:
@@ -204,6 +197,6 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: Fe
         labels,
         rows=view.rows,
         classes=classes,
-        least=LEAST_WEIGHTS,
+        least=least_weights(EVIDENCE, knows_names=view.zero_shot.knows_names),
         generator=engine.generator(SAMPLE),
     )

@@ -17,7 +17,8 @@ confusion is ever ruled out altogether.
 Given labels alone cannot tell a confusing image from a confused annotator: a class probability that is blurred enough
 explains every label without any noise. So each kind of evidence has a smallest weight. What the untrained model says
 counts at its own temperature at least: it was calibrated on captions and has never seen these labels. Evidence learned
-from the labels counts as far as it explains them.
+from the labels counts as far as it explains them. Where the untrained model does not know the names of the classes, or
+there are no texts, a discriminant on the image features stands in for it, at nearly its own scale.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ FIRST_RATE = 0.2
 PRIOR_IMAGES = 10.0
 # An even noise of this share is never ruled out: what people confuse on hard images, the likelihood cannot see.
 DOUBT = 0.3
+# Of the discriminant that stands in for the untrained model. At its own scale, 1, it is too sure of itself and flags
+# more right labels; below this it blurs, and explains pair and instance-dependent noise as its own doubt.
+STAND_IN = 0.7
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 
@@ -119,6 +123,16 @@ class Judged(NamedTuple):
     confidence: NDArray[np.float32]
     threshold: float = 0.5
     notes: tuple[str, ...] = ()
+
+
+def least_weights(kinds: Sequence[str], *, knows_names: bool) -> dict[str, float]:
+    """Returns the smallest weight of each kind of evidence.
+
+    Args:
+        kinds: Their names; `zero-shot` is the untrained model, `smoothed features` the discriminant for noisy labels.
+        knows_names: Whether the untrained model is there and knows the names of the classes.
+    """
+    return {**dict.fromkeys(kinds, 0.0), **({"zero-shot": 1.0} if knows_names else {"smoothed features": STAND_IN})}
 
 
 def judge_jointly(

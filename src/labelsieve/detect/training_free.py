@@ -23,7 +23,8 @@ class Joint(FeatureDetector):
     """Joins the untrained model and an out-of-fold discriminant on the image features into one posterior.
 
     The default of `deft` without the learned prompts: see `labelsieve.detect.joint` for the posterior and where it is
-    flagged. Works without class texts too, on the discriminant alone.
+    flagged. Works without class texts too, on the discriminant alone: where the untrained model does not know the names
+    of the classes, it does hardly anything else.
 
     Attributes:
         folds: Number of parts for the out-of-fold discriminant, at least 2.
@@ -41,7 +42,7 @@ class Joint(FeatureDetector):
 
         from labelsieve.detect.discriminant import fit_discriminants
         from labelsieve.detect.dual import FOLDS, SAMPLE
-        from labelsieve.detect.joint import judge_jointly
+        from labelsieve.detect.joint import judge_jointly, least_weights
 
         discriminants = fit_discriminants(
             view.features.pooled,
@@ -52,26 +53,20 @@ class Joint(FeatureDetector):
             generator=engine.generator(FOLDS),
         )
         texts = view.text is not None
+        kinds = (*(["zero-shot"] if texts else []), "image features", "smoothed features")
 
         @torch.no_grad()
         def evidence(rows: NDArray[np.int64]) -> Tensor:
             features = view.pooled(rows)
-            plain, smoothed = (each.logits(rows, features) for each in discriminants)
-            return torch.stack([view.logits(rows), plain, smoothed] if texts else [smoothed]).float().cpu()
+            fitted = (each.logits(rows, features) for each in discriminants)
+            return torch.stack([*([view.logits(rows)] if texts else []), *fitted]).float().cpu()
 
         judged = judge_jointly(
             evidence,
             view.labels,
             rows=view.rows,
             classes=view.classes,
-            least=LEAST_WEIGHTS if texts else LEAST_WEIGHT_ALONE,
+            least=least_weights(kinds, knows_names=texts and view.zero_shot.knows_names),
             generator=engine.generator(SAMPLE),
         )
         return view.scores(**judged._asdict())
-
-
-# As for deft: only the untrained model has not learned from the labels, so it is believed whatever they say.
-LEAST_WEIGHTS = {"zero-shot": 1.0, "image features": 0.0, "smoothed features": 0.0}
-# Without it the discriminant has to stand in at its own scale: free to blur, it would explain pair and
-# instance-dependent noise as doubt and flag next to nothing.
-LEAST_WEIGHT_ALONE = {"smoothed features": 1.0}

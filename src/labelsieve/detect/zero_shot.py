@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from labelsieve.detect.base import GUESSING
 from labelsieve.vlm.base import VisionLanguageModel
 
 # Averaged, as CLIP's authors do (Radford et al., 2021, section 3.1.4), from the general ones of their list.
@@ -43,6 +44,17 @@ class ZeroShot:
     confidence: NDArray[np.float32]
     agreement: float
     per_class: NDArray[np.float64]
+
+    @property
+    def knows_names(self) -> bool:
+        """Whether the model agrees with the given labels more than by guessing, as a mean over the classes.
+
+        So averaged, chance is 1 / K for every model that does not look at the images. Where there is but one class,
+        nothing can be told, and the model is believed.
+        """
+        there = self.per_class[~np.isnan(self.per_class)]
+        chance = 1 / len(there)
+        return len(there) < 2 or float(there.mean()) - chance >= GUESSING * (1 - chance)
 
 
 @torch.inference_mode()
