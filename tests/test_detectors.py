@@ -26,6 +26,7 @@ from labelsieve.demo.run import mislabel
 from labelsieve.detect.base import DETECTORS, Scores, detector_class, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.detect.gmm import GMM, small_mean_posterior
+from labelsieve.detect.joint import STAND_IN
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
@@ -426,14 +427,23 @@ def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLan
     assert scores.zero_shot_agreement is not None and scores.zero_shot_agreement < 0.95, "too easy to tell anything"
 
 
-def test_deft_believes_the_untrained_model_whatever_the_labels_say(
-    noisy: LabelledImages, mini_clip: VisionLanguageModel
-) -> None:
-    turned = dataclasses.replace(noisy, class_names=(*CLASS_NAMES[1:], CLASS_NAMES[0]))
-    (note,) = (note for note in score(quick("deft"), turned, mini_clip).notes if "weights of the evidence" in note)
+def weights_of_deft(images: LabelledImages, vlm: VisionLanguageModel) -> dict[str, float]:
+    (note,) = (note for note in score(quick("deft"), images, vlm).notes if "weights of the evidence" in note)
     weights = dict(re.findall(r"([a-z][a-z -]+) ([\d.]+)", note.partition("evidence: ")[2]))
     assert set(weights) == {"zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features"}
-    assert 1 <= float(weights["zero-shot"]) < 1.5, "names that fit nothing keep the smallest weight"
+    return {kind: float(weight) for kind, weight in weights.items()}
+
+
+def test_deft_believes_the_untrained_model_where_it_knows_the_names(
+    noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    half = len(CLASS_NAMES) // 2
+    turned = (*CLASS_NAMES[1:half], CLASS_NAMES[0], *CLASS_NAMES[half:])
+    weights = weights_of_deft(dataclasses.replace(noisy, class_names=turned), mini_clip)
+    assert 1 <= weights["zero-shot"] < 1.5, "names of which half fit keep the smallest weight"
+    turned = (*CLASS_NAMES[1:], CLASS_NAMES[0])
+    weights = weights_of_deft(dataclasses.replace(noisy, class_names=turned), mini_clip)
+    assert weights["zero-shot"] < 0.5 and weights["smoothed features"] >= STAND_IN, "names that fit nothing do not"
 
 
 def test_last_epoch_keeps_what_training_saw(drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:
