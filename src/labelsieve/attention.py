@@ -1,4 +1,4 @@
-"""Attention of short sequences in bf16 on a CPU, which PyTorch's fused kernel is slow at where it is trained."""
+"""Attention of short sequences in bf16 on a CPU, which PyTorch's fused kernel is slow at."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _LONGEST = 256
 class WrittenOutAttention(TorchFunctionMode):
     """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
 
-    That is so for bf16 on a CPU with gradients (`benchmarks/attention.py`); whatever else is asked for, a mask or
-    dropout for example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
+    That is so for bf16 on a CPU, with gradients above all (`benchmarks/attention.py`). It is done without them too, so
+    that a tower gives the same features whether it is trained or not. Whatever else is asked for, a mask or dropout for
+    example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
     """
 
     def __torch_function__(
@@ -30,7 +31,7 @@ class WrittenOutAttention(TorchFunctionMode):
     ) -> Any:
         """Intercepts that one function."""
         named = dict(kwargs or {})
-        if func is scaled_dot_product_attention and len(args) + len(named) >= 3 and _pays(*args, **named):
+        if func is scaled_dot_product_attention and _pays(*args, **named):
             return _written_out(*args, **named)
         return func(*args, **named)
 
@@ -47,9 +48,8 @@ def _pays(
     enable_gqa: bool = False,
 ) -> bool:
     plain = attn_mask is None and not dropout_p and not is_causal and not enable_gqa
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
-    return plain and trained and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return plain and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
 def _written_out(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelsieve.adapt.settings import Adaptation
 from labelsieve.errors import DataError
-from labelsieve.marks import MARKS, marks_of_rows
+from labelsieve.marks import MARKS, issues_after_marks, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
 # Names that a line holds; a list of hundreds is not read.
@@ -52,7 +52,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         DataError: Nothing is left.
     """
     said = marks_of_rows(verdicts, marks or {})
-    wrong = (said == "wrong") | (verdicts.is_issue & (said != "right") & (settings.labels != "all"))
+    wrong = said == "wrong" if settings.labels == "all" else issues_after_marks(verdicts, marks or {})
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
     relabelled = other if settings.labels == "relabel" else np.zeros_like(other)
     rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled))

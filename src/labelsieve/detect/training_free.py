@@ -23,8 +23,8 @@ class Joint(FeatureDetector):
     """Joins the untrained model and an out-of-fold discriminant on the image features into one posterior.
 
     The default of `deft` without the learned prompts: see `labelsieve.detect.joint` for the posterior and where it is
-    flagged. Works without class texts too, on the discriminant alone: where the untrained model does not know the names
-    of the classes, it does hardly anything else.
+    flagged. Works without class texts too, on the discriminant alone, which also carries the verdicts where the
+    untrained model does not know the names of the classes.
 
     Attributes:
         folds: Number of parts for the out-of-fold discriminant, at least 2.

@@ -62,11 +62,11 @@ def export(
     out = Path(out)
     if format not in FORMATS:
         raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
+    said = None if marks is None else read_marks(Path(marks), verdicts)
     if format == "imagefolder":
         if images is None:
             raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
-        said = {} if marks is None else read_marks(Path(marks), verdicts)
-        issues = issues_after_marks(verdicts, said)
+        issues = issues_after_marks(verdicts, said or {})
         return write_image_folder(verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite)
     if copy:
         raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
@@ -76,7 +76,7 @@ def export(
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if format in _OTHER and out.suffix.lower() == _OTHER[format]:
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
-    _TABLES[format](verdicts, None if marks is None else read_marks(Path(marks), verdicts), out)
+    _TABLES[format](verdicts, said, out)
     return out
 
 
