@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -84,8 +86,11 @@ def judged(images: LabelledImages, *, flagged: Any = FLAGGED, unreadable: Any = 
     predicted[list(flagged)] = (predicted[list(flagged)] - 1) % 3
     predicted[list(unreadable)], quality[list(unreadable)] = -1, np.nan
     values: dict[str, Any] = {"label_quality": quality, "predicted": predicted, "confidence": quality, **columns}
-    record = {"data": {"fingerprint": images.fingerprint}, "source": "photos", "detector": {"name": "deft"}}
-    return decide(images, Scores(**values), record=record)
+    scores = Scores(**values)
+    rule = {"threshold": None if scores.issue is not None else scores.threshold}
+    rule |= {"demand_agreement": scores.demand_agreement}
+    record = {**rule, "data": {"fingerprint": images.fingerprint}, "source": "photos", "detector": {"name": "deft"}}
+    return decide(images, scores, record=record)
 
 
 @pytest.fixture(scope="module")
@@ -367,8 +372,45 @@ def test_selection(images: LabelledImages) -> None:
     assert (every.labels == images.labels)[every.rows].all()
     rows = list(FLAGGED)
     assert (relabelled.labels[rows] == (images.labels[rows] - 1) % 3).all()
-    assert selected.counts == {"images": 24, "used": 20, "dropped": 3, "relabelled": 0, "unreadable": 1}
-    assert relabelled.counts == {"images": 24, "used": 23, "dropped": 0, "relabelled": 3, "unreadable": 1}
+    common = {"images": 24, "spared": 0, "unreadable": 1}
+    assert selected.counts == {**common, "used": 20, "dropped": 3, "relabelled": 0}
+    assert relabelled.counts == {**common, "used": 23, "dropped": 0, "relabelled": 3}
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=24, max_size=24), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=30)
+def test_of_the_flagged_those_are_dropped_whose_label_is_hardly_right(
+    images: LabelledImages, quality: list[float], threshold: float, drop_at: float
+) -> None:
+    values = np.array([*quality[:-1], 1.0], dtype=np.float32)  # something is always left
+    threshold = min(threshold, 0.99)
+    scanned = judged(images, threshold=threshold, label_quality=values)
+    found = choose(scanned, Adaptation(drop_at=drop_at))
+    dropped = np.setdiff1d(np.arange(24), found.rows)
+    lower = min(np.float32(threshold), np.float32(drop_at))
+    assert dropped.tolist() == np.flatnonzero(values <= lower).tolist()
+    assert found.counts["dropped"] + found.counts["spared"] == int((values <= np.float32(threshold)).sum())
+    every = choose(scanned, Adaptation(drop_at=1.0))
+    assert not every.counts["spared"] and not scanned.is_issue[every.rows].any()
+    assert choose(scanned, Adaptation(labels="all", drop_at=drop_at)).counts["spared"] == 0
+
+
+def test_what_is_flagged_for_another_reason_is_not_spared(images: LabelledImages, tmp_path: Path) -> None:
+    quality = np.full(24, 0.9, dtype=np.float32)
+    quality[[0, 5, 7, 11]] = 0.6
+    other = images.labels.copy()
+    other[[5, 11]] = (other[[5, 11]] + 1) % 3
+    demanding = judged(images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True)
+    assert choose(demanding, Adaptation()).counts["spared"] == 2
+    assert set(range(24)) - set(choose(demanding, Adaptation()).rows) == {5, 11}, "the model disagrees with these"
+    named = judged(images, flagged=(), label_quality=quality, issue=quality < 0.7)
+    assert set(range(24)) - set(choose(named, Adaptation()).rows) == {0, 5, 7, 11}, "the detector named them"
+    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    marks = read_marks(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
+    marked = choose(scanned, Adaptation(), marks=marks)
+    assert set(range(24)) - set(marked.rows) == {0} and marked.counts["spared"] == 2
+    relabelled = choose(scanned, Adaptation(labels="relabel"))
+    assert not relabelled.counts["relabelled"] and relabelled.counts["spared"] == 4
 
 
 def test_relabelling_drops_what_has_no_other_label(images: LabelledImages) -> None:
@@ -844,6 +886,8 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
         ({"learning_rate": 0.0}, "expected learning_rate above 0"),
         ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0"),
         ({"momentum": 1.0}, "expected momentum from 0 to below 1"),
+        ({"drop_at": 1.01}, "expected drop_at from 0 to 1, got 1.01"),
+        ({"drop_at": float("nan")}, "expected drop_at from 0 to 1"),
         ({"validation": 1.0}, "expected validation from 0 to below 1"),
         ({"batch_size": "8"}, "expected batch_size to be of type int"),
         ({"lora_rank": 0}, "expected lora_rank of at least 1"),
@@ -893,6 +937,10 @@ def test_the_summary_says_what_matters(
     told = {"test_accuracy_start": 0.5, "test_accuracy_last": 0.8125, "test_accuracy_best": 0.9}
     text = summary(result, metrics={**result.metrics, **told, "test": test, "validation_accuracy": 1.0})
     assert "18 images trained on of 24 (3 flagged left out, 3 held out)" in text
+    spared = {**result.record["selection"], "dropped": 1, "spared": 2}
+    assert "(1 flagged left out, 2 flagged but kept, 3 held out)" in summary(
+        result, record={**result.record, "selection": spared}
+    )
     marked = {**result.record["selection"], "marked_right": 2, "marked_wrong": 1, "marked_unsure": 1}
     assert "3 held out, 4 marked by a person)" in summary(result, record={**result.record, "selection": marked})
     assert "100.0 % on the held-out training images: epoch" in text and "full fine-tuning" in text
@@ -935,6 +983,14 @@ def test_the_model_card_says_what_it_was_trained_on(
     assert "No test set was given" not in card
     assert str(model("vit").parent) not in card, "folders of this machine are nobody's business"
     assert "base_model" not in card
+
+
+def test_the_card_counts_what_is_flagged_but_kept(images: LabelledImages, model: Model) -> None:
+    quality = np.linspace(0.3, 1.0, 24).astype(np.float32)
+    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    result = adapted(images, scanned, model("vit"), epochs=0)
+    spared = int(((quality > 0.5) & (quality <= 0.7)).sum())
+    assert f"| flagged but kept | {spared}, whose label is right with a probability above 0.5 |" in model_card(result)
 
 
 def test_a_class_name_cannot_break_the_card(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:

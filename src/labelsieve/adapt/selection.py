@@ -26,7 +26,8 @@ class Selection:
         rows: Shape (n,), int64, ascending: the rows to train on.
         labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
         weights: Shape (N,), float32, with mean 1 over `rows`.
-        counts: How many images are used, dropped, relabelled, unreadable, and marked by a person.
+        counts: How many images are used, dropped, relabelled, flagged but kept (`spared`), unreadable,
+           , and marked by a person.
         notes: Remarks for the user, one line each.
     """
 
@@ -45,14 +46,16 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
 
     Args:
         verdicts: Of N images.
-        settings: `labels`, `weighting` and `class_weights` of it.
+        settings: `labels`, `drop_at`, `weighting` and `class_weights` of it.
         marks: Image id to mark, from :func:`labelsieve.marks.read_marks`.
 
     Raises:
         DataError: Nothing is left.
     """
     said = marks_of_rows(verdicts, marks or {})
-    wrong = said == "wrong" if settings.labels == "all" else issues_after_marks(verdicts, marks or {})
+    issues = issues_after_marks(verdicts, marks or {})
+    spared = issues & (said != "wrong") & _flagged_above(settings.drop_at, verdicts)
+    wrong = said == "wrong" if settings.labels == "all" else issues & ~spared
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
     relabelled = other if settings.labels == "relabel" else np.zeros_like(other)
     rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled))
@@ -67,6 +70,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         "used": len(rows),
         "dropped": int((verdicts.is_readable & wrong & ~relabelled).sum()),
         "relabelled": int(relabelled.sum()),
+        "spared": 0 if settings.labels == "all" else int(spared.sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
         **({f"marked_{mark}": int((said == mark).sum()) for mark in MARKS} if marks is not None else {}),
     }
@@ -77,6 +81,17 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         counts=counts,
         notes=_emptied(labels[rows], verdicts.class_names),
     )
+
+
+def _flagged_above(quality: float, verdicts: Verdicts) -> NDArray[np.bool_]:
+    """Returns which of N images are flagged by the threshold on their label quality alone, and above this quality."""
+    threshold = verdicts.record.get("threshold")
+    if threshold is None:  # flagged by another rule
+        return np.zeros(len(verdicts), dtype=np.bool_)
+    above = (verdicts.label_quality > np.float32(quality)) & (verdicts.label_quality <= np.float32(threshold))
+    if verdicts.record.get("demand_agreement"):
+        above &= verdicts.predicted == verdicts.given
+    return verdicts.is_issue & above
 
 
 def _weights(

@@ -18,6 +18,9 @@ class Adaptation:
     Attributes:
         labels: What becomes of flagged images: `selected` drops them, `all` keeps them with the given label, `relabel`
             gives them the predicted label (and drops those for which no other label was predicted).
+        drop_at: Of the images that are flagged for their p_clean, those are dropped (or relabelled) whose p_clean is at
+            most this, from 0 to 1. A scan of a weak model flags what is worth a look, up to a p_clean well above one
+            half; by default those of them stay that are more likely right than wrong. 1 drops all that is flagged.
         weighting: `p_clean` weighs each image by the probability that its label is right.
         class_weights: `balanced` gives all classes the same weight, however many images the selection left of them.
         loss: Cross-entropy, or a loss that bears wrong labels: generalised or symmetric cross-entropy, or
@@ -40,6 +43,7 @@ class Adaptation:
     """
 
     labels: Literal["selected", "all", "relabel"] = "selected"
+    drop_at: float = 0.5
     weighting: Literal["none", "p_clean"] = "none"
     class_weights: Literal["none", "balanced"] = "none"
     loss: Literal["ce", "gce", "sce", "elr"] = "ce"
@@ -65,6 +69,8 @@ class Adaptation:
         for name in ("momentum", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
+        if not 0 <= self.drop_at <= 1:
+            raise SettingsError(f"expected drop_at from 0 to 1, got {self.drop_at}")
 
 
 _LEAST: dict[str, float] = {"lora_rank": 1, "weight_decay": 0, "epochs": 0, "min_steps": 0, "batch_size": 1}
