@@ -18,8 +18,8 @@ class WrittenOutAttention(TorchFunctionMode):
     """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
 
     That is so for bf16 on a CPU, with gradients above all (`benchmarks/attention.py`). It is done without them too, so
-    that a tower gives the same features whether it is trained or not. Whatever else is asked for, a mask or dropout for
-    example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
+    that a tower gives the same features whether it is trained or not. A boolean mask is written out too; whatever else
+    is asked for, dropout for example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
     """
 
     def __torch_function__(
@@ -47,14 +47,23 @@ def _pays(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> bool:
-    plain = attn_mask is None and not dropout_p and not is_causal and not enable_gqa
+    masked = attn_mask is not None and attn_mask.dtype != torch.bool
+    plain = not masked and not dropout_p and not is_causal and not enable_gqa
     short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
     return plain and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
 def _written_out(
-    query: Tensor, key: Tensor, value: Tensor, *_args: Any, scale: float | None = None, **_kw: Any
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    *_args: Any,
+    scale: float | None = None,
+    **_named: Any,
 ) -> Tensor:
     factor = query.shape[-1] ** -0.5 if scale is None else scale
-    weights = ((query * factor) @ key.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
-    return weights.to(value.dtype) @ value
+    logits = (query * factor) @ key.transpose(-2, -1)
+    if attn_mask is not None:
+        logits = logits.masked_fill(~attn_mask, -torch.inf)
+    return logits.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value

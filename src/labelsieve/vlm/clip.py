@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from labelsieve.vlm.text_tower import CausalText
 from labelsieve.vlm.towers import TwoTowers
 
 # Configurations of before transformers 4.31 name this end token; the tower then reads at the largest id.
@@ -29,6 +30,22 @@ class HuggingFaceCLIP(TwoTowers):
     def pad(self) -> int:
         """A word: CLIP's own padding is the end token, at the first of which the feature is read."""
         return self.pieces("photo")[0]
+
+    @property
+    def causal_text(self) -> CausalText | None:
+        """The parts of the text tower; none where its attention takes no mask of ours."""
+        tower = self.model.text_model
+        if self.model.config.text_config._attn_implementation != "sdpa":
+            return None
+        return CausalText(
+            words=self.words,
+            positions=tower.embeddings.position_embedding.weight,
+            blocks=lambda hidden, visible: (
+                tower.encoder(inputs_embeds=hidden, attention_mask=visible[:, None]).last_hidden_state
+            ),
+            finish=lambda hidden: self.model.text_projection(tower.final_layer_norm(hidden)),
+            end=self.frame()[1][-1],
+        )
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text tower; without a mask, for what follows the end token has no influence."""

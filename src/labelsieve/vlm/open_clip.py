@@ -25,6 +25,7 @@ from labelsieve.vlm.reading import (
     one_line_about_weights,
     read_part,
 )
+from labelsieve.vlm.text_tower import CausalText
 from labelsieve.vlm.towers import TwoTowers, frame
 
 PREFIX, CONFIG = "open_clip:", "open_clip_config.json"
@@ -167,6 +168,30 @@ class OpenCLIP(TwoTowers):
         if self._inner is None:
             return list(self.tokenizer.encode(plain))
         return list(self._inner(self.tokenizer.clean_fn(plain), add_special_tokens=False)["input_ids"])
+
+    @property
+    def causal_text(self) -> CausalText | None:
+        """The parts of the text tower; none where it is not causal or not read at the end token."""
+        tower = getattr(self.model, "text", self.model)
+        reads = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+        more = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
+        causal = tower.attn_mask is not None and not more
+        if not causal or reads not in ("argmax", "eos") or self._inner is not None:
+            return None
+        heads = tower.transformer.resblocks[0].attn.num_heads
+
+        def blocks(hidden: Tensor, visible: Tensor) -> Tensor:
+            hindrance = hidden.new_zeros(visible.shape).masked_fill(~visible, -torch.inf)
+            return tower.transformer(hidden, attn_mask=hindrance.repeat_interleave(heads, dim=0))  # type: ignore[no-any-return]
+
+        def finish(hidden: Tensor) -> Tensor:
+            hidden, projection = tower.ln_final(hidden), tower.text_projection
+            if projection is not None:
+                hidden = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+            return hidden
+
+        end = self.tokenizer.eot_token_id
+        return CausalText(words=self.words, positions=tower.positional_embedding, blocks=blocks, finish=finish, end=end)
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text tower and its projection: (K, context_length) to (K, D)."""

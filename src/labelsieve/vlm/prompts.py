@@ -30,10 +30,9 @@ class DualPrompts(nn.Module):
         generator: Source of the random values.
 
     Attributes:
+        token_ids: (K, T), on the CPU.
         shortened: The class names that are too long for the text tower and were cut.
     """
-
-    token_ids: Tensor
 
     def __init__(
         self,
@@ -49,8 +48,8 @@ class DualPrompts(nn.Module):
             raise SettingsError(f"expected at least 1 context token, got {context_tokens}")
         self.positive = nn.Parameter(_initial(vlm, context_tokens, init, generator))
         self.negative = nn.Parameter(_initial(vlm, context_tokens, init, generator))
-        ids, self.shortened = vlm.tokenize_names(class_names, context_tokens=context_tokens)
-        self.register_buffer("token_ids", ids, persistent=False)
+        # no buffer: they stay on the CPU, where it is worked out how to encode them
+        self.token_ids, self.shortened = vlm.tokenize_names(class_names, context_tokens=context_tokens)
 
     def text_features(self, vlm: VisionLanguageModel, context: Tensor) -> Tensor:
         """Returns the normalised text features (K, D) of all class names after one of the contexts."""

@@ -21,6 +21,7 @@ from labelsieve.vlm.reading import (
     read_part,
     read_weights,
 )
+from labelsieve.vlm.text_tower import MOST_TOKENS, CausalText, encode_behind_prefix, in_parts
 
 # Pieces of a name are looked up after this word: many tokenizers write the first word of a text differently.
 _BEFORE = "photo"
@@ -232,12 +233,38 @@ class TwoTowers:
         ids = torch.tensor(self.pieces(text), dtype=torch.int64, device=self.device)
         return self.words(ids).detach()  # type: ignore[no-any-return]
 
+    @property
+    def causal_text(self) -> CausalText | None:
+        """The parts of the text tower, where it is causal and the feature is read at the end token."""
+        return None
+
     def encode_prompts(self, context: Tensor, token_ids: Tensor) -> Tensor:
         """Encodes prompts with learned context vectors; see :class:`VisionLanguageModel`.
 
-        The vectors replace the output of the token embedding, so that the tower itself runs as it is.
+        A causal tower encodes what all prompts have in common once for many of them. In others each token sees all
+        of its prompt, so that nothing is common but the vectors.
         """
-        token_ids = token_ids.to(self.device)
+        causal = self.causal_text
+        if causal is not None:
+            return encode_behind_prefix(causal, context, token_ids, start=len(self.frame()[0]))
+        at_once = max(1, MOST_TOKENS // token_ids.shape[1])
+        return in_parts(
+            lambda first, last, context: self._encode_alone(context, token_ids[first:last].to(self.device)),
+            context,
+            count=len(token_ids),
+            at_once=at_once,
+        )
+
+    def _encode_alone(self, context: Tensor, token_ids: Tensor) -> Tensor:
+        """Encodes each prompt by itself; the context takes the place of what the token embedding gives.
+
+        Args:
+            context: (M, text_width).
+            token_ids: (K, T).
+
+        Returns:
+            (K, D), not normalised.
+        """
         leading = (token_ids == self.pad).long().cumprod(dim=1).sum(dim=1)  # of tokenizers that fill up on the left
         first = leading + len(self.frame()[0])
         at = first[:, None] + torch.arange(len(context), device=self.device)
