@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from labelsieve.detect import dual
 from labelsieve.detect.deft import DeFT
+from labelsieve.detect.learner import Learner
 from labelsieve.detect.losses import (
     SMALLEST_PROBABILITY,
     clean_probability,
@@ -230,3 +232,37 @@ def test_complementary_labels_of_training(monkeypatch: pytest.MonkeyPatch) -> No
     assert not torch.equal(whole, drawn(one, 2, every))
     assert torch.equal(whole, drawn(make(), 1, every[30:].flip(0), every[:30]))
     assert 20 < int((whole == (labels + 1) % 3).sum()) < 70
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("changes", [{}, {"demand_agreement": False}, {"pseudo_labels_from": "second-epoch"}])
+def test_only_the_negative_prompts_that_the_loss_reads_are_encoded(
+    epoch: int, changes: dict[str, Any], mini_clip: Any
+) -> None:
+    """Loss and gradients are those of encoding all of them."""
+    names, engine = tuple(f"kind {k}" for k in range(40)), make_engine(device="cpu", precision="fp32")
+    settings = DeFT(context_init="random", **changes)
+    learner = Learner(mini_clip, names, settings=settings, engine=engine)
+    objective = dual.DualObjective(settings, warmup=1, images=6, classes=40, engine=engine)
+    pooled, rows = torch.randn(6, mini_clip.vision_width, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+    labels = torch.tensor([3, 3, 7, 0, 39, 20])
+    found = []
+    for everything in (False, True):
+        positive, negative = learner.similarities(pooled, learner.text())
+        step = Step(positive, negative, labels, rows, epoch)
+        read, others = objective.reads(step)
+        assert set(labels.tolist()) <= set(read.tolist()) and len(read) <= 18
+        assert others == (settings.demand_agreement and epoch == 2)
+        if not everything:
+            step = replace(step, negative=learner.negative_similarities(pooled, read, others=others))
+            seen = torch.arange(40) if others else read
+            torch.testing.assert_close(step.negative[:, seen], negative[:, seen], rtol=0, atol=1e-4)
+            unseen = step.negative.detach().abs().amax(dim=0).bool().logical_not().sum()
+            assert int(unseen) == 40 - len(seen)
+        learner.zero_grad()
+        loss, parts = objective(step)
+        loss.backward()
+        gradients = [value.grad for value in learner.parameters()]
+        assert learner.prompts.negative.grad is not None and learner.prompts.negative.grad.any()
+        found.append((loss.detach(), parts, [value.clone() for value in gradients if value is not None]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)

@@ -28,7 +28,7 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.training import Schedule, Step, train
+from labelsieve.detect.training import Reads, Schedule, Step, train
 from labelsieve.engine import Engine, make_engine
 from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
@@ -378,11 +378,12 @@ class ReferenceFeed(Feed):
 class Recorder:
     """Passes steps on to an objective and keeps them with what it answers."""
 
-    needs_negative = True
-
     def __init__(self, inner: DualObjective) -> None:
         self.inner, self.memory = inner, inner.memory
         self.calls: list[tuple[Step, Tensor, Mapping[str, Tensor]]] = []
+
+    def reads(self, step: Step) -> Reads:
+        return Reads(self.inner.reads(step).trained, others=True)  # to compare all
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, parts = self.inner(step)

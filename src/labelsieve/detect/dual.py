@@ -22,7 +22,7 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.training import Step, prepare, train
+from labelsieve.detect.training import Reads, Step, prepare, train
 from labelsieve.detect.view import FeatureView
 from labelsieve.detect.zero_shot import in_chunks, shortened_note
 from labelsieve.engine import Engine
@@ -49,8 +49,6 @@ class DualObjective:
         engine: Draws the complementary labels and sums counts over the processes.
     """
 
-    needs_negative = True
-
     def __init__(self, settings: DeFT, *, warmup: int, images: int, classes: int, engine: Engine) -> None:
         self.settings, self.warmup, self.classes, self.engine = settings, warmup, classes, engine
         self.memory: dict[str, Tensor] = {}
@@ -64,12 +62,23 @@ class DualObjective:
             }
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
+    def reads(self, step: Step) -> Reads:
+        """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too."""
+        trained = [step.labels, self._complementary(step)]
+        if self._refines(step):
+            trained.append(step.positive.argmax(dim=1))
+        selects = step.epoch > self.warmup or self._refines(step) or bool(self.memory)
+        return Reads(torch.cat(trained).unique().cpu(), self.settings.demand_agreement and selects)
+
+    def _refines(self, step: Step) -> bool:
+        """Tells whether images that are not selected get the label that the positive prompts say."""
+        return step.epoch > (1 if self.settings.pseudo_labels_from == "second-epoch" else self.warmup)
+
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss and sums of its parts and of the selected."""
         settings, labels, warm = self.settings, step.labels, step.epoch <= self.warmup
         chosen = select(step.positive, step.negative, labels=labels, demand_agreement=settings.demand_agreement)
-        refine = step.epoch > (1 if settings.pseudo_labels_from == "second-epoch" else self.warmup)
-        refined = torch.where(chosen, labels, step.positive.argmax(dim=1)) if refine else labels
+        refined = torch.where(chosen, labels, step.positive.argmax(dim=1)) if self._refines(step) else labels
         count = self.engine.total(labels.new_tensor(len(labels))).clamp(min=1)  # all may have become unreadable
         dual = dual_prompt_loss(
             step.positive,

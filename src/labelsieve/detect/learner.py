@@ -102,6 +102,31 @@ class Learner(nn.Module):
             return positive, positive.detach()
         return positive, self.vlm.logit_scale * image.detach() @ text[1].T
 
+    def negative_similarities(self, pooled: Tensor, classes: Tensor, *, others: bool) -> Tensor:
+        """Returns s-, with gradients for some classes only.
+
+        Args:
+            pooled: (B, vision_width).
+            classes: On the CPU, (n,), all different, n at least 1.
+            others: Whether to compute the other classes, too; else their prompts are not encoded.
+
+        Returns:
+            (B, K); without `others`, 0 for these.
+        """
+        image = normalize(self.vlm.project(pooled), dim=-1).detach()
+        whole = image.new_zeros(len(image), len(self.prompts.token_ids))
+        if others:
+            rest = torch.ones(whole.shape[1], dtype=torch.bool).index_fill(0, classes, False).nonzero()[:, 0]
+            with torch.no_grad():
+                whole = self._fill(whole, image, rest) if len(rest) else whole
+        return self._fill(whole, image, classes)
+
+    def _fill(self, whole: Tensor, image: Tensor, classes: Tensor) -> Tensor:
+        """Puts s- of some classes, (n,), into their columns of (B, K)."""
+        with self.engine.autocast():
+            text = self.prompts.text_features(self.vlm, self.prompts.negative, classes).float()
+        return whole.index_copy(1, classes.to(image.device), self.vlm.logit_scale * image @ text.T)
+
 
 @dataclass(frozen=True, eq=False)
 class Feed:

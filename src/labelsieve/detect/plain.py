@@ -26,11 +26,12 @@ from labelsieve.vlm.base import VisionLanguageModel
 class PlainObjective:
     """Cross-entropy of s+ with the given labels, mean over all images (Eq. 8 in warm-up)."""
 
-    needs_negative = False
-
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.memory: dict[str, Tensor] = {}
+
+    def reads(self, step: Step) -> None:
+        """Returns that no s- is read."""
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss of the batch."""

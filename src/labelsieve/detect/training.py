@@ -10,9 +10,9 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,7 +40,7 @@ class Step:
 
     Attributes:
         positive: s+, (B, K).
-        negative: s-, (B, K).
+        negative: s-, (B, K); 0 for classes that the objective does not read.
         labels: (B,).
         rows: (B,): row numbers, on the CPU.
         epoch: From 1.
@@ -53,16 +53,34 @@ class Step:
     epoch: int
 
 
+class Reads(NamedTuple):
+    """Which s- a loss reads.
+
+    Attributes:
+        trained: Those classes of which it has gradients, on the CPU, ascending.
+        others: Whether it looks at the values of all others, too.
+    """
+
+    trained: Tensor
+    others: bool
+
+
 class Objective(Protocol):
     """A loss over a batch.
 
     Attributes:
-        needs_negative: Whether it reads s-.
         memory: Tensors that it carries from step to step; kept in the checkpoint.
     """
 
-    needs_negative: bool
     memory: dict[str, Tensor]
+
+    def reads(self, step: Step) -> Reads | None:
+        """Returns which s- the loss of a step reads; None where it reads none.
+
+        Args:
+            step: The step, whose `negative` means nothing yet.
+        """
+        ...
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns this process's part of the loss, and sums over its images to keep a record of.
@@ -142,7 +160,7 @@ def train(
                 group["lr"] = rate
             history.append(_epoch(feed, labels, objective, optimizer, epoch, advance))
             if epoch == schedule.epochs:
-                _check_outcome(learner, objective, epoch)
+                _check_outcome(learner, epoch)
             _save(learner, optimizer, objective, engine, owner, history)
     return tuple(history)
 
@@ -154,10 +172,12 @@ def _epoch(
     sums: dict[str, Tensor] = {}
     for number, (rows, pooled) in enumerate(feed.epoch(epoch)):
         here = torch.from_numpy(rows)
-        text = learner.text(negative=objective.needs_negative)
-        loss, seen = objective(
-            Step(*learner.similarities(pooled, text), labels=labels[here].to(engine.device), rows=here, epoch=epoch)
-        )
+        similarities = learner.similarities(pooled, learner.text(negative=False))
+        step = Step(*similarities, labels=labels[here].to(engine.device), rows=here, epoch=epoch)
+        read = objective.reads(step)
+        if read is not None and len(rows):  # with more processes than images in the last batch, one has none
+            step = replace(step, negative=learner.negative_similarities(pooled, read.trained, others=read.others))
+        loss, seen = objective(step)
         optimizer.zero_grad()
         loss.backward()
         engine.sum_gradients(learner)
@@ -178,9 +198,9 @@ def _epoch(
 
 
 @torch.inference_mode()
-def _check_outcome(learner: Learner, objective: Objective, epoch: int) -> None:
+def _check_outcome(learner: Learner, epoch: int) -> None:
     """Checks what the very last step made, which no loss has seen."""
-    for features in learner.text(negative=objective.needs_negative):
+    for features in learner.text():
         if features is not None:
             _check(features.sum(), epoch)
 

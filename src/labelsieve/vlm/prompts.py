@@ -51,9 +51,19 @@ class DualPrompts(nn.Module):
         # no buffer: they stay on the CPU, where it is worked out how to encode them
         self.token_ids, self.shortened = vlm.tokenize_names(class_names, context_tokens=context_tokens)
 
-    def text_features(self, vlm: VisionLanguageModel, context: Tensor) -> Tensor:
-        """Returns the normalised text features (K, D) of all class names after one of the contexts."""
-        return nn.functional.normalize(vlm.encode_prompts(context, self.token_ids), dim=-1)
+    def text_features(self, vlm: VisionLanguageModel, context: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Returns the normalised text features of class names after one of the contexts.
+
+        Args:
+            vlm: The model.
+            context: V+ or V-.
+            classes: On the CPU, (n,): which names; all K if None.
+
+        Returns:
+            (n, D) or (K, D).
+        """
+        token_ids = self.token_ids if classes is None else self.token_ids[classes]
+        return nn.functional.normalize(vlm.encode_prompts(context, token_ids), dim=-1)
 
 
 def _initial(vlm: VisionLanguageModel, count: int, init: str, generator: torch.Generator) -> Tensor:
