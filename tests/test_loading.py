@@ -29,8 +29,9 @@ def plain(picture: Image.Image, _row: int) -> Tensor:
     return torch.from_numpy(np.asarray(picture).copy())
 
 
-def picture(seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+def picture(seed: int = 0) -> Tensor:
+    values = np.random.default_rng(seed).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    return torch.from_numpy(values).permute(2, 0, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -63,7 +64,7 @@ def test_crops_keep_as_much_as_is_said_and_half_of_them_are_turned() -> None:
     ramp[..., 0], ramp[..., 1] = np.arange(200)[None, :], np.arange(200)[:, None]
     shares, turned = [], []
     for row in range(60):
-        crop = Augment(64, seed=0, epoch=1)(Image.fromarray(ramp), row).int()
+        crop = Augment(64, seed=0, epoch=1)(torch.from_numpy(ramp).permute(2, 0, 1), row).int()
         across, down = (int(values.max() - values.min()) for values in (crop[0], crop[1]))
         shares.append(across * down / 200**2)
         turned.append(bool(crop[0, 0, 0] > crop[0, 0, -1]))

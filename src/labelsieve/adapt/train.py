@@ -24,7 +24,8 @@ from labelsieve.adapt.losses import LOSSES, Loss
 from labelsieve.adapt.selection import Selection
 from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, batches
+from labelsieve.data.loading import Augment, batches, crop_area
+from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
 from labelsieve.errors import TrainingError
@@ -62,6 +63,12 @@ class Job:
     def rows(self) -> NDArray[np.int64]:
         """The rows to train on."""
         return np.setdiff1d(self.selection.rows, self.held_out)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What epochs take their crops from."""
+        area = crop_area(self.backbone.image_size)
+        return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
 
     @property
     def on_features(self) -> bool:
@@ -196,7 +203,7 @@ def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield torch.from_numpy(own), torch.from_numpy(pooled[own])
         return
     augment = Augment(backbone.image_size, seed=engine.seed, epoch=number)
-    for batch in batches(job.images, mine, transform=augment):
+    for batch in batches(job.pictures, mine, transform=augment):
         yield batch.rows, batch.inputs
 
 

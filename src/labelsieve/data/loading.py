@@ -6,6 +6,7 @@ the number of workers, and a resumed run sees the pictures that an unbroken one 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.data.pixels import Pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from PIL import Image
+
+# Smallest and largest share of the area that a crop keeps.
+SCALE = (0.5, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +45,27 @@ class Batch:
     errors: dict[int, str]
 
 
-class Pictures(Dataset[tuple[int, Tensor | str]]):
-    """Decodes and transforms one row at a time; an unreadable picture yields the reason instead of a tensor."""
+class Rows(Dataset[tuple[int, Tensor | str]]):
+    """Reads and transforms one row at a time; an unreadable picture yields the reason instead of a tensor."""
 
-    def __init__(self, images: LabelledImages, transform: Callable[[Image.Image, int], Tensor]) -> None:
+    def __init__(self, images: LabelledImages | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
         self.images, self.transform = images, transform
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, row: int) -> tuple[int, Tensor | str]:
         try:
-            return row, self.transform(self.images.open(row), row)
+            picture = self.images[row] if isinstance(self.images, Pictures) else self.images.open(row)
+            return row, self.transform(picture, row)
         except UnreadableImageError as error:
             return row, str(error)
 
 
+def crop_area(size: int) -> int:
+    """Returns of how many pixels the smallest crop still has one for each of those it becomes, size x size."""
+    return math.ceil(size**2 / SCALE[0])
+
+
 class Augment:
-    """Random resized crop and horizontal flip to an (3, S, S) uint8 tensor, drawn from (seed, epoch, row).
+    """Random resized crop and horizontal flip to a (3, S, S) uint8 tensor, drawn from (seed, epoch, row).
 
     Args:
         size: S.
@@ -67,18 +74,17 @@ class Augment:
         scale: Smallest and largest share of the area that a crop keeps.
     """
 
-    def __init__(self, size: int, *, seed: int, epoch: int, scale: tuple[float, float] = (0.5, 1.0)) -> None:
+    def __init__(self, size: int, *, seed: int, epoch: int, scale: tuple[float, float] = SCALE) -> None:
         self.seed, self.epoch = seed, epoch
         self.crop = v2.Compose(
             [
-                v2.PILToTensor(),
                 v2.RandomResizedCrop(size, scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
                 v2.RandomHorizontalFlip(),
             ]
         )
 
-    def __call__(self, picture: Image.Image, row: int) -> Tensor:
-        """Crops and flips the picture of one row."""
+    def __call__(self, picture: Tensor, row: int) -> Tensor:
+        """Crops and flips the picture of one row, (3, H, W), uint8."""
         seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of the stack for absent GPUs, too
@@ -86,24 +92,24 @@ class Augment:
 
 
 def batches(
-    images: LabelledImages,
+    images: LabelledImages | Pictures,
     rows: Sequence[NDArray[np.int64]],
     *,
-    transform: Callable[[Image.Image, int], Tensor],
+    transform: Callable[[Any, int], Tensor],
     workers: int | None = None,
 ) -> DataLoader[Any]:
     """Returns a loader of :class:`Batch`, one for each array of rows, in their order.
 
     Args:
-        images: The data.
+        images: The data: as they are, or shrunk and kept for many epochs.
         rows: The row numbers of each batch.
-        transform: Turns a picture and its row number into a tensor.
+        transform: Turns a picture, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
         workers: Processes that decode; None leaves one core to the model and takes at most 8.
     """
     workers = default_workers() if workers is None else workers
     workers = workers if len(rows) > 4 else 0  # starting processes costs more than decoding a few batches
     return DataLoader(
-        Pictures(images, transform),
+        Rows(images, transform),
         batch_sampler=[batch.tolist() for batch in rows],
         collate_fn=_collate,
         num_workers=workers,

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, Batch, batches
+from labelsieve.data.loading import Augment, Batch, batches, crop_area
+from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
@@ -146,6 +148,12 @@ class Feed:
     engine: Engine
     batch_size: int
 
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What epochs take their crops from."""
+        area = crop_area(self.learner.vlm.image_size)
+        return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
+
     @property
     def adapts_tower(self) -> bool:
         """Whether pictures have to pass the vision tower in every epoch."""
@@ -162,7 +170,7 @@ class Feed:
                 yield rows, torch.from_numpy(self.features.pooled[rows]).to(self.engine.device)
             return
         augment = Augment(self.learner.vlm.image_size, seed=self.engine.seed, epoch=number)
-        for batch in batches(self.images, mine, transform=augment):
+        for batch in batches(self.pictures, mine, transform=augment):
             yield batch.rows.numpy(), self._pool(batch)
 
     def _pool(self, batch: Batch) -> Tensor:

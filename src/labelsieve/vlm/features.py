@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 
+from labelsieve.cache import cache_folder, keep_room
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import batches
 from labelsieve.engine import Engine
@@ -45,14 +44,6 @@ class ImageFeatures:
         keep = np.ones(len(self.pooled), dtype=bool)
         keep[list(self.errors)] = False
         return np.flatnonzero(keep)
-
-
-def cache_folder() -> Path:
-    """Returns the folder of cached features: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder."""
-    own = os.environ.get("LABELSIEVE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelsieve"
 
 
 def image_features(
@@ -135,7 +126,7 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine) -> Path:
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
             np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
-            _keep_room(part)
+            keep_room(part)
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -145,18 +136,6 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine) -> Path:
             ) from error
     engine.accelerator.wait_for_everyone()
     return part
-
-
-def _keep_room(path: Path) -> None:
-    """Fails now if the disk is too full: writing to a memory map later would kill the process without a word."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("rb+") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # others: the file system cannot do that
-                raise
 
 
 def _fill(part: Path, images: LabelledImages, vlm: ImageTower, engine: Engine, batch_size: int) -> dict[int, str]:

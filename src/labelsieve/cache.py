@@ -1,0 +1,34 @@
+"""Where features and decoded pictures are kept from run to run, and room for them on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Returns the folder of all that is cached: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder.
+
+    Nothing in it is needed: it can be removed as a whole at any time at which nothing runs.
+    """
+    own = os.environ.get("LABELSIEVE_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelsieve"
+
+
+def keep_room(path: Path) -> None:
+    """Fails now if the disk is too full for a file: writing to a memory map later would kill the process silently.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # others: the file system cannot do that
+                raise

@@ -1,0 +1,200 @@
+"""Decoded pictures on disk: a photo is decoded and shrunk once, whatever number of epochs sees it.
+
+A picture of more pixels than a crop can use is shrunk, its shape kept; a smaller one stays as it is. Epochs see the
+shrunk picture whether it comes from the disk or is made anew, so that nothing depends on what is cached.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from labelsieve.cache import cache_folder, keep_room
+from labelsieve.data.images import UnreadableImageError
+from labelsieve.errors import SettingsError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+
+    from labelsieve.data.images import LabelledImages
+
+LIMIT = "LABELSIEVE_CACHE_LIMIT"
+# GiB of decoded pictures in all, unless that variable says otherwise; and never more than half of what the disk has.
+_DEFAULT_LIMIT = "50"
+_PIXELS, _SHAPES = ".pixels", ".shapes.npy"
+_SAMPLE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The pictures of a data set as training sees them.
+
+    Attributes:
+        images: N images.
+        area: Most pixels that a picture keeps.
+        stem: Two files begin like this: `.pixels`, with 3 `area` bytes for each picture, of which those that it does
+            not fill take no room on the disk; and `.shapes.npy`, (N, 2) int32, height and width of each picture that
+            is there, else 0. None where they are not kept.
+    """
+
+    images: LabelledImages
+    area: int
+    stem: Path | None
+
+    def __getitem__(self, row: int) -> Tensor:
+        """Returns one picture, (3, H, W), uint8, from the disk, or decodes it and keeps it there.
+
+        Raises:
+            UnreadableImageError: It cannot be decoded.
+        """
+        if self._files is None:
+            return _tensor(self._decoded(row))
+        file, shapes = self._files
+        height, width = (int(side) for side in shapes[row])
+        values = np.empty((height, width, 3), dtype=np.uint8)
+        # all zero: a black picture, or one that a power cut has lost
+        if values.size and os.preadv(file, [values.data], 3 * self.area * row) == values.size and values.any():
+            return _tensor(values)
+        values = self._decoded(row)
+        with suppress(OSError):  # the disk is full; a memory map would end the process there
+            if os.pwrite(file, values.data, 3 * self.area * row) == values.size:
+                shapes[row] = values.shape[:2]  # last: it makes the pixels count
+        return _tensor(values)
+
+    def _decoded(self, row: int) -> NDArray[np.uint8]:
+        return np.array(shrink(self.images.open(row), self.area))
+
+    @cached_property
+    def _files(self) -> tuple[int, NDArray[np.int32]] | None:
+        if self.stem is None:
+            return None
+        shapes = np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+")
+        return os.open(_file(self.stem, _PIXELS), os.O_RDWR), shapes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the open files out: a process that is not forked opens them itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_files"}
+
+    def __del__(self) -> None:
+        """Closes the file."""
+        if files := self.__dict__.get("_files"):
+            with suppress(OSError):
+                os.close(files[0])
+
+
+def shrink(picture: Image.Image, area: int) -> Image.Image:
+    """Returns a picture of at most so many pixels and, as nearly as whole pixels allow, the same shape."""
+    width, height = picture.size
+    if width * height <= area:
+        return picture
+    factor = (area / (width * height)) ** 0.5
+    sides = (min(area, max(1, int(side * factor))) for side in (width, height))
+    return picture.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
+
+
+def _tensor(values: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(values).permute(2, 0, 1)
+
+
+def kept_pictures(images: LabelledImages, *, area: int, accelerator: Accelerator) -> Pictures:
+    """Opens the decoded pictures of a data set, or begins to keep them; all processes call this together.
+
+    Args:
+        images: N images.
+        area: Most pixels that a picture keeps.
+        accelerator: The first process makes the files.
+
+    Returns:
+        Pictures that are kept where there is room for them, and else decoded each time.
+
+    Raises:
+        SettingsError: The limit is no number.
+    """
+    stem = cache_folder() / "pixels" / f"{images.pixels_fingerprint}-{area}"
+    limit = _limit()
+    if accelerator.is_main_process and not _is_whole(stem, len(images)):
+        with suppress(OSError):  # no room, or nowhere to write
+            if _make_room(stem.parent, _estimate(images, area), limit):
+                _make(stem, len(images), area)
+    accelerator.wait_for_everyone()
+    return Pictures(images, area, stem if limit and _is_whole(stem, len(images)) else None)
+
+
+def _limit() -> float:
+    """Returns the limit in bytes."""
+    said = os.environ.get(LIMIT) or _DEFAULT_LIMIT
+    try:
+        limit = float(said)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise SettingsError(f"expected {LIMIT} to be a number of GiB, 0 to keep no decoded pictures, got {said}")
+    return limit * 2**30
+
+
+def _estimate(images: LabelledImages, area: int) -> int:
+    """Returns about how many bytes the pictures will take, from some of them."""
+    sizes = []
+    for row in range(0, len(images), max(1, len(images) // _SAMPLE)):
+        with suppress(UnreadableImageError):
+            width, height = images.open(row).size
+            sizes.append(3 * min(area, width * height))
+    return round(float(np.mean(sizes)) * len(images)) if sizes else 0
+
+
+def _file(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)
+
+
+def _is_whole(stem: Path, count: int) -> bool:
+    try:
+        shapes = np.lib.format.open_memmap(_file(stem, _SHAPES), mode="r+")
+        writable = os.access(_file(stem, _PIXELS), os.W_OK) and hasattr(os, "preadv")
+    except (OSError, ValueError):
+        return False
+    with suppress(OSError):
+        os.utime(_file(stem, _SHAPES))  # so that what was used last is removed last
+    return writable and shapes.dtype == np.int32 and shapes.shape == (count, 2)
+
+
+def _make(stem: Path, count: int, area: int) -> None:
+    part = _file(stem, f".{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            file.truncate(3 * area * count)
+        part.replace(_file(stem, _PIXELS))
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(count, 2)).flush()
+        keep_room(part)
+        part.replace(_file(stem, _SHAPES))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path, wanted: int, limit: float) -> bool:
+    """Removes what was not used for longest until so many bytes are within the limit; tells whether they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sorted(folder.glob(f"*{_SHAPES}"), key=lambda path: path.stat().st_mtime)
+    files = [[path, path.with_name(path.name.removesuffix(_SHAPES) + _PIXELS)] for path in there]
+    sizes = [sum(path.stat().st_blocks * 512 for path in both if path.exists()) for both in files]
+    free, used = shutil.disk_usage(folder).free, sum(sizes)
+    if wanted > limit or wanted > (free + used) / 2:
+        return False
+    for both, size in zip(files, sizes, strict=True):
+        if used + wanted <= limit and wanted <= free / 2:
+            break
+        for path in both:
+            path.unlink(missing_ok=True)
+        free, used = free + size, used - size
+    return True

@@ -1,0 +1,214 @@
+"""Decoded pictures: the same from the disk and anew, decoded once, within bounds, and nothing without them is lost."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from labelsieve.data import pixels
+from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.data.loading import SCALE, Augment, batches, crop_area
+from labelsieve.data.pixels import Pictures, kept_pictures, shrink
+from labelsieve.data.sources import load_images
+from labelsieve.errors import SettingsError
+
+AREA = 32 * 32
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(pixels.LIMIT, raising=False)
+    return tmp_path / "cache" / "pixels"
+
+
+def photos(seed: int = 0, *, count: int = 6) -> LabelledImages:
+    """JPEG photos of several sizes, some smaller than AREA."""
+    rng, rows = np.random.default_rng(seed), []
+    for row in range(count):
+        shape = [(20, 30), (90, 60), (40, 300), (33, 33)][row % 4]
+        rows.append(Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)))
+    return load_images(rows, labels=np.arange(count) % 2, class_names=("a", "b"))
+
+
+def kept(images: LabelledImages, **more: Any) -> Pictures:
+    return kept_pictures(images, **{"area": AREA, "accelerator": Accelerator(cpu=True), **more})
+
+
+def never(*_args: Any) -> Any:
+    raise AssertionError("decoded again")
+
+
+def test_kept_pictures_are_those_decoded_anew_and_decoded_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = photos()
+    anew, first = Pictures(images, AREA, None), kept(images)
+    assert first.stem is not None and first.stem.parent == cache
+    expected = [anew[row] for row in range(6)]
+    for row, value in enumerate(expected):
+        assert torch.equal(first[row], value) and value.dtype == torch.uint8
+    monkeypatch.setattr(LabelledImages, "open", never)
+    for reader in (first, kept(images), pickle.loads(pickle.dumps(kept(images)))):
+        found = [reader[row] for row in range(6)]
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        assert [one.stride() for one in found] == [other.stride() for other in expected], "so that crops are the same"
+
+
+def test_small_pictures_stay_as_they_are(cache: Path) -> None:
+    images = photos()
+    for row in (0, 4):
+        assert np.array_equal(kept(images)[row].permute(1, 2, 0).numpy(), np.asarray(images.open(row)))
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 4000))
+def test_shrinking_keeps_the_shape(width: int, height: int, area: int) -> None:
+    small = shrink(Image.new("RGB", (width, height)), area)
+    assert small.width * small.height <= max(area, 1) or min(small.size) == 1
+    if width * height <= area:
+        assert small.size == (width, height)
+    elif min(small.size) >= 20:
+        assert small.width / small.height == pytest.approx(width / height, rel=0.1)
+        assert small.width * small.height > 0.85 * area
+
+
+def test_the_smallest_crop_has_a_pixel_for_each_of_the_tower() -> None:
+    assert crop_area(224) * SCALE[0] >= 224**2 > (crop_area(224) - 2) * SCALE[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_picture_is_decoded_after_the_first_epoch(
+    workers: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, rows = photos(count=12), [np.arange(at, at + 2) for at in range(0, 12, 2)]
+
+    def epoch(number: int, source: Pictures) -> torch.Tensor:
+        loader = batches(source, rows, transform=Augment(16, seed=0, epoch=number), workers=workers)
+        return torch.cat([batch.inputs for batch in loader])
+
+    source, anew = kept(images), Pictures(images, AREA, None)
+    assert torch.equal(epoch(1, source), epoch(1, anew))
+    second = epoch(2, anew)
+    monkeypatch.setattr(LabelledImages, "open", never)
+    assert torch.equal(epoch(2, source), second)
+
+
+def test_an_unreadable_picture_is_told_each_time(photo_folder: Callable[..., Path], cache: Path) -> None:
+    folder = photo_folder({"cat": 3, "dog": 3})
+    (folder / "cat" / "1.png").write_bytes(b"no picture")
+    source = kept(load_images(folder))
+    for _ in range(2):
+        with pytest.raises(UnreadableImageError, match="not a picture"):
+            source[1]
+    assert source[0].shape[0] == 3
+
+
+def test_a_full_disk_loses_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    images, source = photos(), kept(photos())
+    monkeypatch.setattr(os, "pwrite", full)
+    for row in range(6):
+        assert torch.equal(source[row], Pictures(images, AREA, None)[row])
+    monkeypatch.undo()
+    assert torch.equal(source[1], Pictures(images, AREA, None)[1]), "what was not written does not count"
+
+
+def test_what_a_power_cut_has_lost_is_decoded_again(cache: Path) -> None:
+    images, source = photos(), kept(photos())
+    expected = source[1]
+    assert source.stem is not None
+    with (cache / f"{source.stem.name}.pixels").open("rb+") as file:
+        file.seek(3 * AREA)
+        file.write(bytes(3 * AREA))
+    assert torch.equal(kept(images)[1], expected)
+
+
+@pytest.mark.parametrize("damage", ["pixels", "shapes"])
+def test_damaged_files_are_made_anew(damage: str, cache: Path) -> None:
+    images, source = photos(), kept(photos())
+    expected = source[1]
+    assert source.stem is not None
+    if damage == "pixels":
+        (cache / f"{source.stem.name}.pixels").unlink()
+    else:
+        (cache / f"{source.stem.name}.shapes.npy").write_bytes(b"\x93NUMPY")
+    again = kept(images)
+    assert again.stem is not None and torch.equal(again[1], expected)
+
+
+def test_the_limit_holds_and_the_oldest_goes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = [photos(seed) for seed in range(3)]
+    for number, images in enumerate(sets[:2]):
+        source = kept(images)
+        for row in range(6):
+            source[row]
+        assert source.stem is not None
+        os.utime(f"{source.stem}.shapes.npy", (number, number))
+    size = sum(path.stat().st_blocks * 512 for path in cache.iterdir()) / 2
+    monkeypatch.setenv(pixels.LIMIT, str(2.2 * size / 2**30))
+    assert kept(sets[2]).stem is not None
+    left = {path.name.split("-")[0] for path in cache.iterdir()}
+    assert left == {images.pixels_fingerprint for images in sets[1:]}
+
+
+@pytest.mark.parametrize("limit", ["0", "1e-9"])
+def test_without_room_pictures_are_decoded_each_time(limit: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(pixels.LIMIT, limit)
+    images = photos()
+    source = kept(images)
+    assert source.stem is None and torch.equal(source[1], Pictures(images, AREA, None)[1])
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_half_of_the_disk_is_left(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage)
+    assert kept(photos()).stem is None
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", "nan"])
+def test_a_limit_that_is_none_is_told(limit: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(pixels.LIMIT, limit)
+    with pytest.raises(SettingsError, match=f"expected {pixels.LIMIT} to be a number of GiB, .* got {limit}"):
+        kept(photos())
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "file"))
+    source = kept(photos())
+    assert source.stem is None and source[0].shape == (3, 20, 30)
+
+
+def test_pictures_of_another_data_set_are_others(cache: Path) -> None:
+    first, second = kept(photos(0)), kept(photos(1))
+    assert first.stem != second.stem and not torch.equal(first[0], second[0])
+    assert kept(photos(0), area=64).stem != first.stem
+
+
+def test_jpeg_is_kept_as_decoded(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(data, "JPEG")
+    (tmp_path / "a" / "1.jpg").write_bytes(data.getvalue())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.jpg").write_bytes(data.getvalue())
+    images = load_images(tmp_path)
+    kept(images)[0]
+    assert np.array_equal(kept(images)[0].permute(1, 2, 0).numpy(), np.asarray(images.open(0)))
