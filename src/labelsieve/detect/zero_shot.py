@@ -105,8 +105,15 @@ def in_chunks(judge: Callable[[NDArray[np.int64]], Sequence[Tensor]], rows: NDAr
     Returns:
         What the judge returned, each of the shape of `rows`.
     """
-    parts = [[value.cpu().numpy() for value in judge(rows[at : at + CHUNK])] for at in range(0, len(rows), CHUNK)]
-    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    whole: list[NDArray[Any]] = []
+    for at in range(0, len(rows), CHUNK):
+        found = [value.cpu().numpy() for value in judge(rows[at : at + CHUNK])]
+        # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and keep
+        # the allocator from using their room again
+        whole = whole or [np.empty(len(rows), dtype=values.dtype) for values in found]
+        for column, values in zip(whole, found, strict=True):
+            column[at : at + len(values)] = values
+    return whole
 
 
 @torch.inference_mode()
