@@ -393,8 +393,16 @@ def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
             "lower --batch-size or take --device cpu",
         ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "another process of this run has ended, perhaps for want of memory; stopped; to go on: labelsieve scan",
+        ),
+        (
+            RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:7"),
+            "to go on: labelsieve scan 'my photos' --out run --resume",
+        ),
     ],
-    ids=["disk", "disk-unknown", "interrupt", "memory"],
+    ids=["disk", "disk-unknown", "interrupt", "memory", "worker", "peer"],
 )
 def test_what_the_user_can_mend_is_one_line(
     error: BaseException, said: str, run: Run, monkeypatch: pytest.MonkeyPatch

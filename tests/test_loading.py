@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches
@@ -71,3 +72,20 @@ def test_crops_keep_as_much_as_is_said_and_half_of_them_are_turned() -> None:
     assert min(shares) > 0.4 and max(shares) <= 1, "at least a half of the area, less the rim that is smoothed away"
     assert max(shares) - min(shares) > 0.2
     assert 15 < sum(turned) < 45
+
+
+@pytest.mark.parametrize("layout", ["rows of colours", "planes"])
+@pytest.mark.parametrize("side", [16, 64])
+def test_crops_are_those_of_the_transforms_of_torchvision(layout: str, side: int) -> None:
+    theirs = v2.Compose(
+        [
+            v2.RandomResizedCrop(side, scale=(0.5, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+        ]
+    )
+    pixels = picture() if layout == "rows of colours" else picture().contiguous()
+    for row in range(12):
+        ours = Augment(side, seed=3, epoch=2)(pixels, row)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([3, 2, row]).generate_state(1)[0]))
+            assert torch.equal(ours, theirs(pixels))

@@ -285,12 +285,13 @@ def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_pa
     }
 
 
-def test_control_c_says_how_to_go_on(drawn_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["control-c", "terminated"])
+def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", "--overwrite")
     process = start(arguments)
     try:
         wait_for(tmp_path / "a run" / STATE, process)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, said = process.communicate(timeout=60)
     finally:
         if process.poll() is None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        return _dispatch(args)
+        with _terminated_as_interrupted():
+            return _dispatch(args)
     except UsageError as error:
         return _fail(str(error), code=2)
     except LabelsieveError as error:
@@ -63,9 +67,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; check the disk, its free space and permissions")
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":  # of torch, which may not even be loaded
-            raise
-        return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
+        # known by their names: torch, which has them, may not even be loaded
+        if type(error).__name__ == "OutOfMemoryError":
+            return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
+        if _lost_a_process(error):
+            return _fail(f"another process of this run has ended, perhaps for want of memory; {_how_to_go_on(args)}")
+        raise
+
+
+def _lost_a_process(error: Exception) -> bool:
+    """Tells whether a process that decodes pictures, or another one that computes, is gone."""
+    said = str(error)
+    decoding = isinstance(error, RuntimeError) and said.startswith("DataLoader worker (pid")
+    peer = any(word in said for word in ("Connection closed by peer", "Connection reset by peer", "Broken pipe"))
+    computing = type(error).__name__ in ("DistBackendError", "DistNetworkError", "RuntimeError") and peer
+    return decoding or computing
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Ends on SIGTERM as on Ctrl-C, and says how to go on: schedulers and launchers of several processes send it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -24,7 +24,7 @@ from labelsieve.adapt.losses import LOSSES, Loss
 from labelsieve.adapt.selection import Selection
 from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, batches, crop_area
+from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
@@ -213,7 +213,7 @@ def _logits(job: Job, inputs: Tensor) -> Tensor:
     if job.on_features:
         return backbone.head(inputs)  # type: ignore[no-any-return]
     with engine.autocast():
-        return backbone.logits(backbone.normalise(inputs.float() / 255)).float()
+        return backbone.logits(backbone.normalise(unit(inputs))).float()
 
 
 @contextmanager

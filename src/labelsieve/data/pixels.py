@@ -6,6 +6,7 @@ shrunk picture whether it comes from the disk or is made anew, so that nothing d
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -54,44 +55,49 @@ class Pictures:
     stem: Path | None
 
     def __getitem__(self, row: int) -> Tensor:
-        """Returns one picture, (3, H, W), uint8, from the disk, or decodes it and keeps it there.
+        """Returns one picture, (3, H, W), uint8, not to be changed, from the disk, or decodes it and keeps it there.
 
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
         if self._files is None:
             return _tensor(self._decoded(row))
-        file, shapes = self._files
+        pixels, shapes = self._files
         height, width = (int(side) for side in shapes[row])
-        values = np.empty((height, width, 3), dtype=np.uint8)
-        # all zero: a black picture, or one that a power cut has lost
-        if values.size and os.preadv(file, [values.data], 3 * self.area * row) == values.size and values.any():
-            return _tensor(values)
+        kept = pixels[3 * self.area * row :][: 3 * height * width].reshape(height, width, 3)
+        # else it is not there, black, or one that a power cut has lost; mostly the first row tells
+        if kept[:1].any() or kept.any():
+            return _tensor(kept)
         values = self._decoded(row)
-        with suppress(OSError):  # the disk is full; a memory map would end the process there
-            if os.pwrite(file, values.data, 3 * self.area * row) == values.size:
-                shapes[row] = values.shape[:2]  # last: it makes the pixels count
+        with suppress(OSError):
+            self._write(values, row)
+            shapes[row] = values.shape[:2]  # last: it makes the pixels count
         return _tensor(values)
+
+    def _write(self, values: NDArray[np.uint8], row: int) -> None:
+        """Writes one picture; not to the memory map, which would end the process where the disk is full."""
+        assert self.stem is not None
+        file = os.open(_file(self.stem, _PIXELS), os.O_WRONLY)
+        try:
+            if os.pwrite(file, values.data, 3 * self.area * row) != values.size:
+                raise OSError(errno.ENOSPC, "written in part")
+        finally:
+            os.close(file)
 
     def _decoded(self, row: int) -> NDArray[np.uint8]:
         return np.array(shrink(self.images.open(row), self.area))
 
     @cached_property
-    def _files(self) -> tuple[int, NDArray[np.int32]] | None:
+    def _files(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
         if self.stem is None:
             return None
-        shapes = np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+")
-        return os.open(_file(self.stem, _PIXELS), os.O_RDWR), shapes
+        # not read-only, of which a tensor would warn, though nothing is written to it
+        pixels = np.memmap(_file(self.stem, _PIXELS), dtype=np.uint8, mode="r+")
+        return pixels, np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open files out: a process that is not forked opens them itself."""
         return {name: value for name, value in self.__dict__.items() if name != "_files"}
-
-    def __del__(self) -> None:
-        """Closes the file."""
-        if files := self.__dict__.get("_files"):
-            with suppress(OSError):
-                os.close(files[0])
 
 
 def shrink(picture: Image.Image, area: int) -> Image.Image:
@@ -124,12 +130,12 @@ def kept_pictures(images: LabelledImages, *, area: int, accelerator: Accelerator
     """
     stem = cache_folder() / "pixels" / f"{images.pixels_fingerprint}-{area}"
     limit = _limit()
-    if accelerator.is_main_process and not _is_whole(stem, len(images)):
+    if accelerator.is_main_process and not _is_whole(stem, len(images), area):
         with suppress(OSError):  # no room, or nowhere to write
             if _make_room(stem.parent, _estimate(images, area), limit):
                 _make(stem, len(images), area)
     accelerator.wait_for_everyone()
-    return Pictures(images, area, stem if limit and _is_whole(stem, len(images)) else None)
+    return Pictures(images, area, stem if limit and _is_whole(stem, len(images), area) else None)
 
 
 def _limit() -> float:
@@ -158,10 +164,11 @@ def _file(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def _is_whole(stem: Path, count: int) -> bool:
+def _is_whole(stem: Path, count: int, area: int) -> bool:
     try:
         shapes = np.lib.format.open_memmap(_file(stem, _SHAPES), mode="r+")
-        writable = os.access(_file(stem, _PIXELS), os.W_OK) and hasattr(os, "preadv")
+        np.memmap(_file(stem, _PIXELS), dtype=np.uint8, mode="r+", shape=(3 * area * count,))
+        writable = hasattr(os, "pwrite")
     except (OSError, ValueError):
         return False
     with suppress(OSError):

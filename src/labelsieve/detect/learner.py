@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, Batch, batches, crop_area
+from labelsieve.data.loading import Augment, Batch, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
@@ -178,7 +178,7 @@ class Feed:
         if not len(batch.rows):  # more processes than images in the last batch
             return torch.zeros(0, vlm.vision_width, device=self.engine.device)
         with self.engine.autocast():
-            return vlm.pool(vlm.normalise(batch.inputs.to(self.engine.device).float() / 255)).float()
+            return vlm.pool(vlm.normalise(unit(batch.inputs.to(self.engine.device)))).float()
 
 
 def adapted_features(feed: Feed) -> ImageFeatures:
