@@ -49,6 +49,8 @@ DOUBT = 0.3
 # Of the discriminant that stands in for the untrained model. At its own scale, 1, it is too sure of itself and flags
 # more right labels; below this it blurs, and explains pair and instance-dependent noise as its own doubt.
 STAND_IN = 0.7
+# Bytes of logits that are held while the few parameters are fitted.
+MOST_HELD = 2**26
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 
@@ -242,7 +244,7 @@ def fit_joint(
 
 
 class _Sample:
-    """Some rows to fit on, whose logits are computed anew for each pass: only those of one chunk are ever held.
+    """Some rows to fit on. Where their logits are many, they are computed anew for each pass, one chunk at a time.
 
     Args:
         evidence: Gives logits (P, n, K) for n rows.
@@ -254,12 +256,14 @@ class _Sample:
         self.evidence, self.labels = evidence, labels
         self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         self.count = len(rows)
-        self._only = evidence(rows) if len(self.chunks) == 1 else None
+        first = evidence(self.chunks[0])
+        few = first.nbytes * len(self.chunks) <= MOST_HELD
+        self._held = [first, *(evidence(rows) for rows in self.chunks[1:])] if few else []
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields logits (P, m, K) and given labels (m,), chunk by chunk."""
-        for rows in self.chunks:
-            parts = self.evidence(rows) if self._only is None else self._only
+        for number, rows in enumerate(self.chunks):
+            parts = self._held[number] if self._held else self.evidence(rows)
             yield parts, torch.from_numpy(self.labels[rows])
 
 
