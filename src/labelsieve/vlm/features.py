@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# Goes up when the same model gives other features for the same pictures, be it by rounding: those kept from before do
+# not count then.
+COMPUTED = 2
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """What the frozen vision tower says of N images.
@@ -63,7 +68,8 @@ def image_features(
         engine: Its processes share the rows; it sets the precision and shows how far it is.
         batch_size: Images at a time.
     """
-    stem = cache_folder() / "features" / f"{images.pixels_fingerprint}-{vlm.fingerprint}-{engine.precision}"
+    name = f"{images.pixels_fingerprint}-{vlm.fingerprint}-{engine.precision}-{COMPUTED}"
+    stem = cache_folder() / "features" / name
     cached = read_features(stem, images)
     if cached is None:
         extract(images, vlm, stem, engine, batch_size)
