@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from labelsieve.data import pixels
+from labelsieve.cache import LIMIT
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.loading import SCALE, Augment, batches, crop_area
 from labelsieve.data.pixels import Pictures, kept_pictures, shrink
 from labelsieve.data.sources import load_images
+from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError
 
 AREA = 32 * 32
@@ -32,7 +33,7 @@ AREA = 32 * 32
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(pixels.LIMIT, raising=False)
+    monkeypatch.delenv(LIMIT, raising=False)
     return tmp_path / "cache" / "pixels"
 
 
@@ -159,7 +160,7 @@ def test_the_limit_holds_and_the_oldest_goes_first(cache: Path, monkeypatch: pyt
         assert source.stem is not None
         os.utime(f"{source.stem}.shapes.npy", (number, number))
     size = sum(path.stat().st_blocks * 512 for path in cache.iterdir()) / 2
-    monkeypatch.setenv(pixels.LIMIT, str(2.2 * size / 2**30))
+    monkeypatch.setenv(LIMIT, str(2.2 * size / 2**30))
     assert kept(sets[2]).stem is not None
     left = {path.name.split("-")[0] for path in cache.iterdir()}
     assert left == {images.pixels_fingerprint for images in sets[1:]}
@@ -167,7 +168,7 @@ def test_the_limit_holds_and_the_oldest_goes_first(cache: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("limit", ["0", "1e-9"])
 def test_without_room_pictures_are_decoded_each_time(limit: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(pixels.LIMIT, limit)
+    monkeypatch.setenv(LIMIT, limit)
     images = photos()
     source = kept(images)
     assert source.stem is None and torch.equal(source[1], Pictures(images, AREA, None)[1])
@@ -184,9 +185,10 @@ def test_half_of_the_disk_is_left(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("limit", ["much", "-1", "nan"])
 def test_a_limit_that_is_none_is_told(limit: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(pixels.LIMIT, limit)
-    with pytest.raises(SettingsError, match=f"expected {pixels.LIMIT} to be a number of GiB, .* got {limit}"):
-        kept(photos())
+    monkeypatch.setenv(LIMIT, limit)
+    for ask in (lambda: kept(photos()), make_engine):  # the engine says it before anything expensive starts
+        with pytest.raises(SettingsError, match=f"expected {LIMIT} to be a number of GiB, .* got {limit}"):
+            ask()
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

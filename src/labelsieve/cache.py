@@ -6,6 +6,10 @@ import errno
 import os
 from pathlib import Path
 
+from labelsieve.errors import SettingsError
+
+LIMIT, _DEFAULT_LIMIT = "LABELSIEVE_CACHE_LIMIT", "50"
+
 
 def cache_folder() -> Path:
     """Returns the folder of all that is cached: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder.
@@ -16,6 +20,22 @@ def cache_folder() -> Path:
     if own:
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelsieve"
+
+
+def cache_limit() -> float:
+    """Returns how many bytes decoded pictures may take in all; the disk keeps half of what it has left, too.
+
+    Raises:
+        SettingsError: The variable that says so is no number of GiB.
+    """
+    said = os.environ.get(LIMIT) or _DEFAULT_LIMIT
+    try:
+        limit = float(said)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise SettingsError(f"expected {LIMIT} to be a number of GiB, 0 to keep no decoded pictures, got {said}")
+    return limit * 2**30
 
 
 def keep_room(path: Path) -> None:

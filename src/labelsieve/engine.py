@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from labelsieve.attention import WrittenOutAttention
+from labelsieve.cache import cache_limit
 from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
 
@@ -102,6 +103,7 @@ def make_engine(
         raise SettingsError(f"expected --device to be one of those available here ({found}), got {device}")
     if precision not in ("auto", "fp32", "bf16"):
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
+    cache_limit()  # a wrong one is told now, not in the middle of the work
     accelerator = Accelerator(cpu=device == "cpu")
     if device in ("cuda", "mps") and accelerator.device.type != device:
         raise SettingsError(

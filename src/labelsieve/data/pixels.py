@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.cache import cache_folder, keep_room
+from labelsieve.cache import cache_folder, cache_limit, keep_room
 from labelsieve.data.images import UnreadableImageError
-from labelsieve.errors import SettingsError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
     from labelsieve.data.images import LabelledImages
 
-LIMIT = "LABELSIEVE_CACHE_LIMIT"
-# GiB of decoded pictures in all, unless that variable says otherwise; and never more than half of what the disk has.
-_DEFAULT_LIMIT = "50"
 _PIXELS, _SHAPES = ".pixels", ".shapes.npy"
 _SAMPLE = 32
 
@@ -129,25 +125,13 @@ def kept_pictures(images: LabelledImages, *, area: int, accelerator: Accelerator
         SettingsError: The limit is no number.
     """
     stem = cache_folder() / "pixels" / f"{images.pixels_fingerprint}-{area}"
-    limit = _limit()
+    limit = cache_limit()
     if accelerator.is_main_process and not _is_whole(stem, len(images), area):
         with suppress(OSError):  # no room, or nowhere to write
             if _make_room(stem.parent, _estimate(images, area), limit):
                 _make(stem, len(images), area)
     accelerator.wait_for_everyone()
     return Pictures(images, area, stem if limit and _is_whole(stem, len(images), area) else None)
-
-
-def _limit() -> float:
-    """Returns the limit in bytes."""
-    said = os.environ.get(LIMIT) or _DEFAULT_LIMIT
-    try:
-        limit = float(said)
-    except ValueError:
-        limit = -1.0
-    if not limit >= 0:
-        raise SettingsError(f"expected {LIMIT} to be a number of GiB, 0 to keep no decoded pictures, got {said}")
-    return limit * 2**30
 
 
 def _estimate(images: LabelledImages, area: int) -> int:
