@@ -169,6 +169,12 @@ def test_other_attention_is_encoded_plainly(tmp_path: Path) -> None:
     torch.testing.assert_close(eager.encode_prompts(random_context(eager, 4), ids), plain, rtol=0, atol=1e-5)
 
 
+def test_prompts_that_are_filled_up_on_the_left_do_not_begin_alike(tmp_path: Path) -> None:
+    left: Any = ls.load_vlm(model_folder(tmp_path / "m"))
+    left.tokenizer.padding_side = "left"
+    compare(left, random_context(left, 4), NAMES)
+
+
 def test_a_learner_keeps_the_tokens_on_the_cpu(vlm: Any) -> None:
     learner = Learner(vlm, ("cat", "cup"), settings=Training(), engine=make_engine(device="cpu"))
     assert learner.prompts.token_ids.device.type == "cpu" and "prompts.token_ids" not in learner.state_dict()

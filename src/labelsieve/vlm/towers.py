@@ -245,7 +245,7 @@ class TwoTowers:
         of its prompt, so that nothing is common but the vectors.
         """
         causal = self.causal_text
-        if causal is not None:
+        if causal is not None and self.padding_side == "right":
             return encode_behind_prefix(causal, context, token_ids, start=len(self.frame()[0]))
         at_once = max(1, MOST_TOKENS // token_ids.shape[1])
         return in_parts(
