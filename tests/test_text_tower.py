@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import labelsieve as ls
+from labelsieve import memory
 from labelsieve.attention import WrittenOutAttention
 from labelsieve.detect.learner import Learner
 from labelsieve.detect.settings import Training
@@ -141,7 +142,7 @@ def test_parts_that_are_computed_again_are_the_whole(
         calls[0] += 1
         return checkpoint(*args, **options)
 
-    monkeypatch.setattr(text_tower, "checkpoint", counted)
+    monkeypatch.setattr(memory, "checkpoint", counted)
     parts, slope = with_gradient(encode, context, ids)
     assert calls[0] > 1
 

@@ -149,6 +149,7 @@ def _record(
             "name": detector_name(detector),
             "recipe": recipe,
             "settings": settings,
+            "settled": dict(scores.settled),
             "fingerprint": fingerprint(settings),
         },
         "threshold": scores.threshold if scores.issue is None else None,

@@ -37,7 +37,8 @@ class Adaptation:
         weight_decay: On everything that is trained.
         epochs: At least 0; 0 leaves the head as `head_init` made it.
         min_steps: An epoch over small data passes them several times, until all epochs have this many steps.
-        batch_size: B, over all processes together.
+        batch_size: B, over all processes together. A batch that does not fit into memory passes the backbone in parts,
+            unless that has batch normalisation.
         validation: Share of the training part of each class that is held out; the epoch that is best on it is saved.
             With 0 it is the last. The head before all training counts as epoch 0.
     """

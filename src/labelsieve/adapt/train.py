@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelsieve.adapt.backbones import Backbone
 from labelsieve.adapt.losses import LOSSES, Loss
@@ -29,6 +30,7 @@ from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
 from labelsieve.errors import TrainingError
+from labelsieve.memory import fitting, in_parts
 from labelsieve.vlm.features import image_features
 
 # Purposes of random generators, apart from those of phase 1; see also tuning.py.
@@ -69,6 +71,24 @@ class Job:
         """What epochs take their crops from."""
         area = crop_area(self.backbone.image_size)
         return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
+
+    @cached_property
+    def at_once(self) -> int:
+        """How many pictures pass the backbone at a time: all of a batch, or as many as fit into memory.
+
+        Batch normalisation needs all of them together.
+        """
+        backbone, engine = self.backbone, self.engine
+        most = math.ceil(self.settings.batch_size / int(engine.accelerator.num_processes))
+        if any(isinstance(module, _BatchNorm) for module in backbone.model.modules()):
+            return most
+
+        def logits(pixels: Tensor) -> Tensor:
+            with engine.autocast():
+                return backbone.logits(backbone.normalise(pixels))
+
+        one = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device=engine.device)
+        return fitting(logits, one, most=most)
 
     @property
     def on_features(self) -> bool:
@@ -212,8 +232,12 @@ def _logits(job: Job, inputs: Tensor) -> Tensor:
     inputs = inputs.to(engine.device)
     if job.on_features:
         return backbone.head(inputs)  # type: ignore[no-any-return]
-    with engine.autocast():
-        return backbone.logits(backbone.normalise(unit(inputs))).float()
+
+    def logits(first: int, last: int) -> Tensor:
+        with engine.autocast():
+            return backbone.logits(backbone.normalise(unit(inputs[first:last]))).float()
+
+    return in_parts(logits, count=len(inputs), at_once=job.at_once, device=engine.device)
 
 
 @contextmanager
@@ -222,9 +246,7 @@ def _training(job: Job, epoch: int) -> Iterator[None]:
     model, engine = job.backbone.model, job.engine
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not all(
-            p.requires_grad for p in module.parameters()
-        ):
+        if isinstance(module, _BatchNorm) and not all(p.requires_grad for p in module.parameters()):
             module.eval()  # where the layer is frozen, so are its statistics
     devices = [engine.device.index or 0] if engine.device.type == "cuda" else []
     try:

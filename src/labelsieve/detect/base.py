@@ -43,6 +43,7 @@ class Scores:
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
+        settled: What settings of `auto` became, by their names.
     """
 
     label_quality: NDArray[np.float32]
@@ -56,6 +57,7 @@ class Scores:
     zero_shot_per_class: NDArray[np.float64] | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    settled: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Detector(Protocol):

@@ -68,6 +68,7 @@ _PAPER = DeFT(
     warmup_loss="ce",
     warmup_epochs=1,
     min_steps=0,
+    batch_size=64,
     peft="vpt-deep",
     context_tokens=16,
     context_init="random",

@@ -22,7 +22,8 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.training import Reads, Step, prepare, train
+from labelsieve.detect.planning import prepare
+from labelsieve.detect.training import Reads, Step, train
 from labelsieve.detect.view import FeatureView
 from labelsieve.detect.zero_shot import in_chunks, shortened_note
 from labelsieve.engine import Engine
@@ -142,13 +143,18 @@ def score_with_dual_prompts(
     settings: DeFT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> Scores:
     """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.DeFT`."""
-    view, feed, schedule = prepare(settings, images, vlm, engine=engine)
+    ready = prepare(settings, images, vlm, engine=engine)
     objective = DualObjective(
-        settings, warmup=schedule.warmup, images=len(images), classes=len(images.class_names), engine=engine
+        ready.settings,
+        warmup=ready.schedule.warmup,
+        images=len(images),
+        classes=len(images.class_names),
+        engine=engine,
     )
-    history = train(feed, torch.from_numpy(images.labels), objective=objective, settings=settings, schedule=schedule)
-    judged = _judge(objective, feed, view)
-    return view.scores(
+    labels, feed = torch.from_numpy(images.labels), ready.feed
+    history = train(feed, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
+    judged = _judge(objective, feed, ready.view)
+    return ready.view.scores(
         quality=judged.quality,
         predicted=judged.predicted,
         confidence=judged.confidence,
@@ -156,6 +162,7 @@ def score_with_dual_prompts(
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
         notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
+        settled=ready.settled,
     )
 
 

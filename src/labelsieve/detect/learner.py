@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, Batch, batches, crop_area, unit
+from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
+from labelsieve.memory import in_parts
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, extract, read_features
 from labelsieve.vlm.peft.base import build_peft
@@ -140,6 +141,8 @@ class Feed:
         learner: What is trained.
         engine: Device, precision, seed.
         batch_size: B, over all processes together.
+        at_once: Pictures that pass an adapted tower at a time; more are taken in parts, which are computed again for
+            their gradients.
     """
 
     images: LabelledImages
@@ -147,6 +150,7 @@ class Feed:
     learner: Learner
     engine: Engine
     batch_size: int
+    at_once: int
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -171,14 +175,19 @@ class Feed:
             return
         augment = Augment(self.learner.vlm.image_size, seed=self.engine.seed, epoch=number)
         for batch in batches(self.pictures, mine, transform=augment):
-            yield batch.rows.numpy(), self._pool(batch)
+            yield batch.rows.numpy(), self._pool(batch.inputs)
 
-    def _pool(self, batch: Batch) -> Tensor:
-        vlm = self.learner.vlm
-        if not len(batch.rows):  # more processes than images in the last batch
-            return torch.zeros(0, vlm.vision_width, device=self.engine.device)
-        with self.engine.autocast():
-            return vlm.pool(vlm.normalise(unit(batch.inputs.to(self.engine.device)))).float()
+    def _pool(self, pixels: Tensor) -> Tensor:
+        """Computes the features of augmented pictures, (B, 3, S, S) uint8, with gradients."""
+        vlm, device = self.learner.vlm, self.engine.device
+        if not len(pixels):  # more processes than images in the last batch
+            return torch.zeros(0, vlm.vision_width, device=device)
+
+        def pool(first: int, last: int) -> Tensor:
+            with self.engine.autocast():
+                return vlm.pool(vlm.normalise(unit(pixels[first:last].to(device)))).float()
+
+        return in_parts(pool, count=len(pixels), at_once=self.at_once, device=device)
 
 
 def adapted_features(feed: Feed) -> ImageFeatures:

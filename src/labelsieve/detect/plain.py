@@ -15,8 +15,9 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.learner import Learner, adapted_features
 from labelsieve.detect.losses import similarity_loss
+from labelsieve.detect.planning import prepare
 from labelsieve.detect.settings import Training
-from labelsieve.detect.training import Step, prepare, train
+from labelsieve.detect.training import Step, train
 from labelsieve.detect.view import FeatureView
 from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
 from labelsieve.engine import Engine
@@ -50,6 +51,7 @@ class PlainResult:
         confidence: Probability of that class.
         history: One record for each epoch.
         notes: Remarks for the user.
+        settled: What settings of `auto` became, by their names.
     """
 
     view: FeatureView
@@ -58,6 +60,7 @@ class PlainResult:
     confidence: NDArray[np.float32]
     history: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
+    settled: Mapping[str, Any]
 
     def scores(self, *, quality: NDArray[Any], threshold: float = 0.5) -> Scores:
         """Returns scores with another quality."""
@@ -68,6 +71,7 @@ class PlainResult:
             threshold=threshold,
             history=self.history,
             notes=self.notes,
+            settled=self.settled,
         )
 
 
@@ -75,12 +79,13 @@ def train_plainly(
     settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> PlainResult:
     """Trains positive prompts and the module on the tower on all labels, then scores plain images."""
-    view, feed, schedule = prepare(settings, images, vlm, engine=engine)
-    labels = torch.from_numpy(images.labels)
-    history = train(feed, labels, objective=PlainObjective(engine), settings=settings, schedule=schedule)
+    ready = prepare(settings, images, vlm, engine=engine)
+    view, feed, labels = ready.view, ready.feed, torch.from_numpy(images.labels)
+    history = train(feed, labels, objective=PlainObjective(engine), settings=ready.settings, schedule=ready.schedule)
     pooled = adapted_features(feed).pooled
     quality, predicted, confidence = _judge(feed.learner, pooled, view.rows, images.labels)
-    return PlainResult(view, quality, predicted, confidence, history, shortened_note(feed.learner.prompts.shortened))
+    notes = shortened_note(feed.learner.prompts.shortened)
+    return PlainResult(view, quality, predicted, confidence, history, notes, ready.settled)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from labelsieve.errors import SettingsError, did_you_mean, look_up
 
@@ -27,16 +27,25 @@ def check_fields(settings: Any) -> None:
             raise SettingsError(f"expected {name} to be of type {_spoken(kind)}, got {value!r}")
 
 
+def _alternatives(kind: Any) -> tuple[list[Any], list[Any]]:
+    """Returns the types and the words of an annotation such as `int | Literal["auto"]`."""
+    kinds = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
+    words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
+    return [each for each in kinds if get_origin(each) is not Literal], words
+
+
 def _fits(value: Any, kind: Any) -> bool:
-    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    kinds, words = _alternatives(kind)
     if isinstance(value, bool):  # which Python counts among the whole numbers
         return bool in kinds
-    return isinstance(value, tuple(_NUMBERS.get(each, get_origin(each) or each) for each in kinds))
+    types = tuple(_NUMBERS.get(each, get_origin(each) or each) for each in kinds)
+    return isinstance(value, types) or (isinstance(value, str) and value in words)
 
 
 def _spoken(kind: Any) -> str:
-    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    return " or ".join((get_origin(each) or each).__name__ for each in kinds if each is not NoneType)
+    kinds, words = _alternatives(kind)
+    types = [(get_origin(each) or each).__name__ for each in kinds if each is not NoneType]
+    return " or ".join([*types, *map(repr, words)])
 
 
 def field_names(kind: type) -> list[str]:
@@ -62,8 +71,9 @@ def check_least(settings: Any, **least: float) -> None:
         SettingsError: Names the first that is.
     """
     for name, value in least.items():
-        if not value <= getattr(settings, name) < float("inf"):
-            raise SettingsError(f"expected {name} of at least {value}, got {getattr(settings, name)}")
+        given = getattr(settings, name)
+        if not isinstance(given, str) and not value <= given < float("inf"):  # a word has been looked up before
+            raise SettingsError(f"expected {name} of at least {value}, got {given}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +85,16 @@ class Training:
         min_steps: Small data get more epochs until there are at least this many steps.
         warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
             `min_steps` in proportion.
-        batch_size: B, over all processes together.
+        batch_size: B, over all processes together. `auto` is 64; where the tower is frozen and its features are kept,
+            it grows with the data to 2048 at most, as far as there are still 300 steps, or `min_steps` if that is
+            more. A batch that does not fit into memory passes the tower in parts.
         learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; full fine-tuning
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
         peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features; `labelsieve list`
-            says what the others are and how much each trains.
+            says what the others are and how much each trains. `auto` is `vpt-deep` where there is an accelerator, and
+            on a CPU where a short trial tells that training takes less than 20 minutes with it; else `none`.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
@@ -91,11 +104,13 @@ class Training:
     epochs: int = 10
     min_steps: int = 300
     warmup_epochs: int = 1
-    batch_size: int = 64
+    batch_size: int | Literal["auto"] = "auto"
     learning_rate: float = 3e-2
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    peft: Literal["none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"] = "none"
+    peft: Literal[
+        "auto", "none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"
+    ] = "none"
     visual_prompts: int = 20
     bottleneck: int = 8
     context_tokens: int = 4

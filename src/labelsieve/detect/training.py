@@ -19,19 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from labelsieve.data.images import LabelledImages
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
-from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
 from labelsieve.provenance import to_json, write_atomically
-from labelsieve.vlm.base import VisionLanguageModel
 
 CHECKPOINT = "state.safetensors"
 Owner = Mapping[str, Mapping[str, Any]]
-# No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
-_TEARS = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,29 +96,14 @@ class Schedule:
 def make_schedule(settings: Training, *, images: int) -> Schedule:
     """Stretches the epochs so that there are at least `min_steps` steps, the warm-up in proportion.
 
-    Epochs of 0 stay 0, and warm-up over all epochs stays that.
+    Epochs of 0 stay 0, and warm-up over all epochs stays that. `auto` has to be settled.
     """
     if settings.epochs == 0 or images == 0:
         return Schedule(0, 0)
-    steps = math.ceil(images / settings.batch_size)
+    steps = math.ceil(images / int(settings.batch_size))
     epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
     warmup = min(epochs, round(settings.warmup_epochs * epochs / settings.epochs))
     return Schedule(epochs, warmup)
-
-
-def prepare(
-    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
-) -> tuple[FeatureView, Feed, Schedule]:
-    """Takes the first look at N images, and sets up what is trained on them, its batches and the epochs."""
-    view = view_of(images, vlm, engine=engine)
-    if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
-        engine.progress.say(
-            f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
-            f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"
-        )
-    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
-    feed = Feed(images, view.features, learner, engine, settings.batch_size)
-    return view, feed, make_schedule(settings, images=len(view.rows))
 
 
 def train(
@@ -151,7 +131,7 @@ def train(
     )
     owner = belonging(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
     history = _resume(learner, optimizer, objective, engine, owner)
-    steps = math.ceil(len(feed.features.readable) / settings.batch_size)
+    steps = math.ceil(len(feed.features.readable) / feed.batch_size)
     left = (schedule.epochs - len(history)) * steps
     with engine.progress.task("training", total=left, unit="steps") as advance, learner.attached():
         for epoch in range(len(history) + 1, schedule.epochs + 1):
@@ -320,6 +300,18 @@ def read_checkpoint(engine: Engine, *, owner: Owner) -> tuple[dict[str, Tensor],
     history: list[dict[str, Any]] = json.loads(metadata["history"])
     engine.progress.say(f"resuming after epoch {len(history)}")
     return tensors, history
+
+
+def stored_settings(engine: Engine) -> Mapping[str, Any]:
+    """Returns the settings that a checkpoint to resume from was made with; nothing where there is none to be read."""
+    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
+    if path is None or not engine.resume or not path.is_file():
+        return {}
+    try:
+        found: Mapping[str, Any] = json.loads(_read(path)[0]["owner"])["settings"]
+    except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
+        return {}
+    return found
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from labelsieve.attention import WrittenOutAttention
+from labelsieve.memory import in_parts
 
 # Names fill a row up to so many times the length of the common beginning, which each row computes anew; longer rows
 # would spend more on attention than that saves.
@@ -84,7 +83,7 @@ def encode_behind_prefix(tower: CausalText, context: Tensor, token_ids: Tensor, 
     beginning = tower.words(token_ids[0, :start].to(device)), tower.positions[:length]
     rows = _lay_out(ids, (ids == tower.end).argmax(axis=1), length)
 
-    def encode(first: int, last: int, context: Tensor) -> Tensor:
+    def encode(first: int, last: int) -> Tensor:
         mine = (rows.row >= first) & (rows.row < last)
         part, names = slice(first, last), torch.from_numpy(rows.names[first:last]).to(device)
         words = tower.words(torch.from_numpy(rows.token_ids[part]).to(device))
@@ -95,31 +94,7 @@ def encode_behind_prefix(tower: CausalText, context: Tensor, token_ids: Tensor, 
         return tower.finish(tower.blocks(hidden, _visible(names, length))[at[0], length + at[1]])
 
     at_once = max(1, MOST_TOKENS // (length + rows.names.shape[1]))
-    return in_parts(encode, context, count=len(rows.names), at_once=at_once)
-
-
-def in_parts(encode: Callable[[int, int, Tensor], Tensor], context: Tensor, *, count: int, at_once: int) -> Tensor:
-    """Encodes some things at a time; if there is more than one part, each is computed again for its gradients.
-
-    Args:
-        encode: Takes the first, the one behind the last, and the context; returns features (n, D).
-        context: What gradients are for.
-        count: How many things there are.
-        at_once: How many to take at a time, at least 1.
-
-    Returns:
-        The features of all, one below the other.
-    """
-    bounds = [(first, min(first + at_once, count)) for first in range(0, count, at_once)]
-    if len(bounds) <= 1 or not torch.is_grad_enabled():
-        return torch.cat([encode(*each, context) for each in bounds])
-
-    def again(first: int, last: int, context: Tensor) -> Tensor:
-        with WrittenOutAttention():  # the backward pass runs outside of whatever surrounds this
-            return encode(first, last, context)
-
-    parts = [checkpoint(again, *each, context, use_reentrant=False, preserve_rng_state=False) for each in bounds]
-    return torch.cat(parts)
+    return in_parts(encode, count=len(rows.names), at_once=at_once, device=device)
 
 
 def _lay_out(ids: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> _Rows:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.errors import ModelError
+from labelsieve.memory import in_parts
 from labelsieve.vlm.reading import (
     CONFIGURATION,
     PROCESSOR,
@@ -21,7 +22,7 @@ from labelsieve.vlm.reading import (
     read_part,
     read_weights,
 )
-from labelsieve.vlm.text_tower import MOST_TOKENS, CausalText, encode_behind_prefix, in_parts
+from labelsieve.vlm.text_tower import MOST_TOKENS, CausalText, encode_behind_prefix
 
 # Pieces of a name are looked up after this word: many tokenizers write the first word of a text differently.
 _BEFORE = "photo"
@@ -249,10 +250,10 @@ class TwoTowers:
             return encode_behind_prefix(causal, context, token_ids, start=len(self.frame()[0]))
         at_once = max(1, MOST_TOKENS // token_ids.shape[1])
         return in_parts(
-            lambda first, last, context: self._encode_alone(context, token_ids[first:last].to(self.device)),
-            context,
+            lambda first, last: self._encode_alone(context, token_ids[first:last].to(self.device)),
             count=len(token_ids),
             at_once=at_once,
+            device=self.device,
         )
 
     def _encode_alone(self, context: Tensor, token_ids: Tensor) -> Tensor:

@@ -1,0 +1,189 @@
+"""What `auto` stands for: settled once, before training, by what the machine and the data are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.detect.learner import Feed, Learner
+from labelsieve.detect.settings import Training, field_names
+from labelsieve.detect.training import Schedule, make_schedule, stored_settings
+from labelsieve.detect.view import FeatureView, view_of
+from labelsieve.engine import Engine
+from labelsieve.memory import fitting
+from labelsieve.vlm.base import VisionLanguageModel
+
+SettingsT = TypeVar("SettingsT", bound=Training)
+
+# Seconds that training may take on a CPU with visual prompts.
+PATIENCE = 20 * 60.0
+# Batch size of the paper, and what it may grow to where the features are at hand, as long as so many steps are left.
+_BATCH, _LARGEST, _STEPS = 64, 2048, 300
+# No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
+_TEARS = 1e-2
+# Pictures that are tried.
+_TRIED = 8
+
+
+def settle(
+    settings: SettingsT, images: LabelledImages, vlm: VisionLanguageModel, *, readable: int, engine: Engine
+) -> SettingsT:
+    """Replaces each `auto` in the settings of a detector by a choice, the same in all processes.
+
+    A run that is resumed goes on with what it began with.
+
+    Args:
+        settings: The settings.
+        images: The data.
+        vlm: The model, on its device.
+        readable: How many of the images can be read.
+        engine: Device, processes, checkpoint; shows what was chosen.
+    """
+    if settings.epochs == 0 or not readable:
+        return _with(settings, peft="none" if settings.peft == "auto" else settings.peft, images=readable)
+    chosen: list[str] = [settings.peft]
+    if settings.peft == "auto" and engine.accelerator.is_main_process:
+        before = stored_settings(engine).get("peft")
+        chosen = [before or _choose_peft(settings, images, vlm, readable=readable, engine=engine)]
+    broadcast_object_list(chosen)
+    return _with(settings, peft=chosen[0], images=readable)
+
+
+def _with(settings: SettingsT, *, peft: Any, images: int) -> SettingsT:
+    """Returns settings without `auto`."""
+    size = settings.batch_size
+    if size == "auto":
+        size = _BATCH if peft != "none" else _frozen_batch(settings, images)
+    return dataclasses.replace(settings, peft=peft, batch_size=size)
+
+
+def _frozen_batch(settings: Training, images: int) -> int:
+    """Returns the largest power of two that leaves enough steps, within the bounds."""
+    most = images * settings.epochs // max(_STEPS, settings.min_steps)
+    return min(_LARGEST, max(_BATCH, 1 << max(0, most.bit_length() - 1)))
+
+
+def _choose_peft(
+    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, readable: int, engine: Engine
+) -> str:
+    say = engine.progress.say
+    if not len(vlm.vision_layers) or not settings.visual_prompts:
+        why = "there are none" if len(vlm.vision_layers) else f"the image tower of {vlm.name} is no vision transformer"
+        say(f"peft auto: the tower stays frozen, without visual prompts: {why}")
+        return "none"
+    if engine.device.type != "cpu":
+        say(f"peft auto: visual prompts, since there is an accelerator ({engine.device.type})")
+        return "vpt-deep"
+    with engine.progress.task("trying how fast this machine is", total=1, unit="trials") as advance:
+        frozen, prompted = _estimate(settings, images, vlm, readable=readable, engine=engine)
+        advance(1)
+    if prompted < PATIENCE:
+        say(f"peft auto: visual prompts, about {_spoken(prompted)}; a frozen tower (--peft none) would take "
+            f"{_spoken(frozen)}")  # fmt: skip
+        return "vpt-deep"
+    say(f"peft auto: the tower stays frozen, about {_spoken(frozen)}; visual prompts (--peft vpt-deep) would take "
+        f"{_spoken(prompted)}")  # fmt: skip
+    return "none"
+
+
+def _estimate(
+    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, readable: int, engine: Engine
+) -> tuple[float, float]:
+    """Returns about how many seconds training takes, with a frozen tower and with visual prompts."""
+    frozen, prompted = (_with(settings, peft=peft, images=readable) for peft in ("none", "vpt-deep"))
+    learner = Learner(vlm, images.class_names, settings=prompted, engine=engine)
+    pixels = torch.rand(_TRIED, 3, vlm.image_size, vlm.image_size, device=engine.device)
+
+    def text() -> Tensor:
+        positive, negative = learner.text()
+        return positive.sum() if negative is None else positive.sum() + negative.sum()
+
+    def tower() -> Tensor:
+        with engine.autocast():
+            return vlm.pool(vlm.normalise(pixels)).float().sum()
+
+    a_text = _seconds(text)
+    with learner.attached():
+        a_picture = _seconds(tower) / _TRIED
+    steps = [_steps(each, readable) for each in (frozen, prompted)]
+    # the prompted tower sees each picture in each epoch, and once more, without gradients, at the end
+    passes = steps[1] * int(prompted.batch_size) + readable / 3
+    return steps[0] * a_text, steps[1] * a_text + passes * a_picture / engine.accelerator.num_processes
+
+
+def _steps(settings: Training, images: int) -> int:
+    return make_schedule(settings, images=images).epochs * math.ceil(images / int(settings.batch_size))
+
+
+def _seconds(work: Callable[[], Tensor]) -> float:
+    """Returns how long some work takes forward and backward, once it is warm."""
+    work().backward()
+    started = time.perf_counter()
+    work().backward()
+    return time.perf_counter() - started
+
+
+def _spoken(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 100 else f"{round(seconds / 60)} min"
+
+
+def pictures_at_once(learner: Learner, *, most: int) -> int:
+    """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted."""
+    vlm, engine = learner.vlm, learner.engine
+    if learner.peft is None:
+        return most
+
+    def pool(pixels: Tensor) -> Tensor:
+        with engine.autocast():
+            return vlm.pool(vlm.normalise(pixels))
+
+    one = torch.zeros(1, 3, vlm.image_size, vlm.image_size, device=engine.device)
+    with learner.attached():
+        return fitting(pool, one, most=most)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(Generic[SettingsT]):
+    """All that training takes.
+
+    Attributes:
+        view: The first look at the images.
+        feed: Batches, and through it the learner and the engine.
+        schedule: The epochs.
+        settings: Without `auto`.
+        settled: What each `auto` became, by its name.
+    """
+
+    view: FeatureView
+    feed: Feed
+    schedule: Schedule
+    settings: SettingsT
+    settled: Mapping[str, Any]
+
+
+def prepare(
+    settings: SettingsT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+) -> Prepared[SettingsT]:
+    """Takes the first look at N images, settles what is `auto`, and sets up what is trained, batches and epochs."""
+    view = view_of(images, vlm, engine=engine)
+    asked, settings = settings, settle(settings, images, vlm, readable=len(view.rows), engine=engine)
+    if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
+        engine.progress.say(
+            f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
+            f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"
+        )
+    learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
+    size = int(settings.batch_size)
+    at_once = pictures_at_once(learner, most=math.ceil(size / engine.accelerator.num_processes))
+    feed = Feed(images, view.features, learner, engine, size, at_once)
+    settled = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
+    return Prepared(view, feed, make_schedule(settings, images=len(view.rows)), settings, settled)

@@ -1,0 +1,95 @@
+"""Bounds on memory: work in parts that are computed again for their gradients, and how large a part may be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from labelsieve.attention import WrittenOutAttention
+
+# Share of the free memory that activations may take; the rest is for what comes and goes in between.
+_SHARE = 0.5
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
+
+
+def in_parts(work: Callable[[int, int], Tensor], *, count: int, at_once: int, device: torch.device) -> Tensor:
+    """Works on some things at a time; if there is more than one part, each is computed again for its gradients.
+
+    What is kept for the backward pass is then that of one part, whatever number of parts there is.
+
+    Args:
+        work: Takes the first and the one behind the last; returns a tensor (n, ...).
+        count: How many things there are, at least 1.
+        at_once: How many to take at a time, at least 1.
+        device: Where the work is done.
+
+    Returns:
+        What `work` made of all, one below the other.
+    """
+    bounds = [(first, min(first + at_once, count)) for first in range(0, count, at_once)]
+    if len(bounds) == 1:
+        return work(*bounds[0])
+    if not torch.is_grad_enabled():
+        return torch.cat([work(*each) for each in bounds])
+
+    def again(first: int, last: int, _device: Tensor) -> Tensor:
+        with WrittenOutAttention():  # the backward pass runs outside of whatever surrounds this
+            return work(first, last)
+
+    here = torch.empty(0, device=device)  # tells whose random numbers have to come again, for dropout
+    return torch.cat([checkpoint(again, *each, here, use_reentrant=False) for each in bounds])
+
+
+def fitting(work: Callable[[Tensor], Tensor], one: Tensor, *, most: int) -> int:
+    """Finds out how many things fit into memory when work on them keeps what the backward pass needs.
+
+    Args:
+        work: Takes some things, (n, ...), on their device; gradients flow through it.
+        one: One of these things, (1, ...).
+        most: How many are wanted, at least 1.
+
+    Returns:
+        `most`, or the largest power of two below it whose activations take half of the free memory at most; at least 1.
+    """
+    few, more = _kept(work, one), _kept(work, torch.cat([one, one]))
+    at_once = int(_SHARE * free_memory(one.device) / max(1, more - few))
+    return most if most <= at_once else 1 << (max(1, at_once).bit_length() - 1)
+
+
+def _kept(work: Callable[[Tensor], Tensor], things: Tensor) -> int:
+    """Returns how many bytes work on some things keeps for its backward pass, weights included."""
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        made = work(things)  # held, so that nothing takes the place of what is counted
+    del made
+    return sum(storages.values())
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns how many bytes this process may still take on a device.
+
+    Processes on the same machine share what the CPU has; a limit of the control group counts, as in a container.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # "max", where there is no limit
+        limit, used = (int(Path(name).read_text()) for name in _LIMITS)
+        free = min(free, max(0, limit - used))
+    return int(free // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
