@@ -400,7 +400,7 @@ def run_training(
     """
     features = ImageFeatures(np.zeros((len(labels), 128), np.float32), {})
     images: Any = SimpleNamespace(fingerprint="parity")
-    feed = ReferenceFeed(images, features, learner, learner.engine, 6, 6, pixels, epochs)
+    feed = ReferenceFeed(images, features, learner, learner.engine, 6, 6, False, pixels, epochs)
     recorder = Recorder(make_objective(SYNTHETIC, warmup, learner.engine, len(labels), wrong))
     with pytest.raises(StepsDoneError):
         train(feed, labels, objective=recorder, settings=SYNTHETIC, schedule=Schedule(10**6, warmup))

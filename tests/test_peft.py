@@ -769,7 +769,7 @@ def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages,
     untouched, engine = Untouched(words_clip.model), make_engine(device="cpu", precision="fp32")
     learner = Learner(words_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
     features = ImageFeatures(np.zeros((8, 32), np.float32), {})
-    feed = Feed(pictures, features, learner, engine, 4, 4)
+    feed = Feed(pictures, features, learner, engine, 4, 4, compiles=False)
     assert np.isfinite(adapted_features(feed).pooled).all()
     with torch.no_grad():
         next(learner.peft.parameters()).fill_(float("inf"))  # type: ignore[union-attr]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import platform
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -23,8 +27,9 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect import planning
+from labelsieve.detect.compiling import compiled
 from labelsieve.detect.deft import RECIPES, DeFT
-from labelsieve.detect.learner import Feed
+from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.planning import settle
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
@@ -87,7 +92,7 @@ def test_peft_is_chosen_by_a_trial(
     monkeypatch.setattr(planning, "_seconds", lambda work: (work().backward(), 1e-3)[1])
     printed, verdicts = said(images, mini_clip, DeFT(peft="auto", **QUICK))
     assert line in printed.splitlines()
-    assert verdicts.record["detector"]["settled"] == {"batch_size": 64, "peft": chosen}
+    assert verdicts.record["detector"]["settled"] == {"batch_size": 64, "peft": chosen, "compile": "off"}
     assert verdicts.record["detector"]["settings"]["peft"] == "auto"
     _, asked = said(images, mini_clip, DeFT(peft=chosen, **QUICK))
     assert asked.table.equals(verdicts.table)  # the trial leaves no trace
@@ -215,3 +220,99 @@ def test_dropout_is_the_same_when_computed_again() -> None:
     (gradient,) = torch.autograd.grad(made.sum(), things)
     expected = torch.where(made.detach() != 0, 2.0, 0.0) @ layer.weight.detach()
     torch.testing.assert_close(gradient, expected)
+
+
+# ------------------------------------------------------------------------------------------------------------ compiling
+
+# which the compiler lets through where warnings are no errors
+hidden = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs one")
+
+
+@hidden
+@compiler
+def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledImages, mini_clip: Any) -> None:
+    before = [dict(vars(block)) for block in mini_clip.vision_layers]
+    runs = {}
+    for how in ("off", "on"):
+        detector = DeFT(peft="vpt-deep", compile=how, batch_size=12, **QUICK)  # and a last batch of another size
+        printed, runs[how] = said(images, mini_clip, detector)
+        assert ("the vision tower is compiled" in printed) == (how == "on")
+    assert [dict(vars(block)) for block in mini_clip.vision_layers] == before
+    losses = [[epoch["loss"] for epoch in found.record["history"]] for found in runs.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@hidden
+@compiler
+@pytest.mark.parametrize("kind", ["lora", "ssf"])
+def test_modules_inside_of_compiled_blocks_have_their_gradients(kind: Any, mini_clip: Any) -> None:
+    engine = make_engine(device="cpu", precision="fp32")
+    learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft=kind), engine=engine)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in learner.peft.parameters():  # type: ignore[union-attr]
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    pixels = torch.rand(2, 3, mini_clip.image_size, mini_clip.image_size, generator=generator)
+    found = []
+    for blocks in ([], list(mini_clip.vision_layers)):
+        with learner.attached(), compiled(blocks, batch=2):
+            features = mini_clip.pool(pixels)
+        gradients = torch.autograd.grad(features.square().sum(), list(learner.peft.parameters()))  # type: ignore[union-attr]
+        found.append([features, *gradients])
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-6 + 1e-3 * float(plain.detach().abs().max()))
+
+
+def broken(*_args: Any, **_options: Any) -> Any:
+    def forward(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no compiler\nwas found")
+
+    return forward
+
+
+def test_where_compiling_fails_it_goes_on_without(
+    images: LabelledImages, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(planning, "_MANY", 0)
+    monkeypatch.setattr(planning, "_LONG", 0.0)
+    detector = DeFT(peft="vpt-deep", **QUICK)
+    printed, verdicts = said(images, mini_clip, detector)
+    assert "note: torch.compile does not work here (RuntimeError); training goes on without it" in printed
+    assert verdicts.record["detector"]["settled"]["compile"] == "off"
+    with pytest.raises(SettingsError, match=r"^torch.compile does not work here \(RuntimeError\); leave --compile on"):
+        said(images, mini_clip, replace(detector, compile="on"))
+
+
+@pytest.mark.parametrize(("slower", "chosen"), [(0.5, "on"), (0.96, "off"), (1.5, "off")])
+def test_compiling_has_to_pay(
+    slower: float, chosen: str, images: LabelledImages, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([1.0, slower])
+    monkeypatch.setattr(planning, "_MANY", 0)
+    monkeypatch.setattr(planning, "_LONG", 0.0)
+    monkeypatch.setattr(planning, "_seconds", lambda _work: next(seconds))
+    monkeypatch.setattr(torch, "compile", lambda forward, **_options: forward)
+    _, verdicts = said(images, mini_clip, DeFT(peft="vpt-deep", **QUICK))
+    assert verdicts.record["detector"]["settled"]["compile"] == chosen
+
+
+def test_nothing_is_compiled_for_a_short_run(
+    images: LabelledImages, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", None)  # calling it would fail
+    _, verdicts = said(images, mini_clip, DeFT(peft="vpt-deep", **QUICK))
+    assert verdicts.record["detector"]["settled"]["compile"] == "off"
+
+
+def test_room_is_given_back() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    with memory.keeping_room():
+        torch.ones(64 * 2**20).sum()
+        kept = process.memory_info().rss
+    if platform.libc_ver()[0] == "glibc":
+        assert kept - before > 200 * 2**20
+    assert process.memory_info().rss - before < 100 * 2**20

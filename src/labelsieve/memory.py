@@ -1,10 +1,12 @@
-"""Bounds on memory: work in parts that are computed again for their gradients, and how large a part may be."""
+"""Memory: work in parts that are computed again for their gradients, how large a part may be, and room that is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,32 @@ from labelsieve.attention import WrittenOutAttention
 # Share of the free memory that activations may take; the rest is for what comes and goes in between.
 _SHARE = 0.5
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
+# From glibc's malloc.h, and its own defaults.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_MMAPS, _LARGEST_OWN = 65_536, 32 * 2**20
+
+
+@contextmanager
+def keeping_room() -> Iterator[None]:
+    """Keeps the room of large tensors on the CPU for the next ones, for the time of a block.
+
+    The C library of Linux gives the room of each large tensor back to the system at once and asks for it again, and
+    each time the system fills all of it with zeros: a step on large batches spends half of its time on that
+    (`benchmarks/step.py`). Elsewhere this does nothing.
+    """
+    library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    if library is None:
+        yield
+        return
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, -1)  # never
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_MAX, _MMAPS)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_OWN)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_OWN)
+        library.malloc_trim(0)
 
 
 def in_parts(work: Callable[[int, int], Tensor], *, count: int, at_once: int, device: torch.device) -> Tensor:

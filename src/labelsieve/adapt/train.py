@@ -30,7 +30,7 @@ from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
 from labelsieve.errors import TrainingError
-from labelsieve.memory import fitting, in_parts
+from labelsieve.memory import fitting, in_parts, keeping_room
 from labelsieve.vlm.features import image_features
 
 # Purposes of random generators, apart from those of phase 1; see also tuning.py.
@@ -138,7 +138,7 @@ def train(job: Job) -> Trained:
     steps = math.ceil(len(job.rows) / settings.batch_size)
     passes = max(1, math.ceil(settings.min_steps / (steps * settings.epochs))) if settings.epochs else 0
     left = (settings.epochs - len(history)) * passes * steps
-    with job.engine.progress.task("training", total=left, unit="steps") as advance:
+    with job.engine.progress.task("training", total=left, unit="steps") as advance, keeping_room():
         for epoch in range(len(history) + 1, settings.epochs + 1):
             decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
             for group in optimizer.param_groups:

@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
+from labelsieve.detect.compiling import compiled
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
@@ -143,6 +144,7 @@ class Feed:
         batch_size: B, over all processes together.
         at_once: Pictures that pass an adapted tower at a time; more are taken in parts, which are computed again for
             their gradients.
+        compiles: Whether the blocks of an adapted tower are compiled for the time of training.
     """
 
     images: LabelledImages
@@ -151,6 +153,7 @@ class Feed:
     engine: Engine
     batch_size: int
     at_once: int
+    compiles: bool
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -162,6 +165,13 @@ class Feed:
     def adapts_tower(self) -> bool:
         """Whether pictures have to pass the vision tower in every epoch."""
         return self.learner.peft is not None
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Attaches the learner's module to the vision tower, and compiles that if it is to be."""
+        blocks = self.learner.vlm.vision_layers if self.compiles else ()
+        with self.learner.attached(), compiled(blocks, batch=self.at_once):
+            yield
 
     def epoch(self, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields rows and pooled features, with gradients where the tower is adapted, of one shuffled epoch."""

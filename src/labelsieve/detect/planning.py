@@ -14,11 +14,13 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
+from labelsieve.detect.compiling import compiled
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training, field_names
 from labelsieve.detect.training import Schedule, make_schedule, stored_settings
 from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
+from labelsieve.errors import SettingsError
 from labelsieve.memory import fitting
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -32,6 +34,10 @@ _BATCH, _LARGEST, _STEPS = 64, 2048, 300
 _TEARS = 1e-2
 # Pictures that are tried.
 _TRIED = 8
+# Seconds of work from which on compiling is tried, which takes some itself, and what share of them it has to leave.
+_LONG, _PAYS = 120.0, 0.95
+# Less than so many times the pictures that are tried are not worth a trial.
+_MANY = 100
 
 
 def settle(
@@ -101,19 +107,14 @@ def _estimate(
     """Returns about how many seconds training takes, with a frozen tower and with visual prompts."""
     frozen, prompted = (_with(settings, peft=peft, images=readable) for peft in ("none", "vpt-deep"))
     learner = Learner(vlm, images.class_names, settings=prompted, engine=engine)
-    pixels = torch.rand(_TRIED, 3, vlm.image_size, vlm.image_size, device=engine.device)
 
     def text() -> Tensor:
         positive, negative = learner.text()
         return positive.sum() if negative is None else positive.sum() + negative.sum()
 
-    def tower() -> Tensor:
-        with engine.autocast():
-            return vlm.pool(vlm.normalise(pixels)).float().sum()
-
     a_text = _seconds(text)
     with learner.attached():
-        a_picture = _seconds(tower) / _TRIED
+        a_picture = _seconds(_tower(learner, _TRIED)) / _TRIED
     steps = [_steps(each, readable) for each in (frozen, prompted)]
     # the prompted tower sees each picture in each epoch, and once more, without gradients, at the end
     passes = steps[1] * int(prompted.batch_size) + readable / 3
@@ -128,7 +129,10 @@ def _seconds(work: Callable[[], Tensor]) -> float:
     """Returns how long some work takes forward and backward, once it is warm."""
     work().backward()
     started = time.perf_counter()
-    work().backward()
+    made = work()
+    made.backward()
+    if made.device.type == "cuda":
+        torch.cuda.synchronize(made.device)
     return time.perf_counter() - started
 
 
@@ -136,7 +140,19 @@ def _spoken(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 100 else f"{round(seconds / 60)} min"
 
 
-def pictures_at_once(learner: Learner, *, most: int) -> int:
+def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
+    """Returns what passes some pictures through the vision tower."""
+    vlm, engine = learner.vlm, learner.engine
+    pixels = torch.rand(pictures, 3, vlm.image_size, vlm.image_size, device=engine.device)
+
+    def work() -> Tensor:
+        with engine.autocast():
+            return vlm.pool(vlm.normalise(pixels)).float().sum()
+
+    return work
+
+
+def _at_once(learner: Learner, *, most: int) -> int:
     """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted."""
     vlm, engine = learner.vlm, learner.engine
     if learner.peft is None:
@@ -149,6 +165,41 @@ def pictures_at_once(learner: Learner, *, most: int) -> int:
     one = torch.zeros(1, 3, vlm.image_size, vlm.image_size, device=engine.device)
     with learner.attached():
         return fitting(pool, one, most=most)
+
+
+def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> str:
+    """Says `on` where `torch.compile` is wanted and works, or is found to pay; else `off`.
+
+    Args:
+        asked: `auto`, `on` or `off`.
+        learner: What is trained.
+        at_once: Pictures that pass the tower at a time.
+        pictures: How many pass it in all.
+    """
+    engine, blocks = learner.engine, learner.vlm.vision_layers
+    if asked == "off" or learner.peft is None or not len(blocks):
+        return "off"
+    tried = min(2 * _TRIED, at_once)
+    if asked == "auto" and pictures < _MANY * tried:
+        return "off"
+    work = _tower(learner, tried)
+    with learner.attached():
+        plain = _seconds(work)
+        if asked == "auto" and pictures * plain / tried < _LONG:
+            return "off"
+        try:
+            with compiled(blocks, batch=tried):
+                fast = _seconds(work)
+        except Exception as error:  # a compiler is missing, or anything else in a large library
+            why = f"torch.compile does not work here ({type(error).__name__})"
+            if asked == "on":
+                raise SettingsError(f"{why}; leave --compile on out") from error
+            engine.progress.say(f"note: {why}; training goes on without it")
+            return "off"
+    if asked == "auto" and fast > _PAYS * plain:
+        return "off"
+    engine.progress.say(f"the vision tower is compiled: {plain / fast:.1f} times as fast")
+    return "on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +234,14 @@ def prepare(
         )
     learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
     size = int(settings.batch_size)
-    at_once = pictures_at_once(learner, most=math.ceil(size / engine.accelerator.num_processes))
-    feed = Feed(images, view.features, learner, engine, size, at_once)
+    processes, schedule = engine.accelerator.num_processes, make_schedule(settings, images=len(view.rows))
+    at_once = _at_once(learner, most=math.ceil(size / processes))
+    compiling = [str(stored_settings(engine).get("compile") or settings.compile)]
+    if engine.accelerator.is_main_process:
+        pictures = schedule.epochs * len(view.rows) // processes
+        compiling = [_compiles(compiling[0], learner, at_once=at_once, pictures=pictures)]
+    broadcast_object_list(compiling)
+    settings = dataclasses.replace(settings, compile="on" if compiling[0] == "on" else "off")
+    feed = Feed(images, view.features, learner, engine, size, at_once, compiles=settings.compile == "on")
     settled = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
-    return Prepared(view, feed, make_schedule(settings, images=len(view.rows)), settings, settled)
+    return Prepared(view, feed, schedule, settings, settled)

@@ -95,6 +95,8 @@ class Training:
         peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features; `labelsieve list`
             says what the others are and how much each trains. `auto` is `vpt-deep` where there is an accelerator, and
             on a CPU where a short trial tells that training takes less than 20 minutes with it; else `none`.
+        compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
+            another way; `auto` tries it where training takes minutes, and keeps it where it is faster.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
@@ -111,6 +113,7 @@ class Training:
     peft: Literal[
         "auto", "none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"
     ] = "none"
+    compile: Literal["auto", "on", "off"] = "auto"
     visual_prompts: int = 20
     bottleneck: int = 8
     context_tokens: int = 4

@@ -23,6 +23,7 @@ from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
+from labelsieve.memory import keeping_room
 from labelsieve.provenance import to_json, write_atomically
 
 CHECKPOINT = "state.safetensors"
@@ -133,7 +134,7 @@ def train(
     history = _resume(learner, optimizer, objective, engine, owner)
     steps = math.ceil(len(feed.features.readable) / feed.batch_size)
     left = (schedule.epochs - len(history)) * steps
-    with engine.progress.task("training", total=left, unit="steps") as advance, learner.attached():
+    with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), keeping_room():
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
             for group in optimizer.param_groups:

@@ -1,0 +1,52 @@
+"""A vision tower through `torch.compile`, which fuses what runs element by element between the matrix products."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+# They tell of absent GPUs, and of recompiling, which for modules inside the blocks is to be expected.
+_LOUD = ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension")
+
+
+@contextmanager
+def compiled(blocks: Sequence[nn.Module], *, batch: int) -> Iterator[None]:
+    """Compiles blocks for the time of a block of code; what is attached to them stays, before and after as within.
+
+    All blocks share what is compiled, so that it takes seconds, not minutes. Batches of another size, such as the last
+    of an epoch, pass the blocks as they are.
+
+    Args:
+        blocks: Modules that are called with hidden states (B, ...) first.
+        batch: B.
+    """
+    forwards = [block.forward for block in blocks]
+    own = ["forward" in vars(block) for block in blocks]
+    loggers = [logging.getLogger(name) for name in _LOUD]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    for block, forward in zip(blocks, forwards, strict=True):
+        block.forward = _of_size(batch, torch.compile(forward, dynamic=False), forward)
+    try:
+        with torch._inductor.config.patch(compile_threads=1):  # no pool of processes beside those that decode
+            yield
+    finally:
+        for block, forward, keep in zip(blocks, forwards, own, strict=True):
+            block.forward = forward
+            if not keep:
+                del block.forward  # that of the class again
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _of_size(batch: int, fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(hidden: torch.Tensor, *args: Any, **named: Any) -> Any:
+        return (fast if len(hidden) == batch else plain)(hidden, *args, **named)
+
+    return forward
