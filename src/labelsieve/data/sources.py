@@ -26,7 +26,8 @@ from labelsieve.data.labels import (
     settle_class_names,
     to_indices,
 )
-from labelsieve.data.readers import read_dataset, read_memory, read_path
+from labelsieve.data.memory import read_memory
+from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
