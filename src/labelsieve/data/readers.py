@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelsieve.data.columns import Columns, Table, choose_columns, choose_split, holds_pictures, refuse_split
 from labelsieve.data.folders import TABLES, read_folder
+from labelsieve.data.published.base import named_source, read_published, refuse_unknown_name
 from labelsieve.errors import DataError, LabelsieveError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ _ROWS = 256
 
 
 def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
-    """Reads a folder, a file or a Hub id, whichever `source` is.
+    """Reads a folder, a file, a published data set or a Hub id, whichever `source` is.
 
     Raises:
         DataError: It is none of them, or cannot be read.
     """
+    if (named := named_source(source)) is not None:
+        return read_published(named, asked=asked, split=split)
     path = Path(source).expanduser()
     kind = TABLES.get(path.suffix.lower())
     if path.is_dir():
@@ -51,6 +54,7 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
         return read_csv(path, asked=asked) if kind == "csv" else read_arrow_file(path, kind=str(kind), asked=asked)
     if kind is None and _HUB_ID.fullmatch(source):
         return read_hub(source, asked=asked, split=split)
+    refuse_unknown_name(source)
     raise DataError(f"expected a folder, a file or a Hub data set, but {source} does not exist; check the path")
 
 
