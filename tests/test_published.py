@@ -399,13 +399,19 @@ def test_names_of_animals_that_say_no_label(tmp_path: Path) -> None:
 
 def test_verified_food(copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("food-101n")
-    images = load_images(f"food-101n:{folder}", split="verified-val", label_column="verified")
+    source = f"food-101n:{folder}"
+    images = load_images(source, split="verified-val", label_column="verified")
     assert images.class_names == ("0", "1") and images.labels.tolist() == [0, 1]
     meta = folder / "Food-101N_release" / "meta"
     text(meta / "verified_val.tsv", "class_name/key\tverification_label", "apple_pie/a.jpg\t2")
-    assert "expected labels from 0 to 1" in refusal(f"food-101n:{folder}", split="verified-val")
+    assert "expected labels from 0 to 1" in refusal(source, split="verified-val")
+    for lines, found in ((["apple_pie/a.jpg"], '"apple_pie/a.jpg"'), ([], "nothing")):
+        text(meta / "imagelist.tsv", *lines)
+        assert f'expected a header "class_name" in {meta / "imagelist.tsv"}, found {found}' in refusal(
+            f"food-101n:{folder}"
+        )
     text(meta / "imagelist.tsv", "class_name/key", "pizza/a.jpg")
-    assert f"expected a line in {meta / 'classes.txt'}" in refusal(f"food-101n:{folder}")
+    assert f"expected a line in {meta / 'classes.txt'}" in refusal(source)
 
 
 # ---------------------------------------------------------------- the command line
@@ -430,6 +436,12 @@ def test_true_labels_give_metrics(run: Run, written: Path, tmp_path: Path) -> No
     code, _, err = run("scan", f"cifar10n:{written / 'cifar10n'}", *words)
     assert code == 0, err
     assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_model_cards_do_not_tell_the_folder(written: Path) -> None:
+    from labelsieve.adapt.result import without_folders
+
+    assert without_folders(f"cifar10n:{written / 'cifar10n'}") == "cifar10n:cifar10n"
 
 
 def test_list_shows_them(run: Run) -> None:

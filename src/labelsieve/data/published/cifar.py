@@ -122,7 +122,8 @@ def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:
         with tarfile.open(path) as packed:
             for member in packed:
                 name = posixpath.normpath(member.name)
-                if name in names and (file := packed.extractfile(member)) is not None:
+                file = packed.extractfile(member) if name in names and member.isfile() else None
+                if file is not None:
                     found[name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"expected an archive in {path}, which cannot be read: {first_line(error)}; {AGAIN}") from None

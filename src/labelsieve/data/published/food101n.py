@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from labelsieve.data.published.layout import (
+    AGAIN,
     Found,
     Labels,
     home_of,
@@ -17,6 +18,7 @@ from labelsieve.data.published.layout import (
     positions,
     readable,
 )
+from labelsieve.errors import DataError
 
 _LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "verified-val": "verified_val.tsv"}
 SPLITS = tuple(_LISTS)
@@ -27,17 +29,25 @@ def read_food101n(path: Path, split: str) -> Found:
     files = ["meta/classes.txt", f"meta/{_LISTS[split]}", "images/"]
     home = home_of(path, title="Food-101N", files=files, inside=["Food-101N_release"])
     listed = home / files[1]
-    folders = lines_of(home / files[0])[1:]  # below a header, as in all files of this data set
+    folders = _below_header(lines_of(home / files[0]), home / files[0])
     names = tuple(map(readable, folders))
     numbers = {}
     if split == "train":
-        keys = lines_of(listed)[1:]
+        keys = _below_header(lines_of(listed), listed)
     else:
-        verified = pairs(listed, last=True)[1:]
-        keys = [key for key, _ in verified]
-        numbers["verified"] = indices([flag for _, flag in verified], names=("no", "yes"), where=listed)
+        verified = dict(pairs(listed, last=True))
+        keys = _below_header(list(verified), listed)
+        numbers["verified"] = indices([verified[key] for key in keys], names=("wrong", "right"), where=listed)
     given = [key.partition("/")[0] for key in keys]
     values = looked_up(given, positions(folders), where=home / files[0], of=listed)
     labels = Labels(values=np.array(values, dtype=np.int64), names=names)
     pictures = [f"images/{key}" for key in keys]
     return Found(folder=home, pictures=pictures, labels={"label": labels}, numbers=numbers)
+
+
+def _below_header(lines: list[str], path: Path) -> list[str]:
+    """Leaves out the first line, which names the columns in every list of this data set."""
+    if not lines or not lines[0].startswith("class_name"):
+        found = f'"{lines[0]}"' if lines else "nothing"
+        raise DataError(f'expected a header "class_name" in {path}, found {found}; {AGAIN}')
+    return lines[1:]

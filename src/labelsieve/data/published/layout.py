@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 AGAIN = "get it again from the page of the data set"
+# How many names, and how much of a line, a message shows.
 _SHOWN = 5
+_LINE = 80
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,23 +137,22 @@ def lines_of(path: Path) -> list[str]:
     return [stripped for line in text.split("\n") if (stripped := line.strip())]
 
 
-def pairs(path: Path, *, last: bool = False, between: str | None = None) -> list[tuple[str, str]]:
-    """Reads two values a line.
+def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
+    """Reads two values a line, parted by blanks or a tab.
 
     Args:
         path: The text file.
         last: Part the line at the last blank instead of the first: it is the first value that may hold blanks.
-        between: What parts the values, by default blanks.
 
     Raises:
         DataError: A line holds one value only.
     """
     found = []
     for line in lines_of(path):
-        parts = line.rsplit(between, 1) if last else line.split(between, 1)
+        parts = line.rsplit(None, 1) if last else line.split(None, 1)
         if len(parts) != 2:
-            raise DataError(f'expected two values a line in {path}, found "{line}"; {AGAIN}')
-        found.append((parts[0].strip(), parts[1].strip()))
+            raise DataError(f'expected two values a line in {path}, found "{line[:_LINE]}"; {AGAIN}')
+        found.append((parts[0], parts[1]))
     return found
 
 
