@@ -453,6 +453,8 @@ def test_saved_folder_and_splits(tmp_path: Path) -> None:
     assert len(load_images(splits, split="test")) == 3
     with pytest.raises(DataError, match=r'found train, test \(did you mean "test"\?\)'):
         load_images(tmp_path / "two", split="tset")
+    with pytest.raises(DataError, match=r'expected a split "train\[:2\]" in .* found train, test'):
+        load_images(tmp_path / "two", split="train[:2]")  # slices are for the Hub
     with pytest.raises(DataError, match=r"expected one split in .* found a, b"):
         load_images(datasets.DatasetDict({"a": a_dataset(), "b": a_dataset()}))
 

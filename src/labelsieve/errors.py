@@ -43,6 +43,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f' (did you mean "{nearest[0]}"?)' if nearest else ""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error of another library, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[Exception] = SettingsError) -> _EntryT:
     """Returns an entry of a table.
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from labelsieve.adapt.backbones import Backbone
 from labelsieve.adapt.train import accuracy
+from labelsieve.data.published.base import named_source
 from labelsieve.errors import RunError
 from labelsieve.provenance import write_json, write_text
 from labelsieve.report.common import UNKNOWN, percent, thousands
@@ -144,6 +145,8 @@ def points(share: float | None) -> str:
 
 def without_folders(name: str) -> str:
     """Returns the last part of a path: the folders above it are nobody's business. A Hub id stays whole."""
+    if (named := named_source(name)) is not None:
+        return f"{named.name}:{named.path.name}"
     if name.startswith(PREFIX):
         place = name.removeprefix(PREFIX)
         architecture, _, file = place.partition("/")

@@ -99,12 +99,13 @@ class Source:
     """Where the images lie, and which columns to read.
 
     Attributes:
-        source: A folder of class folders, a CSV, Parquet or Arrow file, a saved data set, or a Hub id.
+        source: A folder of class folders, a CSV, Parquet or Arrow file, a saved data set, a published data set as
+            NAME:PATH (`labelsieve list`), or a Hub id.
         image_column: Column of the pictures or their paths. Guessed where only one fits.
         label_column: Column of the given labels. Guessed where only one fits.
         class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
             class folders rename these, in their order.
-        split: Split of a Hub data set; by default the only one, else train.
+        split: Split of a published or Hub data set; by default the only one, else train.
         limit: Take a random subset of so many images.
     """
 
@@ -153,7 +154,10 @@ def refuse_inside(source: str | None, out: Path) -> None:
     Raises:
         RunError: `source` is a folder, and `out` lies in it.
     """
-    folder = Path(source).expanduser() if source else None
+    from labelsieve.data.published.base import named_source
+
+    named = named_source(source) if source else None
+    folder = named.path if named else Path(source).expanduser() if source else None
     if folder and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 

@@ -14,7 +14,7 @@ from labelsieve.commands.base import Command, OptionalText
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the vision tower, kinds of models, what adapt offers, and experiments.
+    """Lists detectors, recipes, ways to adapt the vision tower, models, data sets, what adapt offers, and experiments.
 
     Attributes:
         model: Hub id or folder of a model whose vision tower the trainable shares are counted on; by default ViT-B/16.
@@ -36,6 +36,7 @@ class Listing(Command):
 
 def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.bench.experiment import read_experiment, shipped
+    from labelsieve.data.published.base import PUBLISHED
     from labelsieve.detect.base import DETECTORS, detector_class
     from labelsieve.detect.deft import RECIPES
     from labelsieve.vlm.huggingface import ADAPTERS
@@ -53,6 +54,8 @@ def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         yield "--peft", name, about
     for name, adapter in ADAPTERS.items():
         yield "--model", name, first_line(adapter)
+    for name, known in PUBLISHED.items():
+        yield "SOURCE", f"{name}:PATH", f"{known.title} as published; splits {', '.join(known.splits)}"
     yield from _entries_of_adapt()
     for name in shipped():
         yield "bench", name, read_experiment(name).title

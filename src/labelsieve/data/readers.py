@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 import logging
 import os
 import re
@@ -18,17 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
-from labelsieve.data.columns import Columns, Table, choose_columns, holds_pictures, refuse_split
+from labelsieve.data.columns import Columns, Table, choose_columns, choose_split, holds_pictures, refuse_split
 from labelsieve.data.folders import TABLES, read_folder
-from labelsieve.data.images import upright_rgb
-from labelsieve.errors import DataError, LabelsieveError, did_you_mean
+from labelsieve.data.published.base import named_source, read_published, refuse_unknown_name
+from labelsieve.errors import DataError, LabelsieveError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
@@ -37,11 +32,13 @@ _ROWS = 256
 
 
 def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
-    """Reads a folder, a file or a Hub id, whichever `source` is.
+    """Reads a folder, a file, a published data set or a Hub id, whichever `source` is.
 
     Raises:
         DataError: It is none of them, or cannot be read.
     """
+    if (named := named_source(source)) is not None:
+        return read_published(named, asked=asked, split=split)
     path = Path(source).expanduser()
     kind = TABLES.get(path.suffix.lower())
     if path.is_dir():
@@ -57,6 +54,7 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
         return read_csv(path, asked=asked) if kind == "csv" else read_arrow_file(path, kind=str(kind), asked=asked)
     if kind is None and _HUB_ID.fullmatch(source):
         return read_hub(source, asked=asked, split=split)
+    refuse_unknown_name(source)
     raise DataError(f"expected a folder, a file or a Hub data set, but {source} does not exist; check the path")
 
 
@@ -79,7 +77,7 @@ def read_csv(path: Path, *, asked: Columns) -> Table:
     except UnicodeDecodeError:
         raise DataError(f"expected a CSV file in UTF-8, but {path} is not; save it as UTF-8") from None
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"expected a CSV file with a header, but {path} cannot be read: {_line(error)}") from None
+        raise DataError(f"expected a CSV file with a header, but {path} cannot be read: {first_line(error)}") from None
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if twice:
         raise DataError(f'expected different columns in {path}, found "{twice[0]}" more than once; rename one')
@@ -99,7 +97,9 @@ def read_arrow_file(path: Path, *, kind: str, asked: Columns) -> Table:
     try:
         features = datasets.Features.from_arrow_schema(without_dictionaries(_schema(path, kind=kind)))
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise DataError(f"expected {where} to be {kind.capitalize()}, but it cannot be read: {_line(error)}") from None
+        raise DataError(
+            f"expected {where} to be {kind.capitalize()}, but it cannot be read: {first_line(error)}"
+        ) from None
     chosen = choose_columns(features, asked=asked, where=where)
     if holds_pictures(features[chosen.image]):
         features[chosen.image] = datasets.Image(decode=False)
@@ -157,7 +157,7 @@ def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
     _check_hub(name)
     with quiet(), _reading(where):
         builder = datasets.load_dataset_builder(name, name=configuration or None)
-        chosen, notes = _choose_split(list(builder.info.splits or {}), split, where=where)
+        chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
     found = _from_dataset(rows, asked=asked, split=None, where=where)
     return Table(rows=found.rows, columns=found.columns, where=where, notes=(*notes, *found.notes))
@@ -196,7 +196,7 @@ def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, 
 
     notes: tuple[str, ...] = ()
     if isinstance(found, datasets.DatasetDict):
-        chosen, notes = _choose_split(list(found), split, where=where)
+        chosen, notes = choose_split(list(found), split, where=where)
         found = found[chosen]
     elif split is not None:
         refuse_split(split, where)
@@ -208,71 +208,6 @@ def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, 
         with _reading(where):
             rows = rows.cast_column(columns.image, datasets.Image(decode=False))
     return Table(rows=rows, columns=columns, where=where, notes=notes)
-
-
-def _choose_split(splits: list[str], split: str | None, *, where: str) -> tuple[str, tuple[str, ...]]:
-    if split is not None:
-        if splits and split.split("[")[0] not in splits:
-            raise DataError(
-                f'expected a split "{split}" in {where}, found {", ".join(splits)}{did_you_mean(split, splits)}; '
-                "choose one of these"
-            )
-        return split, ()
-    if len(splits) == 1:
-        return splits[0], ()
-    if not splits or "train" in splits:
-        return "train", (f"split train of {', '.join(splits)}",) if splits else ()
-    raise DataError(f"expected one split in {where}, found {', '.join(splits)}; choose one with split")
-
-
-def read_memory(pictures: Any) -> Dataset:
-    """Encodes pictures in memory, losslessly, one at a time.
-
-    Args:
-        pictures: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of such
-            arrays without N or of PIL images.
-
-    Raises:
-        DataError: A picture has another shape or type.
-    """
-    import pyarrow as pa
-    from datasets import Dataset, Features
-    from datasets import Image as ImageFeature
-
-    if not isinstance(pictures, list | tuple):
-        pictures = np.asarray(pictures)
-        _check_array(pictures, dimensions=(3, 4), wanted="(N, H, W) or (N, H, W, 3)")
-    schema = Features({"image": ImageFeature(decode=False)}).arrow_schema
-    batches = []
-    for start in range(0, len(pictures), _ROWS):  # one Arrow array holds 2 GiB at most
-        rows = [
-            {"bytes": _encode(picture, start + row), "path": None}
-            for row, picture in enumerate(pictures[start : start + _ROWS])
-        ]
-        batches.append(pa.record_batch([pa.array(rows, schema.field("image").type)], schema=schema))
-    return Dataset(pa.Table.from_batches(batches, schema=schema))
-
-
-def _encode(picture: Any, row: int) -> bytes:
-    if not isinstance(picture, Image.Image):
-        array = np.asarray(picture)
-        _check_array(array, dimensions=(2, 3), wanted=f"(H, W) or (H, W, 3) for image {row}")
-        picture = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
-    buffer = io.BytesIO()
-    try:
-        upright_rgb(picture).save(buffer, "PNG", compress_level=1)
-    except OSError as error:
-        raise DataError(f"image {row} cannot be decoded: {error}; leave it out") from None
-    return buffer.getvalue()
-
-
-def _check_array(array: Any, *, dimensions: tuple[int, int], wanted: str) -> None:
-    colours_last = array.ndim == dimensions[0] or (array.ndim == dimensions[1] and array.shape[-1] in (1, 3, 4))
-    if array.dtype != np.uint8 or not colours_last or 0 in array.shape[-3:]:
-        raise DataError(
-            f"expected images as uint8 of shape {wanted}, got {array.dtype} of shape {array.shape}; "
-            "bring values to 0..255 and colours to the last axis"
-        )
 
 
 @contextmanager
@@ -305,9 +240,4 @@ def _reading(where: str) -> Iterator[None]:
             advice = "; check the network, or unset HF_HUB_OFFLINE if it is not in the cache"
         elif isinstance(cause, OSError):
             advice = "; check the disk that holds the cache, which HF_HOME can move"
-        raise DataError(f"{where} cannot be read: {_line(cause)}{advice}") from error
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise DataError(f"{where} cannot be read: {first_line(cause)}{advice}") from error

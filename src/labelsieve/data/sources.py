@@ -26,7 +26,9 @@ from labelsieve.data.labels import (
     settle_class_names,
     to_indices,
 )
-from labelsieve.data.readers import read_dataset, read_memory, read_path
+from labelsieve.data.memory import read_memory
+from labelsieve.data.published.base import named_source
+from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -53,18 +55,21 @@ def load_images(
 
     Args:
         source: A folder of class folders; a CSV file (paths relative to it); a Parquet, Arrow or Feather file with
-            pictures or paths; a folder written by `Dataset.save_to_disk`; a Hub id `name/dataset`, or
-            `name/dataset:configuration`; a `datasets.Dataset`; or pictures in memory: a uint8 array (N, H, W, 3) or
-            (N, H, W), or a list of such arrays without N or of PIL images.
+            pictures or paths; a folder written by `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its
+            official layout (docs/data-sets.md); a Hub id `name/dataset`, or `name/dataset:configuration`; a
+            `datasets.Dataset`; or pictures in memory: a uint8 array (N, H, W, 3) or (N, H, W), or a list of such arrays
+            without N or of PIL images.
         labels: N names or whole numbers, for pictures in memory or a `datasets.Dataset` without a label column.
         image_column: Column of the pictures or paths. Like `label_column` it is guessed where only one fits.
         label_column: Column of the given labels.
-        truth_column: Column of the true labels, if they are known. Only metrics read them.
+        truth_column: Column of the true labels, if they are known. Only metrics read them. A published data set that
+            has such a column gives it unasked.
         class_names: K names in the order of the indices, or a file of them: one a line, or a JSON list. By default
             those of the source; else the different labels, sorted. Names count as equal whatever their case, and with
             `_` and `-` for spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these
             in their order; those that stay have to stand at their place.
-        split: Split of a Hub data set, `DatasetDict` or saved folder; by default the only one, else `train`.
+        split: Split of a published or Hub data set, a `DatasetDict` or a saved folder; by default the only one, else
+            `train`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
 
@@ -103,6 +108,8 @@ def load_images(
 
 def absolute_source(source: str | Path) -> str:
     """Returns a source as it can be loaded again from elsewhere."""
+    if (named := named_source(source)) is not None:
+        return str(named)
     path = os.path.abspath(Path(source).expanduser())
     return path if os.path.exists(path) else str(source)  # a Hub id stays as it is
 

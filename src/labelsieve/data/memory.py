@@ -1,0 +1,68 @@
+"""Pictures in memory, encoded losslessly so that they are a source like any other."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from labelsieve.data.images import upright_rgb
+from labelsieve.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Rows encoded into one Arrow array.
+_ROWS = 256
+
+
+def read_memory(pictures: Any) -> Dataset:
+    """Encodes pictures in memory, losslessly, one at a time.
+
+    Args:
+        pictures: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of such
+            arrays without N or of PIL images.
+
+    Raises:
+        DataError: A picture has another shape or type.
+    """
+    import pyarrow as pa
+    from datasets import Dataset, Features
+    from datasets import Image as ImageFeature
+
+    if not isinstance(pictures, list | tuple):
+        pictures = np.asarray(pictures)
+        _check_array(pictures, dimensions=(3, 4), wanted="(N, H, W) or (N, H, W, 3)")
+    schema = Features({"image": ImageFeature(decode=False)}).arrow_schema
+    batches = []
+    for start in range(0, len(pictures), _ROWS):  # one Arrow array holds 2 GiB at most
+        rows = [
+            {"bytes": _encode(picture, start + row), "path": None}
+            for row, picture in enumerate(pictures[start : start + _ROWS])
+        ]
+        batches.append(pa.record_batch([pa.array(rows, schema.field("image").type)], schema=schema))
+    return Dataset(pa.Table.from_batches(batches, schema=schema))
+
+
+def _encode(picture: Any, row: int) -> bytes:
+    if not isinstance(picture, Image.Image):
+        array = np.asarray(picture)
+        _check_array(array, dimensions=(2, 3), wanted=f"(H, W) or (H, W, 3) for image {row}")
+        picture = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+    buffer = io.BytesIO()
+    try:
+        upright_rgb(picture).save(buffer, "PNG", compress_level=1)
+    except OSError as error:
+        raise DataError(f"image {row} cannot be decoded: {error}; leave it out") from None
+    return buffer.getvalue()
+
+
+def _check_array(array: Any, *, dimensions: tuple[int, int], wanted: str) -> None:
+    colours_last = array.ndim == dimensions[0] or (array.ndim == dimensions[1] and array.shape[-1] in (1, 3, 4))
+    if array.dtype != np.uint8 or not colours_last or 0 in array.shape[-3:]:
+        raise DataError(
+            f"expected images as uint8 of shape {wanted}, got {array.dtype} of shape {array.shape}; "
+            "bring values to 0..255 and colours to the last axis"
+        )

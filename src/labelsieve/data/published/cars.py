@@ -1,0 +1,54 @@
+"""Stanford Cars, whose lists are files of MATLAB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.published.layout import AGAIN, Found, Labels, home_of, indices, readable
+from labelsieve.errors import DataError, first_line
+
+_META, _TRAIN, _TEST = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
+
+
+def read_cars(path: Path, split: str) -> Found:
+    """Reads Stanford Cars: 196 makes, models and years. Its labels count from 1."""
+    inside = ["stanford_cars"]
+    file = _TRAIN if split == "train" else _TEST
+    # the list with the labels of the test set came later than the devkit, so that it lies in it or beside it
+    if split == "test" and any((path / place / "devkit" / _TEST).is_file() for place in (".", *inside)):
+        file = f"devkit/{_TEST}"
+    home = home_of(path, title="Stanford Cars", files=[_META, file, f"cars_{split}/"], inside=inside)
+    names = tuple(map(readable, _texts(_variable(home / _META, "class_names"), where=home / _META)))
+    annotations = _variable(home / file, "annotations")
+    missing = [name for name in ("class", "fname") if name not in (annotations.dtype.names or ())]
+    if missing:
+        raise DataError(f"expected annotations with class and fname in {home / file}, found no {missing[0]}; {AGAIN}")
+    values = indices(annotations["class"].tolist(), names=names, where=home / file, first=1)
+    pictures = [f"cars_{split}/{name}" for name in _texts(annotations["fname"], where=home / file)]
+    return Found(folder=home, pictures=pictures, labels={"label": Labels(values=values, names=names)})
+
+
+def _variable(path: Path, name: str) -> NDArray[Any]:
+    """Reads one variable, shape (N,); what else the file holds is not even built."""
+    from scipy.io import loadmat
+
+    try:
+        found = loadmat(str(path), appendmat=False, variable_names=[name], squeeze_me=True)
+    except Exception as error:  # on a broken file the parser raises nearly anything
+        reason = first_line(error)
+        raise DataError(f"expected a file of MATLAB in {path}, which cannot be read: {reason}; {AGAIN}") from None
+    if name not in found:
+        raise DataError(f'expected a variable "{name}" in {path}, found none; {AGAIN}')
+    return np.asarray(found[name]).reshape(-1)
+
+
+def _texts(values: NDArray[Any], *, where: Path) -> list[str]:
+    found: list[Any] = values.tolist()
+    wrong = next((text for text in found if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise DataError(f"expected texts in {where}, found {type(wrong).__name__}; {AGAIN}")
+    return found

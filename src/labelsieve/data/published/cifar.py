@@ -1,0 +1,197 @@
+"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N: what people said of the same pictures."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.published.layout import AGAIN, Found, Labels, home_of, indices, readable
+from labelsieve.data.published.pickles import read_pickle, read_torch
+from labelsieve.errors import DataError, first_line
+
+_SIDE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Archive:
+    """Where the parts of an archive are.
+
+    Attributes:
+        title: Name of the data set.
+        folder: Folder in the archive.
+        packed: File name of the archive.
+        meta: File of the class names.
+        parts: Files of each split.
+        keys: For each column of labels its key in those files, and that of the class names in `meta`.
+    """
+
+    title: str
+    folder: str
+    packed: str
+    meta: str
+    parts: Mapping[str, Sequence[str]]
+    keys: Mapping[str, tuple[str, str]]
+
+
+_CIFAR10 = _Archive(
+    title="CIFAR-10",
+    folder="cifar-10-batches-py",
+    packed="cifar-10-python.tar.gz",
+    meta="batches.meta",
+    parts={"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]},
+    keys={"label": ("labels", "label_names")},
+)
+_CIFAR100 = _Archive(
+    title="CIFAR-100",
+    folder="cifar-100-python",
+    packed="cifar-100-python.tar.gz",
+    meta="meta",
+    parts={"train": ["train"], "test": ["test"]},
+    keys={
+        "label": ("fine_labels", "fine_label_names"),
+        "coarse_label": ("coarse_labels", "coarse_label_names"),
+    },
+)
+
+
+def read_cifar10(path: Path, split: str) -> Found:
+    """Reads CIFAR-10."""
+    return _read_archive(_CIFAR10, path, split)
+
+
+def read_cifar100(path: Path, split: str) -> Found:
+    """Reads CIFAR-100, with its 20 groups of classes as the column `coarse_label`."""
+    return _read_archive(_CIFAR100, path, split)
+
+
+def read_cifar10n(path: Path, split: str) -> Found:
+    """Reads CIFAR-10N: three labels of people for each training picture, and what follows from them."""
+    columns = dict.fromkeys(("worse_label", "aggre_label", "random_label1", "random_label2", "random_label3"), "label")
+    return _read_human(_CIFAR10, "CIFAR-10", path, split, columns={**columns, "clean_label": "label"})
+
+
+def read_cifar100n(path: Path, split: str) -> Found:
+    """Reads CIFAR-100N: a label of a person for each training picture."""
+    columns = {"noisy_label": "label", "clean_label": "label"}
+    coarse = {"noisy_coarse_label": "coarse_label", "clean_coarse_label": "coarse_label"}
+    return _read_human(_CIFAR100, "CIFAR-100", path, split, columns={**columns, **coarse})
+
+
+def _read_archive(archive: _Archive, path: Path, split: str) -> Found:
+    names = [archive.meta, *archive.parts[split]]
+    folder, contents = _contents(archive, path, names)
+    meta, *parts = (read_pickle(data, where=folder / name) for name, data in zip(names, contents, strict=True))
+    pixels = [_pixels(part, where=folder / name) for name, part in zip(names[1:], parts, strict=True)]
+    labels = {}
+    for column, (key, key_of_names) in archive.keys.items():
+        classes = _class_names(meta, key_of_names, where=folder / archive.meta)
+        values = []
+        for name, part, pictures in zip(names[1:], parts, pixels, strict=True):
+            where = f"{key} of {folder / name}"
+            values.append(_labels(part, key, classes, where=where, count=len(pictures)))
+        labels[column] = Labels(values=np.concatenate(values), names=classes)
+    return Found(folder=folder, pictures=np.concatenate(pixels), labels=labels)
+
+
+def _contents(archive: _Archive, path: Path, names: Sequence[str]) -> tuple[Path, list[bytes]]:
+    """Returns the folder and the contents of some files, out of the archive as it came or unpacked."""
+    places = [path, path / archive.packed, path / "data" / archive.packed]
+    inside = [archive.folder, f"data/{archive.folder}"]
+    unpacked = any((place / archive.meta).is_file() for place in (path, *(path / name for name in inside)))
+    packed = next((place for place in places if place.is_file()), None)
+    if packed is not None and not unpacked:
+        return packed, _unpack(packed, [f"{archive.folder}/{name}" for name in names])
+    home = home_of(path, title=archive.title, files=names, inside=inside)
+    try:
+        return home, [(home / name).read_bytes() for name in names]
+    except OSError as error:
+        raise DataError(f"{home} cannot be read: {error.strerror}; check its permissions") from None
+
+
+def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path) as packed:
+            for member in packed:
+                name = posixpath.normpath(member.name)
+                file = packed.extractfile(member) if name in names and member.isfile() else None
+                if file is not None:
+                    found[name] = file.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"expected an archive in {path}, which cannot be read: {first_line(error)}; {AGAIN}") from None
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise DataError(f"expected {', '.join(names)} in {path}; missing: {', '.join(missing)}; {AGAIN}")
+    return [found[name] for name in names]
+
+
+def _pixels(part: Mapping[str, Any], *, where: Path) -> NDArray[np.uint8]:
+    """Returns pictures, shape (N, 32, 32, 3); a row holds all red values, then all green and all blue ones."""
+    data = _entry(part, "data", where=where)
+    wanted = 3 * _SIDE * _SIDE
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (wanted,):
+        found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise DataError(f"expected pixels as uint8 of shape (N, {wanted}) in {where}, found {found}; {AGAIN}")
+    return data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+
+
+def _class_names(meta: Mapping[str, Any], key: str, *, where: Path) -> tuple[str, ...]:
+    names = _entry(meta, key, where=where)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"expected a list of class names as {key} in {where}, found something else; {AGAIN}")
+    return tuple(map(readable, names))
+
+
+def _labels(record: Mapping[str, Any], key: str, names: Sequence[str], *, where: str, count: int) -> NDArray[np.int64]:
+    values = indices(_entry(record, key, where=where), names=names, where=where)
+    if len(values) != count:
+        raise DataError(f"expected {count:,} labels in {where}, one for each picture, found {len(values):,}; {AGAIN}")
+    return values
+
+
+def _entry(record: Mapping[str, Any], key: str, *, where: object) -> Any:
+    if key not in record:
+        raise DataError(f'expected an entry "{key}" in {where}, found {", ".join(record) or "none"}; {AGAIN}')
+    return record[key]
+
+
+def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns: Mapping[str, str]) -> Found:
+    """Reads the pictures with labels of people; `columns` says for each kind of these which classes it has.
+
+    Only the training pictures have such labels: the test set has the clean ones.
+    """
+    home = home_of(path, title=f"{name}N", files=[f"{name}_human.pt"], inside=["data"])
+    found = _read_archive(archive, path, split)
+    if split == "test":
+        return found
+    file = home / f"{name}_human.pt"
+    record, labels = read_torch(file), {}
+    for column, kind in columns.items():
+        classes, where = found.labels[kind].names, f"{column} of {file}"
+        labels[column] = Labels(
+            values=_labels(record, column, classes, where=where, count=len(found.pictures)), names=classes
+        )
+    truths = tuple(column for column in columns if column.startswith("clean"))
+    for column in truths:
+        _check_same(labels[column], found.labels[columns[column]], where=f"{column} of {file}", archive=found.folder)
+    return replace(found, labels=labels, given=next(iter(columns)), truths=truths)
+
+
+def _check_same(stated: Labels, known: Labels, *, where: str, archive: Path) -> None:
+    """Checks that two sources of the same labels agree: where they do not, the pictures are in another order."""
+    wrong = np.flatnonzero(stated.values != known.values)
+    if len(wrong):
+        row = int(wrong[0])
+        there, here = (labels.names[labels.values[row]] for labels in (stated, known))
+        raise DataError(
+            f"expected {where} to agree with {archive}, but {len(wrong):,} of {len(known.values):,} labels differ "
+            f'(first: row {row}, "{there}" instead of "{here}"); take both from their official pages'
+        )

@@ -1,0 +1,78 @@
+"""Clothing1M: clothes from web shops, with labels out of the texts around them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.published.layout import Found, Labels, home_of, indices, lines_of, looked_up, pairs, readable
+
+_NAMES, _NOISY, _CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
+# For each split the list of its pictures, and the columns of labels with their files. `both` is not listed: it is all
+# pictures that have a label in both files.
+_PARTS = {
+    "train": ("noisy_train_key_list.txt", {"label": _NOISY}),
+    "sample-64000": ("noisy_train_key_list.txt", {"label": _NOISY}),
+    "both": (_CLEAN, {"label": _NOISY, "clean_label": _CLEAN}),
+    "clean-train": ("clean_train_key_list.txt", {"label": _CLEAN}),
+    "val": ("clean_val_key_list.txt", {"label": _CLEAN}),
+    "test": ("clean_test_key_list.txt", {"label": _CLEAN}),
+}
+SPLITS = tuple(_PARTS)
+_SAMPLE = 64_000
+
+
+def read_clothing1m(path: Path, split: str) -> Found:
+    """Reads Clothing1M.
+
+    Only few of the pictures with a noisy label have a clean one too, so `train` has no true labels, and `both` is these
+    few. `sample-64000` is a sample of `train`, the same on every machine: see :func:`balanced`.
+    """
+    list_file, columns = _PARTS[split]
+    home = home_of(path, title="Clothing1M", files=[_NAMES, list_file, *columns.values(), "images/"])
+    names = tuple(map(readable, lines_of(home / _NAMES)))
+    tables = {column: dict(pairs(home / file, last=True)) for column, file in columns.items()}
+    if split == "both":
+        keys = [key for key in tables["clean_label"] if key in tables["label"]]
+    else:
+        keys = lines_of(home / list_file)
+    labels = {}
+    for column, file in columns.items():
+        values = looked_up(keys, tables[column], where=home / file, of=home / list_file)
+        labels[column] = Labels(values=indices(values, names=names, where=home / file), names=names)
+    truths = ("clean_label",) if split == "both" else ()
+    found = Found(folder=home, pictures=keys, labels=labels, truths=truths)
+    return _sample(found) if split == "sample-64000" else found
+
+
+def _sample(found: Found) -> Found:
+    labels = found.labels["label"]
+    rows = balanced(labels.values, _SAMPLE)
+    return replace(
+        found,
+        pictures=[found.pictures[row] for row in rows],
+        labels={"label": replace(labels, values=labels.values[rows])},
+        notes=(f"a sample of {len(rows):,} of {len(labels.values):,} pictures, as many of each class as there are",),
+    )
+
+
+def balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Draws `count` rows, as many of each class as of any other; a class with fewer gives all it has.
+
+    Args:
+        labels: Shape (N,), the labels that say which class a row is of.
+        count: How many to draw, or all if there are no more.
+
+    Returns:
+        Shape (min(count, N),), the rows in ascending order. They depend on nothing but the labels.
+    """
+    # numpy promises that this old generator never changes, which it does not of its newer ones
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    classes, first = np.unique(labels[by_class], return_index=True)
+    turn = np.arange(len(labels)) - first[np.searchsorted(classes, labels[by_class])]
+    # in each turn every class that has rows left gives one
+    return np.sort(by_class[np.argsort(turn, kind="stable")[:count]])

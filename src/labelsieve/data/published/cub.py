@@ -1,0 +1,36 @@
+"""CUB-200-2011: birds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from labelsieve.data.published.layout import Found, Labels, home_of, looked_up, pairs, positions, readable
+
+_TEXTS = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
+_NUMBER = re.compile(r"^\d+\.")
+
+
+def read_cub(path: Path, split: str) -> Found:
+    """Reads CUB-200-2011. Its texts are lists of `NUMBER VALUE`; a number means the same picture or class in each."""
+    home = home_of(path, title="CUB-200-2011", files=[*_TEXTS, "images/"], inside=["CUB_200_2011"])
+    images, labels, classes, parts = (home / name for name in _TEXTS)
+    names = dict(pairs(classes))
+    part_of, wanted = dict(pairs(parts)), "1" if split == "train" else "0"
+    pictures = pairs(images)
+    flags = looked_up([number for number, _ in pictures], part_of, where=parts, of=images)
+    pictures = [picture for picture, flag in zip(pictures, flags, strict=True) if flag == wanted]
+    given = looked_up([number for number, _ in pictures], dict(pairs(labels)), where=labels, of=images)
+    values = looked_up(given, positions(names), where=classes, of=labels)
+    return Found(
+        folder=home,
+        pictures=[f"images/{file}" for _, file in pictures],
+        labels={
+            "label": Labels(
+                values=np.array(values, dtype=np.int64),
+                names=tuple(readable(_NUMBER.sub("", name)) for name in names.values()),
+            )
+        },
+    )

@@ -1,0 +1,53 @@
+"""Food-101N: dishes, with labels from the web that people verified in part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from labelsieve.data.published.layout import (
+    AGAIN,
+    Found,
+    Labels,
+    home_of,
+    indices,
+    lines_of,
+    looked_up,
+    pairs,
+    positions,
+    readable,
+)
+from labelsieve.errors import DataError
+
+_LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "verified-val": "verified_val.tsv"}
+SPLITS = tuple(_LISTS)
+
+
+def read_food101n(path: Path, split: str) -> Found:
+    """Reads Food-101N. The splits that were verified have a column `verified`: 1 where the label is right, else 0."""
+    files = ["meta/classes.txt", f"meta/{_LISTS[split]}", "images/"]
+    home = home_of(path, title="Food-101N", files=files, inside=["Food-101N_release"])
+    listed = home / files[1]
+    folders = _below_header(lines_of(home / files[0]), home / files[0])
+    names = tuple(map(readable, folders))
+    numbers = {}
+    if split == "train":
+        keys = _below_header(lines_of(listed), listed)
+    else:
+        verified = dict(pairs(listed, last=True))
+        keys = _below_header(list(verified), listed)
+        numbers["verified"] = indices([verified[key] for key in keys], names=("wrong", "right"), where=listed)
+    given = [key.partition("/")[0] for key in keys]
+    values = looked_up(given, positions(folders), where=home / files[0], of=listed)
+    labels = Labels(values=np.array(values, dtype=np.int64), names=names)
+    pictures = [f"images/{key}" for key in keys]
+    return Found(folder=home, pictures=pictures, labels={"label": labels}, numbers=numbers)
+
+
+def _below_header(lines: list[str], path: Path) -> list[str]:
+    """Leaves out the first line, which names the columns in every list of this data set."""
+    if not lines or not lines[0].startswith("class_name"):
+        found = f'"{lines[0]}"' if lines else "nothing"
+        raise DataError(f'expected a header "class_name" in {path}, found {found}; {AGAIN}')
+    return lines[1:]

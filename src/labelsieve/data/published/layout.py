@@ -1,0 +1,234 @@
+"""What the readers of published data sets share: finding the files, reading lists of lines, and the rows they make."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.folders import SUFFIXES
+from labelsieve.data.labels import check_class_names, normalise
+from labelsieve.data.memory import read_memory
+from labelsieve.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+AGAIN = "get it again from the page of the data set"
+# How many names, and how much of a line, a message shows.
+_SHOWN = 5
+_LINE = 80
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """One column of labels.
+
+    Attributes:
+        values: Shape (N,), values 0 to K-1.
+        names: The K class names.
+    """
+
+    values: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """One split of a published data set.
+
+    Attributes:
+        folder: What the paths are relative to, and must lie in.
+        pictures: N paths relative to `folder`, or an array of shape (N, H, W, 3), uint8.
+        labels: The columns of labels by name.
+        given: The one of them that holds the given labels unless another is asked for.
+        truths: Those that hold true labels: the one with the same classes as the given labels is taken.
+        numbers: Further columns, of N whole numbers each.
+        notes: Remarks for the user.
+    """
+
+    folder: Path
+    pictures: Sequence[str] | NDArray[np.uint8]
+    labels: Mapping[str, Labels]
+    given: str = "label"
+    truths: tuple[str, ...] = ()
+    numbers: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def truth_of(self, given: str) -> str | None:
+        """Returns the column of the true labels that go with a column of given ones, or None."""
+        if given in self.truths or given not in self.labels:
+            return None
+        names = self.labels[given].names
+        return next((truth for truth in self.truths if self.labels[truth].names == names), None)
+
+
+def to_rows(found: Found, *, where: str) -> Dataset:
+    """Makes rows with the column `image` and those of the labels."""
+    import pyarrow as pa
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+
+    in_memory = isinstance(found.pictures, np.ndarray)
+    pictures = read_memory(found.pictures).data.column("image") if in_memory else pa.array(found.pictures, pa.string())
+    features = {"image": Image(decode=False) if in_memory else Value("string")}
+    columns = {"image": pictures}
+    for name, labels in found.labels.items():
+        check_class_names(labels.names, where=where)
+        features[name], columns[name] = ClassLabel(names=list(labels.names)), pa.array(labels.values)
+    for name, numbers in found.numbers.items():
+        features[name], columns[name] = Value("int64"), pa.array(numbers)
+    return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
+
+
+def home_of(path: Path, *, title: str, files: Sequence[str], inside: Sequence[str] = ()) -> Path:
+    """Returns the folder that holds a data set: `path` itself, or a folder in it.
+
+    Args:
+        path: Where the user says the data set lies.
+        title: Name of the data set.
+        files: Files and folders that have to be there; a folder ends with `/`.
+        inside: Folders in `path` that may hold them instead.
+
+    Raises:
+        DataError: Some are missing; says what is expected where, and what is there.
+    """
+    places = [path, *(place for name in inside if (place := path / name).is_dir())]
+    missing = {place: [name for name in files if not _is_there(place, name)] for place in places}
+    best = min(places, key=lambda place: len(missing[place]))
+    if not missing[best]:
+        return best
+    raise DataError(
+        f"expected {title} in {best} with {_shown(files)}; missing: {_shown(missing[best])}; "
+        f"found: {_content(best)}; check the path, or unpack what the page of the data set offers"
+    )
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return (folder / name).is_dir() if name.endswith("/") else (folder / name).is_file()
+
+
+def _content(folder: Path) -> str:
+    if not folder.is_dir():
+        return "a file" if folder.exists() else "no such folder"
+    try:
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in os.scandir(folder))
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    return _shown(names) or "nothing"
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def lines_of(path: Path) -> list[str]:
+    """Reads the lines of a text file; blank ones are left out, and line ends may be those of Windows."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}; {AGAIN}") from None
+    return [stripped for line in text.split("\n") if (stripped := line.strip())]
+
+
+def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
+    """Reads two values a line, parted by blanks or a tab.
+
+    Args:
+        path: The text file.
+        last: Part the line at the last blank instead of the first: it is the first value that may hold blanks.
+
+    Raises:
+        DataError: A line holds one value only.
+    """
+    found = []
+    for line in lines_of(path):
+        parts = line.rsplit(None, 1) if last else line.split(None, 1)
+        if len(parts) != 2:
+            raise DataError(f'expected two values a line in {path}, found "{line[:_LINE]}"; {AGAIN}')
+        found.append((parts[0], parts[1]))
+    return found
+
+
+def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0) -> NDArray[np.int64]:
+    """Reads labels, texts or numbers that count from `first`, as indices into `names`.
+
+    Raises:
+        DataError: One is no whole number, or outside of the names.
+    """
+    try:
+        array = np.asarray(values).reshape(-1)
+        if array.size and array.dtype.kind not in "iuU":
+            raise ValueError(f"they are {array.dtype}")
+        found = array.astype(np.int64) - first
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"expected labels as whole numbers in {where}: {first_line(error)}; {AGAIN}") from None
+    wrong = np.flatnonzero((found < 0) | (found >= len(names)))
+    if len(wrong):
+        last, odd = len(names) - 1 + first, found[wrong[0]] + first
+        raise DataError(f"expected labels from {first} to {last} in {where}, found {odd}; {AGAIN}")
+    return found
+
+
+def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, of: object) -> list[Any]:
+    """Returns what a table says of each key.
+
+    Raises:
+        DataError: It says nothing of some: how many, and the first. `where` is the table, `of` where the keys stand.
+    """
+    missing = [key for key in keys if key not in table]
+    if missing:
+        raise DataError(
+            f"expected a line in {where} for each of the {len(keys):,} entries of {of}, {len(missing):,} have none "
+            f'(first: "{missing[0]}"); {AGAIN}'
+        )
+    return [table[key] for key in keys]
+
+
+def pictures_in(folder: Path, *, home: Path) -> list[str]:
+    """Lists the pictures in a folder, sorted, as paths relative to `home`; hidden files are left out."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        below = folder.relative_to(home).as_posix()
+        paths = [f"{below}/{name}" for name in names if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        return [path.encode().decode() for path in paths]  # a name that is not UTF-8 fails here
+    except UnicodeEncodeError as error:
+        raise DataError(f"the file name {error.object!r} in {folder} is not UTF-8; rename the file") from None
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
+
+
+def readable(name: str) -> str:
+    """Returns a class name as it would stand in a caption: `apple_pie` is "apple pie"."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def distinct_names(synonyms: Sequence[str], *, codes: Sequence[str]) -> tuple[str, ...]:
+    """Names each class by its first synonym, or by as many as tell it from the other classes.
+
+    Args:
+        synonyms: For each of K classes its synonyms, parted by commas.
+        codes: K codes, which are added where no synonym helps.
+    """
+    words = [[word.strip() for word in line.split(",")] for line in synonyms]
+    taken = [1] * len(words)
+    while True:
+        names = [", ".join(some[:count]) for some, count in zip(words, taken, strict=True)]
+        shared = {name for name, count in Counter(map(normalise, names)).items() if count > 1}
+        twice = [row for row, name in enumerate(names) if normalise(name) in shared]
+        longer = [row for row in twice if taken[row] < len(words[row])]
+        if not longer:
+            return tuple(f"{name} ({codes[row]})" if row in twice else name for row, name in enumerate(names))
+        for row in longer:
+            taken[row] += 1
+
+
+def positions(keys: Iterable[str]) -> dict[str, int]:
+    """Returns the place of each key in a list."""
+    return {key: place for place, key in enumerate(keys)}

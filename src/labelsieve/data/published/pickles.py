@@ -1,0 +1,120 @@
+"""Reading pickles that hold arrays, lists and texts, without building what else a pickle may ask for.
+
+A pickle is a program that calls what it names. Here the few names that an array of numpy needs stand for classes of
+this file, which hold numbers and do nothing; every other name is refused. Not even numpy's own classes are reached: a
+pickle could have them take any bytes for Python objects.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.published.layout import AGAIN
+from labelsieve.errors import DataError, first_line
+
+_WHOLE_NUMBERS = re.compile("[biu][1248]")
+
+
+class _Kind:
+    """Stands for `numpy.dtype`: a kind of whole numbers, and the order of their bytes."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        self.code = _text(code)
+        self.order = "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = _text(state[1])
+
+    def dtype(self) -> np.dtype[Any]:
+        if not _WHOLE_NUMBERS.fullmatch(self.code):
+            raise pickle.UnpicklingError(f"it holds an array of {self.code} instead of whole numbers")
+        kind: np.dtype[Any] = np.dtype(self.code).newbyteorder(self.order)
+        return kind
+
+
+class _Array:
+    """Stands for `numpy.ndarray`, and for the function that makes an empty one."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: NDArray[Any] = np.empty(0, dtype=np.int64)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_column, data = state
+        self.values = np.frombuffer(data, kind.dtype()).reshape(shape, order="F" if by_column else "C")
+
+
+_ALLOWED: dict[str, Any] = {
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Kind,
+    "_codecs.encode": codecs.encode,  # how Python 3 writes bytes that Python 2 can read
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not run")
+        return _ALLOWED[f"{module}.{name}"]
+
+
+def read_pickle(data: bytes, *, where: object) -> dict[str, Any]:
+    """Reads a dictionary of arrays of whole numbers, lists, texts and numbers, as Python 2 or 3 wrote it.
+
+    Raises:
+        DataError: It is broken, or asks for anything else.
+    """
+    try:
+        return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise _unreadable(where, error) from None
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """Reads such a dictionary out of a file of `torch.save`, which may hold tensors too.
+
+    Raises:
+        DataError: It is broken, or asks for anything else.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([(kind, name) for name, kind in _ALLOWED.items()]):
+            return _plain(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken file raises nearly anything
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(where: object, error: Exception) -> DataError:
+    # torch puts advice around the reason, among it how to run what the file asks for
+    told = str(error).partition("WeightsUnpickler error: ")[2].strip() or first_line(error)
+    reason = told.split("\n")[0].split(". ")[0].rstrip(" .")
+    return DataError(
+        f"expected a dictionary of arrays, lists and texts in {where}, which cannot be read: {reason}; {AGAIN}"
+    )
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """Turns stand-ins into arrays and bytes into texts, no deeper than a data set nests them."""
+    if not isinstance(record, dict):
+        raise TypeError(f"it holds a {type(record).__name__}")
+    return {str(_text(key)): _value(value) for key, value in record.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return value.values
+    return [_text(each) for each in value] if isinstance(value, list) else _text(value)
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
