@@ -38,7 +38,11 @@ def draw(
 
 
 @pytest.mark.parametrize("scale", [None, 0.2])
-@pytest.mark.parametrize("mask", [None, torch.ones(7, 7, dtype=torch.bool).tril()], ids=["unmasked", "masked"])
+@pytest.mark.parametrize(
+    "mask",
+    [None, torch.ones(7, 7, dtype=torch.bool).tril(), torch.ones(7, 7, dtype=torch.bool).tril(-2)],
+    ids=["unmasked", "masked", "two-see-nothing"],
+)
 def test_values_and_gradients_are_those_of_the_exact_attention(
     scale: float | None, mask: torch.Tensor | None, taken: list[torch.Size]
 ) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from labelsieve.cache import LIMIT
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.loading import SCALE, Augment, batches, crop_area
-from labelsieve.data.pixels import Pictures, kept_pictures, shrink
+from labelsieve.data.pixels import Pictures, _estimate, kept_pictures, shrink
 from labelsieve.data.sources import load_images
 from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError
@@ -128,14 +128,37 @@ def test_a_full_disk_loses_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(source[1], Pictures(images, AREA, None)[1]), "what was not written does not count"
 
 
-def test_what_a_power_cut_has_lost_is_decoded_again(cache: Path) -> None:
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 0.4), (0.3, 0.7), (0.6, 1)])
+def test_what_a_power_cut_has_lost_is_decoded_again(first: float, last: float, cache: Path) -> None:
     images, source = photos(), kept(photos())
     expected = source[1]
     assert source.stem is not None
     with (cache / f"{source.stem.name}.pixels").open("rb+") as file:
-        file.seek(3 * AREA)
-        file.write(bytes(3 * AREA))
+        file.seek(3 * AREA + round(first * 3 * AREA))
+        file.write(bytes(round((last - first) * 3 * AREA)))
     assert torch.equal(kept(images)[1], expected)
+
+
+def test_a_black_picture_is_decoded_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = load_images([np.zeros((9, 9), np.uint8)] * 2, labels=[0, 1], class_names=("a", "b"))
+    kept(images)[0]
+    monkeypatch.setattr(LabelledImages, "open", never)
+    monkeypatch.setattr("labelsieve.data.pixels._estimate", lambda *_: 0)
+    assert not kept(images)[0].any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_run_may_take_the_room(workers: int, cache: Path) -> None:
+    """It removes the files between two epochs, whose processes open them anew."""
+    images, rows = photos(count=12), [np.arange(at, at + 2) for at in range(0, 12, 2)]
+    source = kept(images)
+    for number in (1, 2):
+        loader = batches(source, rows, transform=Augment(16, seed=0, epoch=number), workers=workers)
+        found = torch.cat([batch.inputs for batch in loader])
+        anew = batches(Pictures(images, AREA, None), rows, transform=Augment(16, seed=0, epoch=number), workers=0)
+        assert torch.equal(found, torch.cat([batch.inputs for batch in anew]))
+        for path in cache.iterdir():
+            path.unlink()
 
 
 @pytest.mark.parametrize("damage", ["pixels", "shapes"])
@@ -159,11 +182,39 @@ def test_the_limit_holds_and_the_oldest_goes_first(cache: Path, monkeypatch: pyt
             source[row]
         assert source.stem is not None
         os.utime(f"{source.stem}.shapes.npy", (number, number))
-    size = sum(path.stat().st_blocks * 512 for path in cache.iterdir()) / 2
+    size = _estimate(sets[0], AREA)
     monkeypatch.setenv(LIMIT, str(2.2 * size / 2**30))
     assert kept(sets[2]).stem is not None
     left = {path.name.split("-")[0] for path in cache.iterdir()}
     assert left == {images.pixels_fingerprint for images in sets[1:]}
+
+
+def test_what_is_not_yet_decoded_counts_for_the_limit(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = [photos(seed) for seed in range(3)]
+    monkeypatch.setenv(LIMIT, str(2.2 * _estimate(sets[0], AREA) / 2**30))
+    opened = [kept(images) for images in sets]
+    assert [(cache / f"{source.stem.name}.pixels").exists() for source in opened if source.stem] == [False, True, True]
+    for source in opened:
+        for row in range(6):
+            source[row]
+    assert sum(path.stat().st_blocks * 512 for path in cache.iterdir()) <= 2.2 * _estimate(sets[0], AREA)
+
+
+def test_a_lower_limit_removes_what_is_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(photos())
+    monkeypatch.setenv(LIMIT, "1e-9")
+    assert kept(photos()).stem is None and not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("side", [9, 31, 33, 90])
+def test_the_estimate_is_no_less_than_what_is_taken(side: int, cache: Path) -> None:
+    area = 64 * 64
+    noise = np.random.default_rng(0).integers(1, 256, (64, side, side, 3), dtype=np.uint8)
+    source = kept(load_images(noise, labels=np.arange(64) % 2, class_names=("a", "b")), area=area)
+    for row in range(64):
+        source[row]
+    taken = (cache / f"{source.stem.name}.pixels").stat().st_blocks * 512  # type: ignore[union-attr]
+    assert 0.4 * _estimate(source.images, area) < taken <= _estimate(source.images, area)
 
 
 @pytest.mark.parametrize("limit", ["0", "1e-9"])

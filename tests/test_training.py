@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -32,6 +35,7 @@ from labelsieve.detect.learner import Feed
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.errors import LabelsieveError, RunError
+from labelsieve.progress import STOPPING, Progress
 from labelsieve.scan import CHECKPOINT_FOLDER, scan
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
@@ -154,9 +158,9 @@ def test_without_resume_a_checkpoint_is_not_lost_by_accident(
         ({"labels": True}, "the data changed"),
         ({"model": True}, "the model changed"),
         ({"labels": True, "model": True, "seed": 1}, "seed was 0 and is 1; the data and the model changed"),
-        ({"written": ""}, "one of another version of labelsieve"),
-        ({"written": '{"settings": 3}'}, "one of another version of labelsieve"),
-        ({"more": True}, "one of another version of labelsieve"),
+        ({"written": ""}, "it is of another version of labelsieve"),
+        ({"written": '{"settings": 3}'}, "it is of another version of labelsieve"),
+        ({"more": True}, "it is of another version of labelsieve"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
@@ -325,12 +329,61 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
     assert len(Verdicts.load(tmp_path / "run").record["history"]) == 2
 
 
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "labelsieve"]
+
+
+@pytest.mark.parametrize("lost", ["0", "1"])
+def test_a_lost_process_ends_the_run_with_a_line(lost: str, drawn_folder: Path, tmp_path: Path) -> None:
+    arguments = words(
+        drawn_folder, tmp_path / "run", "--detector", "small-loss", "--peft", "vpt-deep", "--epochs", "30"
+    )
+    process = subprocess.Popen(
+        [*LAUNCH, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        wait_for(tmp_path / "run" / STATE, process)
+        rank = {child.environ().get("RANK"): child for child in psutil.Process(process.pid).children()}
+        rank[lost].kill()
+        _, said = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    ours = [line for line in said.splitlines() if line.startswith(("labelsieve: ", "labelsieve ("))]
+    assert len(ours) == 1, said
+    who = "labelsieve: " if lost == "1" else "labelsieve (process 1): "
+    assert ours[0].startswith(who) and ours[0].endswith("--resume"), ours[0]
+    before = said[: said.index(ours[0])]
+    assert "Traceback" not in before and "Exception ignored" not in before, before
+    assert 1 <= epochs_in(tmp_path / "run" / STATE) < 30
+    assert main(shlex.split(ours[0].partition("to go on: labelsieve ")[2])) == 0
+    assert len(Verdicts.load(tmp_path / "run").record["history"]) == 30
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) -> None:
+    """Python drops what a signal raises while it forks a process."""
+    progress = Progress(Console(file=io.StringIO()) if shown else None)
+    with progress.task("training", total=3, unit="steps") as advance:
+        advance(1)
+        STOPPING.set()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                advance(1)
+        finally:
+            STOPPING.clear()
+
+
 def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path: Path) -> None:
     # the threshold alone: what is fitted for the joint evidence magnifies the last digits
     more = ["--peft", "vpt-deep", "--evidence", "threshold", "--epochs", "2", "--batch-size", "7"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    more += ["--limit", "29"]  # so that the last batch has a picture for one of them only
     together = subprocess.run(
-        [*launch, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],
+        [*LAUNCH, *words(drawn_folder, tmp_path / "two", *more)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -65,5 +65,8 @@ def _written_out(
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     logits = (query * factor) @ key.transpose(-2, -1)
     if attn_mask is not None:
-        logits = logits.masked_fill(~attn_mask, -torch.inf)
-    return logits.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+        logits = logits.masked_fill(~attn_mask, torch.finfo(logits.dtype).min)
+    weights = logits.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    if attn_mask is not None:  # who may see nothing gets zeros, as from PyTorch
+        weights = weights * attn_mask.any(dim=-1, keepdim=True)
+    return weights @ value

@@ -19,6 +19,7 @@ from rich.console import Console
 from labelsieve.commands.base import Command, UsageError, is_main_process
 from labelsieve.commands.listing import first_line
 from labelsieve.errors import LabelsieveError, did_you_mean
+from labelsieve.progress import STOPPING
 
 # A new verb is one file in `commands/` and one line here.
 VERBS = {
@@ -52,14 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        with _terminated_as_interrupted():
+        with _stopped_by_signals():
             return _dispatch(args)
     except UsageError as error:
         return _fail(str(error), code=2)
     except LabelsieveError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail(_how_to_go_on(args))
+    except KeyboardInterrupt as stop:
+        # the first process may be gone where a launcher ends the others; Ctrl-C reaches it too
+        return _fail(_how_to_go_on(args), everywhere=stop.args == (signal.SIGTERM,))
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -71,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "OutOfMemoryError":
             return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
         if _lost_a_process(error):
-            return _fail(f"another process of this run has ended, perhaps for want of memory; {_how_to_go_on(args)}")
+            said = f"another process of this run has ended, perhaps for want of memory; {_how_to_go_on(args)}"
+            return _fail(said, everywhere=True)
         raise
 
 
@@ -85,20 +88,30 @@ def _lost_a_process(error: Exception) -> bool:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def _stopped_by_signals() -> Iterator[None]:
     """Ends on SIGTERM as on Ctrl-C, and says how to go on: schedulers and launchers of several processes send it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
+    def stop(number: int, _frame: object) -> None:
+        STOPPING.set()
+        if hasattr(signal, "SIGCHLD"):  # else the end of processes that decode is told as an error on the way out
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM]
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # a shell lets commands in the background ignore it
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        STOPPING.clear()
 
 
 def _dispatch(args: list[str]) -> int:
@@ -149,7 +162,9 @@ def _how_to_go_on(args: list[str]) -> str:
     return f"stopped; to go on: labelsieve {shlex.join(again)} --resume"
 
 
-def _fail(message: str, *, code: int = 1) -> int:
-    if is_main_process():
-        print(f"labelsieve: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, *, code: int = 1, everywhere: bool = False) -> int:
+    """Prints one line, in the first of several processes or in each of them, and returns the exit code."""
+    if is_main_process() or everywhere:
+        who = "labelsieve" if is_main_process() else f"labelsieve (process {os.environ.get('RANK', '?')})"
+        print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
     return code

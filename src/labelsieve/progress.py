@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+STOPPING = threading.Event()
+"""Set once the command is asked to stop. What a signal raises may be lost, as while a process is forked."""
+
+
+def stop_if_asked() -> None:
+    """Raises `KeyboardInterrupt` if the command has been asked to stop."""
+    if STOPPING.is_set():
+        raise KeyboardInterrupt
 
 
 class Progress:
@@ -29,7 +39,7 @@ class Progress:
     def task(self, label: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Yields a function that takes how many units were done since the last call."""
         if self.console is None or total == 0:
-            yield lambda _count: None
+            yield lambda _count: stop_if_asked()
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
@@ -48,6 +58,7 @@ class Progress:
             task = bars.add_task(label, total=total, rate="")
 
             def advance(count: int) -> None:
+                stop_if_asked()
                 bars.advance(task, count)
                 speed = bars.tasks[0].speed
                 bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")

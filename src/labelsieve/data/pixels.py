@@ -30,8 +30,14 @@ if TYPE_CHECKING:
 
     from labelsieve.data.images import LabelledImages
 
-_PIXELS, _SHAPES = ".pixels", ".shapes.npy"
+_PIXELS, _SHAPES, _ROOM = ".pixels", ".shapes.npy", ".room"
 _SAMPLE = 32
+# A disk gives room in blocks of so many bytes.
+_BLOCK = 4096
+# Every so many bytes one is summed up, so that a block that a power cut has lost is noticed.
+_STRIDE = 512
+# Goes up when the same file gives other pixels than before.
+_MADE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +47,10 @@ class Pictures:
     Attributes:
         images: N images.
         area: Most pixels that a picture keeps.
-        stem: Two files begin like this: `.pixels`, with 3 `area` bytes for each picture, of which those that it does
-            not fill take no room on the disk; and `.shapes.npy`, (N, 2) int32, height and width of each picture that
-            is there, else 0. None where they are not kept.
+        stem: Three files begin like this: `.pixels`, with 3 `area` bytes for each picture, of which those that it does
+            not fill take no room on the disk; `.shapes.npy`, (N, 3) int32, height, width and a checksum above 0 of each
+            picture that is there, else 0; and `.room`, how many bytes they will take in all. None where nothing is
+            kept.
     """
 
     images: LabelledImages
@@ -59,15 +66,14 @@ class Pictures:
         if self._files is None:
             return _tensor(self._decoded(row))
         pixels, shapes = self._files
-        height, width = (int(side) for side in shapes[row])
-        kept = pixels[3 * self.area * row :][: 3 * height * width].reshape(height, width, 3)
-        # else it is not there, black, or one that a power cut has lost; mostly the first row tells
-        if kept[:1].any() or kept.any():
-            return _tensor(kept)
+        height, width, check = (int(value) for value in shapes[row])
+        kept = pixels[3 * self.area * row :][: 3 * height * width]
+        if check and check == _checksum(kept):  # else it is not there, or a power cut has lost some of it
+            return _tensor(kept.reshape(height, width, 3))
         values = self._decoded(row)
         with suppress(OSError):
             self._write(values, row)
-            shapes[row] = values.shape[:2]  # last: it makes the pixels count
+            shapes[row] = *values.shape[:2], _checksum(values.reshape(-1))  # last: it makes the pixels count
         return _tensor(values)
 
     def _write(self, values: NDArray[np.uint8], row: int) -> None:
@@ -87,13 +93,21 @@ class Pictures:
     def _files(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
         if self.stem is None:
             return None
-        # not read-only, of which a tensor would warn, though nothing is written to it
-        pixels = np.memmap(_file(self.stem, _PIXELS), dtype=np.uint8, mode="r+")
-        return pixels, np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+")
+        try:
+            # not read-only, of which a tensor would warn, though nothing is written to it
+            pixels = np.memmap(_file(self.stem, _PIXELS), dtype=np.uint8, mode="r+")
+            return pixels, np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+")
+        except (OSError, ValueError):  # another run needed their room
+            return None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open files out: a process that is not forked opens them itself."""
         return {name: value for name, value in self.__dict__.items() if name != "_files"}
+
+
+def _checksum(values: NDArray[np.uint8]) -> int:
+    """Returns a number from 1 on that tells whether pixels are those that were written."""
+    return int(values[::_STRIDE].sum(dtype=np.int64)) % (2**31 - 2) + 1
 
 
 def shrink(picture: Image.Image, area: int) -> Image.Image:
@@ -124,23 +138,29 @@ def kept_pictures(images: LabelledImages, *, area: int, accelerator: Accelerator
     Raises:
         SettingsError: The limit is no number.
     """
-    stem = cache_folder() / "pixels" / f"{images.pixels_fingerprint}-{area}"
+    stem = cache_folder() / "pixels" / f"{images.pixels_fingerprint}-{area}-{_MADE}"
     limit = cache_limit()
-    if accelerator.is_main_process and not _is_whole(stem, len(images), area):
+    if accelerator.is_main_process:
         with suppress(OSError):  # no room, or nowhere to write
-            if _make_room(stem.parent, _estimate(images, area), limit):
-                _make(stem, len(images), area)
+            if _room(stem) > limit:  # which was another one before
+                _remove(stem)
+            if not _is_whole(stem, len(images), area):
+                wanted = _estimate(images, area)
+                if _make_room(stem.parent, wanted, limit):
+                    _make(stem, len(images), area, room=wanted)
     accelerator.wait_for_everyone()
     return Pictures(images, area, stem if limit and _is_whole(stem, len(images), area) else None)
 
 
 def _estimate(images: LabelledImages, area: int) -> int:
-    """Returns about how many bytes the pictures will take, from some of them."""
+    """Returns about how many bytes of the disk the pictures will take, from some of them."""
     sizes = []
     for row in range(0, len(images), max(1, len(images) // _SAMPLE)):
         with suppress(UnreadableImageError):
             width, height = images.open(row).size
-            sizes.append(3 * min(area, width * height))
+            size = 3 * min(area, width * height)
+            # in whole blocks, and mostly one more, since a picture begins anywhere
+            sizes.append(size if size == 3 * area else _BLOCK * (-(-size // _BLOCK) + 1))
     return round(float(np.mean(sizes)) * len(images)) if sizes else 0
 
 
@@ -157,35 +177,49 @@ def _is_whole(stem: Path, count: int, area: int) -> bool:
         return False
     with suppress(OSError):
         os.utime(_file(stem, _SHAPES))  # so that what was used last is removed last
-    return writable and shapes.dtype == np.int32 and shapes.shape == (count, 2)
+    return writable and shapes.dtype == np.int32 and shapes.shape == (count, 3)
 
 
-def _make(stem: Path, count: int, area: int) -> None:
+def _make(stem: Path, count: int, area: int, *, room: int) -> None:
     part = _file(stem, f".{secrets.token_hex(4)}.part")
     try:
+        part.write_text(str(room))
+        part.replace(_file(stem, _ROOM))
         with part.open("wb") as file:
             file.truncate(3 * area * count)
         part.replace(_file(stem, _PIXELS))
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(count, 2)).flush()
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(count, 3)).flush()
         keep_room(part)
         part.replace(_file(stem, _SHAPES))
     finally:
         part.unlink(missing_ok=True)
 
 
+def _room(stem: Path) -> int:
+    """Returns how many bytes a set takes, or will take once it is full."""
+    there = [path.stat().st_blocks * 512 for suffix in (_PIXELS, _SHAPES) if (path := _file(stem, suffix)).exists()]
+    with suppress(OSError, ValueError):
+        return max(sum(there), int(_file(stem, _ROOM).read_text()))
+    return sum(there)
+
+
+def _remove(stem: Path) -> None:
+    for suffix in (_SHAPES, _PIXELS, _ROOM):
+        _file(stem, suffix).unlink(missing_ok=True)
+
+
 def _make_room(folder: Path, wanted: int, limit: float) -> bool:
     """Removes what was not used for longest until so many bytes are within the limit; tells whether they are."""
     folder.mkdir(parents=True, exist_ok=True)
     there = sorted(folder.glob(f"*{_SHAPES}"), key=lambda path: path.stat().st_mtime)
-    files = [[path, path.with_name(path.name.removesuffix(_SHAPES) + _PIXELS)] for path in there]
-    sizes = [sum(path.stat().st_blocks * 512 for path in both if path.exists()) for both in files]
+    stems = [path.with_name(path.name.removesuffix(_SHAPES)) for path in there]
+    sizes = [_room(stem) for stem in stems]
     free, used = shutil.disk_usage(folder).free, sum(sizes)
     if wanted > limit or wanted > (free + used) / 2:
         return False
-    for both, size in zip(files, sizes, strict=True):
+    for stem, size in zip(stems, sizes, strict=True):
         if used + wanted <= limit and wanted <= free / 2:
             break
-        for path in both:
-            path.unlink(missing_ok=True)
+        _remove(stem)
         free, used = free + size, used - size
     return True

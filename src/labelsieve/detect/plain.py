@@ -62,13 +62,13 @@ class PlainResult:
     notes: tuple[str, ...]
     settled: Mapping[str, Any]
 
-    def scores(self, *, quality: NDArray[Any], threshold: float = 0.5) -> Scores:
-        """Returns scores with another quality."""
+    def scores(self, *, quality: NDArray[Any], issue: NDArray[np.bool_] | None = None) -> Scores:
+        """Returns scores with another quality, and the issues themselves unless they are those at most one half."""
         return self.view.scores(
             quality=quality,
             predicted=self.predicted,
             confidence=self.confidence,
-            threshold=threshold,
+            issue=issue,
             history=self.history,
             notes=self.notes,
             settled=self.settled,

@@ -167,8 +167,10 @@ def _at_once(learner: Learner, *, most: int) -> int:
         return fitting(pool, one, most=most)
 
 
-def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> str:
-    """Says `on` where `torch.compile` is wanted and works, or is found to pay; else `off`.
+def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> bool:
+    """Tells, in all processes alike, whether `torch.compile` is wanted and works, or is found to pay.
+
+    A run that is resumed goes on as it began.
 
     Args:
         asked: `auto`, `on` or `off`.
@@ -176,17 +178,29 @@ def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> s
         at_once: Pictures that pass the tower at a time.
         pictures: How many pass it in all.
     """
-    engine, blocks = learner.engine, learner.vlm.vision_layers
-    if asked == "off" or learner.peft is None or not len(blocks):
-        return "off"
+    engine = learner.engine
+    if asked == "auto":
+        asked = str(stored_settings(engine).get("compile", "auto"))
+    if asked == "off" or learner.peft is None or not len(learner.vlm.vision_layers):
+        return False
     tried = min(2 * _TRIED, at_once)
     if asked == "auto" and pictures < _MANY * tried:
-        return "off"
+        return False
+    found = [False]
+    if engine.accelerator.is_main_process:
+        found = [_try_to_compile(asked, learner, tried=tried, pictures=pictures)]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def _try_to_compile(asked: str, learner: Learner, *, tried: int, pictures: int) -> bool:
+    """Measures some pictures with `torch.compile` and without; see :func:`_compiles`."""
+    engine, blocks = learner.engine, learner.vlm.vision_layers
     work = _tower(learner, tried)
     with learner.attached():
         plain = _seconds(work)
         if asked == "auto" and pictures * plain / tried < _LONG:
-            return "off"
+            return False
         try:
             with compiled(blocks, batch=tried):
                 fast = _seconds(work)
@@ -195,11 +209,11 @@ def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> s
             if asked == "on":
                 raise SettingsError(f"{why}; leave --compile on out") from error
             engine.progress.say(f"note: {why}; training goes on without it")
-            return "off"
+            return False
     if asked == "auto" and fast > _PAYS * plain:
-        return "off"
+        return False
     engine.progress.say(f"the vision tower is compiled: {plain / fast:.1f} times as fast")
-    return "on"
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,12 +250,10 @@ def prepare(
     size = int(settings.batch_size)
     processes, schedule = engine.accelerator.num_processes, make_schedule(settings, images=len(view.rows))
     at_once = _at_once(learner, most=math.ceil(size / processes))
-    compiling = [str(stored_settings(engine).get("compile") or settings.compile)]
-    if engine.accelerator.is_main_process:
-        pictures = schedule.epochs * len(view.rows) // processes
-        compiling = [_compiles(compiling[0], learner, at_once=at_once, pictures=pictures)]
-    broadcast_object_list(compiling)
-    settings = dataclasses.replace(settings, compile="on" if compiling[0] == "on" else "off")
-    feed = Feed(images, view.features, learner, engine, size, at_once, compiles=settings.compile == "on")
+    compiles = _compiles(
+        settings.compile, learner, at_once=at_once, pictures=schedule.epochs * len(view.rows) // processes
+    )
+    settings = dataclasses.replace(settings, compile="on" if compiles else "off")
+    feed = Feed(images, view.features, learner, engine, size, at_once, compiles=compiles)
     settled = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
     return Prepared(view, feed, schedule, settings, settled)

@@ -40,5 +40,6 @@ class SmallLoss(Training):
 
         result = train_plainly(self, images, vlm, engine=engine)
         count = round(self.noise_rate * len(result.quality))
-        threshold = float(np.sort(result.quality)[count - 1]) if count else -1.0
-        return result.scores(quality=result.quality, threshold=threshold)
+        threshold = np.sort(result.quality)[count - 1] if count else -1.0
+        # named one by one: the threshold is a rank, and no probability to compare with others
+        return result.scores(quality=result.quality, issue=result.quality <= threshold)

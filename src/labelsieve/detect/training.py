@@ -27,6 +27,8 @@ from labelsieve.memory import keeping_room
 from labelsieve.provenance import to_json, write_atomically
 
 CHECKPOINT = "state.safetensors"
+# Goes up when the same settings train in another way: a checkpoint from before does not go on then.
+_TRAINED = 2
 Owner = Mapping[str, Mapping[str, Any]]
 
 
@@ -234,7 +236,13 @@ def belonging(settings: Any, engine: Engine, **fingerprints: str) -> Owner:
         engine: Seed and precision.
         **fingerprints: By the name of what has it, such as `data`.
     """
-    told = {"kind": type(settings).__name__, **asdict(settings), "seed": engine.seed, "precision": engine.precision}
+    told = {
+        "kind": type(settings).__name__,
+        "version": _TRAINED,
+        **asdict(settings),
+        "seed": engine.seed,
+        "precision": engine.precision,
+    }
     return {"settings": told, "fingerprints": fingerprints}
 
 
@@ -248,6 +256,8 @@ def _differences(text: str, owner: Owner) -> str:
         told, prints = before["settings"], before["fingerprints"]
         if told["kind"] != now["settings"]["kind"]:  # which has other settings altogether
             return f"it is of {told['kind']}, not of {now['settings']['kind']}"
+        if told.get("version") != _TRAINED:
+            return "it is of another version of labelsieve"
         said = [
             f"{name} was {told.get(name, 'not there')} and is {value}"
             for name, value in now["settings"].items()
@@ -257,7 +267,7 @@ def _differences(text: str, owner: Owner) -> str:
     except (ValueError, KeyError, TypeError, AttributeError):
         said, others = [], []
     said += [f"the {' and the '.join(others)} changed"] if others else []
-    return "; ".join(said) or "one of another version of labelsieve"
+    return "; ".join(said) or "it is of another version of labelsieve"
 
 
 def write_checkpoint(
@@ -309,10 +319,10 @@ def stored_settings(engine: Engine) -> Mapping[str, Any]:
     if path is None or not engine.resume or not path.is_file():
         return {}
     try:
-        found: Mapping[str, Any] = json.loads(_read(path)[0]["owner"])["settings"]
+        found = json.loads(_read(path)[0]["owner"])["settings"]
     except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
