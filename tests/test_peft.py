@@ -425,7 +425,7 @@ def test_an_unknown_kind_names_the_nearest(vlm: HuggingFaceCLIP, kind: str, near
 
 
 def test_the_settings_name_the_whole_table() -> None:
-    assert get_args(get_type_hints(Training)["peft"]) == tuple(PEFT)
+    assert get_args(get_type_hints(Training)["peft"]) == ("auto", *PEFT)
 
 
 def test_a_bottleneck_needs_a_width(plain: HuggingFaceCLIP) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from labelsieve.cache import LIMIT
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.loading import SCALE, Augment, batches, crop_area
-from labelsieve.data.pixels import Pictures, _estimate, kept_pictures, shrink
+from labelsieve.data.pixels import Pictures, Shrink, _estimate, kept_pictures, shrink
 from labelsieve.data.sources import load_images
 from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError
@@ -56,7 +56,7 @@ def never(*_args: Any) -> Any:
 
 def test_kept_pictures_are_those_decoded_anew_and_decoded_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = photos()
-    anew, first = Pictures(images, AREA, None), kept(images)
+    anew, first = Pictures(images, Shrink(AREA), AREA, None), kept(images)
     assert first.stem is not None and first.stem.parent == cache
     expected = [anew[row] for row in range(6)]
     for row, value in enumerate(expected):
@@ -99,7 +99,7 @@ def test_no_picture_is_decoded_after_the_first_epoch(
         loader = batches(source, rows, transform=Augment(16, seed=0, epoch=number), workers=workers)
         return torch.cat([batch.inputs for batch in loader])
 
-    source, anew = kept(images), Pictures(images, AREA, None)
+    source, anew = kept(images), Pictures(images, Shrink(AREA), AREA, None)
     assert torch.equal(epoch(1, source), epoch(1, anew))
     second = epoch(2, anew)
     monkeypatch.setattr(LabelledImages, "open", never)
@@ -123,9 +123,9 @@ def test_a_full_disk_loses_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch)
     images, source = photos(), kept(photos())
     monkeypatch.setattr(os, "pwrite", full)
     for row in range(6):
-        assert torch.equal(source[row], Pictures(images, AREA, None)[row])
+        assert torch.equal(source[row], Pictures(images, Shrink(AREA), AREA, None)[row])
     monkeypatch.undo()
-    assert torch.equal(source[1], Pictures(images, AREA, None)[1]), "what was not written does not count"
+    assert torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1]), "what was not written does not count"
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 0.4), (0.3, 0.7), (0.6, 1)])
@@ -155,7 +155,9 @@ def test_another_run_may_take_the_room(workers: int, cache: Path) -> None:
     for number in (1, 2):
         loader = batches(source, rows, transform=Augment(16, seed=0, epoch=number), workers=workers)
         found = torch.cat([batch.inputs for batch in loader])
-        anew = batches(Pictures(images, AREA, None), rows, transform=Augment(16, seed=0, epoch=number), workers=0)
+        anew = batches(
+            Pictures(images, Shrink(AREA), AREA, None), rows, transform=Augment(16, seed=0, epoch=number), workers=0
+        )
         assert torch.equal(found, torch.cat([batch.inputs for batch in anew]))
         for path in cache.iterdir():
             path.unlink()
@@ -222,7 +224,7 @@ def test_without_room_pictures_are_decoded_each_time(limit: str, cache: Path, mo
     monkeypatch.setenv(LIMIT, limit)
     images = photos()
     source = kept(images)
-    assert source.stem is None and torch.equal(source[1], Pictures(images, AREA, None)[1])
+    assert source.stem is None and torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1])
     assert not cache.exists() or not list(cache.iterdir())
 
 

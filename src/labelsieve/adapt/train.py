@@ -27,11 +27,12 @@ from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
+from labelsieve.data.plain import plain_pictures
 from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
 from labelsieve.errors import TrainingError
 from labelsieve.memory import fitting, in_parts, keeping_room
-from labelsieve.vlm.features import image_features
+from labelsieve.vlm.features import image_features, pixels_of, prepared
 
 # Purposes of random generators, apart from those of phase 1; see also tuning.py.
 ORDER, DROPOUT, HELD_OUT = 22, 23, 24
@@ -71,6 +72,17 @@ class Job:
         """What epochs take their crops from."""
         area = crop_area(self.backbone.image_size)
         return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
+
+    def plain(self, images: LabelledImages) -> LabelledImages | Pictures:
+        """Returns images as the backbone prepares them, kept for all epochs; as they are where that cannot be."""
+        if images.pixels_fingerprint not in self._plain:
+            found = plain_pictures(images, self.backbone, accelerator=self.engine.accelerator)
+            self._plain[images.pixels_fingerprint] = images if found is None else found
+        return self._plain[images.pixels_fingerprint]
+
+    @cached_property
+    def _plain(self) -> dict[str, LabelledImages | Pictures]:
+        return {}
 
     @cached_property
     def at_once(self) -> int:
@@ -178,6 +190,7 @@ def _epoch(
     engine, started = job.engine, time.perf_counter()
     labels, weights = torch.from_numpy(job.selection.labels), torch.from_numpy(job.selection.weights)
     total, seen, steps = torch.zeros((), device=engine.device), 0, 0
+    at_once = len(job.rows) if job.on_features else job.at_once  # found out before random numbers are drawn
     with _training(job, epoch):
         for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
             join = _joining(job, loss)
@@ -185,7 +198,7 @@ def _epoch(
                 optimizer.zero_grad()
                 count = int(engine.total(torch.tensor(len(rows), device=engine.device)))
                 if len(rows):  # with several processes, one may get none of a small batch
-                    logits = _logits(job, inputs)
+                    logits = _logits(job, inputs, at_once=at_once)
                     each = loss(logits, labels[rows].to(logits.device), rows)
                     value = (each * weights[rows].to(logits.device)).sum() / max(count, 1)
                     value.backward()
@@ -227,7 +240,7 @@ def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield batch.rows, batch.inputs
 
 
-def _logits(job: Job, inputs: Tensor) -> Tensor:
+def _logits(job: Job, inputs: Tensor, *, at_once: int) -> Tensor:
     backbone, engine = job.backbone, job.engine
     inputs = inputs.to(engine.device)
     if job.on_features:
@@ -237,7 +250,7 @@ def _logits(job: Job, inputs: Tensor) -> Tensor:
         with engine.autocast():
             return backbone.logits(backbone.normalise(unit(inputs[first:last]))).float()
 
-    return in_parts(logits, count=len(inputs), at_once=job.at_once, device=engine.device)
+    return in_parts(logits, count=len(inputs), at_once=at_once, device=engine.device)
 
 
 @contextmanager
@@ -318,10 +331,10 @@ def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArra
             found[part] = logits.argmax(dim=1).cpu() + 1
         found[list(features.errors)] = 0
     else:
-        for batch in batches(images, parts, transform=lambda picture, _row: backbone.pixels([picture])[0]):
+        for batch in prepared(job.plain(images), parts, backbone):
             if len(batch.rows):
                 with engine.autocast():
-                    logits = backbone.logits(batch.inputs.to(engine.device))
+                    logits = backbone.logits(pixels_of(batch, backbone, engine.device))
                 found[batch.rows] = logits.argmax(dim=1).cpu() + 1
     return engine.total(found.to(engine.device)).cpu().numpy() - 1
 

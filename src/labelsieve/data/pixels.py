@@ -10,8 +10,9 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,16 +47,20 @@ class Pictures:
 
     Attributes:
         images: N images.
-        area: Most pixels that a picture keeps.
+        make: What becomes of a decoded picture, (H, W, 3); the epoch of training does not come into it.
+        area: Most pixels that it keeps.
         stem: Three files begin like this: `.pixels`, with 3 `area` bytes for each picture, of which those that it does
             not fill take no room on the disk; `.shapes.npy`, (N, 3) int32, height, width and a checksum above 0 of each
             picture that is there, else 0; and `.room`, how many bytes they will take in all. None where nothing is
             kept.
+        beside: Other pictures of the same images, to keep as well whenever one is decoded.
     """
 
     images: LabelledImages
+    make: Callable[[Image.Image], NDArray[np.uint8]]
     area: int
     stem: Path | None
+    beside: Pictures | None = None
 
     def __getitem__(self, row: int) -> Tensor:
         """Returns one picture, (3, H, W), uint8, not to be changed, from the disk, or decodes it and keeps it there.
@@ -63,31 +68,39 @@ class Pictures:
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
+        kept = self._kept(row)
+        return _tensor(self._take(row, self.images.open(row)) if kept is None else kept)
+
+    def _kept(self, row: int) -> NDArray[np.uint8] | None:
+        """Returns one picture from the disk, (H, W, 3); None if it is not there, or a power cut has lost some of it."""
         if self._files is None:
-            return _tensor(self._decoded(row))
+            return None
         pixels, shapes = self._files
         height, width, check = (int(value) for value in shapes[row])
-        kept = pixels[3 * self.area * row :][: 3 * height * width]
-        if check and check == _checksum(kept):  # else it is not there, or a power cut has lost some of it
-            return _tensor(kept.reshape(height, width, 3))
-        values = self._decoded(row)
-        with suppress(OSError):
-            self._write(values, row)
-            shapes[row] = *values.shape[:2], _checksum(values.reshape(-1))  # last: it makes the pixels count
-        return _tensor(values)
+        values = pixels[3 * self.area * row :][: 3 * height * width]
+        return values.reshape(height, width, 3) if check and check == _checksum(values) else None
+
+    def _take(self, row: int, picture: Image.Image) -> NDArray[np.uint8]:
+        """Makes what is kept of a decoded picture, (H, W, 3), and keeps it."""
+        values = self.make(picture)
+        if self._files is not None:
+            with suppress(OSError):
+                self._write(values, row)
+                # last: it makes the pixels count
+                self._files[1][row] = *values.shape[:2], _checksum(values.reshape(-1))
+        if self.beside is not None and self.beside._files is not None and self.beside._kept(row) is None:
+            self.beside._take(row, picture)
+        return values
 
     def _write(self, values: NDArray[np.uint8], row: int) -> None:
         """Writes one picture; not to the memory map, which would end the process where the disk is full."""
         assert self.stem is not None
         file = os.open(_file(self.stem, _PIXELS), os.O_WRONLY)
         try:
-            if os.pwrite(file, values.data, 3 * self.area * row) != values.size:
+            if os.pwrite(file, np.ascontiguousarray(values).data, 3 * self.area * row) != values.size:
                 raise OSError(errno.ENOSPC, "written in part")
         finally:
             os.close(file)
-
-    def _decoded(self, row: int) -> NDArray[np.uint8]:
-        return np.array(shrink(self.images.open(row), self.area))
 
     @cached_property
     def _files(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
@@ -124,13 +137,27 @@ def _tensor(values: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)
 
 
-def kept_pictures(images: LabelledImages, *, area: int, accelerator: Accelerator) -> Pictures:
-    """Opens the decoded pictures of a data set, or begins to keep them; all processes call this together.
+@dataclass(frozen=True)
+class Shrink:
+    """Makes pictures of at most so many pixels; see :func:`shrink`."""
+
+    area: int
+
+    def __call__(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Returns (H, W, 3)."""
+        return np.array(shrink(picture, self.area))
+
+
+def kept_pictures(
+    images: LabelledImages, *, area: int, accelerator: Accelerator, beside: Pictures | None = None
+) -> Pictures:
+    """Opens the shrunk pictures of a data set, or begins to keep them; all processes call this together.
 
     Args:
         images: N images.
         area: Most pixels that a picture keeps.
         accelerator: The first process makes the files.
+        beside: See :class:`Pictures`.
 
     Returns:
         Pictures that are kept where there is room for them, and else decoded each time.
@@ -138,18 +165,44 @@ def kept_pictures(images: LabelledImages, *, area: int, accelerator: Accelerator
     Raises:
         SettingsError: The limit is no number.
     """
-    stem = cache_folder() / "pixels" / f"{images.pixels_fingerprint}-{area}-{_MADE}"
+    name = f"{images.pixels_fingerprint}-{area}"
+    found = kept(
+        images, Shrink(area), name=name, area=area, room=lambda: _estimate(images, area), accelerator=accelerator
+    )
+    return replace(found, beside=beside)
+
+
+def kept(
+    images: LabelledImages,
+    make: Callable[[Image.Image], NDArray[np.uint8]],
+    *,
+    name: str,
+    area: int,
+    room: Callable[[], int],
+    accelerator: Accelerator,
+) -> Pictures:
+    """Opens kept pictures, or begins to keep them; see :func:`kept_pictures`.
+
+    Args:
+        images: N images.
+        make: See :class:`Pictures`.
+        name: Of the files: of these images, and of what is made of them.
+        area: Most pixels that a picture keeps.
+        room: Tells how many bytes of the disk they will take.
+        accelerator: The first process makes the files.
+    """
+    stem = cache_folder() / "pixels" / f"{name}-{_MADE}"
     limit = cache_limit()
     if accelerator.is_main_process:
         with suppress(OSError):  # no room, or nowhere to write
             if _room(stem) > limit:  # which was another one before
                 _remove(stem)
             if not _is_whole(stem, len(images), area):
-                wanted = _estimate(images, area)
+                wanted = room()
                 if _make_room(stem.parent, wanted, limit):
                     _make(stem, len(images), area, room=wanted)
     accelerator.wait_for_everyone()
-    return Pictures(images, area, stem if limit and _is_whole(stem, len(images), area) else None)
+    return Pictures(images, make, area, stem if limit and _is_whole(stem, len(images), area) else None)
 
 
 def _estimate(images: LabelledImages, area: int) -> int:

@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
+from labelsieve.data.plain import plain_pictures
 from labelsieve.detect.compiling import compiled
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
@@ -158,8 +159,13 @@ class Feed:
     @cached_property
     def pictures(self) -> Pictures:
         """What epochs take their crops from."""
-        area = crop_area(self.learner.vlm.image_size)
-        return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
+        area, accelerator = crop_area(self.learner.vlm.image_size), self.engine.accelerator
+        return kept_pictures(self.images, area=area, accelerator=accelerator, beside=self.plain)
+
+    @cached_property
+    def plain(self) -> Pictures | None:
+        """What the adapted tower sees at the end."""
+        return plain_pictures(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
 
     @property
     def adapts_tower(self) -> bool:
@@ -213,7 +219,7 @@ def adapted_features(feed: Feed) -> ImageFeatures:
     stem = Path(folder[0]) / "adapted"
     try:
         with learner.attached():
-            extract(feed.images, learner.vlm, stem, engine, feed.batch_size)
+            extract(feed.images, learner.vlm, stem, engine, feed.batch_size, pictures=feed.plain)
         engine.accelerator.wait_for_everyone()
         found = read_features(stem, feed.images)
         if found is None:

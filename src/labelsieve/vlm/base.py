@@ -28,8 +28,17 @@ class ImageTower(Protocol):
         """Width of the features."""
         ...
 
+    @property
+    def image_size(self) -> int:
+        """Side of the input image in pixels."""
+        ...
+
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
+        ...
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
         ...
 
     def pool(self, pixels: Tensor) -> Tensor:

@@ -12,17 +12,20 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
+from torch import Tensor
 
 from labelsieve.cache import cache_folder, keep_room
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import batches
+from labelsieve.data.loading import Batch, batches, unit
+from labelsieve.data.pixels import Pictures
+from labelsieve.data.plain import Prepares
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError
 from labelsieve.provenance import read_json, write_json
 from labelsieve.vlm.base import ImageTower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 # Goes up when the same model gives other features for the same pictures, be it by rounding: those kept from before do
@@ -99,11 +102,21 @@ def extract(
     stem: Path,
     engine: Engine,
     batch_size: int,
+    *,
+    pictures: Pictures | None = None,
 ) -> None:
     """Writes the pooled features of all images to `stem`.npy and the reasons of unreadable ones to `stem`.json.
 
     Each process fills its share of the rows of one file, which gets its name when it is whole; the record is written
     last and makes the file count. Runs that do the same at the same time do not get in each other's way.
+
+    Args:
+        images: N images.
+        vlm: The model.
+        stem: Of the files.
+        engine: Its processes share the rows.
+        batch_size: Images at a time.
+        pictures: The images as the model prepares them, if they are kept.
 
     Raises:
         RunError: The folder is not writable or its disk is full.
@@ -111,7 +124,7 @@ def extract(
     accelerator = engine.accelerator
     part = _new_part(stem, (len(images), vlm.vision_width), engine)
     try:
-        errors = _fill(part, images, vlm, engine, batch_size)
+        errors = _fill(part, pictures or images, vlm, engine, batch_size)
         found: dict[int, str] = dict(gather_object(list(errors.items())))
         if accelerator.is_main_process:
             part.replace(stem.with_suffix(".npy"))
@@ -144,19 +157,40 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine) -> Path:
     return part
 
 
-def _fill(part: Path, images: LabelledImages, vlm: ImageTower, engine: Engine, batch_size: int) -> dict[int, str]:
+def _fill(
+    part: Path, source: LabelledImages | Pictures, vlm: ImageTower, engine: Engine, batch_size: int
+) -> dict[int, str]:
     """Writes this process's share of the rows and returns the reasons of those that cannot be read."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}
-    own = np.array_split(np.arange(len(images)), accelerator.num_processes)[accelerator.process_index]
+    own = np.array_split(np.arange(len(pooled)), accelerator.num_processes)[accelerator.process_index]
     rows = np.array_split(own, max(1, -(-len(own) // batch_size)))
     with torch.inference_mode(), engine.progress.task("reading images", total=len(own), unit="images") as advance:
-        for batch in batches(images, rows, transform=lambda picture, _row: vlm.pixels([picture])[0]):
+        for batch in prepared(source, rows, vlm):
             errors.update(batch.errors)
             if len(batch.rows):
                 with engine.autocast():
-                    values = vlm.pool(batch.inputs.to(engine.device))
+                    values = vlm.pool(pixels_of(batch, vlm, engine.device))
                 pooled[batch.rows.numpy()] = values.float().cpu().numpy()
             advance(len(batch.rows) + len(batch.errors))
     pooled.flush()
     return errors
+
+
+def prepared(source: LabelledImages | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares) -> Iterable[Batch]:
+    """Yields batches of plain pictures, as they are kept or as the model's own processor prepares them.
+
+    Args:
+        source: The images, or their prepared pictures.
+        rows: The row numbers of each batch.
+        model: Takes what :func:`pixels_of` makes of a batch.
+    """
+    if isinstance(source, Pictures):
+        return batches(source, rows, transform=lambda picture, _row: picture)
+    return batches(source, rows, transform=lambda picture, _row: model.pixels([picture])[0])
+
+
+def pixels_of(batch: Batch, model: Prepares, device: torch.device) -> Tensor:
+    """Returns the pixels of a batch of :func:`prepared` as the model takes them, (B, 3, S, S)."""
+    inputs = batch.inputs.to(device)
+    return model.normalise(unit(inputs)) if inputs.dtype == torch.uint8 else inputs

@@ -1,0 +1,104 @@
+"""Plain pictures, as a model's own image processor prepares them, kept on disk for those who see them several times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from labelsieve.data.images import UnreadableImageError
+from labelsieve.data.loading import unit
+from labelsieve.data.pixels import Pictures, kept
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from labelsieve.data.images import LabelledImages
+
+# Pictures that tell whether a processor's pixels are whole numbers.
+_SAMPLE = 4
+_TOLERANCE = 1e-4
+
+
+class Prepares(Protocol):
+    """A model that prepares pictures."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the prepared picture in pixels."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of what prepares them, among other things."""
+        ...
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Prepares RGB images: (B, 3, S, S)."""
+        ...
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what preparing does."""
+        ...
+
+
+class Plain:
+    """What a model makes of a picture, as bytes: before it changes the colours, which is undone here.
+
+    Nearly all processors resize and crop bytes, and turn them into other numbers last.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: Prepares) -> None:
+        self.model = model
+        offset = model.normalise(torch.zeros(1, 3, 1, 1))[0, :, 0, 0].double()
+        ends = model.normalise(torch.eye(3).view(3, 3, 1, 1))[:, :, 0, 0].double()
+        self._offset, self._inverse = offset, torch.linalg.inv((ends - offset).T)
+
+    def __call__(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Returns (S, S, 3)."""
+        return self._undone(picture)[0].round().clamp(0, 255).to(torch.uint8).numpy()
+
+    def is_exact(self, picture: Image.Image) -> bool:
+        """Tells whether nothing is lost in a picture of the right size."""
+        undone, prepared = self._undone(picture)
+        if tuple(prepared.shape) != (3, self.model.image_size, self.model.image_size):
+            return False
+        again = self.model.normalise(unit(undone.round().clamp(0, 255).to(torch.uint8).permute(2, 0, 1)[None]))[0]
+        return bool((again - prepared).abs().max() < _TOLERANCE)
+
+    def _undone(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """Returns the bytes as numbers, (S, S, 3), and what the processor made of them, (3, S, S)."""
+        prepared = self.model.pixels([picture])[0]
+        whole = torch.einsum("oc,chw->hwo", self._inverse, prepared.double() - self._offset[:, None, None])
+        return 255 * whole, prepared
+
+
+def plain_pictures(images: LabelledImages, model: Prepares, *, accelerator: Accelerator) -> Pictures | None:
+    """Opens the prepared pictures of a data set and a model, or begins to keep them; all processes call this together.
+
+    Args:
+        images: N images.
+        model: What prepares them. Its :meth:`normalise` has to follow.
+        accelerator: The first process makes the files.
+
+    Returns:
+        Pictures (3, S, S), uint8; None where the model does not prepare bytes.
+    """
+    plain, size = Plain(model), 3 * model.image_size**2
+    for row in range(0, len(images), max(1, len(images) // _SAMPLE)):
+        with suppress(UnreadableImageError):
+            if not plain.is_exact(images.open(row)):
+                return None
+    stem = f"{images.pixels_fingerprint}-plain-{model.fingerprint}"
+    return kept(
+        images, plain, name=stem, area=model.image_size**2, room=lambda: size * len(images), accelerator=accelerator
+    )
