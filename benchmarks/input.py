@@ -35,6 +35,8 @@ from labelsieve.data.pixels import kept_pictures
 from labelsieve.data.sources import load_images
 from labelsieve.engine import make_engine
 
+CPU = torch.device("cpu")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Input:
@@ -112,7 +114,7 @@ def run(settings: Input) -> None:
         pictures = kept_pictures(images, area=crop_area(settings.size), accelerator=Accelerator(cpu=True))
 
         def ours(number: int) -> Any:
-            return batches(pictures, rows, transform=Augment(settings.size, seed=0, epoch=number))
+            return batches(pictures, rows, transform=Augment(settings.size, seed=0, epoch=number), device=CPU)
 
         plain = DataLoader(
             Plain(files, settings.size), batch_sampler=[part.tolist() for part in rows], num_workers=workers

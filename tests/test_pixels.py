@@ -96,7 +96,9 @@ def test_no_picture_is_decoded_after_the_first_epoch(
     images, rows = photos(count=12), [np.arange(at, at + 2) for at in range(0, 12, 2)]
 
     def epoch(number: int, source: Pictures) -> torch.Tensor:
-        loader = batches(source, rows, transform=Augment(16, seed=0, epoch=number), workers=workers)
+        loader = batches(
+            source, rows, transform=Augment(16, seed=0, epoch=number), device=torch.device("cpu"), workers=workers
+        )
         return torch.cat([batch.inputs for batch in loader])
 
     source, anew = kept(images), Pictures(images, Shrink(AREA), AREA, None)
@@ -153,11 +155,10 @@ def test_another_run_may_take_the_room(workers: int, cache: Path) -> None:
     images, rows = photos(count=12), [np.arange(at, at + 2) for at in range(0, 12, 2)]
     source = kept(images)
     for number in (1, 2):
-        loader = batches(source, rows, transform=Augment(16, seed=0, epoch=number), workers=workers)
-        found = torch.cat([batch.inputs for batch in loader])
-        anew = batches(
-            Pictures(images, Shrink(AREA), AREA, None), rows, transform=Augment(16, seed=0, epoch=number), workers=0
-        )
+        options: dict[str, Any] = {"transform": Augment(16, seed=0, epoch=number), "device": torch.device("cpu")}
+        again = pickle.loads(pickle.dumps(source))  # has no file open, as in a process that is not forked
+        found = torch.cat([batch.inputs for batch in batches(again, rows, workers=workers, **options)])
+        anew = batches(Pictures(images, Shrink(AREA), AREA, None), rows, workers=0, **options)
         assert torch.equal(found, torch.cat([batch.inputs for batch in anew]))
         for path in cache.iterdir():
             path.unlink()

@@ -236,7 +236,7 @@ def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield torch.from_numpy(own), torch.from_numpy(pooled[own])
         return
     augment = Augment(backbone.image_size, seed=engine.seed, epoch=number)
-    for batch in batches(job.pictures, mine, transform=augment):
+    for batch in batches(job.pictures, mine, transform=augment, device=engine.device):
         yield batch.rows, batch.inputs
 
 
@@ -331,7 +331,7 @@ def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArra
             found[part] = logits.argmax(dim=1).cpu() + 1
         found[list(features.errors)] = 0
     else:
-        for batch in prepared(job.plain(images), parts, backbone):
+        for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
             if len(batch.rows):
                 with engine.autocast():
                     logits = backbone.logits(pixels_of(batch, backbone, engine.device))

@@ -104,6 +104,7 @@ def batches(
     rows: Sequence[NDArray[np.int64]],
     *,
     transform: Callable[[Any, int], Tensor],
+    device: torch.device,
     workers: int | None = None,
 ) -> DataLoader[Any]:
     """Returns a loader of :class:`Batch`, one for each array of rows, in their order.
@@ -112,9 +113,13 @@ def batches(
         images: The data: as they are, or shrunk and kept for many epochs.
         rows: The row numbers of each batch.
         transform: Turns a picture, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
-        workers: Processes that decode; None leaves one core to the model and takes at most 8.
+        device: Where the batches go: beside an accelerator this process has time to spare.
+        workers: Processes that decode; None leaves one core to the model and takes at most 8, and none where pictures
+            are kept and the model runs on the CPU: handing a batch over takes longer than making it.
     """
-    workers = default_workers() if workers is None else workers
+    kept = isinstance(images, Pictures) and images.holds(np.concatenate([*rows, np.empty(0, dtype=np.int64)]))
+    if workers is None:
+        workers = 0 if kept and device.type == "cpu" else default_workers()
     workers = workers if len(rows) > 4 else 0  # starting processes costs more than decoding a few batches
     return DataLoader(
         Rows(images, transform),

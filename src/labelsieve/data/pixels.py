@@ -71,6 +71,10 @@ class Pictures:
         kept = self._kept(row)
         return _tensor(self._take(row, self.images.open(row)) if kept is None else kept)
 
+    def holds(self, rows: NDArray[np.int64]) -> bool:
+        """Tells whether all of these pictures are kept."""
+        return self._files is not None and bool(self._files[1][rows, 2].all())
+
     def _kept(self, row: int) -> NDArray[np.uint8] | None:
         """Returns one picture from the disk, (H, W, 3); None if it is not there, or a power cut has lost some of it."""
         if self._files is None:
@@ -109,7 +113,8 @@ class Pictures:
         try:
             # not read-only, of which a tensor would warn, though nothing is written to it
             pixels = np.memmap(_file(self.stem, _PIXELS), dtype=np.uint8, mode="r+")
-            return pixels, np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+")
+            # as plain arrays, of which parts are made in less time
+            return np.asarray(pixels), np.asarray(np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+"))
         except (OSError, ValueError):  # another run needed their room
             return None
 

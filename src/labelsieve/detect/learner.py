@@ -190,7 +190,7 @@ class Feed:
                 yield rows, torch.from_numpy(self.features.pooled[rows]).to(self.engine.device)
             return
         augment = Augment(self.learner.vlm.image_size, seed=self.engine.seed, epoch=number)
-        for batch in batches(self.pictures, mine, transform=augment):
+        for batch in batches(self.pictures, mine, transform=augment, device=self.engine.device):
             yield batch.rows.numpy(), self._pool(batch.inputs)
 
     def _pool(self, pixels: Tensor) -> Tensor:

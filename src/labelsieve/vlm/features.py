@@ -166,7 +166,7 @@ def _fill(
     own = np.array_split(np.arange(len(pooled)), accelerator.num_processes)[accelerator.process_index]
     rows = np.array_split(own, max(1, -(-len(own) // batch_size)))
     with torch.inference_mode(), engine.progress.task("reading images", total=len(own), unit="images") as advance:
-        for batch in prepared(source, rows, vlm):
+        for batch in prepared(source, rows, vlm, device=engine.device):
             errors.update(batch.errors)
             if len(batch.rows):
                 with engine.autocast():
@@ -177,17 +177,20 @@ def _fill(
     return errors
 
 
-def prepared(source: LabelledImages | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares) -> Iterable[Batch]:
+def prepared(
+    source: LabelledImages | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares, *, device: torch.device
+) -> Iterable[Batch]:
     """Yields batches of plain pictures, as they are kept or as the model's own processor prepares them.
 
     Args:
         source: The images, or their prepared pictures.
         rows: The row numbers of each batch.
         model: Takes what :func:`pixels_of` makes of a batch.
+        device: Where it runs.
     """
     if isinstance(source, Pictures):
-        return batches(source, rows, transform=lambda picture, _row: picture)
-    return batches(source, rows, transform=lambda picture, _row: model.pixels([picture])[0])
+        return batches(source, rows, transform=lambda picture, _row: picture, device=device)
+    return batches(source, rows, transform=lambda picture, _row: model.pixels([picture])[0], device=device)
 
 
 def pixels_of(batch: Batch, model: Prepares, device: torch.device) -> Tensor:
