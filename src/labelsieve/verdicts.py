@@ -27,6 +27,8 @@ from labelsieve.provenance import fingerprint, read_json, write_atomically, writ
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT = "report.html"
+# Rows of one part of the Parquet file, which readers may take by itself.
+_ROWS = 65_536
 METRIC_TITLES = {
     "clean_precision": "clean P",
     "clean_recall": "clean R",
@@ -145,7 +147,7 @@ class Verdicts:
         _remove(folder / RECORD)
         _remove(folder / REPORT)  # of an earlier run
         with write_atomically(folder / VERDICTS) as part:
-            pq.write_table(self.table, part)
+            pq.write_table(self.table, part, row_group_size=_ROWS)
         with write_atomically(folder / TABLE_CSV) as part:
             pyarrow.csv.write_csv(self.table, part)
         if self.metrics is None:
