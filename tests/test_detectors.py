@@ -23,13 +23,17 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import CLASS_NAMES, drawings
 from labelsieve.demo.run import mislabel
+from labelsieve.detect import dual
 from labelsieve.detect.base import DETECTORS, Scores, detector_class, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
+from labelsieve.detect.dual import DualObjective
 from labelsieve.detect.gmm import GMM, small_mean_posterior
 from labelsieve.detect.joint import STAND_IN
 from labelsieve.detect.label_match import LabelMatch
+from labelsieve.detect.losses import dual_prompt_loss
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training import Step
 from labelsieve.detect.zero_shot import TEMPLATES
 from labelsieve.engine import make_engine
 from labelsieve.errors import ModelError, SettingsError, TrainingError
@@ -328,7 +332,9 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
         ({"folds": 1}, "expected at least 2 folds, got 1"),
         ({"evidence": "jont"}, r'got jont \(did you mean "joint"\?\)'),
         ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
-        ({"positive_weight": -1.0}, "expected a positive_weight of at least 0, got -1.0"),
+        ({"positive_weight": -1.0}, "expected positive_weight of at least 0, got -1.0"),
+        ({"dual_prompt_weight": -1.0}, "expected dual_prompt_weight of at least 0, got -1.0"),
+        ({"similarity_weight": float("nan")}, "expected similarity_weight of at least 0, got nan"),
         ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
         ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
     ],
@@ -519,3 +525,37 @@ def test_posterior_of_few_different_losses_is_quiet(losses: list[float]) -> None
     posterior = small_mean_posterior(losses)
     assert (posterior >= 0).all() and (posterior <= 1).all()
     assert posterior[0] >= posterior[-1]
+
+
+def objective_of(**settings: Any) -> tuple[DualObjective, Step]:
+    engine = make_engine(device="cpu", precision="fp32")
+    generator = torch.Generator().manual_seed(0)
+    positive, negative = (3 * torch.randn(40, 5, generator=generator) for _ in range(2))
+    labels = torch.randint(0, 5, (40,), generator=generator)
+    made = DualObjective(DeFT(**settings), warmup=1, images=40, classes=5, engine=engine)
+    return made, Step(positive, negative, labels=labels, rows=torch.arange(40), epoch=3)
+
+
+def test_the_parts_of_the_loss_are_weighed() -> None:
+    losses = {}
+    for weights in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (2.0, 0.5), (0.0, 0.0)):
+        objective, step = objective_of(dual_prompt_weight=weights[0], similarity_weight=weights[1])
+        losses[weights] = float(objective(step)[0])
+    dual, similarity = losses[1.0, 0.0], losses[0.0, 1.0]
+    assert dual > 0 and similarity > 0 and losses[0.0, 0.0] == 0
+    assert losses[1.0, 1.0] == pytest.approx(dual + similarity)
+    assert losses[2.0, 0.5] == pytest.approx(2 * dual + similarity / 2)
+
+
+def test_without_pseudo_labels_the_given_ones_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(*arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(options["labels"])
+        return dual_prompt_loss(*arguments, **options)
+
+    monkeypatch.setattr(dual, "dual_prompt_loss", spy)
+    for kind, replaced in (("never", False), ("after-warmup", True)):
+        objective, step = objective_of(pseudo_labels_from=kind)
+        objective(step)
+        assert bool((seen[-1] != step.labels).any()) == replaced

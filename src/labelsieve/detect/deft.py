@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from labelsieve.detect.settings import Training
+from labelsieve.detect.settings import Training, check_least
 from labelsieve.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ class DeFT(Training):
             is flagged where that promises the best F1; see `labelsieve.detect.joint`.
         demand_agreement: The rule for real noise: a label is selected only where p_clean is largest for it too.
         warmup_loss: Loss on s+ during warm-up: cross-entropy or, for real noise, symmetric cross-entropy.
-        pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, or from the
-            second epoch on as the published code for real noise does.
+        pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, from the
+            second epoch on as the published code for real noise does, or never.
         positive_weight: Weight of the first term of Eq. 7; 0.25 in the paper's setting for severe noise.
+        dual_prompt_weight: Weight of all of Eq. 7, which alone trains the negative prompts; 0 leaves them out.
+        similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the tower; 0 leaves it out.
         scores_from: `final-pass` scores plain images after training; `last-epoch` keeps what the last epoch of training
             saw, as the published code does.
         folds: Number of parts for the out-of-fold discriminant, at least 2.
@@ -41,8 +43,10 @@ class DeFT(Training):
     evidence: Literal["joint", "threshold"] = "joint"
     demand_agreement: bool = True
     warmup_loss: Literal["ce", "sce"] = "sce"
-    pseudo_labels_from: Literal["after-warmup", "second-epoch"] = "after-warmup"
+    pseudo_labels_from: Literal["after-warmup", "second-epoch", "never"] = "after-warmup"
     positive_weight: float = 1.0
+    dual_prompt_weight: float = 1.0
+    similarity_weight: float = 1.0
     scores_from: Literal["final-pass", "last-epoch"] = "final-pass"
     folds: int = 5
 
@@ -50,8 +54,7 @@ class DeFT(Training):
         super().__post_init__()
         if self.folds < 2:
             raise SettingsError(f"expected at least 2 folds, got {self.folds}")
-        if not 0 <= self.positive_weight < float("inf"):
-            raise SettingsError(f"expected a positive_weight of at least 0, got {self.positive_weight}")
+        check_least(self, positive_weight=0, dual_prompt_weight=0, similarity_weight=0)
         if self.scores_from == "last-epoch" and (self.evidence == "joint" or self.epochs == 0):
             raise SettingsError("scores_from last-epoch goes with evidence threshold and at least one epoch only")
 

@@ -40,7 +40,7 @@ EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image feature
 
 
 class DualObjective:
-    """The total loss L_dp + L_sim of one batch (Eq. 7 and 8), with warm-up, selection and pseudo-labels.
+    """The total loss L_dp + L_sim of one batch (Eq. 7 and 8), each weighed, with warm-up, selection and pseudo-labels.
 
     Args:
         settings: Which variant.
@@ -73,7 +73,8 @@ class DualObjective:
 
     def _refines(self, step: Step) -> bool:
         """Tells whether images that are not selected get the label that the positive prompts say."""
-        return step.epoch > (1 if self.settings.pseudo_labels_from == "second-epoch" else self.warmup)
+        first = {"after-warmup": self.warmup, "second-epoch": 1, "never": step.epoch}
+        return step.epoch > first[self.settings.pseudo_labels_from]
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss and sums of its parts and of the selected."""
@@ -100,7 +101,8 @@ class DualObjective:
         parts = {"dual_prompt_loss": dual * count, "similarity_loss": similarity * count}
         if not warm:  # before, it is only tried on
             parts["selected"] = chosen.sum()
-        return dual + similarity, {name: value.detach().float() for name, value in parts.items()}
+        loss = settings.dual_prompt_weight * dual + settings.similarity_weight * similarity
+        return loss, {name: value.detach().float() for name, value in parts.items()}
 
     def _complementary(self, step: Step) -> Tensor:
         # drawn for all rows at once, so that neither batches nor processes change what an image gets
