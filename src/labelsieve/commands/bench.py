@@ -33,6 +33,7 @@ class Bench(Command):
         source: Where data sets lie, by their names in the file.
         test: Where their test images lie.
         model: Where models lie, by their names in the file.
+        noise: Where files of noise lie, by the names of the noises.
         dry_run: List the cells and say which are missing; measure nothing.
     """
 
@@ -41,6 +42,7 @@ class Bench(Command):
     source: Places = ()
     test: Places = ()
     model: Places = ()
+    noise: Places = ()
     dry_run: Flag = False
 
     def run(self, console: Console) -> None:
@@ -51,6 +53,7 @@ class Bench(Command):
             sources=_places(self.source, "--source"),
             tests=_places(self.test, "--test"),
             models=_places(self.model, "--model"),
+            noises=_places(self.noise, "--noise"),
         )
         if self.dry_run:
             _list_cells(experiment, self.out, console)
