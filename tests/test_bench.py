@@ -11,14 +11,18 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 
+import labelsieve.bench
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
+from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.run import run_experiment
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
-from labelsieve.bench.tables import column_names, series, write_tables
+from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from small_published import FINE_TEST, write_cifar100
 
 TINY = """
 title = "Tiny"
@@ -49,6 +53,16 @@ settings = { epochs = 0 }
 """
 
 
+# Stands in the place of the head of the next table.
+PUBLISHED = """
+[published]
+source = "Somebody, 2024, Table 3"
+metrics = ["clean_precision", "clean_recall"]
+
+[published.values.drawings]
+untrained = { sym-20 = [60.25, 97.5] }
+
+[model]"""
 AS_DRAWN = '[noise.as-drawn]\nkind = "given"\n'
 
 
@@ -225,6 +239,110 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         Store(tmp_path / "out").add({"key": "k"})
 
 
+def test_published_numbers_stand_beside_ours(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(changed(file, "[model]", PUBLISHED))
+    write_tables(experiment, {}, tmp_path)
+    before = (tmp_path / "results.md").read_text()
+    assert (
+        "| drawings | sym-20 | untrained | \N{EN DASH} | 60.25 | \N{EN DASH} | \N{EN DASH} | 97.50 | \N{EN DASH} |"
+        in before
+    )
+    write_tables(experiment, made_up(experiment, {("sym-20", "untrained", s): 0.7 + 0.1 * s for s in (0, 1)}), tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "## Beside Somebody, 2024, Table 3" in text
+    assert "| data | noise | method | clean P | published | difference | clean R | published | difference |" in text
+    assert "| drawings | sym-20 | untrained | 75.00 | 60.25 | +14.75 | 75.00 | 97.50 | -22.50 |" in text
+
+
+def test_defaults_hold_where_a_table_says_nothing(file: Path) -> None:
+    defaults = """
+[defaults.noise]
+exact = false
+
+[defaults.method]
+detector = "deft"
+settings = { epochs = 7, warmup_epochs = 2 }
+
+[method.whole]
+"""
+    file.write_text(file.read_text().replace('detector = "deft"', 'recipe = "paper"') + defaults)
+    experiment = read_experiment(changed(file, '[method.label-match]\ndetector = "label-match"', ""))
+    assert not experiment.noise["sym-20"].exact
+    methods = experiment.method
+    assert methods["whole"].settings == {"epochs": 7, "warmup_epochs": 2} and methods["whole"].detector == "deft"
+    assert methods["untrained"].settings == {"epochs": 0, "warmup_epochs": 2} and methods["untrained"].recipe == "paper"
+
+
+def test_calibration_of_probabilities() -> None:
+    quality = np.array([0.05, 0.05, 0.95, 0.95, 1.0, 0.55], np.float32)
+    right = np.array([False, True, True, True, True, False])
+    found = calibration(quality, right)
+    assert found["brier"] == pytest.approx((0.05**2 + 0.95**2 + 2 * 0.05**2 + 0.55**2) / 6)
+    # by bins: two of 0.05 of which one is right; one of 0.55 that is wrong; three of 2.9 in all that are right
+    assert found["ece"] == pytest.approx((0.9 + 0.55 + 0.1) / 6)
+    rows = np.array(found["reliability"])
+    assert rows.shape == (10, 3) and rows[9].tolist() == [3, pytest.approx(2.9), 3] and rows[0].tolist()[::2] == [2, 1]
+    assert calibration(right.astype(np.float32), right)["ece"] == 0
+    assert calibration(quality[:0], right[:0])["brier"] is None
+
+
+def test_peak_memory_is_the_most_at_once() -> None:
+    with PeakMemory() as peak:
+        before = peak.gigabytes
+        held = np.ones(25_000_000)  # 0.2 GB
+        with PeakMemory() as later:
+            pass
+        del held
+    assert 0.15 < peak.gigabytes - before < 0.35 and later.gigabytes <= peak.gigabytes + 0.01
+
+
+def test_cells_hold_calibration_and_memory(measured: tuple[Experiment, Path]) -> None:
+    for record in lines_of(measured[1]):
+        assert 0 <= record["ece"] <= 1 and 0 <= record["brier"] <= 1 and 0.05 < record["memory"] < 50
+        assert sum(row[0] for row in record["reliability"]) == 48
+    assert "reliability" not in rows_of(measured[1])[0]
+
+
+def test_the_lowest_error_is_the_best_and_reliability_is_drawn(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(changed(file, '["issue_f1"]', '["ece"], ["memory"]'))
+    records = made_up(experiment, {("sym-20", "label-match", 0): 0.5, ("sym-20", "untrained", 0): 0.625})
+    for record in records.values():
+        record |= {"ece": record["issue_f1"], "memory": 1.234, "reliability": [[2.0, 0.5, 1.0], [1.0, 0.75, 1.0]]}
+    write_tables(experiment, records, tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "| label-match | **50.0** |" in text and "| untrained | 62.5 |" in text and "| untrained | 1.23 |" in text
+    pytest.importorskip("matplotlib", reason="plots are an extra")
+    write_plots(experiment, records, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"ece.svg", "memory.svg", "reliability.svg"}
+    assert reliability(experiment, records)["untrained"] == [[2.0, 0.5, 1.0], [1.0, 0.75, 1.0]]
+
+
+def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
+    import labelsieve as ls
+    from labelsieve.data.noise import write_noisy
+    from labelsieve.demo.run import write_drawings
+
+    drawn = write_drawings(tmp_path / "drawings.parquet", count=48, seed=0)
+    assert drawn.truth is not None
+    noisy = ls.inject(drawn.with_labels(drawn.truth), kind="pair", rate=0.5, seed=9)
+    write_noisy(noisy, tmp_path / "noise.parquet", pictures=False)
+    changed(changed(file, AS_DRAWN, ""), 'kind = "symmetric"\nrate = 0.25', 'kind = "file"\nfile = "nowhere.parquet"')
+    changed(
+        changed(file, "seeds = [0, 1]", "seeds = [0]"), 'source = "drawings"\nlimit = 48', 'source = "drawn.parquet"'
+    )
+    changed(file, "[data.drawings]", '[data.drawings]\ntruth_column = "clean_label"')
+    places = {"sources": {"drawings": str(tmp_path / "drawings.parquet")}, "tests": {}, "models": {}}
+    with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
+        run_experiment(read_experiment(file).place(**places), tmp_path / "out")
+    placed = read_experiment(file).place(**places, noises={"sym-20": str(tmp_path / "noise.parquet")})
+    out = run_experiment(placed, tmp_path / "out")
+    assert {record["noise_rate"] for record in lines_of(out)} == {0.5}
+    assert {record["data_fingerprint"] for record in lines_of(out)} == {noisy.fingerprint}
+    assert str(tmp_path) not in (out / EXPERIMENT).read_text()
+    with pytest.raises(SettingsError, match="expected NAME in --noise NAME=PLACE to be one of sym-20, got other"):
+        placed.place(sources={}, tests={}, models={}, noises={"other": "x"})
+
+
 # ------------------------------------------------------------------------------------------------ task adapt
 
 TRAINED = """
@@ -295,6 +413,34 @@ def test_a_classifier_is_what_adapt_gives(trained: tuple[Path, Path]) -> None:
     # label-match flags where another class is predicted, so that all are trained with what is predicted
     assert rows["relabelled"]["used_rate"] == 1
     assert rows["relabelled"]["used_clean"] == pytest.approx((verdicts.predicted == noisy.truth).mean())
+
+
+def test_published_data_are_tested_on_their_own_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import labelsieve.bench.run as module
+
+    write_cifar100(tmp_path / "cifar")
+    file = tmp_path / "tiny.toml"
+    file.write_text(
+        TRAINED.replace(
+            'source = "drawings"\nlimit = 64\ntest = "drawings"', 'source = "cifar100:A"\ntest_split = "test"'
+        )
+    )
+    changed(file, "test_limit = 48", "")
+    placed = read_experiment(file).place(sources={"drawings": f"cifar100:{tmp_path / 'cifar'}"}, tests={}, models={})
+    seen: list[Any] = []
+
+    def measure(shared: Any, *_: Any) -> dict[str, Any]:
+        seen.extend([shared.images, shared.test])
+        return {"key": "k"}
+
+    monkeypatch.setattr(module, "_measure", measure)
+    monkeypatch.setattr(module, "write_tables", lambda *_: None)
+    run_experiment(placed, tmp_path / "out")
+    assert [len(each) for each in seen[:2]] == [4, 2] and seen[1].labels.tolist() == FINE_TEST
+    other = placed.place(sources={}, tests={"drawings": f"cifar100:{tmp_path / 'elsewhere'}"}, models={})
+    assert other.data["drawings"].test_source == f"cifar100:{tmp_path / 'elsewhere'}"
+    cell = next(placed.cells())
+    assert placed.key(cell) == other.key(cell) != read_experiment(changed(file, '"test"\n', '"train"\n')).key(cell)
 
 
 def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -463,6 +609,39 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
         ('detector = "deft"', 'detector = "deft"\nrecipe = "papr"', 'got papr (did you mean "paper"?)'),
         ('detector = "deft"', 'detector = "deft"\ntrain_on = "all"', "go with task adapt only"),
         ('task = "detect"', 'task = "detekt"', 'got detekt (did you mean "detect"?)'),
+        ("rate = 0.25", 'rate = 0.25\nfile = "a.parquet"', "with kind file and with no other, got kind symmetric"),
+        ('kind = "given"', 'kind = "file"', 'expected file = "..." with kind file and with no other, got kind file'),
+        (
+            "limit = 48",
+            'limit = 48\ntest_split = "test"',
+            "[data.drawings]: drawings have no splits; leave test_split out",
+        ),
+        ("[model]", "[defaults.metod]\nx = 1\n\n[model]", 'defaults has no setting metod (did you mean "method"?)'),
+        (
+            "[model]",
+            "[defaults.noise]\nrat = 1\n\n[model]",
+            '[noise.sym-20]: it has no setting rat (did you mean "rate"?)',
+        ),
+        ("[model]", "[published]\nsource = 'A'\n\n[model]", "[published]: [published]: expected metrics, found none"),
+        ("[model]", PUBLISHED.replace("untrained =", "untraind ="), 'got untraind (did you mean "untrained"?)'),
+        ("[model]", PUBLISHED.replace("drawings]", "drawing]"), 'got drawing (did you mean "drawings"?)'),
+        ("[model]", PUBLISHED.replace("sym-20 =", "sym ="), "got sym"),
+        (
+            "[model]",
+            PUBLISHED.replace("97.5]", "975]"),
+            "numbers in percent, from 0 to 100, for drawings, sym-20, untrained",
+        ),
+        (
+            "[model]",
+            PUBLISHED.replace(", 97.5]", "]"),
+            "expected 2 numbers, one for each of clean_precision, clean_recall, got 1",
+        ),
+        (
+            "[model]",
+            PUBLISHED.replace('"clean_recall"', '"clean_recal"'),
+            'got clean_recal (did you mean "clean_recall"?)',
+        ),
+        ("[model]", PUBLISHED + '\nother = "bundled"', "expected one model beside published numbers, got 2"),
         ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
         ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got [0, 0]"),
         ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of numbers from 0, got []"),
@@ -591,6 +770,40 @@ def test_without_matplotlib_there_are_no_plots(
     assert 'no plots: they need matplotlib; pip install "labelsieve[bench]"' in capsys.readouterr().out
 
 
+# Every experiment that comes with the package, and how many cells it has.
+SHIPPED = {
+    "ablation": 90,
+    "calibration": 96,
+    "cost": 99,
+    "human": 108,
+    "models": 168,
+    "paper/figure1": 240,
+    "paper/figure3": 108,
+    "paper/figure4": 60,
+    "paper/table1": 216,
+    "paper/table10": 60,
+    "paper/table2": 360,
+    "paper/table3": 45,
+    "paper/table4": 48,
+    "paper/table5": 216,
+    "paper/table6": 72,
+    "paper/table7": 90,
+    "paper/table8": 15,
+    "paper/table9": 36,
+    "peft": 150,
+    "phase1": 252,
+    "photos": 540,
+    "photos-full": 72,
+    "whole": 120,
+}
+
+
+def test_all_shipped_experiments_are_counted() -> None:
+    assert {name: len(list(read_experiment(name).cells())) for name in shipped()} == SHIPPED
+    files = list(Path(labelsieve.bench.__file__).parent.rglob("*.toml"))
+    assert len(files) == len(SHIPPED), "a file lies where no experiment is found"
+
+
 @pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_experiments_are_valid(name: str) -> None:
     experiment = read_experiment(name)
@@ -598,6 +811,13 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     text = shipped()[name].read_text()
     assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
+
+
+@pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "whole"])
+def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
+    folder = Path(__file__).parents[1] / "docs" / "results" / name
+    experiment = read_experiment(name)
+    assert {record["key"] for record in lines_of(folder)} <= {experiment.key(cell) for cell in experiment.cells()}
 
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
