@@ -6,7 +6,7 @@ import csv
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 
 import labelsieve.bench
+from labelsieve.bench import estimate as estimating
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
 from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.run import run_experiment
+from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.progress import Progress
 from small_published import FINE_TEST, write_cifar100
 
 TINY = """
@@ -741,12 +744,101 @@ def test_control_c_says_how_to_go_on(
     assert f"stopped; to go on: labelsieve bench {file} --out {out}" in capsys.readouterr().err
 
 
-def test_dry_run_lists_cells(measured: tuple[Experiment, Path], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(file), "--out", str(file.parent / "new"), "--dry-run"]) == 0
-    assert "8 of 8 cells are missing" in capsys.readouterr().out
+def test_dry_run_lists_cells(
+    measured: tuple[Experiment, Path], file: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = run("bench", file, "--out", file.parent / "new", "--dry-run")
+    lines = [line for line in out.splitlines() if line.startswith("missing  mini  drawings")]
+    assert code == 0 and len(lines) == 8 and all(re.search(r": about \d+ s, \d\.\d GB$", line) for line in lines)
+    assert re.search(r"^8 of 8 cells are missing: about \d+ s, \d\.\d GB$", out, re.MULTILINE)
     assert not (file.parent / "new").exists()
-    assert main(["bench", str(file), "--out", str(measured[1]), "--dry-run"]) == 0
-    assert "0 of 8 cells are missing" in capsys.readouterr().out
+    code, out, _ = run("bench", file, "--out", measured[1], "--dry-run")
+    assert code == 0 and out.count("done   ") == 8 and "0 of 8 cells are missing\n" in out and "about" not in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('source = "drawings"', 'source = "nowhere.parquet"', "say where it lies with --source drawings=PLACE"),
+        ("limit = 48", 'test = "cifar10:nowhere"', "say where it lies with --test drawings=PLACE"),
+        ('mini = "bundled"', 'mini = "openai/none-such"', "say where it lies with --model mini=PLACE"),
+        ('mini = "bundled"', 'mini = "open_clip:a/b"', "say where it lies with --model mini=PLACE"),
+        ('kind = "given"', 'kind = "file"\nfile = "none.parquet"', "say where it lies with --noise as-drawn=PLACE"),
+    ],
+)
+def test_without_data_or_model_there_is_no_estimate_but_a_list(
+    old: str, new: str, said: str, file: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = run("bench", changed(file, old, new), "--out", file.parent / "new", "--dry-run")
+    assert code == 0 and "8 of 8 cells are missing\n" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("no estimate of time and memory: ")]
+    assert "is not on this machine" in line and said in line
+
+
+def trial_of(text: str, tmp_path: Path) -> tuple[estimating._Trial, Experiment]:
+    (tmp_path / "tiny.toml").write_text(text)
+    experiment = read_experiment(tmp_path / "tiny.toml")
+    return estimating._Trial(experiment, next(experiment.cells()), tmp_path / "trial"), experiment
+
+
+@pytest.mark.parametrize("alone", [2.0, 0.1])
+def test_time_is_carried_on_along_steps_and_images(
+    alone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(_self: Any, _method: Any, images: Any, epochs: int, *, name: str) -> float:
+        return 100.0 if name == "warm" else alone + 0.5 * epochs * -(-len(images) // 64) + 0.01 * len(images)
+
+    monkeypatch.setattr(estimating._Trial, "_run", seconds)
+    trial, experiment = trial_of(TINY.replace("limit = 48", "limit = 900"), tmp_path)
+    parts = trial._parts(experiment.method["untrained"], trained=True)
+    assert tuple(parts) == pytest.approx((alone, 0.5, 0.01))
+    assert parts.at(steps=150, images=900) == pytest.approx(alone + 75 + 9)
+    at_once = trial._parts(experiment.method["label-match"], trained=False)
+    assert at_once.b == 0 and at_once.at(steps=0, images=64) == pytest.approx(alone + 0.5 + 0.64)
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "expected"),
+    [
+        # ten epochs of 900 images in batches of 64, and 300 steps at least where nothing else is said
+        (TINY.replace("epochs = 0", "min_steps = 0"), "untrained", 150),
+        (TINY.replace("epochs = 0", "epochs = 10, batch_size = 64"), "untrained", 300),
+        (TINY, "label-match", 0),
+        (TRAINED.replace("limit = 64", "limit = 900"), "all", 0),
+        (
+            TRAINED.replace("limit = 64", "limit = 900").replace("epochs = 0", "epochs = 2, min_steps = 0"),
+            "selected",
+            30,
+        ),
+        (TRAINED.replace("limit = 64", "limit = 900").replace("epochs = 0", "epochs = 2"), "oracle", 300),
+    ],
+)
+def test_steps_of_a_cell(
+    text: str, method: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimating._Trial, "_parts", lambda *_, **__: estimating.Parts(0, 1, 0))
+    trial, experiment = trial_of(text.replace("limit = 48\n\n[n", "limit = 900\n\n[n"), tmp_path)
+    cost = trial.cost(experiment.method[method])
+    assert cost is not None and cost.seconds == expected
+
+
+def test_a_method_that_cannot_be_tried_is_told(file: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
+    code, out, _ = run("bench", file, "--out", file.parent / "new", "--dry-run")
+    assert code == 0 and re.search(r"8 of 8 cells are missing: about .* and 4 that could not be tried", out)
+
+
+def test_estimate_of_a_cell_that_trains_a_classifier(trained: tuple[Path, Path]) -> None:
+    experiment = read_experiment(trained[0])
+    costs = estimating.estimate(experiment, experiment.cells(), progress=Progress())
+    assert len(costs) == 4
+    for cost in costs.values():
+        assert cost is not None and 0 < cost.seconds < 60 and 0.05 < cost.memory < 50
+
+
+def test_times_in_words() -> None:
+    words = [estimating.spoken(seconds) for seconds in (0.2, 80, 100, 3000, 9000, 86_400, 1_000_000)]
+    assert words == ["1 s", "80 s", "1.7 min", "50 min", "2.5 h", "24 h", "12 days"]
 
 
 def test_the_command_prints_the_tables(
@@ -813,6 +905,48 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
 
 
+@pytest.mark.parametrize("name", list(shipped()))
+def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(name: str) -> None:
+    experiment, small = read_experiment(name), miniature(read_experiment(name))
+    assert list(small.method) == list(experiment.method) and small.name != name
+    assert {*small.model.values()} == {"bundled"} and all(method.backbone is None for method in small.method.values())
+    sources = {place for data in small.data.values() for place in (data.source, data.test_source) if place}
+    assert sources == {"drawings"}
+    tested = any(data.test_source for data in experiment.data.values())
+    assert tested == any(data.test_source for data in small.data.values())
+    assert {noise.kind for noise in small.noise.values()} == {noise.kind for noise in experiment.noise.values()}
+
+
+@pytest.mark.parametrize("name", ["paper/table8", "paper/figure3"])
+def test_smoke_of_a_shipped_experiment(name: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = run("bench", name, "--smoke", "--out", tmp_path)
+    assert code == 0 and "1 experiments run" in out
+    text = (tmp_path / name / "results.md").read_text()
+    cells = len(read_experiment(name).method)
+    assert f"{cells} of {cells} cells measured" in text and "the numbers mean nothing" in text.splitlines()[0]
+
+
+def test_smoke_tells_what_fails_and_runs_the_rest(
+    file: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from labelsieve.bench import experiment as module
+
+    changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
+    good = file.with_name("good.toml")
+    good.write_text(TINY)
+    monkeypatch.setattr(module, "shipped", lambda: {"bad": file, "good": good})
+    code, out, error = run("bench", "--smoke", "--out", tmp_path / "out")
+    assert code == 1 and "2 of 2: good" in out and (tmp_path / "out" / "good" / "results.md").is_file()
+    lines = error.strip().splitlines()
+    assert len(lines) == 1 and "1 of 2 experiments failed: bad; bad: ModelError: untrained on drawings" in lines[0]
+
+
+def test_bench_without_a_file_or_folder(run: Callable[..., tuple[int, str, str]], file: Path) -> None:
+    for words in (("bench",), ("bench", file), ("bench", "--out", "x")):
+        code, _, error = run(*words)
+        assert code == 2 and "expected FILE.toml or NAME, and --out DIR" in error
+
+
 @pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "whole"])
 def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
     folder = Path(__file__).parents[1] / "docs" / "results" / name
@@ -822,12 +956,13 @@ def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
     blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
+    detect, adapt, defaults, published = (block.split("```")[0] for block in blocks)
     tasks = []
-    for number, block in enumerate(blocks):
+    for number, text in enumerate((detect, adapt, adapt + defaults, detect + published)):
         file = tmp_path / f"block{number}.toml"
-        file.write_text(block.split("```")[0])
+        file.write_text(text)
         tasks.append(read_experiment(file).task)
-    assert tasks == ["detect", "adapt"]
+    assert tasks == ["detect", "adapt", "adapt", "detect"]
 
 
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:

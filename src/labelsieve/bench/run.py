@@ -79,9 +79,9 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
         if data.source != DRAWINGS:
-            _load(data, seed=0)
+            load_data(data, seed=0)
         if data.test_source is not None and data.test != DRAWINGS:
-            _load_test(data, data.test_source)
+            load_test(data, data.test_source)
     for noise in dict.fromkeys(experiment.noise[cell.noise] for cell in cells):
         if noise.file is not None:
             read_noise(noise.file)
@@ -132,7 +132,7 @@ class Shared:
         """The images with noise, whose features the model has seen once, so that no method is timed with that."""
         data, seed = self.data, self.cell.seed
         drawn = data.source == DRAWINGS
-        given = self._draw(data.limit or 2000, seed) if drawn else _load(data, seed=seed)
+        given = self._draw(data.limit or 2000, seed) if drawn else load_data(data, seed=seed)
         images = with_noise(given, self.noise, seed=seed)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
@@ -144,18 +144,20 @@ class Shared:
         if data.test == DRAWINGS:
             images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
             return images.with_labels(true_labels(images))
-        return None if data.test_source is None else _load_test(data, data.test_source)
+        return None if data.test_source is None else load_test(data, data.test_source)
 
     def _draw(self, count: int, seed: int) -> LabelledImages:
         return write_drawings(self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
 
 
-def _load(data: Data, *, seed: int) -> LabelledImages:
+def load_data(data: Data, *, seed: int) -> LabelledImages:
+    """Loads the images of a data set; the seed draws its subset."""
     names = ("image_column", "label_column", "truth_column", "class_names", "split")
     return load_images(data.source, limit=data.limit, seed=seed, **{name: getattr(data, name) for name in names})
 
 
-def _load_test(data: Data, source: str) -> LabelledImages:
+def load_test(data: Data, source: str) -> LabelledImages:
+    """Loads test images from a source."""
     return load_images(
         source,
         limit=data.test_limit,
