@@ -16,16 +16,16 @@ import pytest
 
 import labelsieve.bench
 from labelsieve.bench import estimate as estimating
-from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
+from labelsieve.bench.experiment import Cell, Data, Experiment, read_experiment, shipped
 from labelsieve.bench.measures import PeakMemory, calibration
-from labelsieve.bench.run import run_experiment
+from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.progress import Progress
-from small_published import FINE_TEST, write_cifar100
+from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
 title = "Tiny"
@@ -903,6 +903,24 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     text = shipped()[name].read_text()
     assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
+
+
+def published_sources() -> set[tuple[str, str | None, str | None]]:
+    """Returns the published data sets of all shipped experiments, with their splits to train and to test on."""
+    every = (data for name in shipped() for data in read_experiment(name).data.values())
+    return {(data.source.partition(":")[0], data.split, data.test_split) for data in every if ":" in data.source}
+
+
+@pytest.mark.parametrize(("source", "split", "test_split"), sorted(published_sources(), key=str))
+def test_splits_of_shipped_experiments_are_there_and_have_the_same_classes(
+    source: str, split: str | None, test_split: str | None, tmp_path: Path
+) -> None:
+    REPLICAS[source].write(tmp_path)
+    data = Data(source=f"{source}:{tmp_path}", split=split, test_split=test_split)
+    images = load_data(data, seed=0)
+    if test_split is not None:
+        assert data.test_source is not None
+        assert load_test(data, data.test_source).class_names == images.class_names
 
 
 @pytest.mark.parametrize("name", list(shipped()))
