@@ -4,13 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test smoke lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/labelsieve demo --out runs/demo --overwrite
 
 test: lint
 	$(BIN)/pytest
+
+# Every shipped experiment on next to nothing, in a few minutes.
+smoke: $(INSTALLED)
+	$(BIN)/labelsieve bench --smoke
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -6,19 +6,26 @@ import csv
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 
-from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
-from labelsieve.bench.run import run_experiment
+import labelsieve.bench
+from labelsieve.bench import estimate as estimating
+from labelsieve.bench.experiment import Cell, Data, Experiment, read_experiment, shipped
+from labelsieve.bench.measures import PeakMemory, calibration
+from labelsieve.bench.run import load_data, load_test, run_experiment
+from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
-from labelsieve.bench.tables import column_names, series, write_tables
+from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.progress import Progress
+from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
 title = "Tiny"
@@ -49,6 +56,16 @@ settings = { epochs = 0 }
 """
 
 
+# Stands in the place of the head of the next table.
+PUBLISHED = """
+[published]
+source = "Somebody, 2024, Table 3"
+metrics = ["clean_precision", "clean_recall"]
+
+[published.values.drawings]
+untrained = { sym-20 = [60.25, 97.5] }
+
+[model]"""
 AS_DRAWN = '[noise.as-drawn]\nkind = "given"\n'
 
 
@@ -225,6 +242,110 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         Store(tmp_path / "out").add({"key": "k"})
 
 
+def test_published_numbers_stand_beside_ours(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(changed(file, "[model]", PUBLISHED))
+    write_tables(experiment, {}, tmp_path)
+    before = (tmp_path / "results.md").read_text()
+    assert (
+        "| drawings | sym-20 | untrained | \N{EN DASH} | 60.25 | \N{EN DASH} | \N{EN DASH} | 97.50 | \N{EN DASH} |"
+        in before
+    )
+    write_tables(experiment, made_up(experiment, {("sym-20", "untrained", s): 0.7 + 0.1 * s for s in (0, 1)}), tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "## Beside Somebody, 2024, Table 3" in text
+    assert "| data | noise | method | clean P | published | difference | clean R | published | difference |" in text
+    assert "| drawings | sym-20 | untrained | 75.00 | 60.25 | +14.75 | 75.00 | 97.50 | -22.50 |" in text
+
+
+def test_defaults_hold_where_a_table_says_nothing(file: Path) -> None:
+    defaults = """
+[defaults.noise]
+exact = false
+
+[defaults.method]
+detector = "deft"
+settings = { epochs = 7, warmup_epochs = 2 }
+
+[method.whole]
+"""
+    file.write_text(file.read_text().replace('detector = "deft"', 'recipe = "paper"') + defaults)
+    experiment = read_experiment(changed(file, '[method.label-match]\ndetector = "label-match"', ""))
+    assert not experiment.noise["sym-20"].exact
+    methods = experiment.method
+    assert methods["whole"].settings == {"epochs": 7, "warmup_epochs": 2} and methods["whole"].detector == "deft"
+    assert methods["untrained"].settings == {"epochs": 0, "warmup_epochs": 2} and methods["untrained"].recipe == "paper"
+
+
+def test_calibration_of_probabilities() -> None:
+    quality = np.array([0.05, 0.05, 0.95, 0.95, 1.0, 0.55], np.float32)
+    right = np.array([False, True, True, True, True, False])
+    found = calibration(quality, right)
+    assert found["brier"] == pytest.approx((0.05**2 + 0.95**2 + 2 * 0.05**2 + 0.55**2) / 6)
+    # by bins: two of 0.05 of which one is right; one of 0.55 that is wrong; three of 2.9 in all that are right
+    assert found["ece"] == pytest.approx((0.9 + 0.55 + 0.1) / 6)
+    rows = np.array(found["reliability"])
+    assert rows.shape == (10, 3) and rows[9].tolist() == [3, pytest.approx(2.9), 3] and rows[0].tolist()[::2] == [2, 1]
+    assert calibration(right.astype(np.float32), right)["ece"] == 0
+    assert calibration(quality[:0], right[:0])["brier"] is None
+
+
+def test_peak_memory_is_the_most_at_once() -> None:
+    with PeakMemory() as peak:
+        before = peak.gigabytes
+        held = np.ones(25_000_000)  # 0.2 GB
+        with PeakMemory() as later:
+            pass
+        del held
+    assert 0.15 < peak.gigabytes - before < 0.35 and later.gigabytes <= peak.gigabytes + 0.01
+
+
+def test_cells_hold_calibration_and_memory(measured: tuple[Experiment, Path]) -> None:
+    for record in lines_of(measured[1]):
+        assert 0 <= record["ece"] <= 1 and 0 <= record["brier"] <= 1 and 0.05 < record["memory"] < 50
+        assert sum(row[0] for row in record["reliability"]) == 48
+    assert "reliability" not in rows_of(measured[1])[0]
+
+
+def test_the_lowest_error_is_the_best_and_reliability_is_drawn(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(changed(file, '["issue_f1"]', '["ece"], ["memory"]'))
+    records = made_up(experiment, {("sym-20", "label-match", 0): 0.5, ("sym-20", "untrained", 0): 0.625})
+    for record in records.values():
+        record |= {"ece": record["issue_f1"], "memory": 1.234, "reliability": [[2.0, 0.5, 1.0], [1.0, 0.75, 1.0]]}
+    write_tables(experiment, records, tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "| label-match | **50.0** |" in text and "| untrained | 62.5 |" in text and "| untrained | 1.23 |" in text
+    pytest.importorskip("matplotlib", reason="plots are an extra")
+    write_plots(experiment, records, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"ece.svg", "memory.svg", "reliability.svg"}
+    assert reliability(experiment, records)["untrained"] == [[2.0, 0.5, 1.0], [1.0, 0.75, 1.0]]
+
+
+def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
+    import labelsieve as ls
+    from labelsieve.data.noise import write_noisy
+    from labelsieve.demo.run import write_drawings
+
+    drawn = write_drawings(tmp_path / "drawings.parquet", count=48, seed=0)
+    assert drawn.truth is not None
+    noisy = ls.inject(drawn.with_labels(drawn.truth), kind="pair", rate=0.5, seed=9)
+    write_noisy(noisy, tmp_path / "noise.parquet", pictures=False)
+    changed(changed(file, AS_DRAWN, ""), 'kind = "symmetric"\nrate = 0.25', 'kind = "file"\nfile = "nowhere.parquet"')
+    changed(
+        changed(file, "seeds = [0, 1]", "seeds = [0]"), 'source = "drawings"\nlimit = 48', 'source = "drawn.parquet"'
+    )
+    changed(file, "[data.drawings]", '[data.drawings]\ntruth_column = "clean_label"')
+    places = {"sources": {"drawings": str(tmp_path / "drawings.parquet")}, "tests": {}, "models": {}}
+    with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
+        run_experiment(read_experiment(file).place(**places), tmp_path / "out")
+    placed = read_experiment(file).place(**places, noises={"sym-20": str(tmp_path / "noise.parquet")})
+    out = run_experiment(placed, tmp_path / "out")
+    assert {record["noise_rate"] for record in lines_of(out)} == {0.5}
+    assert {record["data_fingerprint"] for record in lines_of(out)} == {noisy.fingerprint}
+    assert str(tmp_path) not in (out / EXPERIMENT).read_text()
+    with pytest.raises(SettingsError, match="expected NAME in --noise NAME=PLACE to be one of sym-20, got other"):
+        placed.place(sources={}, tests={}, models={}, noises={"other": "x"})
+
+
 # ------------------------------------------------------------------------------------------------ task adapt
 
 TRAINED = """
@@ -295,6 +416,34 @@ def test_a_classifier_is_what_adapt_gives(trained: tuple[Path, Path]) -> None:
     # label-match flags where another class is predicted, so that all are trained with what is predicted
     assert rows["relabelled"]["used_rate"] == 1
     assert rows["relabelled"]["used_clean"] == pytest.approx((verdicts.predicted == noisy.truth).mean())
+
+
+def test_published_data_are_tested_on_their_own_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import labelsieve.bench.run as module
+
+    write_cifar100(tmp_path / "cifar")
+    file = tmp_path / "tiny.toml"
+    file.write_text(
+        TRAINED.replace(
+            'source = "drawings"\nlimit = 64\ntest = "drawings"', 'source = "cifar100:A"\ntest_split = "test"'
+        )
+    )
+    changed(file, "test_limit = 48", "")
+    placed = read_experiment(file).place(sources={"drawings": f"cifar100:{tmp_path / 'cifar'}"}, tests={}, models={})
+    seen: list[Any] = []
+
+    def measure(shared: Any, *_: Any) -> dict[str, Any]:
+        seen.extend([shared.images, shared.test])
+        return {"key": "k"}
+
+    monkeypatch.setattr(module, "_measure", measure)
+    monkeypatch.setattr(module, "write_tables", lambda *_: None)
+    run_experiment(placed, tmp_path / "out")
+    assert [len(each) for each in seen[:2]] == [4, 2] and seen[1].labels.tolist() == FINE_TEST
+    other = placed.place(sources={}, tests={"drawings": f"cifar100:{tmp_path / 'elsewhere'}"}, models={})
+    assert other.data["drawings"].test_source == f"cifar100:{tmp_path / 'elsewhere'}"
+    cell = next(placed.cells())
+    assert placed.key(cell) == other.key(cell) != read_experiment(changed(file, '"test"\n', '"train"\n')).key(cell)
 
 
 def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -463,6 +612,39 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
         ('detector = "deft"', 'detector = "deft"\nrecipe = "papr"', 'got papr (did you mean "paper"?)'),
         ('detector = "deft"', 'detector = "deft"\ntrain_on = "all"', "go with task adapt only"),
         ('task = "detect"', 'task = "detekt"', 'got detekt (did you mean "detect"?)'),
+        ("rate = 0.25", 'rate = 0.25\nfile = "a.parquet"', "with kind file and with no other, got kind symmetric"),
+        ('kind = "given"', 'kind = "file"', 'expected file = "..." with kind file and with no other, got kind file'),
+        (
+            "limit = 48",
+            'limit = 48\ntest_split = "test"',
+            "[data.drawings]: drawings have no splits; leave test_split out",
+        ),
+        ("[model]", "[defaults.metod]\nx = 1\n\n[model]", 'defaults has no setting metod (did you mean "method"?)'),
+        (
+            "[model]",
+            "[defaults.noise]\nrat = 1\n\n[model]",
+            '[noise.sym-20]: it has no setting rat (did you mean "rate"?)',
+        ),
+        ("[model]", "[published]\nsource = 'A'\n\n[model]", "[published]: [published]: expected metrics, found none"),
+        ("[model]", PUBLISHED.replace("untrained =", "untraind ="), 'got untraind (did you mean "untrained"?)'),
+        ("[model]", PUBLISHED.replace("drawings]", "drawing]"), 'got drawing (did you mean "drawings"?)'),
+        ("[model]", PUBLISHED.replace("sym-20 =", "sym ="), "got sym"),
+        (
+            "[model]",
+            PUBLISHED.replace("97.5]", "975]"),
+            "numbers in percent, from 0 to 100, for drawings, sym-20, untrained",
+        ),
+        (
+            "[model]",
+            PUBLISHED.replace(", 97.5]", "]"),
+            "expected 2 numbers, one for each of clean_precision, clean_recall, got 1",
+        ),
+        (
+            "[model]",
+            PUBLISHED.replace('"clean_recall"', '"clean_recal"'),
+            'got clean_recal (did you mean "clean_recall"?)',
+        ),
+        ("[model]", PUBLISHED + '\nother = "bundled"', "expected one model beside published numbers, got 2"),
         ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
         ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got [0, 0]"),
         ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of numbers from 0, got []"),
@@ -562,12 +744,101 @@ def test_control_c_says_how_to_go_on(
     assert f"stopped; to go on: labelsieve bench {file} --out {out}" in capsys.readouterr().err
 
 
-def test_dry_run_lists_cells(measured: tuple[Experiment, Path], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(file), "--out", str(file.parent / "new"), "--dry-run"]) == 0
-    assert "8 of 8 cells are missing" in capsys.readouterr().out
+def test_dry_run_lists_cells(
+    measured: tuple[Experiment, Path], file: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = run("bench", file, "--out", file.parent / "new", "--dry-run")
+    lines = [line for line in out.splitlines() if line.startswith("missing  mini  drawings")]
+    assert code == 0 and len(lines) == 8 and all(re.search(r": about \d+ s, \d\.\d GB$", line) for line in lines)
+    assert re.search(r"^8 of 8 cells are missing: about \d+ s, \d\.\d GB$", out, re.MULTILINE)
     assert not (file.parent / "new").exists()
-    assert main(["bench", str(file), "--out", str(measured[1]), "--dry-run"]) == 0
-    assert "0 of 8 cells are missing" in capsys.readouterr().out
+    code, out, _ = run("bench", file, "--out", measured[1], "--dry-run")
+    assert code == 0 and out.count("done   ") == 8 and "0 of 8 cells are missing\n" in out and "about" not in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('source = "drawings"', 'source = "nowhere.parquet"', "say where it lies with --source drawings=PLACE"),
+        ("limit = 48", 'test = "cifar10:nowhere"', "say where it lies with --test drawings=PLACE"),
+        ('mini = "bundled"', 'mini = "openai/none-such"', "say where it lies with --model mini=PLACE"),
+        ('mini = "bundled"', 'mini = "open_clip:a/b"', "say where it lies with --model mini=PLACE"),
+        ('kind = "given"', 'kind = "file"\nfile = "none.parquet"', "say where it lies with --noise as-drawn=PLACE"),
+    ],
+)
+def test_without_data_or_model_there_is_no_estimate_but_a_list(
+    old: str, new: str, said: str, file: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = run("bench", changed(file, old, new), "--out", file.parent / "new", "--dry-run")
+    assert code == 0 and "8 of 8 cells are missing\n" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("no estimate of time and memory: ")]
+    assert "is not on this machine" in line and said in line
+
+
+def trial_of(text: str, tmp_path: Path) -> tuple[estimating._Trial, Experiment]:
+    (tmp_path / "tiny.toml").write_text(text)
+    experiment = read_experiment(tmp_path / "tiny.toml")
+    return estimating._Trial(experiment, next(experiment.cells()), tmp_path / "trial"), experiment
+
+
+@pytest.mark.parametrize("alone", [2.0, 0.1])
+def test_time_is_carried_on_along_steps_and_images(
+    alone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(_self: Any, _method: Any, images: Any, epochs: int, *, name: str) -> float:
+        return 100.0 if name == "warm" else alone + 0.5 * epochs * -(-len(images) // 64) + 0.01 * len(images)
+
+    monkeypatch.setattr(estimating._Trial, "_run", seconds)
+    trial, experiment = trial_of(TINY.replace("limit = 48", "limit = 900"), tmp_path)
+    parts = trial._parts(experiment.method["untrained"], trained=True)
+    assert tuple(parts) == pytest.approx((alone, 0.5, 0.01))
+    assert parts.at(steps=150, images=900) == pytest.approx(alone + 75 + 9)
+    at_once = trial._parts(experiment.method["label-match"], trained=False)
+    assert at_once.b == 0 and at_once.at(steps=0, images=64) == pytest.approx(alone + 0.5 + 0.64)
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "expected"),
+    [
+        # ten epochs of 900 images in batches of 64, and 300 steps at least where nothing else is said
+        (TINY.replace("epochs = 0", "min_steps = 0"), "untrained", 150),
+        (TINY.replace("epochs = 0", "epochs = 10, batch_size = 64"), "untrained", 300),
+        (TINY, "label-match", 0),
+        (TRAINED.replace("limit = 64", "limit = 900"), "all", 0),
+        (
+            TRAINED.replace("limit = 64", "limit = 900").replace("epochs = 0", "epochs = 2, min_steps = 0"),
+            "selected",
+            30,
+        ),
+        (TRAINED.replace("limit = 64", "limit = 900").replace("epochs = 0", "epochs = 2"), "oracle", 300),
+    ],
+)
+def test_steps_of_a_cell(
+    text: str, method: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimating._Trial, "_parts", lambda *_, **__: estimating.Parts(0, 1, 0))
+    trial, experiment = trial_of(text.replace("limit = 48\n\n[n", "limit = 900\n\n[n"), tmp_path)
+    cost = trial.cost(experiment.method[method])
+    assert cost is not None and cost.seconds == expected
+
+
+def test_a_method_that_cannot_be_tried_is_told(file: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
+    code, out, _ = run("bench", file, "--out", file.parent / "new", "--dry-run")
+    assert code == 0 and re.search(r"8 of 8 cells are missing: about .* and 4 that could not be tried", out)
+
+
+def test_estimate_of_a_cell_that_trains_a_classifier(trained: tuple[Path, Path]) -> None:
+    experiment = read_experiment(trained[0])
+    costs = estimating.estimate(experiment, experiment.cells(), progress=Progress())
+    assert len(costs) == 4
+    for cost in costs.values():
+        assert cost is not None and 0 < cost.seconds < 60 and 0.05 < cost.memory < 50
+
+
+def test_times_in_words() -> None:
+    words = [estimating.spoken(seconds) for seconds in (0.2, 80, 100, 3000, 9000, 86_400, 1_000_000)]
+    assert words == ["1 s", "80 s", "1.7 min", "50 min", "2.5 h", "24 h", "12 days"]
 
 
 def test_the_command_prints_the_tables(
@@ -591,6 +862,40 @@ def test_without_matplotlib_there_are_no_plots(
     assert 'no plots: they need matplotlib; pip install "labelsieve[bench]"' in capsys.readouterr().out
 
 
+# Every experiment that comes with the package, and how many cells it has.
+SHIPPED = {
+    "ablation": 90,
+    "calibration": 96,
+    "cost": 99,
+    "human": 108,
+    "models": 168,
+    "paper/figure1": 240,
+    "paper/figure3": 108,
+    "paper/figure4": 60,
+    "paper/table1": 216,
+    "paper/table10": 60,
+    "paper/table2": 360,
+    "paper/table3": 45,
+    "paper/table4": 48,
+    "paper/table5": 216,
+    "paper/table6": 72,
+    "paper/table7": 90,
+    "paper/table8": 15,
+    "paper/table9": 36,
+    "peft": 150,
+    "phase1": 252,
+    "photos": 540,
+    "photos-full": 72,
+    "whole": 120,
+}
+
+
+def test_all_shipped_experiments_are_counted() -> None:
+    assert {name: len(list(read_experiment(name).cells())) for name in shipped()} == SHIPPED
+    files = list(Path(labelsieve.bench.__file__).parent.rglob("*.toml"))
+    assert len(files) == len(SHIPPED), "a file lies where no experiment is found"
+
+
 @pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_experiments_are_valid(name: str) -> None:
     experiment = read_experiment(name)
@@ -600,14 +905,82 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
 
 
+def published_sources() -> set[tuple[str, str | None, str | None]]:
+    """Returns the published data sets of all shipped experiments, with their splits to train and to test on."""
+    every = (data for name in shipped() for data in read_experiment(name).data.values())
+    return {(data.source.partition(":")[0], data.split, data.test_split) for data in every if ":" in data.source}
+
+
+@pytest.mark.parametrize(("source", "split", "test_split"), sorted(published_sources(), key=str))
+def test_splits_of_shipped_experiments_are_there_and_have_the_same_classes(
+    source: str, split: str | None, test_split: str | None, tmp_path: Path
+) -> None:
+    REPLICAS[source].write(tmp_path)
+    data = Data(source=f"{source}:{tmp_path}", split=split, test_split=test_split)
+    images = load_data(data, seed=0)
+    if test_split is not None:
+        assert data.test_source is not None
+        assert load_test(data, data.test_source).class_names == images.class_names
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(name: str) -> None:
+    experiment, small = read_experiment(name), miniature(read_experiment(name))
+    assert list(small.method) == list(experiment.method) and small.name != name
+    assert {*small.model.values()} == {"bundled"} and all(method.backbone is None for method in small.method.values())
+    sources = {place for data in small.data.values() for place in (data.source, data.test_source) if place}
+    assert sources == {"drawings"}
+    tested = any(data.test_source for data in experiment.data.values())
+    assert tested == any(data.test_source for data in small.data.values())
+    assert {noise.kind for noise in small.noise.values()} == {noise.kind for noise in experiment.noise.values()}
+
+
+@pytest.mark.parametrize("name", ["paper/table8", "paper/figure3"])
+def test_smoke_of_a_shipped_experiment(name: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = run("bench", name, "--smoke", "--out", tmp_path)
+    assert code == 0 and "1 experiments run" in out
+    text = (tmp_path / name / "results.md").read_text()
+    cells = len(read_experiment(name).method)
+    assert f"{cells} of {cells} cells measured" in text and "the numbers mean nothing" in text.splitlines()[0]
+
+
+def test_smoke_tells_what_fails_and_runs_the_rest(
+    file: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from labelsieve.bench import experiment as module
+
+    changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
+    good = file.with_name("good.toml")
+    good.write_text(TINY)
+    monkeypatch.setattr(module, "shipped", lambda: {"bad": file, "good": good})
+    code, out, error = run("bench", "--smoke", "--out", tmp_path / "out")
+    assert code == 1 and "2 of 2: good" in out and (tmp_path / "out" / "good" / "results.md").is_file()
+    lines = error.strip().splitlines()
+    assert len(lines) == 1 and "1 of 2 experiments failed: bad; bad: ModelError: untrained on drawings" in lines[0]
+
+
+def test_bench_without_a_file_or_folder(run: Callable[..., tuple[int, str, str]], file: Path) -> None:
+    for words in (("bench",), ("bench", file), ("bench", "--out", "x")):
+        code, _, error = run(*words)
+        assert code == 2 and "expected FILE.toml or NAME, and --out DIR" in error
+
+
+@pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "whole"])
+def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
+    folder = Path(__file__).parents[1] / "docs" / "results" / name
+    experiment = read_experiment(name)
+    assert {record["key"] for record in lines_of(folder)} <= {experiment.key(cell) for cell in experiment.cells()}
+
+
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
     blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
+    detect, adapt, defaults, published = (block.split("```")[0] for block in blocks)
     tasks = []
-    for number, block in enumerate(blocks):
+    for number, text in enumerate((detect, adapt, adapt + defaults, detect + published)):
         file = tmp_path / f"block{number}.toml"
-        file.write_text(block.split("```")[0])
+        file.write_text(text)
         tasks.append(read_experiment(file).task)
-    assert tasks == ["detect", "adapt"]
+    assert tasks == ["detect", "adapt", "adapt", "detect"]
 
 
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from labelsieve.data.noise import (
     transition_probabilities,
     write_noisy,
 )
+from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
 from labelsieve.errors import DataError, RunError, SettingsError
 
@@ -235,3 +238,98 @@ def test_writing_needs_a_truth_and_a_writable_place(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="could not write"):
         write_noisy(inject(some_images(), kind="pair", rate=0.1), tmp_path / "file" / "noisy.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# ------------------------------------------------------------------------------------------------ labels for others
+
+
+MADE = {"kind": "pair", "rate": 0.5, "seed": 3, "exact": True}
+
+
+def labels_only(folder: Path, images: LabelledImages) -> Path:
+    noisy = inject(images, kind="pair", rate=0.5, seed=3)
+    return write_noisy(noisy, folder / "noise.parquet", made=MADE, pictures=False)
+
+
+def test_labels_alone_give_the_same_images_as_the_noise_itself(
+    photo_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = photo_folder({"cat": 4, "dog": 4, "hen": 2})
+    images, noisy = load_images(source), inject(load_images(source), kind="pair", rate=0.5, seed=3)
+    path = labels_only(tmp_path, images)
+    again = load_images(source, noise=path)
+    assert again.fingerprint == noisy.fingerprint and again.truth is not None and noisy.truth is not None
+    assert np.array_equal(again.truth, noisy.truth)
+    assert "pair noise at rate 0.5 with seed 3" in again.notes[-1]
+    assert load_images(**again.origin).fingerprint == noisy.fingerprint, "a report loads the same again"
+    few = load_images(source, noise=path, limit=6, seed=1)
+    where = [images.ids.index(name) for name in few.ids]
+    assert np.array_equal(few.labels, noisy.labels[where]), "a subset gets the labels of its own images"
+    import pyarrow.parquet as pq
+
+    assert pq.read_schema(path).names == ["id", "label", "clean_label"]
+    whole = write_noisy(noisy, tmp_path / "whole.parquet", made=MADE)
+    assert np.array_equal(load_images(source, noise=whole).labels, noisy.labels), "one with pictures does too"
+
+
+def test_a_file_says_what_noise_it_is_and_of_what(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    images = some_images(count=60, classes=3)
+    path = labels_only(tmp_path, images)
+    about = json.loads(pq.read_schema(path).metadata[b"labelsieve"])
+    assert about == read_noise(path).about and about["noise"] == MADE
+    assert (about["images"], about["changed"]) == (60, 30)
+    assert about["data_fingerprint"] == images.fingerprint
+    assert about["pixels_fingerprint"] == images.pixels_fingerprint
+    counts = np.array(about["transitions"])
+    noisy = read_noise(path)
+    assert counts.sum(axis=1).tolist() == [20, 20, 20] and counts.trace() == 30
+    assert counts[1, 2] == ((noisy.clean == 1) & (noisy.labels == 2)).sum() > 0 == counts[1, 0]
+
+
+def test_noise_of_other_images_is_refused(tmp_path: Path) -> None:
+    images = some_images(count=12, classes=3)
+    path = labels_only(tmp_path, images)
+    with pytest.raises(DataError, match=r"expected 3 classes, kind 0 to kind 2, got 4 classes, kind 0 to kind 3"):
+        apply_noise(some_images(count=12, classes=4), path)
+    with pytest.raises(DataError, match=r'it has no image "0000012"; take the data set and split'):
+        apply_noise(some_images(count=15, classes=3), path)
+    others = images.with_labels(np.roll(images.labels, 1))
+    with pytest.raises(DataError, match=r'expected the label kind 0 for "0000000", got kind 2 \(12 differ\)'):
+        apply_noise(others, path)
+    smaller = dataclasses.replace(images, contents=images.contents + 1)
+    assert any("byte for byte" in note for note in apply_noise(smaller, path).notes)
+    assert not any("byte for byte" in note for note in apply_noise(images, path).notes)
+
+
+def test_what_is_no_file_of_noise_is_told(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    pq.write_table(pa.table({"id": ["a"], "label": [0], "clean_label": [1]}), tmp_path / "plain.parquet")
+    for name in ("text.parquet", "plain.parquet"):
+        with pytest.raises(DataError, match=rf"{name} is no file of noise; make one with: labelsieve noise"):
+            read_noise(tmp_path / name)
+    with pytest.raises(DataError, match="does not exist"):
+        read_noise(tmp_path / "nowhere.parquet")
+    with pytest.raises(SettingsError, match="leave out the truth column"):
+        load_images(tmp_path / "plain.parquet", noise=tmp_path / "text.parquet", truth_column="clean_label")
+
+
+def test_scan_with_labels_of_others(
+    run: Callable[..., tuple[int, str, str]], drawn_folder: Path, tmp_path: Path
+) -> None:
+    from labelsieve.demo import MINI_CLIP
+
+    noise, out = tmp_path / "noise.parquet", tmp_path / "run"
+    words = ("noise", drawn_folder, "--kind", "symmetric", "--rate", 0.25, "--out", noise, "--labels-only")
+    code, said, _ = run(*words)
+    assert code == 0 and f"scan SOURCE --noise {noise}" in said
+    scanning = ("scan", drawn_folder, "--noise", noise, "--model", MINI_CLIP, "--detector", "label-match")
+    assert run(*scanning, "--out", out)[0] == 0
+    assert json.loads((out / "metrics.json").read_text())["noise_rate"] == 0.25
+    assert run("report", out, "--out", tmp_path / "again.html")[0] == 0, "the report loads the same images again"
+    code, _, error = run(*scanning, "--truth-column", "x", "--out", tmp_path / "other")
+    assert code == 1 and "leave out the truth column" in error

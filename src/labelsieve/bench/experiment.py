@@ -22,7 +22,8 @@ An experiment is a TOML file::
     detector = "deft"
     settings = { epochs = 10 }
 
-Everything is checked when the file is read, before anything is measured.
+What several tables of one kind have in common may stand once, under `[defaults.data]`, `[defaults.noise]` or
+`[defaults.method]`. Everything is checked when the file is read, before anything is measured.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import TASKS
 from labelsieve.detect.base import detector_class
 from labelsieve.detect.settings import check_fields, check_keys, field_names
@@ -63,6 +65,7 @@ class Data:
         class_names: File of the class names.
         split: Split of a Hub data set.
         test: Source of clean images to measure a classifier on; `drawings` draws others.
+        test_split: Split of it; without `test` a split of the source itself, as published data sets have them.
         test_label_column: Its column of labels.
         test_limit: Random subset of so many test images; the number of drawings.
     """
@@ -75,11 +78,19 @@ class Data:
     class_names: str | None = None
     split: str | None = None
     test: str | None = None
+    test_split: str | None = None
     test_label_column: str | None = None
     test_limit: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.test_split is not None and self.test_source == DRAWINGS:
+            raise SettingsError("drawings have no splits; leave test_split out")
+
+    @property
+    def test_source(self) -> str | None:
+        """Where the test images lie; None where there are none."""
+        return self.source if self.test is None and self.test_split is not None else self.test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,21 +99,27 @@ class Noise:
 
     Attributes:
         kind: `given` leaves them as they come. The others put wrong labels into the true ones, or into the given ones
-            where the truth is not known: see :func:`labelsieve.inject`.
+            where the truth is not known: see :func:`labelsieve.inject`. `file` takes them from a file that `labelsieve
+            noise` wrote, the same for all seeds.
         rate: Share of wrong labels, from 0 to below 1.
-        exact: False draws each image on its own, as the usual benchmarks do.
+        exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
+            the code of the paper do.
+        file: For kind `file`: where it lies.
     """
 
-    kind: Literal["given", "symmetric", "pair", "instance"]
+    kind: Literal["given", "symmetric", "pair", "instance", "file"]
     rate: float = 0.0
     exact: bool = True
+    file: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 <= self.rate < 1:
             raise SettingsError(f"expected rate from 0 to below 1, got {self.rate}; a share, not a percentage")
-        if self.kind == "given" and self.rate:
-            raise SettingsError("kind given takes no rate; leave it out")
+        if self.kind in ("given", "file") and self.rate:
+            raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
+        if (self.kind == "file") != (self.file is not None):
+            raise SettingsError(f'expected file = "..." with kind file and with no other, got kind {self.kind}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +174,7 @@ class Experiment:
     """Everything of one experiment.
 
     Attributes:
-        name: Of the file, without its ending.
+        name: Of the file, without its ending; of one that comes with the package, with its folder: `paper/table1`.
         title: One line on what it shows.
         task: What is measured in each cell: `detect` scans, `adapt` trains a classifier and tests it.
         seeds: Each draws subset, noise and training.
@@ -166,6 +183,7 @@ class Experiment:
         data: Name to data set.
         noise: Name to noise.
         method: Name to method.
+        published: Numbers of a paper to set beside the measured ones.
     """
 
     name: str
@@ -177,6 +195,7 @@ class Experiment:
     data: Mapping[str, Data]
     noise: Mapping[str, Noise]
     method: Mapping[str, Method]
+    published: Published | None = None
 
     def cells(self) -> Iterator[Cell]:
         """Yields every cell, those that share images one after another."""
@@ -186,14 +205,24 @@ class Experiment:
     def group(self, cell: Cell) -> str:
         """Returns a fingerprint of what the methods of a cell share; where data and model lie is not part of it."""
         data = {**vars(self.data[cell.data]), "source": cell.data, "test": None}
-        return fingerprint(cell.model, data, vars(self.noise[cell.noise]), cell.seed)
+        if data["test_split"] is None:  # came later, and keys of before have to hold
+            del data["test_split"]
+        noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name != "file"}
+        return fingerprint(cell.model, data, noise, cell.seed)
 
     def key(self, cell: Cell) -> str:
         """Returns a fingerprint of all settings of a cell. Names of methods may change."""
         return fingerprint(self.task, self.group(cell), vars(self.method[cell.method]))
 
-    def place(self, *, sources: Mapping[str, str], tests: Mapping[str, str], models: Mapping[str, str]) -> Experiment:
-        """Returns the experiment with other places for data, test data and models, by name.
+    def place(
+        self,
+        *,
+        sources: Mapping[str, str],
+        tests: Mapping[str, str],
+        models: Mapping[str, str],
+        noises: Mapping[str, str] | None = None,
+    ) -> Experiment:
+        """Returns the experiment with other places for data, test data, models and files of noise, by name.
 
         Raises:
             SettingsError: There is no such name.
@@ -202,6 +231,7 @@ class Experiment:
             ("--source", sources, self.data),
             ("--test", tests, self.data),
             ("--model", models, self.model),
+            ("--noise", noises or {}, {name: each for name, each in self.noise.items() if each.kind == "file"}),
         ):
             for name in given:
                 look_up(known, name, what=f"NAME in {what} NAME=PLACE")
@@ -209,13 +239,14 @@ class Experiment:
             name: replace(each, source=sources.get(name, each.source), test=tests.get(name, each.test))
             for name, each in self.data.items()
         }
-        return replace(self, data=data, model={**self.model, **models})
+        noise = {**self.noise, **{name: replace(self.noise[name], file=file) for name, file in (noises or {}).items()}}
+        return replace(self, data=data, noise=noise, model={**self.model, **models})
 
 
 def shipped() -> dict[str, Path]:
     """Returns the experiments that come with the package, by name."""
     folder = Path(str(resources.files("labelsieve.bench"))) / "experiments"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
 def read_experiment(file: str | Path) -> Experiment:
@@ -227,28 +258,35 @@ def read_experiment(file: str | Path) -> Experiment:
     Raises:
         SettingsError: There is no such file, it is not TOML, or something in it is unknown, missing or out of range.
     """
-    path, known = Path(file), shipped()
+    path, name = Path(file), Path(file).stem
     if not path.is_file():
-        path = look_up(known, str(file), what="FILE.toml, which does not exist, or NAME")
+        name = str(file)
+        path = look_up(shipped(), name, what="FILE.toml, which does not exist, or NAME")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     try:
-        return _experiment(path.stem, table)
+        return _experiment(name, table)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
 
 
 def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
-    check_keys(table, [key for key in field_names(Experiment) if key != "name"], what="an experiment")
+    check_keys(table, [*(key for key in field_names(Experiment) if key != "name"), "defaults"], what="an experiment")
     for key in ("title", "task", "model", "data", "noise", "method"):
         if not table.get(key):
             raise SettingsError(f"expected {key}, found none")
     task = look_up(TASKS, table["task"], what="task")
-    parts: dict[str, dict[str, Any]] = {
-        key: {each: _build(kind, value, f"{key}.{each}") for each, value in _tables(table[key], key).items()}
-        for key, kind in (("data", Data), ("noise", Noise), ("method", Method))
+    kinds: dict[str, Any] = {"data": Data, "noise": Noise, "method": Method}
+    defaults = _tables(table.get("defaults", {}), "defaults")
+    check_keys(defaults, list(kinds), what="defaults")
+    parts: dict[str, Any] = {
+        key: {
+            each: _build(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
+            for each, value in _tables(table[key], key).items()
+        }
+        for key, kind in kinds.items()
     }
     for each, method in parts["method"].items():
         with _within(f"method.{each}"):
@@ -256,7 +294,7 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     for each, model in _tables(table["model"], "model").items():
         if not isinstance(model, str):
             raise SettingsError(f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {model!r}")
-    return Experiment(
+    experiment = Experiment(
         name=name,
         title=table["title"],
         task=table["task"],
@@ -265,6 +303,22 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         model=table["model"],
         **parts,
     )
+    return (
+        replace(experiment, published=_published(table["published"], experiment))
+        if "published" in table
+        else experiment
+    )
+
+
+def _published(given: Any, experiment: Experiment) -> Published:
+    with _within("published"):
+        if len(experiment.model) > 1:
+            raise SettingsError(f"expected one model beside published numbers, got {len(experiment.model)}")
+        values = _tables(given, "published").get("values", {})
+        parts = (experiment.data, experiment.method, experiment.noise)
+        found = _build(Published, {**given, "values": read_values(values, *parts)}, "published")
+        metrics = [name for row in _metrics(found.metrics, TASKS[experiment.task].metrics) for name in row]
+        return replace(found, metrics=tuple(metrics))
 
 
 @contextmanager
@@ -274,6 +328,13 @@ def _within(where: str) -> Iterator[None]:
         yield
     except SettingsError as error:
         raise SettingsError(f"[{where}]: {error}") from error
+
+
+def _merged(default: Any, own: Any) -> Any:
+    """Returns a table over its defaults; what is a table in both, such as settings, is merged in the same way."""
+    if not (isinstance(default, dict) and isinstance(own, dict)):
+        return own
+    return {**default, **{key: _merged(default.get(key), value) for key, value in own.items()}}
 
 
 def _tables(value: Any, where: str) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from labelsieve.provenance import write_atomically
 
 LONG = 10  # names of more characters would run into each other
+_MARKS = "osD^v<>PX*hp"
 
 
 def can_plot() -> bool:
@@ -28,8 +29,6 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
     """
     if not can_plot() or not any(value is not None for values in series.values() for value in values):
         return
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.0, 1.1 * len(columns) + 3.5), 4.2), layout="constrained")
@@ -41,7 +40,7 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
             [place - 0.3 + number * step if len(series) > 1 else place for place, _ in there],
             [value.mean for _, value in there],
             [value.deviation or 0.0 for _, value in there],
-            fmt="osD^v<>PX*hp"[number % 12],
+            fmt=_MARKS[number % len(_MARKS)],
             markersize=5,
             capsize=2,
             linewidth=1,
@@ -54,6 +53,44 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
     for place in range(1, len(columns)):
         axes.axvline(place - 0.5, color="black", alpha=0.12, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_reliability(bins: Mapping[str, Sequence[Sequence[float]]], *, path: Path) -> None:
+    """Draws the share of right labels over the probability that was given for it; does nothing without matplotlib.
+
+    Args:
+        bins: For each method its bins: number of images, sum of their probabilities, how many are right.
+        path: SVG file to write.
+    """
+    if not can_plot() or not bins:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.8, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="black", alpha=0.3, linewidth=0.8)
+    for number, (name, rows) in enumerate(bins.items()):
+        there = [row for row in rows if row[0]]
+        axes.plot(
+            [expected / count for count, expected, _ in there],
+            [found / count for count, _, found in there],
+            marker=_MARKS[number % len(_MARKS)],
+            markersize=5,
+            linewidth=1,
+            label=name,
+        )
+    axes.set_xlabel("probability that the label is right")
+    axes.set_ylabel("share of right labels")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     figure.legend(loc="outside right upper", frameon=False)
     with write_atomically(path) as part, rc_context({"svg.hashsalt": path.name}):  # else the ids differ each time
         FigureCanvasSVG(figure).print_svg(part, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]

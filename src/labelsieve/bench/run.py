@@ -20,6 +20,7 @@ from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import TASKS, Given, true_labels
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
+from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
@@ -78,9 +79,12 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
         if data.source != DRAWINGS:
-            _load(data, seed=0)
-        if data.test is not None and data.test != DRAWINGS:
-            _load_test(data, data.test)
+            load_data(data, seed=0)
+        if data.test_source is not None and data.test != DRAWINGS:
+            load_test(data, data.test_source)
+    for noise in dict.fromkeys(experiment.noise[cell.noise] for cell in cells):
+        if noise.file is not None:
+            read_noise(noise.file)
     for model in dict.fromkeys(experiment.model[cell.model] for cell in cells):
         if model != BUNDLED:
             load_vlm(model)
@@ -97,8 +101,12 @@ def _without_folders(experiment: Experiment) -> Experiment:
         )
         for name, each in experiment.data.items()
     }
+    noise = {
+        name: dataclasses.replace(each, file=None if each.file is None else without_folders(each.file))
+        for name, each in experiment.noise.items()
+    }
     models = {name: without_folders(each) for name, each in experiment.model.items()}
-    return dataclasses.replace(experiment, data=data, model=models)
+    return dataclasses.replace(experiment, data=data, noise=noise, model=models)
 
 
 def _spoken(cell: Cell) -> str:
@@ -124,7 +132,7 @@ class Shared:
         """The images with noise, whose features the model has seen once, so that no method is timed with that."""
         data, seed = self.data, self.cell.seed
         drawn = data.source == DRAWINGS
-        given = self._draw(data.limit or 2000, seed) if drawn else _load(data, seed=seed)
+        given = self._draw(data.limit or 2000, seed) if drawn else load_data(data, seed=seed)
         images = with_noise(given, self.noise, seed=seed)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
@@ -136,19 +144,27 @@ class Shared:
         if data.test == DRAWINGS:
             images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
             return images.with_labels(true_labels(images))
-        return None if data.test is None else _load_test(data, data.test)
+        return None if data.test_source is None else load_test(data, data.test_source)
 
     def _draw(self, count: int, seed: int) -> LabelledImages:
         return write_drawings(self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
 
 
-def _load(data: Data, *, seed: int) -> LabelledImages:
+def load_data(data: Data, *, seed: int) -> LabelledImages:
+    """Loads the images of a data set; the seed draws its subset."""
     names = ("image_column", "label_column", "truth_column", "class_names", "split")
     return load_images(data.source, limit=data.limit, seed=seed, **{name: getattr(data, name) for name in names})
 
 
-def _load_test(data: Data, source: str) -> LabelledImages:
-    return load_images(source, limit=data.test_limit, label_column=data.test_label_column, class_names=data.class_names)
+def load_test(data: Data, source: str) -> LabelledImages:
+    """Loads test images from a source."""
+    return load_images(
+        source,
+        limit=data.test_limit,
+        label_column=data.test_label_column,
+        class_names=data.class_names,
+        split=data.test_split,
+    )
 
 
 def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledImages:
@@ -159,6 +175,8 @@ def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledIm
     if noise.kind == "given":
         return images.with_labels(images.labels, truth=true_labels(images))
     clean = images.with_labels(true_labels(images))
+    if noise.kind == "file":
+        return apply_noise(clean, str(noise.file))
     return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
 
 

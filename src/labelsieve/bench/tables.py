@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress, product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labelsieve.bench.experiment import Cell, Experiment
-from labelsieve.bench.plots import plot
-from labelsieve.bench.tasks import SECONDS, TITLES
+from labelsieve.bench.plots import plot, plot_reliability
+from labelsieve.bench.tasks import DEVICE_MEMORY, MEMORY, SECONDS, TITLES
 from labelsieve.provenance import write_atomically, write_text
+
+if TYPE_CHECKING:
+    from labelsieve.bench.published import Published
 
 RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
 Records = Mapping[str, Mapping[str, Any]]
@@ -42,7 +45,7 @@ def write_tables(experiment: Experiment, records: Records, folder: Path) -> None
 
 
 def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
-    """Draws a plot of each table of one metric."""
+    """Draws a plot of each table of one metric, and of the reliability where the calibration error is in a table."""
     for metrics in experiment.tables:
         if len(metrics) == 1:
             plot(
@@ -51,6 +54,21 @@ def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
                 columns=column_names(experiment),
                 path=folder / f"{metrics[0]}.svg",
             )
+    if any("ece" in metrics for metrics in experiment.tables):
+        plot_reliability(reliability(experiment, records), path=folder / "reliability.svg")
+
+
+def reliability(experiment: Experiment, records: Records) -> dict[str, list[list[float]]]:
+    """Returns for each method its bins, see :func:`labelsieve.bench.measures.calibration`, summed over all cells."""
+    found: dict[str, list[list[float]]] = {}
+    for cell in experiment.cells():
+        bins = records.get(experiment.key(cell), {}).get("reliability")
+        if bins:
+            before = found.get(cell.method, [[0.0] * 3] * len(bins))
+            found[cell.method] = [
+                [a + b for a, b in zip(*pair, strict=True)] for pair in zip(before, bins, strict=True)
+            ]
+    return found
 
 
 def columns(experiment: Experiment) -> list[Column]:
@@ -83,7 +101,7 @@ def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:
         {**records[key], **cell._asdict()} for cell in experiment.cells() if (key := experiment.key(cell)) in records
     ]
     first = [*Cell._fields, *(name for name in TITLES if any(name in row for row in rows))]
-    names = first + sorted({name for row in rows for name in row} - {*first, "key", "group"})
+    names = first + sorted({name for row in rows for name in row} - {*first, "key", "group", "reliability"})
     with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
         writer.writeheader()
@@ -97,7 +115,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
     yield ""
     yield f"{done} of {len(cells)} cells measured; seeds {', '.join(map(str, experiment.seeds))}."
     yield _circumstances(records)
-    yield "Shares in %, mean ± sample standard deviation over the seeds; the best of one metric is bold."
+    yield "Shares and scores in %, mean ± sample standard deviation over the seeds; the best of one metric is bold."
     for metrics in experiment.tables:
         yield ""
         yield f"## {' / '.join(TITLES[metric] for metric in metrics)}"
@@ -105,6 +123,28 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
         yield f"| method | {' | '.join(column_names(experiment))} |"
         yield "|---|" + "---:|" * len(columns(experiment))
         yield from _rows(experiment, records, metrics)
+    if experiment.published is not None:
+        yield from _compared(experiment, experiment.published, records)
+
+
+def _compared(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
+    """Yields the published numbers beside ours, with the difference in points."""
+    (model,) = experiment.model
+    yield ""
+    yield f"## Beside {published.source}"
+    yield ""
+    yield "Ours, published, and ours less published, in %."
+    yield ""
+    titles = (f"{TITLES[metric]} | published | difference" for metric in published.metrics)
+    yield f"| data | noise | method | {' | '.join(titles)} |"
+    yield "|---|---|---|" + "---:|---:|---:|" * len(published.metrics)
+    for (data, noise, method), numbers in published.cells():
+        parts = []
+        for metric, number in zip(published.metrics, numbers, strict=True):
+            ours = _spread(experiment, records, Column(model, data, noise), method, metric)
+            difference = _MISSING if ours is None else f"{100 * ours.mean - number:+.2f}"
+            parts.append(f"{_MISSING if ours is None else f'{100 * ours.mean:.2f}'} | {number:.2f} | {difference}")
+        yield f"| {data} | {noise} | {method} | {' | '.join(parts)} |"
 
 
 def _circumstances(records: Records) -> str:
@@ -130,15 +170,17 @@ def _rows(experiment: Experiment, records: Records, metrics: Sequence[str]) -> I
 
 
 def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None:
-    """Returns the best mean of a column as printed, where there is a best: of one share, and of several methods."""
+    """Returns the best mean of a column as printed, where there is a best: of one metric, and of several methods."""
     there = [value for value in values if value is not None]
     if len(metrics) > 1 or metrics[0] in _NO_BEST or len(there) < 2:
         return None
     printed = {_number(value, metrics[0], spread=False) for value in there}
-    return _number(max(there, key=lambda value: value.mean), metrics[0], spread=False) if len(printed) > 1 else None
+    best = (min if metrics[0] in _LOWEST else max)(there, key=lambda value: value.mean)
+    return _number(best, metrics[0], spread=False) if len(printed) > 1 else None
 
 
-_NO_BEST = {SECONDS, "flagged_rate", "noise_rate"}
+_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate"}
+_LOWEST = {"brier", "ece"}
 
 
 def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str | None) -> str:
@@ -151,6 +193,10 @@ def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str 
 def _number(value: Spread | None, metric: str, *, spread: bool) -> str:
     if value is None:
         return _MISSING
-    scale = 1.0 if metric == SECONDS else 100.0
-    text = f"{value.mean * scale:.1f}"
-    return f"{text} ± {value.deviation * scale:.1f}" if spread and value.deviation is not None else text
+    scale, digits = _SCALES.get(metric, (100.0, 1))
+    text = f"{value.mean * scale:.{digits}f}"
+    return f"{text} ± {value.deviation * scale:.{digits}f}" if spread and value.deviation is not None else text
+
+
+# What is no share: the factor that it is shown with, and its digits.
+_SCALES = {SECONDS: (1.0, 1), MEMORY: (1.0, 2), DEVICE_MEMORY: (1.0, 2)}

@@ -27,8 +27,11 @@ _DETECTION = {
     "flagged_rate": "flagged",
     "noise_rate": "noise rate",
     "predicted_accuracy": "predicted label = true label",
+    "brier": "Brier score",
+    "ece": "calibration error",
 }
-SECONDS = "seconds"
+SECONDS, MEMORY, DEVICE_MEMORY = "seconds", "memory", "device_memory"
+_COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
 _ADAPTATION = {
     "test_accuracy": "test accuracy",
     "test_balanced_accuracy": "test balanced accuracy",
@@ -40,7 +43,7 @@ _ADAPTATION = {
 TITLES = {
     **_DETECTION,
     **_ADAPTATION,
-    SECONDS: "seconds",
+    **_COST,
 }
 
 
@@ -111,7 +114,7 @@ class Task(Protocol):
 class Detect:
     """Scans, and compares the verdicts with the truth."""
 
-    metrics = (*_DETECTION, SECONDS)
+    metrics = (*_DETECTION, *_COST)
     tables: tuple[tuple[str, ...], ...] = (
         ("clean_precision", "clean_recall"),
         ("clean_f1",),
@@ -129,20 +132,32 @@ class Detect:
         method.make_detector(noise_rate=0.5)
 
     def measure(self, given: Given) -> dict[str, Any]:
-        """Returns the metrics of a scan and its seconds, without reading the images."""
-        verdicts = scan_once(given)
-        metrics, notes = verdicts.metrics or {}, verdicts.record["notes"]
-        right = (verdicts.predicted == given.truth)[verdicts.is_readable]
+        """Returns the metrics of a scan and its seconds, without reading the images.
+
+        Seconds are those of the scan wherever it was made; memory is known only of a scan that is made now.
+        """
+        from labelsieve.bench.measures import PeakMemory, calibration
+
+        with PeakMemory() as peak:
+            verdicts, is_new = scan_once(given)
+        metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
         return {
             **metrics,
-            "predicted_accuracy": float(right.mean()),
+            "predicted_accuracy": float((verdicts.predicted == given.truth)[readable].mean()),
+            **calibration(verdicts.label_quality[readable], (given.images.labels == given.truth)[readable]),
             SECONDS: verdicts.record["seconds"],
+            MEMORY: peak.gigabytes if is_new else None,
+            DEVICE_MEMORY: peak.on_device if is_new else None,
             "note": notes[-1] if notes else "",
         }
 
 
-def scan_once(given: Given) -> Verdicts:
-    """Scans with the detector of a method, or loads the verdicts if the same scan was made before."""
+def scan_once(given: Given) -> tuple[Verdicts, bool]:
+    """Scans with the detector of a method, or loads the verdicts if the same scan was made before.
+
+    Returns:
+        The verdicts, and whether they are new.
+    """
     from labelsieve.scan import scan
     from labelsieve.verdicts import RECORD, Verdicts
 
@@ -151,10 +166,10 @@ def scan_once(given: Given) -> Verdicts:
     folder = given.runs / fingerprint(given.images.fingerprint, given.vlm.fingerprint, settings)
     if (folder / RECORD).is_file():
         try:
-            return Verdicts.load(folder)
+            return Verdicts.load(folder), False
         except RunError:  # damaged: made again
             pass
-    return scan(
+    verdicts = scan(
         given.images,
         given.vlm,
         detector=detector,
@@ -164,6 +179,7 @@ def scan_once(given: Given) -> Verdicts:
         resume=True,
         progress=given.progress,
     )
+    return verdicts, True
 
 
 class Adapt:
@@ -172,7 +188,7 @@ class Adapt:
     The accuracy is that of the last epoch, on the test set.
     """
 
-    metrics = (*_ADAPTATION, SECONDS)
+    metrics = (*_ADAPTATION, *_COST)
     tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
 
     def check(self, method: Method) -> None:
@@ -186,22 +202,27 @@ class Adapt:
         adaptation(method)
 
     def measure(self, given: Given) -> dict[str, Any]:
-        """Returns the accuracy on the test set, and how much and how right the training part was."""
+        """Returns the accuracy on the test set, and how much and how right the training part was.
+
+        Seconds and memory are those of training the classifier, without the scan.
+        """
         from labelsieve.adapt.run import adapt
         from labelsieve.adapt.selection import choose
+        from labelsieve.bench.measures import PeakMemory
 
         if given.test is None:
             raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
         verdicts, settings = selection_of(given), adaptation(given.method)
-        adapted = adapt(
-            given.images,
-            verdicts,
-            backbone=given.method.backbone,
-            settings=settings,
-            test=given.test,
-            seed=given.seed,
-            progress=given.progress,
-        )
+        with PeakMemory() as peak:
+            adapted = adapt(
+                given.images,
+                verdicts,
+                backbone=given.method.backbone,
+                settings=settings,
+                test=given.test,
+                seed=given.seed,
+                progress=given.progress,
+            )
         used, found = choose(verdicts, settings), adapted.metrics
         return {
             "test_accuracy": found["test"]["accuracy"],
@@ -211,6 +232,8 @@ class Adapt:
             "used_rate": len(used.rows) / len(verdicts),
             "used_clean": float((given.truth == used.labels)[used.rows].mean()),
             SECONDS: adapted.record["seconds"],
+            MEMORY: peak.gigabytes,
+            DEVICE_MEMORY: peak.on_device,
             "note": "; ".join(adapted.record["notes"]),
         }
 
@@ -237,7 +260,7 @@ def selection_of(given: Given) -> Verdicts:
     from labelsieve.verdicts import decide
 
     if given.method.train_on == "selected":
-        return scan_once(given)
+        return scan_once(given)[0]
     labels = given.images.labels
     kept = np.ones(len(labels), bool) if given.method.train_on == "all" else given.truth == labels
     scores = Scores(

@@ -116,8 +116,8 @@ class Source:
     split: OptionalText = None
     limit: Annotated[int | None, arg(metavar="N", help_behavior_hint="(optional)")] = None
 
-    def load(self, *, seed: int, truth_column: str | None = None) -> LabelledImages:
-        """Loads the images; `seed` draws the subset."""
+    def load(self, *, seed: int, truth_column: str | None = None, noise: Path | None = None) -> LabelledImages:
+        """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels for them."""
         from labelsieve.data.sources import load_images
 
         return load_images(
@@ -129,6 +129,7 @@ class Source:
             split=self.split,
             limit=self.limit,
             seed=seed,
+            noise=noise,
         )
 
     def feature_options(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from labelsieve.commands.base import Command, Flag
-from labelsieve.errors import SettingsError
+from labelsieve.commands.base import Command, Flag, UsageError
+from labelsieve.errors import LabelsieveError, SettingsError
 from labelsieve.progress import Progress
 
 if TYPE_CHECKING:
-    from labelsieve.bench.experiment import Experiment
+    from labelsieve.bench.estimate import Cost
+    from labelsieve.bench.experiment import Cell, Experiment
 
 Places = Annotated[tuple[str, ...], arg(metavar="NAME=PLACE ...", help_behavior_hint="(optional)")]
 
@@ -27,30 +29,44 @@ class Bench(Command):
     Writes results.csv, results.md and plots after each cell. What is measured already is not measured again: the same
     command goes on after an interruption, and with more seeds or methods in the file only those are new.
 
+    With --smoke the data become small drawings and the models the bundled one, and training takes hardly any steps: it
+    shows within minutes and without network that every method of every shipped experiment, or of FILE, still runs.
+
     Attributes:
-        file: TOML file, or the name of a shipped experiment (see: labelsieve list).
-        out: Folder of the results.
+        file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.
+        out: Folder of the results. Only --smoke goes without, and then keeps none.
         source: Where data sets lie, by their names in the file.
         test: Where their test images lie.
         model: Where models lie, by their names in the file.
-        dry_run: List the cells and say which are missing; measure nothing.
+        noise: Where files of noise lie, by the names of the noises.
+        dry_run: List the cells and say which are missing, and about how long they take and how much memory, from a
+            short trial of each method on this machine; measure nothing.
+        smoke: Only try whether everything runs.
     """
 
-    file: Annotated[Positional[str], arg(metavar="FILE.toml|NAME")]
-    out: Path
+    file: Annotated[Positional[str | None], arg(metavar="FILE.toml|NAME", help_behavior_hint="")] = None
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     source: Places = ()
     test: Places = ()
     model: Places = ()
+    noise: Places = ()
     dry_run: Flag = False
+    smoke: Flag = False
 
     def run(self, console: Console) -> None:
         """Reads, measures, prints the tables."""
         from labelsieve.bench.experiment import read_experiment
 
+        if self.smoke:
+            _smoke(self.file, self.out, console)
+            return
+        if self.file is None or self.out is None:
+            raise UsageError("expected FILE.toml or NAME, and --out DIR; only --smoke goes without them")
         experiment = read_experiment(self.file).place(
             sources=_places(self.source, "--source"),
             tests=_places(self.test, "--test"),
             models=_places(self.model, "--model"),
+            noises=_places(self.noise, "--noise"),
         )
         if self.dry_run:
             _list_cells(experiment, self.out, console)
@@ -67,14 +83,58 @@ class Bench(Command):
         progress.say(f"results: {folder / RESULTS_MD}")
 
 
+def _smoke(file: str | None, out: Path | None, console: Console) -> None:
+    from labelsieve.bench.experiment import read_experiment, shipped
+    from labelsieve.bench.smoke import smoke
+
+    experiments = [read_experiment(name) for name in (shipped() if file is None else [file])]
+    progress = Progress(console)
+    if out is not None:
+        smoke(experiments, out, progress=progress)
+    else:
+        with tempfile.TemporaryDirectory(prefix="labelsieve-smoke-") as folder:
+            smoke(experiments, Path(folder), progress=progress)
+    progress.say(f"{len(experiments)} experiments run")
+
+
 def _list_cells(experiment: Experiment, out: Path, console: Console) -> None:
     from labelsieve.bench.store import Store
 
-    records = Store.open(out, name=experiment.name).read()
-    cells = [(cell, experiment.key(cell) in records) for cell in experiment.cells()]
-    for cell, done in cells:
-        console.print(f"{'done   ' if done else 'missing'}  {'  '.join(map(str, cell))}", highlight=False)
-    console.print(f"{sum(not done for _, done in cells)} of {len(cells)} cells are missing", highlight=False)
+    progress, records = Progress(console), Store.open(out, name=experiment.name).read()
+    every = {cell: experiment.key(cell) in records for cell in experiment.cells()}
+    missing = [cell for cell, done in every.items() if not done]
+    costs = _costs(experiment, missing, progress)
+    for cell, done in every.items():
+        words = "  ".join(map(str, cell))
+        progress.say(f"done     {words}" if done else f"missing  {words}{_spoken([costs.get(cell)])}")
+    progress.say(f"{len(missing)} of {len(every)} cells are missing{_spoken([costs.get(cell) for cell in missing])}")
+
+
+def _costs(experiment: Experiment, cells: Sequence[Cell], progress: Progress) -> Mapping[Cell, Cost | None]:
+    """Tries each method for a moment; where that cannot be, says why and returns nothing."""
+    if not cells:
+        return {}
+    from labelsieve.bench.estimate import estimate
+
+    try:
+        return estimate(experiment, cells, progress=progress)
+    except LabelsieveError as error:
+        progress.say(f"no estimate of time and memory: {error}")
+        return {}
+
+
+def _spoken(costs: Sequence[Cost | None]) -> str:
+    """Says what some cells cost one after another, empty where nothing is known."""
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        return ""
+    from labelsieve.bench.estimate import spoken
+
+    on_device = [cost.on_device for cost in known if cost.on_device is not None]
+    parts = [f"about {spoken(sum(cost.seconds for cost in known))}", f"{max(cost.memory for cost in known):.1f} GB"]
+    parts += [f"{max(on_device):.1f} GB of the GPU"] if on_device else []
+    parts += [f"and {len(costs) - len(known)} that could not be tried"] if len(known) < len(costs) else []
+    return f": {', '.join(parts)}"
 
 
 def _places(words: Sequence[str], flag: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ class Noise(Command):
     """Puts wrong labels into a data set on purpose, to measure a detector with.
 
     Writes one Parquet file with the pictures, the noisy labels (`label`) and the given ones (`clean_label`), for
-    `labelsieve scan FILE --truth-column clean_label`.
+    `labelsieve scan FILE --truth-column clean_label`; or with the labels alone, which others put on their copy of the
+    same images: `labelsieve scan SOURCE --noise FILE`. The file says what noise it is and of which images.
 
     Attributes:
         data: The images; their given labels count as right.
@@ -29,6 +30,7 @@ class Noise(Command):
         seed: Every random choice is drawn from it.
         paper_rate: Draw each image on its own, symmetric noise from all classes with the right one among them, as the
             usual benchmarks do. By default the share of wrong labels is exact.
+        labels_only: Leave the pictures out.
         overwrite: Replace a file that is there.
     """
 
@@ -38,6 +40,7 @@ class Noise(Command):
     out: Path
     seed: int = 0
     paper_rate: Flag = False
+    labels_only: Flag = False
     overwrite: Flag = False
 
     def run(self, console: Console) -> None:
@@ -49,8 +52,12 @@ class Noise(Command):
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
         images = self.data.load(seed=self.seed)
-        noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=not self.paper_rate)
+        exact = not self.paper_rate
+        noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=exact)
+        made = {"kind": self.kind, "rate": self.rate, "seed": self.seed, "exact": exact}
         progress = Progress(console)
         for note in noisy.notes:
             progress.say(f"note: {note}")
-        progress.say(f"wrote {write_noisy(noisy, self.out)}; scan it with --truth-column clean_label")
+        path = write_noisy(noisy, self.out, made=made, pictures=not self.labels_only)
+        advice = f"scan SOURCE --noise {path}" if self.labels_only else "scan it with --truth-column clean_label"
+        progress.say(f"wrote {path}; {advice}")

@@ -44,6 +44,8 @@ class Scan(Command, Generic[SettingsT]):
     Attributes:
         data: The images, or the features.
         truth_column: Column of the true labels where they are known; only metrics read them.
+        noise: A file of `labelsieve noise`, of the same images: its wrong labels take the place of the given ones,
+            which count as right.
         text_features: For features: a .npy file with a text feature of each class, if the source holds none.
         logit_scale: For features: the model's factor from cosine similarity to logit, with text features.
         model: Hub id or folder of a CLIP-like model.
@@ -60,6 +62,7 @@ class Scan(Command, Generic[SettingsT]):
 
     data: OmitArgPrefixes[Source]
     truth_column: OptionalText = None
+    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     logit_scale: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="(optional)")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
@@ -110,7 +113,9 @@ class Scan(Command, Generic[SettingsT]):
         if not holds_features(self.data.source):
             if self.text_features is not None or self.logit_scale is not None:
                 raise UsageError("--text-features and --logit-scale go with features only; leave them out for images")
-            return self.data.load(seed=self.seed, truth_column=self.truth_column)
+            return self.data.load(seed=self.seed, truth_column=self.truth_column, noise=self.noise)
+        if self.noise is not None:
+            raise UsageError("--noise goes with images only; leave it out for features")
         return load_features(
             self.data.source,
             **self.data.feature_options(),

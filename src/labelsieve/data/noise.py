@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from labelsieve.provenance import write_atomically
 KINDS = ("symmetric", "pair", "instance")
 # Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
 FEATURE_SIDE = 32
+# Where the schema of a written file says what its noise is.
+METADATA = b"labelsieve"
 _FLIP_STD = 0.1
 _CHUNK = 256
 # A row group of the written file ends at so many rows or bytes of pictures, whichever comes first.
@@ -275,15 +278,22 @@ def _features(
             yield np.array(found), np.stack(pixels)
 
 
-def write_noisy(images: LabelledImages, path: str | Path) -> Path:
+def write_noisy(
+    images: LabelledImages, path: str | Path, *, made: Mapping[str, Any] | None = None, pictures: bool = True
+) -> Path:
     """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
 
     Columns: `id`; `image`, the encoded pictures; `label`, the given labels; `clean_label`, the truth. Pictures are
     copied as they are, one at a time; one that is missing becomes an empty one, to be told as unreadable later.
+    Without pictures the file may be given to others, who put its labels on their copy of the same data:
+    `load_images(..., noise=path)`. What the labels belong to stands in the metadata of the file, see
+    :func:`about_noise`.
 
     Args:
         images: What :func:`inject` returned.
         path: File to write, whole or not at all.
+        made: What :func:`inject` was told: kind, rate, seed, exact.
+        pictures: False leaves out the column `image`.
 
     Raises:
         DataError: The images have no truth.
@@ -296,12 +306,41 @@ def write_noisy(images: LabelledImages, path: str | Path) -> Path:
     if images.truth is None:
         raise DataError("expected images with true labels beside the noisy ones, got none; inject noise first")
     classes = ClassLabel(names=list(images.class_names))
-    features = Features({"id": Value("string"), "image": ImageFeature(), "label": classes, "clean_label": classes})
-    schema, path = features.arrow_schema, Path(path)
+    columns = {"id": Value("string"), "image": ImageFeature(), "label": classes, "clean_label": classes}
+    schema, path = (
+        Features({name: columns[name] for name in columns if pictures or name != "image"}).arrow_schema,
+        Path(path),
+    )
+    about = json.dumps(about_noise(images, made), separators=(",", ":"))
+    schema = schema.with_metadata({**schema.metadata, METADATA: about.encode()})
     with write_atomically(path) as part, pq.ParquetWriter(part, schema) as writer:
-        for rows in _groups(images, images.truth):
+        for rows in _groups(images, images.truth, pictures=pictures):
             writer.write_table(_table(rows, schema))
     return path
+
+
+def about_noise(images: LabelledImages, made: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns what a file of noise says of itself, as JSON under the key `labelsieve` of its Arrow schema.
+
+    Args:
+        images: N images with noisy labels, and the truth.
+        made: What :func:`inject` was told.
+
+    Returns:
+        `noise`, which is `made`; `images`, N; `changed`, how many labels are wrong; `data_fingerprint` of the images
+        with their true labels, and `pixels_fingerprint` of the pictures alone; `transitions`, K rows of K counts: how
+        many images of a true class (row) got each label.
+    """
+    truth, classes = images.labels if images.truth is None else images.truth, len(images.class_names)
+    counts = np.bincount(truth * classes + images.labels, minlength=classes**2).reshape(classes, classes)
+    return {
+        "noise": None if made is None else dict(made),
+        "images": len(images),
+        "changed": int((truth != images.labels).sum()),
+        "data_fingerprint": images.with_labels(truth).fingerprint,
+        "pixels_fingerprint": images.pixels_fingerprint,
+        "transitions": counts.tolist(),
+    }
 
 
 def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
@@ -310,13 +349,14 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _groups(images: LabelledImages, truth: NDArray[np.int64]) -> Iterator[list[dict[str, Any]]]:
+def _groups(images: LabelledImages, truth: NDArray[np.int64], *, pictures: bool) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     size = 0
     for row, (name, label, clean) in enumerate(zip(images.ids, images.labels.tolist(), truth.tolist(), strict=True)):
-        picture = _encoded(images, row)
-        group.append({"id": name, "image": picture, "label": label, "clean_label": clean})
-        size += len(picture["bytes"])
+        group.append({"id": name, "label": label, "clean_label": clean})
+        if pictures:
+            group[-1]["image"] = _encoded(images, row)
+            size += len(group[-1]["image"]["bytes"])
         if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group, size = [], 0

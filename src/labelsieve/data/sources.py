@@ -52,6 +52,7 @@ def load_images(
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    noise: str | Path | None = None,
 ) -> LabelledImages:
     """Loads images with a given label each. Pictures stay encoded on disk; none is decoded here.
 
@@ -74,6 +75,8 @@ def load_images(
             `train`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
+        noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
+            the given ones the true ones. Other images are refused.
 
     Returns:
         The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
@@ -90,9 +93,17 @@ def load_images(
         >>> images = load_images(array, labels=["cat", "dog"])  # doctest: +SKIP
     """
     check_limit(limit)
+    if noise is not None and truth_column is not None:
+        raise SettingsError(
+            "a file of noise brings the true labels, which are the given ones; leave out the truth column"
+        )
     asked = Columns(image=image_column, label=label_column, truth=truth_column)
     table = _open(source, asked=asked, split=split, labels=labels)
     images = _assemble(table, labels=labels, class_names=class_names, rows=subset(len(table.rows), limit, seed))
+    if noise is not None:
+        from labelsieve.data.noise_files import apply_noise
+
+        images = apply_noise(images, noise)
     if not isinstance(source, str | Path):
         return images
     arguments = {
@@ -104,6 +115,7 @@ def load_images(
         "split": split,
         "limit": limit,
         "seed": None if limit is None else seed,
+        "noise": None if noise is None else absolute_source(noise),
     }
     origin = {name: value for name, value in arguments.items() if value is not None}
     return replace(images, origin=origin)

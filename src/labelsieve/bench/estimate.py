@@ -1,0 +1,285 @@
+"""About how long cells take, and how much memory: a few steps of each method, carried on to all images and steps.
+
+Each method runs three times on a few of the images: seconds are taken to be `a + b * steps + c * images`. What grows
+faster than the images, such as comparing each with each, takes longer than that says.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Method
+from labelsieve.bench.measures import PeakMemory
+from labelsieve.bench.run import TEST_DRAWINGS, load_data, load_test, with_noise
+from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.published.base import named_source
+from labelsieve.demo import MINI_CLIP
+from labelsieve.demo.run import write_drawings
+from labelsieve.detect.planning import settle
+from labelsieve.detect.settings import Training
+from labelsieve.detect.training import make_schedule
+from labelsieve.engine import Engine, make_engine
+from labelsieve.errors import DataError, LabelsieveError, ModelError
+from labelsieve.progress import Progress
+from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import image_features
+from labelsieve.vlm.huggingface import load_vlm
+
+_FEW = 64  # images of a trial, and a batch of the paper
+# A trial that took fewer seconds is made with so many more epochs the next time.
+_QUICK, _MORE_STEPS = 2.0, 20
+
+
+class Cost(NamedTuple):
+    """Of one cell: seconds, and gigabytes of the machine and, where there is one, of the GPU."""
+
+    seconds: float
+    memory: float
+    on_device: float | None
+
+
+class Parts(NamedTuple):
+    """Seconds of `a + b * steps + c * images`."""
+
+    a: float
+    b: float
+    c: float
+
+    def at(self, *, steps: int, images: int) -> float:
+        """Returns the seconds of so many steps and images."""
+        return self.a + self.b * steps + self.c * images
+
+
+def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progress) -> dict[Cell, Cost | None]:
+    """Estimates some cells of an experiment on this machine. Nothing is downloaded and nothing kept.
+
+    Args:
+        experiment: The experiment.
+        cells: Those of its cells to estimate.
+        progress: Where to show how far it is.
+
+    Returns:
+        For each cell its cost; None where the method does not run on so few images.
+
+    Raises:
+        LabelsieveError: Data or models are not on this machine, or cannot be read.
+    """
+    cells = list(cells)
+    _check_at_hand(experiment, cells)
+    kinds = list(dict.fromkeys((cell.model, cell.data, cell.method) for cell in cells))
+    first = {(cell.model, cell.data): cell for cell in reversed(cells)}
+    found: dict[tuple[str, str, str], Cost | None] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="labelsieve-estimate-") as folder,
+        progress.task("trying each method for a moment", total=len(kinds), unit="methods") as advance,
+    ):
+        trial: _Trial | None = None
+        for model, data, method in kinds:
+            if trial is None or (trial.cell.model, trial.cell.data) != (model, data):
+                trial = _Trial(experiment, first[model, data], Path(folder) / f"{len(found)}")
+            found[model, data, method] = trial.cost(experiment.method[method])
+            advance(1)
+    return {cell: found[cell.model, cell.data, cell.method] for cell in cells}
+
+
+def spoken(seconds: float) -> str:
+    """Returns a time in words, to two digits at most."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * size:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The images of one data set and one model, for the methods to be tried on.
+
+    Attributes:
+        experiment: The experiment.
+        cell: Any cell of these data and this model.
+        folder: For what is written in between.
+    """
+
+    experiment: Experiment
+    cell: Cell
+    folder: Path
+
+    @property
+    def data(self) -> Data:
+        return self.experiment.data[self.cell.data]
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine()
+
+    @cached_property
+    def vlm(self) -> VisionLanguageModel:
+        name = self.experiment.model[self.cell.model]
+        return load_vlm(MINI_CLIP if name == BUNDLED else name)
+
+    @cached_property
+    def whole(self) -> LabelledImages:
+        """All images, or of drawings, which are made quickly when they are needed, a few."""
+        if self.data.source == DRAWINGS:
+            return write_drawings(self.folder / "drawings.parquet", count=min(self.count_of_drawings, 2 * _FEW), seed=0)
+        return load_data(self.data, seed=self.cell.seed)
+
+    @property
+    def count_of_drawings(self) -> int:
+        return self.data.limit or 2000
+
+    @property
+    def images(self) -> int:
+        """How many images a cell has."""
+        return self.count_of_drawings if self.data.source == DRAWINGS else len(self.whole)
+
+    @cached_property
+    def test(self) -> LabelledImages | None:
+        """As many of the test images for the images of a trial as there are of all."""
+        source, most = self.data.test_source, min(_FEW, self.images)
+        if source == DRAWINGS:
+            share = (self.data.test_limit or TEST_DRAWINGS) / self.images
+            drawn = write_drawings(self.folder / "test.parquet", count=max(8, round(share * most)), seed=1)
+            return drawn.with_labels(true_labels(drawn))
+        if source is None:
+            return None
+        whole = load_test(self.data, source)
+        return _spread(whole, max(1, round(len(whole) / self.images * most)))
+
+    def some(self, count: int) -> LabelledImages:
+        """Returns some images with noise, their features computed."""
+        noisy = with_noise(_spread(self.whole, count), self.experiment.noise[self.cell.noise], seed=0)
+        image_features(noisy, self.vlm.to(self.engine.device), engine=self.engine)
+        return noisy
+
+    def cost(self, method: Method) -> Cost | None:
+        """Returns what a cell with this method costs; None if it fails on few images."""
+        try:
+            with PeakMemory() as peak:
+                seconds = self._seconds(method)
+        except (LabelsieveError, ValueError, ArithmeticError, RuntimeError):
+            return None
+        return Cost(seconds, peak.gigabytes, peak.on_device)
+
+    def _seconds(self, method: Method) -> float:
+        seconds = 0.0
+        if method.detector is not None:
+            detector = method.make_detector(noise_rate=0.5)
+            steps, trained = 0, isinstance(detector, Training) and detector.epochs > 0
+            if trained:
+                ready = settle(detector, self.whole, self.vlm, readable=self.images, engine=self.engine)
+                steps = make_schedule(ready, images=self.images).epochs * math.ceil(self.images / int(ready.batch_size))
+            seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
+        if self.experiment.task == "adapt":
+            settings = adaptation(method)
+            all_images = replace(method, detector=None, recipe="default", settings={}, train_on="all")
+            once = math.ceil(self.images / settings.batch_size)
+            passes = max(1, math.ceil(settings.min_steps / (once * settings.epochs))) if settings.epochs else 0
+            parts = self._parts(all_images, trained=settings.epochs > 0)
+            seconds += parts.at(steps=settings.epochs * passes * once, images=self.images)
+        return seconds
+
+    def _parts(self, method: Method, *, trained: bool) -> Parts:
+        """Tries a method with few images and twice as many and, if it is trained, for one epoch and some more."""
+        few = min(_FEW, max(1, self.images // 2))
+        one, two = self.some(few), self.some(2 * few)
+        self._run(method, one, 1, name="warm")  # the first time takes longer
+        base, more = self._run(method, one, 1, name="base"), self._run(method, two, 1, name="more")
+        if not trained:
+            c = max(0.0, more - base) / few
+            return Parts(max(0.0, base - c * few), 0.0, c)
+        steps = math.ceil(few / _FEW)
+        extra = _MORE_STEPS if base < _QUICK else 1  # a step of milliseconds is lost between one run and the next
+        longer = self._run(method, one, 1 + extra, name="longer")
+        b = max(0.0, longer - base) / (extra * steps)
+        c = max(0.0, more - base - b * (math.ceil(2 * few / _FEW) - steps)) / few
+        return Parts(max(0.0, base - b * steps - c * few), b, c)
+
+    def _run(self, method: Method, images: LabelledImages, epochs: int, *, name: str) -> float:
+        """Returns the seconds of one trial: of a scan or, of a method without detector, of fine-tuning."""
+        given = Given(
+            method=_for(method, epochs),
+            images=images,
+            vlm=self.vlm,
+            seed=0,
+            test=self.test,
+            runs=Path(tempfile.mkdtemp(prefix=name, dir=_made(self.folder))),
+            progress=Progress(),
+        )
+        started = time.perf_counter()
+        if method.detector is None:
+            TASKS["adapt"].measure(given)
+        else:
+            scan_once(given)
+        return time.perf_counter() - started
+
+
+def _for(method: Method, epochs: int) -> Method:
+    """Returns a method that trains for so many epochs, if it trains at all."""
+    if method.detector is None:
+        trains = adaptation(method).epochs > 0
+        return replace(method, adapt={**method.adapt, "min_steps": 0} | ({"epochs": epochs} if trains else {}))
+    detector = method.make_detector(noise_rate=0.5)
+    if not isinstance(detector, Training) or not detector.epochs:
+        return method
+    batch = _FEW if detector.batch_size == "auto" else detector.batch_size
+    return replace(method, settings={**method.settings, "epochs": epochs, "min_steps": 0, "batch_size": batch})
+
+
+def _spread(images: LabelledImages, count: int) -> LabelledImages:
+    """Returns so many images from all over the data, which may be sorted by class."""
+    return images.take(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _check_at_hand(experiment: Experiment, cells: Iterable[Cell]) -> None:
+    """Checks that data and models are on this machine, which is quicker than to look for them on the Hub.
+
+    Raises:
+        LabelsieveError: Names the first that is not.
+    """
+    for cell in cells:
+        data, noise = experiment.data[cell.data], experiment.noise[cell.noise]
+        places = (
+            ("--source", cell.data, data.source),
+            ("--test", cell.data, data.test),
+            ("--noise", cell.noise, noise.file),
+        )
+        for flag, name, place in places:
+            if place is not None and place != DRAWINGS and not _is_there(place):
+                raise DataError(f"{place} is not on this machine; say where it lies with {flag} {name}=PLACE")
+        if not _has_model(experiment.model[cell.model]):
+            place = experiment.model[cell.model]
+            raise ModelError(f"{place} is not on this machine; say where it lies with --model {cell.model}=PLACE")
+        backbone = experiment.method[cell.method].backbone
+        if backbone is not None and not _has_model(backbone):
+            raise ModelError(f"{backbone}, a backbone, is not on this machine")
+
+
+def _is_there(place: str) -> bool:
+    named = named_source(place)
+    return (named.path if named else Path(place).expanduser()).exists()
+
+
+def _has_model(name: str) -> bool:
+    """Tells whether a model is bundled, a folder, or in the cache of the Hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if name == BUNDLED or Path(name).expanduser().is_dir():
+        return True
+    return name.count("/") == 1 and ":" not in name and isinstance(try_to_load_from_cache(name, "config.json"), str)
