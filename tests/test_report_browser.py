@@ -32,6 +32,12 @@ _NO_STORAGE = (
 _EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 
 
+def reload(page: Any) -> None:
+    """Loads the page again once the browser has stored what it was told, which another of its processes does."""
+    page.wait_for_timeout(300)
+    page.reload()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -220,7 +226,7 @@ def test_marks_with_the_keyboard_and_downloads_them(open_page: Open, report: Pat
         "label_quality": "0.0001",
         "mark": "wrong",
     }
-    page.reload()
+    reload(page)
     assert page.locator("#marked").text_content() == "4", "marks are kept"
     opened.choose("mark", "wrong")
     assert opened.ids() == img(0, 8)
@@ -309,7 +315,7 @@ def test_stored_nonsense_does_no_harm(open_page: Open, report: Path) -> None:
     key = page.evaluate("Object.keys(localStorage).find(key => key.startsWith('labelsieve-marks-'))")
     for stored in ("no json", "[1]", "null", '{"img-00": "constructor", "img-01": 7}'):
         page.evaluate("([key, text]) => localStorage.setItem(key, text)", [key, stored])
-        page.reload()
+        reload(page)
         assert page.locator("#marked").text_content() == "0" and len(opened.ids()) == 9, stored
 
 
@@ -320,7 +326,7 @@ def test_dark_and_light(open_page: Open, report: Path) -> None:
     page.locator("#theme").click()
     light = page.evaluate(ground)
     assert (dark, light) == ("rgb(18, 20, 22)", "rgb(246, 246, 243)")
-    page.reload()
+    reload(page)
     assert page.evaluate(ground) == light, "the choice is kept"
     page.locator("#theme").click()
     assert page.evaluate(ground) == dark
