@@ -17,6 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
+import labelsieve as ls
+from labelsieve.adapt.selection import choose
+from labelsieve.adapt.settings import Adaptation
 from labelsieve.commands.scan import Scan
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
@@ -525,6 +528,16 @@ def test_posterior_of_few_different_losses_is_quiet(losses: list[float]) -> None
     posterior = small_mean_posterior(losses)
     assert (posterior >= 0).all() and (posterior <= 1).all()
     assert posterior[0] >= posterior[-1]
+
+
+def test_small_loss_names_its_issues(mini_clip: VisionLanguageModel, drawn_folder: Path) -> None:
+    """Its threshold is a rank: `adapt` has no business to compare it with a probability."""
+    images = load_images(drawn_folder)
+    verdicts = ls.scan(images, mini_clip, detector=SmallLoss(noise_rate=0.7, epochs=1, min_steps=0), device="cpu")
+    assert int(verdicts.is_issue.sum()) == round(0.7 * len(images))
+    assert verdicts.label_quality[verdicts.is_issue].max() <= verdicts.label_quality[~verdicts.is_issue].min()
+    assert verdicts.record["threshold"] is None
+    assert set(choose(verdicts, Adaptation()).rows) == set(np.flatnonzero(~verdicts.is_issue))
 
 
 def objective_of(**settings: Any) -> tuple[DualObjective, Step]:

@@ -172,6 +172,17 @@ def test_large_files_are_hashed_by_their_ends(photo_folder: MakeFolder) -> None:
     assert len(set(contents.tolist())) == len(contents)
 
 
+@pytest.mark.parametrize("start", [b"BM", b"P6", b"II*\0", b"MM\0*"])
+def test_large_files_that_are_not_compressed_are_hashed_whole(start: bytes, photo_folder: MakeFolder) -> None:
+    """Two pictures on white differ in the middle alone."""
+    folder = photo_folder({"a": 1, "b": 1})
+    margin = bytes([255]) * 100_000
+    for index, middle in enumerate((bytes(100_000), bytes(50_000) + b"\1" + bytes(49_999))):
+        (folder / "a" / f"{index}.bmp").write_bytes(start + margin + middle + margin)
+    contents = load_images(folder).contents
+    assert len(set(contents.tolist())) == len(contents)
+
+
 def test_limit_takes_a_seeded_subset_in_order(photo_folder: MakeFolder) -> None:
     folder = photo_folder({"a": 10, "b": 10, "c": 1})
     images = load_images(folder, limit=6, seed=3)
