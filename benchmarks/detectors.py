@@ -64,6 +64,7 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
     "aum": lambda _rate: ls.AUM(),
     "lemon": lambda _rate: ls.Lemon(),
     "prototype-gmm": lambda _rate: ls.PrototypeGMM(),
+    "deft-batch-64": lambda _rate: ls.DeFT(batch_size=64),
     "deft-vpt": lambda _rate: ls.DeFT(peft="vpt-deep"),
     "gmm-vpt": lambda _rate: ls.GMM(peft="vpt-deep"),
 }

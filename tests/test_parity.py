@@ -403,7 +403,7 @@ def run_training(
     feed = ReferenceFeed(images, features, learner, learner.engine, 6, 6, False, pixels, epochs)
     recorder = Recorder(make_objective(SYNTHETIC, warmup, learner.engine, len(labels), wrong))
     with pytest.raises(StepsDoneError):
-        train(feed, labels, objective=recorder, settings=SYNTHETIC, schedule=Schedule(10**6, warmup))
+        train(feed, labels, objective=recorder, settings=SYNTHETIC, schedule=Schedule(10**6, warmup, 1))
     return recorder, feed.after
 
 

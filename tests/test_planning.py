@@ -81,8 +81,8 @@ def test_a_wrong_batch_size_is_told(wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("patience", "chosen", "line"),
     [
-        (1e9, "vpt-deep", "peft auto: visual prompts, about 1 s; a frozen tower (--peft none) would take 1 s"),
-        (0.0, "none", "peft auto: the tower stays frozen, about 1 s; visual prompts (--peft vpt-deep) would take 1 s"),
+        (1e9, "vpt-deep", "peft auto: visual prompts, about 1 s; a frozen tower (--peft none): about 1 s"),
+        (0.0, "none", "peft auto: the tower stays frozen, about 1 s; visual prompts (--peft vpt-deep): about 1 s"),
     ],
 )
 def test_peft_is_chosen_by_a_trial(

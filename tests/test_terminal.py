@@ -13,6 +13,7 @@ from rich.console import Console
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
+from labelsieve.progress import about
 from labelsieve.report.terminal import summarize
 from labelsieve.verdicts import decide
 
@@ -87,3 +88,8 @@ def test_class_names_cannot_steer_the_terminal(name: str) -> None:
 
 def test_fits_a_narrow_terminal() -> None:
     assert all(len(line) <= 40 for line in summary([0.1, 0.9], truth=True, width=40).split("\n"))
+
+
+def test_guessed_times_in_words() -> None:
+    words = [about(seconds) for seconds in (0.2, 80, 100, 3000, 9000, 86_400, 1_000_000)]
+    assert words == [f"about {each}" for each in ("1 s", "80 s", "1.7 min", "50 min", "2.5 h", "24 h", "12 days")]

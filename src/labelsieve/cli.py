@@ -101,9 +101,8 @@ def _stopped_by_signals() -> Iterator[None]:
         raise KeyboardInterrupt(number)
 
     numbers = [signal.SIGTERM]
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # a shell lets commands in the background ignore it
+    # a shell lets commands in the background ignore Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         numbers.append(signal.SIGINT)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

@@ -20,6 +20,15 @@ def stop_if_asked() -> None:
         raise KeyboardInterrupt
 
 
+def about(seconds: float) -> str:
+    """Returns a time that is no more than a guess in words, to two digits at most."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * size:
+            value = seconds / size
+            return f"about {value:.1f} {unit}" if value < 10 else f"about {value:.0f} {unit}"
+    return f"about {max(1, round(seconds))} s"
+
+
 class Progress:
     """Shows tasks on a console; without one it shows nothing.
 

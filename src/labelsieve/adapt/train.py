@@ -147,9 +147,8 @@ def train(job: Job) -> Trained:
     best = _copy(backbone) if len(job.held_out) else {}
     tensors, history = read_checkpoint(job.engine, owner=job.owner)
     best = _restore(tensors, backbone, optimizer, loss) or best
-    steps = math.ceil(len(job.rows) / settings.batch_size)
-    passes = max(1, math.ceil(settings.min_steps / (steps * settings.epochs))) if settings.epochs else 0
-    left = (settings.epochs - len(history)) * passes * steps
+    passes, steps = _passes(settings, len(job.rows)), steps_of(settings, images=len(job.rows))
+    left = steps - len(history) * (steps // max(1, settings.epochs))
     with job.engine.progress.task("training", total=left, unit="steps") as advance, keeping_room():
         for epoch in range(len(history) + 1, settings.epochs + 1):
             decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
@@ -163,6 +162,17 @@ def train(job: Job) -> Trained:
     if best:
         backbone.model.load_state_dict(best, strict=False)
     return Trained(start, history, _best_epoch(start, history) if best else len(history))
+
+
+def _passes(settings: Adaptation, images: int) -> int:
+    """Returns how many times an epoch passes over some images."""
+    steps = math.ceil(images / settings.batch_size)
+    return max(1, math.ceil(settings.min_steps / (steps * settings.epochs))) if settings.epochs else 0
+
+
+def steps_of(settings: Adaptation, *, images: int) -> int:
+    """Returns how many steps training on some images, at least one, takes in all."""
+    return settings.epochs * _passes(settings, images) * math.ceil(images / settings.batch_size)
 
 
 def _best_epoch(start: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> int:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelsieve.adapt.train import steps_of
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Method
 from labelsieve.bench.measures import PeakMemory
 from labelsieve.bench.run import TEST_DRAWINGS, load_data, load_test, with_noise
@@ -90,15 +91,6 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
             found[model, data, method] = trial.cost(experiment.method[method])
             advance(1)
     return {cell: found[cell.model, cell.data, cell.method] for cell in cells}
-
-
-def spoken(seconds: float) -> str:
-    """Returns a time in words, to two digits at most."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 1.5 * size:
-            value = seconds / size
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{max(1, round(seconds))} s"
 
 
 @dataclass(frozen=True)
@@ -179,15 +171,13 @@ class _Trial:
             steps, trained = 0, isinstance(detector, Training) and detector.epochs > 0
             if trained:
                 ready = settle(detector, self.whole, self.vlm, readable=self.images, engine=self.engine)
-                steps = make_schedule(ready, images=self.images).epochs * math.ceil(self.images / int(ready.batch_size))
+                steps = make_schedule(ready, images=self.images).steps
             seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
         if self.experiment.task == "adapt":
             settings = adaptation(method)
             all_images = replace(method, detector=None, recipe="default", settings={}, train_on="all")
-            once = math.ceil(self.images / settings.batch_size)
-            passes = max(1, math.ceil(settings.min_steps / (once * settings.epochs))) if settings.epochs else 0
             parts = self._parts(all_images, trained=settings.epochs > 0)
-            seconds += parts.at(steps=settings.epochs * passes * once, images=self.images)
+            seconds += parts.at(steps=steps_of(settings, images=self.images), images=self.images)
         return seconds
 
     def _parts(self, method: Method, *, trained: bool) -> Parts:

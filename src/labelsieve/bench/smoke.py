@@ -14,7 +14,7 @@ from typing import Any
 
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Data, Experiment, Method, Noise
 from labelsieve.bench.published import Published
-from labelsieve.detect.settings import field_names
+from labelsieve.detect.settings import Training
 from labelsieve.errors import RunError
 from labelsieve.progress import Progress
 
@@ -102,7 +102,7 @@ def _brief(method: Method, *, adapts: bool) -> Method:
         return dataclasses.replace(method, **changes)
     detector = method.make_detector(noise_rate=0.5)
     settings = {**method.settings}
-    if {"epochs", "warmup_epochs"} <= {*field_names(type(detector))} and detector.epochs:
+    if isinstance(detector, Training) and detector.epochs:
         warmup = _EPOCHS if detector.warmup_epochs >= detector.epochs else min(1, detector.warmup_epochs)
         settings |= {"epochs": min(_EPOCHS, detector.epochs), "warmup_epochs": warmup, "min_steps": 0}
     return dataclasses.replace(method, **changes, settings=settings)

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, UsageError
 from labelsieve.errors import LabelsieveError, SettingsError
-from labelsieve.progress import Progress
+from labelsieve.progress import Progress, about
 
 if TYPE_CHECKING:
     from labelsieve.bench.estimate import Cost
@@ -128,10 +128,8 @@ def _spoken(costs: Sequence[Cost | None]) -> str:
     known = [cost for cost in costs if cost is not None]
     if not known:
         return ""
-    from labelsieve.bench.estimate import spoken
-
     on_device = [cost.on_device for cost in known if cost.on_device is not None]
-    parts = [f"about {spoken(sum(cost.seconds for cost in known))}", f"{max(cost.memory for cost in known):.1f} GB"]
+    parts = [about(sum(cost.seconds for cost in known)), f"{max(cost.memory for cost in known):.1f} GB"]
     parts += [f"{max(on_device):.1f} GB of the GPU"] if on_device else []
     parts += [f"and {len(costs) - len(known)} that could not be tried"] if len(known) < len(costs) else []
     return f": {', '.join(parts)}"

@@ -31,16 +31,16 @@ class Prepares(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Side of the prepared picture in pixels."""
+        """Side S of a prepared picture in pixels."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of what prepares them, among other things."""
+        """Fingerprint of configuration, weights and image processing."""
         ...
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Prepares RGB images: (B, 3, S, S)."""
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
         ...
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from labelsieve.data.columns import Columns, Table, holds_pictures
 from labelsieve.data.folders import absolute_paths, text_paths
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import (
     LabelColumn,
     check_complete,
@@ -26,7 +27,6 @@ from labelsieve.data.labels import (
     settle_class_names,
     to_indices,
 )
-from labelsieve.data.memory import read_memory
 from labelsieve.data.published.base import named_source
 from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.errors import DataError, SettingsError
@@ -81,8 +81,8 @@ def load_images(
     Returns:
         The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
         else the relative paths of files, else row numbers. Its `contents` are 8-byte BLAKE2b hashes: of the encoded
-        picture; of a compressed file over 128 KiB only of its size, first and last 64 KiB; of an id where the picture
-            is missing.
+        picture; of a compressed file over 128 KiB only of its size, first and last 64 KiB; of an id where the
+        picture is missing.
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.

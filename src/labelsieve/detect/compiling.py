@@ -25,22 +25,23 @@ def compiled(blocks: Sequence[nn.Module], *, batch: int) -> Iterator[None]:
         blocks: Modules that are called with hidden states (B, ...) first.
         batch: B.
     """
-    forwards = [block.forward for block in blocks]
-    own = ["forward" in vars(block) for block in blocks]
+    import torch._inductor.config as inductor
+
+    before = [vars(block).get("forward") for block in blocks]  # None where it is that of the class
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    for block, forward in zip(blocks, forwards, strict=True):
-        block.forward = _of_size(batch, torch.compile(forward, dynamic=False), forward)
+    for block in blocks:
+        block.forward = _of_size(batch, torch.compile(block.forward, dynamic=False), block.forward)
     try:
-        with torch._inductor.config.patch(compile_threads=1):  # no pool of processes beside those that decode
+        with inductor.patch(compile_threads=1):  # no pool of processes beside those that decode
             yield
     finally:
-        for block, forward, keep in zip(blocks, forwards, own, strict=True):
-            block.forward = forward
-            if not keep:
-                del block.forward  # that of the class again
+        for block, forward in zip(blocks, before, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +87,11 @@ class Learner(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Computes features (B, vision_width) of pixels from 0 to 1, (B, 3, S, S), in the precision of the engine."""
+        with self.engine.autocast():
+            return self.vlm.pool(self.vlm.normalise(pixels)).float()
 
     def text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
         """Returns the normalised text features T+ and T-, each (K, D); None for T- if it is not asked for."""
@@ -175,8 +180,8 @@ class Feed:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Attaches the learner's module to the vision tower, and compiles that if it is to be."""
-        blocks = self.learner.vlm.vision_layers if self.compiles else ()
-        with self.learner.attached(), compiled(blocks, batch=self.at_once):
+        blocks = self.learner.vlm.vision_layers
+        with self.learner.attached(), compiled(blocks, batch=self.at_once) if self.compiles else nullcontext():
             yield
 
     def epoch(self, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
@@ -195,13 +200,12 @@ class Feed:
 
     def _pool(self, pixels: Tensor) -> Tensor:
         """Computes the features of augmented pictures, (B, 3, S, S) uint8, with gradients."""
-        vlm, device = self.learner.vlm, self.engine.device
+        learner, device = self.learner, self.engine.device
         if not len(pixels):  # more processes than images in the last batch
-            return torch.zeros(0, vlm.vision_width, device=device)
+            return torch.zeros(0, learner.vlm.vision_width, device=device)
 
         def pool(first: int, last: int) -> Tensor:
-            with self.engine.autocast():
-                return vlm.pool(vlm.normalise(unit(pixels[first:last].to(device)))).float()
+            return learner.pool(unit(pixels[first:last].to(device)))
 
         return in_parts(pool, count=len(pixels), at_once=self.at_once, device=device)
 

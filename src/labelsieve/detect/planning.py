@@ -22,6 +22,7 @@ from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
 from labelsieve.memory import fitting
+from labelsieve.progress import about
 from labelsieve.vlm.base import VisionLanguageModel
 
 SettingsT = TypeVar("SettingsT", bound=Training)
@@ -93,11 +94,9 @@ def _choose_peft(
         frozen, prompted = _estimate(settings, images, vlm, readable=readable, engine=engine)
         advance(1)
     if prompted < PATIENCE:
-        say(f"peft auto: visual prompts, about {_spoken(prompted)}; a frozen tower (--peft none) would take "
-            f"{_spoken(frozen)}")  # fmt: skip
+        say(f"peft auto: visual prompts, {about(prompted)}; a frozen tower (--peft none): {about(frozen)}")
         return "vpt-deep"
-    say(f"peft auto: the tower stays frozen, about {_spoken(frozen)}; visual prompts (--peft vpt-deep) would take "
-        f"{_spoken(prompted)}")  # fmt: skip
+    say(f"peft auto: the tower stays frozen, {about(frozen)}; visual prompts (--peft vpt-deep): {about(prompted)}")
     return "none"
 
 
@@ -115,14 +114,10 @@ def _estimate(
     a_text = _seconds(text)
     with learner.attached():
         a_picture = _seconds(_tower(learner, _TRIED)) / _TRIED
-    steps = [_steps(each, readable) for each in (frozen, prompted)]
+    cached, seen = (make_schedule(each, images=readable) for each in (frozen, prompted))
     # the prompted tower sees each picture in each epoch, and once more, without gradients, at the end
-    passes = steps[1] * int(prompted.batch_size) + readable / 3
-    return steps[0] * a_text, steps[1] * a_text + passes * a_picture / engine.accelerator.num_processes
-
-
-def _steps(settings: Training, images: int) -> int:
-    return make_schedule(settings, images=images).epochs * math.ceil(images / int(settings.batch_size))
+    passes = (seen.epochs + 1 / 3) * readable
+    return cached.steps * a_text, seen.steps * a_text + passes * a_picture / engine.accelerator.num_processes
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
@@ -136,35 +131,20 @@ def _seconds(work: Callable[[], Tensor]) -> float:
     return time.perf_counter() - started
 
 
-def _spoken(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 100 else f"{round(seconds / 60)} min"
-
-
 def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
     """Returns what passes some pictures through the vision tower."""
-    vlm, engine = learner.vlm, learner.engine
-    pixels = torch.rand(pictures, 3, vlm.image_size, vlm.image_size, device=engine.device)
-
-    def work() -> Tensor:
-        with engine.autocast():
-            return vlm.pool(vlm.normalise(pixels)).float().sum()
-
-    return work
+    side = learner.vlm.image_size
+    pixels = torch.rand(pictures, 3, side, side, device=learner.engine.device)
+    return lambda: learner.pool(pixels).sum()
 
 
 def _at_once(learner: Learner, *, most: int) -> int:
     """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted."""
-    vlm, engine = learner.vlm, learner.engine
     if learner.peft is None:
         return most
-
-    def pool(pixels: Tensor) -> Tensor:
-        with engine.autocast():
-            return vlm.pool(vlm.normalise(pixels))
-
-    one = torch.zeros(1, 3, vlm.image_size, vlm.image_size, device=engine.device)
+    side = learner.vlm.image_size
     with learner.attached():
-        return fitting(pool, one, most=most)
+        return fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
 
 
 def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> bool:
@@ -238,7 +218,18 @@ class Prepared(Generic[SettingsT]):
 def prepare(
     settings: SettingsT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> Prepared[SettingsT]:
-    """Takes the first look at N images, settles what is `auto`, and sets up what is trained, batches and epochs."""
+    """Takes the first look at the images, settles what is `auto`, and sets up what is trained, batches and epochs.
+
+    Args:
+        settings: The settings of a detector.
+        images: N images.
+        vlm: The model.
+        engine: Device, processes, precision, seed, checkpoint and progress.
+
+    Raises:
+        DataError: Not a single image can be read.
+        SettingsError: `compile` is `on`, and does not work here.
+    """
     view = view_of(images, vlm, engine=engine)
     asked, settings = settings, settle(settings, images, vlm, readable=len(view.rows), engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:

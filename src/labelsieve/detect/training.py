@@ -90,10 +90,16 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many epochs there are and how many of them warm up, after stretching for small data."""
+    """How many epochs there are, how many of them warm up, and the steps of each, after stretching for small data."""
 
     epochs: int
     warmup: int
+    steps_each: int
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.steps_each
 
 
 def make_schedule(settings: Training, *, images: int) -> Schedule:
@@ -102,11 +108,11 @@ def make_schedule(settings: Training, *, images: int) -> Schedule:
     Epochs of 0 stay 0, and warm-up over all epochs stays that. `auto` has to be settled.
     """
     if settings.epochs == 0 or images == 0:
-        return Schedule(0, 0)
+        return Schedule(0, 0, 0)
     steps = math.ceil(images / int(settings.batch_size))
     epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
     warmup = min(epochs, round(settings.warmup_epochs * epochs / settings.epochs))
-    return Schedule(epochs, warmup)
+    return Schedule(epochs, warmup, steps)
 
 
 def train(
@@ -134,8 +140,7 @@ def train(
     )
     owner = belonging(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
     history = _resume(learner, optimizer, objective, engine, owner)
-    steps = math.ceil(len(feed.features.readable) / feed.batch_size)
-    left = (schedule.epochs - len(history)) * steps
+    left = (schedule.epochs - len(history)) * schedule.steps_each
     with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), keeping_room():
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
@@ -299,8 +304,8 @@ def read_checkpoint(engine: Engine, *, owner: Owner) -> tuple[dict[str, Tensor],
     Raises:
         RunError: The state belongs to something else, or cannot be read.
     """
-    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
-    if path is None or not engine.resume or not path.is_file():
+    path = _to_resume(engine)
+    if path is None:
         return {}, []
     metadata, tensors = _read(path)
     if different := _differences(metadata.get("owner", ""), owner):
@@ -313,10 +318,16 @@ def read_checkpoint(engine: Engine, *, owner: Owner) -> tuple[dict[str, Tensor],
     return tensors, history
 
 
+def _to_resume(engine: Engine) -> Path | None:
+    """Returns the checkpoint to go on from, None where there is none or it is not asked for."""
+    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
+    return path if path is not None and engine.resume and path.is_file() else None
+
+
 def stored_settings(engine: Engine) -> Mapping[str, Any]:
     """Returns the settings that a checkpoint to resume from was made with; nothing where there is none to be read."""
-    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
-    if path is None or not engine.resume or not path.is_file():
+    path = _to_resume(engine)
+    if path is None:
         return {}
     try:
         found = json.loads(_read(path)[0]["owner"])["settings"]

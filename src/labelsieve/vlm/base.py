@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from labelsieve.data.plain import Prepares
 
-class ImageTower(Protocol):
+
+class ImageTower(Prepares, Protocol):
     """What turns pictures into features: all that is asked of a model where features are cached."""
 
     @property
@@ -19,26 +21,8 @@ class ImageTower(Protocol):
         ...
 
     @property
-    def fingerprint(self) -> str:
-        """Fingerprint of configuration, weights and image processing."""
-        ...
-
-    @property
     def vision_width(self) -> int:
         """Width of the features."""
-        ...
-
-    @property
-    def image_size(self) -> int:
-        """Side of the input image in pixels."""
-        ...
-
-    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
-        ...
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
         ...
 
     def pool(self, pixels: Tensor) -> Tensor:

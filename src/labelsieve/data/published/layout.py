@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.folders import SUFFIXES
+from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import check_class_names, normalise
-from labelsieve.data.memory import read_memory
 from labelsieve.errors import DataError, first_line
 
 if TYPE_CHECKING:
