@@ -6,12 +6,15 @@ import csv
 import importlib
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import labelsieve.bench
@@ -289,14 +292,31 @@ def test_calibration_of_probabilities() -> None:
     assert calibration(quality[:0], right[:0])["brier"] is None
 
 
-def test_peak_memory_is_the_most_at_once() -> None:
+def test_peak_memory_is_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident, looks = [1e9], [0]
+
+    def look(_process: psutil.Process) -> SimpleNamespace:
+        looks[0] += 1
+        return SimpleNamespace(rss=resident[0])
+
+    monkeypatch.setattr(psutil.Process, "memory_info", look)
     with PeakMemory() as peak:
-        before = peak.gigabytes
-        held = np.ones(25_000_000)  # 0.2 GB
-        with PeakMemory() as later:
-            pass
+        assert peak.gigabytes == 1.0
+        for level in (3e9, 2e9):  # in between somebody has to look
+            resident[0] = level
+            seen, deadline = looks[0], time.monotonic() + 10
+            while looks[0] < seen + 2 and time.monotonic() < deadline:
+                time.sleep(0.005)
+    assert peak.gigabytes == 3.0
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    with PeakMemory() as peak:
+        held = np.ones(25_000_000)
+        now = psutil.Process().memory_info().rss
+        time.sleep(0.1)
         del held
-    assert 0.15 < peak.gigabytes - before < 0.35 and later.gigabytes <= peak.gigabytes + 0.01
+    assert 0.2e9 < now <= peak.gigabytes * 1e9 + 1e7
 
 
 def test_cells_hold_calibration_and_memory(measured: tuple[Experiment, Path]) -> None:
