@@ -52,7 +52,7 @@ class Adapt(Command):
         test_image_column: Column of their pictures. Guessed where only one fits.
         test_label_column: Column of their labels. Guessed where only one fits.
         test_class_names: Their class names, where their labels are numbers: a file, or several names.
-        test_split: Their split of a Hub data set.
+        test_split: Their split of a published or Hub data set.
         source: Where the images of the run lie now, if not where the run found them.
         device: Where to compute: auto, cpu, cuda or mps.
         precision: auto is bf16 where the hardware is faster with it.
