@@ -98,8 +98,9 @@ def ours(options: PhaseOneStep, pixels: Tensor, labels: Tensor) -> tuple[float, 
         similarities = learner.similarities(pooled, learner.text(negative=False))
         seen = Step(*similarities, labels=labels, rows=torch.arange(options.batch), epoch=2)
         read = objective.reads(seen)
-        negative = learner.negative_similarities(pooled, read.trained, others=read.others)
-        loss, _ = objective(replace(seen, negative=negative))
+        if read is not None:
+            seen = replace(seen, negative=learner.negative_similarities(pooled, read.trained, others=read.others))
+        loss, _ = objective(seen)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -879,8 +879,12 @@ def test_without_matplotlib_there_are_no_plots(
 
 # Every experiment that comes with the package, and how many cells it has.
 SHIPPED = {
-    "ablation": 108,
+    "ablation": 120,
     "calibration": 96,
+    "cifar10n/ablation": 60,
+    "cifar10n/calibration": 72,
+    "cifar10n/table8": 15,
+    "cifar10n/table9": 36,
     "cost": 99,
     "human": 108,
     "models": 168,
@@ -918,6 +922,30 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     text = shipped()[name].read_text()
     assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
+
+
+def test_a_file_takes_from_what_it_extends_all_that_it_does_not_say(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "paper/table8"\ntitle = "Mine"\n[data.mine]\nsource = "mine.parquet"\n')
+    mine, base = read_experiment(file), read_experiment("paper/table8")
+    assert (mine.name, mine.title, set(mine.data), mine.published) == ("mine", "Mine", {"mine"}, None)
+    assert base.published is not None, "which are of other data"
+    assert (mine.method, mine.model, mine.tables, mine.seeds) == (base.method, base.model, base.tables, base.seeds)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("paper/table88", r'got paper/table88 \(did you mean "paper/table8"\?\)'),
+        ("cifar10n/table8", "cifar10n/table8 extends paper/table8; extend that one"),
+    ],
+)
+def test_what_cannot_be_extended(name: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "{name}"\n')
+    with pytest.raises(SettingsError, match=said) as caught:
+        read_experiment(file)
+    assert "\n" not in str(caught.value)
 
 
 def published_sources() -> set[tuple[str, str | None, str | None]]:
@@ -989,13 +1017,13 @@ def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
     blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
-    detect, adapt, defaults, published = (block.split("```")[0] for block in blocks)
+    detect, adapt, defaults, extended, published = (block.split("```")[0] for block in blocks)
     tasks = []
-    for number, text in enumerate((detect, adapt, adapt + defaults, detect + published)):
+    for number, text in enumerate((detect, adapt, adapt + defaults, extended, detect + published)):
         file = tmp_path / f"block{number}.toml"
         file.write_text(text)
         tasks.append(read_experiment(file).task)
-    assert tasks == ["detect", "adapt", "adapt", "detect"]
+    assert tasks == ["detect", "adapt", "adapt", "detect", "detect"]
 
 
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -337,6 +337,8 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
         ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
         ({"positive_weight": -1.0}, "expected positive_weight of at least 0, got -1.0"),
         ({"dual_prompt_weight": -1.0}, "expected dual_prompt_weight of at least 0, got -1.0"),
+        ({"negative_weight": -1.0}, "expected negative_weight of at least 0, got -1.0"),
+        ({"negative_prompts": False}, "without negative_prompts use threshold"),
         ({"similarity_weight": float("nan")}, "expected similarity_weight of at least 0, got nan"),
         ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
         ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
@@ -558,6 +560,27 @@ def test_the_parts_of_the_loss_are_weighed() -> None:
     assert dual > 0 and similarity > 0 and losses[0.0, 0.0] == 0
     assert losses[1.0, 1.0] == pytest.approx(dual + similarity)
     assert losses[2.0, 0.5] == pytest.approx(2 * dual + similarity / 2)
+
+
+def test_without_negative_prompts_one_half_of_the_probability_is_the_threshold() -> None:
+    objective, step = objective_of(negative_prompts=False, evidence="threshold", demand_agreement=False)
+    assert objective.reads(step) is None
+    likely = step.positive.softmax(dim=1)[torch.arange(40), step.labels]
+    chosen = likely > 0.5
+    loss, parts = objective(step)
+    assert 0 < int(parts["selected"]) == int(chosen.sum()) < 40
+    assert float(loss) == pytest.approx(float(-likely[chosen].log().mean()))
+    quality, predicted, confidence = dual.judge_by_threshold(step.positive, None, step.labels, True)
+    assert torch.equal(quality, likely) and torch.equal(predicted, step.positive.argmax(dim=1))
+    assert torch.equal(confidence, step.positive.softmax(dim=1).amax(dim=1))
+
+
+def test_without_negative_prompts_none_is_trained(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    settings = dataclasses.replace(RECIPES["paper"], peft="none", negative_prompts=False, epochs=2)
+    verdicts = ls.scan(noisy, mini_clip, detector=settings)
+    assert all("dual_prompt_loss" not in record for record in verdicts.record["history"])
+    assert not verdicts.is_issue[verdicts.label_quality > 0.5].any()
+    assert verdicts.is_issue[verdicts.label_quality <= 0.5].all()
 
 
 def test_without_pseudo_labels_the_given_ones_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:

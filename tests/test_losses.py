@@ -47,12 +47,14 @@ def plain_sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
 
 
-def plain_dual(positive: Tensor, negative: Tensor, labels: Tensor, other: Tensor, weight: float) -> list[float]:
+def plain_dual(
+    positive: Tensor, negative: Tensor, labels: Tensor, other: Tensor, weights: tuple[float, float]
+) -> list[float]:
     """Eq. 7 image by image, in Python's floats."""
     found = []
     for s, t, y, z in zip(positive.tolist(), negative.tolist(), labels.tolist(), other.tolist(), strict=True):
         clean, wrong = plain_sigmoid(s[y] - t[y]), plain_sigmoid(t[z] - s[z])
-        found.append(-weight * log_clamped(clean) - log_clamped(wrong))
+        found.append(-weights[0] * log_clamped(clean) - weights[1] * log_clamped(wrong))
     return found
 
 
@@ -64,11 +66,14 @@ def plain_cross_entropy(logits: Tensor, labels: Tensor) -> list[float]:
     return found
 
 
-@given(batch(), st.sampled_from([0.0, 0.25, 1.0, 3.0]))
-def test_dual_prompt_loss_is_equation_7(data: tuple[Tensor, Tensor, Tensor, Tensor], weight: float) -> None:
+@given(batch(), st.sampled_from([(1.0, 1.0), (0.25, 1.0), (0.0, 1.0), (1.0, 0.0), (3.0, 0.5)]))
+def test_dual_prompt_loss_is_equation_7(
+    data: tuple[Tensor, Tensor, Tensor, Tensor], weights: tuple[float, float]
+) -> None:
     positive, negative, labels, other = data
-    loss = dual_prompt_loss(positive, negative, labels=labels, complementary=other, positive_weight=weight)
-    expected = plain_dual(positive, negative, labels, other, weight)
+    options: dict[str, Any] = {"positive_weight": weights[0], "negative_weight": weights[1]}
+    loss = dual_prompt_loss(positive, negative, labels=labels, complementary=other, **options)
+    expected = plain_dual(positive, negative, labels, other, weights)
     assert float(loss) >= 0
     assert float(loss) == pytest.approx(sum(expected) / len(expected), rel=1e-5, abs=1e-6)
 
@@ -250,7 +255,9 @@ def test_only_the_negative_prompts_that_the_loss_reads_are_encoded(
     for everything in (False, True):
         positive, negative = learner.similarities(pooled, learner.text())
         step = Step(positive, negative, labels, rows, epoch)
-        read, others = objective.reads(step)
+        reads = objective.reads(step)
+        assert reads is not None
+        read, others = reads
         assert set(labels.tolist()) <= set(read.tolist()) and len(read) <= 18
         assert others == (settings.demand_agreement and epoch == 2)
         if not everything:

@@ -383,7 +383,9 @@ class Recorder:
         self.calls: list[tuple[Step, Tensor, Mapping[str, Tensor]]] = []
 
     def reads(self, step: Step) -> Reads:
-        return Reads(self.inner.reads(step).trained, others=True)  # to compare all
+        read = self.inner.reads(step)
+        assert read is not None
+        return Reads(read.trained, others=True)  # to compare all
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, parts = self.inner(step)

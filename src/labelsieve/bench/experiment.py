@@ -23,7 +23,8 @@ An experiment is a TOML file::
     settings = { epochs = 10 }
 
 What several tables of one kind have in common may stand once, under `[defaults.data]`, `[defaults.noise]` or
-`[defaults.method]`. Everything is checked when the file is read, before anything is measured.
+`[defaults.method]`. With `extends = "paper/table8"` a file takes from a shipped experiment whatever it does not say
+itself. Everything is checked when the file is read, before anything is measured.
 """
 
 from __future__ import annotations
@@ -262,14 +263,30 @@ def read_experiment(file: str | Path) -> Experiment:
     if not path.is_file():
         name = str(file)
         path = look_up(shipped(), name, what="FILE.toml, which does not exist, or NAME")
+    table = _read_toml(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
-    try:
-        return _experiment(name, table)
+        return _experiment(name, _extended(table))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+
+
+def _extended(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds what the shipped experiment has that a file extends, but for published numbers, which are of other data."""
+    own = dict(table)
+    if (name := own.pop("extends", None)) is None:
+        return own
+    base = _read_toml(look_up(shipped(), name, what="extends"))
+    if "extends" in base:
+        raise SettingsError(f"{name} extends {base['extends']}; extend that one")
+    base.pop("published", None)
+    return {**base, **own}
 
 
 def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:

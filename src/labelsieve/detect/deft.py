@@ -32,7 +32,11 @@ class DeFT(Training):
         pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, from the
             second epoch on as the published code for real noise does, or never.
         positive_weight: Weight of the first term of Eq. 7; 0.25 in the paper's setting for severe noise.
-        dual_prompt_weight: Weight of all of Eq. 7, which alone trains the negative prompts; 0 leaves them out.
+        negative_weight: Weight of the second term of Eq. 7.
+        dual_prompt_weight: Weight of all of Eq. 7, which alone trains the negative prompts; 0 leaves them as they were
+            drawn.
+        negative_prompts: False does without negative prompts and Eq. 7: p_clean is softmax(s+) of the label, and one
+            half of it a threshold that no one learned. Goes with evidence `threshold` only.
         similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the tower; 0 leaves it out.
         scores_from: `final-pass` scores plain images after training; `last-epoch` keeps what the last epoch of training
             saw, as the published code does.
@@ -45,7 +49,9 @@ class DeFT(Training):
     warmup_loss: Literal["ce", "sce"] = "sce"
     pseudo_labels_from: Literal["after-warmup", "second-epoch", "never"] = "after-warmup"
     positive_weight: float = 1.0
+    negative_weight: float = 1.0
     dual_prompt_weight: float = 1.0
+    negative_prompts: bool = True
     similarity_weight: float = 1.0
     scores_from: Literal["final-pass", "last-epoch"] = "final-pass"
     folds: int = 5
@@ -54,7 +60,9 @@ class DeFT(Training):
         super().__post_init__()
         if self.folds < 2:
             raise SettingsError(f"expected at least 2 folds, got {self.folds}")
-        check_least(self, positive_weight=0, dual_prompt_weight=0, similarity_weight=0)
+        check_least(self, positive_weight=0, negative_weight=0, dual_prompt_weight=0, similarity_weight=0)
+        if not self.negative_prompts and self.evidence == "joint":
+            raise SettingsError("evidence joint reads the learned threshold; without negative_prompts use threshold")
         if self.scores_from == "last-epoch" and (self.evidence == "joint" or self.epochs == 0):
             raise SettingsError("scores_from last-epoch goes with evidence threshold and at least one epoch only")
 

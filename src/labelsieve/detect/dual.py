@@ -63,8 +63,10 @@ class DualObjective:
             }
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
-    def reads(self, step: Step) -> Reads:
+    def reads(self, step: Step) -> Reads | None:
         """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too."""
+        if not self.settings.negative_prompts:
+            return None
         trained = [step.labels, self._complementary(step)]
         if self._refines(step):
             trained.append(step.positive.argmax(dim=1))
@@ -79,17 +81,8 @@ class DualObjective:
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss and sums of its parts and of the selected."""
         settings, labels, warm = self.settings, step.labels, step.epoch <= self.warmup
-        chosen = select(step.positive, step.negative, labels=labels, demand_agreement=settings.demand_agreement)
-        refined = torch.where(chosen, labels, step.positive.argmax(dim=1)) if self._refines(step) else labels
+        chosen = self._select(step)
         count = self.engine.total(labels.new_tensor(len(labels))).clamp(min=1)  # all may have become unreadable
-        dual = dual_prompt_loss(
-            step.positive,
-            step.negative,
-            labels=refined,
-            complementary=self._complementary(step),
-            positive_weight=settings.positive_weight,
-            count=count,
-        )
         if warm and settings.warmup_loss == "sce":
             similarity = symmetric_cross_entropy(step.positive, labels).sum() / count
         elif warm:
@@ -98,11 +91,30 @@ class DualObjective:
             left = self.engine.total(chosen.sum())
             similarity = similarity_loss(step.positive, labels=labels, selected=chosen, count=left)
         self._remember(step)
-        parts = {"dual_prompt_loss": dual * count, "similarity_loss": similarity * count}
+        loss, parts = settings.similarity_weight * similarity, {"similarity_loss": similarity * count}
+        if settings.negative_prompts:
+            dual = self._dual_prompt_loss(step, chosen, count)
+            loss, parts["dual_prompt_loss"] = loss + settings.dual_prompt_weight * dual, dual * count
         if not warm:  # before, it is only tried on
             parts["selected"] = chosen.sum()
-        loss = settings.dual_prompt_weight * dual + settings.similarity_weight * similarity
         return loss, {name: value.detach().float() for name, value in parts.items()}
+
+    def _select(self, step: Step) -> Tensor:
+        if not self.settings.negative_prompts:
+            return step.positive.softmax(dim=1).gather(1, step.labels[:, None])[:, 0] > 0.5
+        return select(step.positive, step.negative, labels=step.labels, demand_agreement=self.settings.demand_agreement)
+
+    def _dual_prompt_loss(self, step: Step, chosen: Tensor, count: Tensor) -> Tensor:
+        settings, labels = self.settings, step.labels
+        return dual_prompt_loss(
+            step.positive,
+            step.negative,
+            labels=torch.where(chosen, labels, step.positive.argmax(dim=1)) if self._refines(step) else labels,
+            complementary=self._complementary(step),
+            positive_weight=settings.positive_weight,
+            negative_weight=settings.negative_weight,
+            count=count,
+        )
 
     def _complementary(self, step: Step) -> Tensor:
         # drawn for all rows at once, so that neither batches nor processes change what an image gets
@@ -114,30 +126,32 @@ class DualObjective:
 
     def _remember(self, step: Step) -> None:
         if self.memory:
-            judged = judge_by_threshold(step.positive, step.negative, step.labels, self.settings.demand_agreement)
+            negative = step.negative if self.settings.negative_prompts else None
+            judged = judge_by_threshold(step.positive, negative, step.labels, self.settings.demand_agreement)
             for name, value in zip(self.memory, judged, strict=True):
                 self.memory[name][step.rows] = value.detach().float().cpu()
 
 
 @torch.no_grad()
 def judge_by_threshold(
-    positive: Tensor, negative: Tensor, labels: Tensor, demand_agreement: bool
+    positive: Tensor, negative: Tensor | None, labels: Tensor, demand_agreement: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Judges by the learned threshold alone (Eq. 6).
+    """Judges by the learned threshold alone (Eq. 6), or by one half of softmax(s+).
 
     Args:
         positive: s+, (n, K).
-        negative: s-, (n, K).
+        negative: s-, (n, K); None for softmax(s+).
         labels: (n,).
         demand_agreement: Whether the argmax is of p_clean, as the rule for real noise has it, or of s+.
 
     Returns:
         p_clean of the label, most likely class and its probability softmax(s+), each (n,).
     """
-    probability = clean_probability(positive, negative)
+    likely = positive.softmax(dim=1)
+    probability = likely if negative is None else clean_probability(positive, negative)
     # not of the probability, which is 1 for several classes where float32 ends
-    predicted = (positive - negative if demand_agreement else positive).argmax(dim=1)
-    confidence = positive.softmax(dim=1).gather(1, predicted[:, None])[:, 0]
+    predicted = (positive - negative if demand_agreement and negative is not None else positive).argmax(dim=1)
+    confidence = likely.gather(1, predicted[:, None])[:, 0]
     return probability.gather(1, labels[:, None])[:, 0], predicted, confidence
 
 
@@ -174,7 +188,7 @@ def _judge(objective: DualObjective, feed: Feed, view: FeatureView) -> Judged:
         return Judged(quality, predicted.astype(np.int64), confidence)
     pooled = adapted_features(feed).pooled
     with torch.inference_mode():
-        text = feed.learner.text()
+        text = feed.learner.text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
         return _judge_jointly(feed, pooled, text, view, folds=objective.settings.folds)
     return _judge_by_threshold(feed, pooled, text, view, demand_agreement=objective.settings.demand_agreement)
@@ -190,8 +204,9 @@ def _judge_by_threshold(
     device, labels = feed.engine.device, feed.images.labels
 
     def judge(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        similarities = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
-        return judge_by_threshold(*similarities, torch.from_numpy(labels[rows]).to(device), demand_agreement)
+        positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
+        threshold = None if text[1] is None else negative
+        return judge_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
 
     quality, predicted, confidence = in_chunks(judge, view.rows)
     return Judged(quality, predicted, confidence)

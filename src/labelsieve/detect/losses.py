@@ -34,9 +34,10 @@ def dual_prompt_loss(
     labels: Tensor,
     complementary: Tensor,
     positive_weight: float = 1.0,
+    negative_weight: float = 1.0,
     count: Tensor | int | None = None,
 ) -> Tensor:
-    """Dual-prompt loss (Eq. 7), mean over the batch: `-w log p_clean_ŷ - log(1 - p_clean_ȳ)`.
+    """Dual-prompt loss (Eq. 7), mean over the batch: `-w log p_clean_ŷ - v log(1 - p_clean_ȳ)`.
 
     It teaches the negative prompts to lie below the positive ones for the (refined) label and above them for a class
     that the image does not show. As in the published code, s+ is detached, and the caller detaches the image features
@@ -48,6 +49,7 @@ def dual_prompt_loss(
         labels: (B,), the label or, where it was not selected, the model's argmax: ŷ.
         complementary: (B,), one other class drawn at random for each image: ȳ.
         positive_weight: w, 1 in Eq. 7, 0.25 in the paper's setting for severe noise.
+        negative_weight: v, 1 in Eq. 7.
         count: What to divide the sum by, where these are part of a larger batch; B if None.
 
     Returns:
@@ -57,7 +59,8 @@ def dual_prompt_loss(
     here = clean_probability(fixed.gather(1, label), negative.gather(1, label)).clamp(SMALLEST_PROBABILITY, 1.0)
     # 1 - p_clean with the two sides exchanged: subtracting from 1 would leave few digits of a small difference
     elsewhere = clean_probability(negative.gather(1, other), fixed.gather(1, other)).clamp(SMALLEST_PROBABILITY, 1.0)
-    return -(positive_weight * here.log() + elsewhere.log()).sum() / (len(labels) if count is None else count)
+    terms = positive_weight * here.log() + negative_weight * elsewhere.log()
+    return -terms.sum() / (len(labels) if count is None else count)
 
 
 def similarity_loss(
