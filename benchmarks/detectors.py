@@ -35,6 +35,7 @@ from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
 from labelsieve.detect.discriminant import Discriminant, fit_discriminants
 from labelsieve.detect.joint import least_weights
+from labelsieve.detect.settings import frozen_if_auto
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
 from labelsieve.verdicts import METRIC_TITLES
@@ -174,7 +175,9 @@ def _cell(name: str, seed: int, images: ls.LabelledImages, vlm: Any, rate: float
         if name in ABLATED:
             module, attribute, value = ABLATED[name]
             stack.enter_context(patch(f"{module}.{attribute}", value))
-        verdicts = ls.scan(images, vlm, detector=DETECTORS.get(name, DETECTORS["deft"])(rate), seed=seed)
+        # frozen unless the row says otherwise, so that no machine measures something else
+        detector = frozen_if_auto(DETECTORS.get(name, DETECTORS["deft"])(rate))
+        verdicts = ls.scan(images, vlm, detector=detector, seed=seed)
     metrics = verdicts.metrics
     assert metrics is not None
     return {

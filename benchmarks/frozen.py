@@ -91,7 +91,7 @@ def run(options: FrozenMode) -> None:
         train(feed, labels, objective=objective, settings=settings, schedule=schedule)
         return time.perf_counter() - started
 
-    asked = DeFT(epochs=options.epochs)
+    asked = DeFT(epochs=options.epochs, peft="none")
     settings = settle(asked, images, vlm, readable=options.images, engine=engine)
     ours = timed(settings, Feed)
     steps = make_schedule(settings, images=options.images).epochs * -(-options.images // int(settings.batch_size))

@@ -69,7 +69,7 @@ def measure(options: Memory) -> None:
     vlm = ls.load_vlm(MINI_CLIP)
     before = megabytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the largest size starts anew; loading had a peak of its own
-    detector = ls.DeFT(epochs=1, min_steps=0) if options.detector == "deft" else ls.LabelMatch()
+    detector = ls.DeFT(epochs=1, min_steps=0, peft="none") if options.detector == "deft" else ls.LabelMatch()
     ls.scan(images, vlm, detector=detector)
     print(f"{megabytes('VmHWM') - before:.0f}")
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import tyro
@@ -48,12 +48,14 @@ class ProfileScan:
         label_column: Column of the given labels.
         model: Folder of the model; the bundled one by default.
         limit: Random subset of so many images.
+        peft: How the vision tower is adapted.
     """
 
     source: tyro.conf.Positional[str]
     label_column: str | None = None
     model: str = str(MINI_CLIP)
     limit: int | None = None
+    peft: Literal["none", "vpt-deep"] = "none"
 
 
 def run(options: ProfileScan) -> None:
@@ -87,7 +89,9 @@ def run(options: ProfileScan) -> None:
             for module, name, said in STAGES:
                 whole = __import__(module, fromlist=[name])
                 stack.enter_context(patch.object(whole, name, timed(said, getattr(whole, name))))
-            verdicts = timed("scan in all", ls.scan)(images, vlm, out=Path(made) / "run")
+            verdicts = timed("scan in all", ls.scan)(
+                images, vlm, detector=ls.DeFT(peft=options.peft), out=Path(made) / "run"
+            )
         timed("report", write_report)(verdicts, images, Path(made) / "report.html")
     print("| stage | seconds |\n|---|---:|")
     for name, seconds in spent.items():

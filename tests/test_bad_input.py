@@ -20,7 +20,7 @@ from labelsieve.verdicts import Verdicts
 from small_pictures import encoded, png_of
 
 MATCH = ("--model", str(MINI_CLIP), "--device", "cpu", "--detector", "label-match")
-TRAINED = (*MATCH[:-1], "small-loss", "--epochs", "1", "--min-steps", "0")
+TRAINED = (*MATCH[:-1], "small-loss", "--epochs", "1", "--min-steps", "0", "--peft", "none")
 Refuse = Callable[..., str]
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import labelsieve.bench
 from labelsieve.bench import estimate as estimating
-from labelsieve.bench.experiment import Cell, Data, Experiment, read_experiment, shipped
+from labelsieve.bench.experiment import Cell, Data, Experiment, Method, read_experiment, shipped
 from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.smoke import miniature
@@ -922,6 +922,14 @@ def test_shipped_experiments_are_valid(name: str) -> None:
     text = shipped()[name].read_text()
     assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
     assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
+
+
+@pytest.mark.parametrize(
+    ("told", "peft"),
+    [({}, "none"), ({"settings": {"peft": "auto"}}, "auto"), ({"recipe": "paper"}, "vpt-deep")],
+)
+def test_what_a_method_is_does_not_depend_on_how_fast_the_machine_is(told: dict[str, Any], peft: str) -> None:
+    assert Method(detector="deft", **told).make_detector(noise_rate=0.1).peft == peft
 
 
 def test_a_file_takes_from_what_it_extends_all_that_it_does_not_say(tmp_path: Path) -> None:

@@ -45,7 +45,14 @@ from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.huggingface import load_vlm
 
 # few neighbours, since the test data have four images of a class
-QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "batch_size": 16, "visual_prompts": 2, "neighbours": 3}
+QUICK: dict[str, Any] = {
+    "epochs": 2,
+    "min_steps": 0,
+    "batch_size": 16,
+    "peft": "none",
+    "visual_prompts": 2,
+    "neighbours": 3,
+}
 TRAINED = [name for name in DETECTORS if issubclass(detector_class(name), Training)]
 # DeFT without what is added to s+ at the end, so that it can be compared with plain training
 PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": False, "warmup_loss": "ce"}
@@ -433,7 +440,7 @@ def test_a_batch_in_which_nothing_is_selected(drawn_folder: Path, mini_clip: Vis
 
 
 def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    scores = score(DeFT(min_steps=100), clean, mini_clip)
+    scores = score(DeFT(min_steps=100, peft="none"), clean, mini_clip)
     assert decide(clean, scores).is_issue.mean() <= 0.05
     assert scores.zero_shot_agreement is not None and scores.zero_shot_agreement < 0.95, "too easy to tell anything"
 
@@ -502,7 +509,7 @@ def test_label_match_is_the_argmax_of_zero_shot(noisy: LabelledImages, mini_clip
 
 
 def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    training = {"epochs": 2, "min_steps": 0, "batch_size": 16}
+    training = {"epochs": 2, "min_steps": 0, "batch_size": 16, "peft": "none"}
     plain = score(SmallLoss(**training), noisy, mini_clip)  # type: ignore[arg-type]
     scores = score(GMM(**training), noisy, mini_clip)  # type: ignore[arg-type]
     assert np.array_equal(scores.predicted, plain.predicted)

@@ -41,7 +41,7 @@ from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 
 STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
-QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2}
+QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2, "peft": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def test_there_is_a_checkpoint_after_each_epoch(
     "detector",
     [
         DeFT(**QUICK),
-        DeFT(**QUICK, peft="vpt-deep", warmup_epochs=3),
+        DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3),
         DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
-        SmallLoss(**QUICK, peft="vpt-shallow"),
+        SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
         GMM(**QUICK),
     ],
     ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm"],
@@ -242,7 +242,9 @@ def test_the_rate_decays_by_epoch_as_a_cosine(images: LabelledImages, mini_clip:
 
 def words(source: Path, out: Path, *more: str) -> list[str]:
     common = ("--model", str(MINI_CLIP), "--device", "cpu", "--precision", "fp32", "--out", str(out))
-    return ["scan", str(source), *common, "--min-steps", "0", "--batch-size", "8", "--visual-prompts", "2", *more]
+    frozen = () if "--peft" in more else ("--peft", "none")
+    sizes = ("--min-steps", "0", "--batch-size", "8", "--visual-prompts", "2")
+    return ["scan", str(source), *common, *sizes, *frozen, *more]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -378,12 +380,16 @@ def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) ->
             STOPPING.clear()
 
 
+# As docs/several-machines.md has it for CPUs, but for a port of its own.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+
+
 def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path: Path) -> None:
     # the threshold alone: what is fitted for the joint evidence magnifies the last digits
     more = ["--peft", "vpt-deep", "--evidence", "threshold", "--epochs", "2", "--batch-size", "7"]
     more += ["--limit", "29"]  # so that the last batch has a picture for one of them only
     together = subprocess.run(
-        [*LAUNCH, *words(drawn_folder, tmp_path / "two", *more)],
+        [sys.executable, "-m", *ACCELERATE, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

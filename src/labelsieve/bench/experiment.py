@@ -42,7 +42,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import TASKS
 from labelsieve.detect.base import detector_class
-from labelsieve.detect.settings import check_fields, check_keys, field_names
+from labelsieve.detect.settings import check_fields, check_keys, field_names, frozen_if_auto
 from labelsieve.errors import SettingsError, look_up
 from labelsieve.provenance import fingerprint
 
@@ -148,7 +148,11 @@ class Method:
         check_fields(self)
 
     def make_detector(self, *, noise_rate: float) -> Any:
-        """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it."""
+        """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it.
+
+        Where the settings do not say how the vision tower is adapted, it stays frozen: what `auto` chooses depends on
+        how fast the machine is.
+        """
         from labelsieve.detect.deft import RECIPES, DeFT
 
         kind = detector_class(self.detector or "")
@@ -157,7 +161,8 @@ class Method:
             key: noise_rate if value == TRUE_RATE else value for key, value in self.settings.items()
         }
         recipe = look_up(RECIPES, self.recipe, what="recipe")
-        return replace(recipe, **told) if kind is DeFT else kind(**told)
+        made = replace(recipe, **told) if kind is DeFT else kind(**told)
+        return made if "peft" in told else frozen_if_auto(made)
 
 
 class Cell(NamedTuple):

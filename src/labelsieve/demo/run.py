@@ -92,13 +92,18 @@ def run_demo(
 
 
 def default_detectors() -> tuple[Detector, ...]:
-    """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate."""
+    """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate.
+
+    The tower stays frozen, so that a demonstration takes seconds on any machine.
+    """
     from labelsieve.detect.deft import DeFT
     from labelsieve.detect.gmm import GMM
     from labelsieve.detect.label_match import LabelMatch
+    from labelsieve.detect.settings import frozen_if_auto
     from labelsieve.detect.small_loss import SmallLoss
 
-    return DeFT(), LabelMatch(), SmallLoss(noise_rate=SYMMETRIC + SIMILAR_CLASS), GMM()
+    every = (DeFT(), LabelMatch(), SmallLoss(noise_rate=SYMMETRIC + SIMILAR_CLASS), GMM())
+    return tuple(frozen_if_auto(detector) for detector in every)
 
 
 def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:

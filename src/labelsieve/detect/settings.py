@@ -92,9 +92,10 @@ class Training:
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
-        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features; `labelsieve list`
-            says what the others are and how much each trains. `auto` is `vpt-deep` where there is an accelerator, and
-            on a CPU where a short trial tells that training takes less than 20 minutes with it; else `none`.
+        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features, mostly in seconds;
+            `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` where there is an
+            accelerator, and on a CPU where a short trial tells that training takes less than 20 minutes with it; else
+            `none`.
         compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
             another way; `auto` tries it where training takes minutes, and keeps it where it is faster.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
@@ -112,7 +113,7 @@ class Training:
     weight_decay: float = 5e-4
     peft: Literal[
         "auto", "none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"
-    ] = "none"
+    ] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     visual_prompts: int = 20
     bottleneck: int = 8
@@ -126,6 +127,17 @@ class Training:
             raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
             raise SettingsError(f"expected momentum from 0 to below 1, got {self.momentum}")
+
+
+def frozen_if_auto(detector: Any) -> Any:
+    """Returns a detector with `peft` of `none` in the place of `auto`, for what must not depend on a machine's speed.
+
+    Args:
+        detector: Any detector; one that trains nothing is returned as it is.
+    """
+    if isinstance(detector, Training) and detector.peft == "auto":
+        return dataclasses.replace(detector, peft="none")
+    return detector
 
 
 _NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # those of numpy too
