@@ -18,10 +18,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
-from torch import Tensor
 
 import labelsieve as ls
 from interrupting import break_off

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,21 @@ from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_adaptations import CLASSES, QUICK, adapted, differs, judged, mislabelled, weights
 from small_backbones import SIZE, backbone_folder
-from small_models import edit_json, edit_weights, model_folder
+from small_models import model_folder
 
 PROMPTS = ["vpt-deep", "vpt-shallow"]
 KINDS = [*PROMPTS, "adapter", "ssf"]
 STAY = [*PROMPTS, "adapter"]
 VITS = ["vit", "mae", "dinov2", "clip", "siglip", "blip"]
+VIT: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "image_size": SIZE,
+    "patch_size": 16,
+}
+SWIN: dict[str, Any] = {"patch_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2], "window_size": 4}
 Model = Callable[[str], Path]
 
 
@@ -74,9 +84,9 @@ def backbone_of(folder: Path) -> Backbone:
     return backbone
 
 
-def prepared(backbone: Backbone, tune: Any, *, seed: int = 0, **sizes: int) -> Any:
+def prepared(backbone: Backbone, tune: Any, *, seed: int = 0, **sizes: Any) -> Any:
     """Prepares a backbone for training and returns its module."""
-    settings = Adaptation(tune=tune, **{"visual_prompts": 5, **sizes})
+    settings = Adaptation(**{"tune": tune, "visual_prompts": 5, **sizes})
     tuning.prepare(backbone, settings, generator=torch.Generator().manual_seed(seed))
     return backbone.model.get_submodule(modules.NAME).module
 
@@ -141,11 +151,35 @@ def test_visual_prompts_do_what_they_do_in_phase_1(tune: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("tune", [*PROMPTS, "adapter"])
 def test_initial_values_come_from_the_generator(tune: str, model: Model) -> None:
+    backbones = [backbone_of(model("vit")) for _ in range(3)]
     state = torch.get_rng_state()
-    one, same, other = (prepared(backbone_of(model("vit")), tune, seed=seed) for seed in (3, 3, 4))
+    one, same, other = (
+        prepared(backbone, tune, seed=seed) for backbone, seed in zip(backbones, (3, 3, 4), strict=True)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(map(torch.equal, one.parameters(), same.parameters()))
     assert not all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize(("name", "count"), [("Beit", 2), ("Dinov2WithRegisters", 2), ("DeiT", 2), ("Swinv2", 3)])
+def test_blocks_of_other_classifiers(name: str, count: int, model: Model, pixels: Tensor, tmp_path: Path) -> None:
+    sizes = {**SWIN, "image_size": SIZE} if name == "Swinv2" else VIT
+    backbone = backbone_of(other_folder(tmp_path / "m", name, model, **sizes))
+    before = logits(backbone, pixels)
+    module = prepared(backbone, "adapter")
+    assert len(module.blocks) == count and torch.equal(logits(backbone, pixels), before)
+    shake(module)
+    assert float((logits(backbone, pixels) - before).abs().max()) > 1e-4
+
+
+def other_folder(folder: Path, name: str, model: Model, **sizes: Any) -> Path:
+    """Saves a random classifier of `transformers`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(**sizes)
+        getattr(transformers, f"{name}ForImageClassification")(config).save_pretrained(folder)
+    shutil.copy(model("vit") / "preprocessor_config.json", folder)
+    return folder
 
 
 # ---------------------------------------------------------------- what is trained
@@ -207,17 +241,18 @@ def test_a_batch_may_pass_in_parts(
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["vit", "clip"])
 @pytest.mark.parametrize("tune", KINDS)
 def test_resuming_gives_the_module_of_an_unbroken_run(
-    tune: Any, images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
+    tune: Any, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
 ) -> None:
     """By the training itself: what stays attached takes no folder, and so no checkpoint."""
-    settings = Adaptation(**QUICK, tune=tune, learning_rate=1e-2, validation=0.3, visual_prompts=3)
+    settings = Adaptation(**QUICK, tune=tune, learning_rate=1e-2, visual_prompts=3)
     selection = choose(verdicts, settings)
 
     def run(folder: Path, *, resume: bool = False) -> dict[str, Tensor]:
         engine = make_engine(device="cpu", precision="fp32", checkpoint=folder, resume=resume)
-        backbone = load_backbone(str(model("vit")), CLASSES)
+        backbone = load_backbone(str(model(kind)), CLASSES)
         tuning.prepare(backbone, settings, generator=engine.generator(tuning.INITIAL))
         training.train(_job(backbone, images, selection, None, settings, engine))
         return {key: value.detach() for key, value in backbone.model.state_dict().items()}
@@ -230,6 +265,27 @@ def test_resuming_gives_the_module_of_an_unbroken_run(
     resumed = run(tmp_path / "two", resume=True)
     assert any(key.startswith(modules.NAME) for key in resumed)
     torch.testing.assert_close(resumed, unbroken, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["vit", "clip"])
+@pytest.mark.parametrize("tune", STAY)
+def test_the_module_of_the_best_epoch_is_kept(
+    tune: Any,
+    kind: str,
+    images: LabelledImages,
+    verdicts: Verdicts,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(*, epochs: int, scores: list[float]) -> Any:
+        told = iter(scores)
+        monkeypatch.setattr(training, "accuracies", lambda _job: {"validation_accuracy": next(told)})
+        return adapted(images, verdicts, model(kind), tune=tune, validation=0.3, learning_rate=1e-2, epochs=epochs)
+
+    fresh, kept, last = run(epochs=0, scores=[0.5]), run(epochs=2, scores=[0.9, 0.1, 0.2]), run(epochs=1, scores=[0, 1])
+    assert (kept.metrics["saved_epoch"], last.metrics["saved_epoch"]) == (0, 1)
+    assert not differs(fresh, kept)
+    assert any(name.startswith(modules.NAME) for name in differs(fresh, last))
 
 
 # ---------------------------------------------------------------- what merges
@@ -251,48 +307,36 @@ def test_ssf_merges_into_a_standard_model(kind: str, model: Model, pixels: Tenso
         torch.testing.assert_close(loaded(pixel_values=pixels).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def without_biases(folder: Path, *, attention: bool) -> Path:
-    """Saves a ViT whose query, key and value have no bias."""
-    backbone_folder(folder, "vit")
-    edit_json(folder / "config.json", qkv_bias=not attention)
-    names = [f"layers.{n}.attention.{name}_proj.bias" for n in (0, 1) for name in "qkv"]
-    edit_weights(folder, lambda state: [state.pop(name) for name in names if name in state])
-    return folder
-
-
-def test_a_layer_without_bias_gets_one(pixels: Tensor, tmp_path: Path) -> None:
-    backbone = backbone_of(without_biases(tmp_path / "vit", attention=True))
-    assert not [name for name, _ in backbone.model.named_parameters() if name.endswith("q_proj.bias")]
+@pytest.mark.parametrize("timm", [False, True])
+def test_a_layer_without_bias_gets_one(timm: bool, model: Model, pixels: Tensor, tmp_path: Path) -> None:
+    if timm:
+        sizes = {"img_size": SIZE, "patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2, "qkv_bias": False}
+        folder = other_folder(
+            tmp_path / "m", "TimmWrapper", model, architecture="vit_tiny_patch16_224", model_args=sizes
+        )
+    else:
+        folder = other_folder(tmp_path / "m", "ViT", model, **VIT, qkv_bias=False)
+    backbone = backbone_of(folder)
+    names = ("qkv.bias", "q_proj.bias")
+    assert not [name for name, _ in backbone.model.named_parameters() if name.endswith(names)]
     shake(prepared(backbone, "ssf"))
     expected = logits(backbone, pixels)
     tuning.merge(backbone)
-    backbone.model.save_pretrained(tmp_path / "m")
+    backbone.model.save_pretrained(tmp_path / "merged")
     loaded, info = transformers.AutoModelForImageClassification.from_pretrained(
-        tmp_path / "m", output_loading_info=True
+        tmp_path / "merged", output_loading_info=True
     )
     assert not info["missing_keys"] and not info["unexpected_keys"]
     with torch.inference_mode():
         torch.testing.assert_close(loaded.eval()(pixel_values=pixels).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_layer_that_cannot_have_a_bias_is_told(model: Model) -> None:
-    """No configuration of a ViT leaves out the bias of an MLP, so none would load it either."""
-    backbone = backbone_of(model("vit"))
-    fresh = dataclasses.replace(backbone, model=WithoutPlace(backbone.model))
-    with pytest.raises(SettingsError, match=r"which some of .* cannot have; use --tune lora, bitfit or full") as caught:
-        prepared(fresh, "ssf")
+def test_a_layer_that_cannot_have_a_bias_is_told(model: Model, tmp_path: Path) -> None:
+    """The keys of BEiT have none, whatever its configuration says."""
+    folder = other_folder(tmp_path / "beit", "Beit", model, **VIT)
+    with pytest.raises(SettingsError, match=r"and some of .* cannot have one; use --tune lora, bitfit or f") as caught:
+        prepared(backbone_of(folder), "ssf")
     assert "\n" not in str(caught.value)
-
-
-class WithoutPlace(torch.nn.Module):
-    """A model of a class that no configuration gives biases."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-        for part in model.modules():
-            if getattr(part, "fc1", None) is not None:
-                part.fc1.bias = None
 
 
 def test_ssf_from_a_run_to_a_model(
@@ -321,7 +365,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
     with pytest.raises(SettingsError, match=said) as caught:
         result.save(tmp_path / "m")
     assert "\n" not in str(caught.value)
-    monkeypatch.delattr("labelsieve.adapt.run.load_backbone")  # nothing expensive comes before
+    monkeypatch.setattr(sys.modules["labelsieve.adapt.run"], "_check_same_data", None)  # nothing comes before
     with pytest.raises(SettingsError, match=said):
         adapted(images, verdicts, model("vit"), tune=tune, out=tmp_path / "m")
     assert not (tmp_path / "m").exists()

@@ -67,7 +67,7 @@ def attach(backbone: Backbone, kind: str, *, tokens: int, bottleneck: int, gener
         raise _unfit(backbone, kind) from error
     if isinstance(module, ScaleShift) and _merged_configuration(backbone, tower) is None:
         raise SettingsError(
-            f"--tune {kind} gives a bias to each linear layer of the blocks, which some of {backbone.name} cannot have; "
+            f"--tune {kind} merges into the biases of linear layers, and some of {backbone.name} cannot have one; "
             "use --tune lora, bitfit or full"
         )
     backbone.model.add_module(NAME, Attached(module.to(backbone.device), tower))

@@ -87,6 +87,9 @@ BLOCKS = {
         "intermediate.dense",
         "output.dense",
     ),
+    "Swin V2, Swin of transformers 4": BlockKind(
+        _qkv("attention.self", "query", "key", "value"), "attention.output.dense", "intermediate.dense", "output.dense"
+    ),
     "timm": BlockKind(("attn.qkv",), "attn.proj", "mlp.fc1", "mlp.fc2"),
     "open_clip": BlockKind((), "", "mlp.c_fc", "mlp.c_proj"),
 }
