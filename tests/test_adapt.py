@@ -18,10 +18,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
-from torch import Tensor
 
 import labelsieve as ls
 from interrupting import break_off
@@ -44,53 +42,23 @@ from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.marks import read_marks
 from labelsieve.verdicts import Verdicts, decide
+from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder
 from small_models import edit_json, edit_weights, random_clip
 
-CLASSES = ("red", "green", "blue")
-FLAGGED = (0, 5, 11)
 UNREADABLE = 7
-QUICK: dict[str, Any] = {"epochs": 3, "min_steps": 0, "batch_size": 8}
 Model = Callable[[str], Path]
-
-
-def pictures(count: int, *, seed: int = 0) -> tuple[list[Image.Image], NDArray[np.int64]]:
-    """Draws noisy pictures in which the channel of the class is the brightest."""
-    rng, labels = np.random.default_rng(seed), np.arange(count) % len(CLASSES)
-    found = []
-    for label in labels:
-        pixels = rng.integers(0, 120, (SIZE, SIZE, 3), dtype=np.uint8)
-        pixels[..., label] += 100
-        found.append(Image.fromarray(pixels))
-    return found, labels
 
 
 @pytest.fixture(scope="module")
 def images() -> LabelledImages:
-    """24 pictures; those that are flagged below have the label of the next class."""
-    drawn, labels = pictures(24)
-    labels[list(FLAGGED)] = (labels[list(FLAGGED)] + 1) % 3
-    return load_images(drawn, labels=labels, class_names=CLASSES)
+    return mislabelled()
 
 
 @pytest.fixture(scope="module")
 def test_images() -> LabelledImages:
     drawn, labels = pictures(30, seed=1)
     return load_images(drawn, labels=labels, class_names=CLASSES)
-
-
-def judged(images: LabelledImages, *, flagged: Any = FLAGGED, unreadable: Any = (), **columns: Any) -> Verdicts:
-    quality = np.linspace(0.6, 1.0, len(images)).astype(np.float32)
-    quality[list(flagged)] = 0.2
-    predicted = images.labels.copy()
-    predicted[list(flagged)] = (predicted[list(flagged)] - 1) % 3
-    predicted[list(unreadable)], quality[list(unreadable)] = -1, np.nan
-    values: dict[str, Any] = {"label_quality": quality, "predicted": predicted, "confidence": quality, **columns}
-    scores = Scores(**values)
-    rule = {"threshold": None if scores.issue is not None else scores.threshold}
-    rule |= {"demand_agreement": scores.demand_agreement}
-    record = {**rule, "data": {"fingerprint": images.fingerprint}, "source": "photos", "detector": {"name": "deft"}}
-    return decide(images, scores, record=record)
 
 
 @pytest.fixture(scope="module")
@@ -111,18 +79,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return folder
 
 
-def adapted(images: LabelledImages, verdicts: Verdicts, backbone: Path, *, out: Any = None, **settings: Any) -> Adapted:
-    options = {key: settings.pop(key) for key in ("test", "resume", "seed", "overwrite", "marks") if key in settings}
-    how = Adaptation(**{**QUICK, **settings})
-    return ls.adapt(
-        images, verdicts, backbone=backbone, settings=how, device="cpu", precision="fp32", out=out, **options
-    )
-
-
-def weights(result: Adapted) -> dict[str, Tensor]:
-    return {key: value.detach() for key, value in result.model.state_dict().items()}
-
-
 def assert_same(first: Adapted, second: Adapted) -> None:
     one, two = weights(first), weights(second)
     assert list(one) == list(two)
@@ -133,11 +89,6 @@ def assert_same(first: Adapted, second: Adapted) -> None:
 
 def history(result: Adapted) -> list[dict[str, Any]]:
     return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in result.history]
-
-
-def differs(first: Adapted, second: Adapted) -> set[str]:
-    one, two = weights(first), weights(second)
-    return {key for key, value in one.items() if not torch.equal(value, two[key])}
 
 
 # ---------------------------------------------------------------- every kind of backbone
@@ -206,6 +157,8 @@ def test_the_ways_to_train_change_what_they_say(images: LabelledImages, verdicts
     assert changed["bitfit"] == {key for key in every if key.endswith("bias")} | head
     matrices = {key for key in every if ".layers." in key and "norm" not in key and key.endswith("weight")}
     assert changed["lora"] == matrices | head, "merged: no weight of its own is left"
+    assert changed["ssf"] == {key for key in every if ".layers." in key and "norm" not in key} | head
+    assert changed["vpt-deep"] == changed["vpt-shallow"] == changed["adapter"] == head
 
 
 @pytest.mark.parametrize("kind", ["resnet", "convnext", "swin", "siglip", "clip"])
@@ -561,11 +514,12 @@ def test_a_share_of_each_class_is_held_out() -> None:
     [
         ("vit", {"optimizer": "sgd", "learning_rate": 1e-2}),
         ("vit", {"tune": "lora", "validation": 0.3}),
+        ("clip", {"tune": "ssf", "validation": 0.3}),
         ("swin", {"loss": "elr", "labels": "all"}),  # drops paths at random
         ("resnet", {"validation": 0.3, "learning_rate": 1e-2}),  # has statistics
         ("vit", {"tune": "linear", "head_init": "zeros"}),
     ],
-    ids=["sgd", "lora", "elr", "resnet", "linear"],
+    ids=["sgd", "lora", "ssf", "elr", "resnet", "linear"],
 )
 def test_resuming_gives_the_model_of_an_unbroken_run(
     kind: str, settings: dict[str, Any], images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
@@ -801,11 +755,11 @@ def test_a_model_that_does_not_end_in_a_linear_layer_is_told(tmp_path: Path) -> 
     ],
     ids=["paper", "lora", "lora beside norms"],
 )
-def test_what_a_model_has_no_place_for_is_told(tune: str, body: torch.nn.Module, said: str, model: Model) -> None:
+def test_what_a_model_has_no_place_for_is_told(tune: Any, body: torch.nn.Module, said: str, model: Model) -> None:
     backbone = load_backbone(str(model("vit")), CLASSES)
     bare = dataclasses.replace(backbone, model=torch.nn.Sequential(body, backbone.head))
     with pytest.raises(ModelError, match=said):
-        prepare(bare, tune, rank=2, generator=torch.Generator())
+        prepare(bare, Adaptation(tune=tune), generator=torch.Generator())
 
 
 def test_a_tower_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -890,7 +844,8 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
         ({"drop_at": float("nan")}, "expected drop_at from 0 to 1"),
         ({"validation": 1.0}, "expected validation from 0 to below 1"),
         ({"batch_size": "8"}, "expected batch_size to be of type int"),
-        ({"lora_rank": 0}, "expected lora_rank of at least 1"),
+        ({"bottleneck": 0}, "expected bottleneck of at least 1"),
+        ({"visual_prompts": 0}, "expected visual_prompts of at least 1"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], said: str) -> None:

@@ -57,6 +57,18 @@ def test_from_a_run_to_a_model(finished: Path, photos: Path, run: Run, tmp_path:
     assert {answer["label"] for answer in classify(str(photos / "cat" / "cat-1.png"))} == {"boat", "cat", "cup", "tree"}
 
 
+def test_scales_and_shifts_end_in_a_standard_model(finished: Path, photos: Path, run: Run, tmp_path: Path) -> None:
+    code, out, err = run("adapt", finished, "--out", tmp_path / "m", "--test", photos, *QUICK, "--tune", "ssf")
+    assert (code, err) == (0, "") and "ssf fine-tuning" in out
+    assert {path.name for path in (tmp_path / "m").iterdir()} == FILES
+    assert not [key for key in load_file(tmp_path / "m" / "model.safetensors") if "module" in key]
+    classify = transformers.pipeline("image-classification", str(tmp_path / "m"), device="cpu")
+    shown = sorted(photos.rglob("*.png"))
+    right = [classify(str(path))[0]["label"] == path.parent.name for path in shown]
+    record = json.loads((tmp_path / "m" / "metrics.json").read_text())
+    assert sum(right) / len(right) == pytest.approx(record["test"]["accuracy"], abs=1 / len(right))
+
+
 def test_help_names_every_option(run: Run) -> None:
     code, out, _ = run("adapt", "--help")
     assert code == 0
@@ -73,6 +85,8 @@ def test_help_names_every_option(run: Run) -> None:
     )
     more = (
         "tune",
+        "visual-prompts",
+        "bottleneck",
         "head-init",
         "optimizer",
         "learning-rate",
@@ -95,6 +109,8 @@ def test_help_names_every_option(run: Run) -> None:
         (["--backbone", "./none"], 1, '"./none" is neither; give one with --backbone'),
         (["--test", "./none"], 1, "./none does not exist"),
         (["--marks", "./none.csv"], 1, "cannot be read as a CSV of marks"),
+        (["--tune", "vpt-deep"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
+        (["--tune", "adapter", "--backbone", "./none"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
         (["--learning-rate", "-1"], 1, "expected learning_rate above 0"),
         (["--source", "./none"], 1, "--source says where the images of a run lie now"),
     ],
@@ -141,8 +157,9 @@ def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, m
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_several_processes_give_the_model_of_one(finished: Path, tmp_path: Path) -> None:
-    more = [*QUICK, "--epochs", "1", "--batch-size", "7", "--loss", "elr", "--labels", "all"]
+@pytest.mark.parametrize("how", [("--loss", "elr"), ("--tune", "ssf")], ids=["elr", "ssf"])
+def test_several_processes_give_the_model_of_one(how: tuple[str, str], finished: Path, tmp_path: Path) -> None:
+    more = [*QUICK, "--epochs", "1", "--batch-size", "7", *how, "--labels", "all"]
     launch = [
         sys.executable,
         "-m",

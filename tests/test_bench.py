@@ -892,7 +892,7 @@ SHIPPED = {
     "paper/figure3": 108,
     "paper/figure4": 60,
     "paper/table1": 216,
-    "paper/table10": 60,
+    "paper/table10": 108,
     "paper/table2": 360,
     "paper/table3": 45,
     "paper/table4": 48,

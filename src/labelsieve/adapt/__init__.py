@@ -4,6 +4,7 @@
 * `selection.py`: which images, with which labels and weights, out of the verdicts and a person's marks
 * `backbones.py`: classification models of `transformers` with a new head
 * `tuning.py`: which of their weights are trained
+* `modules.py`: the modules of phase 1 on their blocks
 * `losses.py`: cross-entropy and its rivals that bear wrong labels
 * `train.py`: the loop, its checkpoints, and accuracies
 * `result.py`: the record and the folder that it is kept in

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from labelsieve.adapt.backbones import Backbone
+from labelsieve.adapt.settings import check_saves
 from labelsieve.adapt.train import accuracy
 from labelsieve.data.published.base import named_source
 from labelsieve.errors import RunError
@@ -43,7 +44,7 @@ class Adapted:
 
     @property
     def model(self) -> Any:
-        """The `transformers` model, in evaluation mode."""
+        """The `transformers` model, in evaluation mode; visual prompts or adapters stay attached to it."""
         return self.backbone.model
 
     @property
@@ -63,7 +64,9 @@ class Adapted:
 
         Raises:
             RunError: The folder cannot be written to, or the disk is full.
+            SettingsError: Something is attached to the model that a standard one has no place for.
         """
+        check_saves(self.record["settings"]["tune"])
         folder = Path(folder)
         try:
             with new_folder(folder) as part, quiet_loading():

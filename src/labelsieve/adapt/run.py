@@ -17,7 +17,7 @@ from labelsieve.adapt import tuning
 from labelsieve.adapt.backbones import Backbone, load_backbone
 from labelsieve.adapt.result import RECORD, Adapted, measure
 from labelsieve.adapt.selection import Selection, choose
-from labelsieve.adapt.settings import RECIPES, Adaptation
+from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
 from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labels import normalise
@@ -67,7 +67,7 @@ def adapt(
         verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`.
         backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
-        settings: How to train; `Adaptation()` if None.
+        settings: How to train; `Adaptation()` if None. What trains visual prompts or adapters goes without an `out`.
         marks: CSV of a person's marks, downloaded from the report; they count more than the verdicts.
         test: Images with right labels, to measure accuracy with. Nothing is chosen by them.
         seed: Every random choice is drawn from it.
@@ -85,6 +85,8 @@ def adapt(
         LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
     """
     settings = Adaptation() if settings is None else settings
+    if out is not None:
+        check_saves(settings.tune)
     _check_same_data(images, verdicts)
     folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
     selection = choose(verdicts, settings, marks=None if marks is None else read_marks(Path(marks), verdicts))
@@ -212,7 +214,7 @@ def _problems(verdicts: Verdicts) -> tuple[str, ...]:
 def _train_and_measure(job: Job, verdicts: Verdicts, notes: tuple[str, ...], started: float) -> Adapted:
     settings, backbone, engine = job.settings, job.backbone, job.engine
     _start_head(job)
-    tuning.prepare(backbone, settings.tune, rank=settings.lora_rank, generator=engine.generator(tuning.INITIAL))
+    tuning.prepare(backbone, settings, generator=engine.generator(tuning.INITIAL))
     parameters = list(backbone.model.parameters())
     changed = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     trained = train(job)

@@ -27,8 +27,12 @@ class Adaptation:
             early-learning regularisation, which remembers a target of K numbers for each image.
         tune: What is trained beside the head: everything, nothing (`linear`, quick on cached features), only the blocks
             (`paper`: embeddings and outer layer norms stay), low-rank matrices beside the linear layers, merged into
-            them at the end (`lora`), or all biases (`bitfit`).
-        lora_rank: Rank of these matrices.
+            them at the end (`lora`), all biases (`bitfit`), scales and shifts behind the linear layers, merged as well
+            (`ssf`), visual prompts in each block (`vpt-deep`) or the first (`vpt-shallow`), or a bottleneck behind each
+            MLP (`adapter`). A standard model has no place for the last three: they are for `labelsieve bench`, and for
+            Python without an `out`.
+        visual_prompts: L, tokens of `vpt-deep` and `vpt-shallow`.
+        bottleneck: Rank of `lora` and width of `adapter`.
         head_init: `probe` starts the head from a linear discriminant on the frozen features, `zeros` from nothing.
         optimizer: `sgd` or `adamw`.
         learning_rate: Of everything but the head, with cosine decay by epoch.
@@ -48,8 +52,9 @@ class Adaptation:
     weighting: Literal["none", "p_clean"] = "none"
     class_weights: Literal["none", "balanced"] = "none"
     loss: Literal["ce", "gce", "sce", "elr"] = "ce"
-    tune: Literal["full", "linear", "paper", "lora", "bitfit"] = "full"
-    lora_rank: int = 8
+    tune: Literal["full", "linear", "paper", "lora", "bitfit", "ssf", "vpt-deep", "vpt-shallow", "adapter"] = "full"
+    visual_prompts: int = 20
+    bottleneck: int = 8
     head_init: Literal["probe", "zeros"] = "probe"
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 3e-5
@@ -74,7 +79,28 @@ class Adaptation:
             raise SettingsError(f"expected drop_at from 0 to 1, got {self.drop_at}")
 
 
-_LEAST: dict[str, float] = {"lora_rank": 1, "weight_decay": 0, "epochs": 0, "min_steps": 0, "batch_size": 1}
+_LEAST: dict[str, float] = {
+    "visual_prompts": 1,
+    "bottleneck": 1,
+    "weight_decay": 0,
+    "epochs": 0,
+    "min_steps": 0,
+    "batch_size": 1,
+}
+_STAYS_ATTACHED = ("vpt-deep", "vpt-shallow", "adapter")
+
+
+def check_saves(tune: str) -> None:
+    """Checks that what is trained has a place in a standard model.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    if tune in _STAYS_ATTACHED:
+        raise SettingsError(
+            f"--tune {tune} adds to the model what a standard one has no place for, so it cannot be saved; use --tune "
+            "lora, ssf or bitfit (Python without an out, and labelsieve bench, measure it all the same)"
+        )
 
 
 def _of_the_paper(optimizer: Literal["sgd", "adamw"], rate: float, decay: float) -> Adaptation:

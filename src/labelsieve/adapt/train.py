@@ -160,7 +160,7 @@ def train(job: Job) -> Trained:
                 best = _copy(backbone)
             _save(job, optimizer, loss, history, best)
     if best:
-        backbone.model.load_state_dict(best, strict=False)
+        nn.Module.load_state_dict(backbone.model, best, strict=False)
     return Trained(start, history, _best_epoch(start, history) if best else len(history))
 
 
@@ -383,7 +383,8 @@ def _restore(
     for key, value in tensors.items():
         part, _, name = key.partition(".")
         parts[part][name] = value
-    backbone.model.load_state_dict(parts["model"], strict=False)
+    # that of torch: the wrapper of timm has one of its own, which takes all names for its inner model's
+    nn.Module.load_state_dict(backbone.model, parts["model"], strict=False)
     for name, value in parts["memory"].items():
         loss.memory[name].copy_(value)
     parameters = dict(backbone.model.named_parameters())

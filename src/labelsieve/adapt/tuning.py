@@ -1,83 +1,102 @@
 """Which weights of a backbone are trained beside the head.
 
-A new way is one function and one line in `TUNE`.
+A new way is one function and one line in `TUNE`; a module of :mod:`labelsieve.vlm.peft` is that line alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from labelsieve.adapt import modules
 from labelsieve.adapt.backbones import Backbone
+from labelsieve.adapt.settings import Adaptation
 from labelsieve.errors import ModelError
 
-# Of the generator that draws what LoRA starts from.
+# Of the generator that draws what LoRA and the modules start from.
 INITIAL = 21
 
 
-def _nothing(backbone: Backbone, *, rank: int) -> None:
-    del rank
+Way = Callable[[Backbone, Adaptation, torch.Generator], None]
 
 
-def _everything(backbone: Backbone, *, rank: int) -> None:
-    del rank
+def _nothing(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+    pass
+
+
+def _everything(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     backbone.model.requires_grad_(True)
 
 
-def _blocks(backbone: Backbone, *, rank: int) -> None:
+def _blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """Leaves embeddings and outer layer norms, as the published code of DeFT does."""
-    del rank
-    for _, module in _outer_lists(backbone):
+    for _, module in _stacks(backbone):
         module.requires_grad_(True)
 
 
-def _biases(backbone: Backbone, *, rank: int) -> None:
+def _biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """BitFit (Ben Zaken et al., ACL 2022)."""
-    del rank
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(name.split(".")[-1] == "bias")
 
 
-def _lora(backbone: Backbone, *, rank: int) -> None:
+def _lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
     """LoRA (Hu et al., ICLR 2022) beside the linear layers of the blocks; where there are none, beside convolutions."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    inside = {f"{path}.{name}": m for path, module in _outer_lists(backbone) for name, m in module.named_modules()}
+    inside = {f"{path}.{name}": m for path, module in _stacks(backbone) for name, m in module.named_modules()}
     targets = [name for name, module in inside.items() if isinstance(module, nn.Linear)] or [
         name for name, module in inside.items() if isinstance(module, nn.Conv2d) and module.groups == 1
     ]
     if not targets:
         raise ModelError(f"{backbone.name} has no layers that LoRA can go beside; choose another --tune")
+    rank = settings.bottleneck
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone.model)
 
 
-TUNE: dict[str, Callable[..., None]] = {
+def _module(kind: str) -> Way:
+    def attach(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
+        modules.attach(
+            backbone, kind, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
+        )
+
+    return attach
+
+
+TUNE: dict[str, Way] = {
     "full": _everything,
     "linear": _nothing,
     "paper": _blocks,
     "lora": _lora,
     "bitfit": _biases,
+    "ssf": _module("ssf"),
+    "vpt-deep": _module("vpt-deep"),
+    "vpt-shallow": _module("vpt-shallow"),
+    "adapter": _module("adapter"),
 }
 
 
-def prepare(backbone: Backbone, tune: str, *, rank: int, generator: torch.Generator) -> None:
-    """Marks what is trained by `requires_grad`: the head, and what `tune` says of the rest.
+def prepare(backbone: Backbone, settings: Adaptation, *, generator: torch.Generator) -> None:
+    """Marks what is trained by `requires_grad`: the head, and what `settings.tune` says of the rest.
 
     Weights that the forward pass never uses stay out: weight decay would change them for nothing.
 
     Args:
         backbone: Changed in place.
-        tune: A name of `TUNE`.
-        rank: Of LoRA.
-        generator: Draws what LoRA starts from.
+        settings: Says which way, and how large a module is.
+        generator: Draws what LoRA and the modules start from.
+
+    Raises:
+        ModelError: The backbone has no blocks, or none with layers for LoRA.
+        SettingsError: The module does not go with the backbone.
     """
     backbone.model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # the libraries draw from the global generator
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        TUNE[tune](backbone, rank=rank)
+        TUNE[settings.tune](backbone, settings, generator)
     backbone.head.requires_grad_(True)
     for name, parameter in backbone.model.named_parameters():
         if name in backbone.unused:
@@ -85,7 +104,7 @@ def prepare(backbone: Backbone, tune: str, *, rank: int, generator: torch.Genera
 
 
 def merge(backbone: Backbone) -> None:
-    """Merges low-rank matrices into the weights they stand beside, so that the model is a standard one again."""
+    """Merges what can be into the weights of the backbone: then its model is a standard one again."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(backbone.model.named_modules()):
@@ -93,15 +112,12 @@ def merge(backbone: Backbone) -> None:
             module.merge()
             parent, _, own = name.rpartition(".")
             setattr(backbone.model.get_submodule(parent), own, module.get_base_layer())
+    modules.merge(backbone)
 
 
-def _outer_lists(backbone: Backbone) -> Iterator[tuple[str, Any]]:
-    """Yields the stacks of blocks with their names: module lists, and those of `timm`, that lie in no other one."""
-    found: list[str] = []
-    for name, module in backbone.model.named_modules():
-        of_timm = isinstance(module, nn.Sequential) and name.endswith((".blocks", ".stages"))
-        if (isinstance(module, nn.ModuleList) or of_timm) and not any(name.startswith(f"{outer}.") for outer in found):
-            found.append(name)
-            yield name, module
+def _stacks(backbone: Backbone) -> list[tuple[str, Any]]:
+    """Returns the stacks of blocks with their names."""
+    found = list(modules.stacks_of(backbone.model))
     if not found:
         raise ModelError(f"{backbone.name} has no blocks to tell from the rest; use --tune full, linear or bitfit")
+    return found

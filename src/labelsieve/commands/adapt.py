@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
-from labelsieve.adapt.settings import RECIPES, Adaptation
+from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
 from labelsieve.commands.base import (
     Command,
     Flag,
@@ -93,6 +93,7 @@ class Adapt(Command):
         from labelsieve.adapt.run import check_model_folder
         from labelsieve.verdicts import Verdicts
 
+        check_saves(self.settings.tune)
         verdicts = Verdicts.load(self.run_folder)
         origin: Any = verdicts.record.get("origin") or {}
         refuse_inside(self.source or origin.get("source"), self.out)

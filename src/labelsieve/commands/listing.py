@@ -104,6 +104,10 @@ _ADAPT_NOTES = {
     "paper": "the blocks; embeddings and outer layer norms stay",
     "lora": "low-rank matrices beside the layers of the blocks, merged at the end",
     "bitfit": "all biases",
+    "ssf": "a scale and a shift behind each linear layer of the blocks, merged at the end",
+    "vpt-deep": "learned tokens beside the patches, anew in each block; cannot be saved",
+    "vpt-shallow": "learned tokens beside the patches, in the first block; cannot be saved",
+    "adapter": "a small bottleneck behind the MLP of each block; cannot be saved",
 }
 
 

@@ -87,6 +87,9 @@ BLOCKS = {
         "intermediate.dense",
         "output.dense",
     ),
+    "Swin V2, Swin of transformers 4": BlockKind(
+        _qkv("attention.self", "query", "key", "value"), "attention.output.dense", "intermediate.dense", "output.dense"
+    ),
     "timm": BlockKind(("attn.qkv",), "attn.proj", "mlp.fc1", "mlp.fc2"),
     "open_clip": BlockKind((), "", "mlp.c_fc", "mlp.c_proj"),
 }
@@ -126,9 +129,11 @@ def blocks_of(tower: Tower, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCK
     Raises:
         SettingsError: There is no block, or one of a kind that is not in the table.
     """
-    if not len(tower.vision_layers):
+    found = [block_in(layer, kinds=kinds) for layer in tower.vision_layers]
+    known = [block for block in found if block is not None]
+    if not known or len(known) < len(found):
         raise unknown_blocks(tower, peft=peft)
-    return [_block(layer, tower, peft, kinds) for layer in tower.vision_layers]
+    return known
 
 
 def unknown_blocks(tower: Tower, *, peft: str) -> SettingsError:
@@ -140,7 +145,8 @@ def unknown_blocks(tower: Tower, *, peft: str) -> SettingsError:
     )
 
 
-def _block(layer: nn.Module, tower: Tower, peft: str, kinds: Mapping[str, BlockKind]) -> Block:
+def block_in(layer: nn.Module, *, kinds: Mapping[str, BlockKind] = BLOCKS) -> Block | None:
+    """Finds the linear layers of one block, by the first kind that fits; None where there is none."""
     for kind in kinds.values():
         inputs = [_site(layer, path) for path in kind.attention_in]
         out = _site(layer, kind.attention_out) if kind.attention_out else None
@@ -148,7 +154,7 @@ def _block(layer: nn.Module, tower: Tower, peft: str, kinds: Mapping[str, BlockK
         found = tuple(site for site in inputs if site is not None)
         if first and last and len(found) == len(inputs) and bool(out) == bool(kind.attention_out):
             return Block(found, out, first, last)
-    raise unknown_blocks(tower, peft=peft)
+    return None
 
 
 def _site(layer: nn.Module, path: str) -> Site | None:

@@ -31,7 +31,7 @@ class ScaleShift(nn.Module):
 
     def __init__(self, vlm: Tower) -> None:
         super().__init__()
-        widths = [site.layer.out_features for site in _sites(vlm)]
+        widths = [site.layer.out_features for site in scaled_layers(vlm)]
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(width)) for width in widths)
         self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in widths)
 
@@ -45,10 +45,28 @@ class ScaleShift(nn.Module):
 
             return change
 
-        return [site.layer.register_forward_hook(hook(index)) for index, site in enumerate(_sites(vlm))]
+        return [site.layer.register_forward_hook(hook(index)) for index, site in enumerate(scaled_layers(vlm))]
+
+    @torch.no_grad()
+    def merge(self, vlm: Tower) -> None:
+        """Folds scale and shift into the layers for good: W' = diag(scale) W and b' = scale b + shift.
+
+        A layer without bias gets one. The module must not be attached, and does nothing from then on that the layers do
+        not do themselves.
+        """
+        for site, scale, shift in zip(scaled_layers(vlm), self.scales, self.shifts, strict=True):
+            bias = site.layer._parameters["bias"]
+            site.layer.weight.mul_(scale[:, None])
+            site.layer.bias = nn.Parameter(shift + (0 if bias is None else scale * bias))
 
 
-def _sites(vlm: Tower) -> list[Site]:
+def scaled_layers(vlm: Tower) -> list[Site]:
+    """Finds the layers that :class:`ScaleShift` sits behind, in the order of a pass.
+
+    Raises:
+        SettingsError: The blocks are of an unknown kind, or their attention has no layers of its own.
+    """
+
     def of(block: Block) -> list[Site]:
         if block.attention_out is None:
             raise unknown_blocks(vlm, peft="ssf")
