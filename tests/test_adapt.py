@@ -25,8 +25,8 @@ import labelsieve as ls
 from interrupting import break_off
 from labelsieve.adapt import train as training
 from labelsieve.adapt.backbones import load_backbone
-from labelsieve.adapt.result import Adapted, measure, model_card
-from labelsieve.adapt.run import check_model_folder, with_class_names
+from labelsieve.adapt.result import Adapted, model_card
+from labelsieve.adapt.run import check_model_folder
 from labelsieve.adapt.selection import Selection, choose
 from labelsieve.adapt.settings import RECIPES, Adaptation
 from labelsieve.adapt.terminal import summarize
@@ -36,6 +36,7 @@ from labelsieve.adapt.train import hold_out
 from labelsieve.adapt.tuning import TUNE, prepare
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
+from labelsieve.data.test_sets import measure, with_class_names
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_linear
 from labelsieve.engine import make_engine

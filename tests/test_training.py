@@ -384,9 +384,10 @@ def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) ->
 ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained", [["--peft", "vpt-deep"], ["--no-context-learns"]], ids=["all", "negative-prompts"])
+def test_several_processes_give_the_verdicts_of_one(trained: list[str], drawn_folder: Path, tmp_path: Path) -> None:
     # the threshold alone: what is fitted for the joint evidence magnifies the last digits
-    more = ["--peft", "vpt-deep", "--evidence", "threshold", "--epochs", "2", "--batch-size", "7"]
+    more = [*trained, "--evidence", "threshold", "--epochs", "2", "--batch-size", "7", "--test", str(drawn_folder)]
     more += ["--limit", "29"]  # so that the last batch has a picture for one of them only
     together = subprocess.run(
         [sys.executable, "-m", *ACCELERATE, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],
@@ -403,6 +404,7 @@ def test_several_processes_give_the_verdicts_of_one(drawn_folder: Path, tmp_path
     assert one.table["id"].equals(two.table["id"])
     np.testing.assert_allclose(two.label_quality, one.label_quality, atol=1e-4)
     assert np.array_equal(one.predicted, two.predicted)
+    assert one.record["test"] == two.record["test"]
     assert [epoch["loss"] for epoch in two.record["history"]] == pytest.approx(
         [epoch["loss"] for epoch in one.record["history"]], rel=1e-4
     )

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Detector, Scores, check_input, detector_name
+from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
+from labelsieve.detect.base import Detector, Scores, TestableDetector, check_input, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
-from labelsieve.errors import RunError
+from labelsieve.errors import RunError, SettingsError
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, versions
 from labelsieve.verdicts import RECORD, Verdicts, decide
@@ -30,6 +31,7 @@ def scan(
     vlm: VisionLanguageModel | None = None,
     *,
     detector: Detector | None = None,
+    test: LabelledImages | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -45,6 +47,10 @@ def scan(
             are any, serve the metrics alone.
         vlm: The model, from :func:`labelsieve.load_vlm`; not used with features.
         detector: How to judge; `DeFT()` if None.
+        test: Images with right labels, to measure what the detector has trained with, or the untrained model if it
+            trains nothing: how many of them s+ classifies rightly. Nothing is chosen by them, and the verdicts are the
+            same without. Classes are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin
+            can be tested.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -54,13 +60,15 @@ def scan(
         progress: Where to show how far it is.
 
     Returns:
-        The verdicts, saved if there is an `out`.
+        The verdicts, saved if there is an `out`. With test images `record["test"]` has their `accuracy`,
+        `balanced_accuracy` and how many were `unreadable`, which do not count.
 
     Raises:
         LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
     """
     detector = DeFT() if detector is None else detector
-    check_input(detector, images, vlm)
+    check_input(detector, images, vlm, test=test)
+    test = None if test is None else with_class_names(test, images.class_names)
     folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
     engine = make_engine(
         device=device,
@@ -71,11 +79,18 @@ def scan(
         progress=progress,
     )
     started = time.perf_counter()
-    # detectors that take no features, or need a model, have been refused above
-    scores = detector.score(cast(LabelledImages, images), cast(VisionLanguageModel, vlm), engine=engine)
+    # detectors that take no features, need a model, or cannot be tested, have been refused above
+    given = cast(LabelledImages, images), cast(VisionLanguageModel, vlm)
+    if test is None:  # a detector of the user's own need not know of test images
+        scores = detector.score(*given, engine=engine)
+    else:
+        scores = cast(TestableDetector, detector).score(*given, engine=engine, test=test)
+        notes = *scores.notes, *overlap_note(test, images.contents)
+        scores = dataclasses.replace(scores, notes=notes)
     for note in scores.notes:
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
+    record |= {"test": None if test is None else _tested(test, scores)}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
     record |= {"findings": findings, "out": None if out is None else str(out)}
@@ -164,6 +179,14 @@ def _record(
         "seconds": round(seconds, 2),
         "versions": installed,
     }
+
+
+def _tested(test: LabelledImages, scores: Scores) -> dict[str, Any]:
+    """Returns what test images there were, and how well they are classified."""
+    if scores.test_predicted is None:
+        raise SettingsError("the detector was given test images and predicted none; leave them out")
+    found = measure(scores.test_predicted, test.labels, test.class_names)
+    return {**described(test), **{name: found[name] for name in ("unreadable", "accuracy", "balanced_accuracy")}}
 
 
 def _model(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from labelsieve.adapt.backbones import Backbone
 from labelsieve.adapt.settings import check_saves
-from labelsieve.adapt.train import accuracy
 from labelsieve.data.published.base import named_source
 from labelsieve.errors import RunError
 from labelsieve.provenance import write_json, write_text
@@ -34,7 +31,7 @@ class Adapted:
         backbone: The model with its processor.
         class_names: The K names, in the order of the logits.
         record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
-        metrics: Accuracies; see :func:`measure`. Becomes `metrics.json`.
+        metrics: Accuracies; see :func:`labelsieve.data.test_sets.measure`. Becomes `metrics.json`.
     """
 
     backbone: Backbone
@@ -80,40 +77,6 @@ class Adapted:
         except SafetensorError as error:
             raise RunError(f"could not write the weights to {folder}: {error}; free some space") from error
         return folder
-
-
-def measure(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
-) -> dict[str, float | int | list[dict[str, Any]] | None]:
-    """Compares predictions with true labels.
-
-    Args:
-        predicted: Shape (N,), values 0 to K-1, or -1 where the image could not be read.
-        labels: Shape (N,), values 0 to K-1.
-        class_names: The K names.
-
-    Returns:
-        `images`, `unreadable`, `accuracy` and `balanced_accuracy` (the mean over the classes that occur), between 0 and
-        1, and `per_class`: for each class its name, images and accuracy, None where there are no images.
-    """
-    rows: list[dict[str, Any]] = []
-    for index, name in enumerate(class_names):
-        own = (labels == index) & (predicted >= 0)
-        rows.append(
-            {
-                "class_name": name,
-                "images": int(own.sum()),
-                "accuracy": float((predicted[own] == index).mean()) if own.any() else None,
-            }
-        )
-    known = [row["accuracy"] for row in rows if row["accuracy"] is not None]
-    return {
-        "images": int((predicted >= 0).sum()),
-        "unreadable": int((predicted < 0).sum()),
-        "accuracy": accuracy(predicted, labels),
-        "balanced_accuracy": float(np.mean(known)) if known else 0.0,
-        "per_class": rows,
-    }
 
 
 def model_card(adapted: Adapted) -> str:

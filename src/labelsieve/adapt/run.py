@@ -15,16 +15,16 @@ import torch
 
 from labelsieve.adapt import tuning
 from labelsieve.adapt.backbones import Backbone, load_backbone
-from labelsieve.adapt.result import RECORD, Adapted, measure
+from labelsieve.adapt.result import RECORD, Adapted
 from labelsieve.adapt.selection import Selection, choose
 from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
 from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.labels import normalise
+from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
 from labelsieve.detect.discriminant import fit_linear
 from labelsieve.detect.training import belonging
 from labelsieve.engine import Engine, Precision, make_engine
-from labelsieve.errors import DataError, RunError, SettingsError, did_you_mean
+from labelsieve.errors import RunError, SettingsError
 from labelsieve.marks import read_marks
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, versions
@@ -103,7 +103,8 @@ def adapt(
     tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
     tower.model.to(engine.device)
     job = _job(tower, images, selection, tested, settings, engine)
-    notes = (*_problems(verdicts), *selection.notes, *_overlap(job))
+    overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
+    notes = (*_problems(verdicts), *selection.notes, *overlap)
     for note in notes:
         engine.progress.say(f"note: {note}")
     adapted = _train_and_measure(job, verdicts, notes, started)
@@ -143,25 +144,6 @@ def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
     return str(name)
 
 
-def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
-    """Returns test images with labels as indices into other class names, matched by name.
-
-    Raises:
-        DataError: A class of the test set has no counterpart.
-    """
-    place = {normalise(name): index for index, name in enumerate(class_names)}
-    unknown = [name for name in test.class_names if normalise(name) not in place]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise DataError(
-            f'the class "{unknown[0]}"{more} of the test set is none of the {len(class_names)} of the run, such as '
-            f'"{class_names[0]}"{did_you_mean(unknown[0], class_names)}; rename it, or give the names in the order of '
-            "their numbers with --test-class-names"
-        )
-    table = np.array([place[normalise(name)] for name in test.class_names], dtype=np.int64)
-    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
-
-
 def _job(
     backbone: Backbone,
     images: LabelledImages,
@@ -187,18 +169,6 @@ def _job(
         settings=settings,
         engine=engine,
         owner=owner,
-    )
-
-
-def _overlap(job: Job) -> tuple[str, ...]:
-    """Says how many test images are among the training images, pixel for pixel."""
-    if job.test is None:
-        return ()
-    same = int(np.isin(job.test.contents, job.images.contents[job.selection.rows]).sum())
-    if not same:
-        return ()
-    return (
-        f"{same:,} of {len(job.test):,} test images are among the training images: accuracy on the test set flatters",
     )
 
 
@@ -293,7 +263,7 @@ def _record(
             "created": scanned.get("created"),
         },
         "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
-        "test": _test_record(job.test),
+        "test": None if job.test is None else described(job.test),
         "backbone": {
             "name": backbone.name,
             "kind": backbone.kind,
@@ -320,10 +290,3 @@ def _record(
 def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = record.get(key)
     return value if isinstance(value, Mapping) else {}
-
-
-def _test_record(test: LabelledImages | None) -> dict[str, Any] | None:
-    if test is None:
-        return None
-    source = str(test.origin.get("source", "data in memory"))
-    return {"source": source, "source_name": Path(source).name, "images": len(test), "fingerprint": test.fingerprint}

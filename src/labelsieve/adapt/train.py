@@ -28,6 +28,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.data.plain import plain_pictures
+from labelsieve.data.test_sets import accuracy
 from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
 from labelsieve.errors import TrainingError
@@ -315,12 +316,6 @@ def accuracies(job: Job) -> dict[str, float]:
     if job.test is not None:
         found["test_accuracy"] = accuracy(predict(job, job.test, np.arange(len(job.test))), job.test.labels)
     return found
-
-
-def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Returns the share of right predictions, between 0 and 1; those of -1 do not count, and of none it is 0."""
-    readable = predicted >= 0
-    return float((predicted == labels)[readable].mean()) if readable.any() else 0.0
 
 
 @torch.inference_mode()

@@ -173,7 +173,7 @@ class _Trial:
                 ready = settle(detector, self.whole, self.vlm, readable=self.images, engine=self.engine)
                 steps = make_schedule(ready, images=self.images).steps
             seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
-        if self.experiment.task == "adapt":
+        if self.experiment.task == "adapt" and method.train_on != "nothing":
             settings = adaptation(method)
             all_images = replace(method, detector=None, recipe="default", settings={}, train_on="all")
             parts = self._parts(all_images, trained=settings.epochs > 0)
@@ -211,7 +211,7 @@ class _Trial:
         if method.detector is None:
             TASKS["adapt"].measure(given)
         else:
-            scan_once(given)
+            scan_once(given, tests=self.experiment.task == "detect" or method.train_on == "nothing")
         return time.perf_counter() - started
 
 

@@ -132,15 +132,16 @@ class Method:
         recipe: Settings of deft to start from.
         settings: Settings of the detector. `noise_rate = "true"` tells the true rate.
         train_on: For task `adapt`: `all` images, those that the detector `selected`, or those whose label is the
-            `truth`.
-        adapt: For task `adapt`: settings of :class:`labelsieve.Adaptation`, and `recipe` to start from.
+            `truth`. `nothing` leaves phase 2 out: what the detector itself has trained in phase 1 is tested.
+        adapt: For task `adapt`: settings of :class:`labelsieve.Adaptation`, and `recipe` to start from. Without effect
+            where `nothing` is trained on.
         backbone: For task `adapt`: Hub id or folder of what is trained; by default the model of the scan.
     """
 
     detector: str | None = None
     recipe: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    train_on: Literal["all", "selected", "truth"] = "selected"
+    train_on: Literal["all", "selected", "truth", "nothing"] = "selected"
     adapt: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,9 +34,9 @@ _DETECTION = {
 }
 SECONDS, MEMORY, DEVICE_MEMORY = "seconds", "memory", "device_memory"
 _COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
+_TEST = {"test_accuracy": "test accuracy", "test_balanced_accuracy": "test balanced accuracy"}
 _ADAPTATION = {
-    "test_accuracy": "test accuracy",
-    "test_balanced_accuracy": "test balanced accuracy",
+    **_TEST,
     "test_accuracy_start": "test accuracy before fine-tuning",
     "test_accuracy_best": "test accuracy of the best epoch, chosen on the test set",
     "used_rate": "trained on",
@@ -112,9 +114,9 @@ class Task(Protocol):
 
 
 class Detect:
-    """Scans, and compares the verdicts with the truth."""
+    """Scans, compares the verdicts with the truth, and tests what was trained where there are test images."""
 
-    metrics = (*_DETECTION, *_COST)
+    metrics = (*_DETECTION, *_TEST, *_COST)
     tables: tuple[tuple[str, ...], ...] = (
         ("clean_precision", "clean_recall"),
         ("clean_f1",),
@@ -139,12 +141,13 @@ class Detect:
         from labelsieve.bench.measures import PeakMemory, calibration
 
         with PeakMemory() as peak:
-            verdicts, is_new = scan_once(given)
+            verdicts, is_new = scan_once(given, tests=True)
         metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
         return {
             **metrics,
             "predicted_accuracy": float((verdicts.predicted == given.truth)[readable].mean()),
             **calibration(verdicts.label_quality[readable], (given.images.labels == given.truth)[readable]),
+            **_test_metrics(verdicts),
             SECONDS: verdicts.record["seconds"],
             MEMORY: peak.gigabytes if is_new else None,
             DEVICE_MEMORY: peak.on_device if is_new else None,
@@ -152,27 +155,39 @@ class Detect:
         }
 
 
-def scan_once(given: Given) -> tuple[Verdicts, bool]:
+def _test_metrics(verdicts: Verdicts) -> dict[str, float | None]:
+    found = verdicts.record.get("test") or {}
+    return {name: found.get(name.removeprefix("test_")) for name in _TEST}
+
+
+def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
     """Scans with the detector of a method, or loads the verdicts if the same scan was made before.
+
+    Args:
+        given: What to scan.
+        tests: Whether to test what was trained, if there are test images and the detector can be tested. Where this is
+            not asked for, a scan that was tested serves as well: its verdicts are the same.
 
     Returns:
         The verdicts, and whether they are new.
     """
+    from labelsieve.detect.base import predicts_test
     from labelsieve.scan import scan
     from labelsieve.verdicts import RECORD, Verdicts
 
     detector = given.method.make_detector(noise_rate=given.noise_rate)
-    settings = [given.method.detector, vars(detector), given.seed]
-    folder = given.runs / fingerprint(given.images.fingerprint, given.vlm.fingerprint, settings)
-    if (folder / RECORD).is_file():
-        try:
-            return Verdicts.load(folder), False
-        except RunError:  # damaged: made again
-            pass
+    test = given.test if predicts_test(type(detector)) else None
+    tested = _run_folder(given, detector, test)
+    folder = tested if tests else _run_folder(given, detector, None)
+    for each in dict.fromkeys((folder, tested)):
+        if (each / RECORD).is_file():
+            with suppress(RunError):  # damaged: made again
+                return Verdicts.load(each), False
     verdicts = scan(
         given.images,
         given.vlm,
         detector=detector,
+        test=test if tests else None,
         seed=given.seed,
         out=folder,
         overwrite=True,
@@ -182,10 +197,23 @@ def scan_once(given: Given) -> tuple[Verdicts, bool]:
     return verdicts, True
 
 
+# Settings that came later, as they were before there was a choice: scans of before have to hold.
+_LATER = {"context_learns": True}
+
+
+def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Path:
+    """Returns where the verdicts of a scan are kept."""
+    told = {key: value for key, value in vars(detector).items() if key not in _LATER or value != _LATER[key]}
+    settings = [given.method.detector, told, given.seed]
+    tested = () if test is None else (test.fingerprint,)
+    return given.runs / fingerprint(given.images.fingerprint, given.vlm.fingerprint, settings, *tested)
+
+
 class Adapt:
     """Trains a classifier on what the detector left, or on all images, or on those whose label is right, and tests it.
 
-    The accuracy is that of the last epoch, on the test set.
+    The accuracy is that of the last epoch, on the test set. Where nothing is trained on, it is that of the model that
+    the scan has trained: the method without phase 2.
     """
 
     metrics = (*_ADAPTATION, *_COST)
@@ -193,10 +221,17 @@ class Adapt:
 
     def check(self, method: Method) -> None:
         """Makes detector and settings once, which checks them."""
-        if method.train_on == "selected":
+        from labelsieve.detect.base import check_predicts_test
+
+        if method.train_on in ("selected", "nothing"):
             if method.detector is None:
-                raise SettingsError('expected a detector, or train_on = "all" or "truth", found none')
-            method.make_detector(noise_rate=0.5)
+                others = "" if method.train_on == "nothing" else ', or train_on = "all" or "truth"'
+                raise SettingsError(f"expected a detector{others}, found none")
+            detector = method.make_detector(noise_rate=0.5)
+            if method.train_on == "nothing":
+                check_predicts_test(type(detector), method.detector)
+                if method.backbone:
+                    raise SettingsError("train_on nothing trains no backbone; leave it out")
         elif method.detector is not None or method.settings:
             raise SettingsError(f"train_on {method.train_on} takes no detector; leave it out")
         adaptation(method)
@@ -204,7 +239,8 @@ class Adapt:
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the accuracy on the test set, and how much and how right the training part was.
 
-        Seconds and memory are those of training the classifier, without the scan.
+        Seconds and memory are those of training the classifier, without the scan; where nothing is trained on, those of
+        the scan, memory as in :meth:`Detect.measure`.
         """
         from labelsieve.adapt.run import adapt
         from labelsieve.adapt.selection import choose
@@ -212,6 +248,8 @@ class Adapt:
 
         if given.test is None:
             raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
+        if given.method.train_on == "nothing":
+            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *_COST, "note"))
         verdicts, settings = selection_of(given), adaptation(given.method)
         with PeakMemory() as peak:
             adapted = adapt(
@@ -238,6 +276,10 @@ class Adapt:
         }
 
 
+def _only(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: found[name] for name in names}
+
+
 def adaptation(method: Method) -> Adaptation:
     """Returns the settings of phase 2 of a method.
 
@@ -260,7 +302,7 @@ def selection_of(given: Given) -> Verdicts:
     from labelsieve.verdicts import decide
 
     if given.method.train_on == "selected":
-        return scan_once(given)[0]
+        return scan_once(given, tests=False)[0]
     labels = given.images.labels
     kept = np.ones(len(labels), bool) if given.method.train_on == "all" else given.truth == labels
     scores = Scores(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 from rich.console import Console
@@ -17,7 +17,7 @@ from labelsieve.commands.base import (
     Flag,
     OptionalText,
     RunFolder,
-    Source,
+    TestSet,
     UsageError,
     is_main_process,
     leaving_no_empty,
@@ -26,11 +26,8 @@ from labelsieve.commands.base import (
 )
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.errors import SettingsError, look_up
+from labelsieve.errors import look_up
 from labelsieve.progress import Progress
-
-if TYPE_CHECKING:
-    from labelsieve.data.images import LabelledImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +45,7 @@ class Adapt(Command):
         recipe: Settings to start from: default, or the paper's for five backbones: paper (CLIP), paper-resnet,
             paper-mae, paper-vit, paper-convnext.
         marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.
-        test: Images with right labels, to measure accuracy with; nothing is chosen by them.
-        test_image_column: Column of their pictures. Guessed where only one fits.
-        test_label_column: Column of their labels. Guessed where only one fits.
-        test_class_names: Their class names, where their labels are numbers: a file, or several names.
-        test_split: Their split of a published or Hub data set.
+        test_set: Images to test the classifier on.
         source: Where the images of the run lie now, if not where the run found them.
         device: Where to compute: auto, cpu, cuda or mps.
         precision: auto is bf16 where the hardware is faster with it.
@@ -67,11 +60,7 @@ class Adapt(Command):
     backbone: OptionalText = None
     recipe: str = "default"
     marks: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
-    test: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
-    test_image_column: OptionalText = None
-    test_label_column: OptionalText = None
-    test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
-    test_split: OptionalText = None
+    test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     source: OptionalText = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -106,7 +95,7 @@ class Adapt(Command):
         from labelsieve.adapt.terminal import summarize
 
         progress = Progress(console if is_main_process() else None)
-        images, test = images_of(verdicts, source=self.source), self._test()
+        images, test = images_of(verdicts, source=self.source), self.test_set.load(seed=self.seed)
         progress.say(f"adapting {self.backbone or verdicts.record.get('model', {}).get('name')}")
         adapted = adapt(
             images,
@@ -125,17 +114,3 @@ class Adapt(Command):
         )
         if is_main_process():
             summarize(adapted, self.out, console)
-
-    def _test(self) -> LabelledImages | None:
-        if self.test is None:
-            if self.test_image_column or self.test_label_column or self.test_class_names or self.test_split:
-                raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
-            return None
-        source = Source(
-            source=self.test,
-            image_column=self.test_image_column,
-            label_column=self.test_label_column,
-            class_names=self.test_class_names,
-            split=self.test_split,
-        )
-        return source.load(seed=self.seed)

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from labelsieve.errors import RunError
+from labelsieve.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -147,6 +147,44 @@ class Source:
         if len(self.class_names) == 1:
             return self.class_names[0]
         return self.class_names or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """Images with right labels, and which columns to read.
+
+    Attributes:
+        test: Images with right labels, to measure accuracy with; nothing is chosen by them.
+        test_image_column: Column of their pictures. Guessed where only one fits.
+        test_label_column: Column of their labels. Guessed where only one fits.
+        test_class_names: Their class names, where their labels are numbers: a file, or several names.
+        test_split: Their split of a published or Hub data set.
+    """
+
+    test: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
+    test_image_column: OptionalText = None
+    test_label_column: OptionalText = None
+    test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    test_split: OptionalText = None
+
+    def load(self, *, seed: int) -> LabelledImages | None:
+        """Loads the test images; None where none are asked for.
+
+        Raises:
+            SettingsError: There are options of them, but no source.
+        """
+        if self.test is None:
+            if self.test_image_column or self.test_label_column or self.test_class_names or self.test_split:
+                raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
+            return None
+        source = Source(
+            source=self.test,
+            image_column=self.test_image_column,
+            label_column=self.test_label_column,
+            class_names=self.test_class_names,
+            split=self.test_split,
+        )
+        return source.load(seed=seed)
 
 
 def refuse_inside(source: str | None, out: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,7 @@ from labelsieve.commands.base import (
     Flag,
     OptionalText,
     Source,
+    TestSet,
     UsageError,
     is_main_process,
     leaving_no_empty,
@@ -26,6 +27,9 @@ from labelsieve.detect.base import DETECTORS, Detector, detector_class
 from labelsieve.detect.settings import field_names
 from labelsieve.errors import look_up
 from labelsieve.progress import Progress
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
 _METAVAR = "{" + ",".join(DETECTORS) + "}"
@@ -50,6 +54,8 @@ class Scan(Command, Generic[SettingsT]):
         logit_scale: For features: the model's factor from cosine similarity to logit, with text features.
         model: Hub id or folder of a CLIP-like model.
         detector: How the labels are scored.
+        test_set: Images to test the model on as the detector leaves it: trained, or as it was if nothing is trained.
+            Goes with deft, small-loss, gmm, label-match and clip-margin.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -68,6 +74,7 @@ class Scan(Command, Generic[SettingsT]):
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
+    test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -101,10 +108,10 @@ class Scan(Command, Generic[SettingsT]):
 
     def _load_and_scan(self, console: Console) -> None:
         progress = Progress(console if is_main_process() else None)
-        images = self._load()
+        images, test = self._load(), self.test_set.load(seed=self.seed)
         for note in images.notes:
             progress.say(f"note: {note}")
-        self._scan(images, progress, console)
+        self._scan(images, test, progress, console)
 
     def _load(self) -> Any:
         from labelsieve.data.feature_files import holds_features
@@ -125,7 +132,7 @@ class Scan(Command, Generic[SettingsT]):
             seed=self.seed,
         )
 
-    def _scan(self, images: Any, progress: Progress, console: Console) -> None:
+    def _scan(self, images: Any, test: LabelledImages | None, progress: Progress, console: Console) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
         from labelsieve.scan import scan
@@ -135,6 +142,7 @@ class Scan(Command, Generic[SettingsT]):
             images,
             self._model(images, progress),
             detector=self.settings,
+            test=test,
             seed=self.seed,
             device=self.device,
             precision=self.precision,

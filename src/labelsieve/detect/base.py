@@ -44,6 +44,8 @@ class Scores:
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
         settled: What settings of `auto` became, by their names.
+        test_predicted: Shape (T,), int64: most likely class of each test image, -1 where it could not be read; None
+            where there are no test images.
     """
 
     label_quality: NDArray[np.float32]
@@ -58,6 +60,7 @@ class Scores:
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     settled: Mapping[str, Any] = field(default_factory=dict)
+    test_predicted: NDArray[np.int64] | None = None
 
 
 class Detector(Protocol):
@@ -74,6 +77,34 @@ class Detector(Protocol):
         ...
 
 
+class TestableDetector(Detector, Protocol):
+    """A detector with a model, trained or not, that can classify other images too.
+
+    Attributes:
+        predicts_test: True, which tells it from others.
+    """
+
+    predicts_test: ClassVar[bool]
+
+    def score(
+        self,
+        images: LabelledImages,
+        vlm: VisionLanguageModel,
+        *,
+        engine: Engine,
+        test: LabelledImages | None = None,
+    ) -> Scores:
+        """Scores every image, and classifies the test images, by which nothing is chosen.
+
+        Args:
+            images: See :class:`Detector`.
+            vlm: See :class:`Detector`.
+            engine: See :class:`Detector`.
+            test: T images; their labels are never read.
+        """
+        ...
+
+
 class FeatureDetector:
     """Base of detectors that need features only: those of images and a model, or features computed before.
 
@@ -81,17 +112,24 @@ class FeatureDetector:
 
     Attributes:
         needs_text: Whether it asks for a text feature of each class.
+        predicts_test: Whether it judges by the untrained model, which can be shown test images.
     """
 
     needs_text: ClassVar[bool] = False
+    predicts_test: ClassVar[bool] = False
 
     def score(
-        self, images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None, *, engine: Engine
+        self,
+        images: LabelledImages | LabelledFeatures,
+        vlm: VisionLanguageModel | None,
+        *,
+        engine: Engine,
+        test: LabelledImages | None = None,
     ) -> Scores:
-        """Scores every image, or every row of features without a model; see :class:`Detector`."""
+        """Scores every image, or every row of features without a model; see :class:`TestableDetector`."""
         from labelsieve.detect.view import score_by_features
 
-        return score_by_features(self, images, vlm, engine=engine)
+        return score_by_features(self, images, vlm, engine=engine, test=test)
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row of a view.
@@ -146,14 +184,43 @@ def feature_detectors(*, text: bool) -> list[str]:
     return [name for name, kind in kinds.items() if issubclass(kind, FeatureDetector) and (text or not kind.needs_text)]
 
 
-def check_input(detector: Detector, data: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> None:
+def predicts_test(kind: type[Any]) -> bool:
+    """Tells whether a kind of detector has a model that can classify test images, too."""
+    return bool(getattr(kind, "predicts_test", False))
+
+
+def check_predicts_test(kind: type[Any], name: str) -> None:
+    """Checks that a kind of detector can be shown test images.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    if not predicts_test(kind):
+        known = ", ".join(each for each in DETECTORS if predicts_test(detector_class(each)))
+        raise SettingsError(
+            f"--detector {name} has no model that could be tested; leave the test images out, or use one of {known}"
+        )
+
+
+def check_input(
+    detector: Detector,
+    data: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None,
+    *,
+    test: LabelledImages | None = None,
+) -> None:
     """Checks that a detector can do with what there is, before anything expensive starts.
 
     Raises:
-        SettingsError: It needs images, a model or class texts that are not there.
+        SettingsError: It needs images, a model or class texts that are not there, or there are test images that it can
+            do nothing with.
     """
     from labelsieve.data.features import LabelledFeatures
 
+    if test is not None:
+        if isinstance(data, LabelledFeatures):
+            raise SettingsError("test images need a model to look at them, and features come without; leave them out")
+        check_predicts_test(type(detector), detector_name(detector))
     if not isinstance(data, LabelledFeatures):
         if vlm is None:
             raise SettingsError(NO_MODEL)

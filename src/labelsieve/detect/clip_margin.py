@@ -27,6 +27,7 @@ class ClipMargin(FeatureDetector):
     """
 
     needs_text = True
+    predicts_test = True
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

@@ -66,11 +66,22 @@ class DeFT(Training):
         if self.scores_from == "last-epoch" and (self.evidence == "joint" or self.epochs == 0):
             raise SettingsError("scores_from last-epoch goes with evidence threshold and at least one epoch only")
 
-    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
-        """Trains the prompts and scores every image; see :class:`labelsieve.detect.base.Detector`."""
+    def trains_something(self, *, peft: str) -> bool:
+        """Tells whether anything learns if the tower is adapted in a given way; negative prompts do where there are."""
+        return self.negative_prompts or super().trains_something(peft=peft)
+
+    def score(
+        self,
+        images: LabelledImages,
+        vlm: VisionLanguageModel,
+        *,
+        engine: Engine,
+        test: LabelledImages | None = None,
+    ) -> Scores:
+        """Trains the prompts and scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
         from labelsieve.detect.dual import score_with_dual_prompts
 
-        return score_with_dual_prompts(self, images, vlm, engine=engine)
+        return score_with_dual_prompts(self, images, vlm, engine=engine, test=test)
 
 
 _PAPER = DeFT(

@@ -14,7 +14,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_discriminants
 from labelsieve.detect.joint import Judged, judge_jointly, least_weights
-from labelsieve.detect.learner import Feed, adapted_features
+from labelsieve.detect.learner import Feed, adapted_features, classify_others
 from labelsieve.detect.losses import (
     clean_probability,
     dual_prompt_loss,
@@ -156,7 +156,12 @@ def judge_by_threshold(
 
 
 def score_with_dual_prompts(
-    settings: DeFT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+    settings: DeFT,
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    *,
+    engine: Engine,
+    test: LabelledImages | None = None,
 ) -> Scores:
     """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.DeFT`."""
     ready = prepare(settings, images, vlm, engine=engine)
@@ -179,6 +184,7 @@ def score_with_dual_prompts(
         history=history,
         notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
         settled=ready.settled,
+        test_predicted=None if test is None else classify_others(feed, test),
     )
 
 

@@ -22,13 +22,20 @@ class GMM(Training):
     Quality is the posterior of the component with the smaller mean; a label is an issue where it is at most one half.
     """
 
-    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
-        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+    def score(
+        self,
+        images: LabelledImages,
+        vlm: VisionLanguageModel,
+        *,
+        engine: Engine,
+        test: LabelledImages | None = None,
+    ) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
         import numpy as np
 
         from labelsieve.detect.plain import train_plainly
 
-        result = train_plainly(self, images, vlm, engine=engine)
+        result = train_plainly(self, images, vlm, engine=engine, test=test)
         losses = -np.log(np.maximum(result.quality.astype(np.float64), 1e-30))
         return result.scores(quality=small_mean_posterior(losses))
 

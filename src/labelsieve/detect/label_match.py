@@ -21,6 +21,7 @@ class LabelMatch(FeatureDetector):
     """
 
     needs_text = True
+    predicts_test = True
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

@@ -26,11 +26,12 @@ from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.data.plain import plain_pictures
 from labelsieve.detect.compiling import compiled
 from labelsieve.detect.settings import Training
+from labelsieve.detect.zero_shot import classify
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
 from labelsieve.memory import in_parts
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.features import ImageFeatures, extract, read_features
+from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
 
@@ -41,7 +42,8 @@ INITIAL, ORDER = 1, 2
 class Learner(nn.Module):
     """Prompts and parameter-efficient module over a frozen model.
 
-    Its parameters are exactly what is trained; the model itself is no submodule, so that a state dict stays small.
+    Its parameters are what is trained, and a context that is kept from learning; the model itself is no submodule, so
+    that a state dict stays small.
 
     Args:
         vlm: The frozen model.
@@ -62,6 +64,7 @@ class Learner(nn.Module):
             init=settings.context_init,
             generator=generator,
         )
+        self.prompts.positive.requires_grad_(settings.context_learns)
         self.peft = build_peft(
             settings.peft,
             vlm,
@@ -210,22 +213,29 @@ class Feed:
         return in_parts(pool, count=len(pixels), at_once=self.at_once, device=device)
 
 
-def adapted_features(feed: Feed) -> ImageFeatures:
+def adapted_features(feed: Feed, other: LabelledImages | None = None) -> ImageFeatures:
     """Returns the pooled features of plain images after training: those of the frozen tower, or a new pass.
 
     The new pass is deterministic: no augmentation, and the weights stand still.
+
+    Args:
+        feed: Knows the images and what was trained.
+        other: Images to look at in the place of those of the feed.
     """
-    if not feed.adapts_tower:
-        return feed.features
     engine, learner = feed.engine, feed.learner
+    if not feed.adapts_tower:
+        return feed.features if other is None else image_features(other, learner.vlm, engine=engine)
+    images, pictures = feed.images, feed.plain
+    if other is not None:
+        images, pictures = other, plain_pictures(other, learner.vlm, accelerator=engine.accelerator)
     folder = [tempfile.mkdtemp(prefix="labelsieve-")] if engine.accelerator.is_main_process else [""]
     broadcast_object_list(folder)
     stem = Path(folder[0]) / "adapted"
     try:
         with learner.attached():
-            extract(feed.images, learner.vlm, stem, engine, feed.batch_size, pictures=feed.plain)
+            extract(images, learner.vlm, stem, engine, feed.batch_size, pictures=pictures)
         engine.accelerator.wait_for_everyone()
-        found = read_features(stem, feed.images)
+        found = read_features(stem, images)
         if found is None:
             raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
         if not np.isfinite([found.pooled.min(), found.pooled.max()]).all():
@@ -237,3 +247,23 @@ def adapted_features(feed: Feed) -> ImageFeatures:
         engine.accelerator.wait_for_everyone()
         if engine.accelerator.is_main_process:
             shutil.rmtree(folder[0], ignore_errors=True)  # the memory map lives on until it is let go
+
+
+@torch.inference_mode()
+def classify_others(feed: Feed, images: LabelledImages) -> NDArray[np.int64]:
+    """Classifies images that were not trained on, by s+ on plain pixels.
+
+    Args:
+        feed: Knows what was trained.
+        images: T images; their labels are never read.
+
+    Returns:
+        Shape (T,): the most likely class, -1 where an image could not be read.
+    """
+    learner, features = feed.learner, adapted_features(feed, images)
+    text = learner.text(negative=False)
+
+    def logits(rows: NDArray[np.int64]) -> Tensor:
+        return learner.similarities(torch.from_numpy(features.pooled[rows]).to(feed.engine.device), text)[0]
+
+    return classify(logits, rows=features.readable, images=len(images))

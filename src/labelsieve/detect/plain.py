@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
-from labelsieve.detect.learner import Learner, adapted_features
+from labelsieve.detect.learner import Learner, adapted_features, classify_others
 from labelsieve.detect.losses import similarity_loss
 from labelsieve.detect.planning import prepare
 from labelsieve.detect.settings import Training
@@ -52,6 +52,7 @@ class PlainResult:
         history: One record for each epoch.
         notes: Remarks for the user.
         settled: What settings of `auto` became, by their names.
+        test_predicted: Most likely class of each test image, -1 where unreadable; None without test images.
     """
 
     view: FeatureView
@@ -61,6 +62,7 @@ class PlainResult:
     history: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
     settled: Mapping[str, Any]
+    test_predicted: NDArray[np.int64] | None
 
     def scores(self, *, quality: NDArray[Any], issue: NDArray[np.bool_] | None = None) -> Scores:
         """Returns scores with another quality, and the issues themselves unless they are those at most one half."""
@@ -72,11 +74,17 @@ class PlainResult:
             history=self.history,
             notes=self.notes,
             settled=self.settled,
+            test_predicted=self.test_predicted,
         )
 
 
 def train_plainly(
-    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+    settings: Training,
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    *,
+    engine: Engine,
+    test: LabelledImages | None = None,
 ) -> PlainResult:
     """Trains positive prompts and the module on the tower on all labels, then scores plain images."""
     ready = prepare(settings, images, vlm, engine=engine)
@@ -85,7 +93,8 @@ def train_plainly(
     pooled = adapted_features(feed).pooled
     quality, predicted, confidence = _judge(feed.learner, pooled, view.rows, images.labels)
     notes = shortened_note(feed.learner.prompts.shortened)
-    return PlainResult(view, quality, predicted, confidence, history, notes, ready.settled)
+    tested = None if test is None else classify_others(feed, test)
+    return PlainResult(view, quality, predicted, confidence, history, notes, ready.settled, tested)
 
 
 @torch.inference_mode()

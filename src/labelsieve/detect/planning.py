@@ -87,6 +87,9 @@ def _choose_peft(
         why = "there are none" if len(vlm.vision_layers) else f"the image tower of {vlm.name} is no vision transformer"
         say(f"peft auto: the tower stays frozen, without visual prompts: {why}")
         return "none"
+    if not settings.trains_something(peft="none"):
+        say("peft auto: visual prompts, since nothing else is left to train")
+        return "vpt-deep"
     if engine.device.type != "cpu":
         say(f"peft auto: visual prompts, since there is an accelerator ({engine.device.type})")
         return "vpt-deep"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from labelsieve.errors import SettingsError, did_you_mean, look_up
 
@@ -102,7 +102,12 @@ class Training:
         bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
         context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
+        context_learns: False keeps the context of the positive prompts as it began: a fixed text beside visual prompts
+            or another change of the tower.
+        predicts_test: What was trained can classify test images, too.
     """
+
+    predicts_test: ClassVar[bool] = True
 
     epochs: int = 10
     min_steps: int = 300
@@ -119,6 +124,7 @@ class Training:
     bottleneck: int = 8
     context_tokens: int = 4
     context_init: str = "a photo of a"
+    context_learns: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -127,6 +133,17 @@ class Training:
             raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
             raise SettingsError(f"expected momentum from 0 to below 1, got {self.momentum}")
+        if self.epochs and not self.trains_something(peft=self.peft):
+            without = " without visual_prompts" if self.peft.startswith("vpt") else ""
+            raise SettingsError(
+                f"nothing is left to train: context_learns false keeps the text and peft {self.peft}{without} the "
+                "tower as they are; change one of the two, or use epochs 0"
+            )
+
+    def trains_something(self, *, peft: str) -> bool:
+        """Tells whether anything learns if the tower is adapted in a given way."""
+        adapts = peft != "none" and (self.visual_prompts > 0 or not peft.startswith("vpt"))
+        return self.context_learns or adapts
 
 
 def frozen_if_auto(detector: Any) -> Any:

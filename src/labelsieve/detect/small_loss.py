@@ -32,13 +32,20 @@ class SmallLoss(Training):
         if not 0 <= self.noise_rate < 1:
             raise SettingsError(f"expected a noise_rate from 0 to below 1, got {self.noise_rate}")
 
-    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
-        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+    def score(
+        self,
+        images: LabelledImages,
+        vlm: VisionLanguageModel,
+        *,
+        engine: Engine,
+        test: LabelledImages | None = None,
+    ) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
         import numpy as np
 
         from labelsieve.detect.plain import train_plainly
 
-        result = train_plainly(self, images, vlm, engine=engine)
+        result = train_plainly(self, images, vlm, engine=engine, test=test)
         count = round(self.noise_rate * len(result.quality))
         threshold = np.sort(result.quality)[count - 1] if count else -1.0
         # named one by one: the threshold is a rank, and no probability to compare with others

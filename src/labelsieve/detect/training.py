@@ -167,7 +167,8 @@ def _epoch(
             step = replace(step, negative=learner.negative_similarities(pooled, read.trained, others=read.others))
         loss, seen = objective(step)
         optimizer.zero_grad()
-        loss.backward()
+        if loss.requires_grad:  # a process that has no image of the last batch may have nothing to learn from
+            loss.backward()
         engine.sum_gradients(learner)
         optimizer.step()
         for name, value in {"images": loss.new_tensor(len(rows)), "loss": loss.detach(), **seen}.items():

@@ -22,6 +22,7 @@ from labelsieve.detect.zero_shot import (
     TEMPLATES,
     ZeroShot,
     class_features,
+    classify,
     shortened_note,
     zero_shot,
 )
@@ -166,16 +167,22 @@ def score_by_features(
     vlm: VisionLanguageModel | None,
     *,
     engine: Engine,
+    test: LabelledImages | None = None,
 ) -> Scores:
-    """Scores images or features with a detector that needs features only.
+    """Scores images or features with a detector that needs features only; test images are classified zero-shot.
 
     Raises:
-        SettingsError: The detector needs a model or class texts that are not there.
+        SettingsError: The detector needs a model or class texts that are not there, or cannot be tested.
     """
-    check_input(detector, data, vlm)
-    scores = detector.score_features(view_of(data, vlm, engine=engine), engine=engine)
+    check_input(detector, data, vlm, test=test)
+    view = view_of(data, vlm, engine=engine)
+    scores = detector.score_features(view, engine=engine)
     if isinstance(data, LabelledFeatures) or vlm is None:
         return scores
+    if test is not None:
+        seen = dataclasses.replace(view, features=image_features(test, vlm, engine=engine), labels=test.labels)
+        predicted = classify(seen.logits, rows=seen.rows, images=len(test))
+        scores = dataclasses.replace(scores, test_predicted=predicted)
     longest = max(len(template.replace("{}.", "").split()) for template in TEMPLATES)
     _, shortened = vlm.tokenize_names(data.class_names, context_tokens=longest)
     return dataclasses.replace(scores, notes=(*shortened_note(shortened), *scores.notes))

@@ -82,6 +82,23 @@ def zero_shot(
     return ZeroShot(own, predicted, confidence, float(agrees.mean()), per_class)
 
 
+@torch.inference_mode()
+def classify(
+    logits: Callable[[NDArray[np.int64]], Tensor], *, rows: NDArray[np.int64], images: int
+) -> NDArray[np.int64]:
+    """Returns the most likely class of each image, (N,), -1 for rows that are not asked for.
+
+    Args:
+        logits: Takes m row numbers and returns logits (m, K).
+        rows: Row numbers of the readable images, (n,).
+        images: N.
+    """
+    predicted = np.full(images, -1, dtype=np.int64)
+    if len(rows):
+        (predicted[rows],) = in_chunks(lambda part: [logits(part).argmax(dim=1)], rows)
+    return predicted
+
+
 def by_probability(logits: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the probability of the label, the most likely class and its probability, (n,) each, of logits (n, K)."""
     probability = logits.softmax(dim=1)

@@ -54,6 +54,10 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
     agreement = record.get("zero_shot_agreement")
     if agreement is not None:
         lines.append(f"the untrained model agrees with {common.percent(agreement)} of the given labels")
+    test = common.section(record, "test")
+    if test:
+        count = test["images"] - test["unreadable"]
+        lines.append(f"right on {100 * test['accuracy']:.1f} % of {count:,} test images")
     return [line for line in lines if line]
 
 

@@ -1,0 +1,93 @@
+"""Test sets: images with right labels that tell how well a model does. Nothing is ever chosen by them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.labels import normalise
+from labelsieve.errors import DataError, did_you_mean
+
+
+def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
+    """Returns test images with labels as indices into other class names, matched by name.
+
+    Raises:
+        DataError: A class of the test set has no counterpart.
+    """
+    place = {normalise(name): index for index, name in enumerate(class_names)}
+    unknown = [name for name in test.class_names if normalise(name) not in place]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise DataError(
+            f'the class "{unknown[0]}"{more} of the test set is none of the {len(class_names)} of the run, such as '
+            f'"{class_names[0]}"{did_you_mean(unknown[0], class_names)}; rename it, or give the names in the order of '
+            "their numbers with --test-class-names"
+        )
+    table = np.array([place[normalise(name)] for name in test.class_names], dtype=np.int64)
+    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
+
+
+def described(test: LabelledImages) -> dict[str, Any]:
+    """Returns where test images came from and what they are, for the record of a run."""
+    source = str(test.origin.get("source", "data in memory"))
+    return {"source": source, "source_name": Path(source).name, "images": len(test), "fingerprint": test.fingerprint}
+
+
+def overlap_note(test: LabelledImages, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:
+    """Returns a warning if test images are among the training images, pixel for pixel.
+
+    Args:
+        test: The test images.
+        trained_on: `contents` of the training images, (n,).
+    """
+    same = int(np.isin(test.contents, trained_on).sum())
+    if not same:
+        return ()
+    return (f"{same:,} of {len(test):,} test images are among the training images: accuracy on the test set flatters",)
+
+
+def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Returns the share of right predictions, between 0 and 1; those of -1 do not count, and of none it is 0."""
+    readable = predicted >= 0
+    return float((predicted == labels)[readable].mean()) if readable.any() else 0.0
+
+
+def measure(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, float | int | list[dict[str, Any]] | None]:
+    """Compares predictions with true labels.
+
+    Args:
+        predicted: Shape (N,), values 0 to K-1, or -1 where the image could not be read.
+        labels: Shape (N,), values 0 to K-1.
+        class_names: The K names.
+
+    Returns:
+        `images`, `unreadable`, `accuracy` and `balanced_accuracy` (the mean over the classes that occur), between 0 and
+        1, and `per_class`: for each class its name, images and accuracy, None where there are no images.
+    """
+    rows: list[dict[str, Any]] = []
+    for index, name in enumerate(class_names):
+        own = (labels == index) & (predicted >= 0)
+        rows.append(
+            {
+                "class_name": name,
+                "images": int(own.sum()),
+                "accuracy": float((predicted[own] == index).mean()) if own.any() else None,
+            }
+        )
+    known = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+    return {
+        "images": int((predicted >= 0).sum()),
+        "unreadable": int((predicted < 0).sum()),
+        "accuracy": accuracy(predicted, labels),
+        "balanced_accuracy": float(np.mean(known)) if known else 0.0,
+        "per_class": rows,
+    }
