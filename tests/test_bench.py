@@ -513,7 +513,6 @@ def test_a_scan_is_tested_where_there_are_test_images(tmp_path: Path, file: Path
 
 
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
-    from labelsieve.bench.experiment import Method
     from labelsieve.bench.tasks import Given, scan_once
     from labelsieve.demo.run import write_drawings
     from labelsieve.provenance import fingerprint
