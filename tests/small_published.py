@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import pickle
-import struct
 import tarfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelsieve.bench.lookalikes.formats import (
+    car_list,
+    cell_array,
+    cifar_rows,
+    python2_pickle,
+    write_human,
+    write_lines,
+    write_matlab,
+)
 from small_pictures import encoded
 
 
@@ -57,8 +61,7 @@ def jpeg(path: Path, number: int, *, mode: str = "RGB") -> None:
 
 def text(path: Path, *lines: str, end: str = "\n") -> None:
     """Writes lines, and blank ones after them, as some of the official files have."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(line + end for line in (*lines, "", "")).encode())
+    write_lines(path, *lines, "", "", end=end)
 
 
 def numbers(count: int) -> list[str]:
@@ -69,29 +72,6 @@ def numbers(count: int) -> list[str]:
 # ---------------------------------------------------------------- CIFAR
 
 
-def python2_pickle(value: Any) -> bytes:
-    """Pickles dictionaries, lists, texts, numbers and arrays as Python 2 does by protocol 2: texts are bytes."""
-    return b"\x80\x02" + _python2(value) + b"."
-
-
-def _python2(value: Any) -> bytes:
-    if isinstance(value, str):
-        return b"T" + struct.pack("<i", len(value)) + value.encode()
-    if isinstance(value, bytes):
-        return b"T" + struct.pack("<i", len(value)) + value
-    if isinstance(value, int):
-        return b"J" + struct.pack("<i", value)
-    if isinstance(value, dict):
-        return b"}(" + b"".join(_python2(key) + _python2(each) for key, each in value.items()) + b"u"
-    if isinstance(value, list):
-        return b"](" + b"".join(map(_python2, value)) + b"e"
-    shape = b"(" + b"".join(map(_python2, value.shape)) + b"t"
-    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _python2(0) + b"\x85" + _python2("b") + b"\x87R"
-    kind = b"cnumpy\ndtype\n" + _python2("u1") + _python2(0) + _python2(1) + b"\x87R"
-    kind += b"(" + _python2(3) + _python2("|") + b"NNN" + _python2(-1) + _python2(-1) + _python2(0) + b"tb"
-    return made + b"(" + _python2(1) + shape + kind + b"\x89" + _python2(value.tobytes()) + b"tb"
-
-
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FINE, COARSE = ("apple", "aquarium_fish", "pickup_truck"), ("fish", "fruit_and_vegetables", "vehicles_1")
 COARSE_OF = (1, 0, 2)
@@ -100,10 +80,6 @@ COARSE_OF = (1, 0, 2)
 def cifar_pixels(split: str, count: int) -> NDArray[np.uint8]:
     """Returns pictures of shape (count, 32, 32, 3)."""
     return np.random.default_rng(len(split)).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-
-
-def _rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
 
 
 TEN_TRAIN, TEN_TEST = [3, 5, 0, 1, 9, 9, 2, 4, 3, 8], [7, 6]
@@ -120,11 +96,11 @@ def write_cifar10(folder: Path) -> None:
         batch = {
             "batch_label": f"training batch {part + 1} of 5",
             "labels": TEN_TRAIN[rows],
-            "data": _rows(pixels[rows]),
+            "data": cifar_rows(pixels[rows]),
             "filenames": ["a_s_1.png", "b_s_2.png"],
         }
         (home / f"data_batch_{part + 1}").write_bytes(python2_pickle(batch))
-    batch = {"labels": TEN_TEST, "data": _rows(cifar_pixels("test", 2)), "filenames": ["c_s_3.png", "d_s_4.png"]}
+    batch = {"labels": TEN_TEST, "data": cifar_rows(cifar_pixels("test", 2)), "filenames": ["c_s_3.png", "d_s_4.png"]}
     (home / "test_batch").write_bytes(python2_pickle(batch))
     (home / "batches.meta").write_bytes(
         python2_pickle({"num_cases_per_batch": 2, "label_names": list(TEN), "num_vis": 3072})
@@ -140,7 +116,7 @@ def write_cifar100(folder: Path) -> None:
             "filenames": ["x.png"] * len(fine),
             "fine_labels": fine,
             "coarse_labels": [COARSE_OF[label] for label in fine],
-            "data": _rows(cifar_pixels(split, len(fine))),
+            "data": cifar_rows(cifar_pixels(split, len(fine))),
         }
         (home / split).write_bytes(python2_pickle(part))
     (home / "meta").write_bytes(python2_pickle({"fine_label_names": list(FINE), "coarse_label_names": list(COARSE)}))
@@ -171,32 +147,16 @@ FINE_HUMAN = {
 }
 
 
-def save_human(path: Path, labels: Mapping[str, Any], *, old_numpy: bool = True) -> None:
-    """Saves labels of people, by default with the names that numpy had when the official files were made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save(dict(labels), buffer)
-    path.write_bytes(_renamed(buffer.getvalue()) if old_numpy else buffer.getvalue())
-
-
-def _renamed(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name).replace(b"numpy._core.", b"numpy.core."))
-    return out.getvalue()
-
-
 def write_cifar10n(folder: Path) -> None:
     """Labels beside the archive."""
     write_cifar10(folder)
-    save_human(folder / "CIFAR-10_human.pt", TEN_HUMAN)
+    write_human(folder / "CIFAR-10_human.pt", TEN_HUMAN)
 
 
 def write_cifar100n(folder: Path) -> None:
     """Labels in a folder `data`, as in the authors' repository."""
     write_cifar100(folder)
-    save_human(folder / "data" / "CIFAR-100_human.pt", FINE_HUMAN, old_numpy=False)
+    write_human(folder / "data" / "CIFAR-100_human.pt", FINE_HUMAN, old_numpy=False)
 
 
 # ---------------------------------------------------------------- lists and folders
@@ -227,24 +187,13 @@ def write_tiny_imagenet(folder: Path) -> None:
     )
 
 
-def car_list(rows: Sequence[tuple[Any, Any]]) -> NDArray[Any]:
-    """Returns the list of pictures as MATLAB has it: a structure in which the class is the fifth field."""
-    fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
-    found = np.zeros((1, len(rows)), dtype=[(name, object) for name in fields])
-    for place, (label, name) in enumerate(rows):
-        found[0, place] = (1, 2, 3, 4, label, name)
-    return found
-
-
 def write_cars(folder: Path) -> None:
     """The labels of the test set lie beside the devkit, and hold one picture only."""
-    names = np.empty((1, 3), dtype=object)
-    names[0] = ["AM General Hummer SUV 2000", "Acura TL Sedan 2012", "Ram C/V Cargo Van Minivan 2012"]
-    (folder / "devkit").mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(folder / "devkit" / "cars_meta.mat", {"class_names": names})
+    names = ["AM General Hummer SUV 2000", "Acura TL Sedan 2012", "Ram C/V Cargo Van Minivan 2012"]
+    write_matlab(folder / "devkit" / "cars_meta.mat", {"class_names": cell_array(names)})
     train, test = [(2, "00001.jpg"), (3, "00002.jpg"), (1, "00003.jpg")], [(3, "00001.jpg")]
-    scipy.io.savemat(folder / "devkit" / "cars_train_annos.mat", {"annotations": car_list(train)})
-    scipy.io.savemat(folder / "cars_test_annos_withlabels.mat", {"annotations": car_list(test)})
+    write_matlab(folder / "devkit" / "cars_train_annos.mat", {"annotations": car_list(train)})
+    write_matlab(folder / "cars_test_annos_withlabels.mat", {"annotations": car_list(test)})
     for number, (_, name) in enumerate(train):
         jpeg(folder / "cars_train" / name, number, mode="L" if number == 2 else "RGB")
     jpeg(folder / "cars_test" / "00001.jpg", 9)

@@ -20,6 +20,7 @@ import pytest
 import labelsieve.bench
 from labelsieve.bench import estimate as estimating
 from labelsieve.bench.experiment import Cell, Data, Experiment, Method, read_experiment, shipped
+from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.smoke import miniature
@@ -1072,16 +1073,23 @@ def test_splits_of_shipped_experiments_are_there_and_have_the_same_classes(
         assert load_test(data, data.test_source).class_names == images.class_names
 
 
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
+    return StandIns(tmp_path_factory.mktemp("look-alikes"))
+
+
 @pytest.mark.parametrize("name", list(shipped()))
-def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(name: str) -> None:
-    experiment, small = read_experiment(name), miniature(read_experiment(name))
-    assert list(small.method) == list(experiment.method) and small.name != name
-    assert {*small.model.values()} == {"bundled"} and all(method.backbone is None for method in small.method.values())
-    sources = {place for data in small.data.values() for place in (data.source, data.test_source) if place}
-    assert sources == {"drawings"}
-    tested = any(data.test_source for data in experiment.data.values())
-    assert tested == any(data.test_source for data in small.data.values())
-    assert {noise.kind for noise in small.noise.values()} == {noise.kind for noise in experiment.noise.values()}
+def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(name: str, stand_ins: StandIns) -> None:
+    experiment = read_experiment(name)
+    for each, data in experiment.data.items():
+        small = miniature(experiment, {each: stand_ins.of(data)})
+        assert list(small.method) == list(experiment.method) and small.name != name
+        assert {*small.model.values()} == {"bundled"}
+        assert all(method.backbone is None for method in small.method.values())
+        places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
+        assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
+        assert len(places) == 1 + (data.test_source is not None)
+        assert {noise.kind for noise in small.noise.values()} == {noise.kind for noise in experiment.noise.values()}
 
 
 @pytest.mark.parametrize("name", ["paper/table8", "paper/figure1", "paper/figure3", "paper/figure4"])

@@ -246,7 +246,7 @@ def test_only_the_negative_prompts_that_the_loss_reads_are_encoded(
 ) -> None:
     """Loss and gradients are those of encoding all of them."""
     names, engine = tuple(f"kind {k}" for k in range(40)), make_engine(device="cpu", precision="fp32")
-    settings = DeFT(context_init="random", **changes)
+    settings = DeFT(context_init="random", peft="none", **changes)
     learner = Learner(mini_clip, names, settings=settings, engine=engine)
     objective = dual.DualObjective(settings, warmup=1, images=6, classes=40, engine=engine)
     pooled, rows = torch.randn(6, mini_clip.vision_width, generator=torch.Generator().manual_seed(0)), torch.arange(6)

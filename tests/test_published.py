@@ -14,6 +14,7 @@ import pytest
 import scipy.io
 import torch
 
+from labelsieve.bench.lookalikes.formats import car_list, python2_pickle, write_human
 from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.clothing1m import balanced
 from labelsieve.data.published.layout import distinct_names
@@ -28,12 +29,9 @@ from small_published import (
     TEN_HUMAN,
     TEN_TRAIN,
     Hostile,
-    car_list,
     hostile_pickle,
     jpeg,
     packed,
-    python2_pickle,
-    save_human,
     text,
     write_animal10n,
 )
@@ -279,11 +277,11 @@ def test_labels_of_people_that_do_not_fit(copy_of: Callable[[str], Path], tmp_pa
         ({"aggre_label": clean + 1}, "expected labels from 0 to 9 in aggre_label of"),
         ({"aggre_label": clean / 2}, "which cannot be read: it holds an array of f8 instead of whole numbers"),
     ):
-        save_human(file, {**TEN_HUMAN, **change})
+        write_human(file, {**TEN_HUMAN, **change})
         assert why in refusal(f"cifar10n:{folder}")
-    save_human(file, {name: labels for name, labels in TEN_HUMAN.items() if name != "random_label2"})
+    write_human(file, {name: labels for name, labels in TEN_HUMAN.items() if name != "random_label2"})
     assert 'expected an entry "random_label2"' in refusal(f"cifar10n:{folder}")
-    save_human(file, {name: torch.tensor(np.array(labels)) for name, labels in TEN_HUMAN.items()})
+    write_human(file, {name: torch.tensor(np.array(labels)) for name, labels in TEN_HUMAN.items()})
     assert load_images(f"cifar10n:{folder}").labels.tolist() == list(REPLICAS["cifar10n"].splits["train"].labels)
     torch.save({"clean_label": Hostile(tmp_path / "was-here")}, file)
     said = [refusal(f"cifar10n:{folder}")]

@@ -177,5 +177,5 @@ def test_prompts_that_are_filled_up_on_the_left_do_not_begin_alike(tmp_path: Pat
 
 
 def test_a_learner_keeps_the_tokens_on_the_cpu(vlm: Any) -> None:
-    learner = Learner(vlm, ("cat", "cup"), settings=Training(), engine=make_engine(device="cpu"))
+    learner = Learner(vlm, ("cat", "cup"), settings=Training(peft="none"), engine=make_engine(device="cpu"))
     assert learner.prompts.token_ids.device.type == "cpu" and "prompts.token_ids" not in learner.state_dict()

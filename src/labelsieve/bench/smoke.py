@@ -1,87 +1,115 @@
 """Experiments end to end within minutes and without network: does each of them still run?
 
-Small drawings stand in the place of the data, and the bundled model in that of all models and backbones. Every method
-is measured, on the first data set, with the first noise of each kind, for one seed and hardly any epochs. The numbers
-mean nothing.
+Tiny look-alikes of the data, in the same layout, stand in their place, and the bundled model in that of all models and
+backbones. Every method is measured on the first data set, with the first noise of each kind, for one seed and hardly
+any epochs; on each further one, only the first method with the first noise. The numbers mean nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Data, Experiment, Method, Noise
+from labelsieve.bench.experiment import BUNDLED, Data, Experiment, Method, Noise
+from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.published import Published
 from labelsieve.detect.settings import Training
 from labelsieve.errors import RunError
 from labelsieve.progress import Progress
 
-IMAGES, TEST_IMAGES = 72, 24
+LOOKALIKES = "look-alikes"
+"""Folder of the data, among those of the results."""
+
 _EPOCHS = 2
+_PartT = TypeVar("_PartT")
 
 
 def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | None = None) -> None:
-    """Runs the miniature of each experiment.
+    """Runs the miniatures of each experiment.
 
     Args:
         experiments: What to run.
-        out: Folder for the results, one of each experiment.
+        out: Folder for the look-alikes of the data and for the results, a folder of each experiment and one of each
+            further data set.
         progress: Where to show how far it is.
 
     Raises:
         RunError: One or more failed; the others were run all the same.
     """
-    from labelsieve.bench.run import run_experiment
-
-    progress, failed = progress or Progress(), dict[str, str]()
+    progress, failed, stand_ins = progress or Progress(), dict[str, str](), StandIns(out / LOOKALIKES)
     for number, experiment in enumerate(experiments, 1):
-        small = miniature(experiment)
-        progress.say(f"{number} of {len(experiments)}: {experiment.name}, {len(list(small.cells()))} cells")
-        try:
-            run_experiment(small, out / experiment.name)
-        except Exception as error:  # whatever it is, the others are to be run, too
-            failed[experiment.name] = f"{type(error).__name__}: {error}"
+        sets = "1 data set" if len(experiment.data) == 1 else f"{len(experiment.data)} data sets"
+        progress.say(f"{number} of {len(experiments)}: {experiment.name}, {len(experiment.method)} methods, {sets}")
+        for why in _failures(experiment, out, stand_ins):
+            failed.setdefault(experiment.name, why)
     if failed:
         name, why = next(iter(failed.items()))
         raise RunError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; {name}: {why}")
 
 
-def miniature(experiment: Experiment) -> Experiment:
-    """Returns an experiment with all methods of another one, on next to nothing."""
-    name, data = next(iter(experiment.data.items()))
-    noises, adapts = _one_of_each_kind(experiment), experiment.task == "adapt"
+def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterator[str]:
+    """Runs the miniatures of an experiment, and yields why some fail."""
+    from labelsieve.bench.run import run_experiment
+
+    done = set[Data]()
+    for name, data in experiment.data.items():
+        try:
+            small = stand_ins.of(data)
+            if small in done:  # several sizes of the same data are one here
+                continue
+            whole = not done
+            done.add(small)
+            place = experiment.name if whole else f"{experiment.name}-{name}"
+            run_experiment(miniature(experiment, {name: small}, whole=whole), out / place)
+        except Exception as error:  # whatever it is, the others are to be run, too
+            yield f"{type(error).__name__}: {error} (data {name})"
+
+
+def miniature(experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True) -> Experiment:
+    """Returns an experiment with the methods of another one, on next to nothing.
+
+    Args:
+        experiment: The other one.
+        data: What stands in the place of one of its data sets, by the name of that one.
+        whole: Keep all methods and one noise of each kind; else only the first of each.
+    """
+    noises, methods, adapts = _one_of_each_kind(experiment), dict(experiment.method), experiment.task == "adapt"
+    if not whole:
+        noises, methods = _first(noises), _first(methods)
     return dataclasses.replace(
         experiment,
         name=f"smoke-{experiment.name}",  # so that no folder of results is taken for its own
         title=f"{experiment.title}: tried on next to nothing, so that the numbers mean nothing",
         seeds=experiment.seeds[:1],
         model={next(iter(experiment.model)): BUNDLED},
-        data={name: _drawings(data)},
+        data=data,
         noise=noises,
-        method={each: _brief(method, adapts=adapts) for each, method in experiment.method.items()},
-        published=_only(experiment.published, name, noises),
+        method={each: _brief(method, adapts=adapts) for each, method in methods.items()},
+        published=_only(experiment.published, data, methods, noises),
     )
 
 
-def _only(published: Published | None, data: str, noises: Iterable[str]) -> Published | None:
-    """Returns the published numbers of one data set and some noises."""
+def _first(parts: Mapping[str, _PartT]) -> dict[str, _PartT]:
+    return dict([next(iter(parts.items()))])
+
+
+def _only(
+    published: Published | None, data: Collection[str], methods: Collection[str], noises: Collection[str]
+) -> Published | None:
+    """Returns the published numbers of some data, methods and noises."""
     if published is None:
         return None
-    rows = published.values.get(data, {})
-    kept = {method: {noise: row[noise] for noise in noises if noise in row} for method, row in rows.items()}
-    return dataclasses.replace(published, values={data: kept})
-
-
-def _drawings(data: Data) -> Data:
-    tested = data.test_source is not None
-    return Data(
-        source=DRAWINGS,
-        limit=IMAGES,
-        test=DRAWINGS if tested else None,
-        test_limit=TEST_IMAGES if tested else None,
-    )
+    kept = {
+        name: {
+            method: {noise: row[noise] for noise in noises if noise in row}
+            for method, row in published.values.get(name, {}).items()
+            if method in methods
+        }
+        for name in data
+    }
+    return dataclasses.replace(published, values=kept)
 
 
 def _one_of_each_kind(experiment: Experiment) -> dict[str, Noise]:

@@ -29,8 +29,9 @@ class Bench(Command):
     Writes results.csv, results.md and plots after each cell. What is measured already is not measured again: the same
     command goes on after an interruption, and with more seeds or methods in the file only those are new.
 
-    With --smoke the data become small drawings and the models the bundled one, and training takes hardly any steps: it
-    shows within minutes and without network that every method of every shipped experiment, or of FILE, still runs.
+    With --smoke the data become tiny look-alikes in the same layout, the models the bundled one, and training takes
+    hardly any steps: it shows within minutes and without network that every method of every shipped experiment, or of
+    FILE, still runs, and that all its data are read.
 
     Attributes:
         file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.

@@ -1,0 +1,1 @@
+"""Tiny look-alikes of the data that experiments name: drawings in the same layout, to try the readers on."""

@@ -1,0 +1,145 @@
+"""The file formats of published data sets: what look-alikes, and the replicas of the tests, are made of."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from labelsieve.provenance import write_atomically
+
+_QUALITY = 95
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_lines(path: Path, *lines: str, end: str = "\n") -> None:
+    """Writes a text of lines as UTF-8, atomically."""
+    write_bytes(path, "".join(line + end for line in lines).encode())
+
+
+def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes a picture of shape (H, W, 3), atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
+    write_bytes(path, buffer.getvalue())
+
+
+# ---------------------------------------------------------------- CIFAR
+
+
+def python2_pickle(value: Any) -> bytes:
+    """Pickles dictionaries, lists, texts, whole numbers and arrays of uint8 as Python 2 does: texts are bytes.
+
+    The archives of CIFAR are such pickles of protocol 2. The bytes are put together here, since nothing pickles.
+    """
+    return b"\x80\x02" + _python2(value) + b"."
+
+
+def _python2(value: Any) -> bytes:
+    if isinstance(value, str):
+        return b"T" + struct.pack("<i", len(value)) + value.encode()
+    if isinstance(value, bytes):
+        return b"T" + struct.pack("<i", len(value)) + value
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, dict):
+        return b"}(" + b"".join(_python2(key) + _python2(each) for key, each in value.items()) + b"u"
+    if isinstance(value, list):
+        return b"](" + b"".join(map(_python2, value)) + b"e"
+    shape = b"(" + b"".join(map(_python2, value.shape)) + b"t"
+    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _python2(0) + b"\x85" + _python2("b") + b"\x87R"
+    kind = b"cnumpy\ndtype\n" + _python2("u1") + _python2(0) + _python2(1) + b"\x87R"
+    kind += b"(" + _python2(3) + _python2("|") + b"NNN" + _python2(-1) + _python2(-1) + _python2(0) + b"tb"
+    return made + b"(" + _python2(1) + shape + kind + b"\x89" + _python2(value.tobytes()) + b"tb"
+
+
+def cifar_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns pictures (N, 32, 32, 3) as rows (N, 3072): all red values, then all green and all blue ones."""
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
+
+
+def write_human(path: Path, labels: Mapping[str, Any], *, old_numpy: bool = True) -> None:
+    """Writes labels of people as CIFAR-N has them, by default with the names that numpy had when those were made.
+
+    `torch.save` pickles, which nothing else does here: it is what the official files were made with, nothing but
+    numbers goes into it, and it is read back by the reader that refuses all else.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(labels), buffer)
+    write_bytes(path, _renamed(buffer.getvalue()) if old_numpy else buffer.getvalue())
+
+
+def _renamed(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"numpy._core.", b"numpy.core."))
+    return out.getvalue()
+
+
+# ---------------------------------------------------------------- MATLAB
+
+
+def write_matlab(path: Path, variables: Mapping[str, NDArray[Any]]) -> None:
+    """Writes a file of MATLAB 5, atomically."""
+    from scipy.io import savemat
+
+    buffer = io.BytesIO()
+    savemat(buffer, dict(variables))
+    write_bytes(path, buffer.getvalue())
+
+
+def cell_array(values: Sequence[Any]) -> NDArray[Any]:
+    """Returns a list as MATLAB has it, shape (1, N)."""
+    found = np.empty((1, len(values)), dtype=object)
+    found[0] = values
+    return found
+
+
+def car_list(rows: Sequence[tuple[Any, Any]]) -> NDArray[Any]:
+    """Returns labels and file names as the lists of Stanford Cars: structures in which the class is the fifth field."""
+    fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+    found = np.zeros((1, len(rows)), dtype=[(name, object) for name in fields])
+    for place, (label, name) in enumerate(rows):
+        found[0, place] = (1, 2, 3, 4, label, name)
+    return found
+
+
+# ---------------------------------------------------------------- Parquet
+
+
+def write_parquet(
+    path: Path,
+    pictures: NDArray[np.uint8],
+    labels: Mapping[str, NDArray[np.int64]],
+    *,
+    class_names: Sequence[str],
+    image_column: str = "image",
+) -> None:
+    """Writes pictures (N, H, W, 3), as PNG, with columns of labels (N,) as Parquet of the Hub, atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features
+    from datasets import Image as ImageFeature
+
+    from labelsieve.data.in_memory import read_memory
+
+    classes = ClassLabel(names=list(class_names))
+    schema = Features({image_column: ImageFeature(), **dict.fromkeys(labels, classes)}).arrow_schema
+    columns = {image_column: read_memory(pictures).data.column("image"), **{k: pa.array(v) for k, v in labels.items()}}
+    with write_atomically(path) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary)

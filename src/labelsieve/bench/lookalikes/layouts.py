@@ -1,0 +1,265 @@
+"""A look-alike of each published data set: drawings in its official layout. A new one is a function and a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.bench.lookalikes.formats import (
+    car_list,
+    cell_array,
+    cifar_rows,
+    python2_pickle,
+    write_bytes,
+    write_human,
+    write_jpeg,
+    write_lines,
+    write_matlab,
+)
+from labelsieve.demo.drawings import CLASS_NAMES, drawings
+
+NAMES: tuple[str, ...] = tuple(f"{name} drawing" for name in CLASS_NAMES)
+"""Class names of look-alikes: of two words, since some layouts write the blank in their own way."""
+
+_NOISE = 0.3
+_ANIMALS = frozenset({"bird drawing", "cat drawing", "dog drawing", "fish drawing"})
+_COARSE = ("living_things", "other_things")
+# mini-WebVision is 50 classes of more; those that nothing is drawn of have names that tell so
+_MINI, _SYNSETS = 50, 52
+_WEB_NAMES = (*NAMES, *(f"unseen drawing {number}" for number in range(len(NAMES), _SYNSETS)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """The drawings of one split.
+
+    Attributes:
+        pictures: Shape (N, 64, 64, 3).
+        truth: Shape (N,), indices into `NAMES`.
+        noisy: Shape (N,), other labels of which some are wrong; those of test pictures are right.
+    """
+
+    pictures: NDArray[np.uint8]
+    truth: NDArray[np.int64]
+    noisy: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stock:
+    """What a look-alike is made of.
+
+    Attributes:
+        train: Drawings to train on.
+        test: Other drawings.
+    """
+
+    train: Part
+    test: Part
+
+
+def draw_stock(train: int, test: int) -> Stock:
+    """Draws pictures, the same each time; of the noisy labels to train on 30 % are wrong."""
+    return Stock(train=_part(train, seed=0, noise=_NOISE), test=_part(test, seed=1, noise=0.0))
+
+
+def _part(count: int, *, seed: int, noise: float) -> Part:
+    from labelsieve.data.noise import symmetric
+
+    pictures, truth = drawings(count, seed=seed)
+    noisy = symmetric(truth, classes=len(NAMES), rate=noise, seed=seed)
+    return Part(pictures=np.stack([np.asarray(picture) for picture in pictures]), truth=truth, noisy=noisy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookalike:
+    """How to imitate a published data set.
+
+    Attributes:
+        write: Writes all its splits into a folder.
+        names: Its class names as they are read back.
+    """
+
+    write: Callable[[Path, Stock], None]
+    names: tuple[str, ...] = NAMES
+
+
+# ---------------------------------------------------------------- CIFAR
+
+
+def small(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns pictures (N, 64, 64, 3) in the size of CIFAR's, (N, 32, 32, 3)."""
+    count, side = len(pictures), pictures.shape[1] // 2
+    halved: NDArray[np.uint8] = pictures.reshape(count, side, 2, side, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
+    return halved
+
+
+def _batch(pictures: NDArray[np.uint8], **labels: NDArray[np.int64]) -> bytes:
+    record: dict[str, Any] = {name: values.tolist() for name, values in labels.items()}
+    files = [f"drawing_s_{row:06d}.png" for row in range(len(pictures))]
+    return python2_pickle({**record, "data": cifar_rows(small(pictures)), "filenames": files})
+
+
+def _underscored(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def _coarse(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    group = np.array([int(name not in _ANIMALS) for name in NAMES], dtype=np.int64)
+    return group[labels]
+
+
+def _write_cifar10(folder: Path, stock: Stock) -> None:
+    home, train, test = folder / "cifar-10-batches-py", stock.train, stock.test
+    for number, rows in enumerate(np.array_split(np.arange(len(train)), 5), 1):
+        write_bytes(home / f"data_batch_{number}", _batch(train.pictures[rows], labels=train.truth[rows]))
+    write_bytes(home / "test_batch", _batch(test.pictures, labels=test.truth))
+    write_bytes(home / "batches.meta", python2_pickle({"label_names": list(map(_underscored, NAMES))}))
+
+
+def _write_cifar10n(folder: Path, stock: Stock) -> None:
+    _write_cifar10(folder, stock)
+    train = stock.train
+    names = ("worse_label", "random_label1", "random_label2", "random_label3")
+    clean = {"clean_label": train.truth, "aggre_label": train.truth}
+    write_human(folder / "CIFAR-10_human.pt", {**clean, **dict.fromkeys(names, train.noisy)})
+
+
+def _write_cifar100(folder: Path, stock: Stock) -> None:
+    home = folder / "cifar-100-python"
+    for name, part in (("train", stock.train), ("test", stock.test)):
+        batch = _batch(part.pictures, fine_labels=part.truth, coarse_labels=_coarse(part.truth))
+        write_bytes(home / name, batch)
+    meta = {"fine_label_names": list(map(_underscored, NAMES)), "coarse_label_names": list(_COARSE)}
+    write_bytes(home / "meta", python2_pickle(meta))
+
+
+def _write_cifar100n(folder: Path, stock: Stock) -> None:
+    _write_cifar100(folder, stock)
+    clean, noisy = stock.train.truth, stock.train.noisy
+    coarse = {"clean_coarse_label": _coarse(clean), "noisy_coarse_label": _coarse(noisy)}
+    write_human(folder / "CIFAR-100_human.pt", {"clean_label": clean, "noisy_label": noisy, **coarse})
+
+
+# ---------------------------------------------------------------- folders and lists
+
+
+def _codes(count: int) -> list[str]:
+    return [f"n{number:08d}" for number in range(1, count + 1)]
+
+
+def _write_tiny_imagenet(folder: Path, stock: Stock) -> None:
+    codes = _codes(len(NAMES))
+    write_lines(folder / "wnids.txt", *codes)
+    words = (f"{code}\t{name}, sketch" for code, name in zip(codes, NAMES, strict=True))
+    write_lines(folder / "words.txt", "n00000000\tentity", *words)
+    for row, label in enumerate(stock.train.truth.tolist()):
+        file = f"{codes[label]}_{row}.JPEG"
+        write_jpeg(folder / "train" / codes[label] / "images" / file, stock.train.pictures[row])
+    files = [f"val_{row}.JPEG" for row in range(len(stock.test))]
+    listed = (f"{file}\t{codes[label]}\t0\t0\t63\t63" for file, label in zip(files, stock.test.truth, strict=True))
+    write_lines(folder / "val" / "val_annotations.txt", *listed)
+    _write_pictures(folder / "val" / "images", files, stock.test)
+
+
+def _write_pictures(folder: Path, files: list[str], part: Part) -> None:
+    for file, pixels in zip(files, part.pictures, strict=True):
+        write_jpeg(folder / file, pixels)
+
+
+def _write_cars(folder: Path, stock: Stock) -> None:
+    write_matlab(folder / "devkit" / "cars_meta.mat", {"class_names": cell_array([name.title() for name in NAMES])})
+    lists = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
+    for split, part in (("train", stock.train), ("test", stock.test)):
+        files = [f"{row:05d}.jpg" for row in range(1, len(part) + 1)]
+        listed = list(zip((part.truth + 1).tolist(), files, strict=True))
+        write_matlab(folder / lists[split], {"annotations": car_list(listed)})
+        _write_pictures(folder / f"cars_{split}", files, part)
+
+
+def _write_cub(folder: Path, stock: Stock) -> None:
+    names = [_underscored(name.title()) for name in NAMES]
+    folders = [f"{number:03d}.{name}" for number, name in enumerate(names, 1)]
+    files, labels, flags = list[str](), list[int](), list[int]()
+    for part, flag in ((stock.train, 1), (stock.test, 0)):
+        given = part.truth.tolist()
+        own = [f"{folders[label]}/{names[label]}_{row:04d}_{flag}.jpg" for row, label in enumerate(given)]
+        _write_pictures(folder / "images", own, part)
+        files, labels, flags = [*files, *own], [*labels, *given], [*flags, *[flag] * len(part)]
+    for name, values in (
+        ("classes.txt", folders),
+        ("images.txt", files),
+        ("image_class_labels.txt", [label + 1 for label in labels]),
+        ("train_test_split.txt", flags),
+    ):
+        write_lines(folder / name, *(f"{number} {value}" for number, value in enumerate(values, 1)))
+
+
+def _write_clothing1m(folder: Path, stock: Stock) -> None:
+    """Writes clean labels of all pictures and noisy ones of those to train on, so that every split has enough."""
+    train, test = (
+        [f"images/{row % 10}/{row % 100:02d}/{row},{split}.jpg" for row in range(len(part))]
+        for split, part in enumerate((stock.train, stock.test))
+    )
+    write_lines(folder / "category_names_eng.txt", *(_underscored(name.title()) for name in NAMES))
+    noisy, clean = stock.train.noisy.tolist(), [*stock.train.truth.tolist(), *stock.test.truth.tolist()]
+    write_lines(folder / "noisy_label_kv.txt", *map(_pair, train, noisy))
+    write_lines(folder / "clean_label_kv.txt", *map(_pair, [*train, *test], clean))
+    for name, keys in (("noisy_train", train), ("clean_train", train), ("clean_val", test), ("clean_test", test)):
+        write_lines(folder / f"{name}_key_list.txt", *keys)
+    _write_pictures(folder, train, stock.train)
+    _write_pictures(folder, test, stock.test)
+
+
+def _pair(key: str, value: object) -> str:
+    return f"{key} {value}"
+
+
+def _write_webvision(folder: Path, stock: Stock) -> None:
+    """Lists some pictures a second time, as of a class that is none of the 50, to be left out."""
+    codes, info = _codes(_SYNSETS), folder / "info"
+    write_lines(info / "synsets.txt", *(f"{code} {name}, sketch" for code, name in zip(codes, _WEB_NAMES, strict=True)))
+    train = [f"google/q{label + 1:04d}/{row} drawing.jpg" for row, label in enumerate(stock.train.noisy)]
+    test = [f"val{row:06d}.jpg" for row in range(1, len(stock.test) + 1)]
+    for file, keys, part in (("train_filelist_google", train, stock.train), ("val_filelist", test, stock.test)):
+        write_lines(info / f"{file}.txt", _pair(keys[0], _MINI), *map(_pair, keys, part.noisy), _pair(keys[-1], _MINI))
+    _write_pictures(folder, train, stock.train)
+    _write_pictures(folder / "val_images_256", test, stock.test)
+    for code in codes[:_MINI]:
+        (folder / "imagenet-val" / code).mkdir(parents=True, exist_ok=True)
+    files = [f"{codes[label]}/ILSVRC2012_val_{row:08d}.JPEG" for row, label in enumerate(stock.test.truth)]
+    _write_pictures(folder / "imagenet-val", files, stock.test)
+
+
+def _write_food101n(folder: Path, stock: Stock) -> None:
+    folders, meta, head = [_underscored(name) for name in NAMES], folder / "meta", "class_name/key"
+    keys = [f"{folders[label]}/{row}.jpg" for row, label in enumerate(stock.train.noisy)]
+    right = (stock.train.noisy == stock.train.truth).astype(int)
+    write_lines(meta / "classes.txt", "class_name", *folders)
+    write_lines(meta / "imagelist.tsv", head, *keys)
+    for part in ("train", "val"):
+        verified = (f"{key}\t{flag}" for key, flag in zip(keys, right, strict=True))
+        write_lines(meta / f"verified_{part}.tsv", f"{head}\tverification_label", *verified)
+    _write_pictures(folder / "images", keys, stock.train)
+
+
+# ANIMAL-10N is not here: its reader knows its ten classes, of which nearly none can be drawn.
+LOOKALIKES: Mapping[str, Lookalike] = {
+    "cifar10": Lookalike(write=_write_cifar10),
+    "cifar100": Lookalike(write=_write_cifar100),
+    "cifar10n": Lookalike(write=_write_cifar10n),
+    "cifar100n": Lookalike(write=_write_cifar100n),
+    "tiny-imagenet": Lookalike(write=_write_tiny_imagenet),
+    "stanford-cars": Lookalike(write=_write_cars),
+    "cub-200-2011": Lookalike(write=_write_cub),
+    "clothing1m": Lookalike(write=_write_clothing1m),
+    "webvision": Lookalike(write=_write_webvision, names=_WEB_NAMES[:_MINI]),
+    "food-101n": Lookalike(write=_write_food101n),
+}

@@ -1,0 +1,101 @@
+"""What stands in the place of the data that an experiment names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from labelsieve.bench.experiment import DRAWINGS, Data
+from labelsieve.bench.lookalikes.formats import write_parquet
+from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, draw_stock
+from labelsieve.data.published.base import named_source
+from labelsieve.demo.drawings import CLASS_NAMES
+from labelsieve.provenance import fingerprint
+
+IMAGES, TEST_IMAGES = 72, 24
+
+
+class StandIns:
+    """Writes tiny data sets into a folder, each when it is first asked for.
+
+    A published data set becomes its look-alike, which is read by the same reader; drawings stay drawings; and whatever
+    else there is, files, folders and data sets of the Hub, becomes a Parquet file with just the columns that the
+    experiment names.
+
+    Args:
+        folder: Where to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._written = folder, set[str]()
+
+    @cached_property
+    def stock(self) -> Stock:
+        """The drawings of all of them."""
+        return draw_stock(IMAGES, TEST_IMAGES)
+
+    def of(self, data: Data) -> Data:
+        """Writes what stands for a data set and for its test images, and returns it.
+
+        Splits, columns and whether there are limits stay as they are, where what stands for the data has them.
+        """
+        name, test_name = _lookalike(data.source), _lookalike(data.test_source)
+        changes: dict[str, Any] = {
+            "source": self._source(data),
+            "limit": IMAGES if data.limit or data.source == DRAWINGS else None,
+            "test_limit": TEST_IMAGES if data.test_limit or data.test_source == DRAWINGS else None,
+            "class_names": None,  # they are of the real classes
+        }
+        if name is None:
+            changes["split"] = None
+        if data.test is not None or (data.test_source is not None and name is None):
+            changes["test"] = self._test(data)
+            changes["test_split"] = data.test_split if test_name else None
+        return replace(data, **changes)
+
+    def _source(self, data: Data) -> str:
+        if data.source == DRAWINGS:
+            return DRAWINGS
+        if (name := _lookalike(data.source)) is not None:
+            return self._published(name)
+        train, label, truth = self.stock.train, data.label_column or "label", data.truth_column
+        labels = {label: train.truth} if truth is None else {label: train.noisy, truth: train.truth}
+        return self._parquet(train, labels, image=data.image_column, names=NAMES)
+
+    def _test(self, data: Data) -> str:
+        if data.test_source == DRAWINGS:
+            return DRAWINGS
+        if (name := _lookalike(data.test_source)) is not None:
+            return self._published(name)
+        labels = {data.test_label_column or "label": self.stock.test.truth}
+        return self._parquet(self.stock.test, labels, image=None, names=_class_names(data.source))
+
+    def _published(self, name: str) -> str:
+        if name not in self._written:
+            LOOKALIKES[name].write(self.folder / name, self.stock)
+            self._written.add(name)
+        return f"{name}:{self.folder / name}"
+
+    def _parquet(self, part: Part, labels: dict[str, Any], *, image: str | None, names: tuple[str, ...]) -> str:
+        split, column = "train" if part is self.stock.train else "test", image or "image"
+        path = self.folder / f"{split}-{fingerprint(column, list(labels), names)}.parquet"
+        if path.name not in self._written:
+            write_parquet(path, part.pictures, labels, class_names=names, image_column=column)
+            self._written.add(path.name)
+        return str(path)
+
+
+def _lookalike(source: str | None) -> str | None:
+    """Returns the name of the published data set with a look-alike that a source names, or None."""
+    named = None if source is None else named_source(source)
+    return named.name if named is not None and named.name in LOOKALIKES else None
+
+
+def _class_names(source: str) -> tuple[str, ...]:
+    """Returns the class names of what stands for a source, since test images need the same."""
+    if source == DRAWINGS:
+        return CLASS_NAMES
+    name = _lookalike(source)
+    return NAMES if name is None else LOOKALIKES[name].names

@@ -1,0 +1,225 @@
+"""Look-alikes of the data that experiments name: read back as they were drawn, through the readers of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from labelsieve.bench import run as running
+from labelsieve.bench.experiment import Data, read_experiment, shipped
+from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, small
+from labelsieve.bench.lookalikes.stand_ins import IMAGES, TEST_IMAGES, StandIns
+from labelsieve.bench.run import load_data, load_test
+from labelsieve.bench.smoke import miniature
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.published.base import PUBLISHED
+from labelsieve.data.published.layout import Found
+from labelsieve.data.sources import load_images
+from labelsieve.errors import DataError
+
+SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED[name].splits]
+TESTED = {"test", "val", "imagenet-val"}
+# The splits whose given labels are those of people or of the web, and of these the ones with the truth beside them.
+NOISY = {
+    *(("cifar10n", "train"), ("cifar100n", "train"), ("webvision", "train")),
+    *(("clothing1m", split) for split in ("train", "sample-64000", "both")),
+    *(("food-101n", split) for split in PUBLISHED["food-101n"].splits),
+}
+TRUE = {("cifar10n", "train"), ("cifar100n", "train"), ("clothing1m", "both")}
+THREE = """
+title = "Three data sets"
+task = "detect"
+seeds = [0]
+tables = [["issue_f1"]]
+model = { clip = "openai/clip-vit-base-patch16" }
+
+[data]
+cifar-100 = { source = "cifar100:DATA/cifar-100", test_split = "test" }
+tiny-imagenet = { source = "tiny-imagenet:DATA/tiny-imagenet-200", test_split = "val" }
+mine = { source = "mine.parquet", label_column = "seen", truth_column = "right", test = "mine_test.parquet" }
+
+[noise]
+as-given = { kind = "given" }
+sym-20 = { kind = "symmetric", rate = 0.2 }
+
+[method]
+label-match = { detector = "label-match" }
+knn = { detector = "knn" }
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
+    return StandIns(tmp_path_factory.mktemp("look-alikes"))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    file = tmp_path / "three.toml"
+    file.write_text(THREE)
+    return file
+
+
+def drawn(images: LabelledImages, part: Part) -> NDArray[np.int64]:
+    """Returns which drawing each picture is, and checks that each is there once, unchanged by all but JPEG."""
+    read = np.stack([np.asarray(images.open(row)) for row in range(len(images))]).astype(np.float32)
+    known = small(part.pictures) if read.shape[1] == 32 else part.pictures
+    apart = np.abs(read[:, None] - known[None]).mean(axis=(2, 3, 4))
+    rows: NDArray[np.int64] = apart.argmin(axis=1)
+    assert sorted(rows.tolist()) == list(range(len(part)))
+    assert apart.min(axis=1).max() <= (0 if read.shape[1] == 32 else 6), "lossless in CIFAR"
+    return rows
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_what_is_drawn_is_read(name: str, split: str, stand_ins: StandIns) -> None:
+    images = load_images(stand_ins.of(Data(source=f"{name}:DATA")).source, split=split)
+    part = stand_ins.stock.test if split in TESTED else stand_ins.stock.train
+    rows = drawn(images, part)
+    given = part.noisy if (name, split) in NOISY else part.truth
+    assert images.labels.tolist() == given[rows].tolist()
+    assert (images.truth is not None) == ((name, split) in TRUE)
+    if images.truth is not None:
+        assert images.truth.tolist() == part.truth[rows].tolist()
+    assert images.class_names == LOOKALIKES[name].names and images.class_names[: len(NAMES)] == NAMES
+
+
+def test_there_is_something_to_find_and_enough_of_each_class_to_train_on(stand_ins: StandIns) -> None:
+    train, test = stand_ins.stock.train, stand_ins.stock.test
+    assert (len(train), len(test)) == (IMAGES, TEST_IMAGES)
+    assert np.bincount(train.truth, minlength=len(NAMES)).min() >= 4 and np.bincount(train.noisy).min() >= 2
+    assert 0.2 < (train.noisy != train.truth).mean() < 0.4 and (test.noisy == test.truth).all()
+
+
+def shipped_data() -> Iterator[tuple[str, Data]]:
+    for name in shipped():
+        for each, data in read_experiment(name).data.items():
+            yield f"{name}, {each}", data
+
+
+def test_every_published_data_set_of_a_shipped_experiment_has_a_look_alike() -> None:
+    places = {place for _, data in shipped_data() for place in (data.source, data.test_source) if place}
+    named = {name for place in places if (name := place.partition(":")[0]) in PUBLISHED}
+    assert len(named) >= 7 and named <= set(LOOKALIKES)
+    assert set(LOOKALIKES) <= set(PUBLISHED)
+
+
+@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in shipped_data()])
+def test_experiments_read_look_alikes_as_they_would_the_real_data(
+    data: Data, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if data.source == "drawings":
+        assert stand_ins.of(data).source == "drawings"
+        return
+    asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    def load(source: str, **options: Any) -> LabelledImages:
+        asked.append((source, options))
+        return load_images(source, **options)
+
+    monkeypatch.setattr(running, "load_images", load)
+    stand_in = stand_ins.of(data)
+    images, (source, options) = load_data(stand_in, seed=0), asked[0]
+    name = data.source.partition(":")[0] if ":" in data.source else ""
+    assert source == f"{name}:{stand_ins.folder / name}" if name else source.endswith(".parquet")
+    same = ("image_column", "label_column", "truth_column", "split")
+    assert {key: options[key] for key in same} == {key: getattr(data, key) for key in same}
+    assert len(images) == IMAGES and (options["limit"] is None) == (data.limit is None)
+    if data.test_source is None:
+        assert stand_in.test_source is None
+        return
+    assert stand_in.test_source is not None
+    test, (source, options) = load_test(stand_in, stand_in.test_source), asked[1]
+    assert source.partition(":")[0] == name if name else source.endswith(".parquet")
+    assert (options["split"], options["label_column"]) == (data.test_split, data.test_label_column)
+    assert len(test) == TEST_IMAGES and test.class_names == images.class_names
+
+
+def test_files_have_the_columns_that_are_named_and_no_other(stand_ins: StandIns) -> None:
+    plain = stand_ins.of(Data(source="mine.parquet", limit=5000, class_names="names.txt"))
+    named = Data(
+        source="mine.parquet",
+        image_column="photo",
+        label_column="seen",
+        truth_column="right",
+        test="mine_test.parquet",
+        test_label_column="checked",
+    )
+    own = stand_ins.of(named)
+    assert own.test is not None and own.test != own.source != plain.source
+    columns = [set(pq.read_schema(file).names) for file in (plain.source, own.source, own.test)]
+    assert columns == [{"image", "label"}, {"photo", "seen", "right"}, {"image", "checked"}]
+    images, train = load_data(own, seed=0), stand_ins.stock.train
+    assert images.labels.tolist() == train.noisy.tolist() and images.truth is not None
+    assert images.truth.tolist() == train.truth.tolist()
+    assert all(np.array_equal(np.asarray(images.open(row)), train.pictures[row]) for row in range(len(images)))
+    assert load_data(plain, seed=0).labels.tolist() == train.truth.tolist(), "right, where no truth is beside them"
+    assert load_test(own, own.test).labels.tolist() == stand_ins.stock.test.truth.tolist()
+    assert (plain.limit, plain.class_names, own.limit) == (IMAGES, None, None)
+
+
+def test_test_images_of_other_kinds(stand_ins: StandIns) -> None:
+    hub = stand_ins.of(Data(source="somebody/photos", split="train", test_split="validation"))
+    assert (hub.split, hub.test_split) == (None, None) and hub.test is not None and hub.test != hub.source
+    other = stand_ins.of(Data(source="cifar10n:DATA", test="cifar10:DATA/other", test_split="test", test_limit=500))
+    assert (other.test, other.test_limit) == (f"cifar10:{stand_ins.folder / 'cifar10'}", TEST_IMAGES)
+    web = stand_ins.of(Data(source="webvision:DATA", test="imagenet.parquet"))
+    both = stand_ins.of(Data(source="drawings", test="drawings"))
+    assert (both.source, both.test, both.limit, both.test_limit) == ("drawings", "drawings", IMAGES, TEST_IMAGES)
+    for each in (hub, other, web):
+        assert each.test_source is not None
+        assert load_test(each, each.test_source).class_names == load_data(each, seed=0).class_names
+
+
+def test_further_data_sets_keep_their_published_numbers_of_the_first_method_and_noise(stand_ins: StandIns) -> None:
+    experiment = read_experiment("paper/table1")
+    published = miniature(experiment, {"cifar-100": stand_ins.of(experiment.data["cifar-100"])}).published
+    assert published is not None and set(published.values) == {"cifar-100"} and len(list(published.cells())) > 2
+    small = miniature(experiment, {"stanford-cars": stand_ins.of(experiment.data["stanford-cars"])}, whole=False)
+    assert len(list(small.cells())) == 1 and small.published is not None
+    assert {where[1] for where, _ in small.published.cells()} <= set(small.method)
+
+
+def test_smoke_reads_every_data_set(three: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, said, _ = run("bench", three, "--smoke", "--out", out)
+    assert code == 0 and "1 of 1: three, 2 methods, 3 data sets" in said
+    assert "4 of 4 cells measured" in (out / "three" / "results.md").read_text()
+    assert {folder.name for folder in out.iterdir()} == {"three", "three-tiny-imagenet", "three-mine", "look-alikes"}
+    for name in ("tiny-imagenet", "mine"):
+        assert "1 of 1 cells measured" in (out / f"three-{name}" / "results.md").read_text()
+    assert run("bench", three, "--smoke", "--out", out)[0] == 0, "look-alikes are the same each time"
+
+
+@pytest.mark.parametrize(("name", "other"), [("cifar100", "three-tiny-imagenet"), ("tiny-imagenet", "three")])
+def test_smoke_fails_with_a_reader(
+    name: str,
+    other: str,
+    three: Path,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def broken(path: Path, split: str) -> Found:
+        raise DataError(f"no {split} in {path.name} to-day")
+
+    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], read=broken))
+    code, _, error = run("bench", three, "--smoke", "--out", tmp_path / "out")
+    assert code == 1 and len(error.strip().splitlines()) == 1
+    assert f"three: DataError: no train in {name} to-day (data " in error
+    assert (tmp_path / "out" / other / "results.md").is_file(), "the others are run all the same"
+
+
+def test_smoke_fails_with_a_split_to_test_on(
+    three: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    three.write_text(THREE.replace('test_split = "val"', 'test_split = "test"'))
+    code, _, error = run("bench", three, "--smoke", "--out", tmp_path / "out")
+    assert code == 1 and 'expected a split "test"' in error and "(data tiny-imagenet)" in error
