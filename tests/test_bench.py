@@ -289,8 +289,21 @@ def test_calibration_of_probabilities() -> None:
     assert found["ece"] == pytest.approx((0.9 + 0.55 + 0.1) / 6)
     rows = np.array(found["reliability"])
     assert rows.shape == (10, 3) and rows[9].tolist() == [3, pytest.approx(2.9), 3] and rows[0].tolist()[::2] == [2, 1]
+    assert found["even_odds"] == pytest.approx(0.95), "of the three below one is right"
     assert calibration(right.astype(np.float32), right)["ece"] == 0
     assert calibration(quality[:0], right[:0])["brier"] is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0, 2.0])
+def test_odds_are_even_where_half_of_the_labels_are_right(seed: int, power: float) -> None:
+    """Of labels that are right with probability quality ** power that is at 0.5 ** (1 / power)."""
+    rng = np.random.default_rng(seed)
+    quality = rng.random(20_000).astype(np.float32)
+    found = calibration(quality, rng.random(20_000) < quality**power)
+    assert found["even_odds"] == pytest.approx(0.5 ** (1 / power), abs=0.06)
+    assert calibration(quality, np.zeros(20_000, bool))["even_odds"] == 1.0
+    assert calibration(quality, np.ones(20_000, bool))["even_odds"] == pytest.approx(quality.min())
 
 
 def test_peak_memory_is_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 BINS = 10
+_EVEN = 0.5
 _PAUSE = 0.02  # seconds between two looks at the memory
 
 
@@ -25,11 +26,13 @@ def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[
     Returns:
         `brier`, the mean squared difference (Brier, 1950), and `ece`, the expected calibration error (Guo et al., ICML
         2017): the mean over the images of the distance between mean probability and share of right labels in their one
-        of 10 equal bins. Both from 0, which is best, to 1, and None without images. `reliability` has for each bin its
-        images, the sum of their probabilities, and how many of them are right.
+        of 10 equal bins. Both from 0, which is best, to 1. `even_odds` is the quality from which on at least every
+        other label is right, by isotonic regression: 0.5 if a threshold of one half is where it should be, and 1 where
+        it is so of none. All None without images. `reliability` has for each bin its images, the sum of their
+        probabilities, and how many of them are right.
     """
     if not quality.size:
-        return {"brier": None, "ece": None, "reliability": []}
+        return {"brier": None, "ece": None, "even_odds": None, "reliability": []}
     chance, true = quality.astype(np.float64), right.astype(np.float64)
     bins = np.minimum((chance * BINS).astype(np.int64), BINS - 1)
     count, expected, found = (
@@ -38,8 +41,16 @@ def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[
     return {
         "brier": float(np.square(chance - true).mean()),
         "ece": float(np.abs(expected - found).sum() / len(chance)),
+        "even_odds": _even_odds(chance, true),
         "reliability": np.stack([count, expected, found], axis=1).tolist(),
     }
+
+
+def _even_odds(chance: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    from sklearn.isotonic import IsotonicRegression
+
+    share = IsotonicRegression().fit_transform(chance, true)
+    return float(chance[share >= _EVEN].min(initial=1.0))
 
 
 class PeakMemory:

@@ -179,7 +179,7 @@ def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None
     return _number(best, metrics[0], spread=False) if len(printed) > 1 else None
 
 
-_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate"}
+_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate", "even_odds"}
 _LOWEST = {"brier", "ece"}
 
 

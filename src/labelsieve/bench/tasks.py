@@ -31,6 +31,7 @@ _DETECTION = {
     "predicted_accuracy": "predicted label = true label",
     "brier": "Brier score",
     "ece": "calibration error",
+    "even_odds": "p_clean from which on every other label is right",
 }
 SECONDS, MEMORY, DEVICE_MEMORY = "seconds", "memory", "device_memory"
 _COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
