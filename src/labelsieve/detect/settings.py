@@ -92,10 +92,10 @@ class Training:
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
-        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features, mostly in seconds;
-            `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` where there is an
-            accelerator, and on a CPU where a short trial tells that training takes less than 20 minutes with it; else
-            `none`.
+        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features, mostly within
+            seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` where
+            there is an accelerator, and on a CPU where a short trial tells that training takes less than 20 minutes
+            with it, else `none`.
         compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
             another way; `auto` tries it where training takes minutes, and keeps it where it is faster.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
