@@ -598,6 +598,41 @@ def test_hub_failures(monkeypatch: pytest.MonkeyPatch, failure: Exception, messa
     one_line(error)
 
 
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [(None, ("apple", "aquarium_fish")), ("coarse_label", ("fish", "fruit and vegetables"))],
+)
+def test_published_data_on_the_hub_have_known_columns(
+    asked: str | None, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFAR-100 has two columns of class names there, of which none has a usual name."""
+    pictures = [Image.new("RGB", (8, 8), (20 * row, 0, 0)) for row in range(4)]
+    kinds = {
+        "img": datasets.Image(),
+        "coarse_label": datasets.ClassLabel(names=["fish", "fruit and vegetables"]),
+        "fine_label": datasets.ClassLabel(names=["apple", "aquarium_fish"]),
+    }
+    rows = datasets.Dataset.from_dict(
+        {"img": pictures, "coarse_label": [1, 0, 0, 1], "fine_label": [0, 1, 1, 0]}, features=datasets.Features(kinds)
+    )
+    builder = SimpleNamespace(info=SimpleNamespace(splits={"train": None}))
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: builder)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    images = load_images("uoft-cs/cifar100", label_column=asked)
+    assert images.class_names == names
+    assert images.labels.tolist() == ([0, 1, 1, 0] if asked is None else [1, 0, 0, 1])
+    with pytest.raises(DataError, match="label"):
+        load_images("somebody-else/cifar100")
+
+
+@pytest.mark.parametrize(("name", "noted"), [("n01443537", True), ("n0144353", False)])
+def test_ids_of_wordnet_are_no_class_names(name: str, noted: bool, photo_folder: Any) -> None:
+    folder = photo_folder({name: 2, "n02124075": 2})
+    notes = [note for note in load_images(folder).notes if "WordNet" in note]
+    assert bool(notes) == noted and all("--class-names" in note for note in notes)
+
+
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from labelsieve.errors import DataError, did_you_mean
 
+_WORDNET = re.compile(r"n[0-9]{8}")
 _SHOWN = 10
 
 
@@ -283,6 +285,13 @@ def _hint(value: str | int, column: LabelColumn, class_names: Sequence[str]) -> 
         remark = "; these seem to count from 1" if count_from_one else ""
         return f" (numbers go from 0 to {len(class_names) - 1}{remark})"
     return did_you_mean(str(value), class_names)
+
+
+def class_name_notes(class_names: Sequence[str]) -> list[str]:
+    """Says that classes are named by ids of WordNet, as the folders of ImageNet are, which no model can read."""
+    if not all(_WORDNET.fullmatch(name) for name in class_names):
+        return []
+    return [f"classes are named by ids of WordNet, such as {class_names[0]}; a model reads words (--class-names FILE)"]
 
 
 def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:

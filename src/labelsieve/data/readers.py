@@ -14,12 +14,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.data.columns import Columns, Table, choose_columns, choose_split, holds_pictures, refuse_split
 from labelsieve.data.folders import TABLES, read_folder
-from labelsieve.data.published.base import named_source, read_published, refuse_unknown_name
+from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.errors import DataError, LabelsieveError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -149,7 +150,10 @@ def read_saved(path: Path, *, asked: Columns, split: str | None) -> Table:
 
 
 def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
-    """Reads `name/dataset` or `name/dataset:configuration` from the Hub or its cache."""
+    """Reads `name/dataset` or `name/dataset:configuration` from the Hub or its cache.
+
+    Of published data sets that are there the columns are known; those of others are guessed.
+    """
     import datasets
 
     name, _, configuration = source.partition(":")
@@ -159,7 +163,9 @@ def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
         builder = datasets.load_dataset_builder(name, name=configuration or None)
         chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
-    found = _from_dataset(rows, asked=asked, split=None, where=where)
+    known = HUB.get(name, Columns())
+    wish = replace(asked, image=asked.image or known.image, label=asked.label or known.label)
+    found = _from_dataset(rows, asked=wish, split=None, where=where)
     return Table(rows=found.rows, columns=found.columns, where=where, notes=(*notes, *found.notes))
 
 

@@ -21,6 +21,7 @@ from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import (
     LabelColumn,
     check_complete,
+    class_name_notes,
     class_size_notes,
     read_labels,
     renamed,
@@ -174,7 +175,7 @@ def _assemble(
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
         pictures, ids, indices = pictures.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
-    notes += class_size_notes(indices, names)
+    notes += [*class_name_notes(names), *class_size_notes(indices, names)]
     contents = _hash_all(pictures, ids, notes, where=table.where)
     return LabelledImages(
         dataset=pictures,

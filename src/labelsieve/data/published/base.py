@@ -54,6 +54,14 @@ PUBLISHED = {
 }
 
 
+# Those of the data sets that the Hub has under an id of its own, and that its columns do not give away: CIFAR-100 has
+# two of class names there.
+HUB = {
+    "uoft-cs/cifar10": Columns(image="img", label="label"),
+    "uoft-cs/cifar100": Columns(image="img", label="fine_label"),
+}
+
+
 class NamedSource(NamedTuple):
     """A source `NAME:PATH` in its parts; the path is absolute."""
 
