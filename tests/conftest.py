@@ -91,3 +91,18 @@ def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / given).mkdir(parents=True, exist_ok=True)
             draw(name, rng=rng, style=DEMO_STYLE).save(folder / given / f"{name}-{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns a function that gives the folder of a tiny backbone, made once. Copy it to change it."""
+    from small_backbones import backbone_folder
+
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = backbone_folder(tmp_path_factory.mktemp("models") / kind, kind)
+        return made[kind]
+
+    return folder

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 SIZE = 32
-_VIT: dict[str, Any] = {
+VIT: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -48,22 +48,22 @@ def _made(architecture: str, config: str, **values: Any) -> Callable[[], Any]:
 
 # Bare towers, whole two-tower models, and classifiers of other classes: however weights are saved.
 BACKBONES: dict[str, Callable[[], Any]] = {
-    "vit": _made("ViTModel", "ViTConfig", **_VIT),
-    "vit-classifier": _made("ViTForImageClassification", "ViTConfig", **_VIT, num_labels=3),
-    "mae": _made("ViTMAEForPreTraining", "ViTMAEConfig", **_VIT, **_DECODER),
+    "vit": _made("ViTModel", "ViTConfig", **VIT),
+    "vit-classifier": _made("ViTForImageClassification", "ViTConfig", **VIT, num_labels=3),
+    "mae": _made("ViTMAEForPreTraining", "ViTMAEConfig", **VIT, **_DECODER),
     "resnet": _made("ResNetForImageClassification", "ResNetConfig", **_STAGES, embedding_size=8),
     "convnext": _made("ConvNextForImageClassification", "ConvNextConfig", **_STAGES, num_stages=2),
-    "dinov2": _made("Dinov2Model", "Dinov2Config", **_VIT),
+    "dinov2": _made("Dinov2Model", "Dinov2Config", **VIT),
     "swin": _made("SwinForImageClassification", "SwinConfig", **_SWIN, image_size=SIZE, num_labels=7),
-    "siglip-tower": _made("SiglipVisionModel", "SiglipVisionConfig", **_VIT),
+    "siglip-tower": _made("SiglipVisionModel", "SiglipVisionConfig", **VIT),
     "blip": _made(
-        "BlipForImageTextRetrieval", "BlipConfig", vision_config=_VIT | {"hidden_act": "gelu"}, text_config=_BERT
+        "BlipForImageTextRetrieval", "BlipConfig", vision_config=VIT | {"hidden_act": "gelu"}, text_config=_BERT
     ),
-    "siglip": _made("SiglipModel", "SiglipConfig", vision_config=_VIT, text_config=_WORDS),
-    "clip": _made("CLIPModel", "CLIPConfig", vision_config=_VIT, text_config=_WORDS),
-    "clip-tower": _made("CLIPVisionModel", "CLIPVisionConfig", **_VIT),
-    "altclip": _made("AltCLIPModel", "AltCLIPConfig", vision_config=_VIT, text_config=_WORDS),
-    "chinese-clip": _made("ChineseCLIPModel", "ChineseCLIPConfig", vision_config=_VIT, text_config=_WORDS),
+    "siglip": _made("SiglipModel", "SiglipConfig", vision_config=VIT, text_config=_WORDS),
+    "clip": _made("CLIPModel", "CLIPConfig", vision_config=VIT, text_config=_WORDS),
+    "clip-tower": _made("CLIPVisionModel", "CLIPVisionConfig", **VIT),
+    "altclip": _made("AltCLIPModel", "AltCLIPConfig", vision_config=VIT, text_config=_WORDS),
+    "chinese-clip": _made("ChineseCLIPModel", "ChineseCLIPConfig", vision_config=VIT, text_config=_WORDS),
 }
 
 

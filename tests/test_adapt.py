@@ -67,19 +67,6 @@ def verdicts(images: LabelledImages) -> Verdicts:
     return judged(images)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Returns a function that gives the folder of a tiny model, made once. Copy it to change it."""
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = backbone_folder(tmp_path_factory.mktemp("models") / kind, kind)
-        return made[kind]
-
-    return folder
-
-
 def assert_same(first: Adapted, second: Adapted) -> None:
     one, two = weights(first), weights(second)
     assert list(one) == list(two)

@@ -30,21 +30,13 @@ from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_adaptations import CLASSES, QUICK, adapted, differs, judged, mislabelled, weights
-from small_backbones import SIZE, backbone_folder
+from small_backbones import SIZE, VIT
 from small_models import model_folder
 
 PROMPTS = ["vpt-deep", "vpt-shallow"]
 KINDS = [*PROMPTS, "adapter", "ssf"]
 STAY = [*PROMPTS, "adapter"]
 VITS = ["vit", "mae", "dinov2", "clip", "siglip", "blip"]
-VIT: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "image_size": SIZE,
-    "patch_size": 16,
-}
 SWIN: dict[str, Any] = {"patch_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2], "window_size": 4}
 Model = Callable[[str], Path]
 
@@ -57,19 +49,6 @@ def images() -> LabelledImages:
 @pytest.fixture(scope="module")
 def verdicts(images: LabelledImages) -> Verdicts:
     return judged(images)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Returns a function that gives the folder of a tiny model, made once."""
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = backbone_folder(tmp_path_factory.mktemp("models") / kind, kind)
-        return made[kind]
-
-    return folder
 
 
 @pytest.fixture

@@ -64,7 +64,10 @@ class DualObjective:
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
     def reads(self, step: Step) -> Reads | None:
-        """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too."""
+        """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too.
+
+        Without negative prompts there is nothing to read.
+        """
         if not self.settings.negative_prompts:
             return None
         trained = [step.labels, self._complementary(step)]
@@ -101,7 +104,7 @@ class DualObjective:
 
     def _select(self, step: Step) -> Tensor:
         if not self.settings.negative_prompts:
-            return step.positive.softmax(dim=1).gather(1, step.labels[:, None])[:, 0] > 0.5
+            return judge_by_threshold(step.positive, None, step.labels, False)[0] > 0.5
         return select(step.positive, step.negative, labels=step.labels, demand_agreement=self.settings.demand_agreement)
 
     def _dual_prompt_loss(self, step: Step, chosen: Tensor, count: Tensor) -> Tensor:
