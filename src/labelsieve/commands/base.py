@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 # Sections of tyro's errors that say no more than the help does, or speak of Python.
 _NOT_SAID = ("For full helptext", "Argument helptext", "Got errors")
+# What its errors about one value say, with the kinds that it may have, and those kinds as a person would say them.
+_NO_NUMBER = (
+    (re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"), "INT"),
+    (re.compile(r"Error parsing (\S+): could not convert string to float: (.*)"), "FLOAT"),
+    (re.compile(r"Error parsing (\S+): no type matching (?P<kinds>.+) could be instantiated from \[(.*)\]"), ""),
+)
+_KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
 Flag = FlagCreatePairsOff[bool]
@@ -72,8 +80,19 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise UsageError(f"{_without_box(said.getvalue())}; see {prog} --help") from None
+        raise UsageError(f"{_in_plain_words(_without_box(said.getvalue()))}; see {prog} --help") from None
     return command
+
+
+def _in_plain_words(said: str) -> str:
+    """Says what an option expected where a word is no number; all else stays as it is."""
+    for pattern, kinds in _NO_NUMBER:
+        found = pattern.fullmatch(said)
+        if found:
+            words = found.groupdict().get("kinds", kinds).replace("{None}", "").strip("|").split("|")
+            expected = " or ".join(_KINDS.get(word, word.strip("{}")) for word in words)
+            return f"expected {expected} for {found[1]}, got {found[found.lastindex or 0]}"
+    return said
 
 
 def _without_box(said: str) -> str:

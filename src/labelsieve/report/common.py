@@ -36,6 +36,12 @@ def section(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def tested(record: Mapping[str, Any]) -> str:
+    """Says how well the model of a scan classifies test images; empty where there were none."""
+    test = section(record, "test")
+    return f"right on {100 * test['accuracy']:.1f}{_NBSP}% of {test['images'] - test['unreadable']:,}" if test else ""
+
+
 def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the findings of a record, problems first, with `level`, `title`, `figure`, `message` and `advice`."""
     order = list(LEVELS)

@@ -147,6 +147,7 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
         "Model": model.get("name"),
         "Detector": " · ".join(str(detector[key]) for key in ("name", "recipe") if detector.get(key)),
         "Untrained model agrees": _agreement(record.get("zero_shot_agreement")),
+        "Test images": common.tested(record),
         "Threshold": common.short(record.get("threshold") or None),  # at 0 only the agreement decides
         "Also flagged" if record.get("threshold") else "Flagged": _demand(record.get("demand_agreement")),
         "Took": " on ".join(part for part in (common.duration(record.get("seconds")), record.get("hardware")) if part),

@@ -54,10 +54,9 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
     agreement = record.get("zero_shot_agreement")
     if agreement is not None:
         lines.append(f"the untrained model agrees with {common.percent(agreement)} of the given labels")
-    test = common.section(record, "test")
-    if test:
-        count = test["images"] - test["unreadable"]
-        lines.append(f"right on {100 * test['accuracy']:.1f} % of {count:,} test images")
+    tested = common.tested(record)
+    if tested:
+        lines.append(f"{tested} test images")
     return [line for line in lines if line]
 
 
