@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 import labelsieve as ls
 from interrupting import break_off
+from labelsieve.adapt import losses as robust
 from labelsieve.adapt import train as training
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import Adapted, model_card
@@ -39,6 +41,7 @@ from labelsieve.data.sources import load_images
 from labelsieve.data.test_sets import measure, with_class_names
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_linear
+from labelsieve.detect.gmm import small_mean_posterior
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.marks import read_marks
@@ -410,6 +413,32 @@ def test_nothing_left_is_told(images: LabelledImages, model: Model, tmp_path: Pa
         adapted(images, nothing, model("vit"), labels="all", weighting="p_clean")
 
 
+@pytest.mark.parametrize("tune", ["linear", "full"])
+def test_mixture_learns_from_what_it_takes_for_clean(
+    tune: str, images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After warm-up: the losses are those of the weights that the epoch before left."""
+    how: dict[str, Any] = {"labels": "all", "tune": tune, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
+    result = adapted(images, verdicts, model("vit"), loss="gmm", warmup_epochs=2, **how)
+    plain = adapted(images, verdicts, model("vit"), **how)
+    assert history(result)[:2] == history(plain)[:2] and len(result.history) == QUICK["epochs"]
+    losses: list[NDArray[np.float64]] = []
+
+    def kept(values: NDArray[np.float64]) -> Any:
+        losses.append(values)
+        return small_mean_posterior(values)
+
+    monkeypatch.setattr(robust, "small_mean_posterior", kept)
+    again = adapted(images, verdicts, model("vit"), loss="gmm", warmup_epochs=0, epochs=1, **how)
+    start = adapted(images, verdicts, model("vit"), epochs=0, **how).backbone
+    with torch.inference_mode():
+        logits = start.logits(start.pixels([images.open(row) for row in range(len(images))]))
+        expected = cross_entropy(logits, torch.from_numpy(images.labels), reduction="none")
+    np.testing.assert_allclose(losses[0], expected, atol=1e-4)
+    chosen = small_mean_posterior(expected.double().numpy()) > 0.5
+    assert 0 < chosen.sum() < len(images) and again.history[0]["images"] == chosen.sum()
+
+
 def test_unreadable_images_are_left_out(photo_folder: Callable[..., Path], model: Model) -> None:
     folder = photo_folder({"cat": 5, "dog": 5})
     (folder / "cat" / "1.png").write_bytes(b"not a picture")
@@ -423,6 +452,8 @@ def test_unreadable_images_are_left_out(photo_folder: Callable[..., Path], model
     broken_since = judged(images, flagged=())
     result = adapted(images, broken_since, model("vit"))
     assert {epoch["images"] for epoch in result.history} == {9}, "and one that broke since the scan is passed over"
+    result = adapted(images, broken_since, model("vit"), loss="gmm", labels="all", warmup_epochs=1, epochs=2)
+    assert result.history[0]["images"] == 9 and result.history[1]["images"] <= 9
 
 
 # ---------------------------------------------------------------- marks
@@ -504,10 +535,11 @@ def test_a_share_of_each_class_is_held_out() -> None:
         ("vit", {"tune": "lora", "validation": 0.3}),
         ("clip", {"tune": "ssf", "validation": 0.3}),
         ("swin", {"loss": "elr", "labels": "all"}),  # drops paths at random
+        ("vit", {"loss": "gmm", "labels": "all"}),
         ("resnet", {"validation": 0.3, "learning_rate": 1e-2}),  # has statistics
         ("vit", {"tune": "linear", "head_init": "zeros"}),
     ],
-    ids=["sgd", "lora", "ssf", "elr", "resnet", "linear"],
+    ids=["sgd", "lora", "ssf", "elr", "gmm", "resnet", "linear"],
 )
 def test_resuming_gives_the_model_of_an_unbroken_run(
     kind: str, settings: dict[str, Any], images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
@@ -823,7 +855,7 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss": "gec"}, r'expected loss to be one of ce, gce, sce, elr, got gec \(did you mean "gce"\?\)'),
+        ({"loss": "gec"}, r'expected loss to be one of ce, gce, sce, elr, gmm, got gec \(did you mean "gce"\?\)'),
         ({"epochs": -1}, "expected epochs of at least 0"),
         ({"learning_rate": 0.0}, "expected learning_rate above 0"),
         ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0"),

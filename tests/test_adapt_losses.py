@@ -67,6 +67,20 @@ def test_early_learning_is_the_reference_over_two_steps(reference: dict[str, Ten
         torch.testing.assert_close(loss.memory["target"], reference[f"elr_target_{step}"], **CLOSE)
 
 
+def test_mixture_is_the_reference(reference: dict[str, Tensor]) -> None:
+    loss, labels = LOSSES["gmm"](80, 7), reference["gmm_labels"]
+    rows = torch.arange(80)
+    assert loss.selects(rows).all(), "all images in warm-up"
+    own = rows[10:70]
+    losses = torch.nn.functional.cross_entropy(reference["gmm_logits"], labels, reduction="none")
+    loss.begins(lambda: (own, losses))
+    assert torch.equal(loss.selects(own), reference["gmm_fp32_select"].bool())
+    found = loss(reference["gmm_logits"], labels, own)
+    torch.testing.assert_close(found, losses, **CLOSE)
+    loss.begins(lambda: (own, losses.flip(0)))
+    assert torch.equal(loss.selects(own), reference["gmm_fp32_select"].bool().flip(0)), "fitted anew"
+
+
 # ---------------------------------------------------------------- independent implementations
 
 

@@ -9,13 +9,16 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 import labelsieve as ls
 from labelsieve.adapt.selection import choose
@@ -34,9 +37,10 @@ from labelsieve.detect.gmm import GMM, small_mean_posterior
 from labelsieve.detect.joint import STAND_IN
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.losses import dual_prompt_loss
+from labelsieve.detect.plain import SmallestLosses
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.detect.training import Step
+from labelsieve.detect.training import Schedule, Step
 from labelsieve.detect.zero_shot import TEMPLATES
 from labelsieve.engine import make_engine
 from labelsieve.errors import ModelError, SettingsError, TrainingError
@@ -515,6 +519,73 @@ def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, mini
     assert np.array_equal(scores.predicted, plain.predicted)
     losses = -np.log(plain.label_quality.astype(np.float64))
     np.testing.assert_allclose(scores.label_quality, small_mean_posterior(losses), atol=1e-6)
+
+
+def test_small_loss_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    rate, training = 0.3, {"epochs": 5, "warmup_epochs": 3, "batch_size": 16}
+    scores = score(quick("small-loss", learns_from="selected", noise_rate=rate, **training), noisy, mini_clip)
+    sizes = [min(16, len(noisy) - start) for start in range(0, len(noisy), 16)]
+    for record, left_out in zip(scores.history, [0, rate / 2, rate, rate, rate], strict=True):
+        kept = sum(int((1 - left_out) * size) for size in sizes)
+        assert record["selected"] == pytest.approx(kept / len(noisy), abs=1e-6)
+    plain = score(quick("small-loss", noise_rate=rate, **training), noisy, mini_clip)
+    assert scores.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-5), (
+        "nothing is left out at first"
+    )
+    assert scores.history[-1]["loss"] < plain.history[-1]["loss"], "the largest losses are left out"
+
+
+@pytest.mark.parametrize(("warmup", "expected"), [(0, [0.4, 0.4]), (1, [0, 0.4]), (5, [0, 0.1, 0.2, 0.3, 0.4, 0.4])])
+def test_share_that_small_loss_leaves_out(warmup: int, expected: list[float]) -> None:
+    ready: Any = SimpleNamespace(schedule=Schedule(6, warmup, 1))
+    objective = SmallestLosses(ready, noise_rate=0.4)
+    assert [objective.left_out(epoch) for epoch in range(1, len(expected) + 1)] == pytest.approx(expected)
+
+
+@given(st.integers(2, 40), st.floats(0, 0.99), st.integers(0, 2**16))
+def test_smallest_losses_of_a_batch(images: int, rate: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    positive = torch.randn(images, 7, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 7, (images,), generator=generator)
+    ready: Any = SimpleNamespace(
+        schedule=Schedule(1, 0, 1), feed=SimpleNamespace(engine=make_engine(device="cpu", precision="fp32"))
+    )
+    step = Step(positive, positive.detach(), labels, torch.arange(images), epoch=1)
+    loss, seen = SmallestLosses(ready, noise_rate=rate)(step)
+    # as the published code of DeFT has it: the mean over the first of the sorted losses
+    kept = int((1 - rate) * images)
+    smallest = cross_entropy(positive, labels, reduction="none").sort().values[:kept]
+    assert seen["selected"] == kept
+    assert loss.item() == pytest.approx(smallest.mean().item() if kept else 0.0, abs=1e-5)
+    if kept:
+        (mine,), (theirs,) = torch.autograd.grad(loss, positive), torch.autograd.grad(smallest.mean(), positive)
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_gmm_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
+    one: dict[str, Any] = {"epochs": 1, "batch_size": 16, "peft": "none", "min_steps": 0}
+    untrained = score(SmallLoss(**{**one, "epochs": 0}), noisy, mini_clip)
+    clean = small_mean_posterior(-np.log(untrained.label_quality.astype(np.float64))) > 0.5
+    assert 0 < clean.mean() < 1
+    scores = score(GMM(**one, warmup_epochs=0, learns_from="selected"), noisy, mini_clip)
+    assert scores.history[0]["selected"] == pytest.approx(clean.mean(), abs=1e-6)
+    oracle = score(GMM(**one), noisy.take(np.flatnonzero(clean)), mini_clip)
+    assert scores.history[0]["loss"] == pytest.approx(oracle.history[0]["loss"], rel=0.2), (
+        "the others were learned from"
+    )
+    three: dict[str, Any] = {**one, "epochs": 3, "warmup_epochs": 2}
+    later, plain = score(GMM(**three, learns_from="selected"), noisy, mini_clip), score(GMM(**three), noisy, mini_clip)
+    assert [record.get("selected") is None for record in later.history] == [True, True, False]
+    assert [a["loss"] == b["loss"] for a, b in zip(later.history, plain.history, strict=True)] == [True, True, False]
+
+
+@pytest.mark.parametrize("settings", [("small-loss", {"noise_rate": 0.0}), ("gmm", {"warmup_epochs": 2})], ids=str)
+def test_learning_from_a_selection_of_all(
+    settings: tuple[str, dict[str, Any]], noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    name, more = settings
+    own, plain = (score(quick(name, learns_from=which, **more), noisy, mini_clip) for which in ("selected", "all"))
+    assert same(own, plain)
 
 
 def test_posterior_of_two_clear_groups() -> None:

@@ -110,8 +110,10 @@ def test_there_is_a_checkpoint_after_each_epoch(
         DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
         SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
         GMM(**QUICK),
+        SmallLoss(**QUICK, warmup_epochs=3, learns_from="selected"),
+        GMM(**{**QUICK, "peft": "vpt-deep"}, learns_from="selected"),
     ],
-    ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm"],
+    ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm", "small-loss-own", "gmm-own"],
 )
 def test_resuming_gives_the_verdicts_of_an_unbroken_run(
     detector: Training, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
@@ -384,10 +386,22 @@ def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) ->
 ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-@pytest.mark.parametrize("trained", [["--peft", "vpt-deep"], ["--no-context-learns"]], ids=["all", "negative-prompts"])
+_THRESHOLD = ["--evidence", "threshold"]
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        [*_THRESHOLD, "--peft", "vpt-deep"],
+        [*_THRESHOLD, "--no-context-learns"],
+        ["--detector", "small-loss", "--noise-rate", "0.4", "--learns-from", "selected", "--warmup-epochs", "0"],
+        ["--detector", "gmm", "--peft", "vpt-deep", "--learns-from", "selected"],
+    ],
+    ids=["all", "negative-prompts", "small-loss", "gmm"],
+)
 def test_several_processes_give_the_verdicts_of_one(trained: list[str], drawn_folder: Path, tmp_path: Path) -> None:
     # the threshold alone: what is fitted for the joint evidence magnifies the last digits
-    more = [*trained, "--evidence", "threshold", "--epochs", "2", "--batch-size", "7", "--test", str(drawn_folder)]
+    more = [*trained, "--epochs", "2", "--batch-size", "7", "--test", str(drawn_folder)]
     more += ["--limit", "29"]  # so that the last batch has a picture for one of them only
     together = subprocess.run(
         [sys.executable, "-m", *ACCELERATE, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],

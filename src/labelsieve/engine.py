@@ -68,6 +68,22 @@ class Engine:
         """Sums a tensor over the processes."""
         return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
 
+    def count(self, number: int) -> int:
+        """Sums a number over the processes; with one process no device is waited for."""
+        if self.accelerator.num_processes == 1:
+            return number
+        return int(self.total(torch.tensor(number, device=self.device)))
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Returns the values (n,) of all processes one after another, of which each may have another number."""
+        if self.accelerator.num_processes == 1:
+            return values
+        counts = self.accelerator.gather(values.new_tensor([len(values)], dtype=torch.int64)).tolist()
+        padded = values.new_zeros(max(counts))
+        padded[: len(values)] = values
+        parts = self.accelerator.gather(padded).split(max(counts)) if max(counts) else ()
+        return torch.cat([values[:0], *(part[:count] for part, count in zip(parts, counts, strict=True))])
+
     def sum_gradients(self, module: nn.Module) -> None:
         """Sums the gradients over the processes, whose losses are each divided by the count of the whole batch."""
         for parameter in module.parameters():

@@ -37,7 +37,7 @@ class Progress:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console
+        self.console, self._is_drawing = console, False
 
     def say(self, text: str) -> None:
         """Prints one line to the user, if there is one."""
@@ -46,8 +46,11 @@ class Progress:
 
     @contextmanager
     def task(self, label: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """Yields a function that takes how many units were done since the last call."""
-        if self.console is None or total == 0:
+        """Yields a function that takes how many units were done since the last call.
+
+        A task within another shows nothing.
+        """
+        if self.console is None or total == 0 or self._is_drawing:
             yield lambda _count: stop_if_asked()
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -65,6 +68,7 @@ class Progress:
         )
         with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
             task = bars.add_task(label, total=total, rate="")
+            self._is_drawing = True
 
             def advance(count: int) -> None:
                 stop_if_asked()
@@ -72,4 +76,7 @@ class Progress:
                 speed = bars.tasks[0].speed
                 bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")
 
-            yield advance
+            try:
+                yield advance
+            finally:
+                self._is_drawing = False

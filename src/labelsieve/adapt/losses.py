@@ -1,47 +1,48 @@
 """Losses of phase 2: cross-entropy, and those that bear wrong labels, with which the selection is compared.
 
-A new loss is one function of a batch and one line in `LOSSES`.
+A new loss is one function of a batch, or a class for what remembers or selects, and one line in `LOSSES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from labelsieve.detect.gmm import small_mean_posterior
 from labelsieve.detect.losses import symmetric_cross_entropy
 
 
-class Loss(Protocol):
-    """A loss of each image of a batch.
+class Loss:
+    """A loss of each image of a batch; this one remembers nothing and learns from all images.
+
+    Args:
+        function: Takes logits (B, K) and labels (B,), returns (B,).
 
     Attributes:
         memory: Tensors that it carries from step to step, with one row for each image of the data; kept in the
             checkpoint.
     """
 
-    memory: dict[str, Tensor]
-
-    def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        """Returns (B,) losses of logits (B, K) and labels (B,); `rows` (B,) are row numbers of the data, on the CPU."""
-        ...
-
-
-class Plain:
-    """A loss that remembers nothing.
-
-    Args:
-        function: Takes logits (B, K) and labels (B,), returns (B,).
-    """
-
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.function, self.memory = function, dict[str, Tensor]()
 
+    def begins(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """Is told, in all processes, that an epoch after warm-up begins.
+
+        Args:
+            losses: Returns the rows that are trained on, (n,), and the cross-entropy of their plain images, (n,), with
+                the weights that the last epoch left.
+        """
+
+    def selects(self, rows: Tensor) -> Tensor:
+        """Returns which rows of a batch, (B,), are learned from, (B,), bool."""
+        return torch.ones(len(rows), dtype=torch.bool)
+
     def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        """Returns (B,) losses."""
+        """Returns (B,) losses of logits (B, K) and labels (B,); `rows` (B,) are row numbers of the data, on the CPU."""
         return self.function(logits, labels)
 
 
@@ -76,7 +77,7 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
     return -torch.expm1(-q * cross_entropy(logits, labels, reduction="none")) / q
 
 
-class EarlyLearning:
+class EarlyLearning(Loss):
     """Early-learning regularisation (Liu et al., NeurIPS 2020): `-log p_y + λ log(1 - <t, p>)`.
 
     Models learn the right labels before the wrong ones. Each image has a target t, a moving average of what the model
@@ -93,6 +94,7 @@ class EarlyLearning:
     """
 
     def __init__(self, images: int, classes: int, *, keep: float = 0.3, strength: float = 5.0) -> None:
+        super().__init__(plain_cross_entropy)
         self.keep, self.strength = keep, strength
         self.memory = {"target": torch.zeros(images, classes)}
 
@@ -104,13 +106,39 @@ class EarlyLearning:
         target = self.keep * target + (1 - self.keep) * now / now.sum(dim=1, keepdim=True)
         self.memory["target"][rows] = target.cpu()
         agreement = (target * probability).sum(dim=1)
-        return cross_entropy(logits, labels, reduction="none") + self.strength * (1 - agreement).log()
+        return self.function(logits, labels) + self.strength * (1 - agreement).log()
+
+
+class Mixture(Loss):
+    """Cross-entropy on the images that a mixture of two Gaussians takes for clean (Li et al., ICLR 2020).
+
+    Before each epoch after warm-up the mixture is fitted to the losses of all images; those with a posterior above one
+    half of the component with the smaller mean are learned from. One net, and nothing is made of the others: the GMM
+    that the published code of DeFT compares with.
+
+    Args:
+        images: N.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__(plain_cross_entropy)
+        self.chosen = torch.ones(images, dtype=torch.bool)  # no memory: it follows from the weights
+
+    def begins(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """Fits the mixture."""
+        rows, found = losses()
+        self.chosen[rows] = torch.from_numpy(small_mean_posterior(found.double().numpy()) > 0.5)
+
+    def selects(self, rows: Tensor) -> Tensor:
+        """Returns the images of the component with the smaller mean."""
+        return self.chosen[rows]
 
 
 # Each by its name, made for N images and K classes.
 LOSSES: dict[str, Callable[[int, int], Loss]] = {
-    "ce": lambda _images, _classes: Plain(plain_cross_entropy),
-    "gce": lambda _images, _classes: Plain(generalised_cross_entropy),
-    "sce": lambda _images, _classes: Plain(symmetric_cross_entropy),
+    "ce": lambda _images, _classes: Loss(plain_cross_entropy),
+    "gce": lambda _images, _classes: Loss(generalised_cross_entropy),
+    "sce": lambda _images, _classes: Loss(symmetric_cross_entropy),
     "elr": EarlyLearning,
+    "gmm": lambda images, _classes: Mixture(images),
 }

@@ -23,8 +23,10 @@ class Adaptation:
             half; by default those of them stay that are more likely right than wrong. 1 drops all that is flagged.
         weighting: `p_clean` weighs each image by the probability that its label is right.
         class_weights: `balanced` gives all classes the same weight, however many images the selection left of them.
-        loss: Cross-entropy, or a loss that bears wrong labels: generalised or symmetric cross-entropy, or
-            early-learning regularisation, which remembers a target of K numbers for each image.
+        loss: Cross-entropy, or a loss that bears wrong labels: generalised or symmetric cross-entropy, early-learning
+            regularisation, which remembers a target of K numbers for each image, or cross-entropy on what a mixture of
+            two Gaussians (`gmm`), fitted to all losses before each epoch, takes for clean.
+        warmup_epochs: Epochs that learn from all images before loss `gmm` begins to select.
         tune: What is trained beside the head: everything, nothing (`linear`, quick on cached features), only the blocks
             (`paper`: embeddings and outer layer norms stay), low-rank matrices beside the linear layers, merged into
             them at the end (`lora`), all biases (`bitfit`), scales and shifts behind the linear layers, merged as well
@@ -51,7 +53,8 @@ class Adaptation:
     drop_at: float = 0.5
     weighting: Literal["none", "p_clean"] = "none"
     class_weights: Literal["none", "balanced"] = "none"
-    loss: Literal["ce", "gce", "sce", "elr"] = "ce"
+    loss: Literal["ce", "gce", "sce", "elr", "gmm"] = "ce"
+    warmup_epochs: int = 1
     tune: Literal["full", "linear", "paper", "lora", "bitfit", "ssf", "vpt-deep", "vpt-shallow", "adapter"] = "full"
     visual_prompts: int = 20
     bottleneck: int = 8
@@ -85,6 +88,7 @@ _LEAST: dict[str, float] = {
     "weight_decay": 0,
     "epochs": 0,
     "min_steps": 0,
+    "warmup_epochs": 0,
     "batch_size": 1,
 }
 _STAYS_ATTACHED = ("vpt-deep", "vpt-shallow", "adapter")

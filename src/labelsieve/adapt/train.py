@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelsieve.adapt.backbones import Backbone
@@ -155,6 +156,8 @@ def train(job: Job) -> Trained:
             decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay
+            if epoch > settings.warmup_epochs:
+                loss.begins(lambda: _losses(job))
             record = _epoch(job, loss, optimizer, epoch, passes, advance)
             history.append(record | accuracies(job))
             if best and _best_epoch(start, history) == epoch:
@@ -207,11 +210,12 @@ def _epoch(
             join = _joining(job, loss)
             for rows, inputs in _feed(job, number):
                 optimizer.zero_grad()
-                count = int(engine.total(torch.tensor(len(rows), device=engine.device)))
+                chosen = loss.selects(rows)
+                count = engine.count(int(chosen.sum()))
                 if len(rows):  # with several processes, one may get none of a small batch
                     logits = _logits(job, inputs, at_once=at_once)
                     each = loss(logits, labels[rows].to(logits.device), rows)
-                    value = (each * weights[rows].to(logits.device)).sum() / max(count, 1)
+                    value = (each * (weights[rows] * chosen).to(logits.device)).sum() / max(count, 1)
                     value.backward()
                     total += value.detach()
                 engine.sum_gradients(job.backbone.model)
@@ -318,30 +322,60 @@ def accuracies(job: Job) -> dict[str, float]:
     return found
 
 
-@torch.inference_mode()
 def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Classifies some rows of plain images; the processes share them.
 
     Returns:
         Shape (N,): the most likely class, -1 for other rows and for images that cannot be read.
     """
+    found = _judge(job, images, rows, lambda logits, _rows: logits.argmax(dim=1) + 1)
+    return found.long().numpy() - 1
+
+
+def _losses(job: Job) -> tuple[Tensor, Tensor]:
+    """Returns the rows that are trained on and can be read, and the cross-entropy of their plain images, each (n,)."""
+    labels = torch.from_numpy(job.selection.labels)
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:  # and 1, to tell it from what cannot be read
+        return 1 + cross_entropy(logits.float(), labels[rows].to(logits.device), reduction="none")
+
+    found = _judge(job, job.images, job.rows, loss)
+    rows = torch.nonzero(found)[:, 0]
+    return rows, found[rows] - 1
+
+
+@torch.inference_mode()
+def _judge(
+    job: Job, images: LabelledImages, rows: NDArray[np.int64], judge: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Judges some rows of plain images; the processes share them.
+
+    Args:
+        job: Knows the backbone.
+        images: N images.
+        rows: Which of them.
+        judge: Takes logits (B, K) and row numbers (B,), returns (B,).
+
+    Returns:
+        Shape (N,), float32, on the CPU; 0 for other rows and for images that cannot be read.
+    """
     backbone, engine, size = job.backbone, job.engine, job.settings.batch_size
-    found = torch.zeros(len(images), dtype=torch.int64)
+    found = torch.zeros(len(images))
     own = np.array_split(rows, engine.accelerator.num_processes)[engine.accelerator.process_index]
     parts = np.array_split(own, max(1, math.ceil(len(own) / size)))
     if job.on_features:
         features = image_features(images, backbone, engine=engine)
         for part in parts:
             logits = backbone.head(torch.from_numpy(features.pooled[part]).to(engine.device))
-            found[part] = logits.argmax(dim=1).cpu() + 1
+            found[part] = judge(logits, torch.from_numpy(part)).float().cpu()
         found[list(features.errors)] = 0
     else:
         for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
             if len(batch.rows):
                 with engine.autocast():
                     logits = backbone.logits(pixels_of(batch, backbone, engine.device))
-                found[batch.rows] = logits.argmax(dim=1).cpu() + 1
-    return engine.total(found.to(engine.device)).cpu().numpy() - 1
+                found[batch.rows] = judge(logits, batch.rows).float().cpu()
+    return engine.total(found.to(engine.device)).cpu()
 
 
 def _state(backbone: Backbone) -> dict[str, Tensor]:

@@ -99,6 +99,7 @@ _ADAPT_NOTES = {
     "gce": "generalised cross-entropy: images that the model does not believe pull less",
     "sce": "symmetric cross-entropy: a second term that a wrong label cannot make large",
     "elr": "early-learning regularisation: holds to what the model said of an image before",
+    "gmm": "cross-entropy on what a mixture of two Gaussians on the losses takes for clean, fitted before each epoch",
     "full": "everything",
     "linear": "the head alone, on cached features: fast on a CPU",
     "paper": "the blocks; embeddings and outer layer norms stay",

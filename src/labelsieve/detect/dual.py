@@ -63,6 +63,9 @@ class DualObjective:
             }
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
+    def begins(self, epoch: int) -> None:
+        """Selects step by step, so that there is nothing to do."""
+
     def reads(self, step: Step) -> Reads | None:
         """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too.
 

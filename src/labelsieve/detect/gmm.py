@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelsieve.detect.settings import Training
 
@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GMM(Training):
-    """Trains prompts with cross-entropy on all labels and splits the losses into two Gaussians.
+    """Trains prompts with cross-entropy and splits the losses into two Gaussians.
 
     Quality is the posterior of the component with the smaller mean; a label is an issue where it is at most one half.
+
+    Attributes:
+        learns_from: Which labels training learns from: `all`; or, after warm-up, only those that are `selected`, by a
+            mixture that is fitted anew before each epoch, as in the published code of DeFT.
     """
+
+    learns_from: Literal["all", "selected"] = "all"
 
     def score(
         self,
@@ -31,13 +37,11 @@ class GMM(Training):
         test: LabelledImages | None = None,
     ) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
-        import numpy as np
+        from labelsieve.detect.plain import PlainObjective, SmallComponent, losses_of, train_plainly
 
-        from labelsieve.detect.plain import train_plainly
-
-        result = train_plainly(self, images, vlm, engine=engine, test=test)
-        losses = -np.log(np.maximum(result.quality.astype(np.float64), 1e-30))
-        return result.scores(quality=small_mean_posterior(losses))
+        objective = SmallComponent if self.learns_from == "selected" else PlainObjective
+        result = train_plainly(self, images, vlm, engine=engine, test=test, objective=objective)
+        return result.scores(quality=small_mean_posterior(losses_of(result.quality)))
 
 
 def small_mean_posterior(losses: Any) -> Any:

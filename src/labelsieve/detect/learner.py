@@ -73,6 +73,7 @@ class Learner(nn.Module):
             generator=generator,
         )
         self._frozen = (vlm,)
+        self._is_attached = False
         self.engine = engine
         self.to(engine.device)
 
@@ -83,11 +84,15 @@ class Learner(nn.Module):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches the module to the vision tower for the time of a block."""
-        handles = self.peft.attach(self.vlm) if self.peft is not None else []
+        """Attaches the module to the vision tower for the time of a block, which may lie in another such block."""
+        if self.peft is None or self._is_attached:
+            yield
+            return
+        handles, self._is_attached = self.peft.attach(self.vlm), True
         try:
             yield
         finally:
+            self._is_attached = False
             for handle in handles:
                 handle.remove()
 

@@ -1,8 +1,8 @@
-"""Plain training with cross-entropy on all labels: what small-loss and GMM judge by."""
+"""Plain training with cross-entropy on the labels, all or some of them: what small-loss and GMM judge by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
-from labelsieve.detect.learner import Learner, adapted_features, classify_others
+from labelsieve.detect.gmm import small_mean_posterior
+from labelsieve.detect.learner import Feed, adapted_features, classify_others
 from labelsieve.detect.losses import similarity_loss
-from labelsieve.detect.planning import prepare
+from labelsieve.detect.planning import Prepared, prepare
 from labelsieve.detect.settings import Training
 from labelsieve.detect.training import Step, train
 from labelsieve.detect.view import FeatureView
@@ -25,19 +27,87 @@ from labelsieve.vlm.base import VisionLanguageModel
 
 
 class PlainObjective:
-    """Cross-entropy of s+ with the given labels, mean over all images (Eq. 8 in warm-up)."""
+    """Cross-entropy of s+ with the given labels (Eq. 8), mean over all images of a batch.
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    Args:
+        ready: What is trained, and how long.
+    """
+
+    def __init__(self, ready: Prepared[Any]) -> None:
+        self.ready = ready
         self.memory: dict[str, Tensor] = {}
+
+    def begins(self, epoch: int) -> None:
+        """Selects nothing."""
+
+    def selects(self, step: Step) -> Tensor | None:
+        """Returns which images of the batch are learned from, (B,), bool; None stands for all."""
+        return None
 
     def reads(self, step: Step) -> None:
         """Returns that no s- is read."""
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns the loss of the batch."""
-        count = self.engine.total(step.labels.new_tensor(len(step.labels))).clamp(min=1)
-        return similarity_loss(step.positive, labels=step.labels, count=count), {}
+        """Returns the loss of the batch, and how many images are selected where that is not all."""
+        chosen = self.selects(step)
+        learned = step.labels.new_tensor(len(step.labels)) if chosen is None else chosen.sum()
+        count = self.ready.feed.engine.total(learned).clamp(min=1)
+        loss = similarity_loss(step.positive, labels=step.labels, selected=chosen, count=count)
+        return loss, {} if chosen is None else {"selected": learned.float()}
+
+
+class SmallestLosses(PlainObjective):
+    """Cross-entropy, mean over those images of a batch that have the smallest losses (Han et al., NeurIPS 2018).
+
+    Of B images the `int((1 - r) B)` with the smallest losses are learned from. The share r that is left out rises
+    evenly from 0 in the first epoch of warm-up to the noise rate in its last; with a warm-up of one epoch, it is 0 in
+    that and the noise rate from then on.
+
+    Args:
+        ready: What is trained, and how long.
+        noise_rate: Share of wrong labels.
+    """
+
+    def __init__(self, ready: Prepared[Any], *, noise_rate: float) -> None:
+        super().__init__(ready)
+        self.noise_rate = noise_rate
+
+    def left_out(self, epoch: int) -> float:
+        """Returns r in an epoch."""
+        warmup = self.ready.schedule.warmup
+        return self.noise_rate * ((epoch - 1) / max(1, warmup - 1) if epoch <= warmup else 1.0)
+
+    @torch.no_grad()
+    def selects(self, step: Step) -> Tensor:
+        """Returns the images with the smallest losses in the batch of all processes together."""
+        losses = cross_entropy(step.positive, step.labels, reduction="none")
+        whole = self.ready.feed.engine.gather(losses)
+        kept = int((1 - self.left_out(step.epoch)) * len(whole))
+        # by value: of equal losses at the limit all are kept
+        return losses <= whole.sort().values[kept - 1] if kept else torch.zeros_like(losses, dtype=torch.bool)
+
+
+class SmallComponent(PlainObjective):
+    """Cross-entropy, mean over the images that a mixture of two Gaussians takes for clean (Li et al., ICLR 2020).
+
+    After warm-up the mixture is fitted anew before each epoch, to the losses of all plain images.
+    """
+
+    def __init__(self, ready: Prepared[Any]) -> None:
+        super().__init__(ready)
+        self.chosen: Tensor | None = None
+
+    def begins(self, epoch: int) -> None:
+        """Fits the mixture."""
+        if epoch > self.ready.schedule.warmup:
+            rows, feed = self.ready.view.rows, self.ready.feed
+            quality, *_ = judge_plain(feed, rows)
+            self.chosen = torch.zeros(len(feed.images), dtype=torch.bool)
+            self.chosen[rows] = torch.from_numpy(small_mean_posterior(losses_of(quality)) > 0.5)
+
+    def selects(self, step: Step) -> Tensor | None:
+        """Returns the images of the component with the smaller mean; all in warm-up."""
+        return None if self.chosen is None else self.chosen[step.rows].to(step.labels.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +155,31 @@ def train_plainly(
     *,
     engine: Engine,
     test: LabelledImages | None = None,
+    objective: Callable[[Prepared[Any]], PlainObjective] = PlainObjective,
 ) -> PlainResult:
-    """Trains positive prompts and the module on the tower on all labels, then scores plain images."""
+    """Trains positive prompts and the module on the tower on the given labels, then scores plain images.
+
+    Args:
+        settings: How to train.
+        images: N images.
+        vlm: The model.
+        engine: Device, processes, precision, seed, checkpoint and progress.
+        test: Images to classify at the end.
+        objective: Makes the loss.
+    """
     ready = prepare(settings, images, vlm, engine=engine)
     view, feed, labels = ready.view, ready.feed, torch.from_numpy(images.labels)
-    history = train(feed, labels, objective=PlainObjective(engine), settings=ready.settings, schedule=ready.schedule)
-    pooled = adapted_features(feed).pooled
-    quality, predicted, confidence = _judge(feed.learner, pooled, view.rows, images.labels)
+    history = train(feed, labels, objective=objective(ready), settings=ready.settings, schedule=ready.schedule)
+    quality, predicted, confidence = judge_plain(feed, view.rows)
     notes = shortened_note(feed.learner.prompts.shortened)
     tested = None if test is None else classify_others(feed, test)
     return PlainResult(view, quality, predicted, confidence, history, notes, ready.settled, tested)
 
 
 @torch.inference_mode()
-def _judge(
-    learner: Learner, pooled: NDArray[np.float32], rows: NDArray[np.int64], labels: NDArray[np.int64]
-) -> list[NDArray[Any]]:
+def judge_plain(feed: Feed, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Returns probability of the given label, most likely class and its probability of some plain images, each (n,)."""
+    learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
     text = learner.text(negative=False)
 
     def judge(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,3 +187,8 @@ def _judge(
         return by_probability(positive, labels[part])
 
     return in_chunks(judge, rows)
+
+
+def losses_of(quality: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns the cross-entropy of labels with these probabilities, (n,)."""
+    return -np.log(np.maximum(quality.astype(np.float64), 1e-30))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from labelsieve.detect.settings import Training
 from labelsieve.errors import SettingsError
@@ -17,15 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallLoss(Training):
-    """Trains prompts with cross-entropy on all labels and flags the share with the largest loss.
+    """Trains prompts with cross-entropy and flags the share with the largest loss.
 
     Quality is exp(-loss), the probability of the given label.
 
     Attributes:
         noise_rate: Share of wrong labels, at least 0 and below 1: it has to be known.
+        learns_from: Which labels training learns from: `all`; or only those that are `selected`, in each batch those
+            with the smallest losses. The share that is left out rises to the noise rate during warm-up, as in
+            co-teaching with one net and in the published code of DeFT.
     """
 
     noise_rate: float = 0.2
+    learns_from: Literal["all", "selected"] = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,9 +48,11 @@ class SmallLoss(Training):
         """Scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
         import numpy as np
 
-        from labelsieve.detect.plain import train_plainly
+        from labelsieve.detect.plain import PlainObjective, SmallestLosses, train_plainly
 
-        result = train_plainly(self, images, vlm, engine=engine, test=test)
+        selecting = partial(SmallestLosses, noise_rate=self.noise_rate)
+        objective = selecting if self.learns_from == "selected" else PlainObjective
+        result = train_plainly(self, images, vlm, engine=engine, test=test, objective=objective)
         count = round(self.noise_rate * len(result.quality))
         threshold = np.sort(result.quality)[count - 1] if count else -1.0
         # named one by one: the threshold is a rank, and no probability to compare with others

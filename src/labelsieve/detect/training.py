@@ -72,6 +72,10 @@ class Objective(Protocol):
 
     memory: dict[str, Tensor]
 
+    def begins(self, epoch: int) -> None:
+        """Is told, in all processes, that an epoch begins, from the weights that the last one left."""
+        ...
+
     def reads(self, step: Step) -> Reads | None:
         """Returns which s- the loss of a step reads; None where it reads none.
 
@@ -146,6 +150,7 @@ def train(
             rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            objective.begins(epoch)
             history.append(_epoch(feed, labels, objective, optimizer, epoch, advance))
             if epoch == schedule.epochs:
                 _check_outcome(learner, epoch)
