@@ -422,7 +422,7 @@ def test_warm_up_over_all_epochs_is_plain_training(
 ) -> None:
     images, training = load_images(drawn_folder), {"peft": peft, "warmup_epochs": 2}
     warm = score(quick("deft", **PROMPTS_ALONE, **training), images, mini_clip)
-    plain = score(quick("small-loss", **training), images, mini_clip)
+    plain = score(quick("small-loss", learns_from="all", **training), images, mini_clip)
     assert np.array_equal(warm.predicted, plain.predicted)
     np.testing.assert_allclose(warm.confidence, plain.confidence, rtol=1e-5)
     for mine, other in zip(warm.history, plain.history, strict=True):
@@ -513,7 +513,7 @@ def test_label_match_is_the_argmax_of_zero_shot(noisy: LabelledImages, mini_clip
 
 
 def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    training = {"epochs": 2, "min_steps": 0, "batch_size": 16, "peft": "none"}
+    training = {"epochs": 2, "min_steps": 0, "batch_size": 16, "peft": "none", "learns_from": "all"}
     plain = score(SmallLoss(**training), noisy, mini_clip)  # type: ignore[arg-type]
     scores = score(GMM(**training), noisy, mini_clip)  # type: ignore[arg-type]
     assert np.array_equal(scores.predicted, plain.predicted)
@@ -523,12 +523,12 @@ def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, mini
 
 def test_small_loss_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
     rate, training = 0.3, {"epochs": 5, "warmup_epochs": 3, "batch_size": 16}
-    scores = score(quick("small-loss", learns_from="selected", noise_rate=rate, **training), noisy, mini_clip)
+    scores = score(quick("small-loss", noise_rate=rate, **training), noisy, mini_clip)
     sizes = [min(16, len(noisy) - start) for start in range(0, len(noisy), 16)]
     for record, left_out in zip(scores.history, [0, rate / 2, rate, rate, rate], strict=True):
         kept = sum(int((1 - left_out) * size) for size in sizes)
         assert record["selected"] == pytest.approx(kept / len(noisy), abs=1e-6)
-    plain = score(quick("small-loss", noise_rate=rate, **training), noisy, mini_clip)
+    plain = score(quick("small-loss", learns_from="all", **training), noisy, mini_clip)
     assert scores.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-5), (
         "nothing is left out at first"
     )
@@ -567,14 +567,15 @@ def test_gmm_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip
     untrained = score(SmallLoss(**{**one, "epochs": 0}), noisy, mini_clip)
     clean = small_mean_posterior(-np.log(untrained.label_quality.astype(np.float64))) > 0.5
     assert 0 < clean.mean() < 1
-    scores = score(GMM(**one, warmup_epochs=0, learns_from="selected"), noisy, mini_clip)
+    scores = score(GMM(**one, warmup_epochs=0), noisy, mini_clip)
     assert scores.history[0]["selected"] == pytest.approx(clean.mean(), abs=1e-6)
     oracle = score(GMM(**one), noisy.take(np.flatnonzero(clean)), mini_clip)
     assert scores.history[0]["loss"] == pytest.approx(oracle.history[0]["loss"], rel=0.2), (
         "the others were learned from"
     )
     three: dict[str, Any] = {**one, "epochs": 3, "warmup_epochs": 2}
-    later, plain = score(GMM(**three, learns_from="selected"), noisy, mini_clip), score(GMM(**three), noisy, mini_clip)
+    later = score(GMM(**three), noisy, mini_clip)
+    plain = score(GMM(**three, learns_from="all"), noisy, mini_clip)
     assert [record.get("selected") is None for record in later.history] == [True, True, False]
     assert [a["loss"] == b["loss"] for a, b in zip(later.history, plain.history, strict=True)] == [True, True, False]
 

@@ -110,10 +110,10 @@ def test_there_is_a_checkpoint_after_each_epoch(
         DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
         SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
         GMM(**QUICK),
-        SmallLoss(**QUICK, warmup_epochs=3, learns_from="selected"),
-        GMM(**{**QUICK, "peft": "vpt-deep"}, learns_from="selected"),
+        GMM(**{**QUICK, "peft": "vpt-deep"}),
+        GMM(**QUICK, learns_from="all"),
     ],
-    ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm", "small-loss-own", "gmm-own"],
+    ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm", "gmm-vpt-deep", "gmm-all"],
 )
 def test_resuming_gives_the_verdicts_of_an_unbroken_run(
     detector: Training, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
@@ -394,8 +394,8 @@ _THRESHOLD = ["--evidence", "threshold"]
     [
         [*_THRESHOLD, "--peft", "vpt-deep"],
         [*_THRESHOLD, "--no-context-learns"],
-        ["--detector", "small-loss", "--noise-rate", "0.4", "--learns-from", "selected", "--warmup-epochs", "0"],
-        ["--detector", "gmm", "--peft", "vpt-deep", "--learns-from", "selected"],
+        ["--detector", "small-loss", "--noise-rate", "0.4", "--warmup-epochs", "0"],
+        ["--detector", "gmm", "--peft", "vpt-deep"],
     ],
     ids=["all", "negative-prompts", "small-loss", "gmm"],
 )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,7 +157,7 @@ def train(job: Job) -> Trained:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay
             if epoch > settings.warmup_epochs:
-                loss.begins(lambda: _losses(job))
+                loss.begins(partial(_losses, job, epoch))
             record = _epoch(job, loss, optimizer, epoch, passes, advance)
             history.append(record | accuracies(job))
             if best and _best_epoch(start, history) == epoch:
@@ -332,14 +332,20 @@ def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArra
     return found.long().numpy() - 1
 
 
-def _losses(job: Job) -> tuple[Tensor, Tensor]:
-    """Returns the rows that are trained on and can be read, and the cross-entropy of their plain images, each (n,)."""
+def _losses(job: Job, epoch: int) -> tuple[Tensor, Tensor]:
+    """Returns the rows that are trained on and can be read, and the cross-entropy of their plain images, each (n,).
+
+    Args:
+        job: Knows the backbone.
+        epoch: The epoch that begins.
+    """
     labels = torch.from_numpy(job.selection.labels)
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:  # and 1, to tell it from what cannot be read
         return 1 + cross_entropy(logits.float(), labels[rows].to(logits.device), reduction="none")
 
     found = _judge(job, job.images, job.rows, loss)
+    _check(found.sum(), epoch - 1)
     rows = torch.nonzero(found)[:, 0]
     return rows, found[rows] - 1
 

@@ -22,11 +22,11 @@ class GMM(Training):
     Quality is the posterior of the component with the smaller mean; a label is an issue where it is at most one half.
 
     Attributes:
-        learns_from: Which labels training learns from: `all`; or, after warm-up, only those that are `selected`, by a
-            mixture that is fitted anew before each epoch, as in the published code of DeFT.
+        learns_from: Which labels training learns from after warm-up: those that are `selected` by a mixture that is
+            fitted anew before each epoch, as in the published code of DeFT; or `all`.
     """
 
-    learns_from: Literal["all", "selected"] = "all"
+    learns_from: Literal["selected", "all"] = "selected"
 
     def score(
         self,

@@ -19,7 +19,7 @@ from labelsieve.detect.learner import Feed, adapted_features, classify_others
 from labelsieve.detect.losses import similarity_loss
 from labelsieve.detect.planning import Prepared, prepare
 from labelsieve.detect.settings import Training
-from labelsieve.detect.training import Step, train
+from labelsieve.detect.training import Step, check_finite, train
 from labelsieve.detect.view import FeatureView
 from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
 from labelsieve.engine import Engine
@@ -101,9 +101,10 @@ class SmallComponent(PlainObjective):
         """Fits the mixture."""
         if epoch > self.ready.schedule.warmup:
             rows, feed = self.ready.view.rows, self.ready.feed
-            quality, *_ = judge_plain(feed, rows)
+            losses = losses_of(judge_plain(feed, rows)[0])
+            check_finite(torch.from_numpy(losses).sum(), epoch - 1)
             self.chosen = torch.zeros(len(feed.images), dtype=torch.bool)
-            self.chosen[rows] = torch.from_numpy(small_mean_posterior(losses_of(quality)) > 0.5)
+            self.chosen[rows] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
 
     def selects(self, step: Step) -> Tensor | None:
         """Returns the images of the component with the smaller mean; all in warm-up."""

@@ -24,13 +24,13 @@ class SmallLoss(Training):
 
     Attributes:
         noise_rate: Share of wrong labels, at least 0 and below 1: it has to be known.
-        learns_from: Which labels training learns from: `all`; or only those that are `selected`, in each batch those
-            with the smallest losses. The share that is left out rises to the noise rate during warm-up, as in
-            co-teaching with one net and in the published code of DeFT.
+        learns_from: Which labels training learns from: those that are `selected`, in each batch the ones with the
+            smallest losses, where the share that is left out rises to the noise rate during warm-up, as in co-teaching
+            with one net and in the published code of DeFT; or `all`.
     """
 
     noise_rate: float = 0.2
-    learns_from: Literal["all", "selected"] = "all"
+    learns_from: Literal["selected", "all"] = "selected"
 
     def __post_init__(self) -> None:
         super().__post_init__()

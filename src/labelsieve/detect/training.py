@@ -180,10 +180,10 @@ def _epoch(
             sums[name] = sums.get(name, 0) + value
         sums["steps"] = sums.get("steps", torch.zeros(())) + 1
         if number % 50 == 0:  # not at each step: reading a number off a GPU waits for it
-            _check(sums["loss"], epoch)
+            check_finite(sums["loss"], epoch)
         advance(1)
     totals = {name: float(engine.total(value)) for name, value in sums.items()}
-    _check(torch.tensor(totals["loss"]), epoch)
+    check_finite(torch.tensor(totals["loss"]), epoch)
     images = max(totals.pop("images"), 1.0)
     record = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
     steps = totals.pop("steps") / engine.accelerator.num_processes
@@ -196,10 +196,15 @@ def _check_outcome(learner: Learner, epoch: int) -> None:
     """Checks what the very last step made, which no loss has seen."""
     for features in learner.text():
         if features is not None:
-            _check(features.sum(), epoch)
+            check_finite(features.sum(), epoch)
 
 
-def _check(loss: Tensor, epoch: int) -> None:
+def check_finite(loss: Tensor, epoch: int) -> None:
+    """Checks what an epoch made.
+
+    Raises:
+        TrainingError: It is no finite number.
+    """
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
             f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate or --precision fp32"
