@@ -164,6 +164,18 @@ def other_folder(folder: Path, name: str, model: Model, **sizes: Any) -> Path:
 # ---------------------------------------------------------------- what is trained
 
 
+def test_biases_of_query_and_value_are_biases(model: Model, tmp_path: Path) -> None:
+    """BEiT, EVA and Swin V2 of `timm` have them as parameters of the attention, not of a layer."""
+    sizes = {"img_size": SIZE, "patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    folder = other_folder(tmp_path / "m", "TimmWrapper", model, architecture="beit_base_patch16_224", model_args=sizes)
+    backbone = backbone_of(folder)
+    tuning.prepare(backbone, Adaptation(tune="bitfit"), generator=torch.Generator())
+    trained = {name for name, value in backbone.model.named_parameters() if value.requires_grad}
+    biases = {name for name, _ in backbone.model.named_parameters() if name.endswith("bias")}
+    assert any(name.endswith(".q_bias") for name in biases)
+    assert trained - {"timm_model.head.weight"} == biases - backbone.unused
+
+
 @pytest.mark.parametrize("kind", ["vit", "clip"])
 @pytest.mark.parametrize("tune", STAY)
 def test_the_module_and_the_head_are_trained_alone(

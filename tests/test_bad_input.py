@@ -64,6 +64,13 @@ def test_folders(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.C
     assert 'has only "cat"; add the other classes' in refused(photos)
 
 
+def test_seeds_below_0(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected a seed from 0, got -1" in refused(photos, "--seed", -1)
+    assert "expected a seed from 0, got -1" in refused(photos, "--seed", -1, "--limit", 8)
+    assert main(["demo", "--seed", "-1", "--out", str(tmp_path / "demo")]) == 1
+    assert "expected a seed from 0, got -1" in capsys.readouterr().err
+
+
 def test_class_names(refused: Refuse, photos: Path) -> None:
     assert "are outside of the 3 class names" in refused(photos, "--class-names", "boat", "cat", "cup")
     assert "class names must differ" in refused(photos, "--class-names", "boat", "Boat", "cat", "cup", "tree")

@@ -489,6 +489,15 @@ def test_small_loss_flags_the_rate(rate: float, noisy: LabelledImages, mini_clip
         assert scores.label_quality[verdicts.is_issue].max() < scores.label_quality[~verdicts.is_issue].min()
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
+def test_small_loss_flags_the_rate_among_copies_too(
+    rate: float, noisy: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    copies = noisy.take(np.repeat(np.arange(4), 7))
+    scores = score(quick("small-loss", noise_rate=rate), copies, mini_clip)
+    assert decide(copies, scores).is_issue.sum() == round(rate * 28)
+
+
 def test_label_match_is_the_argmax_of_zero_shot(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
     from transformers import AutoTokenizer, CLIPModel
 

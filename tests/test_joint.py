@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import OAS
 from torch import Tensor
 
+import labelsieve as ls
 from labelsieve.detect import joint
 from labelsieve.detect.discriminant import fit_discriminants
 from labelsieve.detect.joint import JointModel, _maximise, _Sample, best_threshold, explain, fit_joint
@@ -92,7 +93,10 @@ def test_no_other_threshold_promises_a_better_f1(values: list[float]) -> None:
         return float(2 * hits / whole) if whole else 0.0
 
     threshold = best_threshold(clean)
-    assert 0.5 <= threshold <= 1
+    assert 0.5 <= threshold < 1
+    if suspicion.sum() <= 0.5:  # probably nothing is wrong: there is no F1 to be had
+        assert threshold == 0.5
+        return
     best = max(expected_f1(suspicion >= value) for value in suspicion)
     assert expected_f1(suspicion >= 1 - threshold - 1e-12) == pytest.approx(best, abs=1e-9)
 
@@ -152,6 +156,21 @@ def test_nearly_nothing_is_flagged_where_nothing_is_wrong() -> None:
     data = known("symmetric", 0.0, sharpness=8.0)
     clean = data.fit().posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels)).clean.numpy()
     assert (clean <= best_threshold(clean)).mean() < 0.05
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_sure_model_flags_nothing_where_nothing_is_wrong(classes: int, texts: bool) -> None:
+    labels = np.arange(200) % classes
+    corners = np.eye(classes, 16, dtype=np.float32)
+    features = corners[labels] + 0.01 * np.random.default_rng(0).normal(size=(200, 16))
+    more: dict[str, Any] = {"text": corners, "logit_scale": 100.0} if texts else {}
+    verdicts = ls.scan(ls.load_features(features, labels=labels, **more), detector=ls.Joint())
+    assert not verdicts.is_issue.any(), "every label is right with a probability of 1"
+    wrong = labels.copy()
+    wrong[:10] = (wrong[:10] + 1) % classes
+    verdicts = ls.scan(ls.load_features(features, labels=wrong, **more), detector=ls.Joint())
+    assert np.array_equal(verdicts.is_issue, wrong != labels)
 
 
 def test_weights_keep_above_their_least() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
 
 import labelsieve as ls
@@ -108,6 +109,20 @@ def test_parquet_is_the_same_as_npz(kind: Any, stored: Path, tmp_path: Path) -> 
     assert load_features(path).truth is None, "the truth of a table is read only where it is asked for"
 
 
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint16(), pa.int64()])
+def test_whole_numbers_of_a_table_are_features_too(kind: Any, tmp_path: Path) -> None:
+    rows = [[1, 2], [3, 4], [5, 100]]
+    pq.write_table(
+        pa.table({"features": pa.array(rows, pa.list_(kind)), "label": ["a", "b", "a"]}), tmp_path / "x.parquet"
+    )
+    assert np.array_equal(load_features(tmp_path / "x.parquet").features, np.array(rows, dtype=np.float32))
+    rows[1][0] = None  # type: ignore[call-overload]
+    pq.write_table(
+        pa.table({"features": pa.array(rows, pa.list_(kind)), "label": ["a", "b", "a"]}), tmp_path / "x.parquet"
+    )
+    one_line(lambda: load_features(tmp_path / "x.parquet"), "1 of 3 rows", "NaN")
+
+
 def test_memory_and_text_of_other_files(tmp_path: Path) -> None:
     arrays = blobs()
     np.save(tmp_path / "text.npy", arrays["text"])
@@ -164,6 +179,7 @@ def test_equal_rows_have_equal_contents() -> None:
         ({"labels": None}, ("expected a label column",)),
         ({"features": np.zeros((3, 4, 5))}, ("60",)),
         ({"features": np.zeros(60)}, ("(N, D)", "(60,)")),
+        ({"features": np.zeros(())}, ("(N, D)", "shape ()")),
         ({"features": np.array([["a", "b"]] * 60)}, ("numbers of shape (N, D)",)),
         ({"features": np.zeros((60, 8), complex)}, ("complex",)),
         ({"labels": np.array(["cat", "dog"])}, ('value of "labels"', "60 rows", "found 2")),
@@ -172,6 +188,8 @@ def test_equal_rows_have_equal_contents() -> None:
         ({"labels": np.array(["cat"] * 59 + ["rat"])}, ("1 of 60 labels", "rat")),
         ({"text": np.zeros((2, 8))}, ("(3, 8)", "(2, 8)")),
         ({"text": np.zeros((3, 7))}, ("(3, 8)", "(3, 7)", "one model")),
+        ({"text": np.zeros(())}, ("(3, 8)", "shape ()")),
+        ({"text": np.zeros(()), "class_names": None, "labels": np.arange(60) % 3}, ("at least two classes",)),
         ({"text": np.full((3, 8), np.nan)}, ("finite text features",)),
         ({"logit_scale": None}, ("text features need the model's logit_scale",)),
         ({"logit_scale": 0.0}, ("logit_scale above 0",)),
@@ -267,6 +285,8 @@ def test_other_arrays_may_be_named_as_labels_and_truth(tmp_path: Path) -> None:
 def test_calls_that_make_no_sense(stored: Path) -> None:
     eye = np.eye(3)
     one_line(lambda: load_features(eye), "array with labels=")
+    one_line(lambda: load_features([[1.0, 2.0], [3.0]], labels=["a", "b"]), "(N, D)", "inhomogeneous")
+    one_line(lambda: load_features(torch.eye(2).bfloat16(), labels=["a", "b"]), "(N, D)", "BFloat16")
     one_line(lambda: load_features(eye, labels=["a", "b"]), "expected 3 labels", "got 2")
     one_line(lambda: load_features(eye, labels=["a", "b", "b"], label_column="x"), "no columns")
     one_line(lambda: load_features(stored, labels=["a"]), "in memory only")

@@ -121,6 +121,8 @@ def test_flip_rates_follow_the_truncated_normal() -> None:
     assert drawn.mean() == pytest.approx(0.1 + 0.1 * ratio, abs=2e-3)
     assert drawn.std() == pytest.approx(0.1 * (1 - ratio - ratio**2) ** 0.5, abs=2e-3)
     assert not flip_rates(10, rate=0).any()
+    for rate, mean in ((0.05, 0.10), (0.1, 0.13), (0.2, 0.2), (0.8, 0.8), (0.9, 0.87)):  # as the docstring has it
+        assert flip_rates(50_000, rate=rate).mean() == pytest.approx(mean, abs=7e-3)
 
 
 def test_instance_noise_depends_on_the_image_and_keeps_about_the_rate() -> None:

@@ -40,7 +40,7 @@ def _blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generat
 def _biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """BitFit (Ben Zaken et al., ACL 2022)."""
     for name, parameter in backbone.model.named_parameters():
-        parameter.requires_grad_(name.split(".")[-1] == "bias")
+        parameter.requires_grad_(name.endswith("bias"))  # `timm` calls some q_bias and v_bias
 
 
 def _lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:

@@ -210,7 +210,7 @@ def _read_lists(file: Any, name: str, *, where: str) -> NDArray[np.float32]:
                 f"{max(int(lengths[wrong[0]]), 0)} in row {at + int(wrong[0]) + 1}; compute all with one model"
             )
         with np.errstate(over="ignore"):
-            values = np.asarray(pc.fill_null(column.flatten(), float("nan")), dtype=np.float32)
+            values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)  # what is null becomes NaN
         features[at : at + len(lengths)] = values.reshape(len(lengths), -1)
         at += len(lengths)
     return features

@@ -131,6 +131,7 @@ def load_features(
     check_limit(limit)
     asked = Columns(label=label_column, truth=truth_column)
     stored = _open(source, labels=labels, asked=asked)
+    stored = replace(stored, features=_matrix(stored.features, where=stored.table.where))
     found = _assemble(
         stored,
         labels=labels,
@@ -162,8 +163,15 @@ def _open(source: Any, *, labels: Any, asked: Columns) -> Stored:
         raise DataError(f"expected a .npz or .parquet file, or an array with labels=, got {type(source).__name__}")
     if asked.label or asked.truth:
         raise DataError("features in memory have no columns; pass labels=, and the truth to with_labels()")
-    values = np.asarray(source)
     where = "the features in memory"
+    try:
+        values = np.asarray(source)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # rows of other widths, tensors of bfloat16 or with gradients
+        raise DataError(f"expected features as numbers of shape (N, D) in {where}: {error}") from None
     table = Table(rows=_numbered(len(values) if values.ndim else 0), columns=Columns(), where=where)
     return Stored(features=values, table=table)
 
@@ -184,14 +192,13 @@ def _assemble(
     logit_scale: float | None,
     rows: NDArray[np.int64] | None,
 ) -> LabelledFeatures:
-    table, notes = stored.table, list(stored.table.notes)
-    values = _matrix(stored.features, where=table.where)
+    table, values, notes = stored.table, stored.features, list(stored.table.notes)
     if labels is not None and len(labels) != len(values):
         raise DataError(f"expected {len(values)} labels, one for each row of {table.where}, got {len(labels)}")
     ids = read_ids(table, None, notes)
     _check_finite(values, ids, where=table.where)
     if text is not None and class_names is None:
-        class_names = _names_by_number(stored, labels, count=len(np.asarray(text)))
+        class_names = _names_by_number(stored, labels, count=len(np.atleast_1d(text)))
     names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
     notes.append(note)
     texts = None if text is None else _texts(text, len(names), values.shape[1])

@@ -30,7 +30,7 @@ from labelsieve.data.labels import (
 )
 from labelsieve.data.published.base import named_source
 from labelsieve.data.readers import read_dataset, read_path
-from labelsieve.errors import DataError, SettingsError
+from labelsieve.errors import DataError, SettingsError, check_seed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,6 +157,7 @@ def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
     """Draws `limit` of some rows, in their order, or returns None if all are to be taken."""
     if limit is None or limit >= rows:
         return None
+    check_seed(seed)
     return np.sort(np.random.default_rng(seed).choice(rows, size=limit, replace=False)).astype(np.int64)
 
 

@@ -180,6 +180,10 @@ def best_threshold(clean: NDArray[np.float32]) -> float:
     ECML 2014, theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels
     there, a little more.
 
+    Where Σ q is at most one half, no label at all is wrong more likely than not, since Π (1 - q) >= 1 - Σ q. Then there
+    is no F1 of issues to be had, and F says nothing: it falls with Σ q, and the surer a model is, the more it would
+    flag, in the end everything. So the threshold is one half there.
+
     Args:
         clean: p_clean, (n,), n at least 1.
 
@@ -187,6 +191,8 @@ def best_threshold(clean: NDArray[np.float32]) -> float:
         Between 0.5 and 1.
     """
     suspicion = np.sort(1 - clean.astype(np.float64))[::-1]
+    if suspicion.sum() <= 0.5:
+        return 0.5
     expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + suspicion.sum())
     return float(1 - expected.max() / 2)
 

@@ -54,6 +54,8 @@ class SmallLoss(Training):
         objective = selecting if self.learns_from == "selected" else PlainObjective
         result = train_plainly(self, images, vlm, engine=engine, test=test, objective=objective)
         count = round(self.noise_rate * len(result.quality))
-        threshold = np.sort(result.quality)[count - 1] if count else -1.0
-        # named one by one: the threshold is a rank, and no probability to compare with others
-        return result.scores(quality=result.quality, issue=result.quality <= threshold)
+        issue = np.zeros(len(result.quality), dtype=bool)
+        # named one by one: the threshold is a rank, and no probability to compare with others; copies of a picture have
+        # equal losses, and the first of them go first
+        issue[np.argsort(result.quality, kind="stable")[:count]] = True
+        return result.scores(quality=result.quality, issue=issue)
