@@ -49,6 +49,8 @@ DOUBT = 0.3
 # Of the discriminant that stands in for the untrained model. At its own scale, 1, it is too sure of itself and flags
 # more right labels; below this it blurs, and explains pair and instance-dependent noise as its own doubt.
 STAND_IN = 0.7
+# No label is flagged that is more than three times more likely right than wrong.
+MOST_CLEAN = 0.75
 # Bytes of logits that are held while the few parameters are fitted.
 MOST_HELD = 2**26
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
@@ -180,21 +182,18 @@ def best_threshold(clean: NDArray[np.float32]) -> float:
     ECML 2014, theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels
     there, a little more.
 
-    Where Σ q is at most one half, no label at all is wrong more likely than not, since Π (1 - q) >= 1 - Σ q. Then there
-    is no F1 of issues to be had, and F says nothing: it falls with Σ q, and the surer a model is, the more it would
-    flag, in the end everything. So the threshold is one half there.
+    F falls with Σ q: where next to nothing is wrong there is no F1 to be had, and flagging everything would promise the
+    most. So nothing is flagged whose p_clean is above `MOST_CLEAN`.
 
     Args:
         clean: p_clean, (n,), n at least 1.
 
     Returns:
-        Between 0.5 and 1.
+        Between 0.5 and `MOST_CLEAN`.
     """
     suspicion = np.sort(1 - clean.astype(np.float64))[::-1]
-    if suspicion.sum() <= 0.5:
-        return 0.5
     expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + suspicion.sum())
-    return float(1 - expected.max() / 2)
+    return min(float(1 - expected.max() / 2), MOST_CLEAN)
 
 
 def explain(
