@@ -32,8 +32,10 @@ from labelsieve.detect import training
 from labelsieve.detect.deft import DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.learner import Feed
+from labelsieve.detect.plain import PlainObjective
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.engine import Engine
 from labelsieve.errors import LabelsieveError, RunError
 from labelsieve.progress import STOPPING, Progress
 from labelsieve.scan import CHECKPOINT_FOLDER, scan
@@ -378,6 +380,32 @@ def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) ->
                 advance(1)
         finally:
             STOPPING.clear()
+
+
+class Elsewhere(Tensor):
+    """Stands for a tensor on a GPU: so is what is made of it, and nothing else is."""
+
+
+def test_what_processes_sum_lies_on_their_device(
+    images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL, through which GPUs talk, refuses a tensor on the CPU."""
+    compute, summed = PlainObjective.__call__, []
+
+    def on_a_gpu(self: PlainObjective, step: training.Step) -> tuple[Tensor, Any]:
+        loss, seen = compute(self, step)
+        return loss.as_subclass(Elsewhere), seen
+
+    def total(_engine: Engine, value: Tensor) -> Tensor:
+        summed.append(value)
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlainObjective, "__call__", on_a_gpu)
+        patch.setattr(Engine, "total", total)
+        run(images, mini_clip, GMM(**{**QUICK, "epochs": 1}))
+    counts = [value for value in summed if value.dtype.is_floating_point]
+    assert len(counts) == 3 and all(isinstance(value, Elsewhere) for value in counts)
 
 
 # As docs/several-machines.md has it for CPUs, but for a port of its own.

@@ -171,9 +171,10 @@ def _epoch(
             loss.backward()
         engine.sum_gradients(learner)
         optimizer.step()
-        for name, value in {"images": loss.new_tensor(len(rows)), "loss": loss.detach(), **seen}.items():
+        # on the device of the loss: processes on GPUs cannot sum what lies on the CPU
+        counts = {"images": loss.new_tensor(len(rows)), "steps": loss.new_ones(())}
+        for name, value in {**counts, "loss": loss.detach(), **seen}.items():
             sums[name] = sums.get(name, 0) + value
-        sums["steps"] = sums.get("steps", torch.zeros(())) + 1
         if number % 50 == 0:  # not at each step: reading a number off a GPU waits for it
             _check(sums["loss"], epoch)
         advance(1)
