@@ -44,6 +44,11 @@ def test_a_device_that_is_not_there() -> None:
         make_engine(device="cuda")
 
 
+def test_a_seed_counts_from_zero() -> None:
+    with pytest.raises(SettingsError, match="a seed from 0, got -1"):
+        make_engine(device="cpu", seed=-1)
+
+
 def test_progress_leaves_one_line_where_nobody_looks_on() -> None:
     console = Console(file=io.StringIO(), width=100)
     progress = Progress(console)

@@ -235,6 +235,8 @@ def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
         load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], split="train")
     with pytest.raises(SettingsError, match="limit"):
         load_images(folder, limit=0)
+    with pytest.raises(SettingsError, match="seed"):
+        load_images(folder, limit=1, seed=-1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse to make such a name")

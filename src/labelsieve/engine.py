@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from labelsieve.attention import WrittenOutAttention
 from labelsieve.cache import cache_limit
-from labelsieve.errors import SettingsError
+from labelsieve.errors import SettingsError, check_seed
 from labelsieve.progress import Progress
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -95,7 +95,7 @@ def make_engine(
         progress: See :class:`Engine`.
 
     Raises:
-        SettingsError: The device or precision is unknown or not there.
+        SettingsError: The device or precision is unknown or not there, or the seed is below 0.
     """
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, False):
@@ -103,6 +103,7 @@ def make_engine(
         raise SettingsError(f"expected --device to be one of those available here ({found}), got {device}")
     if precision not in ("auto", "fp32", "bf16"):
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
+    check_seed(seed)
     cache_limit()  # a wrong one is told now, not in the middle of the work
     accelerator = Accelerator(cpu=device == "cpu")
     if device in ("cuda", "mps") and accelerator.device.type != device:

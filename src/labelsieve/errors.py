@@ -49,6 +49,12 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def check_seed(seed: int) -> None:
+    """Raises a `SettingsError` if no random numbers can be drawn from a seed."""
+    if seed < 0:
+        raise SettingsError(f"expected a seed from 0, got {seed}")
+
+
 def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[Exception] = SettingsError) -> _EntryT:
     """Returns an entry of a table.
 

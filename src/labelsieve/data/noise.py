@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.errors import DataError, SettingsError, did_you_mean
+from labelsieve.errors import DataError, SettingsError, check_seed, did_you_mean
 from labelsieve.provenance import write_atomically
 
 KINDS = ("symmetric", "pair", "instance")
@@ -69,8 +69,7 @@ def inject(
         )
     if not 0 <= rate < 1:
         raise SettingsError(f"expected a noise rate from 0 to below 1, got {rate}; a share, not a percentage")
-    if seed < 0:
-        raise SettingsError(f"expected a seed from 0, got {seed}")
+    check_seed(seed)
     if pairs is not None and kind != "pair":
         raise SettingsError(f"pairs go with pair noise, not with {kind} noise; leave them out")
     if classes < 2:
