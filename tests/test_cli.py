@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import subprocess
@@ -413,6 +414,21 @@ def test_what_the_user_can_mend_is_one_line(
     monkeypatch.setattr("labelsieve.commands.scan.Scan.run", fail)
     code, out, err = run("scan", "my photos", "--out", "run")
     assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+
+def test_an_error_cannot_steer_the_terminal(run: Run) -> None:
+    code, out, err = run("report", "none\x1b[31m")
+    assert (code, out) == (1, "") and "none\ufffd[31m" in err and "\x1b" not in err
+
+
+def test_a_letter_that_the_terminal_lacks_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where what goes into a file is not UTF-8."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    monkeypatch.setattr("labelsieve.commands.demo.Demo.run", lambda _demo, console: console.print("\u2192 done"))
+    assert main(["demo"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue().split() == [b"?", b"done"]
 
 
 def test_control_c_where_there_is_nothing_to_go_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

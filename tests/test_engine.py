@@ -63,6 +63,12 @@ def test_progress_leaves_one_line_where_nobody_looks_on() -> None:
     assert len(lines) == 2 and lines[1].startswith("training") and "3/3" in lines[1]
 
 
+def test_what_is_said_cannot_steer_the_terminal() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    Progress(console).say("2 classes: \x1b[2Jcat, dog\nand a line")
+    assert console.file.getvalue() == "2 classes: \ufffd[2Jcat, dog\nand a line\n"  # type: ignore[attr-defined]
+
+
 def test_progress_without_a_console_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()
     progress.say("nobody hears this")
