@@ -90,7 +90,9 @@ def test_peft_is_chosen_by_a_trial(
 ) -> None:
     monkeypatch.setattr(planning, "PATIENCE", patience)
     monkeypatch.setattr(planning, "_seconds", lambda work: (work().backward(), 1e-3)[1])
+    before = torch.get_rng_state()
     printed, verdicts = said(images, mini_clip, DeFT(peft="auto", **QUICK))
+    assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
     assert line in printed.splitlines()
     assert verdicts.record["detector"]["settled"] == {"batch_size": 64, "peft": chosen, "compile": "off"}
     assert verdicts.record["detector"]["settings"]["peft"] == "auto"

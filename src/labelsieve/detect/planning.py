@@ -137,7 +137,7 @@ def _seconds(work: Callable[[], Tensor]) -> float:
 def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
     """Returns what passes some pictures through the vision tower."""
     side = learner.vlm.image_size
-    pixels = torch.rand(pictures, 3, side, side, device=learner.engine.device)
+    pixels = torch.rand(pictures, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
     return lambda: learner.pool(pixels).sum()
 
 
