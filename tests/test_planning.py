@@ -100,6 +100,31 @@ def test_peft_is_chosen_by_a_trial(
     assert asked.table.equals(verdicts.table)  # the trial leaves no trace
 
 
+class OnGPU:
+    """What some work made on a GPU, which may not have done it yet."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def backward(self) -> None:
+        self.log.append("asked")
+
+
+def test_the_time_on_a_gpu_begins_and_ends_with_nothing_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    def look() -> float:
+        log.append("looked")
+        return 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: log.append("done"))
+    monkeypatch.setattr("time.perf_counter", look)
+    assert planning._seconds(lambda: OnGPU(log)) == 0  # type: ignore[arg-type,return-value]
+    assert log == ["asked", "done", "looked", "asked", "done", "looked"]
+
+
 def test_the_estimate_is_of_the_right_size(images: LabelledImages, mini_clip: Any) -> None:
     """Counted in calls, of which each takes a second in this world."""
     engine = make_engine(device="cpu", precision="fp32")

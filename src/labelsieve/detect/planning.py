@@ -125,13 +125,21 @@ def _estimate(
 
 def _seconds(work: Callable[[], Tensor]) -> float:
     """Returns how long some work takes forward and backward, once it is warm."""
-    work().backward()
-    started = time.perf_counter()
     made = work()
     made.backward()
-    if made.device.type == "cuda":
-        torch.cuda.synchronize(made.device)
+    _wait_for(made.device)
+    started = time.perf_counter()
+    work().backward()
+    _wait_for(made.device)
     return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done what it was asked for, which it is told far ahead of time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
