@@ -35,7 +35,7 @@ from labelsieve.detect.learner import Feed
 from labelsieve.detect.plain import PlainObjective
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.engine import Engine
+from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import LabelsieveError, RunError
 from labelsieve.progress import STOPPING, Progress
 from labelsieve.scan import CHECKPOINT_FOLDER, scan
@@ -200,6 +200,13 @@ def test_a_damaged_checkpoint_is_told(
     with pytest.raises(RunError, match=r"cannot be read .* start again with --overwrite") as caught:
         run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    engine = make_engine(device="cpu", checkpoint=tmp_path / "file" / CHECKPOINT_FOLDER)
+    with pytest.raises(RunError, match="could not write"):
+        training.write_checkpoint(engine, {}, owner={}, history=[])
 
 
 def test_a_broken_training_leaves_no_checkpoint_of_its_end(

@@ -294,7 +294,6 @@ def write_checkpoint(
     if engine.checkpoint is None or not engine.accelerator.is_main_process:
         return
     whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    engine.checkpoint.mkdir(parents=True, exist_ok=True)
     data = save(whole, metadata={"owner": to_json(owner), "history": json.dumps(history)})
     with write_atomically(engine.checkpoint / CHECKPOINT) as part:
         part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
