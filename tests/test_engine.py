@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from rich.console import Console
 
 from labelsieve.engine import bf16_pays, make_engine
@@ -42,6 +43,17 @@ def test_auto_takes_bf16_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(SettingsError, match=r"available here \(auto, cpu.*\), got cuda"):
         make_engine(device="cuda")
+
+
+def test_a_process_stays_with_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(device="cpu")
+    for state in (PartialState._shared_state, AcceleratorState._shared_state):
+        monkeypatch.setitem(state, "device", torch.device("mps"))  # as after an earlier call with auto
+    assert make_engine(precision="fp32").device.type == "mps"
+    with pytest.raises(SettingsError, match="--device cpu was asked for, but this process was set up on mps; start"):
+        make_engine(device="cpu")
+    monkeypatch.undo()
+    assert make_engine(device="cpu").device == engine.device
 
 
 def test_a_seed_counts_from_zero() -> None:
