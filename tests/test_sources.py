@@ -250,6 +250,19 @@ def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
         load_images(folder)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse to make such a name")
+def test_a_folder_whose_name_is_not_utf8(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"cat": 2, "dog": 2})
+    try:
+        odd = folder.rename(folder.with_name("caf\udce9"))
+    except OSError:
+        pytest.skip("this file system refuses such a name")
+    (odd / "table.csv").write_text("path,label\ncat/0.png,cat\ndog/0.png,dog\n")
+    for source in (odd, odd / "table.csv", f"cifar10:{odd}"):
+        with pytest.raises(DataError, match="is not UTF-8; rename the folder"):
+            load_images(source)
+
+
 # ---------------------------------------------------------------- CSV
 
 
