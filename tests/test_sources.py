@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -248,6 +249,20 @@ def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
         pytest.skip("this file system refuses such a name")
     with pytest.raises(DataError, match="not UTF-8"):
         load_images(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_told(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, scandir = photo_folder({"cat": 2, "cat/inside": 2, "dog": 2}), os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "inside":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    images = load_images(folder)
+    assert len(images) == 4
+    assert f"1 folders cannot be read and were left out (first: {Path('cat/inside')})" in images.notes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse to make such a name")
