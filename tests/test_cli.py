@@ -344,6 +344,11 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
     assert f"({count:,} values, 100.00% of" in " ".join(out.split())
     code, out, err = run("list", "--model", tmp_path / "none")
     assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err
+    odd = tmp_path / "[" / "x]"  # which would close a tag of rich
+    odd.parent.mkdir()
+    odd.symlink_to(MINI_CLIP)
+    code, out, err = run("list", "--model", odd)
+    assert (code, err) == (0, "") and "x]" in out
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])
@@ -394,6 +399,11 @@ def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
             "lower --batch-size or take --device cpu",
         ),
+        (MemoryError("Unable to allocate 8.00 PiB"), "this machine has too little memory"),
+        (
+            RuntimeError("[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+            "this machine has too little memory",
+        ),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
             "another process of this run has ended, perhaps for want of memory; stopped; to go on: labelsieve scan",
@@ -403,7 +413,7 @@ def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
             "to go on: labelsieve scan 'my photos' --out run --resume",
         ),
     ],
-    ids=["disk", "disk-unknown", "interrupt", "memory", "worker", "peer"],
+    ids=["disk", "disk-unknown", "interrupt", "memory", "numpy", "torch", "worker", "peer"],
 )
 def test_what_the_user_can_mend_is_one_line(
     error: BaseException, said: str, run: Run, monkeypatch: pytest.MonkeyPatch

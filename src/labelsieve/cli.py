@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # known by their names: torch, which has them, may not even be loaded
         if type(error).__name__ == "OutOfMemoryError":
             return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            return _fail("this machine has too little memory for this; lower --batch-size, or take fewer images")
         if _lost_a_process(error):
             said = f"another process of this run has ended, perhaps for want of memory; {_how_to_go_on(args)}"
             return _fail(said, everywhere=True)
