@@ -100,6 +100,16 @@ def test_peft_is_chosen_by_a_trial(
     assert asked.table.equals(verdicts.table)  # the trial leaves no trace
 
 
+def test_all_processes_take_as_many_pictures_as_the_least_of_them(
+    mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one would wait for the others to try what these find not worth trying."""
+    engine = make_engine(device="cpu", precision="fp32")
+    learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft="vpt-deep"), engine=engine)
+    monkeypatch.setattr("labelsieve.detect.planning.gather_object", lambda own: [*own, 8], raising=False)
+    assert planning._at_once(learner, most=64) == 8
+
+
 class OnGPU:
     """What some work made on a GPU, which may not have done it yet."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
@@ -150,12 +150,17 @@ def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
 
 
 def _at_once(learner: Learner, *, most: int) -> int:
-    """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted."""
+    """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted.
+
+    It is the same in all processes, which decide by it together what to try.
+    """
     if learner.peft is None:
         return most
     side = learner.vlm.image_size
     with learner.attached():
-        return fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
+        fits = fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
+    of_all: list[int] = gather_object([fits])
+    return min(of_all)
 
 
 def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> bool:
