@@ -614,6 +614,15 @@ def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").is_file()
 
 
+def test_a_folder_that_cannot_be_replaced_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path)  # as a volume of a container
+    with pytest.raises(RunError, match="a disk is mounted there; choose a folder in it"):
+        check_model_folder(tmp_path)
+    assert check_model_folder(tmp_path / "model").is_dir()
+
+
 # ---------------------------------------------------------------- accuracy
 
 

@@ -246,6 +246,14 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         Store(tmp_path / "out").add({"key": "k"})
 
 
+def test_a_cell_may_hold_any_letter(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.begin({"name": "tiny"})
+    note = "lines \u2028 of \x85 other \x1c kinds \r\n"
+    store.add({"key": "k", "note": note})
+    assert Store.open(tmp_path, name="tiny").read() == {"k": {"key": "k", "note": note}}
+
+
 def test_published_numbers_stand_beside_ours(file: Path, tmp_path: Path) -> None:
     experiment = read_experiment(changed(file, "[model]", PUBLISHED))
     write_tables(experiment, {}, tmp_path)

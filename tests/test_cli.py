@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import subprocess
@@ -350,6 +351,11 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
     assert f"({count:,} values, 100.00% of" in " ".join(out.split())
     code, out, err = run("list", "--model", tmp_path / "none")
     assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err
+    odd = tmp_path / "[" / "x]"  # which would close a tag of rich
+    odd.parent.mkdir()
+    odd.symlink_to(MINI_CLIP)
+    code, out, err = run("list", "--model", odd)
+    assert (code, err) == (0, "") and "x]" in out
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])
@@ -400,6 +406,11 @@ def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
             "lower --batch-size or take --device cpu",
         ),
+        (MemoryError("Unable to allocate 8.00 PiB"), "this machine has too little memory"),
+        (
+            RuntimeError("[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+            "this machine has too little memory",
+        ),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
             "another process of this run has ended, perhaps for want of memory; stopped; to go on: labelsieve scan",
@@ -409,7 +420,7 @@ def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
             "to go on: labelsieve scan 'my photos' --out run --resume",
         ),
     ],
-    ids=["disk", "disk-unknown", "interrupt", "memory", "worker", "peer"],
+    ids=["disk", "disk-unknown", "interrupt", "memory", "numpy", "torch", "worker", "peer"],
 )
 def test_what_the_user_can_mend_is_one_line(
     error: BaseException, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -420,6 +431,21 @@ def test_what_the_user_can_mend_is_one_line(
     monkeypatch.setattr("labelsieve.commands.scan.Scan.run", fail)
     code, out, err = run("scan", "my photos", "--out", "run")
     assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+
+def test_an_error_cannot_steer_the_terminal(run: Run) -> None:
+    code, out, err = run("report", "none\x1b[31m")
+    assert (code, out) == (1, "") and "none\ufffd[31m" in err and "\x1b" not in err
+
+
+def test_a_letter_that_the_terminal_lacks_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where what goes into a file is not UTF-8."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    monkeypatch.setattr("labelsieve.commands.demo.Demo.run", lambda _demo, console: console.print("\u2192 done"))
+    assert main(["demo"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue().split() == [b"?", b"done"]
 
 
 def test_control_c_where_there_is_nothing_to_go_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

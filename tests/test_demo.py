@@ -88,6 +88,12 @@ def test_too_few_images(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_seed_below_zero(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="seed from 0, got -1"):
+        run_demo(tmp_path / "demo", images=48, seed=-1, console=QUIET)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_run_is_not_replaced_by_accident(tmp_path: Path) -> None:
     run_demo(tmp_path, images=48, console=QUIET, detectors=FEW[1:])
     with pytest.raises(RunError, match="already holds a finished run"):

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from rich.console import Console
 
 from labelsieve.engine import bf16_pays, make_engine
@@ -44,6 +45,22 @@ def test_a_device_that_is_not_there() -> None:
         make_engine(device="cuda")
 
 
+def test_a_process_stays_with_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(device="cpu")
+    for state in (PartialState._shared_state, AcceleratorState._shared_state):
+        monkeypatch.setitem(state, "device", torch.device("mps"))  # as after an earlier call with auto
+    assert make_engine(precision="fp32").device.type == "mps"
+    with pytest.raises(SettingsError, match="--device cpu was asked for, but this process was set up on mps; start"):
+        make_engine(device="cpu")
+    monkeypatch.undo()
+    assert make_engine(device="cpu").device == engine.device
+
+
+def test_a_seed_counts_from_zero() -> None:
+    with pytest.raises(SettingsError, match="a seed from 0, got -1"):
+        make_engine(device="cpu", seed=-1)
+
+
 def test_progress_leaves_one_line_where_nobody_looks_on() -> None:
     console = Console(file=io.StringIO(), width=100)
     progress = Progress(console)
@@ -56,6 +73,12 @@ def test_progress_leaves_one_line_where_nobody_looks_on() -> None:
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "[red]a class name[/red]", "markup in what the user gave is text"
     assert len(lines) == 2 and lines[1].startswith("training") and "3/3" in lines[1]
+
+
+def test_what_is_said_cannot_steer_the_terminal() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    Progress(console).say("2 classes: \x1b[2Jcat, dog\nand a line")
+    assert console.file.getvalue() == "2 classes: \ufffd[2Jcat, dog\nand a line\n"  # type: ignore[attr-defined]
 
 
 def test_progress_without_a_console_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

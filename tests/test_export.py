@@ -17,7 +17,7 @@ from labelsieve.detect.base import Scores
 from labelsieve.errors import DataError, RunError, SettingsError
 from labelsieve.report import imagefolder
 from labelsieve.report.export import FORMATS, export
-from labelsieve.report.imagefolder import MARKER, UniqueNames, file_name, safe_name
+from labelsieve.report.imagefolder import MARKER, UniqueNames, file_name, new_folder, safe_name
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import plain
 
@@ -236,6 +236,21 @@ def test_an_export_that_is_the_source_is_not_replaced(tmp_path: Path, four: tupl
     with pytest.raises(RunError, match="of the data itself"):
         export(verdicts, images, format="imagefolder", out=first, overwrite=True)
     assert files_of(first) == ["cat/a.png", "dog/c.png"]
+
+
+def test_a_folder_on_another_disk_is_replaced_or_told(
+    tmp_path: Path, four: tuple[Verdicts, LabelledImages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").symlink_to("far", target_is_directory=True)
+    with new_folder(tmp_path / "near") as part:
+        (part / "new").touch()
+    assert (tmp_path / "near").is_symlink() and files_of(tmp_path / "far") == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "near"]
+    (tmp_path / "far" / "new").unlink()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "far")
+    with pytest.raises(RunError, match="a disk is mounted there; choose a folder in it"):
+        export(*four, format="imagefolder", out=tmp_path / "far", overwrite=True)
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

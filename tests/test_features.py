@@ -100,6 +100,17 @@ def test_the_second_call_decodes_nothing(
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"], "something unfinished was left"
 
 
+def test_where_one_process_lacks_them_all_compute_them(
+    images: LabelledImages, vlm: CountingCLIP, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may finish the same features after one process has looked for them and before the other does."""
+    image_features(images, vlm, engine=engine)
+    monkeypatch.setattr(Engine, "total", lambda _engine, missing: missing + 1)
+    found = image_features(images, vlm, engine=engine)
+    assert vlm.seen == 12
+    check(found, images, vlm)
+
+
 def test_other_names_and_labels_share_the_features(
     images: LabelledImages, vlm: CountingCLIP, engine: Engine, photo_folder: Callable[..., Path]
 ) -> None:

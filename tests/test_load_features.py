@@ -172,6 +172,11 @@ def test_equal_rows_have_equal_contents() -> None:
 # ---------------------------------------------------------------- what is refused
 
 
+def test_a_number_is_no_array() -> None:
+    one_line(lambda: load_features(3.0, labels=["a"]), "shape (N, D)", "shape ()")
+    one_line(lambda: load_features(np.ones((2, 3)), labels=[0, 1], text=3.0, logit_scale=1))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -187,6 +192,7 @@ def test_equal_rows_have_equal_contents() -> None:
         ({"ids": np.array(["same"] * 60)}, ('different ids in the column "ids"', "same")),
         ({"labels": np.array(["cat"] * 59 + ["rat"])}, ("1 of 60 labels", "rat")),
         ({"text": np.zeros((2, 8))}, ("(3, 8)", "(2, 8)")),
+        ({"text": np.float64(3.0)}, ("(3, 8)", "shape ()")),
         ({"text": np.zeros((3, 7))}, ("(3, 8)", "(3, 7)", "one model")),
         ({"text": np.zeros(())}, ("(3, 8)", "shape ()")),
         ({"text": np.zeros(()), "class_names": None, "labels": np.arange(60) % 3}, ("at least two classes",)),
@@ -293,6 +299,8 @@ def test_calls_that_make_no_sense(stored: Path) -> None:
     one_line(lambda: load_features(stored, label_column="label"), 'column "label"', 'did you mean "labels"')
     with pytest.raises(SettingsError, match="limit to be at least 1"):
         load_features(stored, limit=0)
+    with pytest.raises(SettingsError, match="seed"):
+        load_features(stored, limit=1, seed=-1)
 
 
 def test_arrays_that_are_left_out_are_told(tmp_path: Path) -> None:

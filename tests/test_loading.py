@@ -39,7 +39,9 @@ def picture(seed: int = 0) -> Tensor:
 def test_batches_come_in_order_and_without_the_unreadable(images: LabelledImages, workers: int) -> None:
     wanted = [[7, 0], [4], [3, 4, 5], [], [11], [1]]
     rows = [np.array(part, dtype=np.int64) for part in wanted]
+    before = torch.get_rng_state()
     found: list[Any] = list(batches(images, rows, transform=plain, device=torch.device("cpu"), workers=workers))
+    assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
     assert [batch.rows.tolist() for batch in found] == [[7, 0], [], [3, 5], [], [11], [1]]
     assert [sorted(batch.errors) for batch in found] == [[], [4], [4], [], [], []]
     assert found[1].errors[4] == "cat/4.png: not a picture that can be decoded"

@@ -130,6 +130,13 @@ def test_a_full_disk_loses_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1]), "what was not written does not count"
 
 
+def test_where_the_system_cannot_write_at_a_place_nothing_is_made(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pwrite")  # as on Windows
+    images, source = photos(), kept(photos())
+    assert source.stem is None and not cache.exists(), "files of gigabytes that nobody reads"
+    assert torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1])
+
+
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 0.4), (0.3, 0.7), (0.6, 1)])
 def test_what_a_power_cut_has_lost_is_decoded_again(first: float, last: float, cache: Path) -> None:
     images, source = photos(), kept(photos())

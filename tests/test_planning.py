@@ -90,12 +90,49 @@ def test_peft_is_chosen_by_a_trial(
 ) -> None:
     monkeypatch.setattr(planning, "PATIENCE", patience)
     monkeypatch.setattr(planning, "_seconds", lambda work: (work().backward(), 1e-3)[1])
+    before = torch.get_rng_state()
     printed, verdicts = said(images, mini_clip, DeFT(peft="auto", **QUICK))
+    assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
     assert line in printed.splitlines()
     assert verdicts.record["detector"]["settled"] == {"batch_size": 64, "peft": chosen, "compile": "off"}
     assert verdicts.record["detector"]["settings"]["peft"] == "auto"
     _, asked = said(images, mini_clip, DeFT(peft=chosen, **QUICK))
     assert asked.table.equals(verdicts.table)  # the trial leaves no trace
+
+
+def test_all_processes_take_as_many_pictures_as_the_least_of_them(
+    mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one would wait for the others to try what these find not worth trying."""
+    engine = make_engine(device="cpu", precision="fp32")
+    learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft="vpt-deep"), engine=engine)
+    monkeypatch.setattr("labelsieve.detect.planning.gather_object", lambda own: [*own, 8], raising=False)
+    assert planning._at_once(learner, most=64) == 8
+
+
+class OnGPU:
+    """What some work made on a GPU, which may not have done it yet."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def backward(self) -> None:
+        self.log.append("asked")
+
+
+def test_the_time_on_a_gpu_begins_and_ends_with_nothing_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    def look() -> float:
+        log.append("looked")
+        return 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: log.append("done"))
+    monkeypatch.setattr("time.perf_counter", look)
+    assert planning._seconds(lambda: OnGPU(log)) == 0  # type: ignore[arg-type,return-value]
+    assert log == ["asked", "done", "looked", "asked", "done", "looked"]
 
 
 def test_the_estimate_is_of_the_right_size(images: LabelledImages, mini_clip: Any) -> None:

@@ -235,6 +235,12 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not UTF-8; choose another name"):
+        write_text(tmp_path / "caf\udce9", "text")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("a file")
     with pytest.raises(RunError, match="choose a writable folder"):

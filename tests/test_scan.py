@@ -162,6 +162,8 @@ def test_check_run_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match=r"expected --out to be a folder, .*file is a file"):
         check_run_folder(tmp_path / "file", overwrite=True)
+    with pytest.raises(RunError, match="expected --out to be UTF-8"):
+        check_run_folder(tmp_path / "caf\udce9")
     with pytest.raises(RunError, match=r"could not make the folder .*: Not a directory; choose a writable place"):
         check_run_folder(tmp_path / "file" / "below")
     (tmp_path / "new" / "notes.txt").write_text("x")

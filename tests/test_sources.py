@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -235,6 +236,8 @@ def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
         load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], split="train")
     with pytest.raises(SettingsError, match="limit"):
         load_images(folder, limit=0)
+    with pytest.raises(SettingsError, match="seed"):
+        load_images(folder, limit=1, seed=-1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse to make such a name")
@@ -246,6 +249,33 @@ def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
         pytest.skip("this file system refuses such a name")
     with pytest.raises(DataError, match="not UTF-8"):
         load_images(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_told(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, scandir = photo_folder({"cat": 2, "cat/inside": 2, "dog": 2}), os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "inside":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    images = load_images(folder)
+    assert len(images) == 4
+    assert f"1 folders cannot be read and were left out (first: {Path('cat/inside')})" in images.notes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse to make such a name")
+def test_a_folder_whose_name_is_not_utf8(photo_folder: MakeFolder) -> None:
+    folder = photo_folder({"cat": 2, "dog": 2})
+    try:
+        odd = folder.rename(folder.with_name("caf\udce9"))
+    except OSError:
+        pytest.skip("this file system refuses such a name")
+    (odd / "table.csv").write_text("path,label\ncat/0.png,cat\ndog/0.png,dog\n")
+    for source in (odd, odd / "table.csv", f"cifar10:{odd}"):
+        with pytest.raises(DataError, match="is not UTF-8; rename the folder"):
+            load_images(source)
 
 
 # ---------------------------------------------------------------- CSV

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors import safe_open
@@ -28,17 +29,20 @@ from labelsieve.cli import main
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect import training
+from labelsieve.detect import learner, training
 from labelsieve.detect.deft import DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.learner import Feed
+from labelsieve.detect.plain import PlainObjective
 from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import LabelsieveError, RunError
 from labelsieve.progress import STOPPING, Progress
 from labelsieve.scan import CHECKPOINT_FOLDER, scan
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import extract
 
 STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2, "peft": "none"}
@@ -200,6 +204,13 @@ def test_a_damaged_checkpoint_is_told(
     with pytest.raises(RunError, match=r"cannot be read .* start again with --overwrite") as caught:
         run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    engine = make_engine(device="cpu", checkpoint=tmp_path / "file" / CHECKPOINT_FOLDER)
+    with pytest.raises(RunError, match="could not write"):
+        training.write_checkpoint(engine, {}, owner={}, history=[])
 
 
 def test_a_broken_training_leaves_no_checkpoint_of_its_end(
@@ -380,6 +391,63 @@ def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) ->
                 advance(1)
         finally:
             STOPPING.clear()
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_machines_share_for_a_moment_lies_in_the_run(
+    epochs: int, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder for temporary files is one of each machine alone."""
+    stems: list[Path] = []
+
+    def watched(images: LabelledImages, vlm: Any, stem: Path, *more: Any, **named: Any) -> None:
+        stems.append(stem)
+        extract(images, vlm, stem, *more, **named)
+
+    monkeypatch.setattr(learner, "extract", watched)
+    detector = GMM(**{**QUICK, "epochs": epochs, "peft": "vpt-deep"})
+    run(images, mini_clip, detector, out=tmp_path / "run")
+    run(images, mini_clip, detector)
+    within = [stem.is_relative_to(tmp_path / "run" / CHECKPOINT_FOLDER) for stem in stems]
+    assert within == [True, False] and not any(stem.parent.exists() for stem in stems)
+
+
+def test_who_fails_alone_does_not_wait_for_the_others(
+    images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(Accelerator, "wait_for_everyone", lambda _accelerator: pytest.fail("waits for ever"))
+        raise RunError("no room")
+
+    monkeypatch.setattr(learner, "extract", fail)
+    with pytest.raises(RunError, match="no room"):
+        run(images, mini_clip, GMM(**{**QUICK, "epochs": 0, "peft": "vpt-deep"}))
+
+
+class Elsewhere(Tensor):
+    """Stands for a tensor on a GPU: so is what is made of it, and nothing else is."""
+
+
+def test_what_processes_sum_lies_on_their_device(
+    images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL, through which GPUs talk, refuses a tensor on the CPU."""
+    compute, summed = PlainObjective.__call__, []
+
+    def on_a_gpu(self: PlainObjective, step: training.Step) -> tuple[Tensor, Any]:
+        loss, seen = compute(self, step)
+        return loss.as_subclass(Elsewhere), seen
+
+    def total(_engine: Engine, value: Tensor) -> Tensor:
+        summed.append(value)
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlainObjective, "__call__", on_a_gpu)
+        patch.setattr(Engine, "total", total)
+        run(images, mini_clip, GMM(**{**QUICK, "epochs": 1}))
+    counts = [value for value in summed if value.dtype.is_floating_point]
+    assert len(counts) == 3 and all(isinstance(value, Elsewhere) for value in counts)
 
 
 # As docs/several-machines.md has it for CPUs, but for a port of its own.

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the user can mend it (one line on stderr), 2 the command l
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -19,7 +20,7 @@ from rich.console import Console
 from labelsieve.commands.base import Command, UsageError, is_main_process
 from labelsieve.commands.listing import first_line
 from labelsieve.errors import LabelsieveError, did_you_mean
-from labelsieve.progress import STOPPING
+from labelsieve.progress import STOPPING, clean
 
 # A new verb is one file in `commands/` and one line here.
 VERBS = {
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that a terminal or file of old lacks must not end the run
+        sys.stdout.reconfigure(errors="replace")
     try:
         with _stopped_by_signals():
             return _dispatch(args)
@@ -72,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # known by their names: torch, which has them, may not even be loaded
         if type(error).__name__ == "OutOfMemoryError":
             return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            return _fail("this machine has too little memory for this; lower --batch-size, or take fewer images")
         if _lost_a_process(error):
             said = f"another process of this run has ended, perhaps for want of memory; {_how_to_go_on(args)}"
             return _fail(said, everywhere=True)
@@ -165,5 +170,5 @@ def _fail(message: str, *, code: int = 1, everywhere: bool = False) -> int:
     """Prints one line, in the first of several processes or in each of them, and returns the exit code."""
     if is_main_process() or everywhere:
         who = "labelsieve" if is_main_process() else f"labelsieve (process {os.environ.get('RANK', '?')})"
-        print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{who}: {clean(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -121,10 +121,14 @@ def make_engine(
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
     check_seed(seed)
     cache_limit()  # a wrong one is told now, not in the middle of the work
-    accelerator = Accelerator(cpu=device == "cpu")
-    if device in ("cuda", "mps") and accelerator.device.type != device:
+    try:
+        accelerator = Accelerator(cpu=device == "cpu")
+    except ValueError:  # accelerate stays with the device that it began with, here a GPU
+        accelerator = Accelerator()
+    if device not in ("auto", accelerator.device.type):
         raise SettingsError(
-            f"--device {device} was asked for, but this process was set up on {accelerator.device.type}"
+            f"--device {device} was asked for, but this process was set up on {accelerator.device.type}; "
+            "start another one"
         )
     chosen = ("bf16" if bf16_pays(accelerator.device) else "fp32") if precision == "auto" else precision
     return Engine(

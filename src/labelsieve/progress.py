@@ -29,6 +29,11 @@ def about(seconds: float) -> str:
     return f"about {max(1, round(seconds))} s"
 
 
+def clean(text: str) -> str:
+    """Takes out control characters: the name of a class or a file must not be able to steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\u00a0" else "\ufffd" for letter in text)
+
+
 class Progress:
     """Shows tasks on a console; without one it shows nothing.
 
@@ -40,8 +45,9 @@ class Progress:
         self.console, self._is_drawing = console, False
 
     def say(self, text: str) -> None:
-        """Prints one line to the user, if there is one."""
+        """Prints a line to the user, if there is one."""
         if self.console is not None:
+            text = "\n".join(map(clean, text.split("\n")))
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager

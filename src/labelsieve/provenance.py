@@ -71,13 +71,24 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
+def is_utf8(path: str | Path) -> bool:
+    """Tells whether a path is a text, which Arrow and the records of runs need; on Linux it may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` when the block ends well, removes it otherwise.
 
     Raises:
-        RunError: The disk is full or read-only; whatever stood at `path` before is untouched.
+        RunError: The disk is full or read-only, or the path is not UTF-8; whatever stood there before is untouched.
     """
+    if not is_utf8(path):
+        raise RunError(f"could not write {str(path)!r}: the path is not UTF-8; choose another name")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError
 from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint, versions
+from labelsieve.provenance import fingerprint, is_utf8, versions
 from labelsieve.verdicts import RECORD, Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -118,6 +118,8 @@ def check_run_folder(
         RunError: There is something in the way, nothing to resume, or the folder cannot be made.
     """
     folder = Path(out)
+    if not is_utf8(folder):
+        raise RunError(f"expected --out to be UTF-8, got {str(folder)!r}; choose another name")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"expected --out to be a folder, {folder} is a file; choose another name")
     checkpoint = (folder / CHECKPOINT_FOLDER).is_dir()

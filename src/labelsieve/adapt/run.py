@@ -29,6 +29,7 @@ from labelsieve.marks import read_marks
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, versions
 from labelsieve.report.common import require_same_images
+from labelsieve.report.imagefolder import check_no_mount
 from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
@@ -122,6 +123,7 @@ def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool
             made.
     """
     folder = Path(out)
+    check_no_mount(folder)
     if folder.is_dir() and not (folder / RECORD).is_file():
         others = sorted(path.name for path in folder.iterdir() if path.name != CHECKPOINT_FOLDER)
         if others:  # the folder is replaced as a whole, so it must be our own

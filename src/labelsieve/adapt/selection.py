@@ -26,8 +26,8 @@ class Selection:
         rows: Shape (n,), int64, ascending: the rows to train on.
         labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
         weights: Shape (N,), float32, with mean 1 over `rows`.
-        counts: How many images are used, dropped, relabelled, flagged but kept (`spared`), unreadable, and marked by a
-            person.
+        counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`spared`), unreadable,
+            and marked by a person.
         notes: Remarks for the user, one line each.
     """
 

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from labelsieve.adapt.result import Adapted, points
 from labelsieve.marks import MARKS
+from labelsieve.progress import clean
 from labelsieve.report.common import duration
-from labelsieve.report.terminal import clean
 
 _WORST = 5
 

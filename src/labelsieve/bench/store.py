@@ -55,7 +55,7 @@ class Store:
         if not path.is_file():
             return {}
         records = {}
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a text may hold other ends
             try:
                 record = json.loads(line)
                 records[record["key"]] = record

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from labelsieve.commands.base import Command, OptionalText
 
@@ -29,7 +30,7 @@ class Listing(Command):
             table.add_column(title, overflow="fold")
         shown = ""
         for option, name, about in _entries(self.model):
-            table.add_row("" if option == shown else option, name, about)
+            table.add_row("" if option == shown else option, name, Text(about))  # which may name a folder of the user
             shown = option
         console.print(table)
 

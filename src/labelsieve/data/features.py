@@ -122,13 +122,13 @@ def load_features(
     Raises:
         DataError: Features that are not finite or of different widths, labels that do not match the rows, text
             features that do not match the classes, or a file that cannot be read. One line that says what to do.
-        SettingsError: `limit` is not positive.
+        SettingsError: `limit` is not positive, or `seed` is below 0.
 
     Example:
         >>> features = load_features("features.npz")  # doctest: +SKIP
         >>> features = load_features(array, labels=["cat", "dog"])  # doctest: +SKIP
     """
-    check_limit(limit)
+    check_limit(limit, seed)
     asked = Columns(label=label_column, truth=truth_column)
     stored = _open(source, labels=labels, asked=asked)
     stored = replace(stored, features=_matrix(stored.features, where=stored.table.where))
@@ -138,7 +138,8 @@ def load_features(
         class_names=stored.class_names if class_names is None else class_names,
         text=stored.text if text is None else read_text_file(text),
         logit_scale=stored.logit_scale if logit_scale is None else logit_scale,
-        rows=subset(len(stored.features), limit, seed),
+        limit=limit,
+        seed=seed,
     )
     if not isinstance(source, str | Path):
         return found
@@ -190,9 +191,11 @@ def _assemble(
     class_names: Sequence[str] | str | Path | None,
     text: Any,
     logit_scale: float | None,
-    rows: NDArray[np.int64] | None,
+    limit: int | None,
+    seed: int,
 ) -> LabelledFeatures:
     table, values, notes = stored.table, stored.features, list(stored.table.notes)
+    rows = subset(len(values), limit, seed)
     if labels is not None and len(labels) != len(values):
         raise DataError(f"expected {len(values)} labels, one for each row of {table.where}, got {len(labels)}")
     ids = read_ids(table, None, notes)

@@ -30,7 +30,7 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
         entries = sorted((entry for entry in os.scandir(folder) if _visible(entry.name)), key=lambda entry: entry.name)
         classes = [entry.name for entry in entries if entry.is_dir()]
         loose = [entry.name for entry in entries if entry.is_file() and _is_picture(entry.name)]
-        paths, other = _walk(folder, classes)
+        paths, other, closed = _walk(folder, classes)
         ids = [path.encode().decode() for path in paths]  # a name that is not UTF-8 fails here
     except UnicodeEncodeError as error:
         raise DataError(f"the file name {error.object!r} in {folder} is not UTF-8; rename the file") from None
@@ -40,6 +40,8 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
     notes = []
     if loose:
         notes.append(f"{len(loose)} of the images lie in no class folder and were left out (first: {loose[0]})")
+    if closed:
+        notes.append(f"{len(closed)} folders cannot be read and were left out (first: {closed[0]})")
     if other:
         listed = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in other.most_common(5))
         notes.append(f"{other.total()} files that are no images by their suffix were left out ({listed})")
@@ -58,14 +60,23 @@ def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _walk(folder: Path, classes: Sequence[str]) -> tuple[list[str], Counter[str]]:
-    """Returns the sorted relative paths of the pictures in the class folders, and the suffixes of all other files."""
+def _walk(folder: Path, classes: Sequence[str]) -> tuple[list[str], Counter[str], list[str]]:
+    """Looks into the class folders.
+
+    Returns:
+        The sorted relative paths of the pictures, the suffixes of all other files, and folders that cannot be read.
+    """
     paths: list[str] = []
+    closed: list[str] = []
     other: Counter[str] = Counter()
     for name in classes:
         found: list[str] = []
         seen: set[str] = set()
-        for here, folders, files in os.walk(folder / name, followlinks=True):
+        for here, folders, files in os.walk(
+            folder / name,
+            followlinks=True,
+            onerror=lambda error: closed.append(os.path.relpath(error.filename, folder)),
+        ):
             real = os.path.realpath(here)
             # a link back up would go round for ever
             folders[:] = [] if real in seen else [inner for inner in folders if _visible(inner)]
@@ -78,7 +89,7 @@ def _walk(folder: Path, classes: Sequence[str]) -> tuple[list[str], Counter[str]
                 else:
                     other[os.path.splitext(file)[1].lower()] += 1
         paths += sorted(found)
-    return paths, other
+    return paths, other, closed
 
 
 def _check_folder(folder: Path, *, classes: list[str], paths: list[str], loose: list[str], files: list[str]) -> None:

@@ -126,6 +126,7 @@ def batches(
         batch_sampler=[batch.tolist() for batch in rows],
         collate_fn=_collate,
         num_workers=workers,
+        generator=torch.Generator(),  # else a seed that nobody uses is drawn from the global one
         multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
     )
 

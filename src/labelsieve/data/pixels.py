@@ -198,6 +198,8 @@ def kept(
     """
     stem = cache_folder() / "pixels" / f"{name}-{_MADE}"
     limit = cache_limit()
+    if not hasattr(os, "pwrite"):  # Windows, which gives empty files all of their room on the disk, too
+        return Pictures(images, make, area, None)
     if accelerator.is_main_process:
         with suppress(OSError):  # no room, or nowhere to write
             if _room(stem) > limit:  # which was another one before
@@ -230,12 +232,11 @@ def _is_whole(stem: Path, count: int, area: int) -> bool:
     try:
         shapes = np.lib.format.open_memmap(_file(stem, _SHAPES), mode="r+")
         np.memmap(_file(stem, _PIXELS), dtype=np.uint8, mode="r+", shape=(3 * area * count,))
-        writable = hasattr(os, "pwrite")
     except (OSError, ValueError):
         return False
     with suppress(OSError):
         os.utime(_file(stem, _SHAPES))  # so that what was used last is removed last
-    return writable and shapes.dtype == np.int32 and shapes.shape == (count, 3)
+    return shapes.dtype == np.int32 and shapes.shape == (count, 3)
 
 
 def _make(stem: Path, count: int, area: int, *, room: int) -> None:

@@ -22,6 +22,7 @@ from labelsieve.data.columns import Columns, Table, choose_columns, choose_split
 from labelsieve.data.folders import TABLES, read_folder
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.errors import DataError, LabelsieveError, did_you_mean, first_line
+from labelsieve.provenance import is_utf8
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,9 +39,12 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
     Raises:
         DataError: It is none of them, or cannot be read.
     """
-    if (named := named_source(source)) is not None:
+    named = named_source(source)
+    path = named.path if named else Path(source).expanduser()
+    if path.exists() and not is_utf8(os.path.abspath(path)):  # Arrow holds paths as texts
+        raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
+    if named is not None:
         return read_published(named, asked=asked, split=split)
-    path = Path(source).expanduser()
     kind = TABLES.get(path.suffix.lower())
     if path.is_dir():
         saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()

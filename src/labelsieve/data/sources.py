@@ -87,13 +87,13 @@ def load_images(
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.
-        SettingsError: `limit` is not positive.
+        SettingsError: `limit` is not positive, or `seed` is below 0.
 
     Example:
         >>> images = load_images("photos/")  # doctest: +SKIP
         >>> images = load_images(array, labels=["cat", "dog"])  # doctest: +SKIP
     """
-    check_limit(limit)
+    check_limit(limit, seed)
     if noise is not None and truth_column is not None:
         raise SettingsError(
             "a file of noise brings the true labels, which are the given ones; leave out the truth column"
@@ -147,8 +147,9 @@ def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Tab
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the pictures in memory")
 
 
-def check_limit(limit: int | None) -> None:
-    """Raises a `SettingsError` if a subset of no rows is asked for."""
+def check_limit(limit: int | None, seed: int) -> None:
+    """Raises a `SettingsError` if a subset of no rows is asked for, or cannot be drawn from the seed."""
+    check_seed(seed)
     if limit is not None and limit < 1:
         raise SettingsError(f"expected limit to be at least 1, got {limit}; leave it out to take all rows")
 

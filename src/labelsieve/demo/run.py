@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labelsieve.demo import MINI_CLIP
-from labelsieve.errors import SettingsError
+from labelsieve.errors import SettingsError, check_seed
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_json, write_text
 from labelsieve.verdicts import METRIC_TITLES, REPORT
@@ -58,7 +58,7 @@ def run_demo(
         What `comparison.json` holds: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
 
     Raises:
-        SettingsError: There are too few images.
+        SettingsError: There are too few images, or the seed is below 0.
         RunError: A run is in the way, or the folder cannot be written to.
     """
     from labelsieve.scan import check_run_folder
@@ -66,6 +66,7 @@ def run_demo(
 
     if images < FEWEST_IMAGES:
         raise SettingsError(f"expected at least {FEWEST_IMAGES} images, got {images}; take more (--images)")
+    check_seed(seed)
     check_run_folder(out, overwrite=overwrite, resume=False)
     progress = Progress(console)
     progress.say(f"drawing {images:,} pictures and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")

@@ -233,7 +233,7 @@ def adapted_features(feed: Feed, other: LabelledImages | None = None) -> ImageFe
     images, pictures = feed.images, feed.plain
     if other is not None:
         images, pictures = other, plain_pictures(other, learner.vlm, accelerator=engine.accelerator)
-    folder = [tempfile.mkdtemp(prefix="labelsieve-")] if engine.accelerator.is_main_process else [""]
+    folder = [_passing_folder(engine)] if engine.accelerator.is_main_process else [""]
     broadcast_object_list(folder)
     stem = Path(folder[0]) / "adapted"
     try:
@@ -247,11 +247,26 @@ def adapted_features(feed: Feed, other: LabelledImages | None = None) -> ImageFe
             raise TrainingError(
                 "the adapted tower no longer gives finite numbers; use a lower --learning-rate or --precision fp32"
             )
+        engine.accelerator.wait_for_everyone()  # till all have opened it; after an error the others would not come
         return found
     finally:
-        engine.accelerator.wait_for_everyone()
         if engine.accelerator.is_main_process:
             shutil.rmtree(folder[0], ignore_errors=True)  # the memory map lives on until it is let go
+
+
+def _passing_folder(engine: Engine) -> str:
+    """Makes a folder for what is given up after use, beside the checkpoint, which processes on all machines see.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    try:
+        if engine.checkpoint is not None:
+            engine.checkpoint.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(prefix="labelsieve-", dir=engine.checkpoint)
+    except OSError as error:
+        where = engine.checkpoint or tempfile.gettempdir()
+        raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error
 
 
 @torch.inference_mode()

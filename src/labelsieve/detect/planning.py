@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
@@ -125,29 +125,42 @@ def _estimate(
 
 def _seconds(work: Callable[[], Tensor]) -> float:
     """Returns how long some work takes forward and backward, once it is warm."""
-    work().backward()
-    started = time.perf_counter()
     made = work()
     made.backward()
-    if made.device.type == "cuda":
-        torch.cuda.synchronize(made.device)
+    _wait_for(made.device)
+    started = time.perf_counter()
+    work().backward()
+    _wait_for(made.device)
     return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done what it was asked for, which it is told far ahead of time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
     """Returns what passes some pictures through the vision tower."""
     side = learner.vlm.image_size
-    pixels = torch.rand(pictures, 3, side, side, device=learner.engine.device)
+    pixels = torch.rand(pictures, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
     return lambda: learner.pool(pixels).sum()
 
 
 def _at_once(learner: Learner, *, most: int) -> int:
-    """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted."""
+    """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted.
+
+    It is the same in all processes, which decide by it together what to try.
+    """
     if learner.peft is None:
         return most
     side = learner.vlm.image_size
     with learner.attached():
-        return fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
+        fits = fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
+    of_all: list[int] = gather_object([fits])
+    return min(of_all)
 
 
 def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> bool:

@@ -176,9 +176,10 @@ def _epoch(
             loss.backward()
         engine.sum_gradients(learner)
         optimizer.step()
-        for name, value in {"images": loss.new_tensor(len(rows)), "loss": loss.detach(), **seen}.items():
+        # on the device of the loss: processes on GPUs cannot sum what lies on the CPU
+        counts = {"images": loss.new_tensor(len(rows)), "steps": loss.new_ones(())}
+        for name, value in {**counts, "loss": loss.detach(), **seen}.items():
             sums[name] = sums.get(name, 0) + value
-        sums["steps"] = sums.get("steps", torch.zeros(())) + 1
         if number % 50 == 0:  # not at each step: reading a number off a GPU waits for it
             check_finite(sums["loss"], epoch)
         advance(1)
@@ -303,7 +304,6 @@ def write_checkpoint(
     if engine.checkpoint is None or not engine.accelerator.is_main_process:
         return
     whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    engine.checkpoint.mkdir(parents=True, exist_ok=True)
     data = save(whole, metadata={"owner": to_json(owner), "history": json.dumps(history)})
     with write_atomically(engine.checkpoint / CHECKPOINT) as part:
         part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full

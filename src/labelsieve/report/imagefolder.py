@@ -94,15 +94,29 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
     if any(out.iterdir()) and not (out / MARKER).is_file():
         # Overwriting the source of the data by mistake would destroy the originals.
         raise RunError(f"{out} was not made by an export, so it is not replaced; choose another name")
+    check_no_mount(out)
+
+
+def check_no_mount(out: Path) -> None:
+    """Checks that another folder can take the place of one, before anything expensive starts.
+
+    Raises:
+        RunError: A disk is mounted there, as a volume of a container.
+    """
+    if os.path.ismount(out):
+        raise RunError(f"{out} cannot be replaced, for a disk is mounted there; choose a folder in it")
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `out`; it takes the place of `out` when the block ends well.
 
+    Where `out` is a link, it takes the place of what that leads to.
+
     Raises:
         RunError: The disk is full or read-only; whatever stood at `out` before is untouched.
     """
+    out = Path(os.path.realpath(out))
     token = secrets.token_hex(4)
     part, old = (out.with_name(f".{out.name}.{token}.{kind}") for kind in ("part", "old"))
     try:

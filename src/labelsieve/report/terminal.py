@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from labelsieve.progress import clean
 from labelsieve.report import common
 from labelsieve.verdicts import METRICS, RECORD, REPORT, TABLE_CSV, VERDICTS, Verdicts
 
@@ -128,8 +129,3 @@ def _print_files(record: Mapping[str, Any], console: Console) -> None:
 def _name(text: str) -> Text:
     cleaned = clean(text)
     return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")
-
-
-def clean(text: str) -> str:
-    """Takes out control characters: a class name must not be able to steer the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\u00a0" else "\ufffd" for letter in text)

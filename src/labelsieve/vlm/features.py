@@ -74,7 +74,8 @@ def image_features(
     name = f"{images.pixels_fingerprint}-{vlm.fingerprint}-{engine.precision}-{COMPUTED}"
     stem = cache_folder() / "features" / name
     cached = read_features(stem, images)
-    if cached is None:
+    # alike in all processes, who would wait for each other else: another run may finish these between two looks
+    if int(engine.total(torch.tensor(int(cached is None), device=engine.device))):
         extract(images, vlm, stem, engine, batch_size)
         engine.accelerator.wait_for_everyone()
         cached = read_features(stem, images)
