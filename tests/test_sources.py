@@ -251,6 +251,23 @@ def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
         load_images(folder)
 
 
+def test_paths_on_another_drive_of_windows(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = photo_folder({"cat": 2, "dog": 2})
+    paths = [str(folder / name / f"{row}.png") for name in ("cat", "dog") for row in range(2)]
+    table = folder / "table.csv"
+    table.write_text("\n".join(["path,label", *(f"{path},{row % 2}" for row, path in enumerate(paths))]))
+
+    def other_drive(*_: object) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    for name in ("relpath", "commonpath"):
+        monkeypatch.setattr(os.path, name, other_drive)
+    with pytest.raises(DataError, match="leads out of the folder"):
+        load_images(table)
+    rows = datasets.Dataset.from_dict({"path": paths, "label": ["a", "b"] * 2})
+    assert load_images(rows).ids == tuple(Path(path).as_posix() for path in paths)
+
+
 def test_a_folder_that_cannot_be_read_is_told(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, scandir = photo_folder({"cat": 2, "cat/inside": 2, "dog": 2}), os.scandir
 

@@ -130,10 +130,25 @@ def absolute_paths(paths: Sequence[str], *, folder: Path | None, where: str) -> 
         if not path.strip() or "://" in path or "\0" in path:
             raise DataError(f'expected the path of an image in row {row + 1} of {where}, found "{path}"; mend the row')
         whole = os.path.normpath(os.path.join(root, path))
-        if folder is not None and not any(os.path.commonpath((whole, base)) == base for base in roots):
+        if folder is not None and not any(_lies_in(whole, base) for base in roots):
             raise DataError(
                 f'the path "{path}" in row {row + 1} of {where} leads out of the folder {root}; move the file with '
                 "the table up to a folder that holds all images, and write the paths relative to it"
             )
         found.append(whole)
     return found
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    try:
+        return os.path.normcase(os.path.commonpath((path, folder))) == os.path.normcase(folder)
+    except ValueError:  # of another drive of Windows
+        return False
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Returns a path as it is seen from a folder, or the whole path if that is on another drive of Windows."""
+    try:
+        return Path(os.path.relpath(os.path.join(folder, path), folder)).as_posix()
+    except ValueError:
+        return Path(path).as_posix()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.columns import Columns, Table, holds_pictures
-from labelsieve.data.folders import absolute_paths, text_paths
+from labelsieve.data.folders import absolute_paths, relative_path, text_paths
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import (
@@ -231,7 +231,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
     if paths is None:
         return numbers
     root = str(table.folder or ".")
-    ids = [Path(os.path.relpath(os.path.join(root, path), root)).as_posix() for path in paths]
+    ids = [relative_path(path, root) for path in paths]
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         notes.append(f"{len(twice)} images are listed more than once (first: {twice[0]}), so ids are row numbers")
