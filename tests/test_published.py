@@ -337,6 +337,8 @@ def test_lists_of_birds_that_do_not_fit(copy_of: Callable[[str], Path]) -> None:
     assert f"expected a line in {home / 'classes.txt'}" in refusal(f"cub-200-2011:{home}")
     text(home / "image_class_labels.txt", "1 1", "2 2")
     assert '2 have none (first: "3")' in refusal(f"cub-200-2011:{home}")
+    text(home / "image_class_labels.txt", "1 1", "2 2", "3 3", "4 3", "5 1")
+    assert f"expected a line in {home / 'images.txt'}" in refusal(f"cub-200-2011:{home}")
     text(home / "image_class_labels.txt", "1 1", "2")
     assert "expected two values a line in" in refusal(f"cub-200-2011:{home}")
     (home / "classes.txt").write_bytes(b"1 \xff\n")
