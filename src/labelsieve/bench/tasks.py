@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labelsieve.detect.settings import check_keys, field_names
-from labelsieve.errors import RunError, SettingsError, look_up
+from labelsieve.errors import CheckpointError, RunError, SettingsError, look_up
 from labelsieve.provenance import fingerprint
 from labelsieve.verdicts import METRIC_TITLES
 
@@ -34,7 +34,7 @@ _DETECTION = {
     "even_odds": "p_clean from which on every other label is right",
 }
 SECONDS, MEMORY, DEVICE_MEMORY = "seconds", "memory", "device_memory"
-_COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
+COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
 _TEST = {"test_accuracy": "test accuracy", "test_balanced_accuracy": "test balanced accuracy"}
 _ADAPTATION = {
     **_TEST,
@@ -46,8 +46,11 @@ _ADAPTATION = {
 TITLES = {
     **_DETECTION,
     **_ADAPTATION,
-    **_COST,
+    **COST,
 }
+
+
+NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,11 @@ class Task(Protocol):
         """Those that are shown if the experiment names none."""
         ...
 
+    @property
+    def needs_test(self) -> bool:
+        """Whether nothing can be measured without test images."""
+        ...
+
     def check(self, method: Method) -> None:
         """Checks a method before anything is measured.
 
@@ -117,7 +125,8 @@ class Task(Protocol):
 class Detect:
     """Scans, compares the verdicts with the truth, and tests what was trained where there are test images."""
 
-    metrics = (*_DETECTION, *_TEST, *_COST)
+    metrics = (*_DETECTION, *_TEST, *COST)
+    needs_test = False
     tables: tuple[tuple[str, ...], ...] = (
         ("clean_precision", "clean_recall"),
         ("clean_f1",),
@@ -184,18 +193,24 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         if (each / RECORD).is_file():
             with suppress(RunError):  # damaged: made again
                 return Verdicts.load(each), False
-    verdicts = scan(
-        given.images,
-        given.vlm,
-        detector=detector,
-        test=test if tests else None,
-        seed=given.seed,
-        out=folder,
-        overwrite=True,
-        resume=True,
-        progress=given.progress,
-    )
-    return verdicts, True
+
+    def scanned(*, resume: bool) -> Verdicts:
+        return scan(
+            given.images,
+            given.vlm,
+            detector=detector,
+            test=test if tests else None,
+            seed=given.seed,
+            out=folder,
+            overwrite=True,
+            resume=resume,
+            progress=given.progress,
+        )
+
+    try:
+        return scanned(resume=True), True
+    except CheckpointError:  # of another version or precision: nothing is lost but its few epochs
+        return scanned(resume=False), True
 
 
 # Settings that came later, as they were before there was a choice: scans of before have to hold.
@@ -217,7 +232,8 @@ class Adapt:
     the scan has trained: the method without phase 2.
     """
 
-    metrics = (*_ADAPTATION, *_COST)
+    metrics = (*_ADAPTATION, *COST)
+    needs_test = True
     tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
 
     def check(self, method: Method) -> None:
@@ -233,8 +249,8 @@ class Adapt:
                 check_predicts_test(type(detector), method.detector)
                 if method.backbone:
                     raise SettingsError("train_on nothing trains no backbone; leave it out")
-        elif method.detector is not None or method.settings:
-            raise SettingsError(f"train_on {method.train_on} takes no detector; leave it out")
+        elif method.detector is not None or method.settings or method.recipe != "default":
+            raise SettingsError(f"train_on {method.train_on} takes no detector, settings or recipe; leave them out")
         adaptation(method)
 
     def measure(self, given: Given) -> dict[str, Any]:
@@ -248,9 +264,9 @@ class Adapt:
         from labelsieve.bench.measures import PeakMemory
 
         if given.test is None:
-            raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
+            raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
-            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *_COST, "note"))
+            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *COST, "note"))
         verdicts, settings = selection_of(given), adaptation(given.method)
         with PeakMemory() as peak:
             adapted = adapt(

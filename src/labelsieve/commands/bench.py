@@ -137,10 +137,12 @@ def _spoken(costs: Sequence[Cost | None]) -> str:
 
 
 def _places(words: Sequence[str], flag: str) -> dict[str, str]:
-    places = {}
+    places: dict[str, str] = {}
     for word in words:
         name, equals, place = word.partition("=")
         if not (name and equals and place):
             raise SettingsError(f"expected {flag} NAME=PLACE, got {word}")
+        if name in places:
+            raise SettingsError(f"expected one place for {name} in {flag}, got {places[name]} and {place}")
         places[name] = place
     return places
