@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import SimpleNamespace
@@ -23,13 +24,16 @@ from labelsieve.bench import estimate as estimating
 from labelsieve.bench.experiment import Cell, Data, Experiment, Method, read_experiment, shipped
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.measures import PeakMemory, calibration
+from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
+from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.progress import Progress
+from labelsieve.provenance import to_json
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
@@ -722,6 +726,78 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
         keys.add(read_experiment(changed(file, old, new)).key(cell))
     keys.add(experiment.key(cell._replace(seed=1)))
     assert len(keys) == 6
+
+
+def with_other_defaults(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    from labelsieve.detect.deft import RECIPES
+
+    monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], **changes))
+
+
+def test_cells_of_other_defaults_are_measured_again_and_told(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    out = tmp_path / "out"
+    assert run("bench", file, "--out", out)[0] == 0
+    before = lines_of(out)
+    assert json.loads(before[1]["resolved"])["momentum"] == 0.9 and before[1]["method"] == "untrained"
+    with_other_defaults(monkeypatch, momentum=0.5)
+    said = (
+        "1 of 2 cells were measured with other defaults and count as missing (untrained: momentum was 0.9 and is 0.5)"
+    )
+    code, shown, _ = run("bench", file, "--out", out, "--dry-run")
+    assert code == 0 and said in shown and "done     mini  drawings  sym-20  label-match" in shown
+    assert "1 of 2 cells are missing" in shown
+    code, shown, _ = run("bench", file, "--out", out)
+    assert code == 0 and sum(said in line for line in shown.splitlines()) == 1
+    after = lines_of(out)
+    assert after[:2] == before and [record["method"] for record in after[2:]] == ["untrained"], "nothing is lost"
+    assert json.loads(after[2]["resolved"])["momentum"] == 0.5
+    assert json.loads(rows_of(out)[1]["resolved"])["momentum"] == 0.5
+    code, shown, _ = run("bench", file, "--out", out)
+    assert code == 0 and "other defaults" not in shown and lines_of(out) == after
+
+
+def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from labelsieve.adapt.settings import RECIPES
+
+    (tmp_path / "tiny.toml").write_text(TRAINED)
+    experiment = read_experiment(tmp_path / "tiny.toml")
+    records = {
+        experiment.key(cell): {"resolved": to_json(TASKS["adapt"].resolved(experiment.method[cell.method]))}
+        for cell in experiment.cells()
+    }
+    assert up_to_date(experiment, records) == records
+    monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], drop_at=0.25))
+    kept = up_to_date(experiment, records)
+    left = [cell.method for cell in experiment.cells() if experiment.key(cell) in kept]
+    assert left == ["no-phase-2"], "on which phase 2 has no effect"
+
+
+def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = read_experiment(changed(file, "{ epochs = 0 }", "{ epochs = 0, momentum = 0.25 }"))
+    method, key = experiment.method["untrained"], experiment.key(Cell("mini", "drawings", "sym-20", "untrained", 0))
+    told = TASKS["detect"].resolved(method)
+    without = {name: value for name, value in told.items() if name not in ("weight_decay", "negative_weight")}
+    known = [
+        {},  # of before cells told it
+        {"resolved": "cut o"},
+        {"resolved": "[]"},
+        {"resolved": to_json(told)},
+        {"resolved": to_json(without)},  # settings that came later
+        {"resolved": to_json({**told, "gone": 1})},
+    ]
+    with_other_defaults(monkeypatch, momentum=0.5)
+    assert [key in up_to_date(experiment, {key: record}) for record in known] == [True] * len(known)
+    assert up_to_date(experiment, {key: {"resolved": to_json({**told, "bottleneck": 4})}}) == {}
+    with_other_defaults(monkeypatch, negative_weight=0.5)
+    assert up_to_date(experiment, {key: {"resolved": to_json(without)}}) == {}, "it was 1 before there was a choice"
+
+
+def test_a_rate_that_is_told_is_the_same_setting_at_each_rate() -> None:
+    method = Method(detector="small-loss", settings={"noise_rate": "true"})
+    assert TASKS["detect"].resolved(method)["noise_rate"] == "true"
 
 
 def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path) -> None:

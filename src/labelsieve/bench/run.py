@@ -16,6 +16,7 @@ from typing import Any
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import without_folders
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Noise
+from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS, Given, true_labels
@@ -54,7 +55,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
         LabelsieveError: A cell cannot be measured; those before it are kept.
     """
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
-    records = store.read()
+    records = up_to_date(experiment, store.read(), progress=progress)
     _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
     with store.alone():
         return _measure_missing(experiment, store, progress)
@@ -62,7 +63,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
 
 def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -> Path:
     store.begin(_without_folders(experiment))
-    records = store.read()  # again: another process may have been at it until a moment ago
+    records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
     groups = groupby(experiment.cells(), key=experiment.group)
     total, done = len(list(experiment.cells())), 0
     for _, cells in groups:
@@ -236,6 +237,7 @@ def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping
         **{name: value.item() if hasattr(value, "item") else value for name, value in found.items()},
         "images": len(images),
         "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(method)]),
+        "resolved": to_json(TASKS[experiment.task].resolved(method)),
         **belongs,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

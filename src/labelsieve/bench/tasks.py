@@ -117,6 +117,10 @@ class Task(Protocol):
         """
         ...
 
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns all settings of a method, with the defaults of now where it says nothing."""
+        ...
+
     def measure(self, given: Given) -> dict[str, Any]:
         """Measures one cell; of the result, the names in `metrics` are numbers or None."""
         ...
@@ -142,6 +146,11 @@ class Detect:
         if method.adapt or method.train_on != "selected" or method.backbone:
             raise SettingsError("adapt, train_on and backbone go with task adapt only; leave them out")
         method.make_detector(noise_rate=0.5)
+
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns the settings of the detector."""
+        # as the file has them where it does, so that a rate that is told stays the word for it
+        return {**vars(method.make_detector(noise_rate=0.5)), **method.settings}
 
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the metrics of a scan and its seconds, without reading the images.
@@ -213,13 +222,13 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         return scanned(resume=False), True
 
 
-# Settings that came later, as they were before there was a choice: scans of before have to hold.
-_LATER = {"context_learns": True, "negative_prompts": True, "negative_weight": 1.0}
+# Settings that came later, as they were before there was a choice: scans and cells of before have to hold.
+LATER = {"context_learns": True, "negative_prompts": True, "negative_weight": 1.0}
 
 
 def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Path:
     """Returns where the verdicts of a scan are kept."""
-    told = {key: value for key, value in vars(detector).items() if key not in _LATER or value != _LATER[key]}
+    told = {key: value for key, value in vars(detector).items() if key not in LATER or value != LATER[key]}
     settings = [given.method.detector, told, given.seed]
     tested = () if test is None else (test.fingerprint,)
     return given.runs / fingerprint(given.images.fingerprint, given.vlm.fingerprint, settings, *tested)
@@ -252,6 +261,12 @@ class Adapt:
         elif method.detector is not None or method.settings or method.recipe != "default":
             raise SettingsError(f"train_on {method.train_on} takes no detector, settings or recipe; leave them out")
         adaptation(method)
+
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns the settings of the detector, if there is one, and those of phase 2 as `adapt.NAME`."""
+        of_detector = {} if method.detector is None else Detect().resolved(method)
+        of_phase_2 = {} if method.train_on == "nothing" else vars(adaptation(method))
+        return {**of_detector, **{f"adapt.{name}": value for name, value in of_phase_2.items()}}
 
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the accuracy on the test set, and how much and how right the training part was.
