@@ -531,6 +531,30 @@ def test_a_scan_is_tested_where_there_are_test_images(tmp_path: Path, file: Path
     assert not names & {path.parent.name for path in (tested / "runs").glob("*/run.json")}, "which were not tested"
 
 
+def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans, features = (importlib.import_module(f"labelsieve.{name}") for name in ("scan", "vlm.features"))
+    scan, extract, scanning, read = scans.scan, features.extract, [False], list[bool]()
+
+    def watched_scan(*given: Any, **more: Any) -> Any:
+        scanning[0] = True
+        try:
+            return scan(*given, **more)
+        finally:
+            scanning[0] = False
+
+    def watched_extract(*given: Any) -> None:
+        read.append(scanning[0])
+        extract(*given)
+
+    monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(scans, "scan", watched_scan)
+    monkeypatch.setattr(features, "extract", watched_extract)
+    file.write_text(TESTED)
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    run_experiment(read_experiment(file), tmp_path / "out")
+    assert read == [False, False], "once the images, and once those to test on"
+
+
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.bench.tasks import Given, scan_once
     from labelsieve.demo.run import write_drawings

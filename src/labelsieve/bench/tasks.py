@@ -191,8 +191,10 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         The verdicts, and whether they are new.
     """
     from labelsieve.detect.base import predicts_test
+    from labelsieve.engine import make_engine
     from labelsieve.scan import scan
     from labelsieve.verdicts import RECORD, Verdicts
+    from labelsieve.vlm.features import image_features
 
     detector = given.method.make_detector(noise_rate=given.noise_rate)
     test = given.test if predicts_test(type(detector)) else None
@@ -202,6 +204,10 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         if (each / RECORD).is_file():
             with suppress(RunError):  # damaged: made again
                 return Verdicts.load(each), False
+    if tests and test is not None and getattr(detector, "peft", "none") == "none":
+        # seen once, so that no method is timed with that; an adapted tower has to look at them itself
+        engine = make_engine(progress=given.progress)
+        image_features(test, given.vlm.to(engine.device), engine=engine)
 
     def scanned(*, resume: bool) -> Verdicts:
         return scan(
