@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import SimpleNamespace
@@ -18,17 +19,21 @@ import psutil
 import pytest
 
 import labelsieve.bench
+from interrupting import break_off
 from labelsieve.bench import estimate as estimating
 from labelsieve.bench.experiment import Cell, Data, Experiment, Method, read_experiment, shipped
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.measures import PeakMemory, calibration
+from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
+from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.progress import Progress
+from labelsieve.provenance import to_json
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
@@ -534,6 +539,30 @@ def test_a_scan_is_tested_where_there_are_test_images(tmp_path: Path, file: Path
     assert not names & {path.parent.name for path in (tested / "runs").glob("*/run.json")}, "which were not tested"
 
 
+def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans, features = (importlib.import_module(f"labelsieve.{name}") for name in ("scan", "vlm.features"))
+    scan, extract, scanning, read = scans.scan, features.extract, [False], list[bool]()
+
+    def watched_scan(*given: Any, **more: Any) -> Any:
+        scanning[0] = True
+        try:
+            return scan(*given, **more)
+        finally:
+            scanning[0] = False
+
+    def watched_extract(*given: Any) -> None:
+        read.append(scanning[0])
+        extract(*given)
+
+    monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(scans, "scan", watched_scan)
+    monkeypatch.setattr(features, "extract", watched_extract)
+    file.write_text(TESTED)
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    run_experiment(read_experiment(file), tmp_path / "out")
+    assert read == [False, False], "once the images, and once those to test on"
+
+
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.bench.tasks import Given, scan_once
     from labelsieve.demo.run import write_drawings
@@ -587,7 +616,8 @@ def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Pat
     from labelsieve.demo.run import write_drawings
 
     file = tmp_path / "tiny.toml"
-    file.write_text(TRAINED.replace("[method.oracle]", "[method.other]").replace('"truth"', '"all"\nbackbone = "x"'))
+    other = TRAINED.replace("[method.oracle]", "[method.other]").replace('"truth"', '"all"')
+    file.write_text(f'{other.rstrip().removesuffix("}")}, class_weights = "balanced" }}\n')
     write_drawings(tmp_path / "other.parquet", count=48, seed=5)
     experiment = read_experiment(file).place(sources={}, tests={"drawings": str(tmp_path / "other.parquet")}, models={})
     with pytest.raises(RunError, match="measured with other test images; choose another --out"):
@@ -730,6 +760,104 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
     assert len(keys) == 6
 
 
+def with_other_defaults(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    from labelsieve.detect.deft import RECIPES
+
+    monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], **changes))
+
+
+def test_cells_of_other_defaults_are_measured_again_and_told(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    out = tmp_path / "out"
+    assert run("bench", file, "--out", out)[0] == 0
+    before = lines_of(out)
+    assert json.loads(before[1]["resolved"])["momentum"] == 0.9 and before[1]["method"] == "untrained"
+    with_other_defaults(monkeypatch, momentum=0.5)
+    said = (
+        "1 of 2 cells were measured with other defaults and count as missing (untrained: momentum was 0.9 and is 0.5)"
+    )
+    code, shown, _ = run("bench", file, "--out", out, "--dry-run")
+    assert code == 0 and said in shown and "done     mini  drawings  sym-20  label-match" in shown
+    assert "1 of 2 cells are missing" in shown
+    code, shown, _ = run("bench", file, "--out", out)
+    assert code == 0 and sum(said in line for line in shown.splitlines()) == 1
+    after = lines_of(out)
+    assert after[:2] == before and [record["method"] for record in after[2:]] == ["untrained"], "nothing is lost"
+    assert json.loads(after[2]["resolved"])["momentum"] == 0.5
+    assert json.loads(rows_of(out)[1]["resolved"])["momentum"] == 0.5
+    code, shown, _ = run("bench", file, "--out", out)
+    assert code == 0 and "other defaults" not in shown and lines_of(out) == after
+
+
+def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from labelsieve.adapt.settings import RECIPES
+
+    (tmp_path / "tiny.toml").write_text(TRAINED)
+    experiment = read_experiment(tmp_path / "tiny.toml")
+    records = {
+        experiment.key(cell): {"resolved": to_json(TASKS["adapt"].resolved(experiment.method[cell.method]))}
+        for cell in experiment.cells()
+    }
+    assert up_to_date(experiment, records) == records
+    monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], drop_at=0.25))
+    kept = up_to_date(experiment, records)
+    left = [cell.method for cell in experiment.cells() if experiment.key(cell) in kept]
+    assert left == ["no-phase-2"], "on which phase 2 has no effect"
+
+
+def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = read_experiment(changed(file, "{ epochs = 0 }", "{ epochs = 0, momentum = 0.25 }"))
+    method, key = experiment.method["untrained"], experiment.key(Cell("mini", "drawings", "sym-20", "untrained", 0))
+    told = TASKS["detect"].resolved(method)
+    without = {name: value for name, value in told.items() if name not in ("weight_decay", "negative_weight")}
+    known = [
+        {},  # of before cells told it
+        {"resolved": "cut o"},
+        {"resolved": "[]"},
+        {"resolved": to_json(told)},
+        {"resolved": to_json(without)},  # settings that came later
+        {"resolved": to_json({**told, "gone": 1})},
+    ]
+    with_other_defaults(monkeypatch, momentum=0.5)
+    assert [key in up_to_date(experiment, {key: record}) for record in known] == [True] * len(known)
+    assert up_to_date(experiment, {key: {"resolved": to_json({**told, "bottleneck": 4})}}) == {}
+    with_other_defaults(monkeypatch, negative_weight=0.5)
+    assert up_to_date(experiment, {key: {"resolved": to_json(without)}}) == {}, "it was 1 before there was a choice"
+
+
+def test_a_rate_that_is_told_is_the_same_setting_at_each_rate() -> None:
+    method = Method(detector="small-loss", settings={"noise_rate": "true"})
+    assert TASKS["detect"].resolved(method)["noise_rate"] == "true"
+
+
+def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="Windows has no such locks")
+    out = tmp_path / "out"
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    with Store.open(out, name="tiny").alone(), pytest.raises(RunError, match=r"another process measures into .* wait"):
+        run_experiment(read_experiment(file), out)
+    assert list(out.iterdir()) == []
+    run_experiment(read_experiment(file), out)
+    assert len(lines_of(out)) == 2
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path: Path) -> None:
+    from labelsieve.detect.learner import Feed
+
+    changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
+    changed(file, "epochs = 0", "epochs = 3, min_steps = 0")
+    with pytest.MonkeyPatch.context() as patch:
+        break_off(patch, Feed, "epoch", epoch=2, batch=0)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(read_experiment(file), tmp_path / "out")
+    (state,) = (tmp_path / "out" / "runs").glob("*/checkpoint/*")
+    state.write_bytes(b"cut o")
+    run_experiment(read_experiment(file), tmp_path / "out")
+    assert [record["method"] for record in lines_of(tmp_path / "out")] == ["label-match", "untrained"]
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 
 
@@ -765,7 +893,7 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
             "[defaults.noise]\nrat = 1\n\n[model]",
             '[noise.sym-20]: it has no setting rat (did you mean "rate"?)',
         ),
-        ("[model]", "[published]\nsource = 'A'\n\n[model]", "[published]: [published]: expected metrics, found none"),
+        ("[model]", "[published]\nsource = 'A'\n\n[model]", "[published]: expected metrics, found none"),
         ("[model]", PUBLISHED.replace("untrained =", "untraind ="), 'got untraind (did you mean "untrained"?)'),
         ("[model]", PUBLISHED.replace("drawings]", "drawing]"), 'got drawing (did you mean "drawings"?)'),
         ("[model]", PUBLISHED.replace("sym-20 =", "sym ="), "got sym"),
@@ -789,6 +917,25 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
         ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got [0, 0]"),
         ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of numbers from 0, got []"),
         ('title = "Tiny"', "", "expected title, found none"),
+        ('title = "Tiny"', "title = 5", "expected title to be a text, got 5"),
+        ("limit = 48", "limit = 0", "[data.drawings]: expected limit to be at least 1, got 0"),
+        ("limit = 48", "test_limit = -3", "[data.drawings]: expected test_limit to be at least 1, got -3"),
+        ('source = "drawings"', 'source = ""', '[data.drawings]: expected source to say where images lie, got ""'),
+        ('mini = "bundled"', 'mini = ""', "expected model.mini to be a Hub id, a folder or bundled, got ''"),
+        ("rate = 0.25", "", "[noise.sym-20]: expected rate, found none"),
+        (
+            'detector = "label-match"',
+            'detector = "label-match"\nrecipe = "paper"',
+            "recipe goes with detector deft only",
+        ),
+        (
+            'detector = "label-match"',
+            'detector = "label-match"\nsettings = { x = 1 }',
+            "detector label-match has no setting x; it has none",
+        ),
+        ("epochs = 0", 'epochs = "true"', "[method.untrained]: expected epochs to be of type int, got 'true'"),
+        ("[model]", "[defaults]\nmethod = 1\n\n[model]", "expected a table [defaults.method], got 1"),
+        ("[model]", PUBLISHED.replace('"clean_recall"', '"seconds"'), "one of clean_precision,"),
         ('mini = "bundled"', "mini = 5", "expected model.mini to be a Hub id, a folder or bundled, got 5"),
         ("[model]", "[model", "is not TOML"),
     ],
@@ -824,6 +971,8 @@ def test_the_folder_of_another_experiment(measured: tuple[Experiment, Path], tmp
     [
         (["--source", "drawing=a.parquet"], 'got drawing (did you mean "drawings"?)'),
         (["--model", "mini"], "expected --model NAME=PLACE, got mini"),
+        (["--noise", "sym-20=a"], "--noise goes with noises of kind file, tiny has none; leave it out"),
+        (["--model", "mini=a", "mini=b"], "expected one place for mini in --model, got a and b"),
         (["--test", "photos=b.parquet"], "expected NAME in --test NAME=PLACE to be one of drawings, got photos"),
     ],
 )
@@ -856,6 +1005,42 @@ def test_data_that_are_not_there_are_told(file: Path, tmp_path: Path) -> None:
 def test_a_wrong_place_is_told_before_anything_is_measured(file: Path, tmp_path: Path, more: str, said: str) -> None:
     file.write_text(f"{file.read_text()}\n{more.replace('PLACE', str(tmp_path))}\n")
     with pytest.raises(LabelsieveError, match=re.escape(said)):
+        run_experiment(read_experiment(file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "[noise.sym-40]",
+            '[data.more]\nsource = "drawings"\n\n[noise.sym-40]',
+            "[data.more]: expected test images to measure a classifier on, found none; name them: test = ...",
+        ),
+        ('train_on = "truth"', 'train_on = "truth"\nbackbone = "PLACE"', "config.json"),
+    ],
+)
+def test_what_a_classifier_lacks_is_told_before_anything_is_measured(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TRAINED)
+    changed(file, old, new.replace("PLACE", str(tmp_path)))
+    with pytest.raises(LabelsieveError, match=re.escape(said)):
+        run_experiment(read_experiment(file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
+    from labelsieve.data.noise import write_noisy
+    from labelsieve.demo.run import write_drawings
+
+    for name, seed in (("these", 0), ("others", 1)):
+        write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
+    write_noisy(write_drawings(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", pictures=False)
+    changed(file, AS_DRAWN, f'[noise.file]\nkind = "file"\nfile = "{tmp_path / "noise.parquet"}"\n')
+    changed(file, 'source = "drawings"', f'source = "{tmp_path / "these.parquet"}"\ntruth_column = "clean_label"')
+    with pytest.raises(DataError, match="belongs to other images"):
         run_experiment(read_experiment(file), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -903,6 +1088,7 @@ def test_dry_run_lists_cells(
         ("limit = 48", 'test = "cifar10:nowhere"', "say where it lies with --test drawings=PLACE"),
         ('mini = "bundled"', 'mini = "openai/none-such"', "say where it lies with --model mini=PLACE"),
         ('mini = "bundled"', 'mini = "open_clip:a/b"', "say where it lies with --model mini=PLACE"),
+        ('mini = "bundled"', 'mini = "/nowhere"', "say where it lies with --model mini=PLACE"),
         ('kind = "given"', 'kind = "file"\nfile = "none.parquet"', "say where it lies with --noise as-drawn=PLACE"),
     ],
 )
@@ -913,6 +1099,15 @@ def test_without_data_or_model_there_is_no_estimate_but_a_list(
     assert code == 0 and "8 of 8 cells are missing\n" in out
     (line,) = [line for line in out.splitlines() if line.startswith("no estimate of time and memory: ")]
     assert "is not on this machine" in line and said in line
+
+
+def test_images_that_cannot_be_read_are_no_failure_of_a_method(
+    file: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    (file.parent / "empty").mkdir()
+    changed(file, 'source = "drawings"', f'source = "{file.parent / "empty"}"')
+    code, out, _ = run("bench", file, "--out", file.parent / "new", "--dry-run")
+    assert code == 0 and "8 of 8 cells are missing\n" in out and "no estimate of time and memory: " in out
 
 
 def trial_of(text: str, tmp_path: Path) -> tuple[estimating._Trial, Experiment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -141,6 +142,7 @@ def test_names_that_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert 'got cifar10m (did you mean "cifar10' in refusal("cifar10m:data")
     assert 'got clothing-1m (did you mean "clothing1m"?)' in refusal("clothing-1m:/data/x.csv")
     assert "as in webvision:PATH, found none" in refusal("webvision")
+    assert "as in webvision:PATH, found none" in refusal("webvision:"), "and not the folder of the command"
     for source in ("C:\\photos", "c:/photos", "https://example.org/photos", "./cifar10m:data", "a/b/c:d"):
         assert f"{source} does not exist; check the path" in refusal(source)
     assert "Hub data set some-name/cifar10:small" in refusal("some-name/cifar10:small")
@@ -280,7 +282,7 @@ def test_labels_of_people_that_do_not_fit(copy_of: Callable[[str], Path], tmp_pa
         write_human(file, {**TEN_HUMAN, **change})
         assert why in refusal(f"cifar10n:{folder}")
     write_human(file, {name: labels for name, labels in TEN_HUMAN.items() if name != "random_label2"})
-    assert 'expected an entry "random_label2"' in refusal(f"cifar10n:{folder}")
+    assert f'expected an entry "random_label2" in {file}' in refusal(f"cifar10n:{folder}")
     write_human(file, {name: torch.tensor(np.array(labels)) for name, labels in TEN_HUMAN.items()})
     assert load_images(f"cifar10n:{folder}").labels.tolist() == list(REPLICAS["cifar10n"].splits["train"].labels)
     torch.save({"clean_label": Hostile(tmp_path / "was-here")}, file)
@@ -288,6 +290,9 @@ def test_labels_of_people_that_do_not_fit(copy_of: Callable[[str], Path], tmp_pa
     for data in (hostile_pickle(tmp_path / "was-here"), b"", b"no such file"):
         file.write_bytes(data)
         said.append(refusal(f"cifar10n:{folder}"))
+    torch.save({"clean_label": os.system}, file)  # of a module that torch has a message of its own for
+    said.append(refusal(f"cifar10n:{folder}"))
+    assert f"unsupported GLOBAL {os.name}.system" in said[-1]
     assert all("which cannot be read: " in line and "weights_only" not in line for line in said), said
     assert not (tmp_path / "was-here").exists()
 
@@ -337,6 +342,8 @@ def test_lists_of_birds_that_do_not_fit(copy_of: Callable[[str], Path]) -> None:
     assert f"expected a line in {home / 'classes.txt'}" in refusal(f"cub-200-2011:{home}")
     text(home / "image_class_labels.txt", "1 1", "2 2")
     assert '2 have none (first: "3")' in refusal(f"cub-200-2011:{home}")
+    text(home / "image_class_labels.txt", "1 1", "2 2", "3 3", "4 3", "5 1")
+    assert f"expected a line in {home / 'images.txt'}" in refusal(f"cub-200-2011:{home}")
     text(home / "image_class_labels.txt", "1 1", "2")
     assert "expected two values a line in" in refusal(f"cub-200-2011:{home}")
     (home / "classes.txt").write_bytes(b"1 \xff\n")

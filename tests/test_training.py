@@ -131,6 +131,18 @@ def test_resuming_gives_the_verdicts_of_an_unbroken_run(
     assert (tmp_path / RECORD).is_file() and not (tmp_path / CHECKPOINT_FOLDER).exists()
 
 
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
+    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    interrupted(images, mini_clip, GMM(**QUICK), tmp_path, epoch=3)
+    with safe_open(tmp_path / STATE, framework="np") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
+    slow = json.dumps([{**epoch, "seconds": 1000.0} for epoch in json.loads(metadata["history"])])
+    save_file(tensors, tmp_path / STATE, metadata={**metadata, "history": slow})
+    assert 2000 < run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True).record["seconds"] < 2500
+
+
 def test_resuming_without_a_checkpoint_begins_anew(
     images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:

@@ -33,6 +33,10 @@ class RunError(LabelsieveError):
     """A run folder is missing, unfinished, in the way, not writable, or belongs to other data."""
 
 
+class CheckpointError(RunError):
+    """A checkpoint to resume from belongs to another run, or cannot be read."""
+
+
 class TrainingError(LabelsieveError):
     """Training cannot go on, for example because the loss is no longer finite."""
 

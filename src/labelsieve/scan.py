@@ -15,6 +15,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
 from labelsieve.detect.base import Detector, Scores, TestableDetector, check_input, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
+from labelsieve.detect.training import seconds_before
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError
@@ -78,7 +79,7 @@ def scan(
         resume=resume,
         progress=progress,
     )
-    started = time.perf_counter()
+    started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
     # detectors that take no features, need a model, or cannot be tested, have been refused above
     given = cast(LabelledImages, images), cast(VisionLanguageModel, vlm)
     if test is None:  # a detector of the user's own need not know of test images

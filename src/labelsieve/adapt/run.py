@@ -22,7 +22,7 @@ from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
 from labelsieve.detect.discriminant import fit_linear
-from labelsieve.detect.training import belonging
+from labelsieve.detect.training import belonging, seconds_before
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError
 from labelsieve.marks import read_marks
@@ -100,7 +100,7 @@ def adapt(
         resume=resume,
         progress=progress,
     )
-    started = time.perf_counter()
+    started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
     tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
     tower.model.to(engine.device)
     job = _job(tower, images, selection, tested, settings, engine)

@@ -20,7 +20,7 @@ import numpy as np
 from labelsieve.adapt.train import steps_of
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Method
 from labelsieve.bench.measures import PeakMemory
-from labelsieve.bench.run import TEST_DRAWINGS, load_data, load_test, with_noise
+from labelsieve.bench.run import TEST_DRAWINGS, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
@@ -76,6 +76,7 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
         LabelsieveError: Data or models are not on this machine, or cannot be read.
     """
     cells = list(cells)
+    check_test(experiment, cells)
     _check_at_hand(experiment, cells)
     kinds = list(dict.fromkeys((cell.model, cell.data, cell.method) for cell in cells))
     first = {(cell.model, cell.data): cell for cell in reversed(cells)}
@@ -88,6 +89,7 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
         for model, data, method in kinds:
             if trial is None or (trial.cell.model, trial.cell.data) != (model, data):
                 trial = _Trial(experiment, first[model, data], Path(folder) / f"{len(found)}")
+                trial.open()
             found[model, data, method] = trial.cost(experiment.method[method])
             advance(1)
     return {cell: found[cell.model, cell.data, cell.method] for cell in cells}
@@ -110,6 +112,10 @@ class _Trial:
     @property
     def data(self) -> Data:
         return self.experiment.data[self.cell.data]
+
+    def open(self) -> None:
+        """Opens model and images, so that what is wrong with them is told and not taken for a failure of a method."""
+        _ = self.vlm, self.whole, self.test
 
     @cached_property
     def engine(self) -> Engine:
@@ -272,4 +278,7 @@ def _has_model(name: str) -> bool:
 
     if name == BUNDLED or Path(name).expanduser().is_dir():
         return True
-    return name.count("/") == 1 and ":" not in name and isinstance(try_to_load_from_cache(name, "config.json"), str)
+    try:
+        return name.count("/") == 1 and isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # no id of the Hub: a path that does not exist, or a name with a prefix
+        return False

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from labelsieve.bench.published import Published, read_values
-from labelsieve.bench.tasks import TASKS
+from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.detect.base import detector_class
 from labelsieve.detect.settings import check_fields, check_keys, field_names, frozen_if_auto
 from labelsieve.errors import SettingsError, look_up
@@ -85,6 +85,12 @@ class Data:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in ("source", "test"):
+            if getattr(self, name) == "":  # which as a path would be the folder that the command runs in
+                raise SettingsError(f'expected {name} to say where images lie, got ""')
+        for name in ("limit", "test_limit"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SettingsError(f"expected {name} to be at least 1, got {value}; leave it out to take all images")
         if self.test_split is not None and self.test_source == DRAWINGS:
             raise SettingsError("drawings have no splits; leave test_split out")
 
@@ -102,25 +108,34 @@ class Noise:
         kind: `given` leaves them as they come. The others put wrong labels into the true ones, or into the given ones
             where the truth is not known: see :func:`labelsieve.inject`. `file` takes them from a file that `labelsieve
             noise` wrote, the same for all seeds.
-        rate: Share of wrong labels, from 0 to below 1.
+        rate: Share of wrong labels, from 0 to below 1; of those kinds alone that put wrong labels in, and not left out.
         exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
             the code of the paper do.
         file: For kind `file`: where it lies.
     """
 
     kind: Literal["given", "symmetric", "pair", "instance", "file"]
-    rate: float = 0.0
+    rate: float | None = None
     exact: bool = True
     file: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 <= self.rate < 1:
+        if self.rate is None:
+            if self.kind not in ("given", "file"):
+                raise SettingsError("expected rate, found none")
+            object.__setattr__(self, "rate", 0.0)  # as a fingerprint has always had it
+        if not 0 <= self.share < 1:
             raise SettingsError(f"expected rate from 0 to below 1, got {self.rate}; a share, not a percentage")
         if self.kind in ("given", "file") and self.rate:
             raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
         if (self.kind == "file") != (self.file is not None):
             raise SettingsError(f'expected file = "..." with kind file and with no other, got kind {self.kind}')
+
+    @property
+    def share(self) -> float:
+        """The rate, 0 where there is none."""
+        return self.rate or 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +173,12 @@ class Method:
 
         kind = detector_class(self.detector or "")
         check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")
-        told: dict[str, Any] = {
-            key: noise_rate if value == TRUE_RATE else value for key, value in self.settings.items()
-        }
+        told = dict(self.settings)
+        if told.get("noise_rate") == TRUE_RATE:
+            told["noise_rate"] = noise_rate
         recipe = look_up(RECIPES, self.recipe, what="recipe")
+        if kind is not DeFT and self.recipe != "default":
+            raise SettingsError(f"recipe goes with detector deft only, got {self.detector}; leave it out")
         made = replace(recipe, **told) if kind is DeFT else kind(**told)
         return made if "peft" in told else frozen_if_auto(made)
 
@@ -240,6 +257,8 @@ class Experiment:
             ("--model", models, self.model),
             ("--noise", noises or {}, {name: each for name, each in self.noise.items() if each.kind == "file"}),
         ):
+            if given and not known:  # of noises alone
+                raise SettingsError(f"{what} goes with noises of kind file, {self.name} has none; leave it out")
             for name in given:
                 look_up(known, name, what=f"NAME in {what} NAME=PLACE")
         data = {
@@ -302,8 +321,13 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
             raise SettingsError(f"expected {key}, found none")
     task = look_up(TASKS, table["task"], what="task")
     kinds: dict[str, Any] = {"data": Data, "noise": Noise, "method": Method}
+    if not isinstance(table["title"], str):
+        raise SettingsError(f"expected title to be a text, got {table['title']!r}")
     defaults = _tables(table.get("defaults", {}), "defaults")
     check_keys(defaults, list(kinds), what="defaults")
+    for key, value in defaults.items():
+        if not isinstance(value, dict):
+            raise SettingsError(f"expected a table [defaults.{key}], got {value!r}")
     parts: dict[str, Any] = {
         key: {
             each: _build(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
@@ -315,7 +339,7 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         with _within(f"method.{each}"):
             task.check(method)
     for each, model in _tables(table["model"], "model").items():
-        if not isinstance(model, str):
+        if not isinstance(model, str) or not model:
             raise SettingsError(f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {model!r}")
     experiment = Experiment(
         name=name,
@@ -337,11 +361,17 @@ def _published(given: Any, experiment: Experiment) -> Published:
     with _within("published"):
         if len(experiment.model) > 1:
             raise SettingsError(f"expected one model beside published numbers, got {len(experiment.model)}")
-        values = _tables(given, "published").get("values", {})
+        if not isinstance(given, dict):
+            raise SettingsError(f"expected a table, got {given!r}")
         parts = (experiment.data, experiment.method, experiment.noise)
-        found = _build(Published, {**given, "values": read_values(values, *parts)}, "published")
-        metrics = [name for row in _metrics(found.metrics, TASKS[experiment.task].metrics) for name in row]
-        return replace(found, metrics=tuple(metrics))
+        values = read_values(given.get("values", {}), *parts)
+    found = _build(Published, {**given, "values": values}, "published")
+    with _within("published"):
+        # seconds and gigabytes are no percentages
+        shares = [name for name in TASKS[experiment.task].metrics if name not in COST]
+        for name in found.metrics:
+            look_up(dict.fromkeys(shares), name, what="a metric")
+    return replace(found, metrics=tuple(found.metrics))
 
 
 @contextmanager

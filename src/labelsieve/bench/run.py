@@ -6,18 +6,20 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import without_folders
 from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Noise
+from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
-from labelsieve.bench.tasks import TASKS, Given, true_labels
+from labelsieve.bench.tasks import NO_TEST, TASKS, Given, true_labels
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
 from labelsieve.data.noise_files import apply_noise, read_noise
@@ -25,7 +27,7 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.engine import make_engine
-from labelsieve.errors import LabelsieveError, RunError
+from labelsieve.errors import LabelsieveError, RunError, SettingsError
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json, versions
 from labelsieve.vlm.base import VisionLanguageModel
@@ -53,9 +55,15 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
         LabelsieveError: A cell cannot be measured; those before it are kept.
     """
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
-    records = store.read()
+    records = up_to_date(experiment, store.read(), progress=progress)
     _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
+    with store.alone():
+        return _measure_missing(experiment, store, progress)
+
+
+def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -> Path:
     store.begin(_without_folders(experiment))
+    records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
     groups = groupby(experiment.cells(), key=experiment.group)
     total, done = len(list(experiment.cells())), 0
     for _, cells in groups:
@@ -77,17 +85,35 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
 
 def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
+    check_test(experiment, cells)
+    noises = dict.fromkeys(experiment.noise[cell.noise] for cell in cells)
+    files = [noise for noise in noises if noise.file is not None]
+    for noise in files:
+        read_noise(str(noise.file))
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
         if data.source != DRAWINGS:
-            load_data(data, seed=0)
+            images = load_data(data, seed=0)
+            for noise in files:  # which may be of other images
+                with_noise(images, noise, seed=0)
         if data.test_source is not None and data.test != DRAWINGS:
             load_test(data, data.test_source)
-    for noise in dict.fromkeys(experiment.noise[cell.noise] for cell in cells):
-        if noise.file is not None:
-            read_noise(noise.file)
     for model in dict.fromkeys(experiment.model[cell.model] for cell in cells):
         if model != BUNDLED:
             load_vlm(model)
+    for backbone in dict.fromkeys(experiment.method[cell.method].backbone for cell in cells):
+        if backbone is not None:
+            load_backbone(backbone, ("one", "other"))  # its head is new, whatever the classes
+
+
+def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
+    """Checks that the data of some cells have test images if nothing can be measured without.
+
+    Raises:
+        SettingsError: Names the first that have none.
+    """
+    for cell in cells:
+        if TASKS[experiment.task].needs_test and experiment.data[cell.data].test_source is None:
+            raise SettingsError(f"[data.{cell.data}]: {NO_TEST}")
 
 
 def _without_folders(experiment: Experiment) -> Experiment:
@@ -177,7 +203,7 @@ def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledIm
     clean = images.with_labels(true_labels(images))
     if noise.kind == "file":
         return apply_noise(clean, str(noise.file))
-    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
+    return inject(clean, kind=noise.kind, rate=noise.share, seed=seed, exact=noise.exact)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -211,6 +237,7 @@ def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping
         **{name: value.item() if hasattr(value, "item") else value for name, value in found.items()},
         "images": len(images),
         "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(method)]),
+        "resolved": to_json(TASKS[experiment.task].resolved(method)),
         **belongs,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

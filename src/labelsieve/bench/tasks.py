@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labelsieve.detect.settings import check_keys, field_names
-from labelsieve.errors import RunError, SettingsError, look_up
+from labelsieve.errors import CheckpointError, RunError, SettingsError, look_up
 from labelsieve.provenance import fingerprint
 from labelsieve.verdicts import METRIC_TITLES
 
@@ -34,7 +34,7 @@ _DETECTION = {
     "even_odds": "p_clean from which on every other label is right",
 }
 SECONDS, MEMORY, DEVICE_MEMORY = "seconds", "memory", "device_memory"
-_COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
+COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
 _TEST = {"test_accuracy": "test accuracy", "test_balanced_accuracy": "test balanced accuracy"}
 _ADAPTATION = {
     **_TEST,
@@ -46,8 +46,11 @@ _ADAPTATION = {
 TITLES = {
     **_DETECTION,
     **_ADAPTATION,
-    **_COST,
+    **COST,
 }
+
+
+NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +104,21 @@ class Task(Protocol):
         """Those that are shown if the experiment names none."""
         ...
 
+    @property
+    def needs_test(self) -> bool:
+        """Whether nothing can be measured without test images."""
+        ...
+
     def check(self, method: Method) -> None:
         """Checks a method before anything is measured.
 
         Raises:
             SettingsError: Something in it is unknown, missing or out of range.
         """
+        ...
+
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns all settings of a method, with the defaults of now where it says nothing."""
         ...
 
     def measure(self, given: Given) -> dict[str, Any]:
@@ -117,7 +129,8 @@ class Task(Protocol):
 class Detect:
     """Scans, compares the verdicts with the truth, and tests what was trained where there are test images."""
 
-    metrics = (*_DETECTION, *_TEST, *_COST)
+    metrics = (*_DETECTION, *_TEST, *COST)
+    needs_test = False
     tables: tuple[tuple[str, ...], ...] = (
         ("clean_precision", "clean_recall"),
         ("clean_f1",),
@@ -133,6 +146,11 @@ class Detect:
         if method.adapt or method.train_on != "selected" or method.backbone:
             raise SettingsError("adapt, train_on and backbone go with task adapt only; leave them out")
         method.make_detector(noise_rate=0.5)
+
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns the settings of the detector."""
+        # as the file has them where it does, so that a rate that is told stays the word for it
+        return {**vars(method.make_detector(noise_rate=0.5)), **method.settings}
 
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the metrics of a scan and its seconds, without reading the images.
@@ -173,8 +191,10 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         The verdicts, and whether they are new.
     """
     from labelsieve.detect.base import predicts_test
+    from labelsieve.engine import make_engine
     from labelsieve.scan import scan
     from labelsieve.verdicts import RECORD, Verdicts
+    from labelsieve.vlm.features import image_features
 
     detector = given.method.make_detector(noise_rate=given.noise_rate)
     test = given.test if predicts_test(type(detector)) else None
@@ -184,27 +204,37 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         if (each / RECORD).is_file():
             with suppress(RunError):  # damaged: made again
                 return Verdicts.load(each), False
-    verdicts = scan(
-        given.images,
-        given.vlm,
-        detector=detector,
-        test=test if tests else None,
-        seed=given.seed,
-        out=folder,
-        overwrite=True,
-        resume=True,
-        progress=given.progress,
-    )
-    return verdicts, True
+    if tests and test is not None and getattr(detector, "peft", "none") == "none":
+        # seen once, so that no method is timed with that; an adapted tower has to look at them itself
+        engine = make_engine(progress=given.progress)
+        image_features(test, given.vlm.to(engine.device), engine=engine)
+
+    def scanned(*, resume: bool) -> Verdicts:
+        return scan(
+            given.images,
+            given.vlm,
+            detector=detector,
+            test=test if tests else None,
+            seed=given.seed,
+            out=folder,
+            overwrite=True,
+            resume=resume,
+            progress=given.progress,
+        )
+
+    try:
+        return scanned(resume=True), True
+    except CheckpointError:  # of another version or precision: nothing is lost but its few epochs
+        return scanned(resume=False), True
 
 
-# Settings that came later, as they were before there was a choice: scans of before have to hold.
-_LATER = {"context_learns": True, "negative_prompts": True, "negative_weight": 1.0}
+# Settings that came later, as they were before there was a choice: scans and cells of before have to hold.
+LATER = {"context_learns": True, "negative_prompts": True, "negative_weight": 1.0}
 
 
 def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Path:
     """Returns where the verdicts of a scan are kept."""
-    told = {key: value for key, value in vars(detector).items() if key not in _LATER or value != _LATER[key]}
+    told = {key: value for key, value in vars(detector).items() if key not in LATER or value != LATER[key]}
     settings = [given.method.detector, told, given.seed]
     tested = () if test is None else (test.fingerprint,)
     return given.runs / fingerprint(given.images.fingerprint, given.vlm.fingerprint, settings, *tested)
@@ -217,7 +247,8 @@ class Adapt:
     the scan has trained: the method without phase 2.
     """
 
-    metrics = (*_ADAPTATION, *_COST)
+    metrics = (*_ADAPTATION, *COST)
+    needs_test = True
     tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
 
     def check(self, method: Method) -> None:
@@ -233,9 +264,15 @@ class Adapt:
                 check_predicts_test(type(detector), method.detector)
                 if method.backbone:
                     raise SettingsError("train_on nothing trains no backbone; leave it out")
-        elif method.detector is not None or method.settings:
-            raise SettingsError(f"train_on {method.train_on} takes no detector; leave it out")
+        elif method.detector is not None or method.settings or method.recipe != "default":
+            raise SettingsError(f"train_on {method.train_on} takes no detector, settings or recipe; leave them out")
         adaptation(method)
+
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns the settings of the detector, if there is one, and those of phase 2 as `adapt.NAME`."""
+        of_detector = {} if method.detector is None else Detect().resolved(method)
+        of_phase_2 = {} if method.train_on == "nothing" else vars(adaptation(method))
+        return {**of_detector, **{f"adapt.{name}": value for name, value in of_phase_2.items()}}
 
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the accuracy on the test set, and how much and how right the training part was.
@@ -248,9 +285,9 @@ class Adapt:
         from labelsieve.bench.measures import PeakMemory
 
         if given.test is None:
-            raise SettingsError("expected test images to measure a classifier on, found none; name them: test = ...")
+            raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
-            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *_COST, "note"))
+            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *COST, "note"))
         verdicts, settings = selection_of(given), adaptation(given.method)
         with PeakMemory() as peak:
             adapted = adapt(

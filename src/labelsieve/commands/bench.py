@@ -99,9 +99,11 @@ def _smoke(file: str | None, out: Path | None, console: Console) -> None:
 
 
 def _list_cells(experiment: Experiment, out: Path, console: Console) -> None:
+    from labelsieve.bench.outdated import up_to_date
     from labelsieve.bench.store import Store
 
-    progress, records = Progress(console), Store.open(out, name=experiment.name).read()
+    progress = Progress(console)
+    records = up_to_date(experiment, Store.open(out, name=experiment.name).read(), progress=progress)
     every = {cell: experiment.key(cell) in records for cell in experiment.cells()}
     missing = [cell for cell, done in every.items() if not done]
     costs = _costs(experiment, missing, progress)
@@ -137,10 +139,12 @@ def _spoken(costs: Sequence[Cost | None]) -> str:
 
 
 def _places(words: Sequence[str], flag: str) -> dict[str, str]:
-    places = {}
+    places: dict[str, str] = {}
     for word in words:
         name, equals, place = word.partition("=")
         if not (name and equals and place):
             raise SettingsError(f"expected {flag} NAME=PLACE, got {word}")
+        if name in places:
+            raise SettingsError(f"expected one place for {name} in {flag}, got {places[name]} and {place}")
         places[name] = place
     return places

@@ -61,7 +61,8 @@ def check_keys(given: Iterable[str], known: Sequence[str], *, what: str) -> None
     """
     for name in given:
         if name not in known:
-            raise SettingsError(f"{what} has no setting {name}{did_you_mean(name, known)}; known: {', '.join(known)}")
+            there = f"known: {', '.join(known)}" if known else "it has none"
+            raise SettingsError(f"{what} has no setting {name}{did_you_mean(name, known)}; {there}")
 
 
 def check_least(settings: Any, **least: float) -> None:

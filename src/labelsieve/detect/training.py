@@ -22,7 +22,7 @@ from torch import Tensor
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
-from labelsieve.errors import RunError, TrainingError
+from labelsieve.errors import CheckpointError, TrainingError
 from labelsieve.memory import keeping_room
 from labelsieve.provenance import to_json, write_atomically
 
@@ -133,7 +133,7 @@ def train(
 
     Raises:
         TrainingError: The loss is no longer finite.
-        RunError: A checkpoint to resume from belongs to other data or settings.
+        CheckpointError: A checkpoint to resume from belongs to other data or settings.
     """
     learner, engine = feed.learner, feed.engine
     optimizer = torch.optim.SGD(
@@ -313,14 +313,14 @@ def read_checkpoint(engine: Engine, *, owner: Owner) -> tuple[dict[str, Tensor],
     """Reads what :func:`write_checkpoint` wrote; nothing where there is nothing to resume.
 
     Raises:
-        RunError: The state belongs to something else, or cannot be read.
+        CheckpointError: The state belongs to something else, or cannot be read.
     """
     path = _to_resume(engine)
     if path is None:
         return {}, []
     metadata, tensors = _read(path)
     if different := _differences(metadata.get("owner", ""), owner):
-        raise RunError(
+        raise CheckpointError(
             f"the checkpoint {path} belongs to another run: {different}; "
             "resume with what it was made with, or start again with --overwrite"
         )
@@ -333,6 +333,17 @@ def _to_resume(engine: Engine) -> Path | None:
     """Returns the checkpoint to go on from, None where there is none or it is not asked for."""
     path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
     return path if path is not None and engine.resume and path.is_file() else None
+
+
+def seconds_before(engine: Engine) -> float:
+    """Returns how long those epochs took that a checkpoint to resume from already has; 0 where there is none."""
+    path = _to_resume(engine)
+    if path is None:
+        return 0.0
+    try:
+        return float(sum(epoch["seconds"] for epoch in json.loads(_read(path)[0]["history"])))
+    except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
+        return 0.0
 
 
 def stored_settings(engine: Engine) -> Mapping[str, Any]:
@@ -353,4 +364,6 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
             names = file.keys()  # no dictionary: `file` itself cannot be iterated
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise RunError(f"the checkpoint {path} cannot be read ({error}); start again with --overwrite") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read ({error}); start again with --overwrite"
+        ) from error

@@ -74,16 +74,16 @@ class NamedSource(NamedTuple):
 
 def named_source(source: str | Path) -> NamedSource | None:
     """Returns the parts of a source `NAME:PATH` with a known name, or None; a path that exists is just that."""
-    name, colon, place = str(source).partition(":")
-    if not colon or name not in PUBLISHED or os.path.exists(source):
+    name, _, place = str(source).partition(":")
+    if not place or name not in PUBLISHED or os.path.exists(source):
         return None
     return NamedSource(name, Path(os.path.abspath(Path(place).expanduser())))
 
 
 def refuse_unknown_name(source: str) -> None:
     """Raises a `DataError` that names the nearest data set if a source looks like `NAME:PATH`, or like a name alone."""
-    if source in PUBLISHED:
-        raise DataError(f"expected the folder of a published data set after its name, as in {source}:PATH, found none")
+    if (name := source.removesuffix(":")) in PUBLISHED:
+        raise DataError(f"expected the folder of a published data set after its name, as in {name}:PATH, found none")
     if like := _LIKE_A_NAME.match(source):
         look_up(PUBLISHED, like[1], what="NAME in a source NAME:PATH", error=DataError)
 

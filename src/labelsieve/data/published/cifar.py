@@ -95,8 +95,7 @@ def _read_archive(archive: _Archive, path: Path, split: str) -> Found:
         classes = _class_names(meta, key_of_names, where=folder / archive.meta)
         values = []
         for name, part, pictures in zip(names[1:], parts, pixels, strict=True):
-            where = f"{key} of {folder / name}"
-            values.append(_labels(part, key, classes, where=where, count=len(pictures)))
+            values.append(_labels(part, key, classes, where=folder / name, count=len(pictures)))
         labels[column] = Labels(values=np.concatenate(values), names=classes)
     return Found(folder=folder, pictures=np.concatenate(pixels), labels=labels)
 
@@ -150,10 +149,12 @@ def _class_names(meta: Mapping[str, Any], key: str, *, where: Path) -> tuple[str
     return tuple(map(readable, names))
 
 
-def _labels(record: Mapping[str, Any], key: str, names: Sequence[str], *, where: str, count: int) -> NDArray[np.int64]:
-    values = indices(_entry(record, key, where=where), names=names, where=where)
+def _labels(record: Mapping[str, Any], key: str, names: Sequence[str], *, where: Path, count: int) -> NDArray[np.int64]:
+    values = indices(_entry(record, key, where=where), names=names, where=f"{key} of {where}")
     if len(values) != count:
-        raise DataError(f"expected {count:,} labels in {where}, one for each picture, found {len(values):,}; {AGAIN}")
+        raise DataError(
+            f"expected {count:,} labels in {key} of {where}, one for each picture, found {len(values):,}; {AGAIN}"
+        )
     return values
 
 
@@ -175,9 +176,9 @@ def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns
     file = home / f"{name}_human.pt"
     record, labels = read_torch(file), {}
     for column, kind in columns.items():
-        classes, where = found.labels[kind].names, f"{column} of {file}"
+        classes = found.labels[kind].names
         labels[column] = Labels(
-            values=_labels(record, column, classes, where=where, count=len(found.pictures)), names=classes
+            values=_labels(record, column, classes, where=file, count=len(found.pictures)), names=classes
         )
     truths = tuple(column for column in columns if column.startswith("clean"))
     for column in truths:

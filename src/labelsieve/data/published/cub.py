@@ -18,11 +18,12 @@ def read_cub(path: Path, split: str) -> Found:
     home = home_of(path, title="CUB-200-2011", files=[*_TEXTS, "images/"], inside=["CUB_200_2011"])
     images, labels, classes, parts = (home / name for name in _TEXTS)
     names = dict(pairs(classes))
-    part_of, wanted = dict(pairs(parts)), "1" if split == "train" else "0"
+    part_of, label_of, wanted = dict(pairs(parts)), dict(pairs(labels)), "1" if split == "train" else "0"
     pictures = pairs(images)
+    looked_up(list(label_of), dict(pictures), where=images, of=labels)  # else a list that was cut off is a smaller set
     flags = looked_up([number for number, _ in pictures], part_of, where=parts, of=images)
     pictures = [picture for picture, flag in zip(pictures, flags, strict=True) if flag == wanted]
-    given = looked_up([number for number, _ in pictures], dict(pairs(labels)), where=labels, of=images)
+    given = looked_up([number for number, _ in pictures], label_of, where=labels, of=images)
     values = looked_up(given, positions(names), where=classes, of=labels)
     return Found(
         folder=home,

@@ -21,6 +21,7 @@ from labelsieve.data.published.layout import AGAIN
 from labelsieve.errors import DataError, first_line
 
 _WHOLE_NUMBERS = re.compile("[biu][1248]")
+_REASON = re.compile(r"(?:WeightsUnpickler error: |^(?=Trying to load))\s*(.+)", re.MULTILINE)
 
 
 class _Kind:
@@ -96,8 +97,8 @@ def read_torch(path: Path) -> dict[str, Any]:
 
 def _unreadable(where: object, error: Exception) -> DataError:
     # torch puts advice around the reason, among it how to run what the file asks for
-    told = str(error).partition("WeightsUnpickler error: ")[2].strip() or first_line(error)
-    reason = told.split("\n")[0].split(". ")[0].rstrip(" .")
+    found = _REASON.search(str(error))
+    reason = (found[1] if found else first_line(error)).split(". ")[0].rstrip(" .")
     return DataError(
         f"expected a dictionary of arrays, lists and texts in {where}, which cannot be read: {reason}; {AGAIN}"
     )
