@@ -38,6 +38,8 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
     Raises:
         DataError: It is none of them, or cannot be read.
     """
+    if not source:  # of a shell variable that is not set; as a path it would be the current folder
+        raise DataError("expected a folder, a file or a Hub data set, got an empty text; check the source")
     if (named := named_source(source)) is not None:
         return read_published(named, asked=asked, split=split)
     path = Path(source).expanduser()
