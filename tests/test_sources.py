@@ -260,6 +260,16 @@ def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
         pytest.skip("this file system refuses such a name")
     with pytest.raises(DataError, match="not UTF-8"):
         load_images(folder)
+    (folder / "a" / "caf\udce9.png").rename(folder / "caf\udce9.png")
+    (folder / "a" / "x.caf\udce9").write_bytes(b"")
+    text = "".join(load_images(folder).notes).encode().decode()
+    assert r"(first: caf\udce9.png)" in text and r"(1 .caf\udce9)" in text, "they are left out, and can be told"
+    (folder / "caf\udce9").mkdir()
+    with pytest.raises(DataError, match=r"the file name 'caf\\udce9' .* not UTF-8"):
+        load_images(folder)
+    (folder / "caf\udce9").rmdir()
+    with pytest.raises(DataError, match=r"the path '.*h\\udce9' is not UTF-8; rename its folders"):
+        load_images(folder.rename(folder.with_name("h\udce9")))
 
 
 # ---------------------------------------------------------------- CSV

@@ -31,17 +31,20 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
         classes = [entry.name for entry in entries if entry.is_dir()]
         loose = [entry.name for entry in entries if entry.is_file() and _is_picture(entry.name)]
         paths, other = _walk(folder, classes)
-        ids = [path.encode().decode() for path in paths]  # a name that is not UTF-8 fails here
+        # a name that is not UTF-8 fails here
+        ids, classes = ([name.encode().decode() for name in names] for names in (paths, classes))
     except UnicodeEncodeError as error:
         raise DataError(f"the file name {error.object!r} in {folder} is not UTF-8; rename the file") from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
-    listed = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in other.most_common(5))
+    listed = ", ".join(f"{count} {_in_utf8(suffix) or 'without suffix'}" for suffix, count in other.most_common(5))
     files = [entry.name for entry in entries]
     _check_folder(folder, classes=classes, paths=paths, loose=loose, files=files, other=listed)
     notes = []
     if loose:
-        notes.append(f"{len(loose)} of the images lie in no class folder and were left out (first: {loose[0]})")
+        notes.append(
+            f"{len(loose)} of the images lie in no class folder and were left out (first: {_in_utf8(loose[0])})"
+        )
     if other:
         notes.append(f"{other.total()} files that are no images by their suffix were left out ({listed})")
     columns = {"image": ids, "label": [path.split("/", 1)[0] for path in ids]}
@@ -53,6 +56,11 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
 
 def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
+
+
+def _in_utf8(name: str) -> str:
+    """Makes a name that may be in another encoding fit to be written; of files that are left out, none is refused."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_picture(name: str) -> bool:

@@ -43,6 +43,10 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
     if (named := named_source(source)) is not None:
         return read_published(named, asked=asked, split=split)
     path = Path(source).expanduser()
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError as error:  # a run names its source, and is written in UTF-8
+        raise DataError(f"the path {error.object!r} is not UTF-8; rename its folders") from None
     kind = TABLES.get(path.suffix.lower())
     if path.is_dir():
         saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
