@@ -157,6 +157,15 @@ def test_wrong_command_lines(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_that_are_not_utf8_are_refused_before_any_work(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    """What a run writes about itself is in UTF-8, and could not name them."""
+    odd = tmp_path / "caf\udce9"
+    for words in (["scan", odd, "--out", tmp_path / "run"], ["scan", drawn_folder, *MATCH, "--out", odd]):
+        code, _, err = run(*words)
+        assert code == 2 and err.count("\n") == 1 and "expected names in UTF-8" in err and "caf\\udce9" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_narrow_terminal_changes_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("scan", "photos", "--out", "run", "--epoch", "3")
     wide = run(*words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,3 +134,15 @@ def test_broken_files_stay_as_rows_with_a_reason(photo_folder: Callable[..., Pat
         with pytest.raises(UnreadableImageError, match=f"^{name}: "):
             images.open(images.ids.index(name))
     assert images.open(0).size == (8, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_not_waited_for(photo_folder: Callable[..., Path]) -> None:
+    folder = photo_folder({"cat": 2, "dog": 2})
+    os.mkfifo(folder / "cat" / "pipe.jpg")
+    (folder / "dog" / "zero.jpg").symlink_to("/dev/zero")
+    images = load_images(folder)
+    assert len(images) == 6 and "2 of 6 images are missing (first: cat/pipe.jpg)" in images.notes
+    for name in ("cat/pipe.jpg", "dog/zero.jpg"):
+        with pytest.raises(UnreadableImageError, match=f"^{name}: not an ordinary file$"):
+            images.open(images.ids.index(name))

@@ -382,6 +382,9 @@ class Recorder:
         self.inner, self.memory = inner, inner.memory
         self.calls: list[tuple[Step, Tensor, Mapping[str, Tensor]]] = []
 
+    def begins(self, epoch: int) -> None:
+        self.inner.begins(epoch)
+
     def reads(self, step: Step) -> Reads:
         read = self.inner.reads(step)
         assert read is not None

@@ -229,6 +229,12 @@ def test_a_full_disk_leaves_the_old_file(
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x"]
 
 
+def test_what_another_library_says_of_the_temporary_file_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught, write_atomically(tmp_path / "x") as part:
+        raise OSError(errno.EROFS, f"Failed to open local file '{part}'. Detail: [errno 30]")
+    assert str(caught.value).startswith(f"could not write {tmp_path / 'x'}: {os.strerror(errno.EROFS)}; free some")
+
+
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="could not write"), write_atomically(tmp_path / "x"):
         pass

@@ -102,6 +102,17 @@ def test_folder(photo_folder: MakeFolder) -> None:
     assert_reloads(images)
 
 
+def test_links_that_lead_up_bring_in_no_other_class(photo_folder: MakeFolder) -> None:
+    """They are loops, also where the loop closes above the class, or above the whole folder."""
+    folder = photo_folder({"cat": 2, "dog": 1})
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "0.png").write_bytes(png())
+    (folder / "dog" / "outside").symlink_to(folder.parent / "elsewhere")
+    for name, target in (("root", folder), ("above", folder.parent), ("top", Path("/"))):
+        (folder / "dog" / name).symlink_to(target)
+    assert load_images(folder).ids == ("cat/0.png", "cat/1.png", "dog/0.png", "dog/outside/0.png")
+
+
 def test_folder_with_given_order_of_classes(photo_folder: MakeFolder, tmp_path: Path) -> None:
     folder = photo_folder({"cat": 2, "big_dog": 2})
     images = load_images(folder, class_names=["Big Dog", "cat", "hen"])
@@ -203,7 +214,10 @@ def test_limit_takes_a_seeded_subset_in_order(photo_folder: MakeFolder) -> None:
         ([], "is empty"),
         (["a.png", "b.png"], r"has no folders, only 2 files \(2 images\)"),
         (["all.parquet"], r"pass the file itself.*all\.parquet"),
-        (["cat/a.txt", "dog/b.txt"], "no folder .* holds an image"),
+        (
+            ["cat/a.heic", "dog/b.HEIC"],
+            r"no folder .* holds an image .* only other files \(2 \.heic\); .* convert these",
+        ),
         (["cat/a.png"], 'has only "cat"'),
         (["train/cat/a.png", "test/cat/b.png"], "holds splits: test, train"),
         (["T-Shirt/a.png", "t_shirt/b.png"], '"T-Shirt" and "t_shirt" .* are the same'),
@@ -249,6 +263,16 @@ def test_file_name_that_is_no_text(photo_folder: MakeFolder) -> None:
         pytest.skip("this file system refuses such a name")
     with pytest.raises(DataError, match="not UTF-8"):
         load_images(folder)
+    (folder / "a" / "caf\udce9.png").rename(folder / "caf\udce9.png")
+    (folder / "a" / "x.caf\udce9").write_bytes(b"")
+    text = "".join(load_images(folder).notes).encode().decode()
+    assert r"(first: caf\udce9.png)" in text and r"(1 .caf\udce9)" in text, "they are left out, and can be told"
+    (folder / "caf\udce9").mkdir()
+    with pytest.raises(DataError, match=r"the file name 'caf\\udce9' .* not UTF-8"):
+        load_images(folder)
+    (folder / "caf\udce9").rmdir()
+    with pytest.raises(DataError, match=r"the path '.*h\\udce9' is not UTF-8; rename the folder or file"):
+        load_images(folder.rename(folder.with_name("h\udce9")))
 
 
 def test_paths_on_another_drive_of_windows(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,12 +631,19 @@ def test_labels_are_replaced_by_indices_alone() -> None:
 # ---------------------------------------------------------------- no such source, and the Hub
 
 
-@pytest.mark.parametrize("source", ["photos", "./photos/x", "/nowhere/photos", "a/b/c", "x/all.parquet", ""])
+@pytest.mark.parametrize("source", ["photos", "./photos/x", "/nowhere/photos", "a/b/c", "x/all.parquet"])
 def test_sources_that_do_not_exist(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"does not exist|is empty") as error:
+    with pytest.raises(DataError, match="does not exist") as error:
         load_images(source)
     one_line(error)
+
+
+def test_an_empty_source_is_not_the_current_folder(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo_folder({"cat": 1, "dog": 1}))
+    with pytest.raises(DataError, match="got an empty text; check the source"):
+        load_images("")
+    assert len(load_images(".")) == 2
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

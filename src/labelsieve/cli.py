@@ -130,9 +130,23 @@ def _dispatch(args: list[str]) -> int:
     if args[0] not in VERBS:
         known = ", ".join(VERBS)
         raise UsageError(f'expected a verb out of {known}, got "{args[0]}"{did_you_mean(args[0], VERBS)}')
+    _check_encoding(args)
     command = _command(args[0]).parse(args[1:], prog=f"labelsieve {args[0]}")
     command.run(Console(quiet=not is_main_process()))
     return 0
+
+
+def _check_encoding(args: Sequence[str]) -> None:
+    """Refuses names in another encoding before any work: what a run writes about itself, in UTF-8, could not hold them.
+
+    Raises:
+        UsageError: A word is not UTF-8.
+    """
+    from labelsieve.provenance import is_utf8
+
+    for word in args:
+        if not is_utf8(word):
+            raise UsageError(f"expected names in UTF-8, got {word!r}; rename the file or folder")
 
 
 def _command(verb: str) -> type[Command]:

@@ -97,7 +97,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
+        # the number's own text: some libraries tell of the temporary file instead
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(f"could not write {path}: {reason}; free some space or choose a writable folder") from error
     finally:
         with suppress(OSError):  # a read-only disk: there is nothing to remove

@@ -31,19 +31,23 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
         classes = [entry.name for entry in entries if entry.is_dir()]
         loose = [entry.name for entry in entries if entry.is_file() and _is_picture(entry.name)]
         paths, other, closed = _walk(folder, classes)
-        ids = [path.encode().decode() for path in paths]  # a name that is not UTF-8 fails here
+        # a name that is not UTF-8 fails here
+        ids, classes = ([name.encode().decode() for name in names] for names in (paths, classes))
     except UnicodeEncodeError as error:
         raise DataError(f"the file name {error.object!r} in {folder} is not UTF-8; rename the file") from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
-    _check_folder(folder, classes=classes, paths=paths, loose=loose, files=[entry.name for entry in entries])
+    listed = ", ".join(f"{count} {_in_utf8(suffix) or 'without suffix'}" for suffix, count in other.most_common(5))
+    files = [entry.name for entry in entries]
+    _check_folder(folder, classes=classes, paths=paths, loose=loose, files=files, other=listed)
     notes = []
     if loose:
-        notes.append(f"{len(loose)} of the images lie in no class folder and were left out (first: {loose[0]})")
+        notes.append(
+            f"{len(loose)} of the images lie in no class folder and were left out (first: {_in_utf8(loose[0])})"
+        )
     if closed:
-        notes.append(f"{len(closed)} folders cannot be read and were left out (first: {closed[0]})")
+        notes.append(f"{len(closed)} folders cannot be read and were left out (first: {_in_utf8(closed[0])})")
     if other:
-        listed = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in other.most_common(5))
         notes.append(f"{other.total()} files that are no images by their suffix were left out ({listed})")
     columns = {"image": ids, "label": [path.split("/", 1)[0] for path in ids]}
     rows = Dataset.from_dict(columns, features=Features({"image": Value("string"), "label": Value("string")}))
@@ -56,6 +60,11 @@ def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
+def _in_utf8(name: str) -> str:
+    """Makes a name that may be in another encoding fit to be written; of files that are left out, none is refused."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
@@ -66,19 +75,21 @@ def _walk(folder: Path, classes: Sequence[str]) -> tuple[list[str], Counter[str]
     Returns:
         The sorted relative paths of the pictures, the suffixes of all other files, and folders that cannot be read.
     """
+    root = Path(os.path.realpath(folder))
+    above = {str(root), *map(str, root.parents)}
     paths: list[str] = []
     closed: list[str] = []
     other: Counter[str] = Counter()
     for name in classes:
         found: list[str] = []
-        seen: set[str] = set()
+        seen = set(above)
         for here, folders, files in os.walk(
             folder / name,
             followlinks=True,
             onerror=lambda error: closed.append(os.path.relpath(error.filename, folder)),
         ):
             real = os.path.realpath(here)
-            # a link back up would go round for ever
+            # a link back up would go round for ever, and one above the class would bring in the others
             folders[:] = [] if real in seen else [inner for inner in folders if _visible(inner)]
             if real in seen:
                 continue
@@ -92,7 +103,9 @@ def _walk(folder: Path, classes: Sequence[str]) -> tuple[list[str], Counter[str]
     return paths, other, closed
 
 
-def _check_folder(folder: Path, *, classes: list[str], paths: list[str], loose: list[str], files: list[str]) -> None:
+def _check_folder(
+    folder: Path, *, classes: list[str], paths: list[str], loose: list[str], files: list[str], other: str
+) -> None:
     layout = "expected a folder of class folders such as photos/cat/1.jpg"
     if not files:
         raise DataError(f"{layout}, but {folder} is empty; check the path")
@@ -102,7 +115,10 @@ def _check_folder(folder: Path, *, classes: list[str], paths: list[str], loose: 
         hint = f"pass the file itself, {folder / tables[0]}" if tables else hint
         raise DataError(f"{layout}, but {folder} has no folders, only {len(files)} files ({len(loose)} images); {hint}")
     if not paths:
-        raise DataError(f"{layout}, but no folder in {folder} holds an image (.jpg, .png, ...); check the path")
+        only, hint = (f", only other files ({other})", ", or convert these") if other else ("", "")
+        raise DataError(
+            f"{layout}, but no folder in {folder} holds an image (.jpg, .png, ...){only}; check the path{hint}"
+        )
     if {name.lower() for name in classes} <= _SPLITS and all(path.count("/") > 1 for path in paths):
         raise DataError(f"{layout}, but {folder} holds splits: {', '.join(classes)}; pass {folder / classes[0]}")
     if len(classes) == 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -76,7 +79,7 @@ class LabelledImages:
         try:
             if not row or (row["bytes"] is None and row["path"] is None):
                 raise DataError("no image in this row")
-            return decode(row["bytes"] if row["bytes"] is not None else Path(row["path"]).read_bytes())
+            return decode(row["bytes"] if row["bytes"] is not None else read_file(row["path"]))
         except DataError as error:
             raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
         except OSError as error:
@@ -99,6 +102,17 @@ class LabelledImages:
             truth=None if self.truth is None else self.truth[rows],
             origin={},  # loading would give all rows again
         )
+
+
+def read_file(path: str | Path) -> bytes:
+    """Reads the file of a picture.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or a device: the one keeps its reader waiting, the other may not end.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    return Path(path).read_bytes()
 
 
 def decode(data: bytes) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
 from labelsieve.errors import DataError, SettingsError, check_seed, did_you_mean
 from labelsieve.provenance import write_atomically
 
@@ -370,7 +370,7 @@ def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
     data, path = picture["bytes"], picture["path"]
     if data is None:
         try:
-            data = Path(path).read_bytes() if path else b""
+            data = read_file(path) if path else b""
         except OSError:
             data = b""
     return {"bytes": data, "path": Path(path).name if path else None}

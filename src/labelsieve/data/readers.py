@@ -39,9 +39,11 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
     Raises:
         DataError: It is none of them, or cannot be read.
     """
+    if not source:  # of a shell variable that is not set; as a path it would be the current folder
+        raise DataError("expected a folder, a file or a Hub data set, got an empty text; check the source")
     named = named_source(source)
     path = named.path if named else Path(source).expanduser()
-    if path.exists() and not is_utf8(os.path.abspath(path)):  # Arrow holds paths as texts
+    if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run hold paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
     if named is not None:
         return read_published(named, asked=asked, split=split)
