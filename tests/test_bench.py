@@ -236,6 +236,13 @@ def test_tables_hold_the_cells_of_the_file_alone(file: Path, tmp_path: Path) -> 
     assert "Hardware: 1 cores. PyTorch 2.9. 2026-11-21." in (tmp_path / "results.md").read_text()
 
 
+def test_a_bar_in_a_name_ends_no_cell(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(changed(file, "[method.label-match]", '[method."p | q"]'))
+    write_tables(experiment, {}, tmp_path)
+    lines = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("| p ")]
+    assert lines and all(line.startswith("| p \\| q |") for line in lines)
+
+
 def test_columns_are_named_by_what_differs(file: Path) -> None:
     file.write_text(file.read_text() + '\n[data.photos]\nsource = "photos"\n')
     assert column_names(read_experiment(file)) == [

@@ -293,6 +293,14 @@ def test_export(format: str, run: Run, finished: Path, tmp_path: Path) -> None:
     assert run(*words, "--overwrite")[0] == 0
 
 
+@pytest.mark.parametrize("name", ["verdicts.parquet", "run.json"])
+def test_an_export_leaves_the_files_of_the_run_alone(name: str, run: Run, finished: Path) -> None:
+    before = (finished / name).read_bytes()
+    code, _, err = run("export", finished, "--format", "parquet", "--out", finished / name, "--overwrite")
+    assert code == 2 and "expected --out to be no file of the run itself" in err and err.count("\n") == 1
+    assert (finished / name).read_bytes() == before
+
+
 def test_export_with_marks(run: Run, finished: Path, tmp_path: Path) -> None:
     verdicts, marks, out = Verdicts.load(finished), tmp_path / "marks.csv", tmp_path / "clean"
     ids = [name for name, row in zip(verdicts.table["id"].to_pylist(), verdicts.given, strict=True) if row == 0]

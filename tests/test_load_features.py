@@ -135,6 +135,11 @@ def test_memory_and_text_of_other_files(tmp_path: Path) -> None:
         assert found.text_fingerprint == in_memory.text_fingerprint and found.origin == {}
 
 
+def test_class_names_as_bytes_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "x.npz", **{**blobs(), "class_names": np.array(NAMES, dtype="S")})
+    one_line(lambda: load_features(tmp_path / "x.npz"), 'texts in "class_names"', "found bytes")
+
+
 def test_labels_by_number_follow_the_texts() -> None:
     arrays = blobs()
     numbers = np.array([NAMES.index(name) for name in arrays["labels"]])

@@ -27,6 +27,7 @@ from labelsieve.provenance import fingerprint, read_json, write_atomically, writ
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT = "report.html"
+RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
 # Rows of one part of the Parquet file, which readers may take by itself.
 _ROWS = 65_536
 METRIC_TITLES = {

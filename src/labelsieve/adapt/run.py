@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from labelsieve.errors import RunError, SettingsError
 from labelsieve.marks import read_marks
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, versions
-from labelsieve.report.common import require_same_images
+from labelsieve.report.common import require_same_images, section
 from labelsieve.report.imagefolder import check_no_mount
 from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.verdicts import Verdicts
@@ -259,9 +258,9 @@ def _record(
             "fingerprint": job.images.fingerprint,
         },
         "verdicts": {
-            "detector": _part(scanned, "detector").get("name"),
-            "detector_settings": _part(scanned, "detector").get("settings"),
-            "model": _part(scanned, "model").get("name"),
+            "detector": section(scanned, "detector").get("name"),
+            "detector_settings": section(scanned, "detector").get("settings"),
+            "model": section(scanned, "model").get("name"),
             "created": scanned.get("created"),
         },
         "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
@@ -287,8 +286,3 @@ def _record(
         "seconds": round(seconds, 2),
         "versions": installed,
     }
-
-
-def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = record.get(key)
-    return value if isinstance(value, Mapping) else {}

@@ -120,7 +120,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
         yield ""
         yield f"## {' / '.join(TITLES[metric] for metric in metrics)}"
         yield ""
-        yield f"| method | {' | '.join(column_names(experiment))} |"
+        yield f"| method | {' | '.join(map(_cell_text, column_names(experiment)))} |"
         yield "|---|" + "---:|" * len(columns(experiment))
         yield from _rows(experiment, records, metrics)
     if experiment.published is not None:
@@ -144,7 +144,13 @@ def _compared(experiment: Experiment, published: Published, records: Records) ->
             ours = _spread(experiment, records, Column(model, data, noise), method, metric)
             difference = _MISSING if ours is None else f"{100 * ours.mean - number:+.2f}"
             parts.append(f"{_MISSING if ours is None else f'{100 * ours.mean:.2f}'} | {number:.2f} | {difference}")
-        yield f"| {data} | {noise} | {method} | {' | '.join(parts)} |"
+        names = " | ".join(map(_cell_text, (data, noise, method)))
+        yield f"| {names} | {' | '.join(parts)} |"
+
+
+def _cell_text(name: str) -> str:
+    """Makes a name fit for a cell of a Markdown table, which a bar would end."""
+    return name.replace("|", "\\|")
 
 
 def _circumstances(records: Records) -> str:
@@ -166,7 +172,7 @@ def _rows(experiment: Experiment, records: Records, metrics: Sequence[str]) -> I
     best = [_best([parts[0][place] for parts in found.values()], metrics) for place in places]
     for method, parts in found.items():
         texts = [_text([values[place] for values in parts], metrics, best=best[place]) for place in places]
-        yield f"| {method} | {' | '.join(texts)} |"
+        yield f"| {_cell_text(method)} | {' | '.join(texts)} |"
 
 
 def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None:

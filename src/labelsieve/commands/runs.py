@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, refuse_inside
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, UsageError, refuse_inside
 from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
 
@@ -83,9 +83,12 @@ class Export(Command):
     def run(self, console: Console) -> None:
         """Reads the run, and its images where the format holds them, and writes the export."""
         from labelsieve.report.export import export
-        from labelsieve.verdicts import Verdicts
+        from labelsieve.verdicts import RUN_FILES, Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
+        own = {(self.run_folder / name).resolve() for name in RUN_FILES}
+        if self.out.resolve() in own:
+            raise UsageError(f"expected --out to be no file of the run itself, got {self.out}; choose another name")
         images = None
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source)

@@ -130,10 +130,16 @@ def _read_npz(path: Path, *, asked: Columns) -> Stored:
     return Stored(
         features=features,
         table=Table(rows=rows, columns=chosen, where=where, notes=tuple(notes)),
-        class_names=None if names is None else tuple(map(str, np.ravel(names).tolist())),
+        class_names=None if names is None else _names(names, where=where),
         text=arrays.get("text"),
         logit_scale=arrays.get("logit_scale"),
     )
+
+
+def _names(names: NDArray[Any], *, where: str) -> tuple[str, ...]:
+    if names.dtype.kind == "S":
+        raise DataError(f'expected texts in "class_names" of {where}, found bytes; save them as an array of str')
+    return tuple(map(str, np.ravel(names).tolist()))
 
 
 def _npz_columns(columns: Mapping[str, NDArray[Any]], asked: Columns, *, where: str) -> Columns:

@@ -41,7 +41,7 @@ def described(test: LabelledImages) -> dict[str, Any]:
 
 
 def overlap_note(test: LabelledImages, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:
-    """Returns a warning if test images are among the training images, pixel for pixel.
+    """Returns a warning if test images are among the training images, byte for byte.
 
     Args:
         test: The test images.

@@ -13,12 +13,11 @@ from rich.text import Text
 
 from labelsieve.progress import clean
 from labelsieve.report import common
-from labelsieve.verdicts import METRICS, RECORD, REPORT, TABLE_CSV, VERDICTS, Verdicts
+from labelsieve.verdicts import RUN_FILES, Verdicts
 
 _TOP = 5
 _NAME_WIDTH = 32
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
-_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
 
 
 def summarize(verdicts: Verdicts, console: Console) -> None:
@@ -120,7 +119,7 @@ def _print_files(record: Mapping[str, Any], console: Console) -> None:
     if not record.get("out"):
         return
     folder = Path(str(record["out"]))
-    there = [name for name in _FILES if (folder / name).is_file()]
+    there = [name for name in RUN_FILES if (folder / name).is_file()]
     console.print()
     line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
     console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied

@@ -61,7 +61,7 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
             raise ModelError(f"{name} has no usable {what}: {first_line(error)}") from error
         if options["local_files_only"]:
             raise ModelError(
-                f"the Hub cannot be reached and the {what} of {name} is not on this machine; "
+                f"the Hub cannot be reached, and this machine has no {what} of {name}; "
                 "check the network and the id, or give a local folder"
             ) from error
         raise ModelError(
