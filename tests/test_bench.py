@@ -21,10 +21,11 @@ import pytest
 import labelsieve.bench
 from interrupting import break_off
 from labelsieve.bench import estimate as estimating
-from labelsieve.bench.experiment import Cell, Data, Experiment, Method, read_experiment, shipped
+from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.outdated import up_to_date
+from labelsieve.bench.parts import Data, Method
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store

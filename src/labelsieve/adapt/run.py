@@ -14,10 +14,11 @@ import torch
 
 from labelsieve.adapt import tuning
 from labelsieve.adapt.backbones import Backbone, load_backbone
+from labelsieve.adapt.judging import predict
 from labelsieve.adapt.result import RECORD, Adapted
 from labelsieve.adapt.selection import Selection, choose
 from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
-from labelsieve.adapt.train import Job, Trained, hold_out, predict, train
+from labelsieve.adapt.train import Job, Trained, hold_out, train
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
 from labelsieve.detect.discriminant import fit_linear

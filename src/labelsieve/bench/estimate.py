@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from labelsieve.adapt.train import steps_of
-from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Method
+from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.measures import PeakMemory
+from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Method
 from labelsieve.bench.run import TEST_DRAWINGS, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
 from labelsieve.data.images import LabelledImages

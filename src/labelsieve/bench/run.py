@@ -15,8 +15,9 @@ from typing import Any
 
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import without_folders
-from labelsieve.bench.experiment import BUNDLED, DRAWINGS, Cell, Data, Experiment, Noise
+from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.outdated import up_to_date
+from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Noise
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS, Given, true_labels

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labelsieve.bench.experiment import BUNDLED, Data, Experiment, Method, Noise
+from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
+from labelsieve.bench.parts import BUNDLED, Data, Method, Noise
 from labelsieve.bench.published import Published
 from labelsieve.detect.settings import Training
 from labelsieve.errors import RunError

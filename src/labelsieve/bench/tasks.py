@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labelsieve.adapt.settings import Adaptation
-    from labelsieve.bench.experiment import Method
+    from labelsieve.bench.parts import Method
     from labelsieve.data.images import LabelledImages
     from labelsieve.progress import Progress
     from labelsieve.verdicts import Verdicts

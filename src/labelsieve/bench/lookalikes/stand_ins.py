@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labelsieve.bench.experiment import DRAWINGS, Data
 from labelsieve.bench.lookalikes.formats import write_parquet
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, draw_stock
+from labelsieve.bench.parts import DRAWINGS, Data
 from labelsieve.data.published.base import named_source
 from labelsieve.demo.drawings import CLASS_NAMES
 from labelsieve.provenance import fingerprint

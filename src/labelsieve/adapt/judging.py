@@ -1,0 +1,87 @@
+"""What a classifier says of plain images while it is trained: classes, accuracies, losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.test_sets import accuracy
+from labelsieve.vlm.features import image_features, pixels_of, prepared
+
+if TYPE_CHECKING:
+    from labelsieve.adapt.train import Job
+
+
+def accuracies(job: Job) -> dict[str, float]:
+    """Returns `validation_accuracy` and `test_accuracy` of the backbone as it is, each if there are such images."""
+    found = {}
+    if len(job.held_out):
+        predicted = predict(job, job.images, job.held_out)[job.held_out]
+        found["validation_accuracy"] = accuracy(predicted, job.selection.labels[job.held_out])
+    if job.test is not None:
+        found["test_accuracy"] = accuracy(predict(job, job.test, np.arange(len(job.test))), job.test.labels)
+    return found
+
+
+def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Classifies some rows of plain images; the processes share them.
+
+    Returns:
+        Shape (N,): the most likely class, -1 for other rows and for images that cannot be read.
+    """
+    found = _judge(job, images, rows, lambda logits, _rows: logits.argmax(dim=1) + 1)
+    return found.long().numpy() - 1
+
+
+def losses(job: Job) -> tuple[Tensor, Tensor]:
+    """Returns the rows that are trained on and can be read, and the cross-entropy of their plain images, each (n,)."""
+    labels = torch.from_numpy(job.selection.labels)
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:  # and 1, to tell it from what cannot be read
+        return 1 + cross_entropy(logits.float(), labels[rows].to(logits.device), reduction="none")
+
+    found = _judge(job, job.images, job.rows, loss)
+    rows = torch.nonzero(found)[:, 0]
+    return rows, found[rows] - 1
+
+
+@torch.inference_mode()
+def _judge(
+    job: Job, images: LabelledImages, rows: NDArray[np.int64], judge: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Judges some rows of plain images; the processes share them.
+
+    Args:
+        job: Knows the backbone.
+        images: N images.
+        rows: Which of them.
+        judge: Takes logits (B, K) and row numbers (B,), returns (B,).
+
+    Returns:
+        Shape (N,), float32, on the CPU; 0 for other rows and for images that cannot be read.
+    """
+    backbone, engine, size = job.backbone, job.engine, job.settings.batch_size
+    found = torch.zeros(len(images))
+    own = np.array_split(rows, engine.accelerator.num_processes)[engine.accelerator.process_index]
+    parts = np.array_split(own, max(1, math.ceil(len(own) / size)))
+    if job.on_features:
+        features = image_features(images, backbone, engine=engine)
+        for part in parts:
+            logits = backbone.head(torch.from_numpy(features.pooled[part]).to(engine.device))
+            found[part] = judge(logits, torch.from_numpy(part)).float().cpu()
+        found[list(features.errors)] = 0
+    else:
+        for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
+            if len(batch.rows):
+                with engine.autocast():
+                    logits = backbone.logits(pixels_of(batch, backbone, engine.device))
+                found[batch.rows] = judge(logits, batch.rows).float().cpu()
+    return engine.total(found.to(engine.device)).cpu()

@@ -1,0 +1,148 @@
+"""The parts of an experiment: data sets, noises and methods, as the tables of its file hold them.
+
+What each key means stands at the attributes; everything is checked when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from labelsieve.detect.base import detector_class
+from labelsieve.detect.settings import check_fields, check_keys, field_names, frozen_if_auto
+from labelsieve.errors import SettingsError, look_up
+
+DRAWINGS, BUNDLED = "drawings", "bundled"
+TRUE_RATE = "true"
+"""Stands for the true noise rate in the settings of a detector that has to be told it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One data set.
+
+    Attributes:
+        source: What :func:`labelsieve.load_images` takes, or `drawings` for those of the demonstration.
+        limit: Random subset of so many images, another one for each seed; the number of drawings.
+        image_column: Column of the pictures.
+        label_column: Column of the given labels.
+        truth_column: Column of the true labels.
+        class_names: File of the class names.
+        split: Split of a Hub data set.
+        test: Source of clean images to measure a classifier on; `drawings` draws others.
+        test_split: Split of it; without `test` a split of the source itself, as published data sets have them.
+        test_label_column: Its column of labels.
+        test_limit: Random subset of so many test images; the number of drawings.
+    """
+
+    source: str
+    limit: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    truth_column: str | None = None
+    class_names: str | None = None
+    split: str | None = None
+    test: str | None = None
+    test_split: str | None = None
+    test_label_column: str | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("source", "test"):
+            if getattr(self, name) == "":  # which as a path would be the folder that the command runs in
+                raise SettingsError(f'expected {name} to say where images lie, got ""')
+        for name in ("limit", "test_limit"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SettingsError(f"expected {name} to be at least 1, got {value}; leave it out to take all images")
+        if self.test_split is not None and self.test_source == DRAWINGS:
+            raise SettingsError("drawings have no splits; leave test_split out")
+
+    @property
+    def test_source(self) -> str | None:
+        """Where the test images lie; None where there are none."""
+        return self.source if self.test is None and self.test_split is not None else self.test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What is done to the labels.
+
+    Attributes:
+        kind: `given` leaves them as they come. The others put wrong labels into the true ones, or into the given ones
+            where the truth is not known: see :func:`labelsieve.inject`. `file` takes them from a file that `labelsieve
+            noise` wrote, the same for all seeds.
+        rate: Share of wrong labels, from 0 to below 1; of those kinds alone that put wrong labels in, and not left out.
+        exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
+            the code of the paper do.
+        file: For kind `file`: where it lies.
+    """
+
+    kind: Literal["given", "symmetric", "pair", "instance", "file"]
+    rate: float | None = None
+    exact: bool = True
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.rate is None:
+            if self.kind not in ("given", "file"):
+                raise SettingsError("expected rate, found none")
+            object.__setattr__(self, "rate", 0.0)  # as a fingerprint has always had it
+        if not 0 <= self.share < 1:
+            raise SettingsError(f"expected rate from 0 to below 1, got {self.rate}; a share, not a percentage")
+        if self.kind in ("given", "file") and self.rate:
+            raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
+        if (self.kind == "file") != (self.file is not None):
+            raise SettingsError(f'expected file = "..." with kind file and with no other, got kind {self.kind}')
+
+    @property
+    def share(self) -> float:
+        """The rate, 0 where there is none."""
+        return self.rate or 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of the tables.
+
+    Attributes:
+        detector: Name of a detector, see `labelsieve list`.
+        recipe: Settings of deft to start from.
+        settings: Settings of the detector. `noise_rate = "true"` tells the true rate.
+        train_on: For task `adapt`: `all` images, those that the detector `selected`, or those whose label is the
+            `truth`. `nothing` leaves phase 2 out: what the detector itself has trained in phase 1 is tested.
+        adapt: For task `adapt`: settings of :class:`labelsieve.Adaptation`, and `recipe` to start from. Without effect
+            where `nothing` is trained on.
+        backbone: For task `adapt`: Hub id or folder of what is trained; by default the model of the scan.
+    """
+
+    detector: str | None = None
+    recipe: str = "default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    train_on: Literal["all", "selected", "truth", "nothing"] = "selected"
+    adapt: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def make_detector(self, *, noise_rate: float) -> Any:
+        """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it.
+
+        Where the settings do not say how the vision tower is adapted, it stays frozen: what `auto` chooses depends on
+        how fast the machine is.
+        """
+        from labelsieve.detect.deft import RECIPES, DeFT
+
+        kind = detector_class(self.detector or "")
+        check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")
+        told = dict(self.settings)
+        if told.get("noise_rate") == TRUE_RATE:
+            told["noise_rate"] = noise_rate
+        recipe = look_up(RECIPES, self.recipe, what="recipe")
+        if kind is not DeFT and self.recipe != "default":
+            raise SettingsError(f"recipe goes with detector deft only, got {self.detector}; leave it out")
+        made = replace(recipe, **told) if kind is DeFT else kind(**told)
+        return made if "peft" in told else frozen_if_auto(made)
