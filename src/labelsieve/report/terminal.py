@@ -25,7 +25,7 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     console.print()
     console.print(_headline(verdicts))
     for line in _facts(verdicts.record):
-        console.print(Text(line, style="dim"), soft_wrap=True)  # rich would break a line between a figure and its unit
+        console.print(Text(line, style="dim"))
     _print_classes(verdicts, console)
     _print_findings(verdicts.record, console)
     if verdicts.metrics:
