@@ -278,6 +278,7 @@ def test_enlarges(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
     page.locator(".stage").first.click()
+    assert page.evaluate("document.activeElement.id") == "close", "the space bar must not mark what was just opened"
     assert page.locator("#large-quality").text_content() == "<\u00a00.001", "the card and its large view disagree"
     assert page.locator("#large-suggested").text_content() == "dog, 80\u00a0%"
     page.keyboard.press("Escape")

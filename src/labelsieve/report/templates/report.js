@@ -293,7 +293,10 @@
     find("large-suggested").textContent = `${card.suggestedName}, ${items[index].querySelector(".suggested small").textContent}`;
     find("large-quality").textContent = items[index].querySelector(".numbers b").textContent;
     find("large-rank").textContent = card.rank.toLocaleString("en");
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      dialog.showModal();
+      find("close").focus(); // not by `autofocus`, which browsers act upon, and complain of, when the page is loaded
+    }
     press(dialog.querySelectorAll("[data-mark]"), marks.get(card.id));
     find("previous").disabled = order[0] === index;
     find("next").disabled = order.at(-1) === index;
