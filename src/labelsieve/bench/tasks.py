@@ -229,7 +229,7 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
 
 
 # Settings that came later, as they were before there was a choice: scans and cells of before have to hold.
-LATER = {"context_learns": True, "negative_prompts": True, "negative_weight": 1.0}
+LATER = {"context_learns": True, "learns_from": "all", "negative_prompts": True, "negative_weight": 1.0}
 
 
 def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Path:
