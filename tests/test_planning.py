@@ -29,6 +29,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.detect import planning
 from labelsieve.detect.compiling import compiled
 from labelsieve.detect.deft import RECIPES, DeFT
+from labelsieve.detect.gmm import GMM
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.planning import settle
 from labelsieve.detect.settings import Training
@@ -100,13 +101,29 @@ def test_peft_is_chosen_by_a_trial(
     assert asked.table.equals(verdicts.table)  # the trial leaves no trace
 
 
+def test_looks_between_epochs_are_part_of_the_estimate(
+    images: LabelledImages, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_seconds", lambda _work: 8.0)  # a picture of the trial, which has eight, takes one
+    engine = make_engine(device="cpu", precision="fp32")
+    found = [
+        planning._estimate(
+            GMM(epochs=10, min_steps=0, warmup_epochs=4, learns_from=learns_from),
+            images, mini_clip, readable=30, engine=engine,
+        )
+        for learns_from in ("selected", "all")
+    ]  # fmt: skip
+    assert found[0][0] == found[1][0], "cached features take no time"
+    assert found[0][1] - found[1][1] == pytest.approx(6 * 30 / 3)
+
+
 def test_all_processes_take_as_many_pictures_as_the_least_of_them(
     mini_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one would wait for the others to try what these find not worth trying."""
     engine = make_engine(device="cpu", precision="fp32")
     learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft="vpt-deep"), engine=engine)
-    monkeypatch.setattr("labelsieve.detect.planning.gather_object", lambda own: [*own, 8], raising=False)
+    monkeypatch.setattr("labelsieve.detect.planning.gather_object", lambda own: [*own, 8])
     assert planning._at_once(learner, most=64) == 8
 
 

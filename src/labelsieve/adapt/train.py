@@ -29,9 +29,8 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.data.plain import plain_pictures
-from labelsieve.detect.training import Owner, read_checkpoint, write_checkpoint
+from labelsieve.detect.training import Owner, check_finite, read_checkpoint, write_checkpoint
 from labelsieve.engine import Engine
-from labelsieve.errors import TrainingError
 from labelsieve.memory import fitting, in_parts, keeping_room
 from labelsieve.vlm.features import image_features
 
@@ -310,11 +309,7 @@ def _losses_before(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
 
 
 def _check(loss: Tensor, epoch: int) -> None:
-    if not bool(torch.isfinite(loss)):
-        raise TrainingError(
-            f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate or "
-            "--head-learning-rate, or --precision fp32"
-        )
+    check_finite(loss, epoch, rates="--learning-rate, a lower --head-learning-rate")
 
 
 def _state(backbone: Backbone) -> dict[str, Tensor]:

@@ -201,6 +201,9 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         }
         for key, kind in kinds.items()
     }
+    for each, noise in parts["noise"].items():
+        if noise.puts_in and "rate" not in _merged(defaults.get("noise", {}), table["noise"][each]):
+            raise SettingsError(f"[noise.{each}]: expected rate, found none")  # 0 would be clean labels
     for each, method in parts["method"].items():
         with _within(f"method.{each}"):
             task.check(method)

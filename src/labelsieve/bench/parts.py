@@ -73,34 +73,30 @@ class Noise:
         kind: `given` leaves them as they come. The others put wrong labels into the true ones, or into the given ones
             where the truth is not known: see :func:`labelsieve.inject`. `file` takes them from a file that `labelsieve
             noise` wrote, the same for all seeds.
-        rate: Share of wrong labels, from 0 to below 1; of those kinds alone that put wrong labels in, and not left out.
+        rate: Share of wrong labels, from 0 to below 1. A file says it for the kinds that put wrong labels in, for no others.
         exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
             the code of the paper do.
         file: For kind `file`: where it lies.
     """
 
     kind: Literal["given", "symmetric", "pair", "instance", "file"]
-    rate: float | None = None
+    rate: float = 0.0
     exact: bool = True
     file: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.rate is None:
-            if self.kind not in ("given", "file"):
-                raise SettingsError("expected rate, found none")
-            object.__setattr__(self, "rate", 0.0)  # as a fingerprint has always had it
-        if not 0 <= self.share < 1:
+        if not 0 <= self.rate < 1:
             raise SettingsError(f"expected rate from 0 to below 1, got {self.rate}; a share, not a percentage")
-        if self.kind in ("given", "file") and self.rate:
+        if not self.puts_in and self.rate:
             raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
         if (self.kind == "file") != (self.file is not None):
             raise SettingsError(f'expected file = "..." with kind file and with no other, got kind {self.kind}')
 
     @property
-    def share(self) -> float:
-        """The rate, 0 where there is none."""
-        return self.rate or 0.0
+    def puts_in(self) -> bool:
+        """Whether wrong labels are put in at a rate."""
+        return self.kind not in ("given", "file")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,7 +204,7 @@ def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledIm
     clean = images.with_labels(true_labels(images))
     if noise.kind == "file":
         return apply_noise(clean, str(noise.file))
-    return inject(clean, kind=noise.kind, rate=noise.share, seed=seed, exact=noise.exact)
+    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

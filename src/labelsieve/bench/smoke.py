@@ -117,7 +117,7 @@ def _one_of_each_kind(experiment: Experiment) -> dict[str, Noise]:
     """Returns the noises, one of each kind; in the place of a file, which is of other images, the labels as drawn."""
     found: dict[str, tuple[str, Noise]] = {}
     for name, noise in experiment.noise.items():
-        if noise.rate or noise.kind in ("given", "file"):
+        if noise.rate or not noise.puts_in:
             found.setdefault(noise.kind, (name, Noise(kind="given") if noise.kind == "file" else noise))
     return dict(found.values()) or dict(experiment.noise)
 

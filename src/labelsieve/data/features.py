@@ -165,13 +165,9 @@ def _open(source: Any, *, labels: Any, asked: Columns) -> Stored:
     if asked.label or asked.truth:
         raise DataError("features in memory have no columns; pass labels=, and the truth to with_labels()")
     where = "the features in memory"
-    try:
+    try:  # fails on rows of other widths, and on tensors of bfloat16 or with gradients
         values = np.asarray(source)
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # rows of other widths, tensors of bfloat16 or with gradients
+    except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"expected features as numbers of shape (N, D) in {where}: {error}") from None
     table = Table(rows=_numbered(len(values) if values.ndim else 0), columns=Columns(), where=where)
     return Stored(features=values, table=table)

@@ -28,6 +28,11 @@ class GMM(Training):
 
     learns_from: Literal["selected", "all"] = "selected"
 
+    @property
+    def looks_before_epochs(self) -> bool:
+        """Whether the mixture is fitted anew before each epoch after warm-up."""
+        return self.learns_from == "selected"
+
     def score(
         self,
         images: LabelledImages,

@@ -118,8 +118,9 @@ def _estimate(
     with learner.attached():
         a_picture = _seconds(_tower(learner, _TRIED)) / _TRIED
     cached, seen = (make_schedule(each, images=readable) for each in (frozen, prompted))
-    # the prompted tower sees each picture in each epoch, and once more, without gradients, at the end
-    passes = (seen.epochs + 1 / 3) * readable
+    # the prompted tower sees each picture in each epoch, and without gradients at the end and where a selection is made
+    looks = 1 + (seen.epochs - seen.warmup if settings.looks_before_epochs else 0)
+    passes = (seen.epochs + looks / 3) * readable
     return cached.steps * a_text, seen.steps * a_text + passes * a_picture / engine.accelerator.num_processes
 
 

@@ -141,6 +141,11 @@ class Training:
                 "tower as they are; change one of the two, or use epochs 0"
             )
 
+    @property
+    def looks_before_epochs(self) -> bool:
+        """Whether all plain images are looked at before each epoch after warm-up, to learn from some of them."""
+        return False
+
     def trains_something(self, *, peft: str) -> bool:
         """Tells whether anything learns if the tower is adapted in a given way."""
         adapts = peft != "none" and (self.visual_prompts > 0 or not peft.startswith("vpt"))

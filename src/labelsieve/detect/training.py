@@ -200,15 +200,20 @@ def _check_outcome(learner: Learner, epoch: int) -> None:
             check_finite(features.sum(), epoch)
 
 
-def check_finite(loss: Tensor, epoch: int) -> None:
+def check_finite(loss: Tensor, epoch: int, *, rates: str = "--learning-rate") -> None:
     """Checks what an epoch made.
+
+    Args:
+        loss: A number, or a sum of numbers.
+        epoch: From 1.
+        rates: The options that may have been too high.
 
     Raises:
         TrainingError: It is no finite number.
     """
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
-            f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate or --precision fp32"
+            f"the loss is no longer a finite number in epoch {epoch}; use a lower {rates} or --precision fp32"
         )
 
 
