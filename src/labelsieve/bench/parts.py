@@ -73,7 +73,7 @@ class Noise:
         kind: `given` leaves them as they come. The others put wrong labels into the true ones, or into the given ones
             where the truth is not known: see :func:`labelsieve.inject`. `file` takes them from a file that `labelsieve
             noise` wrote, the same for all seeds.
-        rate: Share of wrong labels, from 0 to below 1. A file says it for the kinds that put wrong labels in, for no others.
+        rate: Share of wrong labels, from 0 to below 1. A file says it for the kinds that put wrong labels in alone.
         exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
             the code of the paper do.
         file: For kind `file`: where it lies.
