@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 _EntryT = TypeVar("_EntryT")
+# What a message quotes at most: characters of a value, and values of a list.
+_CHARACTERS, _VALUES = 80, 10
 
 
 class LabelsieveError(Exception):
@@ -41,16 +43,45 @@ class TrainingError(LabelsieveError):
     """Training cannot go on, for example because the loss is no longer finite."""
 
 
+def shown(value: Any) -> str:
+    """Returns what a message quotes of a value: one line of printable characters, at most 80.
+
+    Example:
+        >>> shown("a" * 100)[-4:], len(shown("a" * 100))
+        ('a...', 80)
+    """
+    # no more of a huge value is looked at than can be quoted
+    text = str(value)[: 2 * _CHARACTERS]
+    text = "".join(each if each.isprintable() else " " for each in text)
+    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 3] + "..."
+
+
+def listed(values: Iterable[Any], *, quoted: bool = False) -> str:
+    """Returns what a message lists of some values: the first ten, and how many more there are.
+
+    Example:
+        >>> listed(range(12))
+        '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more'
+    """
+    values = list(values)
+    words = [f'"{shown(each)}"' if quoted else shown(each) for each in values[:_VALUES]]
+    more = len(values) - len(words)
+    return ", ".join(words) + (f" and {more} more" if more else "")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f' (did you mean "{nearest[0]}"?)' if nearest else ""
+    """Returns ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string.
+
+    A known word that reads the same as `word` is no hint.
+    """
+    nearest = difflib.get_close_matches(shown(word), [each for each in known if shown(each) != shown(word)], n=1)
+    return f' (did you mean "{shown(nearest[0])}"?)' if nearest else ""
 
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error of another library, or its kind where it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return shown(lines[0]) if lines else type(error).__name__
 
 
 def check_seed(seed: int) -> None:
@@ -73,5 +104,5 @@ def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[E
         error: What to raise if there is no such entry; the message names the nearest.
     """
     if not isinstance(name, str) or name not in table:
-        raise error(f"expected {what} to be one of {', '.join(table)}, got {name}{did_you_mean(str(name), table)}")
+        raise error(f"expected {what} to be one of {', '.join(table)}, got {shown(name)}{did_you_mean(str(name), table)}")
     return table[name]
