@@ -104,5 +104,6 @@ def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[E
         error: What to raise if there is no such entry; the message names the nearest.
     """
     if not isinstance(name, str) or name not in table:
-        raise error(f"expected {what} to be one of {', '.join(table)}, got {shown(name)}{did_you_mean(str(name), table)}")
+        hint = did_you_mean(str(name), table)
+        raise error(f"expected {what} to be one of {', '.join(table)}, got {shown(name)}{hint}")
     return table[name]
