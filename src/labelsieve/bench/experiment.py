@@ -42,9 +42,9 @@ from typing import Any, NamedTuple, TypeVar
 from labelsieve.bench.parts import BUNDLED, Data, Method, Noise
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
-from labelsieve.detect.settings import check_keys, field_names
-from labelsieve.errors import SettingsError, look_up
+from labelsieve.errors import SettingsError, listed, look_up, shown
 from labelsieve.provenance import fingerprint
+from labelsieve.validation import Seed, check_keys, check_value, field_names
 
 _TableT = TypeVar("_TableT")
 
@@ -279,10 +279,12 @@ def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(each) is int and each >= 0 for each in value):
-        raise SettingsError(f"expected seeds to be a list of numbers from 0, got {value!r}")
+    if not isinstance(value, list) or not value:
+        raise SettingsError(f"expected seeds to be a list of whole numbers, got {shown(value)}")
+    for each in value:
+        check_value("each of seeds", each, Seed)
     if len(set(value)) != len(value):
-        raise SettingsError(f"expected different seeds, got {value}")
+        raise SettingsError(f"expected different seeds, got {listed(value)}")
     return tuple(value)
 
 

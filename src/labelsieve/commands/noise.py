@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import Command, Flag, Source
 from labelsieve.errors import RunError, SettingsError
 from labelsieve.progress import Progress
+from labelsieve.validation import Rate, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class Noise(Command):
 
     data: OmitArgPrefixes[Source]
     kind: Literal["symmetric", "pair", "instance"]
-    rate: float
+    rate: Rate
     out: Path
-    seed: int = 0
+    seed: Seed = 0
     paper_rate: Flag = False
     labels_only: Flag = False
     overwrite: Flag = False

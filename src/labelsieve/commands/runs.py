@@ -13,6 +13,7 @@ from tyro.conf import arg
 from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, UsageError, refuse_inside
 from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
+from labelsieve.validation import Range
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -39,8 +40,8 @@ class Report(Command):
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: int = 400
-    thumbnail_px: int = 256
+    max_images: Annotated[int, Range(0, 2_000)] = 400
+    thumbnail_px: Annotated[int, Range(32, 512)] = 256
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
