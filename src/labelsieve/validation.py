@@ -11,7 +11,6 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -190,7 +189,6 @@ def field_names(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
-@cache
 def field_kinds(kind: type) -> dict[str, Any]:
     """Returns the type of each field of a dataclass, with the range that it states."""
     hints = get_type_hints(kind, include_extras=True)

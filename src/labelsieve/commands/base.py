@@ -268,4 +268,7 @@ def leaving_no_empty(folder: Path) -> Iterator[None]:
 
 def is_main_process() -> bool:
     """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip() in ("", "0")
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip()
+    return not (
+        rank.isdecimal() and rank.strip("0")
+    )  # what is no number at all is told by the check of these variables

@@ -277,7 +277,7 @@ def _scale(value: Any, *, needed: bool) -> float | None:
         )
     try:
         scale = float(np.asarray(value).reshape(()))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         scale = float("nan")
     limits = range_of(LogitScale)
     if limits is not None and scale not in limits:
