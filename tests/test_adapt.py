@@ -865,7 +865,7 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
     ("settings", "said"),
     [
         ({"loss": "gec"}, r'expected loss to be one of ce, gce, sce, elr, gmm, got gec \(did you mean "gce"\?\)'),
-        ({"epochs": -1}, "expected epochs from 0 to 10,000, got -1"),
+        ({"epochs": -1}, "expected epochs from 0 to 1,000, got -1"),
         ({"learning_rate": 0.0}, "expected learning_rate above 0 and at most 10, got 0.0"),
         ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0 and at most 10, got nan"),
         ({"momentum": 1.0}, "expected momentum from 0 to below 1"),

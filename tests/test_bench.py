@@ -882,7 +882,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
         ("limit = 48", "limit = true", "[data.drawings]: expected limit to be of type int, got True"),
         ('source = "drawings"', "", "[data.drawings]: expected source, found none"),
         ("epochs = 0", "epoch = 0", '[method.untrained]: detector deft has no setting epoch (did you mean "epochs"?)'),
-        ("epochs = 0", "epochs = -1", "[method.untrained]: expected epochs from 0 to 10,000, got -1"),
+        ("epochs = 0", "epochs = -1", "[method.untrained]: expected epochs from 0 to 1,000, got -1"),
         ('detector = "deft"', 'detector = "deaft"', 'got deaft (did you mean "deft"?)'),
         ('detector = "deft"', 'recipe = "default"', "[method.untrained]: expected a detector, found none"),
         ('detector = "deft"', 'detector = "deft"\nrecipe = "papr"', 'got papr (did you mean "paper"?)'),

@@ -175,7 +175,7 @@ def test_a_narrow_terminal_changes_no_error(run: Run, monkeypatch: pytest.Monkey
 
 def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
     code, _, err = run("scan", "photos", "--out", tmp_path / "run", "--epochs", "-1")
-    assert (code, err) == (1, "labelsieve: expected epochs from 0 to 10,000, got -1\n")
+    assert (code, err) == (1, "labelsieve: expected epochs from 0 to 1,000, got -1\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,6 @@
 """Types, choices and ranges of settings: each number states its range beside its type, and one function checks all.
 
-A field such as `epochs: Annotated[int, Range(0, 10_000)] = 10` is checked alike whether it comes from the command line,
+A field such as `epochs: Annotated[int, Range(0, 1_000)] = 10` is checked alike whether it comes from the command line,
 a TOML file or Python. Upper bounds lie beyond any sensible use; they keep a slip of the finger from taking all memory,
 running for ever or overflowing in a library.
 """
@@ -69,9 +69,9 @@ Limit = Annotated[int | None, Range(1, 1_000_000_000, hint="leave it out to take
 # They are made in memory, one after the other. The demonstration wants some of each class and kind of noise.
 FewDrawings = Annotated[int, Range(1, 50_000)]
 Drawings = Annotated[int, Range(48, 50_000)]
-Epochs = Annotated[int, Range(0, 10_000)]
+Epochs = Annotated[int, Range(0, 1_000)]
 # Of small data each step may be an epoch of its own, with a checkpoint.
-Steps = Annotated[int, Range(0, 20_000)]
+Steps = Annotated[int, Range(0, 10_000)]
 BatchSize = Annotated[int, Range(1, 2**20)]
 # The default of every optimiser here is 1 at most; steps of more than this are sure to diverge.
 LearningRate = Annotated[float, Range(0, 10, above=True)]

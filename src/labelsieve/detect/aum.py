@@ -35,7 +35,7 @@ class AUM(FeatureDetector):
         percentile: Of the threshold samples, between 0 and 100; 99 in the paper.
     """
 
-    epochs: Annotated[int, Range(1, 10_000)] = 20
+    epochs: Annotated[int, Range(1, 1_000)] = 20
     min_steps: Steps = 300
     batch_size: BatchSize = 256
     learning_rate: LearningRate = 1.0
