@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
-from labelsieve.errors import DataError, SettingsError, did_you_mean, look_up
+from labelsieve.errors import DataError, SettingsError, did_you_mean, look_up, shown
 from labelsieve.provenance import write_atomically
 from labelsieve.validation import Rate, Seed, check_value
 
@@ -156,9 +156,11 @@ def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[n
     for source, mistaken in pairs.items():
         for name in (source, mistaken):
             if name not in names:
-                raise SettingsError(f'"{name}" in pairs is not a class{did_you_mean(name, names)}; choose class names')
+                raise SettingsError(
+                    f'"{shown(name)}" in pairs is not a class{did_you_mean(name, names)}; choose class names'
+                )
         if source == mistaken:
-            raise SettingsError(f'the pair "{source}" to "{mistaken}" would change nothing; leave it out')
+            raise SettingsError(f'the pair "{shown(source)}" to "{shown(mistaken)}" would change nothing; leave it out')
         target[names.index(source)] = names.index(mistaken)
     return target
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.errors import ModelError
+from labelsieve.errors import ModelError, listed, shown
 from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from labelsieve.vlm.base import VisionLanguageModel
 
+# How a file begins that stands for a large one, and what it is smaller than.
+_POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 CONFIGURATION = "configuration (config.json)"
 PROCESSOR = "image processor (preprocessor_config.json)"
 
@@ -36,7 +38,7 @@ def loader_options(name: str) -> dict[str, Any]:
     if name and Path(name).is_dir():
         return {"trust_remote_code": False, "local_files_only": True}
     if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
-        raise ModelError(f'expected a model folder or a Hub id, "{name}" is neither; check --model')
+        raise ModelError(f'expected a model folder or a Hub id, "{shown(name)}" is neither; check --model')
     return {"trust_remote_code": False, "local_files_only": not reaches_hub()}
 
 
@@ -58,6 +60,7 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
         return load(name, **options)
     except Exception as error:  # the loaders raise whatever their parsers raise
         if Path(name).is_dir():
+            refuse_pointers(name)
             raise ModelError(f"{name} has no usable {what}: {first_line(error)}") from error
         if options["local_files_only"]:
             raise ModelError(
@@ -109,17 +112,44 @@ def read_weights(
 
 
 @contextmanager
-def one_line_about_weights(name: str) -> Iterator[None]:
-    """Turns whatever the readers of weights raise within a block into one line."""
+def one_line_about_weights(name: str, *, folder: Path | None = None) -> Iterator[None]:
+    """Turns whatever the readers of weights raise within a block into one line.
+
+    Args:
+        name: What messages call the model.
+        folder: Where its files are, if its name does not say so.
+    """
     try:
         yield
     except pickle.UnpicklingError as error:
+        refuse_pointers(folder or name)
         raise ModelError(
             f"the weights of {name} are a pickle that holds more than tensors, or broken, and are not loaded; "
             "get a model with safetensors"
         ) from error
     except Exception as error:  # safetensors, torch and the Hub each raise their own
-        raise ModelError(f"the weights of {name} cannot be loaded: {first_line(error)}; get them again") from error
+        refuse_pointers(folder or name)
+        # which speaks of headers and metadata
+        cut = type(error).__name__ == "SafetensorError"
+        why = "a file of them is cut short or damaged" if cut else first_line(error)
+        raise ModelError(f"the weights of {name} cannot be loaded: {why}; get them again") from error
+
+
+def refuse_pointers(folder: str | Path) -> None:
+    """Says of files that could not be read that Git left them out, if that is so.
+
+    A clone without Git LFS, or a clone that skipped it, holds a few lines of text in the place of each large file.
+
+    Raises:
+        ModelError: There are such files in the folder.
+    """
+    files = [path for path in sorted(Path(folder).glob("*")) if path.is_file() and path.stat().st_size < _POINTER_BYTES]
+    pointers = [path.name for path in files if path.read_bytes().startswith(_POINTER)]
+    if pointers:
+        raise ModelError(
+            f"{folder} holds only pointers of Git LFS in the place of {listed(pointers)}; "
+            "get the files themselves with: git lfs pull"
+        )
 
 
 @contextmanager
@@ -173,7 +203,7 @@ def check_processor(vlm: VisionLanguageModel) -> None:
 def first_line(error: BaseException) -> str:
     """Returns the first sentence: what follows in the messages of the loaders is advice on calling them."""
     lines = str(error).strip().splitlines()
-    return lines[0].split(". ")[0].rstrip(" .:") if lines else type(error).__name__
+    return shown(lines[0].split(". ")[0].rstrip(" .:")) if lines else type(error).__name__
 
 
 def model_fingerprint(model: torch.nn.Module, config: dict[str, Any], processor: str) -> str:
