@@ -874,7 +874,7 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
         ({"validation": 1.0}, "expected validation from 0 to below 1"),
         ({"batch_size": "8"}, "expected batch_size to be of type int"),
         ({"bottleneck": 0}, "expected bottleneck from 1 to 4,096, got 0"),
-        ({"visual_prompts": 0}, "expected visual_prompts from 1 to 1,000, got 0"),
+        ({"visual_prompts": 0}, "expected visual_prompts from 1 to 500, got 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], said: str) -> None:

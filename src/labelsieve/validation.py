@@ -78,7 +78,7 @@ LearningRate = Annotated[float, Range(0, 10, above=True)]
 Momentum = Annotated[float, Range(0, 1, below=True)]
 WeightDecay = Annotated[float, Range(0, 10)]
 # Attention grows with the square of the tokens; the literature takes 200 at most.
-Tokens = Annotated[int, Range(0, 1_000)]
+Tokens = Annotated[int, Range(0, 500)]
 # No more than the width of the largest towers: a rank beyond the width adds nothing.
 Bottleneck = Annotated[int, Range(1, 4_096)]
 Neighbours = Annotated[int, Range(1, 10_000)]

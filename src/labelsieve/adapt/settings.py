@@ -68,7 +68,7 @@ class Adaptation:
     loss: Literal["ce", "gce", "sce", "elr", "gmm"] = "ce"
     warmup_epochs: Epochs = 1
     tune: Literal["full", "linear", "paper", "lora", "bitfit", "ssf", "vpt-deep", "vpt-shallow", "adapter"] = "full"
-    visual_prompts: Annotated[int, Range(1, 1_000)] = 20
+    visual_prompts: Annotated[int, Range(1, 500)] = 20
     bottleneck: Bottleneck = 8
     head_init: Literal["probe", "zeros"] = "probe"
     optimizer: Literal["sgd", "adamw"] = "adamw"

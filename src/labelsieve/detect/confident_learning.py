@@ -27,7 +27,7 @@ class ConfidentLearning(FeatureDetector):
     Holds an array of N times K, which `cleanlab` asks for.
 
     Attributes:
-        folds: Parts of the data, at least 2.
+        folds: Parts of the data, 2 to 100. Small data have fewer, each image a part of its own.
         filter_by: Rule of `cleanlab`.
         strength: Inverse of the regularisation of the logistic regression (C of scikit-learn), above 0.
     """

@@ -41,7 +41,7 @@ class DeFT(Training):
         similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the tower; 0 leaves it out.
         scores_from: `final-pass` scores plain images after training; `last-epoch` keeps what the last epoch of training
             saw, as the published code does.
-        folds: Number of parts for the out-of-fold discriminant, at least 2.
+        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
     """
 
     warmup_epochs: Epochs = 5

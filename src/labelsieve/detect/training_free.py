@@ -27,7 +27,7 @@ class Joint(FeatureDetector):
     untrained model does not know the names of the classes.
 
     Attributes:
-        folds: Number of parts for the out-of-fold discriminant, at least 2.
+        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
     """
 
     folds: Folds = 5
