@@ -873,7 +873,7 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
         ({"drop_at": float("nan")}, "expected drop_at from 0 to 1"),
         ({"validation": 1.0}, "expected validation from 0 to below 1"),
         ({"batch_size": "8"}, "expected batch_size to be of type int"),
-        ({"bottleneck": 0}, "expected bottleneck from 1 to 4,096, got 0"),
+        ({"bottleneck": 0}, "expected bottleneck from 1 to 1,024, got 0"),
         ({"visual_prompts": 0}, "expected visual_prompts from 1 to 500, got 0"),
     ],
 )

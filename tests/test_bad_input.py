@@ -204,6 +204,32 @@ def test_weights_that_are_cut_short(refused: Refuse, photos: Path, tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.json", None, "has no usable tokenizer (tokenizer.json, or vocab.json and merges.txt): it knows no"),
+        (
+            "tokenizer.json",
+            "{}",
+            "has no usable tokenizer (tokenizer.json, or vocab.json and merges.txt): added_tokens",
+        ),
+        ("tokenizer_config.json", "[", "merges.txt): a file of it is no JSON"),
+        ("preprocessor_config.json", None, "has no usable image processor (preprocessor_config.json): there is none"),
+        ("config.json", "", "has no usable configuration (config.json): a file of it is no JSON"),
+        ("model.safetensors", None, "cannot be loaded: there are none, in model.safetensors or pytorch_model.bin; get"),
+        ("model.safetensors", "", "cannot be loaded: a file of them is cut short or damaged; get them again"),
+    ],
+)
+def test_a_broken_part_of_a_model_in_plain_words(
+    file: str, content: str | None, said: str, refused: Refuse, photos: Path, tmp_path: Path
+) -> None:
+    model = a_model(tmp_path)
+    (model / file).unlink()
+    if content is not None:
+        (model / file).write_text(content)
+    assert said in refused(photos, "--model", model)
+
+
 # ---------------------------------------------------------------- how long a message gets
 
 LONG = "x" * 3000

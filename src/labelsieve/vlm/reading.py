@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,16 @@ _POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 CONFIGURATION = "configuration (config.json)"
 PROCESSOR = "image processor (preprocessor_config.json)"
 
+# What the loaders say when a model folder is not as it should be.
+_PLAINLY = (
+    ("is not a valid JSON", "a file of it is no JSON"),
+    ("Expecting ", "a file of it is no JSON"),
+    ("Error no file named", "there are none, in model.safetensors or pytorch_model.bin"),
+    ("Can't load image processor", "there is none that can be read"),
+    ("validation error for validator", "its sizes do not go together"),
+    ("alloc_cpu", "its config.json asks for more memory than there is"),
+    ("modulo by zero", "its config.json has a size of 0"),
+)
 # What a configuration holds that makes no difference to what the model computes in float32.
 _IRRELEVANT = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 
@@ -161,7 +172,9 @@ def quiet_loading() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
@@ -201,8 +214,16 @@ def check_processor(vlm: VisionLanguageModel) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them."""
-    lines = str(error).strip().splitlines()
+    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them.
+
+    What they often say is said in plain words.
+    """
+    text = str(error).strip()
+    if isinstance(error, KeyError):
+        return f"{shown(text.strip(chr(39)))} is missing or unknown"
+    if plain := next((words for raw, words in _PLAINLY if raw in text), ""):
+        return plain
+    lines = text.splitlines()
     return shown(lines[0].split(". ")[0].rstrip(" .:")) if lines else type(error).__name__
 
 
