@@ -865,16 +865,16 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
     ("settings", "said"),
     [
         ({"loss": "gec"}, r'expected loss to be one of ce, gce, sce, elr, gmm, got gec \(did you mean "gce"\?\)'),
-        ({"epochs": -1}, "expected epochs of at least 0"),
-        ({"learning_rate": 0.0}, "expected learning_rate above 0"),
-        ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0"),
+        ({"epochs": -1}, "expected epochs from 0 to 1,000, got -1"),
+        ({"learning_rate": 0.0}, "expected learning_rate above 0 and at most 10, got 0.0"),
+        ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0 and at most 10, got nan"),
         ({"momentum": 1.0}, "expected momentum from 0 to below 1"),
         ({"drop_at": 1.01}, "expected drop_at from 0 to 1, got 1.01"),
         ({"drop_at": float("nan")}, "expected drop_at from 0 to 1"),
         ({"validation": 1.0}, "expected validation from 0 to below 1"),
         ({"batch_size": "8"}, "expected batch_size to be of type int"),
-        ({"bottleneck": 0}, "expected bottleneck of at least 1"),
-        ({"visual_prompts": 0}, "expected visual_prompts of at least 1"),
+        ({"bottleneck": 0}, "expected bottleneck from 1 to 1,024, got 0"),
+        ({"visual_prompts": 0}, "expected visual_prompts from 1 to 500, got 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], said: str) -> None:

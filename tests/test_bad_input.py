@@ -65,10 +65,10 @@ def test_folders(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_seeds_below_0(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected a seed from 0, got -1" in refused(photos, "--seed", -1)
-    assert "expected a seed from 0, got -1" in refused(photos, "--seed", -1, "--limit", 8)
+    assert "expected seed from 0 to below 2^63, got -1" in refused(photos, "--seed", -1)
+    assert "expected seed from 0 to below 2^63, got -1" in refused(photos, "--seed", -1, "--limit", 8)
     assert main(["demo", "--seed", "-1", "--out", str(tmp_path / "demo")]) == 1
-    assert "expected a seed from 0, got -1" in capsys.readouterr().err
+    assert "expected seed from 0 to below 2^63, got -1" in capsys.readouterr().err
 
 
 def test_class_names(refused: Refuse, photos: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_column_that_is_not_there(refused: Refuse, photos: Path) -> None:
     (photos / "labels.csv").write_text("image,label\ncat/cat-1.png,cat\ncup/cup-1.png,cup\n")
     assert 'did you mean "label"' in refused(photos / "labels.csv", "--label-column", "labl")
     assert 'expected a column "truth"' in refused(photos / "labels.csv", "--truth-column", "truth")
-    assert "limit to be at least 1, got 0" in refused(photos / "labels.csv", "--limit", 0)
+    assert "expected limit from 1 to 1,000,000,000, got 0; leave it out" in refused(photos / "labels.csv", "--limit", 0)
 
 
 def test_a_class_with_one_image_is_told_and_scanned(
@@ -182,6 +182,114 @@ def test_models(refused: Refuse, photos: Path, tmp_path: Path) -> None:
     assert "two-tower" in refused(photos, "--model", model)
     (model / "config.json").write_text("{")
     assert "config.json" in refused(photos, "--model", model)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 605247071\n"
+
+
+@pytest.mark.parametrize("names", [["model.safetensors"], ["tokenizer.json"], ["config.json", "model.safetensors"]])
+def test_a_model_whose_files_git_left_out(names: list[str], refused: Refuse, photos: Path, tmp_path: Path) -> None:
+    model = a_model(tmp_path)
+    for name in names:
+        (model / name).write_text(POINTER)
+    said = refused(photos, "--model", model)
+    assert f"pointers of Git LFS in the place of {', '.join(names)}; " in said and "git lfs pull" in said
+
+
+def test_weights_that_are_cut_short(refused: Refuse, photos: Path, tmp_path: Path) -> None:
+    model = a_model(tmp_path)
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:5000])
+    assert "cannot be loaded: a file of them is cut short or damaged; get them again" in refused(
+        photos, "--model", model
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.json", None, "has no usable tokenizer (tokenizer.json, or vocab.json and merges.txt): it knows no"),
+        (
+            "tokenizer.json",
+            "{}",
+            "has no usable tokenizer (tokenizer.json, or vocab.json and merges.txt): added_tokens",
+        ),
+        ("tokenizer_config.json", "[", "merges.txt): a file of it is no JSON"),
+        ("preprocessor_config.json", None, "has no usable image processor (preprocessor_config.json): there is none"),
+        ("config.json", "", "has no usable configuration (config.json): a file of it is no JSON"),
+        ("model.safetensors", None, "cannot be loaded: there are none, in model.safetensors or pytorch_model.bin; get"),
+        ("model.safetensors", "", "cannot be loaded: a file of them is cut short or damaged; get them again"),
+    ],
+)
+def test_a_broken_part_of_a_model_in_plain_words(
+    file: str, content: str | None, said: str, refused: Refuse, photos: Path, tmp_path: Path
+) -> None:
+    model = a_model(tmp_path)
+    (model / file).unlink()
+    if content is not None:
+        (model / file).write_text(content)
+    assert said in refused(photos, "--model", model)
+
+
+# ---------------------------------------------------------------- how long a message gets
+
+LONG = "x" * 3000
+HOSTILE = [
+    [LONG],
+    ["scan", LONG, "--out", "run"],
+    ["scan", "photos", "--out", "run", f"--{LONG}", "3"],
+    ["scan", "photos", "--out", "run", *(f"--{LONG}{number}" for number in range(20))],
+    ["scan", "photos", "--out", "run", *map(str, range(500))],
+    ["scan", "photos", "--out", "run", "--peft", LONG],
+    ["scan", "photos", "--out", "run", "--epochs", LONG],
+    ["scan", "photos", "--out", "run", "--epochs", "9" * 5000],
+    ["scan", "photos", "--out", "run", "--epochs", "9" * 4000],
+    ["scan", "photos", "--out", "run", "--batch-size", LONG],
+    ["scan", "photos", "--out", "run", "--learning-rate", "1e308"],
+    ["scan", "photos", "--out", "run", "--detector", LONG],
+    ["scan", "photos", "--out", "run", "--recipe", LONG],
+    ["scan", "photos", "--out", LONG],
+    ["scan", "photos", "--out", "run", "--model", LONG],
+    ["adapt", LONG, "--out", "model"],
+    ["report", LONG],
+    ["export", LONG, "--format", LONG, "--out", "x"],
+    ["noise", "photos", "--kind", "pair", "--rate", "0.1", "--out", LONG],
+    ["noise", "photos", "--kind", LONG, "--rate", "0.1", "--out", "x.parquet"],
+    ["bench", LONG, "--out", "out"],
+    ["bench", "phase1", "--out", "out", "--source", LONG],
+    ["bench", "phase1", "--out", "out", "--source", f"{LONG}={LONG}"],
+    ["demo", "--images", "1000000"],
+]
+
+
+@pytest.mark.parametrize("words", HOSTILE, ids=lambda words: " ".join(words)[:60])
+def test_no_message_is_longer_than_a_person_reads(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("labelsieve: ") and said.count("\n") == 1 and len(said) <= 520
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"title = {'9' * 5000}",
+        f'title = "{LONG}"\n{LONG} = 1',
+        f"title = [{', '.join(map(str, range(5000)))}]",
+        f"x = {'[' * 5000}{']' * 5000}",
+        f'title = "t"\ntask = "{LONG}"\n[model]\na = "bundled"\n[data.a]\nsource = "x"\n[noise.a]\n[method.a]\n',
+        "title = \xff",
+    ],
+    ids=range(6),
+)
+def test_no_message_on_a_file_is_longer(lines: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.toml").write_bytes(lines.encode("latin-1"))
+    assert main(["bench", str(tmp_path / "x.toml"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("labelsieve: ") and said.count("\n") == 1 and len(said) <= 520
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- places to write to

@@ -343,14 +343,14 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"folds": 1}, "expected at least 2 folds, got 1"),
+        ({"folds": 1}, "expected folds from 2 to 100, got 1"),
         ({"evidence": "jont"}, r'got jont \(did you mean "joint"\?\)'),
         ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
-        ({"positive_weight": -1.0}, "expected positive_weight of at least 0, got -1.0"),
-        ({"dual_prompt_weight": -1.0}, "expected dual_prompt_weight of at least 0, got -1.0"),
-        ({"negative_weight": -1.0}, "expected negative_weight of at least 0, got -1.0"),
+        ({"positive_weight": -1.0}, "expected positive_weight from 0 to 1,000, got -1.0"),
+        ({"dual_prompt_weight": -1.0}, "expected dual_prompt_weight from 0 to 1,000, got -1.0"),
+        ({"negative_weight": -1.0}, "expected negative_weight from 0 to 1,000, got -1.0"),
         ({"negative_prompts": False}, "without negative_prompts use threshold"),
-        ({"similarity_weight": float("nan")}, "expected similarity_weight of at least 0, got nan"),
+        ({"similarity_weight": float("nan")}, "expected similarity_weight from 0 to 1,000, got nan"),
         ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
         ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
     ],
@@ -363,7 +363,7 @@ def test_settings_of_deft_out_of_range(wrong: dict[str, Any], said: str) -> None
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_noise_rate_out_of_range(rate: float) -> None:
-    with pytest.raises(SettingsError, match="expected a noise_rate from 0 to below 1"):
+    with pytest.raises(SettingsError, match="expected noise_rate from 0 to below 1"):
         SmallLoss(noise_rate=rate)
 
 

@@ -57,7 +57,7 @@ def test_a_process_stays_with_its_device(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_seed_counts_from_zero() -> None:
-    with pytest.raises(SettingsError, match="a seed from 0, got -1"):
+    with pytest.raises(SettingsError, match=r"seed from 0 to below 2\^63, got -1"):
         make_engine(device="cpu", seed=-1)
 
 

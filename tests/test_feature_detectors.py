@@ -224,6 +224,16 @@ def test_votes_are_counted(k: int, seed: int) -> None:
         assert found.predicted[row] == (own if own in tied else first)
 
 
+def test_many_neighbours_take_no_memory_by_their_square() -> None:
+    rows, k = 64, 20_000  # 25 GB by the square of k
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 50, (k,), generator=generator)
+    votes = vote(torch.arange(k).expand(rows, -1), labels, labels[:rows])
+    counts = labels.bincount()
+    np.testing.assert_allclose(votes.agreement, (counts[labels[:rows]] / k).numpy())
+    np.testing.assert_allclose(votes.share, float(counts.max()) / k, rtol=1e-6)
+
+
 def test_knn_is_the_vote() -> None:
     features = noisy()
     rows = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(features.features).kneighbors()[1]

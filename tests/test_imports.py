@@ -30,7 +30,7 @@ ORDER = (
     ("", "__main__"),  # the package itself, which names everything
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-EVERYWHERE = {"errors", "provenance", "progress", "engine", "attention", "cache", "memory"}
+EVERYWHERE = {"errors", "validation", "provenance", "progress", "engine", "attention", "cache", "memory"}
 HEAVY = (
     "torch",
     "torchvision",

@@ -302,7 +302,7 @@ def test_calls_that_make_no_sense(stored: Path) -> None:
     one_line(lambda: load_features(eye, labels=["a", "b", "b"], label_column="x"), "no columns")
     one_line(lambda: load_features(stored, labels=["a"]), "in memory only")
     one_line(lambda: load_features(stored, label_column="label"), 'column "label"', 'did you mean "labels"')
-    with pytest.raises(SettingsError, match="limit to be at least 1"):
+    with pytest.raises(SettingsError, match="limit from 1 to "):
         load_features(stored, limit=0)
     with pytest.raises(SettingsError, match="seed"):
         load_features(stored, limit=1, seed=-1)

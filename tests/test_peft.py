@@ -429,7 +429,7 @@ def test_the_settings_name_the_whole_table() -> None:
 
 
 def test_a_bottleneck_needs_a_width(plain: HuggingFaceCLIP) -> None:
-    with pytest.raises(SettingsError, match="expected bottleneck of at least 1, got 0"):
+    with pytest.raises(SettingsError, match="expected bottleneck from 1 to 1,024, got 0"):
         Training(peft="lora", bottleneck=0)
     with pytest.raises(SettingsError, match="expected a bottleneck of at least 1, got 0"):
         make("adapter", plain, bottleneck=0)

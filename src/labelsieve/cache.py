@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Annotated
 
-from labelsieve.errors import SettingsError
+from labelsieve.validation import Range, number_from_environment
 
-LIMIT, _DEFAULT_LIMIT = "LABELSIEVE_CACHE_LIMIT", "50"
+LIMIT = "LABELSIEVE_CACHE_LIMIT"
+_Gibibytes = Annotated[float, Range(0, 1_000_000, hint="a number of GiB, 0 to keep no decoded pictures")]
+_DEFAULT_LIMIT = 50.0
 
 
 def cache_folder() -> Path:
@@ -26,15 +29,9 @@ def cache_limit() -> float:
     """Returns how many bytes decoded pictures may take in all; the disk keeps half of what it has left, too.
 
     Raises:
-        SettingsError: The variable that says so is no number of GiB.
+        SettingsError: The variable that says so is no number of GiB, or out of its range.
     """
-    said = os.environ.get(LIMIT) or _DEFAULT_LIMIT
-    try:
-        limit = float(said)
-    except ValueError:
-        limit = -1.0
-    if not limit >= 0:
-        raise SettingsError(f"expected {LIMIT} to be a number of GiB, 0 to keep no decoded pictures, got {said}")
+    limit: float = number_from_environment(LIMIT, _Gibibytes, default=_DEFAULT_LIMIT)
     return limit * 2**30
 
 

@@ -19,8 +19,9 @@ from rich.console import Console
 
 from labelsieve.commands.base import Command, UsageError, is_main_process
 from labelsieve.commands.listing import first_line
-from labelsieve.errors import LabelsieveError, did_you_mean
+from labelsieve.errors import LabelsieveError, did_you_mean, shown
 from labelsieve.progress import STOPPING, clean
+from labelsieve.validation import check_environment
 
 # A new verb is one file in `commands/` and one line here.
 VERBS = {
@@ -43,6 +44,9 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# Characters of a message.
+_LONGEST = 500
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
@@ -59,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _stopped_by_signals():
             return _dispatch(args)
     except UsageError as error:
-        return _fail(str(error), code=2)
+        return _fail(_brief(str(error)), code=2)
     except LabelsieveError as error:
-        return _fail(str(error))
+        return _fail(_brief(str(error)))
     except KeyboardInterrupt as stop:
         # the first process may be gone where a launcher ends the others; Ctrl-C reaches it too
         return _fail(_how_to_go_on(args), everywhere=stop.args == (signal.SIGTERM,))
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; check the disk, its free space and permissions")
+        return _fail(_brief(f"{where}{error.strerror or error}; check the disk, its free space and permissions"))
     except Exception as error:
         # known by their names: torch, which has them, may not even be loaded
         if type(error).__name__ == "OutOfMemoryError":
@@ -129,8 +133,9 @@ def _dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in VERBS:
         known = ", ".join(VERBS)
-        raise UsageError(f'expected a verb out of {known}, got "{args[0]}"{did_you_mean(args[0], VERBS)}')
+        raise UsageError(f'expected a verb out of {known}, got "{shown(args[0])}"{did_you_mean(args[0], VERBS)}')
     _check_encoding(args)
+    check_environment()
     command = _command(args[0]).parse(args[1:], prog=f"labelsieve {args[0]}")
     command.run(Console(quiet=not is_main_process()))
     return 0
@@ -146,7 +151,7 @@ def _check_encoding(args: Sequence[str]) -> None:
 
     for word in args:
         if not is_utf8(word):
-            raise UsageError(f"expected names in UTF-8, got {word!r}; rename the file or folder")
+            raise UsageError(f"expected names in UTF-8, got {shown(repr(word))}; rename the file or folder")
 
 
 def _command(verb: str) -> type[Command]:
@@ -178,6 +183,11 @@ def _how_to_go_on(args: list[str]) -> str:
     # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
     again = [word for word in args if word != "--resume"]
     return f"stopped; to go on: labelsieve {shlex.join(again)} --resume"
+
+
+def _brief(message: str) -> str:
+    """Leaves out the middle of a message that names something endless: what is wrong and what to do are at its ends."""
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 150]} ... {message[-140:]}"
 
 
 def _fail(message: str, *, code: int = 1, everywhere: bool = False) -> int:

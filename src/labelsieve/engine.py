@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from labelsieve.attention import WrittenOutAttention
 from labelsieve.cache import cache_limit
-from labelsieve.errors import SettingsError, check_seed
+from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
+from labelsieve.validation import Seed, check_value
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -111,7 +112,7 @@ def make_engine(
         progress: See :class:`Engine`.
 
     Raises:
-        SettingsError: The device or precision is unknown or not there, or the seed is below 0.
+        SettingsError: The device or precision is unknown or not there, or the seed is out of its range.
     """
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, False):
@@ -119,7 +120,7 @@ def make_engine(
         raise SettingsError(f"expected --device to be one of those available here ({found}), got {device}")
     if precision not in ("auto", "fp32", "bf16"):
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
-    check_seed(seed)
+    check_value("seed", seed, Seed)
     cache_limit()  # a wrong one is told now, not in the middle of the work
     try:
         accelerator = Accelerator(cpu=device == "cpu")

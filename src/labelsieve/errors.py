@@ -51,9 +51,16 @@ def shown(value: Any) -> str:
         ('a...', 80)
     """
     # no more of a huge value is looked at than can be quoted
-    text = str(value)[: 2 * _CHARACTERS]
+    text = _text(value)[: 2 * _CHARACTERS]
     text = "".join(each if each.isprintable() else " " for each in text)
     return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 3] + "..."
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python writes out no whole number of more than 4,300 digits
+        return f"a number of {int(value.bit_length() * 0.30103):,} digits"
 
 
 def listed(values: Iterable[Any], *, quoted: bool = False) -> str:
@@ -82,16 +89,6 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an error of another library, or its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return shown(lines[0]) if lines else type(error).__name__
-
-
-def check_seed(seed: int) -> None:
-    """Checks that a seed is one that can be drawn from.
-
-    Raises:
-        SettingsError: It is below 0.
-    """
-    if seed < 0:
-        raise SettingsError(f"expected a seed from 0, got {seed}")
 
 
 def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[Exception] = SettingsError) -> _EntryT:

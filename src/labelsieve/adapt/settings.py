@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from labelsieve.detect.settings import check_fields, check_least
 from labelsieve.errors import SettingsError
+from labelsieve.validation import (
+    BatchSize,
+    Bottleneck,
+    Epochs,
+    LearningRate,
+    Momentum,
+    Range,
+    Rate,
+    Share,
+    Steps,
+    WeightDecay,
+    check_fields,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,47 +62,29 @@ class Adaptation:
     """
 
     labels: Literal["selected", "all", "relabel"] = "selected"
-    drop_at: float = 0.5
+    drop_at: Share = 0.5
     weighting: Literal["none", "p_clean"] = "none"
     class_weights: Literal["none", "balanced"] = "none"
     loss: Literal["ce", "gce", "sce", "elr", "gmm"] = "ce"
-    warmup_epochs: int = 1
+    warmup_epochs: Epochs = 1
     tune: Literal["full", "linear", "paper", "lora", "bitfit", "ssf", "vpt-deep", "vpt-shallow", "adapter"] = "full"
-    visual_prompts: int = 20
-    bottleneck: int = 8
+    visual_prompts: Annotated[int, Range(1, 500)] = 20
+    bottleneck: Bottleneck = 8
     head_init: Literal["probe", "zeros"] = "probe"
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = 3e-5
-    head_learning_rate: float = 3e-4
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    epochs: int = 10
-    min_steps: int = 300
-    batch_size: int = 64
-    validation: float = 0.0
+    learning_rate: LearningRate = 3e-5
+    head_learning_rate: LearningRate = 3e-4
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 1e-4
+    epochs: Epochs = 10
+    min_steps: Steps = 300
+    batch_size: BatchSize = 64
+    validation: Rate = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, **_LEAST)
-        for name in ("learning_rate", "head_learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise SettingsError(f"expected {name} above 0, got {getattr(self, name)}")
-        for name in ("momentum", "validation"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
-        if not 0 <= self.drop_at <= 1:
-            raise SettingsError(f"expected drop_at from 0 to 1, got {self.drop_at}")
 
 
-_LEAST: dict[str, float] = {
-    "visual_prompts": 1,
-    "bottleneck": 1,
-    "weight_decay": 0,
-    "epochs": 0,
-    "min_steps": 0,
-    "warmup_epochs": 0,
-    "batch_size": 1,
-}
 _STAYS_ATTACHED = ("vpt-deep", "vpt-shallow", "adapter")
 
 

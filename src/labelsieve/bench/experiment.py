@@ -42,9 +42,9 @@ from typing import Any, NamedTuple, TypeVar
 from labelsieve.bench.parts import BUNDLED, Data, Method, Noise
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
-from labelsieve.detect.settings import check_keys, field_names
-from labelsieve.errors import SettingsError, look_up
+from labelsieve.errors import SettingsError, first_line, listed, look_up, shown
 from labelsieve.provenance import fingerprint
+from labelsieve.validation import Seed, check_keys, check_value, field_names
 
 _TableT = TypeVar("_TableT")
 
@@ -164,8 +164,12 @@ def read_experiment(file: str | Path) -> Experiment:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not TOML: it is not in UTF-8; save it in that encoding") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {first_line(error)}") from None
+    except (ValueError, RecursionError):  # of numbers with thousands of digits, and of tables in tables without end
+        raise SettingsError(f"{path} is not TOML: a number is too long, or lists are too deep in one another") from None
 
 
 def _extended(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,12 +192,12 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     task = look_up(TASKS, table["task"], what="task")
     kinds: dict[str, Any] = {"data": Data, "noise": Noise, "method": Method}
     if not isinstance(table["title"], str):
-        raise SettingsError(f"expected title to be a text, got {table['title']!r}")
+        raise SettingsError(f"expected title to be a text, got {shown(table['title'])}")
     defaults = _tables(table.get("defaults", {}), "defaults")
     check_keys(defaults, list(kinds), what="defaults")
     for key, value in defaults.items():
         if not isinstance(value, dict):
-            raise SettingsError(f"expected a table [defaults.{key}], got {value!r}")
+            raise SettingsError(f"expected a table [defaults.{key}], got {shown(value)}")
     parts: dict[str, Any] = {
         key: {
             each: _build(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
@@ -209,7 +213,9 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
             task.check(method)
     for each, model in _tables(table["model"], "model").items():
         if not isinstance(model, str) or not model:
-            raise SettingsError(f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {model!r}")
+            raise SettingsError(
+                f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {shown(repr(model))}"
+            )
     experiment = Experiment(
         name=name,
         title=table["title"],
@@ -231,7 +237,7 @@ def _published(given: Any, experiment: Experiment) -> Published:
         if len(experiment.model) > 1:
             raise SettingsError(f"expected one model beside published numbers, got {len(experiment.model)}")
         if not isinstance(given, dict):
-            raise SettingsError(f"expected a table, got {given!r}")
+            raise SettingsError(f"expected a table, got {shown(given)}")
         parts = (experiment.data, experiment.method, experiment.noise)
         values = read_values(given.get("values", {}), *parts)
     found = _build(Published, {**given, "values": values}, "published")
@@ -261,7 +267,7 @@ def _merged(default: Any, own: Any) -> Any:
 
 def _tables(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise SettingsError(f"expected [{where}.NAME] tables, got {where} = {value!r}")
+        raise SettingsError(f"expected [{where}.NAME] tables, got {where} = {shown(value)}")
     return value
 
 
@@ -269,7 +275,7 @@ def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
     """Makes a dataclass of a TOML table, which checks the values."""
     with _within(where):
         if not isinstance(given, dict):
-            raise SettingsError(f"expected a table, got {given!r}")
+            raise SettingsError(f"expected a table, got {shown(given)}")
         check_keys(given, field_names(kind), what="it")
         parameters = inspect.signature(kind).parameters.values()
         missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
@@ -279,17 +285,19 @@ def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(each) is int and each >= 0 for each in value):
-        raise SettingsError(f"expected seeds to be a list of numbers from 0, got {value!r}")
+    if not isinstance(value, list) or not value:
+        raise SettingsError(f"expected seeds to be a list of whole numbers, got {shown(value)}")
+    for each in value:
+        check_value("each of seeds", each, Seed)
     if len(set(value)) != len(value):
-        raise SettingsError(f"expected different seeds, got {value}")
+        raise SettingsError(f"expected different seeds, got {listed(value)}")
     return tuple(value)
 
 
 def _metrics(value: Any, known: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     rows = [[each] if isinstance(each, str) else each for each in value] if isinstance(value, list | tuple) else None
     if not rows or not all(isinstance(row, list | tuple) and row for row in rows):
-        raise SettingsError(f"expected tables to be a list of lists of metrics, got {value!r}")
+        raise SettingsError(f"expected tables to be a list of lists of metrics, got {shown(value)}")
     for name in (name for row in rows for name in row):
         look_up(dict.fromkeys(known), name, what="a metric in tables")
     return tuple(tuple(row) for row in rows)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from labelsieve.detect.base import detector_class
-from labelsieve.detect.settings import check_fields, check_keys, field_names, frozen_if_auto
+from labelsieve.detect.settings import frozen_if_auto
 from labelsieve.errors import SettingsError, look_up
+from labelsieve.validation import FewDrawings, Limit, Rate, check_fields, check_keys, check_value, field_names
 
 DRAWINGS, BUNDLED = "drawings", "bundled"
 TRUE_RATE = "true"
@@ -37,7 +38,7 @@ class Data:
     """
 
     source: str
-    limit: int | None = None
+    limit: Limit = None
     image_column: str | None = None
     label_column: str | None = None
     truth_column: str | None = None
@@ -46,16 +47,17 @@ class Data:
     test: str | None = None
     test_split: str | None = None
     test_label_column: str | None = None
-    test_limit: int | None = None
+    test_limit: Limit = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         for name in ("source", "test"):
             if getattr(self, name) == "":  # which as a path would be the folder that the command runs in
                 raise SettingsError(f'expected {name} to say where images lie, got ""')
-        for name in ("limit", "test_limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise SettingsError(f"expected {name} to be at least 1, got {value}; leave it out to take all images")
+        drawn = [("limit", self.limit)] if self.source == DRAWINGS else []
+        drawn += [("test_limit", self.test_limit)] if self.test == DRAWINGS else []
+        for name, value in drawn:
+            check_value(name, value, FewDrawings | None)
         if self.test_split is not None and self.test_source == DRAWINGS:
             raise SettingsError("drawings have no splits; leave test_split out")
 
@@ -80,14 +82,12 @@ class Noise:
     """
 
     kind: Literal["given", "symmetric", "pair", "instance", "file"]
-    rate: float = 0.0
+    rate: Rate = 0.0
     exact: bool = True
     file: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 <= self.rate < 1:
-            raise SettingsError(f"expected rate from 0 to below 1, got {self.rate}; a share, not a percentage")
         if not self.puts_in and self.rate:
             raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
         if (self.kind == "file") != (self.file is not None):

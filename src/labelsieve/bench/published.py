@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labelsieve.errors import SettingsError, look_up
+from labelsieve.errors import SettingsError, listed, look_up, shown
 
 Values = Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
 
@@ -39,12 +39,12 @@ class Published:
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source:
-            raise SettingsError(f"expected source to name the paper and its table, got {self.source!r}")
+            raise SettingsError(f"expected source to name the paper and its table, got {shown(self.source)}")
         if not isinstance(self.metrics, list | tuple) or not self.metrics:
-            raise SettingsError(f"expected metrics to be a list of metrics, got {self.metrics!r}")
+            raise SettingsError(f"expected metrics to be a list of metrics, got {shown(self.metrics)}")
         for where, numbers in self.cells():
             if len(numbers) != len(self.metrics):
-                expected = f"{len(self.metrics)} numbers, one for each of {', '.join(map(str, self.metrics))}"
+                expected = f"{len(self.metrics)} numbers, one for each of {listed(self.metrics)}"
                 raise SettingsError(f"expected {expected}, got {len(numbers)} for {', '.join(where)}")
 
     def cells(self) -> Iterable[tuple[tuple[str, str, str], tuple[float, ...]]]:
@@ -74,7 +74,7 @@ def read_values(
 
 def _entries(given: Any, known: Iterable[str], what: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(given, dict):
-        raise SettingsError(f"expected a table of {what}, got {given!r}")
+        raise SettingsError(f"expected a table of {what}, got {shown(given)}")
     for name, value in given.items():
         look_up(dict.fromkeys(known), name, what=what)
         yield name, value
@@ -83,5 +83,5 @@ def _entries(given: Any, known: Iterable[str], what: str) -> Iterable[tuple[str,
 def _numbers(given: Any, where: str) -> tuple[float, ...]:
     numbers = given if isinstance(given, list) else [given]
     if not all(type(each) in (int, float) and 0 <= each <= 100 for each in numbers):
-        raise SettingsError(f"expected numbers in percent, from 0 to 100, for {where}, got {given!r}")
+        raise SettingsError(f"expected numbers in percent, from 0 to 100, for {where}, got {shown(given)}")
     return tuple(map(float, numbers))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.detect.settings import check_keys, field_names
 from labelsieve.errors import CheckpointError, RunError, SettingsError, look_up
 from labelsieve.provenance import fingerprint
+from labelsieve.validation import check_keys, field_names
 from labelsieve.verdicts import METRIC_TITLES
 
 if TYPE_CHECKING:

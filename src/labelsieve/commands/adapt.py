@@ -28,6 +28,7 @@ from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
 from labelsieve.errors import look_up
 from labelsieve.progress import Progress
+from labelsieve.validation import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Adapt(Command):
     source: OptionalText = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 0
+    seed: Seed = 0
     resume: Flag = False
     overwrite: Flag = False
     settings: OmitArgPrefixes[Adaptation]

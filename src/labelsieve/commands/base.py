@@ -16,19 +16,27 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import RunError, SettingsError, did_you_mean, listed, shown
+from labelsieve.validation import Limit, check_ranges
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
 
 # Sections of tyro's errors that say no more than the help does, or speak of Python.
 _NOT_SAID = ("For full helptext", "Argument helptext", "Got errors")
-# What its errors about one value say, with the kinds that it may have, and those kinds as a person would say them.
-_NO_NUMBER = (
-    (re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"), "INT"),
-    (re.compile(r"Error parsing (\S+): could not convert string to float: (.*)"), "FLOAT"),
-    (re.compile(r"Error parsing (\S+): no type matching (?P<kinds>.+) could be instantiated from \[(.*)\]"), ""),
+# What its errors say, and what kinds of numbers and words it names in them.
+_NO_NUMBER = re.compile(
+    r"Error parsing (?P<option>\S+): (?:no type matching (?P<kinds>.+) could be instantiated from \[(?P<values>.*)\]"
+    r"|invalid literal for int\(\) with base 10: (?P<whole>.*)|could not convert string to float: (?P<real>.*)"
+    r"|Exceeds the limit .*: value has (?P<digits>\d+) digits.*)"
 )
+_NO_CHOICE = re.compile(
+    r"invalid choice '(?P<value>.*)' for argument '(?P<option>.*)'\. Expected one of \((?P<choices>.*)\)"
+)
+_NO_VALUE = re.compile(r"Missing value for argument '(?P<option>.*)'\..*")
+_LACKING = re.compile(r"Missing from labelsieve \w+: (?P<options>.*)")
+_UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
+_SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
 _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
@@ -45,6 +53,9 @@ class UsageError(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """One verb with its options."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
@@ -80,23 +91,42 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise UsageError(f"{_in_plain_words(_without_box(said.getvalue()))}; see {prog} --help") from None
+        parts = _without_box(said.getvalue())
+        raise UsageError("; ".join([*map(_in_plain_words, parts), f"see {prog} --help"])) from None
     return command
 
 
 def _in_plain_words(said: str) -> str:
-    """Says what an option expected where a word is no number; all else stays as it is."""
-    for pattern, kinds in _NO_NUMBER:
-        found = pattern.fullmatch(said)
-        if found:
-            words = found.groupdict().get("kinds", kinds).replace("{None}", "").strip("|").split("|")
-            expected = " or ".join(_KINDS.get(word, word.strip("{}")) for word in words)
-            return f"expected {expected} for {found[1]}, got {found[found.lastindex or 0]}"
+    """Says one part of an error of tyro as all other messages say it; what is not known stays as it is."""
+    if found := _NO_NUMBER.fullmatch(said):
+        return _no_number(**found.groupdict())
+    if found := _NO_CHOICE.fullmatch(said):
+        choices = [each.strip(" '") for each in found["choices"].split(",") if each.strip()]
+        hint = did_you_mean(found["value"], choices)
+        return f"expected {found['option']} to be one of {', '.join(choices)}, got {shown(found['value'])}{hint}"
+    if found := _NO_VALUE.fullmatch(said):
+        return f"expected a value for {found['option']}, found none"
+    if found := _LACKING.fullmatch(said):
+        return f"missing {found['options']}"
+    if found := _UNKNOWN.fullmatch(said):
+        return f"unknown option {shown(found['words'])}"
+    if found := _SIMILAR.fullmatch(said):
+        return f"near to {shown(found['word'] or 'it')}: {listed(filter(None, found['options'].split(', ')))}"
     return said
 
 
-def _without_box(said: str) -> str:
-    """Makes one line of the box that tyro draws around an error: what is wrong, without the help on each option.
+def _no_number(
+    *, option: str, kinds: str | None, values: str | None, whole: str | None, real: str | None, digits: str | None
+) -> str:
+    """Says what an option expected where a word is no number, or one of far too many digits."""
+    names = (kinds or ("FLOAT" if real else "INT")).replace("{None}", "").strip("|").split("|")
+    expected = " or ".join(_KINDS.get(name, name.strip("{}").replace(",", ", ")) for name in names)
+    got = f"one of {int(digits):,} digits" if digits else shown((values or whole or real or "").strip("'\""))
+    return f"expected {expected} for {option}, got {got}"
+
+
+def _without_box(said: str) -> list[str]:
+    """Returns the parts of an error that tyro draws a box around: what is wrong, without the help on each option.
 
     The box is drawn with lines, or with blanks and hyphens where the terminal has no lines. Below its title are
     sections with rules between them. Some are a heading and, indented by 4, options, each with its help, indented by 8.
@@ -108,9 +138,9 @@ def _without_box(said: str) -> str:
         if head.startswith(_NOT_SAID):
             continue
         options = [line.split()[0] for line in rest if line.startswith("    ") and line[4] != " "]
-        words = " ".join(f"{head} {', '.join(options)}".split() if options else " ".join([head, *rest]).split())
+        words = " ".join((f"{head} {', '.join(options)}" if options else " ".join([head, *rest])).split())
         parts.append(words.rstrip("."))
-    return "; ".join(parts) or " ".join(said.split())
+    return parts or [" ".join(said.split())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +163,10 @@ class Source:
     label_column: OptionalText = None
     class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     split: OptionalText = None
-    limit: Annotated[int | None, arg(metavar="N", help_behavior_hint="(optional)")] = None
+    limit: Annotated[Limit, arg(metavar="N", help_behavior_hint="(optional)")] = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def load(self, *, seed: int, truth_column: str | None = None, noise: Path | None = None) -> LabelledImages:
         """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels for them."""
@@ -235,4 +268,7 @@ def leaving_no_empty(folder: Path) -> Iterator[None]:
 
 def is_main_process() -> bool:
     """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip()
+    return not (
+        rank.isdecimal() and rank.strip("0")
+    )  # what is no number at all is told by the check of these variables

@@ -12,7 +12,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, UsageError
-from labelsieve.errors import LabelsieveError, SettingsError
+from labelsieve.errors import LabelsieveError, SettingsError, shown
 from labelsieve.progress import Progress, about
 
 if TYPE_CHECKING:
@@ -143,8 +143,10 @@ def _places(words: Sequence[str], flag: str) -> dict[str, str]:
     for word in words:
         name, equals, place = word.partition("=")
         if not (name and equals and place):
-            raise SettingsError(f"expected {flag} NAME=PLACE, got {word}")
+            raise SettingsError(f"expected {flag} NAME=PLACE, got {shown(word)}")
         if name in places:
-            raise SettingsError(f"expected one place for {name} in {flag}, got {places[name]} and {place}")
+            raise SettingsError(
+                f"expected one place for {shown(name)} in {flag}, got {shown(places[name])} and {shown(place)}"
+            )
         places[name] = place
     return places

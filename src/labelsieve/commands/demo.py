@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from labelsieve.commands.base import Command, Flag
+from labelsieve.validation import Drawings, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,8 @@ class Demo(Command):
     """
 
     out: Path = Path("runs/demo")
-    images: int = 2000
-    seed: int = 0
+    images: Drawings = 2000
+    seed: Seed = 0
     overwrite: Flag = False
 
     def run(self, console: Console) -> None:

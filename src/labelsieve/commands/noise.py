@@ -10,8 +10,9 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import Command, Flag, Source
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import RunError, SettingsError, shown
 from labelsieve.progress import Progress
+from labelsieve.validation import Rate, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class Noise(Command):
 
     data: OmitArgPrefixes[Source]
     kind: Literal["symmetric", "pair", "instance"]
-    rate: float
+    rate: Rate
     out: Path
-    seed: int = 0
+    seed: Seed = 0
     paper_rate: Flag = False
     labels_only: Flag = False
     overwrite: Flag = False
@@ -48,7 +49,7 @@ class Noise(Command):
         from labelsieve.data.noise import inject, write_noisy
 
         if self.out.suffix.lower() != ".parquet":
-            raise SettingsError(f"expected --out to end in .parquet, got {self.out.name}")
+            raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
         images = self.data.load(seed=self.seed)

@@ -11,17 +11,14 @@ from rich.console import Console
 from tyro.conf import arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, UsageError, refuse_inside
-from labelsieve.errors import DataError, RunError
+from labelsieve.errors import DataError, RunError, listed
 from labelsieve.progress import Progress
+from labelsieve.validation import Range
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.verdicts import Verdicts
-
-
-# Classes that a line names; a list of hundreds is not read.
-_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +36,8 @@ class Report(Command):
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: int = 400
-    thumbnail_px: int = 256
+    max_images: Annotated[int, Range(0, 2_000)] = 400
+    thumbnail_px: Annotated[int, Range(32, 512)] = 256
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
@@ -114,8 +111,7 @@ def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
     gone = [name for own, name in content["class_of_folder"].items() if not (folder / own).exists()]
     if not gone:
         return text
-    more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
-    return f"{text}; no image is left of {', '.join(gone[:_NAMED])}{more}"
+    return f"{text}; no image is left of {listed(gone)}"
 
 
 def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages:

@@ -24,9 +24,9 @@ from labelsieve.commands.base import (
     refuse_inside,
 )
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
-from labelsieve.detect.settings import field_names
 from labelsieve.errors import look_up
 from labelsieve.progress import Progress
+from labelsieve.validation import LogitScale, Seed, field_names
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -70,7 +70,7 @@ class Scan(Command, Generic[SettingsT]):
     truth_column: OptionalText = None
     noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
-    logit_scale: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="(optional)")] = None
+    logit_scale: Annotated[LogitScale | None, tyro.conf.arg(metavar="X", help_behavior_hint="(optional)")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
@@ -78,7 +78,7 @@ class Scan(Command, Generic[SettingsT]):
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 0
+    seed: Seed = 0
     resume: Flag = False
     overwrite: Flag = False
     settings: OmitArgPrefixes[SettingsT]

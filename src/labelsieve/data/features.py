@@ -16,8 +16,9 @@ from labelsieve.data.columns import Columns, Table
 from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
 from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
-from labelsieve.errors import DataError
+from labelsieve.errors import DataError, shown
 from labelsieve.provenance import fingerprint
+from labelsieve.validation import LogitScale, range_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -122,7 +123,7 @@ def load_features(
     Raises:
         DataError: Features that are not finite or of different widths, labels that do not match the rows, text
             features that do not match the classes, or a file that cannot be read. One line that says what to do.
-        SettingsError: `limit` is not positive, or `seed` is below 0.
+        SettingsError: `limit` or `seed` is out of its range.
 
     Example:
         >>> features = load_features("features.npz")  # doctest: +SKIP
@@ -276,10 +277,13 @@ def _scale(value: Any, *, needed: bool) -> float | None:
         )
     try:
         scale = float(np.asarray(value).reshape(()))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         scale = float("nan")
-    if not 0 < scale < float("inf"):
-        raise DataError(f"expected a logit_scale above 0, got {value}; CLIP's own is e to the power of its parameter")
+    limits = range_of(LogitScale)
+    if limits is not None and scale not in limits:
+        raise DataError(
+            f"expected logit_scale {limits}, got {shown(value)}; CLIP's own is e to the power of its parameter"
+        )
     return scale
 
 

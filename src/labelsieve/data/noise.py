@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
-from labelsieve.errors import DataError, SettingsError, check_seed, did_you_mean
+from labelsieve.errors import DataError, SettingsError, did_you_mean, look_up, shown
 from labelsieve.provenance import write_atomically
+from labelsieve.validation import Rate, Seed, check_value
 
 KINDS = ("symmetric", "pair", "instance")
 # Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
@@ -64,13 +65,9 @@ def inject(
         DataError: There are fewer than two classes.
     """
     classes = len(images.class_names)
-    if kind not in KINDS:
-        raise SettingsError(
-            f'expected a kind of noise out of {", ".join(KINDS)}, got "{kind}"{did_you_mean(kind, KINDS)}'
-        )
-    if not 0 <= rate < 1:
-        raise SettingsError(f"expected a noise rate from 0 to below 1, got {rate}; a share, not a percentage")
-    check_seed(seed)
+    look_up(dict.fromkeys(KINDS), kind, what="kind of noise")
+    check_value("rate", rate, Rate)
+    check_value("seed", seed, Seed)
     if pairs is not None and kind != "pair":
         raise SettingsError(f"pairs go with pair noise, not with {kind} noise; leave them out")
     if classes < 2:
@@ -159,9 +156,11 @@ def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[n
     for source, mistaken in pairs.items():
         for name in (source, mistaken):
             if name not in names:
-                raise SettingsError(f'"{name}" in pairs is not a class{did_you_mean(name, names)}; choose class names')
+                raise SettingsError(
+                    f'"{shown(name)}" in pairs is not a class{did_you_mean(name, names)}; choose class names'
+                )
         if source == mistaken:
-            raise SettingsError(f'the pair "{source}" to "{mistaken}" would change nothing; leave it out')
+            raise SettingsError(f'the pair "{shown(source)}" to "{shown(mistaken)}" would change nothing; leave it out')
         target[names.index(source)] = names.index(mistaken)
     return target
 

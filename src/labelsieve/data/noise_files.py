@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labels import normalise
 from labelsieve.data.noise import METADATA
-from labelsieve.errors import DataError
+from labelsieve.errors import DataError, shown
 
 _COLUMNS = ("id", "label", "clean_label")
 _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"
@@ -98,24 +98,27 @@ def _rows(images: LabelledImages, noise: NoiseFile, path: str | Path) -> NDArray
     place = {name: row for row, name in enumerate(noise.ids)}
     unknown = next((name for name in images.ids if name not in place), None)
     if unknown is not None:
-        raise DataError(f'{other}: it has no image "{unknown}"; take the data set and split that it was made for')
+        raise DataError(
+            f'{other}: it has no image "{shown(unknown)}"; take the data set and split that it was made for'
+        )
     rows = np.array([place[name] for name in images.ids], dtype=np.int64)
     differ = np.flatnonzero(noise.clean[rows] != images.labels)
     if len(differ):
         first = int(differ[0])
-        expected, got = (images.class_names[labels] for labels in (noise.clean[rows[first]], images.labels[first]))
+        expected, got = (shown(images.class_names[label]) for label in (noise.clean[rows[first]], images.labels[first]))
         raise DataError(
-            f'{other}: expected the label {expected} for "{images.ids[first]}", got {got} ({len(differ):,} differ); '
-            "take the data set, split and column of labels that it was made for"
+            f'{other}: expected the label {expected} for "{shown(images.ids[first])}", got {got} ({len(differ):,} '
+            "differ); take the data set, split and column of labels that it was made for"
         )
     return rows
 
 
 def _range(names: Sequence[str]) -> str:
-    return f"{len(names)} classes, {names[0]} to {names[-1]}"
+    return f"{len(names)} classes, {shown(names[0])} to {shown(names[-1])}"
 
 
 def _spoken(made: Any) -> str:
     if not isinstance(made, Mapping):
         return "noise of an unknown kind"
-    return f"{made.get('kind')} noise at rate {made.get('rate')} with seed {made.get('seed')}"
+    kind, rate, seed = (shown(made.get(name)) for name in ("kind", "rate", "seed"))
+    return f"{kind} noise at rate {rate} with seed {seed}"

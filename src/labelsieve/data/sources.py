@@ -30,7 +30,8 @@ from labelsieve.data.labels import (
 )
 from labelsieve.data.published.base import named_source
 from labelsieve.data.readers import read_dataset, read_path
-from labelsieve.errors import DataError, SettingsError, check_seed
+from labelsieve.errors import DataError, SettingsError
+from labelsieve.validation import Limit, Seed, check_value
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -87,7 +88,7 @@ def load_images(
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.
-        SettingsError: `limit` is not positive, or `seed` is below 0.
+        SettingsError: `limit` or `seed` is out of its range.
 
     Example:
         >>> images = load_images("photos/")  # doctest: +SKIP
@@ -148,17 +149,16 @@ def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Tab
 
 
 def check_limit(limit: int | None, seed: int) -> None:
-    """Raises a `SettingsError` if a subset of no rows is asked for, or cannot be drawn from the seed."""
-    check_seed(seed)
-    if limit is not None and limit < 1:
-        raise SettingsError(f"expected limit to be at least 1, got {limit}; leave it out to take all rows")
+    """Raises a `SettingsError` if the size of a subset or the seed to draw it from is out of its range."""
+    check_value("seed", seed, Seed)
+    check_value("limit", limit, Limit)
 
 
 def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
     """Draws `limit` of some rows, in their order, or returns None if all are to be taken."""
     if limit is None or limit >= rows:
         return None
-    check_seed(seed)
+    check_value("seed", seed, Seed)
     return np.sort(np.random.default_rng(seed).choice(rows, size=limit, replace=False)).astype(np.int64)
 
 

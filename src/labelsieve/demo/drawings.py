@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from labelsieve.demo.pen import CANVAS, Background, Pen, Rgb, Style, choose, mix
 from labelsieve.demo.shapes import SHAPES
-from labelsieve.errors import check_seed
+from labelsieve.validation import Seed, check_value
 
 __all__ = [
     "CLASS_NAMES",
@@ -187,7 +187,7 @@ def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[
     Returns:
         The pictures and their labels, which are indices into ``CLASS_NAMES``.
     """
-    check_seed(seed)
+    check_value("seed", seed, Seed)
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASS_NAMES))
     return [draw(CLASS_NAMES[label], rng=rng, style=style) for label in labels], labels

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from labelsieve.demo import MINI_CLIP
-from labelsieve.errors import SettingsError, check_seed
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_json, write_text
+from labelsieve.validation import Drawings, Seed, check_value
 from labelsieve.verdicts import METRIC_TITLES, REPORT
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
 """Shares of the labels that become any other class, and the class that looks most like the right one."""
 
 DRAWINGS, COMPARISON = "drawings.parquet", "comparison"
-FEWEST_IMAGES = 48
 _LEGEND = (
     "clean: right labels kept; issue: wrong labels found; P precision, R recall; AUROC and AP of the issues; "
     "s: seconds without reading the images, which happens once"
@@ -48,7 +47,7 @@ def run_demo(
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
-        images: How many drawings, at least 48.
+        images: How many drawings, 48 to 50,000.
         seed: Every random choice is drawn from it.
         console: Where to print.
         overwrite: Replace a run that is there.
@@ -58,15 +57,14 @@ def run_demo(
         What `comparison.json` holds: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
 
     Raises:
-        SettingsError: There are too few images, or the seed is below 0.
+        SettingsError: The number of images or the seed is out of its range.
         RunError: A run is in the way, or the folder cannot be written to.
     """
     from labelsieve.scan import check_run_folder
     from labelsieve.vlm.huggingface import load_vlm
 
-    if images < FEWEST_IMAGES:
-        raise SettingsError(f"expected at least {FEWEST_IMAGES} images, got {images}; take more (--images)")
-    check_seed(seed)
+    check_value("images", images, Drawings)
+    check_value("seed", seed, Seed)
     check_run_folder(out, overwrite=overwrite, resume=False)
     progress = Progress(console)
     progress.say(f"drawing {images:,} pictures and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")

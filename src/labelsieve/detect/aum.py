@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from labelsieve.detect.base import FeatureDetector
-from labelsieve.detect.settings import check_fields, check_least
-from labelsieve.errors import SettingsError
+from labelsieve.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
 
 if TYPE_CHECKING:
     from labelsieve.detect.base import Scores
@@ -36,23 +35,16 @@ class AUM(FeatureDetector):
         percentile: Of the threshold samples, between 0 and 100; 99 in the paper.
     """
 
-    epochs: int = 20
-    min_steps: int = 300
-    batch_size: int = 256
-    learning_rate: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    percentile: float = 99.0
+    epochs: Annotated[int, Range(1, 1_000)] = 20
+    min_steps: Steps = 300
+    batch_size: BatchSize = 256
+    learning_rate: LearningRate = 1.0
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 1e-4
+    percentile: Annotated[float, Range(0, 100)] = 99.0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, epochs=1, min_steps=0, batch_size=1, momentum=0, weight_decay=0, percentile=0)
-        if not 0 < self.learning_rate < float("inf"):
-            raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
-        if self.momentum >= 1 or self.percentile > 100:
-            raise SettingsError(
-                f"expected momentum below 1 and a percentile up to 100, got {self.momentum} and {self.percentile}"
-            )
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from labelsieve.detect.base import FeatureDetector
-from labelsieve.detect.settings import check_fields, check_least
+from labelsieve.validation import Folds, Range, check_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,20 +27,19 @@ class ConfidentLearning(FeatureDetector):
     Holds an array of N times K, which `cleanlab` asks for.
 
     Attributes:
-        folds: Parts of the data, at least 2.
+        folds: Parts of the data, 2 to 100. Small data have fewer, each image a part of its own.
         filter_by: Rule of `cleanlab`.
         strength: Inverse of the regularisation of the logistic regression (C of scikit-learn), above 0.
     """
 
-    folds: int = 5
+    folds: Folds = 5
     filter_by: Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"] = (
         "prune_by_noise_rate"
     )
-    strength: float = 1.0
+    strength: Annotated[float, Range(1e-12, 1e12)] = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, folds=2, strength=1e-12)
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

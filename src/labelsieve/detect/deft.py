@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from labelsieve.detect.settings import Training, check_least
+from labelsieve.detect.settings import Training
 from labelsieve.errors import SettingsError
+from labelsieve.validation import Epochs, Folds, Weight
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -40,27 +41,24 @@ class DeFT(Training):
         similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the tower; 0 leaves it out.
         scores_from: `final-pass` scores plain images after training; `last-epoch` keeps what the last epoch of training
             saw, as the published code does.
-        folds: Number of parts for the out-of-fold discriminant, at least 2.
+        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
     """
 
-    warmup_epochs: int = 5
+    warmup_epochs: Epochs = 5
     evidence: Literal["joint", "threshold"] = "joint"
     demand_agreement: bool = True
     warmup_loss: Literal["ce", "sce"] = "sce"
     pseudo_labels_from: Literal["after-warmup", "second-epoch", "never"] = "after-warmup"
-    positive_weight: float = 1.0
-    negative_weight: float = 1.0
-    dual_prompt_weight: float = 1.0
+    positive_weight: Weight = 1.0
+    negative_weight: Weight = 1.0
+    dual_prompt_weight: Weight = 1.0
     negative_prompts: bool = True
-    similarity_weight: float = 1.0
+    similarity_weight: Weight = 1.0
     scores_from: Literal["final-pass", "last-epoch"] = "final-pass"
-    folds: int = 5
+    folds: Folds = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.folds < 2:
-            raise SettingsError(f"expected at least 2 folds, got {self.folds}")
-        check_least(self, positive_weight=0, negative_weight=0, dual_prompt_weight=0, similarity_weight=0)
         if not self.negative_prompts and self.evidence == "joint":
             raise SettingsError("evidence joint reads the learned threshold; without negative_prompts use threshold")
         if self.scores_from == "last-epoch" and (self.evidence == "joint" or self.epochs == 0):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labelsieve.detect.base import FeatureDetector
-from labelsieve.detect.settings import check_fields, check_least
+from labelsieve.validation import Neighbours, check_fields
 
 if TYPE_CHECKING:
     from labelsieve.detect.base import Scores
@@ -26,11 +26,10 @@ class KNN(FeatureDetector):
         neighbours: k, at least 1; small data have fewer.
     """
 
-    neighbours: int = 20
+    neighbours: Neighbours = 20
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, neighbours=1)
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

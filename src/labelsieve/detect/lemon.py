@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from labelsieve.detect.base import FeatureDetector
-from labelsieve.detect.settings import check_fields, check_least
+from labelsieve.validation import Neighbours, Weight, check_fields
 
 if TYPE_CHECKING:
     from labelsieve.detect.base import Scores
@@ -33,17 +33,16 @@ class Lemon(FeatureDetector):
             `cosine` is that of their texts.
     """
 
-    neighbours: int = 30
-    beta: float = 5.0
-    gamma: float = 5.0
-    distance_decay: float = 0.1
-    pair_decay: float = 5.0
+    neighbours: Neighbours = 30
+    beta: Weight = 5.0
+    gamma: Weight = 5.0
+    distance_decay: Weight = 0.1
+    pair_decay: Weight = 5.0
     text_distance: Literal["discrete", "cosine"] = "discrete"
     needs_text = True
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, neighbours=1, beta=0, gamma=0, distance_decay=0, pair_decay=0)
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

@@ -100,7 +100,9 @@ def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
 
 def _vote(theirs: Tensor, own: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     k = theirs.shape[1]
-    counts = (theirs[:, :, None] == theirs[:, None, :]).sum(dim=2)
+    # how often each label comes up among the neighbours of a row: its run in their sorted order
+    ordered = theirs.sort(dim=1).values
+    counts = torch.searchsorted(ordered, theirs, right=True) - torch.searchsorted(ordered, theirs)
     agreeing = (theirs == own[:, None]).sum(dim=1)
     # the first of the largest counts, that is the nearest
     most = counts.amax(dim=1)

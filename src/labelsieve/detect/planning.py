@@ -16,13 +16,14 @@ from torch import Tensor
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.compiling import compiled
 from labelsieve.detect.learner import Feed, Learner
-from labelsieve.detect.settings import Training, field_names
+from labelsieve.detect.settings import Training
 from labelsieve.detect.training import Schedule, make_schedule, stored_settings
 from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
 from labelsieve.memory import fitting
 from labelsieve.progress import about
+from labelsieve.validation import field_names
 from labelsieve.vlm.base import VisionLanguageModel
 
 SettingsT = TypeVar("SettingsT", bound=Training)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from labelsieve.detect.base import FeatureDetector
-from labelsieve.detect.settings import check_fields, check_least
-from labelsieve.errors import SettingsError
+from labelsieve.validation import Neighbours, Range, check_fields
 
 if TYPE_CHECKING:
     from labelsieve.detect.base import Scores
@@ -31,14 +30,11 @@ class PrototypeGMM(FeatureDetector):
         neighbours: k of the second look, at least 1; small data have fewer.
     """
 
-    sure: float = 0.9
-    neighbours: int = 20
+    sure: Annotated[float, Range(0.5, 1)] = 0.9
+    neighbours: Neighbours = 20
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, sure=0.5, neighbours=1)
-        if self.sure > 1:
-            raise SettingsError(f"expected sure from 0.5 to 1, got {self.sure}")
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

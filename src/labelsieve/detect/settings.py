@@ -3,78 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
-from labelsieve.errors import SettingsError, did_you_mean, look_up
-
-
-def check_fields(settings: Any) -> None:
-    """Checks that each field of a dataclass of settings has its type, or is one of its choices.
-
-    Raises:
-        SettingsError: Names the first that is not.
-    """
-    kinds = get_type_hints(type(settings))
-    for name in field_names(type(settings)):
-        kind, value = kinds[name], getattr(settings, name)
-        if get_origin(kind) is Literal:
-            look_up(dict.fromkeys(get_args(kind)), value, what=name)
-        elif not _fits(value, kind):
-            raise SettingsError(f"expected {name} to be of type {_spoken(kind)}, got {value!r}")
-
-
-def _alternatives(kind: Any) -> tuple[list[Any], list[Any]]:
-    """Returns the types and the words of an annotation such as `int | Literal["auto"]`."""
-    kinds = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
-    words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
-    return [each for each in kinds if get_origin(each) is not Literal], words
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    kinds, words = _alternatives(kind)
-    if isinstance(value, bool):  # which Python counts among the whole numbers
-        return bool in kinds
-    types = tuple(_NUMBERS.get(each, get_origin(each) or each) for each in kinds)
-    return isinstance(value, types) or (isinstance(value, str) and value in words)
-
-
-def _spoken(kind: Any) -> str:
-    kinds, words = _alternatives(kind)
-    types = [(get_origin(each) or each).__name__ for each in kinds if each is not NoneType]
-    return " or ".join([*types, *map(repr, words)])
-
-
-def field_names(kind: type) -> list[str]:
-    """Returns the names of the fields of a dataclass of settings."""
-    return [field.name for field in dataclasses.fields(kind)]
-
-
-def check_keys(given: Iterable[str], known: Sequence[str], *, what: str) -> None:
-    """Checks that all names are known.
-
-    Raises:
-        SettingsError: Names the first that is not, and the nearest that is.
-    """
-    for name in given:
-        if name not in known:
-            there = f"known: {', '.join(known)}" if known else "it has none"
-            raise SettingsError(f"{what} has no setting {name}{did_you_mean(name, known)}; {there}")
-
-
-def check_least(settings: Any, **least: float) -> None:
-    """Checks that fields are finite and not below their least values.
-
-    Raises:
-        SettingsError: Names the first that is.
-    """
-    for name, value in least.items():
-        given = getattr(settings, name)
-        if not isinstance(given, str) and not value <= given < float("inf"):  # a word has been looked up before
-            raise SettingsError(f"expected {name} of at least {value}, got {given}")
+from labelsieve.errors import SettingsError
+from labelsieve.validation import (
+    BatchSize,
+    Bottleneck,
+    Epochs,
+    LearningRate,
+    Momentum,
+    Range,
+    Steps,
+    Tokens,
+    WeightDecay,
+    check_fields,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,30 +54,26 @@ class Training:
 
     predicts_test: ClassVar[bool] = True
 
-    epochs: int = 10
-    min_steps: int = 300
-    warmup_epochs: int = 1
-    batch_size: int | Literal["auto"] = "auto"
-    learning_rate: float = 3e-2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Epochs = 10
+    min_steps: Steps = 300
+    warmup_epochs: Epochs = 1
+    batch_size: BatchSize | Literal["auto"] = "auto"
+    learning_rate: LearningRate = 3e-2
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 5e-4
     peft: Literal[
         "auto", "none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"
     ] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
-    visual_prompts: int = 20
-    bottleneck: int = 8
-    context_tokens: int = 4
+    visual_prompts: Tokens = 20
+    bottleneck: Bottleneck = 8
+    # the text tower says how many of them it has room for
+    context_tokens: Annotated[int, Range(1, 1_024)] = 4
     context_init: str = "a photo of a"
     context_learns: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, **_LEAST)
-        if not 0 < self.learning_rate < float("inf"):
-            raise SettingsError(f"expected a learning_rate above 0, got {self.learning_rate}")
-        if not 0 <= self.momentum < 1:
-            raise SettingsError(f"expected momentum from 0 to below 1, got {self.momentum}")
         if self.epochs and not self.trains_something(peft=self.peft):
             without = " without visual_prompts" if self.peft.startswith("vpt") else ""
             raise SettingsError(
@@ -161,16 +101,3 @@ def frozen_if_auto(detector: Any) -> Any:
     if isinstance(detector, Training) and detector.peft == "auto":
         return dataclasses.replace(detector, peft="none")
     return detector
-
-
-_NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # those of numpy too
-_LEAST: dict[str, float] = {
-    "epochs": 0,
-    "min_steps": 0,
-    "warmup_epochs": 0,
-    "batch_size": 1,
-    "weight_decay": 0,
-    "visual_prompts": 0,
-    "bottleneck": 1,
-    "context_tokens": 1,
-}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from labelsieve.detect.settings import Training
-from labelsieve.errors import SettingsError
+from labelsieve.validation import Rate
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -29,13 +29,8 @@ class SmallLoss(Training):
             with one net and in the published code of DeFT; or `all`.
     """
 
-    noise_rate: float = 0.2
+    noise_rate: Rate = 0.2
     learns_from: Literal["selected", "all"] = "selected"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.noise_rate < 1:
-            raise SettingsError(f"expected a noise_rate from 0 to below 1, got {self.noise_rate}")
 
     def score(
         self,

@@ -22,7 +22,7 @@ from torch import Tensor
 from labelsieve.detect.learner import Feed, Learner
 from labelsieve.detect.settings import Training
 from labelsieve.engine import Engine
-from labelsieve.errors import CheckpointError, TrainingError
+from labelsieve.errors import CheckpointError, TrainingError, shown
 from labelsieve.memory import keeping_room
 from labelsieve.provenance import to_json, write_atomically
 
@@ -281,7 +281,7 @@ def _differences(text: str, owner: Owner) -> str:
         if told.get("version") != _TRAINED:
             return "it is of another version of labelsieve"
         said = [
-            f"{name} was {told.get(name, 'not there')} and is {value}"
+            f"{name} was {shown(told.get(name, 'not there'))} and is {shown(value)}"
             for name, value in now["settings"].items()
             if told.get(name) != value
         ]
@@ -370,5 +370,5 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"the checkpoint {path} cannot be read ({error}); start again with --overwrite"
+            f"the checkpoint {path} is damaged or cannot be read; start again with --overwrite"
         ) from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labelsieve.detect.base import FeatureDetector
-from labelsieve.detect.settings import check_fields, check_least
+from labelsieve.validation import Folds, check_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,14 +27,13 @@ class Joint(FeatureDetector):
     untrained model does not know the names of the classes.
 
     Attributes:
-        folds: Number of parts for the out-of-fold discriminant, at least 2.
+        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
     """
 
-    folds: int = 5
+    folds: Folds = 5
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, folds=2)
 
     def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""

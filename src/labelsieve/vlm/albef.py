@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError
+from labelsieve.errors import ModelError, listed
 from labelsieve.vlm.blip import BLIP
 from labelsieve.vlm.reading import (
     CONFIGURATION,
@@ -151,7 +151,7 @@ def read_checkpoint(name: str) -> dict[str, Tensor]:
     """
     files = sorted(path for suffix in ("safetensors", "pth", "pt") for path in Path(name).glob(f"*.{suffix}"))
     if len(files) != 1:
-        found = ", ".join(path.name for path in files) or "none"
+        found = listed(path.name for path in files) or "none"
         raise ModelError(f"expected one file of weights (*.safetensors or *.pth) in {name}, found {found}")
     with one_line_about_weights(name):
         if files[0].suffix == ".safetensors":

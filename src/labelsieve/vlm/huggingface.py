@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labelsieve.errors import ModelError
+from labelsieve.errors import ModelError, shown
 from labelsieve.vlm.albef import ALBEF
 from labelsieve.vlm.altclip import AltCLIP
 from labelsieve.vlm.base import VisionLanguageModel
@@ -60,7 +60,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
     if kind not in ADAPTERS:
         raise ModelError(
             f"expected a two-tower vision-language model of kind {', '.join(ADAPTERS)}, "
-            f"{name} is of kind {kind}; choose another --model"
+            f"{name} is of kind {shown(kind)}; choose another --model"
         )
     return ADAPTERS[kind].load(name, options)
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError, did_you_mean
+from labelsieve.errors import ModelError, did_you_mean, listed, shown
 from labelsieve.vlm.reading import (
     check_processor,
     check_weights,
@@ -24,6 +24,7 @@ from labelsieve.vlm.reading import (
     model_fingerprint,
     one_line_about_weights,
     read_part,
+    refuse_pointers,
 )
 from labelsieve.vlm.text_tower import CausalText
 from labelsieve.vlm.towers import TwoTowers, frame
@@ -241,7 +242,10 @@ def _from_folder(folder: Path, name: str) -> _Source:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
         config["text_cfg"], config["vision_cfg"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{name} has no usable configuration ({CONFIG}): {error or type(error).__name__}") from error
+        refuse_pointers(str(folder))
+        lacks = "it lacks model_cfg, or text_cfg and vision_cfg in that"
+        why = first_line(error) if isinstance(error, OSError | ValueError) else lacks
+        raise ModelError(f"{name} has no usable configuration ({CONFIG}): {why}") from error
     weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), folder / WEIGHTS[0])
     return _Source(model=f"local-dir:{folder}", config=config, weights=weights, words=str(folder))
 
@@ -257,8 +261,8 @@ def _from_architecture(architecture: str, rest: str) -> _Source:
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if rest not in tags:
         raise ModelError(
-            f'expected a file or one of {", ".join(tags) or "no tags"} after "{PREFIX}{architecture}/", '
-            f'got "{rest}"{did_you_mean(rest, tags)}'
+            f'expected a file or one of {listed(tags) or "no tags"} after "{PREFIX}{architecture}/", '
+            f'got "{shown(rest)}"{did_you_mean(rest, tags)}'
         )
     known = open_clip.get_pretrained_cfg(architecture, rest)
     with one_line_about_weights(f"{PREFIX}{architecture}/{rest}"):
@@ -324,7 +328,7 @@ def _fill(model: Any, weights: Path, name: str) -> None:
     """Loads the weights as open_clip does, which knows of the formats of its past."""
     import open_clip
 
-    with _quiet(), one_line_about_weights(name):
+    with _quiet(), one_line_about_weights(name, folder=weights.parent):
         try:
             keys = open_clip.load_checkpoint(model, str(weights), strict=False, weights_only=True)
         except RuntimeError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.errors import ModelError
+from labelsieve.errors import ModelError, listed, shown
 from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -24,9 +25,21 @@ if TYPE_CHECKING:
 
     from labelsieve.vlm.base import VisionLanguageModel
 
+# How a file begins that stands for a large one, and what it is smaller than.
+_POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 CONFIGURATION = "configuration (config.json)"
 PROCESSOR = "image processor (preprocessor_config.json)"
 
+# What the loaders say when a model folder is not as it should be.
+_PLAINLY = (
+    ("is not a valid JSON", "a file of it is no JSON"),
+    ("Expecting ", "a file of it is no JSON"),
+    ("Error no file named", "there are none, in model.safetensors or pytorch_model.bin"),
+    ("Can't load image processor", "there is none that can be read"),
+    ("validation error for validator", "its sizes do not go together"),
+    ("alloc_cpu", "its config.json asks for more memory than there is"),
+    ("modulo by zero", "its config.json has a size of 0"),
+)
 # What a configuration holds that makes no difference to what the model computes in float32.
 _IRRELEVANT = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 
@@ -36,7 +49,7 @@ def loader_options(name: str) -> dict[str, Any]:
     if name and Path(name).is_dir():
         return {"trust_remote_code": False, "local_files_only": True}
     if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
-        raise ModelError(f'expected a model folder or a Hub id, "{name}" is neither; check --model')
+        raise ModelError(f'expected a model folder or a Hub id, "{shown(name)}" is neither; check --model')
     return {"trust_remote_code": False, "local_files_only": not reaches_hub()}
 
 
@@ -58,6 +71,7 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
         return load(name, **options)
     except Exception as error:  # the loaders raise whatever their parsers raise
         if Path(name).is_dir():
+            refuse_pointers(name)
             raise ModelError(f"{name} has no usable {what}: {first_line(error)}") from error
         if options["local_files_only"]:
             raise ModelError(
@@ -109,17 +123,44 @@ def read_weights(
 
 
 @contextmanager
-def one_line_about_weights(name: str) -> Iterator[None]:
-    """Turns whatever the readers of weights raise within a block into one line."""
+def one_line_about_weights(name: str, *, folder: Path | None = None) -> Iterator[None]:
+    """Turns whatever the readers of weights raise within a block into one line.
+
+    Args:
+        name: What messages call the model.
+        folder: Where its files are, if its name does not say so.
+    """
     try:
         yield
     except pickle.UnpicklingError as error:
+        refuse_pointers(folder or name)
         raise ModelError(
             f"the weights of {name} are a pickle that holds more than tensors, or broken, and are not loaded; "
             "get a model with safetensors"
         ) from error
     except Exception as error:  # safetensors, torch and the Hub each raise their own
-        raise ModelError(f"the weights of {name} cannot be loaded: {first_line(error)}; get them again") from error
+        refuse_pointers(folder or name)
+        # which speaks of headers and metadata
+        cut = type(error).__name__ == "SafetensorError"
+        why = "a file of them is cut short or damaged" if cut else first_line(error)
+        raise ModelError(f"the weights of {name} cannot be loaded: {why}; get them again") from error
+
+
+def refuse_pointers(folder: str | Path) -> None:
+    """Says of files that could not be read that Git left them out, if that is so.
+
+    A clone without Git LFS, or a clone that skipped it, holds a few lines of text in the place of each large file.
+
+    Raises:
+        ModelError: There are such files in the folder.
+    """
+    files = [path for path in sorted(Path(folder).glob("*")) if path.is_file() and path.stat().st_size < _POINTER_BYTES]
+    pointers = [path.name for path in files if path.read_bytes().startswith(_POINTER)]
+    if pointers:
+        raise ModelError(
+            f"{folder} holds only pointers of Git LFS in the place of {listed(pointers)}; "
+            "get the files themselves with: git lfs pull"
+        )
 
 
 @contextmanager
@@ -131,7 +172,9 @@ def quiet_loading() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
@@ -171,9 +214,17 @@ def check_processor(vlm: VisionLanguageModel) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them."""
-    lines = str(error).strip().splitlines()
-    return lines[0].split(". ")[0].rstrip(" .:") if lines else type(error).__name__
+    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them.
+
+    What they often say is said in plain words.
+    """
+    text = str(error).strip()
+    if isinstance(error, KeyError):
+        return f"{shown(text.strip(chr(39)))} is missing or unknown"
+    if plain := next((words for raw, words in _PLAINLY if raw in text), ""):
+        return plain
+    lines = text.splitlines()
+    return shown(lines[0].split(". ")[0].rstrip(" .:")) if lines else type(error).__name__
 
 
 def model_fingerprint(model: torch.nn.Module, config: dict[str, Any], processor: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.published.layout import AGAIN, Found, Labels, home_of, indices, readable
 from labelsieve.data.published.pickles import read_pickle, read_torch
-from labelsieve.errors import DataError, first_line
+from labelsieve.errors import DataError, first_line, listed
 
 _SIDE = 32
 
@@ -128,7 +128,7 @@ def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:
         raise DataError(f"expected an archive in {path}, which cannot be read: {first_line(error)}; {AGAIN}") from None
     missing = [name for name in names if name not in found]
     if missing:
-        raise DataError(f"expected {', '.join(names)} in {path}; missing: {', '.join(missing)}; {AGAIN}")
+        raise DataError(f"expected {listed(names)} in {path}; missing: {listed(missing)}; {AGAIN}")
     return [found[name] for name in names]
 
 
@@ -160,7 +160,7 @@ def _labels(record: Mapping[str, Any], key: str, names: Sequence[str], *, where:
 
 def _entry(record: Mapping[str, Any], key: str, *, where: object) -> Any:
     if key not in record:
-        raise DataError(f'expected an entry "{key}" in {where}, found {", ".join(record) or "none"}; {AGAIN}')
+        raise DataError(f'expected an entry "{key}" in {where}, found {listed(record) or "none"}; {AGAIN}')
     return record[key]
 
 

@@ -18,7 +18,7 @@ from labelsieve.data.published.layout import (
     positions,
     readable,
 )
-from labelsieve.errors import DataError
+from labelsieve.errors import DataError, shown
 
 _LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "verified-val": "verified_val.tsv"}
 SPLITS = tuple(_LISTS)
@@ -48,6 +48,6 @@ def read_food101n(path: Path, split: str) -> Found:
 def _below_header(lines: list[str], path: Path) -> list[str]:
     """Leaves out the first line, which names the columns in every list of this data set."""
     if not lines or not lines[0].startswith("class_name"):
-        found = f'"{lines[0]}"' if lines else "nothing"
+        found = f'"{shown(lines[0])}"' if lines else "nothing"
         raise DataError(f'expected a header "class_name" in {path}, found {found}; {AGAIN}')
     return lines[1:]

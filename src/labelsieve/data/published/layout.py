@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from labelsieve.data.folders import SUFFIXES
 from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import check_class_names, normalise
-from labelsieve.errors import DataError, first_line
+from labelsieve.errors import DataError, first_line, listed, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 AGAIN = "get it again from the page of the data set"
 # How many names, and how much of a line, a message shows.
-_SHOWN = 5
-_LINE = 80
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +102,7 @@ def home_of(path: Path, *, title: str, files: Sequence[str], inside: Sequence[st
     if not missing[best]:
         return best
     raise DataError(
-        f"expected {title} in {best} with {_shown(files)}; missing: {_shown(missing[best])}; "
+        f"expected {title} in {best} with {listed(files)}; missing: {listed(missing[best])}; "
         f"found: {_content(best)}; check the path, or unpack what the page of the data set offers"
     )
 
@@ -120,12 +118,7 @@ def _content(folder: Path) -> str:
         names = sorted(entry.name + "/" * entry.is_dir() for entry in os.scandir(folder))
     except OSError as error:
         return f"a folder that cannot be read ({error.strerror})"
-    return _shown(names) or "nothing"
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return listed(names) or "nothing"
 
 
 def lines_of(path: Path) -> list[str]:
@@ -151,7 +144,7 @@ def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
     for line in lines_of(path):
         parts = line.rsplit(None, 1) if last else line.split(None, 1)
         if len(parts) != 2:
-            raise DataError(f'expected two values a line in {path}, found "{line[:_LINE]}"; {AGAIN}')
+            raise DataError(f'expected two values a line in {path}, found "{shown(line)}"; {AGAIN}')
         found.append((parts[0], parts[1]))
     return found
 
@@ -186,7 +179,7 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
     if missing:
         raise DataError(
             f"expected a line in {where} for each of the {len(keys):,} entries of {of}, {len(missing):,} have none "
-            f'(first: "{missing[0]}"); {AGAIN}'
+            f'(first: "{shown(missing[0])}"); {AGAIN}'
         )
     return [table[key] for key in keys]
 
@@ -199,7 +192,9 @@ def pictures_in(folder: Path, *, home: Path) -> list[str]:
         paths = [f"{below}/{name}" for name in names if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
         return [path.encode().decode() for path in paths]  # a name that is not UTF-8 fails here
     except UnicodeEncodeError as error:
-        raise DataError(f"the file name {error.object!r} in {folder} is not UTF-8; rename the file") from None
+        raise DataError(
+            f"the file name {shown(repr(error.object))} in {folder} is not UTF-8; rename the file"
+        ) from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
 
