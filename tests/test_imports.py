@@ -30,7 +30,18 @@ ORDER = (
     ("", "__main__"),  # the package itself, which names everything
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-EVERYWHERE = {"errors", "provenance", "progress", "engine", "attention", "cache", "memory"}
+EVERYWHERE = {
+    "errors",
+    "provenance",
+    "progress",
+    "engine",
+    "attention",
+    "cache",
+    "memory",
+    "locks",
+    "folders",
+    "spreadsheets",
+}
 HEAVY = (
     "torch",
     "torchvision",

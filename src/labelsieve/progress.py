@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
 STOPPING = threading.Event()
 """Set once the command is asked to stop. What a signal raises may be lost, as while a process is forked."""
+
+
+def is_main_process() -> bool:
+    """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def stop_if_asked() -> None:

@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
-from labelsieve.errors import DataError, RunError
-from labelsieve.provenance import fingerprint, read_json, write_atomically, write_json
+from labelsieve.errors import DataError, RunError, shown
+from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.spreadsheets import write_csv
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT = "report.html"
 RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
+# What every report has at its head; see the template.
+_REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
 _ROWS = 65_536
 METRIC_TITLES = {
@@ -142,17 +144,20 @@ class Verdicts:
         middle never leaves the record of one run beside the verdicts of another.
 
         Raises:
-            RunError: The folder cannot be written to, or the disk is full.
+            RunError: The folder cannot be written to, the disk is full, or what is there under one of these names is no
+            file, or a report of somebody else.
         """
         folder = Path(folder)
-        _remove(folder / RECORD)
-        _remove(folder / REPORT)  # of an earlier run
+        check_report(folder / REPORT)
+        for name in RUN_FILES:
+            target_of(folder / name)
+        remove(folder / REPORT)  # of an earlier run
+        remove(folder / RECORD)
         with write_atomically(folder / VERDICTS) as part:
             pq.write_table(self.table, part, row_group_size=_ROWS)
-        with write_atomically(folder / TABLE_CSV) as part:
-            pyarrow.csv.write_csv(self.table, part)
+        write_csv(folder / TABLE_CSV, self.table)
         if self.metrics is None:
-            _remove(folder / METRICS)
+            remove(folder / METRICS)
         else:
             write_json(folder / METRICS, self.metrics)
         written = fingerprint((folder / VERDICTS).read_bytes())
@@ -189,11 +194,18 @@ class Verdicts:
         return verdicts
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"could not replace {path}: {error.strerror}; choose a writable folder") from error
+def check_report(path: Path) -> None:
+    """Checks that a report may be written to a path: nothing is there, or an earlier report.
+
+    Raises:
+        RunError: Something else is there; it may be somebody's work.
+    """
+    target = target_of(path)
+    if not target.exists() or not target.stat().st_size:
+        return
+    with target.open("rb") as file:
+        if _REPORT_MARK not in file.read(_HEAD_BYTES):
+            raise RunError(f"{shown(path)} is no report of labelsieve, so it is not replaced; choose another name")
 
 
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:

@@ -18,16 +18,13 @@ from labelsieve.commands.base import (
     OptionalText,
     RunFolder,
     TestSet,
-    UsageError,
-    is_main_process,
-    leaving_no_empty,
     read,
     refuse_inside,
 )
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.errors import look_up
-from labelsieve.progress import Progress
+from labelsieve.errors import UsageError, look_up
+from labelsieve.progress import Progress, is_main_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +77,14 @@ class Adapt(Command):
     def run(self, console: Console) -> None:
         """Loads, trains, measures, writes."""
         from labelsieve.adapt.run import check_model_folder
+        from labelsieve.folders import alone_in
         from labelsieve.verdicts import Verdicts
 
         check_saves(self.settings.tune)
         verdicts = Verdicts.load(self.run_folder)
         origin: Any = verdicts.record.get("origin") or {}
         refuse_inside(self.source or origin.get("source"), self.out)
-        with leaving_no_empty(self.out):
+        with alone_in(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import RunError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -36,10 +35,6 @@ Flag = FlagCreatePairsOff[bool]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
-
-
-class UsageError(Exception):
-    """The command line itself is wrong: exit code 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,19 +215,22 @@ def refuse_inside(source: str | None, out: Path) -> None:
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
-@contextmanager
-def leaving_no_empty(folder: Path) -> Iterator[None]:
-    """Removes a folder that a failing block has made, unless there is something in it, such as a checkpoint."""
-    new = not folder.exists()
-    try:
-        yield
-    except BaseException:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
+def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None, but: str | None = None) -> None:
+    """Checks that a file to write is none that the command reads: `--overwrite` is not meant for these.
 
+    Args:
+        out: The file to write.
+        run: Folder of the run that is read.
+        source: What holds the images.
+        but: The file of the run that may be written.
 
-def is_main_process() -> bool:
-    """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    Raises:
+        UsageError: It is a file of the run, or the file of the source.
+    """
+    from labelsieve.verdicts import RUN_FILES
+
+    own = [run / name for name in RUN_FILES if name != but] if run is not None else []
+    if out.resolve() in {path.resolve() for path in own}:
+        raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
+    if source and out.resolve() == Path(source).expanduser().resolve():
+        raise UsageError(f"expected --out to be no file that images are read from, got {out}; choose another name")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, UsageError, refuse_inside
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, refuse_inside, refuse_own
 from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
 
@@ -34,6 +34,7 @@ class Report(Command):
         source: Where the images lie now, if not where the run found them.
         max_images: How many of the most suspicious images to show.
         thumbnail_px: Longest side of the pictures.
+        overwrite: Replace a file that is no report, too.
     """
 
     run_folder: RunFolder
@@ -41,19 +42,24 @@ class Report(Command):
     source: OptionalText = None
     max_images: int = 400
     thumbnail_px: int = 256
+    overwrite: Flag = False
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
+        from labelsieve.provenance import target_of
         from labelsieve.report.html import write_report
-        from labelsieve.verdicts import REPORT, Verdicts
+        from labelsieve.verdicts import REPORT, Verdicts, check_report
 
-        verdicts = Verdicts.load(self.run_folder)
+        verdicts, out = Verdicts.load(self.run_folder), self.out or self.run_folder / REPORT
+        refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
+        target_of(out) if self.overwrite else check_report(out)  # before the images are loaded
         path = write_report(
             verdicts,
             data_of(verdicts, source=self.source),
-            self.out or self.run_folder / REPORT,
+            out,
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
+            overwrite=self.overwrite,
         )
         Progress(console).say(f"wrote {path}")
 
@@ -83,12 +89,10 @@ class Export(Command):
     def run(self, console: Console) -> None:
         """Reads the run, and its images where the format holds them, and writes the export."""
         from labelsieve.report.export import export
-        from labelsieve.verdicts import RUN_FILES, Verdicts
+        from labelsieve.verdicts import Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
-        own = {(self.run_folder / name).resolve() for name in RUN_FILES}
-        if self.out.resolve() in own:
-            raise UsageError(f"expected --out to be no file of the run itself, got {self.out}; choose another name")
+        refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         images = None
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source)
@@ -116,6 +120,10 @@ def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
         return text
     more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
     return f"{text}; no image is left of {', '.join(gone[:_NAMED])}{more}"
+
+
+def _source_of(verdicts: Verdicts, source: str | None) -> str | None:
+    return source or (verdicts.record.get("origin") or {}).get("source")
 
 
 def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages:

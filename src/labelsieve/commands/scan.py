@@ -17,16 +17,13 @@ from labelsieve.commands.base import (
     OptionalText,
     Source,
     TestSet,
-    UsageError,
-    is_main_process,
-    leaving_no_empty,
     read,
     refuse_inside,
 )
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
 from labelsieve.detect.settings import field_names
-from labelsieve.errors import look_up
-from labelsieve.progress import Progress
+from labelsieve.errors import UsageError, look_up
+from labelsieve.progress import Progress, is_main_process
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -99,10 +96,11 @@ class Scan(Command, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
+        from labelsieve.folders import alone_in
         from labelsieve.scan import check_run_folder
 
         refuse_inside(self.data.source, self.out)
-        with leaving_no_empty(self.out):
+        with alone_in(self.out):
             check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._load_and_scan(console)
 
