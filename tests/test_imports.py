@@ -40,6 +40,7 @@ EVERYWHERE = {
     "memory",
     "locks",
     "folders",
+    "records",
     "spreadsheets",
 }
 HEAVY = (

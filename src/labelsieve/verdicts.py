@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
-from labelsieve.errors import DataError, RunError, shown
+from labelsieve.errors import DataError, RunError, first_line, shown
 from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.records import RUN, check_kinds
 from labelsieve.spreadsheets import write_csv
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
@@ -43,6 +44,19 @@ METRIC_TITLES = {
     "average_precision": "AP",
 }
 """Short titles of what :func:`evaluate` returns, for tables."""
+_METRIC_KINDS = dict.fromkeys((*METRIC_TITLES, "noise_rate", "flagged_rate"), "a number from 0 to 1")
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "given_label": pa.string(),
+        "predicted_label": pa.string(),
+        "label_quality": pa.float32(),
+        "is_label_issue": pa.bool_(),
+        "rank": pa.int64(),
+        "predicted_confidence": pa.float32(),
+        "error": pa.string(),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,21 +191,35 @@ class Verdicts:
             advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))
-        names, expected = record.pop("class_names", None), record.pop("verdicts_fingerprint", None)
-        try:
-            data = (folder / VERDICTS).read_bytes()
-        except OSError as error:
-            raise RunError(
-                f"{folder / VERDICTS} cannot be read ({error.strerror}); the run has to be made again"
-            ) from None
-        if not isinstance(names, list) or fingerprint(data) != expected:
-            raise RunError(f"{folder / VERDICTS} is not the file that {RECORD} was written for; make the run again")
+        check_kinds(record, RUN, folder / RECORD)
+        names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")
+        table = _read_table(folder / VERDICTS, expected)
         metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
-        table = pq.read_table(pa.BufferReader(data))
+        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
         verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics)
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts
+
+
+def _read_table(path: Path, expected: str) -> pa.Table:
+    """Reads the table of verdicts.
+
+    Raises:
+        RunError: It is not the one that was written with the record, or is no such table.
+    """
+    try:
+        data = path.read_bytes() if path.is_file() else None
+        if data is None or fingerprint(data) != expected:
+            found = "is missing" if data is None else f"is not the file that {RECORD} was written for"
+            raise RunError(f"{path} {found}; make the run again")
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
+    if not table.schema.equals(_SCHEMA):
+        columns = ", ".join(f"{field.name} ({field.type})" for field in _SCHEMA)
+        raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
+    return table
 
 
 def check_report(path: Path) -> None:

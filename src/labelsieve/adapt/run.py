@@ -30,7 +30,7 @@ from labelsieve.folders import alone_in, check_no_mount, foreign
 from labelsieve.marks import read_marks
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, read_json, versions
-from labelsieve.report.common import require_same_images, section
+from labelsieve.report.common import findings, require_same_images, section
 from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
@@ -146,14 +146,14 @@ def _written(folder: Path) -> list[str]:
 
 def _check_same_data(images: LabelledImages, verdicts: Verdicts) -> None:
     require_same_images(verdicts, images)
-    scanned = verdicts.record.get("data", {}).get("fingerprint", images.fingerprint)
+    scanned = section(verdicts.record, "data").get("fingerprint") or images.fingerprint
     labels_differ = images.class_names != verdicts.class_names or not np.array_equal(images.labels, verdicts.given)
     if scanned != images.fingerprint or labels_differ:
         raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
 
 
 def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
-    name = verdicts.record.get("model", {}).get("name") if backbone is None else backbone
+    name = section(verdicts.record, "model").get("name") if backbone is None else backbone
     if not name:
         raise SettingsError("the verdicts do not say which model they were made with; name a backbone (--backbone)")
     return str(name)
@@ -191,7 +191,7 @@ def _problems(verdicts: Verdicts) -> tuple[str, ...]:
     """Returns what the scan said of itself that makes its selection doubtful."""
     return tuple(
         f"the scan warned: {finding['figure']}. {finding['message']}"
-        for finding in verdicts.record.get("findings", ())
+        for finding in findings(verdicts.record)
         if finding["level"] == "problem"
     )
 

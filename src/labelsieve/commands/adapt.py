@@ -91,10 +91,11 @@ class Adapt(Command):
     def _adapt(self, verdicts: Any, console: Console) -> None:
         from labelsieve.adapt.run import adapt
         from labelsieve.adapt.terminal import summarize
+        from labelsieve.report.common import section
 
         progress = Progress(console if is_main_process() else None)
         images, test = images_of(verdicts, source=self.source), self.test_set.load(seed=self.seed)
-        progress.say(f"adapting {self.backbone or verdicts.record.get('model', {}).get('name')}")
+        progress.say(f"adapting {self.backbone or section(verdicts.record, 'model').get('name')}")
         adapted = adapt(
             images,
             verdicts,

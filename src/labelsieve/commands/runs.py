@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, refuse_inside, refuse_own
-from labelsieve.errors import DataError, RunError
+from labelsieve.errors import DataError, RunError, shown
 from labelsieve.progress import Progress
 
 if TYPE_CHECKING:
@@ -151,17 +152,22 @@ def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages 
     from labelsieve.data.feature_files import holds_features
     from labelsieve.data.features import load_features
     from labelsieve.data.sources import load_images
+    from labelsieve.report.common import section
 
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     if source is not None:
         origin["source"] = source
-    if "source" not in origin:
+    if not origin.get("source"):
         raise RunError("the images of this run were in memory; say with --source where they lie")
     try:
-        data = load_features(**origin) if holds_features(origin["source"]) else load_images(**origin)
+        load: Any = load_features if holds_features(origin["source"]) else load_images
+        unknown = sorted(set(origin) - set(inspect.signature(load).parameters))
+        if unknown:
+            raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
+        data: LabelledImages | LabelledFeatures = load(**origin)
     except DataError as error:
         raise DataError(f"{error} (--source says where the images of a run lie now)") from error
-    if data.fingerprint != verdicts.record.get("data", {}).get("fingerprint"):
+    if data.fingerprint != section(verdicts.record, "data").get("fingerprint"):
         raise RunError(
             f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
             "the old ones are"
