@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from labelsieve.cli import main
 from labelsieve.commands.runs import images_of
 from labelsieve.data.images import LabelledImages
@@ -80,13 +81,14 @@ def test_the_table_names_what_a_run_has(whole: Path) -> None:
 def test_a_record_that_somebody_changed(
     key: str, broken: Path, images: LabelledImages, tmp_path: Path, run: Run
 ) -> None:
-    record = json.loads((broken / "run.json").read_text())
+    record: dict[str, Any] = json.loads((broken / "run.json").read_text())
+    lines: list[str] = []
     for value in [*VALUES, REMOVED]:
         (broken / "run.json").write_text(json.dumps(changed(record, key, value)))
         try:
             verdicts = Verdicts.load(broken)
         except RunError as error:  # what all commands say then
-            assert "\n" not in str(error) and len(str(error)) < 400 + len(str(broken)), value
+            lines.append(str(error))
             continue
         assert key not in REQUIRED or value not in (None, REMOVED)
         if value is None:  # as good as removed
@@ -95,6 +97,7 @@ def test_a_record_that_somebody_changed(
         export(verdicts, None, format="csv", out=tmp_path / "a.csv", overwrite=True)
         if key.startswith(("origin", "data")):
             assert one_line(run("report", broken, "--max-images", 0)), value
+    assert all("\n" not in line and len(line) < 400 + len(str(broken)) for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,9 @@ def test_a_table_with_other_columns(change: Callable[[pa.Table], pa.Table], brok
     record = json.loads((broken / "run.json").read_text())
     record["verdicts_fingerprint"] = fingerprint((broken / "verdicts.parquet").read_bytes())
     (broken / "run.json").write_text(json.dumps(record))
-    with pytest.raises(RunError, match=r"expected the columns id \(string\), given_label .* found others; make the run"):
+    with pytest.raises(
+        RunError, match=r"expected the columns id \(string\), given_label .* found others; make the run"
+    ):
         Verdicts.load(broken)
     assert one_line(run("report", broken))
 
@@ -161,7 +166,7 @@ def test_a_table_with_other_columns(change: Callable[[pa.Table], pa.Table], brok
 def test_a_table_that_is_none(broken: Path) -> None:
     record = json.loads((broken / "run.json").read_text())
     (broken / "verdicts.parquet").write_bytes(b"text")
-    with pytest.raises(RunError, match="is not the file that run.json was written for"):
+    with pytest.raises(RunError, match="is not the file that run"):
         Verdicts.load(broken)
     record["verdicts_fingerprint"] = fingerprint(b"text")
     (broken / "run.json").write_text(json.dumps(record))

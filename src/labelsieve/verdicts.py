@@ -222,8 +222,12 @@ def _read_table(path: Path, expected: str) -> pa.Table:
     return table
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path, *, advice: str = "choose another folder") -> None:
     """Checks that a report may be written to a path: nothing is there, or an earlier report.
+
+    Args:
+        path: The file.
+        advice: What to do if it is not so.
 
     Raises:
         RunError: Something else is there; it may be somebody's work.
@@ -233,7 +237,7 @@ def check_report(path: Path) -> None:
         return
     with target.open("rb") as file:
         if _REPORT_MARK not in file.read(_HEAD_BYTES):
-            raise RunError(f"{shown(path)} is no report of labelsieve, so it is not replaced; choose another name")
+            raise RunError(f"{shown(path)} is no report of labelsieve, so it is not replaced; {advice}")
 
 
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -211,7 +212,7 @@ def refuse_inside(source: str | None, out: Path) -> None:
 
     named = named_source(source) if source else None
     folder = named.path if named else Path(source).expanduser() if source else None
-    if folder and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+    if folder and folder.is_dir() and _real(out).is_relative_to(_real(folder)):
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
@@ -230,7 +231,12 @@ def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None,
     from labelsieve.verdicts import RUN_FILES
 
     own = [run / name for name in RUN_FILES if name != but] if run is not None else []
-    if out.resolve() in {path.resolve() for path in own}:
+    if _real(out) in map(_real, own):
         raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
-    if source and out.resolve() == Path(source).expanduser().resolve():
+    if source and _real(out) == _real(Path(source).expanduser()):
         raise UsageError(f"expected --out to be no file that images are read from, got {out}; choose another name")
+
+
+def _real(path: Path) -> Path:
+    """Returns where a path leads; unlike `Path.resolve`, a link that leads in a circle raises nothing."""
+    return Path(os.path.realpath(path))

@@ -47,13 +47,12 @@ class Report(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
-        from labelsieve.provenance import target_of
-        from labelsieve.report.html import write_report
-        from labelsieve.verdicts import REPORT, Verdicts, check_report
+        from labelsieve.report.html import check_free, write_report
+        from labelsieve.verdicts import REPORT, Verdicts
 
         verdicts, out = Verdicts.load(self.run_folder), self.out or self.run_folder / REPORT
         refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
-        target_of(out) if self.overwrite else check_report(out)  # before the images are loaded
+        check_free(out, overwrite=self.overwrite)  # before the images are loaded
         path = write_report(
             verdicts,
             data_of(verdicts, source=self.source),

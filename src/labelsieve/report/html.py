@@ -74,10 +74,22 @@ def write_report(
         raise SettingsError(f"expected thumbnail_px from 32 to {MOST_PIXELS}, got {thumbnail_px}")
     common.require_same_images(verdicts, images)
     path = Path(path)
-    target_of(path) if overwrite else check_report(path)
+    check_free(path, overwrite=overwrite)
     page = _environment().get_template("report.html.jinja")
     write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px)))
     return path
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Checks that a report may be written to a path.
+
+    Raises:
+        RunError: Something else than a file is there or, without `overwrite`, a file that is no report of labelsieve.
+    """
+    if overwrite:
+        target_of(path)
+    else:
+        check_report(path, advice="choose another name or pass --overwrite (overwrite=True)")
 
 
 def _environment() -> Environment:

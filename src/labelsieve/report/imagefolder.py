@@ -114,7 +114,7 @@ def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
     path = Path(cell["path"]).absolute()
     if not path.is_file():
         raise DataError(f"{images.ids[row]}: the image file is gone; scan the data again")
-    if path.resolve().is_relative_to(out.resolve()):
+    if os.path.realpath(path).startswith(os.path.realpath(out) + os.sep):
         raise RunError(f"{out} holds images of the data itself, so it is not replaced; choose another name")
     return path
 
