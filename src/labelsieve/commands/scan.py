@@ -151,7 +151,7 @@ class Scan(Command, Generic[SettingsT]):
             }
             model = section(record, "model").get("name")
             if (parts, record.get("seed")) != (asked, self.seed) or model not in (None, self.model):
-                raise RunError(f"{self.out} holds a finished run of other data or settings; replace it by --overwrite")
+                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:
                 return None
