@@ -585,6 +585,10 @@ def test_a_model_is_replaced_only_by_a_whole_one(
     assert (out / "model.safetensors").read_bytes() == before
     adapted(images, verdicts, model("vit"), out=out, overwrite=True, resume=True, seed=1)
     assert (out / "model.safetensors").read_bytes() != before and not (out / "checkpoint").exists()
+    (out / "notes.txt").touch()
+    with pytest.raises(RunError, match=r"holds other files, such as notes\.txt; choose another folder"):
+        adapted(images, verdicts, model("vit"), out=out, overwrite=True)
+    assert (out / "notes.txt").is_file()
 
 
 def test_a_disk_that_is_full_leaves_the_model_of_before(

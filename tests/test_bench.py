@@ -33,6 +33,7 @@ from labelsieve.bench.tables import column_names, reliability, series, write_plo
 from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.locks import locked
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json
 from small_published import FINE_TEST, REPLICAS, write_cifar100
@@ -844,7 +845,8 @@ def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path
     pytest.importorskip("fcntl", reason="Windows has no such locks")
     out = tmp_path / "out"
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
-    with Store.open(out, name="tiny").alone(), pytest.raises(RunError, match=r"another process measures into .* wait"):
+    out.mkdir()
+    with locked(out), pytest.raises(RunError, match=r"another process writes into .* wait"):
         run_experiment(read_experiment(file), out)
     assert list(out.iterdir()) == []
     run_experiment(read_experiment(file), out)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ import pytest
 from labelsieve.cli import VERBS, main
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.base import Scores
+from labelsieve.locks import locked
 from labelsieve.verdicts import Verdicts, decide
 
 if TYPE_CHECKING:
@@ -255,7 +258,95 @@ def test_scan_into_a_finished_run(run: Run, drawn_folder: Path, tmp_path: Path) 
     assert (tmp_path / "run" / "run.json").stat().st_mtime_ns > created
 
 
+def test_a_run_that_was_stopped_at_its_report_goes_on_with_it(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ("scan", drawn_folder, *MODEL, *MATCH, "--out", out, "--resume")
+    assert run(*words)[0] == 0
+    assert run(*words)[2].endswith("there is nothing to resume; make another with --overwrite\n")
+    created = (out / "run.json").stat().st_mtime_ns
+    (out / "report.html").unlink()
+    code, _, err = run(*words, "--seed", "1")
+    assert code == 1 and "holds a finished run of other data or settings; pass --overwrite" in err
+    assert set(os.listdir(out)) == FILES - {"report.html"}
+    code, said, _ = run(*words)
+    assert code == 0 and "flagged of 32 images" in said and set(os.listdir(out)) == FILES
+    assert (out / "run.json").stat().st_mtime_ns == created, "it was not scanned again"
+    (out / "report.html").unlink()
+    assert run(*words, "--overwrite", "--seed", "1")[0] == 0
+    assert Verdicts.load(out).record["seed"] == 1 and set(os.listdir(out)) == FILES
+
+
+def test_what_somebody_else_put_into_a_run_folder_stays(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "checkpoint").mkdir(parents=True)
+    words = ("scan", drawn_folder, *MODEL, *MATCH, "--out", out, "--overwrite")
+    (out / "checkpoint" / "weights.pt").touch()
+    code, _, err = run(*words)
+    assert code == 1 and "checkpoint holds other files, such as weights.pt; choose another folder" in err
+    (out / "checkpoint" / "weights.pt").unlink()
+    (out / "report.html").write_text("mine")
+    code, _, err = run(*words)
+    assert code == 1 and "report.html is no report of labelsieve, so it is not replaced; choose another folder" in err
+    assert run(*words[:-1], "--resume")[0] == 1
+    assert (out / "report.html").read_text() == "mine" and sorted(os.listdir(out)) == ["checkpoint", "report.html"]
+    (out / "report.html").unlink()
+    os.mkfifo(out / "verdicts.csv")
+    code, _, err = run(*words)
+    assert code == 1 and "verdicts.csv: it is a pipe, and only a regular file is ever replaced" in err
+    (out / "verdicts.csv").unlink()
+    (out / "notes.txt").write_text("mine")
+    code, _, err = run(*words[:-1], "--resume")
+    assert code == 1 and "already holds other files" in err, "there is nothing to go on with"
+    assert run(*words)[0] == 0 and set(os.listdir(out)) == {*FILES, "notes.txt"}
+
+
+@pytest.mark.parametrize("verb", ["scan", "adapt", "demo"])
+def test_a_folder_that_another_process_writes_into(
+    verb: str, run: Run, drawn_folder: Path, finished: Path, tmp_path: Path
+) -> None:
+    words = {"scan": (drawn_folder, *MODEL, *MATCH), "adapt": (finished,), "demo": ()}[verb]
+    with locked(tmp_path):
+        code, _, err = run(verb, *words, "--out", tmp_path, "--overwrite")
+    assert code == 1 and "just now; wait for it, or choose another --out" in err and err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
 # ---------------------------------------------------------------- what is made of a run
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)], ids=["", "overwrite"])
+@pytest.mark.parametrize("words", [("report",), ("export", "--format", "csv"), ("export", "--format", "cleanlab")])
+def test_no_pipe_is_replaced(
+    words: tuple[str, ...], more: tuple[str, ...], run: Run, finished: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    code, _, err = run(words[0], finished, *words[1:], "--out", tmp_path / "pipe.csv", *more)
+    assert code == 1 and "pipe.csv: it is a pipe, and only a regular file" in err and err.count("\n") == 1
+    assert (tmp_path / "pipe.csv").is_fifo() and os.listdir(tmp_path) == ["pipe.csv"]
+
+
+def test_a_report_replaces_another_file_only_if_asked(run: Run, finished: Path, tmp_path: Path) -> None:
+    words, page = ("report", finished, "--max-images", 1, "--out"), tmp_path / "page.html"
+    page.write_text("mine")
+    code, _, err = run(*words, page)
+    assert code == 1 and "is no report of labelsieve, so it is not replaced; choose another name or pass" in err
+    assert page.read_text() == "mine"
+    assert run(*words, page, "--overwrite")[0] == 0
+    assert run(*words, page)[0] == 0, "now it is one"
+    code, _, err = run(*words, finished / "run.json", "--overwrite")
+    assert code == 2 and "no file of the run itself" in err
+
+
+def test_the_file_of_the_images_is_not_replaced(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    words, source = ("--kind", "pair", "--rate", "0.2", "--overwrite", "--out"), tmp_path / "noisy.parquet"
+    assert run("noise", drawn_folder, *words, source)[0] == 0
+    before = source.read_bytes()
+    code, _, err = run("noise", source, *words, source)
+    assert code == 2 and "no file that images are read from" in err
+    assert run("scan", source, *MODEL, *MATCH, "--out", tmp_path / "run")[0] == 0
+    for verb in (("export", tmp_path / "run", "--format", "parquet"), ("report", tmp_path / "run")):
+        assert run(*verb, "--overwrite", "--out", source)[0] == 2
+    assert source.read_bytes() == before
 
 
 def test_report(run: Run, finished: Path, drawn_folder: Path, tmp_path: Path) -> None:
@@ -471,6 +562,25 @@ def test_control_c_where_there_is_nothing_to_go_on_with(run: Run, monkeypatch: p
 
     monkeypatch.setattr("labelsieve.commands.demo.Demo.run", stop)
     assert run("demo") == (1, "", "labelsieve: stopped\n")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_another_library_takes_for_an_error(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_imported(_verb: str) -> None:
+        try:
+            signal.raise_signal(getattr(signal, name))
+        except KeyboardInterrupt:
+            raise ImportError("cannot import a part of it") from None
+
+    monkeypatch.setattr("labelsieve.cli._command", half_imported)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert run("list") == (1, "", "labelsieve: stopped\n")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_signals_are_minded_before_anything_slow_is_imported() -> None:
+    code = "import sys, labelsieve.cli; print(sorted({'rich', 'tyro', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
 def test_a_reader_that_has_left_is_no_error() -> None:

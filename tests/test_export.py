@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -15,9 +16,11 @@ from datasets import Dataset
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.errors import DataError, RunError, SettingsError
+from labelsieve.folders import new_folder
+from labelsieve.marks import read_marks
 from labelsieve.report import imagefolder
 from labelsieve.report.export import FORMATS, export
-from labelsieve.report.imagefolder import MARKER, UniqueNames, file_name, new_folder, safe_name
+from labelsieve.report.imagefolder import MARKER, UniqueNames, file_name, safe_name
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import plain
 
@@ -227,6 +230,34 @@ def test_overwriting_never_destroys_other_folders(tmp_path: Path, four: tuple[Ve
     with pytest.raises(RunError, match="is a folder"):
         export(*four, format="csv", out=photos, overwrite=True)
     assert (photos / "mine.txt").read_text() == "mine"
+
+
+def test_an_export_that_somebody_changed_is_not_replaced(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:
+    out = export(*four, format="imagefolder", out=tmp_path / "clean")
+    added = out / "cat" / "mine.png"
+    added.touch()
+    with pytest.raises(RunError, match="was not made by an export or has changed since, so it is not replaced"):
+        export(*four, format="imagefolder", out=out, overwrite=True)
+    assert added.is_file()
+    added.rename(out / "cat" / ".DS_Store")  # which belongs to nobody
+    export(*four, format="imagefolder", out=out, overwrite=True)
+    (out / MARKER).write_text("{")
+    with pytest.raises(RunError, match="so it is not replaced"):
+        export(*four, format="imagefolder", out=out, overwrite=True)
+
+
+def test_names_that_begin_as_formulas_do(tmp_path: Path) -> None:
+    ids = ["=1+1", "-2", "'=x", "a.png"]
+    verdicts, images = make(ids, [0, 1, 0, 1], [0.1, 0.9, 0.9, 0.9])
+    with export(verdicts, images, format="csv", out=tmp_path / "t.csv").open(newline="") as file:
+        written = [row["id"] for row in csv.DictReader(file)]
+    assert written == ["'=1+1", "-2", "''=x", "a.png"]
+    table = pq.read_table(export(verdicts, images, format="parquet", out=tmp_path / "t.parquet"))
+    assert table["id"].to_pylist() == ids
+    (tmp_path / "marks.csv").write_text("id,mark\n" + "".join(f"{name},wrong\n" for name in written))
+    assert read_marks(tmp_path / "marks.csv", verdicts) == dict.fromkeys(ids, "wrong")
+    (tmp_path / "marks.csv").write_text("id,mark\n=1+1,right\n")  # as reports of before wrote it
+    assert read_marks(tmp_path / "marks.csv", verdicts) == {"=1+1": "right"}
 
 
 def test_an_export_that_is_the_source_is_not_replaced(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:

@@ -30,7 +30,20 @@ ORDER = (
     ("", "__main__"),  # the package itself, which names everything
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-EVERYWHERE = {"errors", "validation", "provenance", "progress", "engine", "attention", "cache", "memory"}
+EVERYWHERE = {
+    "errors",
+    "validation",
+    "provenance",
+    "progress",
+    "engine",
+    "attention",
+    "cache",
+    "memory",
+    "locks",
+    "folders",
+    "records",
+    "spreadsheets",
+}
 HEAVY = (
     "torch",
     "torchvision",

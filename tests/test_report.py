@@ -289,7 +289,7 @@ def test_a_report_replaces_reports_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", [{"max_images": -1}, {"max_images": 10**6}, {"thumbnail_px": 4}])
-def test_refuses_settings_out_of_range(tmp_path: Path, setting: dict[str, int]) -> None:
+def test_refuses_settings_out_of_range(tmp_path: Path, setting: dict[str, Any]) -> None:
     verdicts, images = make([0, 1], [0.1, 0.9])
     with pytest.raises(SettingsError, match="expected"):
         write_report(verdicts, images, tmp_path / "report.html", **setting)

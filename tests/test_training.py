@@ -316,7 +316,9 @@ def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_pa
     }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["control-c", "terminated"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["control-c", "terminated", "hung-up"]
+)
 def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", "--overwrite")
     process = start(arguments)

@@ -13,15 +13,16 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from labelsieve.commands.base import Command, UsageError, is_main_process
-from labelsieve.commands.listing import first_line
-from labelsieve.errors import LabelsieveError, did_you_mean, shown
-from labelsieve.progress import STOPPING, clean
+# Nothing heavy: until `main` has begun, Ctrl-C ends in a traceback.
+from labelsieve.errors import LabelsieveError, UsageError, did_you_mean, shown
+from labelsieve.progress import STOPPING, clean, is_main_process
 from labelsieve.validation import check_environment
+
+if TYPE_CHECKING:
+    from labelsieve.commands.base import Command
 
 # A new verb is one file in `commands/` and one line here.
 VERBS = {
@@ -43,6 +44,8 @@ _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# What ends a command beside Ctrl-C: a scheduler or launcher, and the end of its terminal.
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 # Characters of a message.
 _LONGEST = 500
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that a terminal or file of old lacks must not end the run
         sys.stdout.reconfigure(errors="replace")
     try:
-        with _stopped_by_signals():
+        with _stopped_by_signals(is_program=argv is None):
             return _dispatch(args)
     except UsageError as error:
         return _fail(_brief(str(error)), code=2)
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_brief(str(error)))
     except KeyboardInterrupt as stop:
         # the first process may be gone where a launcher ends the others; Ctrl-C reaches it too
-        return _fail(_how_to_go_on(args), everywhere=stop.args == (signal.SIGTERM,))
+        return _fail(_how_to_go_on(args), everywhere=stop.args in [(number,) for number in _ENDING])
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -97,28 +100,46 @@ def _lost_a_process(error: Exception) -> bool:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Ends on SIGTERM as on Ctrl-C, and says how to go on: schedulers and launchers of several processes send it."""
+def _stopped_by_signals(*, is_program: bool) -> Iterator[None]:
+    """Ends on SIGTERM and SIGHUP as on Ctrl-C, and says how to go on: schedulers and closed terminals send them.
+
+    What is raised while another library is in the middle of something, such as its import, may come out as another
+    error or not at all.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    received: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
         STOPPING.set()
+        received.append(number)
         if hasattr(signal, "SIGCHLD"):  # else the end of processes that decode is told as an error on the way out
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt(number)
 
-    numbers = [signal.SIGTERM]
-    # a shell lets commands in the background ignore Ctrl-C
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        numbers.append(signal.SIGINT)
-    before = {number: signal.signal(number, stop) for number in numbers}
+    def tell_unless_stopped(lost: sys.UnraisableHookArgs) -> None:
+        if not (received and isinstance(lost.exc_value, KeyboardInterrupt)):
+            hook(lost)
+
+    # a shell lets commands in the background ignore Ctrl-C, and nohup lets them ignore the end of the terminal
+    handlers = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: handler for number, handler in handlers.items() if handler in usual}
+    hook, sys.unraisablehook = sys.unraisablehook, tell_unless_stopped
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
+    except Exception as error:
+        if received:
+            raise KeyboardInterrupt(received[0]) from error
+        raise
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # nothing is left to do but to end, which a program may do without a traceback
+            signal.signal(number, signal.SIG_DFL if is_program else handler)
         STOPPING.clear()
 
 
@@ -134,6 +155,8 @@ def _dispatch(args: list[str]) -> int:
     if args[0] not in VERBS:
         known = ", ".join(VERBS)
         raise UsageError(f'expected a verb out of {known}, got "{shown(args[0])}"{did_you_mean(args[0], VERBS)}')
+    from rich.console import Console
+
     _check_encoding(args)
     check_environment()
     command = _command(args[0]).parse(args[1:], prog=f"labelsieve {args[0]}")
@@ -160,6 +183,8 @@ def _command(verb: str) -> type[Command]:
 
 
 def _print_help() -> None:
+    from labelsieve.commands.listing import first_line
+
     lines = [
         "usage: labelsieve VERB [OPTIONS]",
         "",
@@ -194,5 +219,6 @@ def _fail(message: str, *, code: int = 1, everywhere: bool = False) -> int:
     """Prints one line, in the first of several processes or in each of them, and returns the exit code."""
     if is_main_process() or everywhere:
         who = "labelsieve" if is_main_process() else f"labelsieve (process {os.environ.get('RANK', '?')})"
-        print(f"{who}: {clean(' '.join(message.split()))}", file=sys.stderr)
+        with suppress(OSError):  # the terminal is closed
+            print(f"{who}: {clean(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -19,6 +19,10 @@ class LabelsieveError(Exception):
     """Base of every error that labelsieve raises on purpose."""
 
 
+class UsageError(Exception):
+    """The command line itself is wrong: exit code 2."""
+
+
 class DataError(LabelsieveError):
     """A data source, its images, labels or class names cannot be used as they are."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.errors import DataError, did_you_mean
+from labelsieve.spreadsheets import unescaped
 from labelsieve.verdicts import Verdicts
 
 MARKS = ("right", "wrong", "unsure")
@@ -52,6 +53,7 @@ def read_marks(path: Path, verdicts: Verdicts) -> dict[str, str]:
     given = dict(zip(verdicts.table["id"].to_pylist(), verdicts.table["given_label"].to_pylist(), strict=True))
     marks: dict[str, str] = {}
     for number, line in enumerate(lines, start=2):
+        line |= {name: unescaped(line[name]) for name in ("id", "given_label") if name in line}
         _check_mark(line, number, given, marks, path)
         marks[line["id"]] = line["mark"]
     return marks

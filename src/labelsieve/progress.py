@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
 
 STOPPING = threading.Event()
 """Set once the command is asked to stop. What a signal raises may be lost, as while a process is forked."""
+
+
+def is_main_process() -> bool:
+    """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip()
+    # what is no number at all is told by the check of these variables
+    return not (rank.isdecimal() and rank.strip("0"))
 
 
 def stop_if_asked() -> None:

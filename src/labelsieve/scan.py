@@ -6,6 +6,8 @@ import dataclasses
 import platform
 import shutil
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +17,15 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
 from labelsieve.detect.base import Detector, Scores, TestableDetector, check_input, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
-from labelsieve.detect.training import seconds_before
+from labelsieve.detect.learner import PASSING
+from labelsieve.detect.training import CHECKPOINT, seconds_before
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import RunError, SettingsError, shown
+from labelsieve.folders import alone_in, foreign, make_folder
 from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint, is_utf8, versions
-from labelsieve.verdicts import RECORD, Verdicts, decide
+from labelsieve.provenance import fingerprint, parts_of, remove_parts, target_of, versions
+from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -70,15 +74,33 @@ def scan(
     detector = DeFT() if detector is None else detector
     check_input(detector, images, vlm, test=test)
     test = None if test is None else with_class_names(test, images.class_names)
-    folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
-    engine = make_engine(
-        device=device,
-        precision=precision,
-        seed=seed,
-        checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
-        resume=resume,
-        progress=progress,
-    )
+    with nullcontext() if out is None else alone_in(Path(out)):
+        folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
+        engine = make_engine(
+            device=device,
+            precision=precision,
+            seed=seed,
+            checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
+            resume=resume,
+            progress=progress,
+        )
+        verdicts = _scan(images, vlm, detector, test, engine, out=out)
+        if folder is not None and engine.accelerator.is_main_process:
+            verdicts.save(folder)
+            remove_checkpoint(folder)
+        engine.accelerator.wait_for_everyone()
+    return verdicts
+
+
+def _scan(
+    images: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None,
+    detector: Detector,
+    test: LabelledImages | None,
+    engine: Engine,
+    *,
+    out: str | Path | None,
+) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
     # detectors that take no features, need a model, or cannot be tested, have been refused above
     given = cast(LabelledImages, images), cast(VisionLanguageModel, vlm)
@@ -95,16 +117,17 @@ def scan(
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
     record |= {"findings": findings, "out": None if out is None else str(out)}
-    verdicts = dataclasses.replace(verdicts, record=record)
-    if folder is not None and engine.accelerator.is_main_process:
-        verdicts.save(folder)
-        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
-    engine.accelerator.wait_for_everyone()
-    return verdicts
+    return dataclasses.replace(verdicts, record=record)
 
 
 def check_run_folder(
-    out: str | Path, *, overwrite: bool = False, resume: bool = False, record: str = RECORD, what: str = "run"
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    record: str = RECORD,
+    what: str = "run",
+    files: Sequence[str] = RUN_FILES,
 ) -> Path:
     """Checks that a run may be written to a folder, before anything expensive starts.
 
@@ -114,20 +137,19 @@ def check_run_folder(
         resume: See :func:`scan`.
         record: The file that a finished run has.
         what: What to call a run in a message.
+        files: The files that will be written to it.
 
     Raises:
         RunError: There is something in the way, nothing to resume, or the folder cannot be made.
     """
-    folder = Path(out)
-    if not is_utf8(folder):
-        raise RunError(f"expected --out to be UTF-8, got {str(folder)!r}; choose another name")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"expected --out to be a folder, {folder} is a file; choose another name")
-    checkpoint = (folder / CHECKPOINT_FOLDER).is_dir()
-    finished = (folder / record).is_file()
+    folder = make_folder(Path(out))
+    _check_files(folder, files)
+    checkpoint, finished = bool(_own_checkpoint(folder)), (folder / record).is_file()
     if resume and finished and not checkpoint and not overwrite:
         raise RunError(f"{folder} holds a finished {what}: there is nothing to resume; make another with --overwrite")
-    if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
+    # without a checkpoint there is nothing to go on with, and a run that was killed leaves only files of its own
+    resumes = resume and (checkpoint or finished or not foreign(folder, {CHECKPOINT_FOLDER, *files}))
+    if any(folder.iterdir()) and not (overwrite or resumes):
         found = f"a finished {what}" if finished else f"an unfinished {what}" if checkpoint else "other files"
         advice = (
             "use --resume to go on with it or --overwrite to start again"
@@ -136,12 +158,46 @@ def check_run_folder(
         )
         raise RunError(f"{folder} already holds {found}; {advice}")
     if overwrite and not resume:
-        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"could not make the folder {folder}: {error.strerror}; choose a writable place") from error
+        remove_checkpoint(folder)
     return folder
+
+
+def _check_files(folder: Path, files: Sequence[str]) -> None:
+    """Checks that nothing foreign stands where a run writes, and removes what killed processes left there.
+
+    Raises:
+        RunError: Something that is no file, a report of somebody else, or a checkpoint of another program.
+    """
+    for name in files:
+        remove_parts(target_of(folder / name))
+    if REPORT in files:
+        check_report(folder / REPORT)
+    checkpoint = folder / CHECKPOINT_FOLDER
+    target_of(checkpoint / CHECKPOINT)
+    others = foreign(checkpoint, _own_checkpoint(folder)) if checkpoint.is_dir() else []
+    if others:
+        raise RunError(f"{checkpoint} holds other files, such as {shown(others[0])}; choose another folder")
+
+
+def _own_checkpoint(folder: Path) -> list[str]:
+    """Returns the names of what runs leave in the checkpoint folder of a run."""
+    checkpoint = folder / CHECKPOINT_FOLDER
+    if not checkpoint.is_dir():
+        return []
+    parts = parts_of(checkpoint / CHECKPOINT)
+    passing = [path for path in checkpoint.glob(f"{PASSING}*") if path.is_dir() and not path.is_symlink()]
+    state = [CHECKPOINT] if (checkpoint / CHECKPOINT).is_file() else []
+    return [*state, *(path.name for path in (*parts, *passing))]
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Removes the checkpoint of a run folder, and nothing else that may lie beside it."""
+    checkpoint = folder / CHECKPOINT_FOLDER
+    for name in _own_checkpoint(folder):
+        with suppress(OSError):
+            shutil.rmtree(checkpoint / name) if (checkpoint / name).is_dir() else (checkpoint / name).unlink()
+    with suppress(OSError):
+        checkpoint.rmdir()
 
 
 def _record(

@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
-from labelsieve.errors import DataError, RunError
-from labelsieve.provenance import fingerprint, read_json, write_atomically, write_json
+from labelsieve.errors import DataError, RunError, first_line, shown
+from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.records import RUN, check_kinds
+from labelsieve.spreadsheets import write_csv
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT = "report.html"
 RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
+# What every report has at its head; see the template.
+_REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
 _ROWS = 65_536
 METRIC_TITLES = {
@@ -41,6 +44,19 @@ METRIC_TITLES = {
     "average_precision": "AP",
 }
 """Short titles of what :func:`evaluate` returns, for tables."""
+_METRIC_KINDS = dict.fromkeys((*METRIC_TITLES, "noise_rate", "flagged_rate"), "a number from 0 to 1")
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "given_label": pa.string(),
+        "predicted_label": pa.string(),
+        "label_quality": pa.float32(),
+        "is_label_issue": pa.bool_(),
+        "rank": pa.int64(),
+        "predicted_confidence": pa.float32(),
+        "error": pa.string(),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,17 +158,20 @@ class Verdicts:
         middle never leaves the record of one run beside the verdicts of another.
 
         Raises:
-            RunError: The folder cannot be written to, or the disk is full.
+            RunError: The folder cannot be written to, the disk is full, or what is there under one of these names is no
+            file, or a report of somebody else.
         """
         folder = Path(folder)
-        _remove(folder / RECORD)
-        _remove(folder / REPORT)  # of an earlier run
+        check_report(folder / REPORT)
+        for name in RUN_FILES:
+            target_of(folder / name)
+        remove(folder / REPORT)  # of an earlier run
+        remove(folder / RECORD)
         with write_atomically(folder / VERDICTS) as part:
             pq.write_table(self.table, part, row_group_size=_ROWS)
-        with write_atomically(folder / TABLE_CSV) as part:
-            pyarrow.csv.write_csv(self.table, part)
+        write_csv(folder / TABLE_CSV, self.table)
         if self.metrics is None:
-            _remove(folder / METRICS)
+            remove(folder / METRICS)
         else:
             write_json(folder / METRICS, self.metrics)
         written = fingerprint((folder / VERDICTS).read_bytes())
@@ -172,28 +191,53 @@ class Verdicts:
             advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))
-        names, expected = record.pop("class_names", None), record.pop("verdicts_fingerprint", None)
-        try:
-            data = (folder / VERDICTS).read_bytes()
-        except OSError as error:
-            raise RunError(
-                f"{folder / VERDICTS} cannot be read ({error.strerror}); the run has to be made again"
-            ) from None
-        if not isinstance(names, list) or fingerprint(data) != expected:
-            raise RunError(f"{folder / VERDICTS} is not the file that {RECORD} was written for; make the run again")
+        check_kinds(record, RUN, folder / RECORD)
+        names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")
+        table = _read_table(folder / VERDICTS, expected)
         metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
-        table = pq.read_table(pa.BufferReader(data))
+        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
         verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics)
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts
 
 
-def _remove(path: Path) -> None:
+def _read_table(path: Path, expected: str) -> pa.Table:
+    """Reads the table of verdicts.
+
+    Raises:
+        RunError: It is not the one that was written with the record, or is no such table.
+    """
     try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"could not replace {path}: {error.strerror}; choose a writable folder") from error
+        data = path.read_bytes() if path.is_file() else None
+        if data is None or fingerprint(data) != expected:
+            found = "is missing" if data is None else f"is not the file that {RECORD} was written for"
+            raise RunError(f"{path} {found}; make the run again")
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
+    if not table.schema.equals(_SCHEMA):
+        columns = ", ".join(f"{field.name} ({field.type})" for field in _SCHEMA)
+        raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
+    return table
+
+
+def check_report(path: Path, *, advice: str = "choose another folder") -> None:
+    """Checks that a report may be written to a path: nothing is there, or an earlier report.
+
+    Args:
+        path: The file.
+        advice: What to do if it is not so.
+
+    Raises:
+        RunError: Something else is there; it may be somebody's work.
+    """
+    target = target_of(path)
+    if not target.exists() or not target.stat().st_size:
+        return
+    with target.open("rb") as file:
+        if _REPORT_MARK not in file.read(_HEAD_BYTES):
+            raise RunError(f"{shown(path)} is no report of labelsieve, so it is not replaced; {advice}")
 
 
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:

@@ -13,9 +13,9 @@ from labelsieve.adapt.backbones import Backbone
 from labelsieve.adapt.settings import check_saves
 from labelsieve.data.published.base import named_source
 from labelsieve.errors import RunError
+from labelsieve.folders import new_folder
 from labelsieve.provenance import write_json, write_text
 from labelsieve.report.common import UNKNOWN, percent, thousands
-from labelsieve.report.imagefolder import new_folder
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.open_clip import PREFIX
 from labelsieve.vlm.reading import quiet_loading
@@ -73,7 +73,8 @@ class Adapted:
                     weights.chmod((part / "config.json").stat().st_mode)
                 write_text(part / CARD, model_card(self))
                 write_json(part / METRICS, self.metrics)
-                write_json(part / RECORD, self.record)
+                files = sorted(path.name for path in part.iterdir())  # all else in the folder is somebody's own
+                write_json(part / RECORD, {**self.record, "files": files})
         except SafetensorError as error:
             raise RunError(f"could not write the weights to {folder}: {error}; free some space") from error
         return folder

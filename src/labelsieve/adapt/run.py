@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from labelsieve.data.test_sets import described, measure, overlap_note, with_cla
 from labelsieve.detect.discriminant import fit_linear
 from labelsieve.detect.training import belonging, seconds_before
 from labelsieve.engine import Engine, Precision, make_engine
-from labelsieve.errors import RunError, SettingsError
+from labelsieve.errors import RunError, SettingsError, shown
+from labelsieve.folders import alone_in, check_no_mount, foreign
 from labelsieve.marks import read_marks
 from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint, versions
-from labelsieve.report.common import require_same_images, section
-from labelsieve.report.imagefolder import check_no_mount
+from labelsieve.provenance import fingerprint, read_json, versions
+from labelsieve.report.common import findings, require_same_images, section
 from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
@@ -89,29 +90,30 @@ def adapt(
     if out is not None:
         check_saves(settings.tune)
     _check_same_data(images, verdicts)
-    folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
-    selection = choose(verdicts, settings, marks=None if marks is None else read_marks(Path(marks), verdicts))
-    tested = None if test is None else with_class_names(test, verdicts.class_names)
-    engine = make_engine(
-        device=device,
-        precision=precision,
-        seed=seed,
-        checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
-        resume=resume,
-        progress=progress,
-    )
-    started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-    tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
-    tower.model.to(engine.device)
-    job = _job(tower, images, selection, tested, settings, engine)
-    overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
-    notes = (*_problems(verdicts), *selection.notes, *overlap)
-    for note in notes:
-        engine.progress.say(f"note: {note}")
-    adapted = _train_and_measure(job, verdicts, notes, started)
-    if folder is not None and engine.accelerator.is_main_process:
-        adapted.save(folder)
-    engine.accelerator.wait_for_everyone()
+    with nullcontext() if out is None else alone_in(Path(out)):
+        folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
+        selection = choose(verdicts, settings, marks=None if marks is None else read_marks(Path(marks), verdicts))
+        tested = None if test is None else with_class_names(test, verdicts.class_names)
+        engine = make_engine(
+            device=device,
+            precision=precision,
+            seed=seed,
+            checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
+            resume=resume,
+            progress=progress,
+        )
+        started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
+        tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
+        tower.model.to(engine.device)
+        job = _job(tower, images, selection, tested, settings, engine)
+        overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
+        notes = (*_problems(verdicts), *selection.notes, *overlap)
+        for note in notes:
+            engine.progress.say(f"note: {note}")
+        adapted = _train_and_measure(job, verdicts, notes, started)
+        if folder is not None and engine.accelerator.is_main_process:
+            adapted.save(folder)
+        engine.accelerator.wait_for_everyone()
     return adapted
 
 
@@ -124,23 +126,34 @@ def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool
     """
     folder = Path(out)
     check_no_mount(folder)
-    if folder.is_dir() and not (folder / RECORD).is_file():
-        others = sorted(path.name for path in folder.iterdir() if path.name != CHECKPOINT_FOLDER)
-        if others:  # the folder is replaced as a whole, so it must be our own
-            raise RunError(f"{folder} holds other files, such as {others[0]}; choose another folder for the model")
-    return check_run_folder(folder, overwrite=overwrite, resume=resume, record=RECORD, what="model")
+    if folder.is_dir():  # which is replaced as a whole, so it must be our own
+        others = foreign(folder, {CHECKPOINT_FOLDER, *_written(folder)})
+        if others:
+            raise RunError(
+                f"{folder} holds other files, such as {shown(others[0])}; choose another folder for the model"
+            )
+    return check_run_folder(folder, overwrite=overwrite, resume=resume, record=RECORD, what="model", files=())
+
+
+def _written(folder: Path) -> list[str]:
+    """Returns the names of what an adaptation wrote to a folder; empty where it is no model of ours."""
+    try:
+        names = read_json(folder / RECORD).get("files")
+    except RunError:
+        return []
+    return [RECORD, *map(str, names)] if isinstance(names, list) else []
 
 
 def _check_same_data(images: LabelledImages, verdicts: Verdicts) -> None:
     require_same_images(verdicts, images)
-    scanned = verdicts.record.get("data", {}).get("fingerprint", images.fingerprint)
+    scanned = section(verdicts.record, "data").get("fingerprint") or images.fingerprint
     labels_differ = images.class_names != verdicts.class_names or not np.array_equal(images.labels, verdicts.given)
     if scanned != images.fingerprint or labels_differ:
         raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
 
 
 def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
-    name = verdicts.record.get("model", {}).get("name") if backbone is None else backbone
+    name = section(verdicts.record, "model").get("name") if backbone is None else backbone
     if not name:
         raise SettingsError("the verdicts do not say which model they were made with; name a backbone (--backbone)")
     return str(name)
@@ -178,7 +191,7 @@ def _problems(verdicts: Verdicts) -> tuple[str, ...]:
     """Returns what the scan said of itself that makes its selection doubtful."""
     return tuple(
         f"the scan warned: {finding['figure']}. {finding['message']}"
-        for finding in verdicts.record.get("findings", ())
+        for finding in findings(verdicts.record)
         if finding["level"] == "problem"
     )
 

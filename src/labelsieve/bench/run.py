@@ -29,6 +29,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.engine import make_engine
 from labelsieve.errors import LabelsieveError, RunError, SettingsError
+from labelsieve.folders import alone_in
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json, versions
 from labelsieve.vlm.base import VisionLanguageModel
@@ -58,7 +59,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
     records = up_to_date(experiment, store.read(), progress=progress)
     _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
-    with store.alone():
+    with alone_in(store.folder):
         return _measure_missing(experiment, store, progress)
 
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labelsieve.errors import RunError
 from labelsieve.provenance import read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 CELLS, EXPERIMENT, RUNS = "cells.jsonl", "experiment.json", "runs"
 
@@ -47,40 +40,6 @@ class Store:
         elif folder.is_dir() and any(folder.iterdir()):
             raise RunError(f"{folder} holds other files and no {EXPERIMENT}; choose an empty or new folder")
         return cls(folder)
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other processes from measuring into the same folder for the time of a block.
-
-        They would go on from each other's checkpoints. However this process ends, the system takes the lock back. There
-        is none where the system or the disk has no locks.
-
-        Raises:
-            RunError: Another process measures into it, or it cannot be made.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"could not make the folder {self.folder}: {error.strerror}; choose a writable place"
-            ) from error
-        if fcntl is None or os.environ.get("RANK", "0") != "0":  # the first of several processes locks for all
-            yield
-            return
-        handle = os.open(self.folder, os.O_RDONLY)  # the folder itself, so that no file of locks is left behind
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise RunError(
-                f"another process measures into {self.folder} just now; wait for it, or choose another --out"
-            ) from None
-        except OSError:  # a disk that has no locks
-            pass
-        try:
-            yield
-        finally:
-            os.close(handle)
 
     def begin(self, experiment: Any) -> None:
         """Writes what the experiment is, and mends a last line that a crash cut off."""

@@ -13,6 +13,7 @@ from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
 from labelsieve.bench.tasks import DEVICE_MEMORY, MEMORY, SECONDS, TITLES
 from labelsieve.provenance import write_atomically, write_text
+from labelsieve.spreadsheets import escaped
 
 if TYPE_CHECKING:
     from labelsieve.bench.published import Published
@@ -105,7 +106,8 @@ def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:
     with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({name: escaped(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
 
 
 def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:

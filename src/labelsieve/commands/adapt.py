@@ -18,16 +18,13 @@ from labelsieve.commands.base import (
     OptionalText,
     RunFolder,
     TestSet,
-    UsageError,
-    is_main_process,
-    leaving_no_empty,
     read,
     refuse_inside,
 )
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.errors import look_up
-from labelsieve.progress import Progress
+from labelsieve.errors import UsageError, look_up
+from labelsieve.progress import Progress, is_main_process
 from labelsieve.validation import Seed
 
 
@@ -81,23 +78,25 @@ class Adapt(Command):
     def run(self, console: Console) -> None:
         """Loads, trains, measures, writes."""
         from labelsieve.adapt.run import check_model_folder
+        from labelsieve.folders import alone_in
         from labelsieve.verdicts import Verdicts
 
         check_saves(self.settings.tune)
         verdicts = Verdicts.load(self.run_folder)
         origin: Any = verdicts.record.get("origin") or {}
         refuse_inside(self.source or origin.get("source"), self.out)
-        with leaving_no_empty(self.out):
+        with alone_in(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
 
     def _adapt(self, verdicts: Any, console: Console) -> None:
         from labelsieve.adapt.run import adapt
         from labelsieve.adapt.terminal import summarize
+        from labelsieve.report.common import section
 
         progress = Progress(console if is_main_process() else None)
         images, test = images_of(verdicts, source=self.source), self.test_set.load(seed=self.seed)
-        progress.say(f"adapting {self.backbone or verdicts.record.get('model', {}).get('name')}")
+        progress.say(f"adapting {self.backbone or section(verdicts.record, 'model').get('name')}")
         adapted = adapt(
             images,
             verdicts,

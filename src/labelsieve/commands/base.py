@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from labelsieve.errors import RunError, SettingsError, did_you_mean, listed, shown
+from labelsieve.errors import RunError, SettingsError, UsageError, did_you_mean, listed, shown
 from labelsieve.validation import Limit, check_ranges
 
 if TYPE_CHECKING:
@@ -44,10 +44,6 @@ Flag = FlagCreatePairsOff[bool]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
-
-
-class UsageError(Exception):
-    """The command line itself is wrong: exit code 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,26 +245,31 @@ def refuse_inside(source: str | None, out: Path) -> None:
 
     named = named_source(source) if source else None
     folder = named.path if named else Path(source).expanduser() if source else None
-    if folder and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+    if folder and folder.is_dir() and _real(out).is_relative_to(_real(folder)):
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
-@contextmanager
-def leaving_no_empty(folder: Path) -> Iterator[None]:
-    """Removes a folder that a failing block has made, unless there is something in it, such as a checkpoint."""
-    new = not folder.exists()
-    try:
-        yield
-    except BaseException:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
+def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None, but: str | None = None) -> None:
+    """Checks that a file to write is none that the command reads: `--overwrite` is not meant for these.
+
+    Args:
+        out: The file to write.
+        run: Folder of the run that is read.
+        source: What holds the images.
+        but: The file of the run that may be written.
+
+    Raises:
+        UsageError: It is a file of the run, or the file of the source.
+    """
+    from labelsieve.verdicts import RUN_FILES
+
+    own = [run / name for name in RUN_FILES if name != but] if run is not None else []
+    if _real(out) in map(_real, own):
+        raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
+    if source and _real(out) == _real(Path(source).expanduser()):
+        raise UsageError(f"expected --out to be no file that images are read from, got {out}; choose another name")
 
 
-def is_main_process() -> bool:
-    """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
-    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip()
-    return not (
-        rank.isdecimal() and rank.strip("0")
-    )  # what is no number at all is told by the check of these variables
+def _real(path: Path) -> Path:
+    """Returns where a path leads; unlike `Path.resolve`, a link that leads in a circle raises nothing."""
+    return Path(os.path.realpath(path))

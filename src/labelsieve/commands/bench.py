@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from labelsieve.commands.base import Command, Flag, UsageError
-from labelsieve.errors import LabelsieveError, SettingsError, shown
+from labelsieve.commands.base import Command, Flag
+from labelsieve.errors import LabelsieveError, SettingsError, UsageError, shown
 from labelsieve.progress import Progress, about
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
-from labelsieve.commands.base import Command, Flag, Source
+from labelsieve.commands.base import Command, Flag, Source, refuse_own
 from labelsieve.errors import RunError, SettingsError, shown
 from labelsieve.progress import Progress
 from labelsieve.validation import Rate, Seed
@@ -47,9 +47,12 @@ class Noise(Command):
     def run(self, console: Console) -> None:
         """Loads, changes labels, writes."""
         from labelsieve.data.noise import inject, write_noisy
+        from labelsieve.provenance import target_of
 
         if self.out.suffix.lower() != ".parquet":
             raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")
+        refuse_own(self.out, source=self.data.source)
+        target_of(self.out)
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
         images = self.data.load(seed=self.seed)

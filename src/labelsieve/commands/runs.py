@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, UsageError, refuse_inside
-from labelsieve.errors import DataError, RunError, listed
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, refuse_inside, refuse_own
+from labelsieve.errors import DataError, RunError, listed, shown
 from labelsieve.progress import Progress
 from labelsieve.validation import Range
 
@@ -31,6 +32,7 @@ class Report(Command):
         source: Where the images lie now, if not where the run found them.
         max_images: How many of the most suspicious images to show.
         thumbnail_px: Longest side of the pictures.
+        overwrite: Replace a file that is no report, too.
     """
 
     run_folder: RunFolder
@@ -38,19 +40,23 @@ class Report(Command):
     source: OptionalText = None
     max_images: Annotated[int, Range(0, 2_000)] = 400
     thumbnail_px: Annotated[int, Range(32, 512)] = 256
+    overwrite: Flag = False
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
-        from labelsieve.report.html import write_report
+        from labelsieve.report.html import check_free, write_report
         from labelsieve.verdicts import REPORT, Verdicts
 
-        verdicts = Verdicts.load(self.run_folder)
+        verdicts, out = Verdicts.load(self.run_folder), self.out or self.run_folder / REPORT
+        refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
+        check_free(out, overwrite=self.overwrite)  # before the images are loaded
         path = write_report(
             verdicts,
             data_of(verdicts, source=self.source),
-            self.out or self.run_folder / REPORT,
+            out,
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
+            overwrite=self.overwrite,
         )
         Progress(console).say(f"wrote {path}")
 
@@ -80,12 +86,10 @@ class Export(Command):
     def run(self, console: Console) -> None:
         """Reads the run, and its images where the format holds them, and writes the export."""
         from labelsieve.report.export import export
-        from labelsieve.verdicts import RUN_FILES, Verdicts
+        from labelsieve.verdicts import Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
-        own = {(self.run_folder / name).resolve() for name in RUN_FILES}
-        if self.out.resolve() in own:
-            raise UsageError(f"expected --out to be no file of the run itself, got {self.out}; choose another name")
+        refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         images = None
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source)
@@ -114,6 +118,10 @@ def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
     return f"{text}; no image is left of {listed(gone)}"
 
 
+def _source_of(verdicts: Verdicts, source: str | None) -> str | None:
+    return source or (verdicts.record.get("origin") or {}).get("source")
+
+
 def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages:
     """Loads the images of a run again, from where it found them or from `source`.
 
@@ -139,17 +147,22 @@ def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages 
     from labelsieve.data.feature_files import holds_features
     from labelsieve.data.features import load_features
     from labelsieve.data.sources import load_images
+    from labelsieve.report.common import section
 
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     if source is not None:
         origin["source"] = source
-    if "source" not in origin:
+    if not origin.get("source"):
         raise RunError("the images of this run were in memory; say with --source where they lie")
     try:
-        data = load_features(**origin) if holds_features(origin["source"]) else load_images(**origin)
+        load: Any = load_features if holds_features(origin["source"]) else load_images
+        unknown = sorted(set(origin) - set(inspect.signature(load).parameters))
+        if unknown:
+            raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
+        data: LabelledImages | LabelledFeatures = load(**origin)
     except DataError as error:
         raise DataError(f"{error} (--source says where the images of a run lie now)") from error
-    if data.fingerprint != verdicts.record.get("data", {}).get("fingerprint"):
+    if data.fingerprint != section(verdicts.record, "data").get("fingerprint"):
         raise RunError(
             f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
             "the old ones are"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -17,19 +18,17 @@ from labelsieve.commands.base import (
     OptionalText,
     Source,
     TestSet,
-    UsageError,
-    is_main_process,
-    leaving_no_empty,
     read,
     refuse_inside,
 )
 from labelsieve.detect.base import DETECTORS, Detector, detector_class
-from labelsieve.errors import look_up
-from labelsieve.progress import Progress
+from labelsieve.errors import RunError, UsageError, look_up
+from labelsieve.progress import Progress, is_main_process
 from labelsieve.validation import LogitScale, Seed, field_names
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
+    from labelsieve.verdicts import Verdicts
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
 _METAVAR = "{" + ",".join(DETECTORS) + "}"
@@ -99,19 +98,66 @@ class Scan(Command, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
+        from labelsieve.folders import alone_in
         from labelsieve.scan import check_run_folder
 
         refuse_inside(self.data.source, self.out)
-        with leaving_no_empty(self.out):
-            check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
+        with alone_in(self.out):
+            if not self._lacks_a_report():
+                check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._load_and_scan(console)
 
+    def _lacks_a_report(self) -> bool:
+        """Tells whether to go on with a run that was stopped while its report, the last of all, was written."""
+        from labelsieve.verdicts import RECORD, REPORT
+
+        return self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
+
     def _load_and_scan(self, console: Console) -> None:
+        from labelsieve.report.html import write_report
+        from labelsieve.report.terminal import summarize
+        from labelsieve.verdicts import REPORT
+
         progress = Progress(console if is_main_process() else None)
         images, test = self._load(), self.test_set.load(seed=self.seed)
         for note in images.notes:
             progress.say(f"note: {note}")
-        self._scan(images, test, progress, console)
+        verdicts = self._finished(images, test) if self._lacks_a_report() else None
+        if verdicts is None:
+            verdicts = self._scan(images, test, progress)
+        if is_main_process():
+            write_report(verdicts, images, self.out / REPORT)
+            summarize(verdicts, console)
+
+    def _finished(self, images: Any, test: LabelledImages | None) -> Verdicts | None:
+        """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
+
+        Raises:
+            RunError: It was another one and is not to be replaced, or its files cannot be read.
+        """
+        from labelsieve.provenance import fingerprint
+        from labelsieve.report.common import section
+        from labelsieve.scan import remove_checkpoint
+        from labelsieve.verdicts import Verdicts
+
+        try:
+            verdicts = Verdicts.load(self.out)
+            record = verdicts.record
+            parts = {name: section(record, name).get("fingerprint") for name in ("data", "test", "detector")}
+            asked = {
+                "data": images.fingerprint,
+                "test": None if test is None else test.fingerprint,
+                "detector": fingerprint(asdict(cast(Any, self.settings))),
+            }
+            model = section(record, "model").get("name")
+            if (parts, record.get("seed")) != (asked, self.seed) or model not in (None, self.model):
+                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
+        except RunError:
+            if self.overwrite:
+                return None
+            raise
+        remove_checkpoint(self.out)
+        return verdicts
 
     def _load(self) -> Any:
         from labelsieve.data.feature_files import holds_features
@@ -132,13 +178,10 @@ class Scan(Command, Generic[SettingsT]):
             seed=self.seed,
         )
 
-    def _scan(self, images: Any, test: LabelledImages | None, progress: Progress, console: Console) -> None:
-        from labelsieve.report.html import write_report
-        from labelsieve.report.terminal import summarize
+    def _scan(self, images: Any, test: LabelledImages | None, progress: Progress) -> Verdicts:
         from labelsieve.scan import scan
-        from labelsieve.verdicts import REPORT
 
-        verdicts = scan(
+        return scan(
             images,
             self._model(images, progress),
             detector=self.settings,
@@ -151,9 +194,6 @@ class Scan(Command, Generic[SettingsT]):
             overwrite=self.overwrite,
             progress=progress,
         )
-        if is_main_process():
-            write_report(verdicts, images, self.out / REPORT)
-            summarize(verdicts, console)
 
     def _model(self, images: Any, progress: Progress) -> Any:
         """Loads the model, which features computed before have no need of."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labelsieve.demo import MINI_CLIP
+from labelsieve.folders import alone_in
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_json, write_text
 from labelsieve.validation import Drawings, Seed, check_value
@@ -65,28 +66,29 @@ def run_demo(
 
     check_value("images", images, Drawings)
     check_value("seed", seed, Seed)
-    check_run_folder(out, overwrite=overwrite, resume=False)
-    progress = Progress(console)
-    progress.say(f"drawing {images:,} pictures and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")
-    data = write_drawings(out / DRAWINGS, count=images, seed=seed)
-    vlm = load_vlm(MINI_CLIP)
-    _read_once(data, vlm, progress)
-    rows = [
-        _scan(data, vlm, detector, progress=progress, seed=seed, out=None if index else out)
-        for index, detector in enumerate(detectors or default_detectors())
-    ]
-    result = {
-        "images": images,
-        "classes": len(data.class_names),
-        "seed": seed,
-        "noise_rate": rows[0]["metrics"]["noise_rate"],
-        "detectors": rows,
-    }
-    _save(result, out)
-    console.print()
-    console.print(_table(rows))
-    progress.say(_LEGEND)
-    progress.say(f"\nreport: {out / REPORT}   (open it in a browser)")
+    with alone_in(out):
+        check_run_folder(out, overwrite=overwrite, resume=False)
+        progress = Progress(console)
+        progress.say(f"drawing {images:,} pictures and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")
+        data = write_drawings(out / DRAWINGS, count=images, seed=seed)
+        vlm = load_vlm(MINI_CLIP)
+        _read_once(data, vlm, progress)
+        rows = [
+            _scan(data, vlm, detector, progress=progress, seed=seed, out=None if index else out)
+            for index, detector in enumerate(detectors or default_detectors())
+        ]
+        result = {
+            "images": images,
+            "classes": len(data.class_names),
+            "seed": seed,
+            "noise_rate": rows[0]["metrics"]["noise_rate"],
+            "detectors": rows,
+        }
+        _save(result, out)
+        console.print()
+        console.print(_table(rows))
+        progress.say(_LEGEND)
+        progress.say(f"\nreport: {out / REPORT}   (open it in a browser)")
     return result
 
 

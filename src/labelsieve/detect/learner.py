@@ -37,6 +37,8 @@ from labelsieve.vlm.prompts import DualPrompts
 
 # Purposes of random generators, so that no two draw the same numbers.
 INITIAL, ORDER = 1, 2
+# Of folders beside the checkpoint that a block makes and removes.
+PASSING = "labelsieve-"
 
 
 class Learner(nn.Module):
@@ -263,7 +265,7 @@ def _passing_folder(engine: Engine) -> str:
     try:
         if engine.checkpoint is not None:
             engine.checkpoint.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkdtemp(prefix="labelsieve-", dir=engine.checkpoint)
+        return tempfile.mkdtemp(prefix=PASSING, dir=engine.checkpoint)
     except OSError as error:
         where = engine.checkpoint or tempfile.gettempdir()
         raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error

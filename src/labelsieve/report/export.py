@@ -9,14 +9,14 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import RunError, SettingsError, did_you_mean
 from labelsieve.marks import issues_after_marks, marks_of_rows, read_marks
-from labelsieve.provenance import write_atomically
+from labelsieve.provenance import target_of, write_atomically
 from labelsieve.report.imagefolder import write_image_folder
+from labelsieve.spreadsheets import write_csv
 from labelsieve.verdicts import Verdicts
 
 Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]
@@ -38,6 +38,7 @@ def export(
     A person's mark counts more than the verdict: what is marked `right` is no issue, what is marked `wrong` is one.
 
     * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with marks, in one column more.
+      In a CSV file a text that a spreadsheet would take for a formula gets an apostrophe before it.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
     * `imagefolder`: one folder for each class with the readable images whose label is no issue, and nothing else.
@@ -70,8 +71,7 @@ def export(
         return write_image_folder(verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite)
     if copy:
         raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
-    if out.is_dir():
-        raise RunError(f"expected a file to write, {out} is a folder; choose another name")
+    target_of(out)
     if out.exists() and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if format in _OTHER and out.suffix.lower() == _OTHER[format]:
@@ -123,11 +123,11 @@ def _write_cleanlab(verdicts: Verdicts, marks: Marks, out: Path) -> None:
 
 
 def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
+    if as_csv:
+        write_csv(out, table)
+        return
     with write_atomically(out) as part:
-        if as_csv:
-            pyarrow.csv.write_csv(table, part)
-        else:
-            pq.write_table(table, part)
+        pq.write_table(table, part)
 
 
 # The formats that are one file, each by its name. `imagefolder` is a folder and stands apart.

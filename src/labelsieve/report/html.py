@@ -20,12 +20,12 @@ from markupsafe import Markup
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.errors import RunError, SettingsError
-from labelsieve.provenance import fingerprint, to_json, write_text
+from labelsieve.errors import SettingsError
+from labelsieve.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.report import common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
-from labelsieve.verdicts import Verdicts
+from labelsieve.verdicts import Verdicts, check_report
 
 # Characters for all thumbnails together: it keeps the whole file under 15 MB whatever is flagged.
 THUMBNAIL_BUDGET = 9_000_000
@@ -36,15 +36,18 @@ NEAR_MISSES = 24
 MAX_CLASS_ROWS = 300
 MAX_UNREADABLE = 200
 _MAX_REASON = 300
-
-# What every report begins with; see the template.
-_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Index, name and number of cards of a class that can be filtered by.
 Choice = tuple[int, str, int]
 
 
 def write_report(
-    verdicts: Verdicts, images: Labelled, path: str | Path, *, max_images: int = 400, thumbnail_px: int = 256
+    verdicts: Verdicts,
+    images: Labelled,
+    path: str | Path,
+    *,
+    max_images: int = 400,
+    thumbnail_px: int = 256,
+    overwrite: bool = False,
 ) -> Path:
     """Writes the report, one self-contained HTML file of at most about 15 MB.
 
@@ -55,6 +58,7 @@ def write_report(
         path: The file to write, atomically.
         max_images: How many of the most suspicious images the gallery shows, 0 to 2,000.
         thumbnail_px: Longest side of the embedded pictures, 32 to 512.
+        overwrite: Replace a file that is no report of labelsieve, too.
 
     Returns:
         The path of the file.
@@ -70,20 +74,22 @@ def write_report(
         raise SettingsError(f"expected thumbnail_px from 32 to {MOST_PIXELS}, got {thumbnail_px}")
     common.require_same_images(verdicts, images)
     path = Path(path)
-    _check_no_other(path)
+    check_free(path, overwrite=overwrite)
     page = _environment().get_template("report.html.jinja")
     write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px)))
     return path
 
 
-def _check_no_other(path: Path) -> None:
-    """Refuses to replace what is no report: it may be somebody's work."""
-    if path.is_dir():
-        raise RunError(f"expected a file to write the report to, {path} is a folder; choose another name")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if _MARK not in file.read(_HEAD_BYTES):
-                raise RunError(f"{path} is no report of labelsieve, so it is not replaced; choose another name")
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Checks that a report may be written to a path.
+
+    Raises:
+        RunError: Something else than a file is there or, without `overwrite`, a file that is no report of labelsieve.
+    """
+    if overwrite:
+        target_of(path)
+    else:
+        check_report(path, advice="choose another name or pass --overwrite (overwrite=True)")
 
 
 def _environment() -> Environment:

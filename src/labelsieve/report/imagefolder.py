@@ -8,11 +8,8 @@ from __future__ import annotations
 import io
 import os
 import re
-import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,7 +18,8 @@ from PIL import Image
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import DataError, RunError
-from labelsieve.provenance import write_json
+from labelsieve.folders import check_no_mount, listing, new_folder
+from labelsieve.provenance import read_json, write_json
 from labelsieve.report.common import require_same_images
 from labelsieve.verdicts import Verdicts
 
@@ -80,6 +78,7 @@ def _write_marker(verdicts: Verdicts, folder: Path, folders: list[str], *, kept:
         "images": kept,
         "left_out": len(verdicts) - kept,
         "class_of_folder": dict(zip(folders, verdicts.class_names, strict=True)),
+        "files": listing(folder),
     }
     write_json(folder / MARKER, content)
 
@@ -91,49 +90,20 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if not out.is_dir() or out.is_symlink():
         raise RunError(f"expected a folder to replace, {out} is none; choose another name")
-    if any(out.iterdir()) and not (out / MARKER).is_file():
+    if any(out.iterdir()) and not _is_export(out):
         # Overwriting the source of the data by mistake would destroy the originals.
-        raise RunError(f"{out} was not made by an export, so it is not replaced; choose another name")
+        raise RunError(
+            f"{out} was not made by an export or has changed since, so it is not replaced; choose another name"
+        )
     check_no_mount(out)
 
 
-def check_no_mount(out: Path) -> None:
-    """Checks that another folder can take the place of one, before anything expensive starts.
-
-    Raises:
-        RunError: A disk is mounted there, as a volume of a container.
-    """
-    if os.path.ismount(out):
-        raise RunError(f"{out} cannot be replaced, for a disk is mounted there; choose a folder in it")
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `out`; it takes the place of `out` when the block ends well.
-
-    Where `out` is a link, it takes the place of what that leads to.
-
-    Raises:
-        RunError: The disk is full or read-only; whatever stood at `out` before is untouched.
-    """
-    out = Path(os.path.realpath(out))
-    token = secrets.token_hex(4)
-    part, old = (out.with_name(f".{out.name}.{token}.{kind}") for kind in ("part", "old"))
+def _is_export(folder: Path) -> bool:
+    """Tells whether a folder holds what an export wrote, and nothing that somebody put there since."""
     try:
-        part.mkdir(parents=True)
-        yield part
-        if out.exists():
-            out.replace(old)
-        part.replace(out)
-    except OSError as error:
-        if old.exists() and not out.exists():
-            old.replace(out)
-        reason = error.strerror or str(error)
-        raise RunError(f"could not write {out}: {reason}; free some space or choose a writable folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        return read_json(folder / MARKER).get("files") == listing(folder)
+    except RunError:
+        return False
 
 
 def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
@@ -144,7 +114,7 @@ def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
     path = Path(cell["path"]).absolute()
     if not path.is_file():
         raise DataError(f"{images.ids[row]}: the image file is gone; scan the data again")
-    if path.resolve().is_relative_to(out.resolve()):
+    if os.path.realpath(path).startswith(os.path.realpath(out) + os.sep):
         raise RunError(f"{out} holds images of the data itself, so it is not replaced; choose another name")
     return path
 

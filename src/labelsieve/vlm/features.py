@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from labelsieve.data.pixels import Pictures
 from labelsieve.data.plain import Prepares
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError
-from labelsieve.provenance import read_json, write_json
+from labelsieve.provenance import new_part, read_json, remove_parts, write_json
 from labelsieve.vlm.base import ImageTower
 
 if TYPE_CHECKING:
@@ -123,8 +122,8 @@ def extract(
         RunError: The folder is not writable or its disk is full.
     """
     accelerator = engine.accelerator
-    part = _new_part(stem, (len(images), vlm.vision_width), engine)
-    try:
+    with ExitStack() as stack:
+        part = _new_part(stem, (len(images), vlm.vision_width), engine, stack)
         errors = _fill(part, pictures or images, vlm, engine, batch_size)
         found: dict[int, str] = dict(gather_object(list(errors.items())))
         if accelerator.is_main_process:
@@ -132,30 +131,26 @@ def extract(
             reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(found.items())}
             record = {"model": vlm.name, "shape": [len(images), vlm.vision_width], "errors": reasons}
             write_json(stem.with_suffix(".json"), record)
-    finally:
-        if accelerator.is_main_process:
-            part.unlink(missing_ok=True)
 
 
-def _new_part(stem: Path, shape: tuple[int, int], engine: Engine) -> Path:
-    """Makes an empty file for all processes to fill, with its room on the disk kept for it."""
-    name = [f".{stem.name}.{secrets.token_hex(4)}.part"] if engine.accelerator.is_main_process else [""]
-    broadcast_object_list(name)
-    part = stem.with_name(name[0])
+def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitStack) -> Path:
+    """Makes an empty file for all processes to fill, with its room on the disk kept for it, until a stack unwinds."""
+    name = [""]
     if engine.accelerator.is_main_process:
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts(stem)
+            part = stack.enter_context(new_part(stem))
             np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
             keep_room(part)
+            name = [part.name]
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise RunError(
                 f"could not keep image features in {stem.parent}: {error.strerror or error}; free some space or set "
                 "LABELSIEVE_CACHE to a writable folder"
             ) from error
-    engine.accelerator.wait_for_everyone()
-    return part
+    broadcast_object_list(name)  # which is there for all of them then
+    return stem.with_name(name[0])
 
 
 def _fill(

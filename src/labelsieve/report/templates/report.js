@@ -119,11 +119,14 @@
   }
 
   function csv() {
+    // a spreadsheet must not take a text for a formula; see spreadsheets.py, which reads it back
+    const safe = (value) => (/^'*[=+\-@\t\r\n＝＋－＠]/.test(value)
+      && !/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(value) ? `'${value}` : value);
     const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const lines = ["id,given_label,suggested_label,label_quality,mark"];
     for (const card of cards) {
       const mark = marks.get(card.id);
-      if (mark) lines.push([card.id, card.givenName, card.suggestedName, String(card.quality ?? ""), mark].map(quote).join(","));
+      if (mark) lines.push([card.id, card.givenName, card.suggestedName, String(card.quality ?? ""), mark].map(safe).map(quote).join(","));
     }
     return lines.join("\n") + "\n";
   }

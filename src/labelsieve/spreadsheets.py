@@ -1,0 +1,60 @@
+"""CSV files that a spreadsheet opens without taking a cell for a formula.
+
+A text that begins as a formula does gets an apostrophe before it, as OWASP recommends ("CSV injection"); so does one
+that begins with apostrophes before that, so that reading can tell them apart. Numbers stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labelsieve.provenance import write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The full-width signs count as well where a spreadsheet is set to Chinese, Japanese or Korean. See also report.js.
+FORMULA = "^'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+
+
+def escaped(text: str) -> str:
+    """Returns a text as a cell of a CSV file has it.
+
+    Example:
+        >>> escaped("=1+1"), escaped("-0.5"), escaped("cat")
+        ("'=1+1", '-0.5', 'cat')
+    """
+    return f"'{text}" if re.match(FORMULA, text) and not re.fullmatch(NUMBER, text) else text
+
+
+def unescaped(cell: str) -> str:
+    """Returns the text of a cell that :func:`escaped` made.
+
+    Example:
+        >>> unescaped("'=1+1"), unescaped("'tis")
+        ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and re.match(FORMULA, cell) else cell
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Writes a table as CSV with a header, whole or not at all.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            cells = table.column(index)
+            formula, number = (pc.match_substring_regex(cells, each) for each in (FORMULA, f"^{NUMBER}$"))
+            quoted = pc.binary_join_element_wise("'", cells, "")
+            table = table.set_column(index, field, pc.if_else(pc.and_not(formula, number), quoted, cells))
+    with write_atomically(path) as part:
+        pyarrow.csv.write_csv(table, part)

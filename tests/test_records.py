@@ -1,0 +1,177 @@
+"""What a person may do to the files of a run: each command answers in one line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from labelsieve.cli import main
+from labelsieve.commands.runs import images_of
+from labelsieve.data.images import LabelledImages
+from labelsieve.demo import MINI_CLIP
+from labelsieve.errors import RunError
+from labelsieve.provenance import fingerprint
+from labelsieve.records import REQUIRED, RUN
+from labelsieve.report.export import export
+from labelsieve.report.html import write_report
+from labelsieve.verdicts import Verdicts
+
+Run = Callable[..., tuple[int, str, str]]
+# One of each kind that JSON has, and numbers that no reader expects. Texts come back as they are read.
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 0.5, 1e300, float("nan"), float("inf"), 10**400),
+    *("", "a\0b", "\ud800", "a" * 5000, [], [1], ["a"], [None], [[]], [{}], {}, {"a": 1}, {"name": []}),
+]
+REMOVED = object()
+
+
+@pytest.fixture(scope="module")
+def whole(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all that a record can have, and metrics."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    noisy = out.with_name("noisy.parquet")
+    assert main(["noise", str(drawn_folder), "--kind", "pair", "--rate", "0.2", "--out", str(noisy)]) == 0
+    words = ("--model", str(MINI_CLIP), "--device", "cpu", "--detector", "label-match", "--truth-column", "clean_label")
+    assert main(["scan", str(noisy), *words, "--test", str(drawn_folder), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def images(whole: Path) -> LabelledImages:
+    return images_of(Verdicts.load(whole))
+
+
+@pytest.fixture
+def broken(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def changed(record: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    record = copy.deepcopy(record)
+    above, _, name = key.rpartition(".")
+    places = record[above] if above else record
+    for place in places if isinstance(places, list) else [places]:
+        if value is REMOVED:
+            place.pop(name, None)
+        else:
+            place[name] = value
+    return record
+
+
+def one_line(answer: tuple[int, str, str]) -> bool:
+    code, _, err = answer
+    return err == "" if code == 0 else code == 1 and err.count("\n") == 1 and err.startswith("labelsieve: ")
+
+
+def test_the_table_names_what_a_run_has(whole: Path) -> None:
+    record = json.loads((whole / "run.json").read_text())
+    assert {key.partition(".")[0] for key in RUN} <= set(record)
+    assert record["findings"] and record["test"] and record["origin"]
+
+
+@pytest.mark.parametrize("key", [*RUN, "origin.unheard_of", "notes"])
+def test_a_record_that_somebody_changed(
+    key: str, broken: Path, images: LabelledImages, tmp_path: Path, run: Run
+) -> None:
+    record: dict[str, Any] = json.loads((broken / "run.json").read_text())
+    lines: list[str] = []
+    for value in [*VALUES, REMOVED]:
+        (broken / "run.json").write_text(json.dumps(changed(record, key, value)))
+        try:
+            verdicts = Verdicts.load(broken)
+        except RunError as error:  # what all commands say then
+            lines.append(str(error))
+            continue
+        assert key not in REQUIRED or value not in (None, REMOVED)
+        if value is None:  # as good as removed
+            continue
+        write_report(verdicts, images, tmp_path / "a.html", max_images=0)
+        export(verdicts, None, format="csv", out=tmp_path / "a.csv", overwrite=True)
+        if key.startswith(("origin", "data")):
+            assert one_line(run("report", broken, "--max-images", 0)), value
+    assert all("\n" not in line and len(line) < 400 + len(str(broken)) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model", "clip", '"model" in .*run.json to be an object, found "clip"; make the run again'),
+        ("threshold", float("nan"), '"threshold" .* a number, found NaN'),
+        ("test.accuracy", None, '"test.accuracy" .* a number from 0 to 1, found none'),
+        ("findings.level", [], r'"findings.level" .* a text, found \[\]'),
+        ("class_names", {"a": 1}, '"class_names" .* a list of texts'),
+    ],
+)
+@pytest.mark.parametrize("verb", ["report", "export", "adapt"])
+def test_the_line_names_the_key(key: str, value: Any, said: str, verb: str, broken: Path, run: Run) -> None:
+    record = json.loads((broken / "run.json").read_text())
+    (broken / "run.json").write_text(json.dumps(changed(record, key, value)))
+    more = {"export": ("--format", "csv")}.get(verb, ())
+    answer = run(verb, broken, "--out", broken.with_name("out.html"), *more)
+    assert answer[0] == 1 and one_line(answer)
+    with pytest.raises(RunError, match=said):
+        raise RunError(answer[2])
+    assert not broken.with_name("out.html").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '"a"', "1", "{", "[" * 100_000, "\ufeff{}"])
+@pytest.mark.parametrize("name", ["run.json", "metrics.json"])
+def test_a_file_that_holds_something_else(text: str, name: str, broken: Path, run: Run) -> None:
+    (broken / name).write_text(text)
+    answer = run("export", broken, "--format", "csv", "--out", broken.with_name("out.csv"))
+    assert answer[0] == 1 and one_line(answer)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_metrics_that_somebody_changed(value: Any, broken: Path, run: Run) -> None:
+    metrics = json.loads((broken / "metrics.json").read_text())
+    (broken / "metrics.json").write_text(json.dumps(dict.fromkeys(metrics, value)))
+    assert one_line(run("report", broken, "--max-images", 0))
+
+
+def _renamed(table: pa.Table) -> pa.Table:
+    return table.rename_columns(["name", *table.column_names[1:]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _renamed,
+        lambda table: table.drop_columns(["rank"]),
+        lambda table: table.append_column("more", table["rank"]),
+        lambda table: table.set_column(3, "label_quality", table["id"]),
+        lambda table: table.select([]),
+    ],
+)
+def test_a_table_with_other_columns(change: Callable[[pa.Table], pa.Table], broken: Path, run: Run) -> None:
+    pq.write_table(change(pq.read_table(broken / "verdicts.parquet")), broken / "verdicts.parquet")
+    record = json.loads((broken / "run.json").read_text())
+    record["verdicts_fingerprint"] = fingerprint((broken / "verdicts.parquet").read_bytes())
+    (broken / "run.json").write_text(json.dumps(record))
+    with pytest.raises(
+        RunError, match=r"expected the columns id \(string\), given_label .* found others; make the run"
+    ):
+        Verdicts.load(broken)
+    assert one_line(run("report", broken))
+
+
+def test_a_table_that_is_none(broken: Path) -> None:
+    record = json.loads((broken / "run.json").read_text())
+    (broken / "verdicts.parquet").write_bytes(b"text")
+    with pytest.raises(RunError, match="is not the file that run"):
+        Verdicts.load(broken)
+    record["verdicts_fingerprint"] = fingerprint(b"text")
+    (broken / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="cannot be read"):
+        Verdicts.load(broken)
+    (broken / "verdicts.parquet").unlink()
+    with pytest.raises(RunError, match="is missing; make the run again"):
+        Verdicts.load(broken)
