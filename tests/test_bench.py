@@ -929,7 +929,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
         ('title = "Tiny"', "", "expected title, found none"),
         ('title = "Tiny"', "title = 5", "expected title to be a text, got 5"),
         ("limit = 48", "limit = 0", "[data.drawings]: expected limit from 1 to 1,000,000,000, got 0"),
-        ("limit = 48", "limit = 1000000", "[data.drawings]: expected limit from 1 to 50,000, got 1000000"),
+        ("limit = 48", "limit = 1000000", "[data.drawings]: expected limit from 1 to 20,000, got 1000000"),
         ("seeds = [0, 1]", "seeds = [0, 9223372036854775808]", "expected each of seeds from 0 to below 2^63, got 9"),
         ("limit = 48", "test_limit = -3", "[data.drawings]: expected test_limit from 1 to 1,000,000,000, got -3"),
         ('source = "drawings"', 'source = ""', '[data.drawings]: expected source to say where images lie, got ""'),

@@ -83,7 +83,7 @@ def test_it_compares_deft_with_the_detectors_of_the_paper() -> None:
 
 
 def test_too_few_images(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="expected images from 48 to 50,000, got 47"):
+    with pytest.raises(SettingsError, match="expected images from 48 to 20,000, got 47"):
         run_demo(tmp_path / "demo", images=47, console=QUIET)
     assert list(tmp_path.iterdir()) == []
 

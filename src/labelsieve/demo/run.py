@@ -48,7 +48,7 @@ def run_demo(
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
-        images: How many drawings, 48 to 50,000.
+        images: How many drawings, 48 to 20,000.
         seed: Every random choice is drawn from it.
         console: Where to print.
         overwrite: Replace a run that is there.
