@@ -76,8 +76,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
                 continue
             shared = shared or Shared(experiment, cell, store, progress)
             progress.say(f"cell {done} of {total}: {_spoken(cell)}")
-            records[key] = _measure(shared, cell, key, records)
-            store.add(records[key])
+            records[key] = store.add(_measure(shared, cell, key, records))
             write_tables(experiment, records, store.folder)
     write_tables(experiment, records, store.folder)
     write_plots(experiment, records, store.folder)
