@@ -159,7 +159,7 @@ class Shared:
         data, seed = self.data, self.cell.seed
         drawn = data.source == DRAWINGS
         given = self._draw(data.limit or 2000, seed) if drawn else load_data(data, seed=seed)
-        images = with_noise(given, self.noise, seed=seed)
+        images = with_noise(given, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
 
@@ -193,7 +193,7 @@ def load_test(data: Data, source: str) -> LabelledImages:
     )
 
 
-def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledImages:
+def with_noise(images: LabelledImages, noise: Noise, *, seed: int, progress: Progress | None = None) -> LabelledImages:
     """Puts noise into the true labels, or into the given ones where the truth is not known.
 
     Labels that stay as they are given count as right where the truth is not known.
@@ -203,7 +203,7 @@ def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledIm
     clean = images.with_labels(true_labels(images))
     if noise.kind == "file":
         return apply_noise(clean, str(noise.file))
-    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
+    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -47,15 +47,16 @@ class Report(Command):
         from labelsieve.report.html import write_report
         from labelsieve.verdicts import REPORT, Verdicts
 
-        verdicts = Verdicts.load(self.run_folder)
+        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         path = write_report(
             verdicts,
             data_of(verdicts, source=self.source),
             self.out or self.run_folder / REPORT,
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
+            progress=progress,
         )
-        Progress(console).say(f"wrote {path}")
+        progress.say(f"wrote {path}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Export(Command):
         from labelsieve.report.export import export
         from labelsieve.verdicts import RUN_FILES, Verdicts
 
-        verdicts = Verdicts.load(self.run_folder)
+        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         own = {(self.run_folder / name).resolve() for name in RUN_FILES}
         if self.out.resolve() in own:
             raise UsageError(f"expected --out to be no file of the run itself, got {self.out}; choose another name")
@@ -101,8 +102,9 @@ class Export(Command):
             marks=self.marks,
             copy=self.copy,
             overwrite=self.overwrite,
+            progress=progress,
         )
-        Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
+        progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
 
 
 def _what_is_left(verdicts: Verdicts, folder: Path) -> str:

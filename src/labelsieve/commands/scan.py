@@ -152,7 +152,7 @@ class Scan(Command, Generic[SettingsT]):
             progress=progress,
         )
         if is_main_process():
-            write_report(verdicts, images, self.out / REPORT)
+            write_report(verdicts, images, self.out / REPORT, progress=progress)
             summarize(verdicts, console)
 
     def _model(self, images: Any, progress: Progress) -> Any:
