@@ -97,7 +97,7 @@ class Training:
             seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
             accelerator and `none` on a CPU.
         compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
-            another way; `auto` is `on` on CUDA where at least 200,000 images pass it in all epochs together, else `off`.
+            another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
