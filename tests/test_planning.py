@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_a_classifier_is_the_same_whatever_fits(
         assert bool(counted.parts) == (free == 1)
         losses.append(model.record["history"][0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_classifier_that_draws_is_the_same_on_every_machine(
+    images: LabelledImages, mini_clip: Any, model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stochastic depth draws in each part anew, so that other parts would be another model."""
+    _, verdicts = said(images, mini_clip, DeFT(epochs=0))
+    settings = Adaptation(epochs=1, min_steps=0, batch_size=16)
+    losses = []
+    for size in (10**12, 1):
+        monkeypatch.setattr(memory, "memory_size", lambda _device, size=size: size)
+        found = adapt(images, verdicts, backbone=model("swin"), settings=settings, device="cpu", precision="fp32")
+        losses.append(found.record["history"][0]["loss"])
+    assert losses[0] == losses[1]
 
 
 def test_what_is_kept_is_counted_without_the_weights() -> None:
