@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ _LIMIT = "/sys/fs/cgroup/memory.max"
 # From glibc's malloc.h, and its own defaults.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _MMAPS, _LARGEST_OWN = 65_536, 32 * 2**20
+_KEEPING = threading.Event()
 
 
 @contextmanager
@@ -30,17 +32,19 @@ def keeping_room() -> Iterator[None]:
 
     The C library of Linux gives the room of each large tensor back to the system at once and asks for it again, and
     each time the system fills all of it with zeros: a step on large batches spends half of its time on that
-    (`benchmarks/step.py`). Elsewhere this does nothing.
+    (`benchmarks/step.py`). Elsewhere, and within another such block, this does nothing.
     """
     library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-    if library is None:
+    if library is None or _KEEPING.is_set():
         yield
         return
+    _KEEPING.set()
     library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:
+        _KEEPING.clear()
         library.mallopt(_MMAP_MAX, _MMAPS)
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_OWN)
         library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_OWN)
