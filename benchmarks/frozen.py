@@ -92,7 +92,7 @@ def run(options: FrozenMode) -> None:
         return time.perf_counter() - started
 
     asked = DeFT(epochs=options.epochs, peft="none")
-    settings = settle(asked, images, vlm, readable=options.images, engine=engine)
+    settings = settle(asked, vlm, readable=options.images, engine=engine)
     ours = timed(settings, Feed)
     steps = make_schedule(settings, images=options.images).epochs * -(-options.images // int(settings.batch_size))
     print(f"cached features ({engine.precision}): {ours:.1f} s, {steps} steps of {settings.batch_size}", flush=True)

@@ -6,6 +6,9 @@ import csv
 import importlib
 import json
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -692,6 +695,62 @@ def test_it_goes_on_where_it_stopped(file: Path, tmp_path: Path, monkeypatch: py
     run_experiment(experiment, out)
     assert len(calls) == 5 and len(rows_of(out)) == 4
     assert len(Store.open(out, name="tiny").read()) == 4
+
+
+RESUMED = """
+import os, signal, sys
+from labelsieve.bench.store import Store
+from labelsieve.cli import main
+from labelsieve.detect.learner import Feed
+
+def killed(*_args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def epoch(feed, number, real=Feed.epoch):
+    yield from (killed() if number == 2 else each for each in real(feed, number))
+
+def add(store, record, real=Store.add):
+    return killed() if record["method"] == "trained" else real(store, record)
+
+if sys.argv[1] == "in an epoch":
+    Feed.epoch = epoch
+else:
+    Store.add = add
+main(sys.argv[2:])
+"""
+# What a clock or the memory tells may differ between two runs, and nothing else.
+DIFFERS = {"seconds", "memory", "device_memory", "wall_seconds", "created"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows kills in another way")
+def test_a_run_that_was_killed_ends_as_an_unbroken_one(file: Path, tmp_path: Path) -> None:
+    text = changed(changed(file, "seeds = [0, 1]", "seeds = [3]"), AS_DRAWN, "").read_text()
+    trained = 'detector = "deft"\nsettings = { peft = "vpt-deep", epochs = 2, min_steps = 0, batch_size = 16 }'
+    file.write_text(f'{text}\n[method.trained]\n{trained}\n\n[method.knn]\ndetector = "knn"\n')
+    experiment, broken, whole = read_experiment(file), tmp_path / "broken", tmp_path / "whole"
+    for where in ("in an epoch", "before the cell is kept"):
+        words = [where, "bench", str(file), "--out", str(broken)]
+        child = subprocess.run([sys.executable, "-c", RESUMED, *words], capture_output=True, timeout=300, check=False)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert len(lines_of(broken)) == 2  # the cells before it
+    for folder in (broken, whole):
+        run_experiment(experiment, folder)
+    for read in (rows_of, lines_of):
+        found = [[{k: v for k, v in row.items() if k not in DIFFERS} for row in read(out)] for out in (broken, whole)]
+        assert found[0] == found[1] and len(found[0]) == 4
+    assert (broken / "results.md").read_text() == (whole / "results.md").read_text()
+
+
+def test_a_last_line_without_an_end_is_kept_if_it_is_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+    store.begin({"name": "tiny"})
+    store.add({"key": "one"})
+    cells = tmp_path / "out" / CELLS
+    whole = cells.read_bytes()
+    for more, kept in ((b'{"key": "two"}', b'{"key": "two"}\n'), (b'{"key": "tw', b"")):
+        cells.write_bytes(whole + more)
+        store.begin({"name": "tiny"})
+        assert cells.read_bytes() == whole + kept
 
 
 def test_more_seeds_and_methods_only_add(file: Path, tmp_path: Path) -> None:

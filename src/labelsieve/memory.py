@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from labelsieve.attention import WrittenOutAttention
 
-# Share of the free memory that activations may take; the rest is for what comes and goes in between.
-_SHARE = 0.5
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
+# Share of the memory that activations may take; the rest is for the model, what comes and goes, and other programs.
+_SHARE = 0.25
+_LIMIT = "/sys/fs/cgroup/memory.max"
 # From glibc's malloc.h, and its own defaults.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _MMAPS, _LARGEST_OWN = 65_536, 32 * 2**20
+_KEEPING = threading.Event()
 
 
 @contextmanager
@@ -30,17 +32,19 @@ def keeping_room() -> Iterator[None]:
 
     The C library of Linux gives the room of each large tensor back to the system at once and asks for it again, and
     each time the system fills all of it with zeros: a step on large batches spends half of its time on that
-    (`benchmarks/step.py`). Elsewhere this does nothing.
+    (`benchmarks/step.py`). Elsewhere, and within another such block, this does nothing.
     """
     library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-    if library is None:
+    if library is None or _KEEPING.is_set():
         yield
         return
+    _KEEPING.set()
     library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:
+        _KEEPING.clear()
         library.mallopt(_MMAP_MAX, _MMAPS)
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_OWN)
         library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_OWN)
@@ -75,19 +79,24 @@ def in_parts(work: Callable[[int, int], Tensor], *, count: int, at_once: int, de
     return torch.cat([checkpoint(again, *each, here, use_reentrant=False) for each in bounds])
 
 
-def fitting(work: Callable[[Tensor], Tensor], one: Tensor, *, most: int) -> int:
+def fitting(work: Callable[[Tensor], Tensor], one: Tensor, *, most: int, room: int | None = None) -> int:
     """Finds out how many things fit into memory when work on them keeps what the backward pass needs.
+
+    It counts bytes and reads the size of the memory, not how much of it is free: two runs take the same parts, however
+    busy the machine is.
 
     Args:
         work: Takes some things, (n, ...), on their device; gradients flow through it.
         one: One of these things, (1, ...).
         most: How many are wanted, at least 1.
+        room: How many bytes activations may take; None for a quarter of the memory.
 
     Returns:
-        `most`, or the largest power of two below it whose activations take half of the free memory at most; at least 1.
+        `most`, or the largest power of two below it whose activations take no more than the room; at least 1.
     """
     few, more = _kept(work, one), _kept(work, torch.cat([one, one]))
-    at_once = int(_SHARE * free_memory(one.device) / max(1, more - few))
+    room = int(_SHARE * memory_size(one.device)) if room is None else room
+    at_once = room // max(1, more - few)
     return most if most <= at_once else 1 << (max(1, at_once).bit_length() - 1)
 
 
@@ -106,18 +115,16 @@ def _kept(work: Callable[[Tensor], Tensor], things: Tensor) -> int:
     return sum(storages.values())
 
 
-def free_memory(device: torch.device) -> int:
-    """Returns how many bytes this process may still take on a device.
+def memory_size(device: torch.device) -> int:
+    """Returns how many bytes of memory a device has for this process, whether they are free or not.
 
     Processes on the same machine share what the CPU has; a limit of the control group counts, as in a container.
     """
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+        return int(torch.cuda.get_device_properties(device).total_memory)
     if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    free = psutil.virtual_memory().available
+        return int(torch.mps.recommended_max_memory())
+    size = psutil.virtual_memory().total
     with suppress(OSError, ValueError):  # "max", where there is no limit
-        limit, used = (int(Path(name).read_text()) for name in _LIMITS)
-        free = min(free, max(0, limit - used))
-    return int(free // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        size = min(size, int(Path(_LIMIT).read_text()))
+    return int(size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+# Seconds: a brief task that takes fewer leaves no line; where nothing is drawn, no task is silent for more.
+_BRIEF, _SILENT = 1.0, 30.0
 
 STOPPING = threading.Event()
 """Set once the command is asked to stop. What a signal raises may be lost, as while a process is forked."""
@@ -46,11 +53,14 @@ class Progress:
     """Shows tasks on a console; without one it shows nothing.
 
     Args:
-        console: Where to draw. On a console that is not a terminal each finished task leaves one line.
+        console: Where to draw. On a console that is not a terminal each finished task leaves one line, and a long one
+            says every half a minute how far it is.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console, self._is_drawing = console, False
+        self.console = console
+        self._bars: Bars | None = None
+        self._last_line = 0.0
 
     def say(self, text: str) -> None:
         """Prints a line to the user, if there is one."""
@@ -59,38 +69,59 @@ class Progress:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def task(self, label: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """Yields a function that takes how many units were done since the last call.
+    def task(self, label: str, *, total: int, unit: str, brief: bool = False) -> Iterator[Callable[[int], None]]:
+        """Yields a function that takes how many units were done since the last call, and 0 as a sign of life.
 
-        A task within another shows nothing.
+        Args:
+            label: What is done. A task within another has its bar below it, as long as it runs.
+            total: How many units there are; of 0 nothing is shown.
+            unit: What is counted, in the plural.
+            brief: Leave no line if it was over within a second, as on small data.
         """
-        if self.console is None or total == 0 or self._is_drawing:
+        if self.console is None or total == 0:
             yield lambda _count: stop_if_asked()
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
+        outer, started = self._bars, time.monotonic()
+        bars = self._bars = outer or _make_bars(self.console)
+        task = bars.add_task(label, total=total, rate="")
+        if outer is None:
+            self._last_line = started
+            bars.start()
+        try:
+            yield partial(self._advance, bars, task, unit)
+        finally:
+            self._bars = outer
+            if outer is not None:
+                bars.remove_task(task)
+            elif brief and time.monotonic() - started < _BRIEF:
+                bars.live.transient = True
+                bars.live.stop()  # that of the bars would leave an empty line
+            else:
+                bars.stop()
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("\N{MIDDLE DOT}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-        )
-        with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
-            task = bars.add_task(label, total=total, rate="")
-            self._is_drawing = True
+    def _advance(self, bars: Bars, task: TaskID, unit: str, count: int) -> None:
+        stop_if_asked()
+        bars.advance(task, count)
+        shown = next(each for each in bars.tasks if each.id == task)
+        speed = shown.speed
+        bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")
+        if not bars.console.is_interactive and time.monotonic() - self._last_line > _SILENT:
+            self._last_line = time.monotonic()
+            self.say(f"{shown.description}: {shown.completed:,.0f} of {shown.total:,.0f} {unit}")
 
-            def advance(count: int) -> None:
-                stop_if_asked()
-                bars.advance(task, count)
-                speed = bars.tasks[0].speed
-                bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")
 
-            try:
-                yield advance
-            finally:
-                self._is_drawing = False
+def _make_bars(console: Console) -> Bars:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("\N{MIDDLE DOT}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    return Bars(*columns, console=console, refresh_per_second=4)

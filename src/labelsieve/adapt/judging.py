@@ -72,16 +72,18 @@ def _judge(
     found = torch.zeros(len(images))
     own = np.array_split(rows, engine.accelerator.num_processes)[engine.accelerator.process_index]
     parts = np.array_split(own, max(1, math.ceil(len(own) / size)))
-    if job.on_features:
+    if job.on_features:  # in no time: they are cached, and there is one layer to pass
         features = image_features(images, backbone, engine=engine)
         for part in parts:
             logits = backbone.head(torch.from_numpy(features.pooled[part]).to(engine.device))
             found[part] = judge(logits, torch.from_numpy(part)).float().cpu()
         found[list(features.errors)] = 0
     else:
-        for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
-            if len(batch.rows):
-                with engine.autocast():
-                    logits = backbone.logits(pixels_of(batch, backbone, engine.device))
-                found[batch.rows] = judge(logits, batch.rows).float().cpu()
+        with engine.progress.task("evaluating", total=len(own), unit="images", brief=True) as advance:
+            for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
+                if len(batch.rows):
+                    with engine.autocast():
+                        logits = backbone.logits(pixels_of(batch, backbone, engine.device))
+                    found[batch.rows] = judge(logits, batch.rows).float().cpu()
+                advance(len(batch.rows) + len(batch.errors))
     return engine.total(found.to(engine.device)).cpu()

@@ -222,7 +222,12 @@ def _start_head(job: Job) -> None:
     if job.settings.head_init == "probe" and len(rows):
         classes = len(job.images.class_names)
         weights, biases = fit_linear(
-            features.pooled, job.selection.labels, rows=rows, classes=classes, generator=engine.generator(FOLDS)
+            features.pooled,
+            job.selection.labels,
+            rows=rows,
+            classes=classes,
+            generator=engine.generator(FOLDS),
+            progress=engine.progress,
         )
         with torch.no_grad():
             backbone.head.weight.copy_(weights)

@@ -36,6 +36,8 @@ from labelsieve.vlm.features import image_features
 
 # Purposes of random generators, apart from those of phase 1; see also tuning.py.
 ORDER, DROPOUT, HELD_OUT = 22, 23, 24
+# Bytes of activations, on any machine, of a backbone that draws random numbers while it is trained.
+_ROOM = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,9 +88,10 @@ class Job:
 
     @cached_property
     def at_once(self) -> int:
-        """How many pictures pass the backbone at a time: all of a batch, or as many as fit into memory.
+        """How many images pass the backbone at a time: all of a batch, or as many as fit into memory.
 
-        Batch normalisation needs all of them together.
+        Batch normalisation needs all of them together. What layers drop depends on the parts, so that these must not
+        depend on the machine where there are such layers.
         """
         backbone, engine = self.backbone, self.engine
         most = math.ceil(self.settings.batch_size / int(engine.accelerator.num_processes))
@@ -100,7 +103,7 @@ class Job:
                 return backbone.logits(backbone.normalise(pixels))
 
         one = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device=engine.device)
-        return fitting(logits, one, most=most)
+        return fitting(logits, one, most=most, room=_ROOM if _draws(self, lambda: logits(one)) else None)
 
     @property
     def on_features(self) -> bool:
@@ -282,6 +285,20 @@ def _training(job: Job, epoch: int) -> Iterator[None]:
             yield
     finally:
         model.eval()
+
+
+@torch.no_grad()
+def _draws(job: Job, work: Callable[[], Any]) -> bool:
+    """Returns whether work with the backbone draws random numbers in training mode, as dropout does."""
+    device = job.engine.device
+
+    def state() -> Tensor:
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    with _training(job, 0):
+        before = state()
+        work()
+        return not torch.equal(before, state())
 
 
 def _joining(job: Job, loss: Loss) -> Callable[[], None]:

@@ -177,7 +177,7 @@ class _Trial:
             detector = method.make_detector(noise_rate=0.5)
             steps, trained = 0, isinstance(detector, Training) and detector.epochs > 0
             if trained:
-                ready = settle(detector, self.whole, self.vlm, readable=self.images, engine=self.engine)
+                ready = settle(detector, self.vlm, readable=self.images, engine=self.engine)
                 steps = make_schedule(ready, images=self.images).steps
             seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
         if self.experiment.task == "adapt" and method.train_on != "nothing":

@@ -128,7 +128,7 @@ class Method:
         """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it.
 
         Where the settings do not say how the vision tower is adapted, it stays frozen: what `auto` chooses depends on
-        how fast the machine is.
+        whether there is an accelerator, and the cells of two machines have to stand side by side.
         """
         from labelsieve.detect.deft import RECIPES, DeFT
 

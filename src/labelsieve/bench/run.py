@@ -77,8 +77,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
                 continue
             shared = shared or Shared(experiment, cell, store, progress)
             progress.say(f"cell {done} of {total}: {_spoken(cell)}")
-            records[key] = _measure(shared, cell, key, records)
-            store.add(records[key])
+            records[key] = store.add(_measure(shared, cell, key, records))
             write_tables(experiment, records, store.folder)
     write_tables(experiment, records, store.folder)
     write_plots(experiment, records, store.folder)
@@ -161,7 +160,7 @@ class Shared:
         data, seed = self.data, self.cell.seed
         drawn = data.source == DRAWINGS
         given = self._draw(data.limit or 2000, seed) if drawn else load_data(data, seed=seed)
-        images = with_noise(given, self.noise, seed=seed)
+        images = with_noise(given, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
 
@@ -195,7 +194,7 @@ def load_test(data: Data, source: str) -> LabelledImages:
     )
 
 
-def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledImages:
+def with_noise(images: LabelledImages, noise: Noise, *, seed: int, progress: Progress | None = None) -> LabelledImages:
     """Puts noise into the true labels, or into the given ones where the truth is not known.
 
     Labels that stay as they are given count as right where the truth is not known.
@@ -205,7 +204,7 @@ def with_noise(images: LabelledImages, noise: Noise, *, seed: int) -> LabelledIm
     clean = images.with_labels(true_labels(images))
     if noise.kind == "file":
         return apply_noise(clean, str(noise.file))
-    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact)
+    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

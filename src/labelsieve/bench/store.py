@@ -42,12 +42,16 @@ class Store:
         return cls(folder)
 
     def begin(self, experiment: Any) -> None:
-        """Writes what the experiment is, and mends a last line that a crash cut off."""
+        """Writes what the experiment is, and ends a last line that has no end, or takes it back if it is cut off."""
         write_json(self.folder / EXPERIMENT, experiment)
         path = self.folder / CELLS
-        if path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-            with path.open("ab") as file:
-                file.write(b"\n")
+        content = path.read_bytes() if path.is_file() else b""
+        begin = content.rfind(b"\n") + 1
+        if last := content[begin:]:
+            with path.open("rb+") as file:
+                file.seek(len(content) if _is_json(last) else begin)
+                file.write(b"\n" if _is_json(last) else b"")
+                file.truncate()
 
     def read(self) -> dict[str, Mapping[str, Any]]:
         """Returns the record of every cell by its key; lines that a crash cut off are left out."""
@@ -63,8 +67,12 @@ class Store:
                 continue
         return records
 
-    def add(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """Appends the record of one cell.
+
+        Returns:
+            The record as :meth:`read` gives it, so that the tables are the same whether it was measured just now or
+            before a crash.
 
         Raises:
             RunError: The disk is full or read-only.
@@ -77,3 +85,12 @@ class Store:
             raise RunError(
                 f"could not write {self.folder / CELLS}: {error.strerror}; free some space and run the same again"
             ) from error
+        return json.loads(line)  # type: ignore[no-any-return]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -56,12 +56,11 @@ class Noise(Command):
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
         images = self.data.load(seed=self.seed)
-        exact = not self.paper_rate
-        noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=exact)
+        exact, progress = not self.paper_rate, Progress(console)
+        noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=exact, progress=progress)
         made = {"kind": self.kind, "rate": self.rate, "seed": self.seed, "exact": exact}
-        progress = Progress(console)
         for note in noisy.notes:
             progress.say(f"note: {note}")
-        path = write_noisy(noisy, self.out, made=made, pictures=not self.labels_only)
+        path = write_noisy(noisy, self.out, made=made, pictures=not self.labels_only, progress=progress)
         advice = f"scan SOURCE --noise {path}" if self.labels_only else "scan it with --truth-column clean_label"
         progress.say(f"wrote {path}; {advice}")

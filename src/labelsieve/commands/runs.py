@@ -47,7 +47,8 @@ class Report(Command):
         from labelsieve.report.html import check_free, write_report
         from labelsieve.verdicts import REPORT, Verdicts
 
-        verdicts, out = Verdicts.load(self.run_folder), self.out or self.run_folder / REPORT
+        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
+        out = self.out or self.run_folder / REPORT
         refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
         check_free(out, overwrite=self.overwrite)  # before the images are loaded
         path = write_report(
@@ -57,8 +58,9 @@ class Report(Command):
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
             overwrite=self.overwrite,
+            progress=progress,
         )
-        Progress(console).say(f"wrote {path}")
+        progress.say(f"wrote {path}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class Export(Command):
         from labelsieve.report.export import export
         from labelsieve.verdicts import Verdicts
 
-        verdicts = Verdicts.load(self.run_folder)
+        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         images = None
         if self.format == "imagefolder":
@@ -102,8 +104,9 @@ class Export(Command):
             marks=self.marks,
             copy=self.copy,
             overwrite=self.overwrite,
+            progress=progress,
         )
-        Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
+        progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
 
 
 def _what_is_left(verdicts: Verdicts, folder: Path) -> str:

@@ -126,7 +126,7 @@ class Scan(Command, Generic[SettingsT]):
         if verdicts is None:
             verdicts = self._scan(images, test, progress)
         if is_main_process():
-            write_report(verdicts, images, self.out / REPORT)
+            write_report(verdicts, images, self.out / REPORT, progress=progress)
             summarize(verdicts, console)
 
     def _finished(self, images: Any, test: LabelledImages | None) -> Verdicts | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
 from labelsieve.errors import DataError, SettingsError, did_you_mean, look_up, shown
+from labelsieve.progress import Progress
 from labelsieve.provenance import write_atomically
 from labelsieve.validation import Rate, Seed, check_value
 
@@ -36,6 +37,7 @@ def inject(
     seed: int = 0,
     exact: bool = True,
     pairs: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> LabelledImages:
     """Replaces labels by wrong ones. The same arguments always give the same labels.
 
@@ -56,6 +58,7 @@ def inject(
         exact: False draws for each image on its own instead. Instance noise always does.
         pairs: For pair noise: class name to the class name it is mistaken for. Other classes stay clean, but count in
             N.
+        progress: Where to show how far it is; instance noise opens every image.
 
     Returns:
         The same images with the noisy labels as given labels, and the labels of before as `truth`.
@@ -79,7 +82,8 @@ def inject(
         target = _targets(images.class_names, pairs)
         noisy = paired(images.labels, target=target, rate=rate, seed=seed, exact=exact)
     else:
-        noisy = _instance(images, rate=rate, seed=seed, notes=notes)
+        with (progress or Progress()).task("reading images", total=len(images), unit="images", brief=True) as advance:
+            noisy = _instance(images, rate=rate, seed=seed, notes=notes, advance=advance)
     changed = int((noisy != images.labels).sum())
     notes.append(f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed")
     result = images.with_labels(noisy, truth=images.labels)
@@ -234,7 +238,9 @@ def transition_probabilities(
     return chances
 
 
-def _instance(images: LabelledImages, *, rate: float, seed: int, notes: list[str]) -> NDArray[np.int64]:
+def _instance(
+    images: LabelledImages, *, rate: float, seed: int, notes: list[str], advance: Callable[[int], None]
+) -> NDArray[np.int64]:
     """Draws class by class and a few images at a time: memory does not grow with the number of images."""
     classes, noisy = len(images.class_names), images.labels.copy()
     rates = flip_rates(len(images), rate=rate, seed=seed)
@@ -242,7 +248,7 @@ def _instance(images: LabelledImages, *, rate: float, seed: int, notes: list[str
     unreadable: list[str] = []
     for label in np.unique(images.labels).tolist():
         weights = {label: class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)}
-        for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable):
+        for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable, advance):
             chances = transition_probabilities(features, images.labels[rows], flip_rates=rates[rows], weights=weights)
             noisy[rows] = _draw(chances, dice[rows])
     if unreadable:
@@ -259,12 +265,13 @@ def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np
 
 
 def _features(
-    images: LabelledImages, rows: NDArray[Any], unreadable: list[str]
+    images: LabelledImages, rows: NDArray[Any], unreadable: list[str], advance: Callable[[int], None]
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
     """Yields row numbers and their pixels, a chunk at a time: raw values 0..255 by colour, row and column."""
     for start in range(0, len(rows), _CHUNK):
         found, pixels = [], []
         for row in rows[start : start + _CHUNK].tolist():
+            advance(1)
             try:
                 picture = images.open(row)
             except UnreadableImageError:
@@ -278,7 +285,12 @@ def _features(
 
 
 def write_noisy(
-    images: LabelledImages, path: str | Path, *, made: Mapping[str, Any] | None = None, pictures: bool = True
+    images: LabelledImages,
+    path: str | Path,
+    *,
+    made: Mapping[str, Any] | None = None,
+    pictures: bool = True,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
 
@@ -293,6 +305,7 @@ def write_noisy(
         path: File to write, whole or not at all.
         made: What :func:`inject` was told: kind, rate, seed, exact.
         pictures: False leaves out the column `image`.
+        progress: Where to show how far it is.
 
     Raises:
         DataError: The images have no truth.
@@ -312,9 +325,14 @@ def write_noisy(
     )
     about = json.dumps(about_noise(images, made), separators=(",", ":"))
     schema = schema.with_metadata({**schema.metadata, METADATA: about.encode()})
-    with write_atomically(path) as part, pq.ParquetWriter(part, schema) as writer:
+    with (
+        (progress or Progress()).task("writing images", total=len(images), unit="images", brief=True) as advance,
+        write_atomically(path) as part,
+        pq.ParquetWriter(part, schema) as writer,
+    ):
         for rows in _groups(images, images.truth, pictures=pictures):
             writer.write_table(_table(rows, schema))
+            advance(len(rows))
     return path
 
 

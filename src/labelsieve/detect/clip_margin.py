@@ -38,6 +38,6 @@ class ClipMargin(FeatureDetector):
         def judge(rows: NDArray[np.int64]) -> list[Tensor]:
             return [margins(view.logits(rows), torch.from_numpy(view.labels[rows]).to(view.device)).sigmoid()]
 
-        (quality,) = in_chunks(judge, view.rows)
+        (quality,) = in_chunks(judge, view.rows, progress=engine.progress)
         first = view.zero_shot
         return view.scores(quality=quality, predicted=first.predicted, confidence=first.confidence)

@@ -48,11 +48,14 @@ class ConfidentLearning(FeatureDetector):
         from labelsieve.detect.probe import out_of_fold_probabilities
 
         probability = out_of_fold_probabilities(view, folds=self.folds, strength=self.strength, engine=engine)
+        with engine.progress.task("pruning with cleanlab", total=1, unit="passes", brief=True) as advance:
+            issue = self._prune(view.given, probability)
+            advance(1)
         return view.scores(
             quality=probability[np.arange(len(probability)), view.given],
             predicted=probability.argmax(axis=1),
             confidence=probability.max(axis=1),
-            issue=self._prune(view.given, probability),
+            issue=issue,
         )
 
     def _prune(self, given: NDArray[np.int64], probability: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,13 +8,16 @@ its own label.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from labelsieve.memory import keeping_room
+from labelsieve.progress import Progress
 
 CHUNK = 8192
 # The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.
@@ -41,13 +44,24 @@ class Discriminant:
 
     def logits(self, rows: NDArray[np.int64], features: Tensor) -> Tensor:
         """Returns the out-of-fold logits (n, K) of some rows, whose features (n, D) are given."""
-        result = torch.empty(len(rows), self.offsets.shape[1], device=features.device)
-        own = torch.from_numpy(self.folds[rows]).to(features.device)
         standard = (features - self.mean.to(features)) / self.scale.to(features)
-        for fold in range(len(self.offsets)):
-            here = own == fold
-            result[here] = standard[here] @ self.slopes[fold].to(features) + self.offsets[fold].to(features)
-        return result
+        own = torch.from_numpy(self.folds[rows])
+        order, counts = own.argsort(stable=True), torch.bincount(own, minlength=len(self.offsets)).tolist()
+        result = torch.empty(len(rows), self.offsets.shape[1], device=features.device)
+        # fold by fold into one block each: many classes make scattering rows the longest part
+        for fold, (part, here) in enumerate(zip(result.split(counts), order.split(counts), strict=True)):
+            torch.mm(standard[here.to(features.device)], self.slopes[fold].to(features), out=part)
+            part += self.offsets[fold].to(features)
+        return result[order.argsort().to(features.device)]
+
+
+def logits_of(
+    discriminants: tuple[Discriminant, Discriminant], rows: NDArray[np.int64], features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the out-of-fold logits, (n, K) each, of what :func:`fit_discriminants` returned."""
+    plain, smoothed = discriminants
+    first = plain.logits(rows, features)
+    return first, first if smoothed is plain else smoothed.logits(rows, features)
 
 
 def fit_discriminants(
@@ -58,6 +72,7 @@ def fit_discriminants(
     classes: int,
     folds: int,
     generator: torch.Generator,
+    progress: Progress | None = None,
 ) -> tuple[Discriminant, Discriminant]:
     """Fits linear discriminants for cross-fitting, reading the features in chunks, in two ways.
 
@@ -73,21 +88,27 @@ def fit_discriminants(
         classes: K.
         folds: F, at least 2.
         generator: Deals the rows into folds.
+        progress: Where to show how far it is.
 
     Returns:
         Both, the second one the same as the first where nothing more makes the labels more likely.
     """
-    gathered = _gather(features, labels, rows, classes, folds, generator)
-    plain = smoothed = gathered.fit(0.0)
-    if not len(rows):
+    shown, total = progress or Progress(), 2 + len(SHRINKAGES)
+    with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, keeping_room():
+        gathered = _gather(features, labels, rows, classes, folds, generator)
+        advance(1)
+        plain = smoothed = gathered.fit(0.0)
+        if not len(rows):
+            return plain, smoothed
+        _, lowest = _calibrate(plain, features, labels, rows, gathered.there, advance)
+        advance(1)
+        for least in SHRINKAGES:  # no more than three are held, for many classes make them large
+            other = gathered.fit(least)
+            _, loss = _calibrate(other, features, labels, rows, gathered.there, advance)
+            if loss < lowest:
+                smoothed, lowest = other, loss
+            advance(1)
         return plain, smoothed
-    _, lowest = _calibrate(plain, features, labels, rows, gathered.there)
-    for least in SHRINKAGES:  # no more than three are held, for many classes make them large
-        other = gathered.fit(least)
-        _, loss = _calibrate(other, features, labels, rows, gathered.there)
-        if loss < lowest:
-            smoothed, lowest = other, loss
-    return plain, smoothed
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +162,7 @@ def fit_linear(
     classes: int,
     generator: torch.Generator,
     folds: int = 5,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fits one discriminant on all of some rows, as a linear layer over the features as they are.
 
@@ -154,19 +176,25 @@ def fit_linear(
         classes: K.
         generator: Deals the rows into folds.
         folds: Their number, at least 2.
+        progress: Where to show how far it is.
 
     Returns:
         Weights (K, D) and biases (K,), with the shares of the classes in the rows as prior probabilities. A class
         without rows gets a place that it does not win: no slope, and the smallest bias.
     """
-    crossed = _gather(features, labels, rows, classes, folds, generator).fit(0.0)
-    mean, scale = crossed.mean.double(), crossed.scale.double()
-    whole = np.zeros(len(features), dtype=np.int64)
-    counts, sums, squares = (part[0] for part in _statistics(features, labels, whole, rows, mean, scale, classes, 1))
-    slopes, offsets = _solve(counts, sums, squares)
-    # the slope of an empty class is zero already, for its mean is the common one
-    offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min())
-    temperature, _ = _calibrate(crossed, features, labels, rows, counts > 0)
+    with (progress or Progress()).task("fitting discriminants", total=3, unit="fits", brief=True) as advance:
+        crossed = _gather(features, labels, rows, classes, folds, generator).fit(0.0)
+        advance(1)
+        mean, scale = crossed.mean.double(), crossed.scale.double()
+        whole = np.zeros(len(features), dtype=np.int64)
+        statistics = _statistics(features, labels, whole, rows, mean, scale, classes, 1)
+        counts, sums, squares = (part[0] for part in statistics)
+        slopes, offsets = _solve(counts, sums, squares)
+        advance(1)
+        # the slope of an empty class is zero already, for its mean is the common one
+        offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min())
+        temperature, _ = _calibrate(crossed, features, labels, rows, counts > 0, advance)
+        advance(1)
     weights = (slopes / scale[:, None]).T / temperature
     priors = (counts.clamp(min=0.5) / len(rows)).log()
     return weights.float(), (offsets / temperature + priors - weights @ mean).float()
@@ -178,6 +206,7 @@ def _calibrate(
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     there: Tensor,
+    advance: Callable[[int], None] = lambda _count: None,
 ) -> tuple[float, float]:
     """Returns the temperature that suits the out-of-fold logits of a part of the rows best, and their loss at it."""
     from scipy.optimize import minimize_scalar
@@ -187,6 +216,7 @@ def _calibrate(
     target = torch.from_numpy(labels[sample])
 
     def loss(log_temperature: float) -> float:
+        advance(0)
         return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), target))
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
-from labelsieve.detect.discriminant import fit_discriminants
+from labelsieve.detect.discriminant import fit_discriminants, logits_of
 from labelsieve.detect.joint import Judged, judge_jointly, least_weights
 from labelsieve.detect.learner import Feed, adapted_features, classify_others
 from labelsieve.detect.losses import (
@@ -199,8 +199,7 @@ def _judge(objective: DualObjective, feed: Feed, view: FeatureView) -> Judged:
         quality, predicted, confidence = (objective.memory[name].numpy()[view.rows] for name in objective.memory)
         return Judged(quality, predicted.astype(np.int64), confidence)
     pooled = adapted_features(feed).pooled
-    with torch.inference_mode():
-        text = feed.learner.text(negative=objective.settings.negative_prompts)
+    text = feed.learner.final_text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
         return _judge_jointly(feed, pooled, text, view, folds=objective.settings.folds)
     return _judge_by_threshold(feed, pooled, text, view, demand_agreement=objective.settings.demand_agreement)
@@ -220,21 +219,27 @@ def _judge_by_threshold(
         threshold = None if text[1] is None else negative
         return judge_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
 
-    quality, predicted, confidence = in_chunks(judge, view.rows)
+    quality, predicted, confidence = in_chunks(judge, view.rows, progress=feed.engine.progress)
     return Judged(quality, predicted, confidence)
 
 
 def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: FeatureView, *, folds: int) -> Judged:
     labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
     discriminants = fit_discriminants(
-        pooled, labels, rows=view.rows, classes=classes, folds=folds, generator=engine.generator(FOLDS)
+        pooled,
+        labels,
+        rows=view.rows,
+        classes=classes,
+        folds=folds,
+        generator=engine.generator(FOLDS),
+        progress=engine.progress,
     )
 
     @torch.no_grad()
     def evidence(rows: NDArray[np.int64]) -> Tensor:
         features = torch.from_numpy(pooled[rows]).to(engine.device)
         positive, negative = feed.learner.similarities(features, text)
-        fitted = (each.logits(rows, features) for each in discriminants)
+        fitted = logits_of(discriminants, rows, features)
         return torch.stack([view.logits(rows), positive, positive - negative, *fitted]).float().cpu()
 
     return judge_jointly(
@@ -244,4 +249,5 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: Fe
         classes=classes,
         least=least_weights(EVIDENCE, knows_names=view.zero_shot.knows_names),
         generator=engine.generator(SAMPLE),
+        progress=engine.progress,
     )

@@ -34,6 +34,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from labelsieve.detect.zero_shot import CHUNK, in_chunks
+from labelsieve.memory import keeping_room
+from labelsieve.progress import Progress
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
@@ -147,6 +149,7 @@ def judge_jointly(
     classes: int,
     least: Mapping[str, float],
     generator: torch.Generator,
+    progress: Progress | None = None,
 ) -> Judged:
     """Joins several kinds of evidence into one posterior and chooses where to flag.
 
@@ -157,20 +160,27 @@ def judge_jointly(
         classes: K.
         least: Name and smallest weight of each of the P kinds of evidence.
         generator: Chooses the rows to fit on where there are too many.
+        progress: Where to show how far it is.
     """
-    model = fit_joint(evidence, labels, rows=rows, classes=classes, least=tuple(least.values()), generator=generator)
-    posterior = Posterior(
-        *in_chunks(lambda part: model.posterior(evidence(part), torch.from_numpy(labels[part])), rows)
-    )
+    weights = tuple(least.values())
+    with keeping_room():
+        model = fit_joint(
+            evidence, labels, rows=rows, classes=classes, least=weights, generator=generator, progress=progress
+        )
+
+        def judge(part: NDArray[np.int64]) -> Posterior:
+            return model.posterior(evidence(part), torch.from_numpy(labels[part]))
+
+        posterior = Posterior(*in_chunks(judge, rows, progress=progress))
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
-    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(least, model.weights.tolist(), strict=True))
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(least, model.weights.tolist(), strict=True))
     return Judged(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         threshold,
-        (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {weights}",),
+        (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {told}",),
     )
 
 
@@ -225,6 +235,7 @@ def fit_joint(
     classes: int,
     least: Sequence[float],
     generator: torch.Generator,
+    progress: Progress | None = None,
 ) -> JointModel:
     """Fits weights, biases, rates of noise and confusion to the given labels.
 
@@ -236,15 +247,18 @@ def fit_joint(
         classes: K, at least 2.
         least: The smallest weight of each of the P kinds of evidence, at least 0.
         generator: Chooses the part.
+        progress: Where to show how far it is.
     """
     if len(rows) > MOST_ROWS:
         rows = np.sort(rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()])
-    sample = _Sample(evidence, labels, rows)
     weights, bias = torch.tensor(least, dtype=torch.float32), torch.zeros(classes)
     rates, confusion, noise_rate = torch.full((classes,), FIRST_RATE), None, FIRST_RATE
-    for _ in range(ROUNDS):
-        weights, bias = _maximise(sample, weights, bias, least=least, rates=rates, confusion=confusion)
-        rates, confusion, noise_rate = _noise(sample, JointModel(weights, bias, rates, confusion, noise_rate))
+    with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
+        sample = _Sample(evidence, labels, rows, advance)
+        for _ in range(ROUNDS):
+            weights, bias = _maximise(sample, weights, bias, least=least, rates=rates, confusion=confusion)
+            rates, confusion, noise_rate = _noise(sample, JointModel(weights, bias, rates, confusion, noise_rate))
+            advance(1)
     return JointModel(weights, bias, rates, confusion, noise_rate)
 
 
@@ -255,10 +269,17 @@ class _Sample:
         evidence: Gives logits (P, n, K) for n rows.
         labels: Shape (N,).
         rows: Row numbers, (n,).
+        advance: Gets 0 before each chunk, as a sign of life.
     """
 
-    def __init__(self, evidence: Evidence, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        self.evidence, self.labels = evidence, labels
+    def __init__(
+        self,
+        evidence: Evidence,
+        labels: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        advance: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self.evidence, self.labels, self.advance = evidence, labels, advance
         self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         self.count = len(rows)
         first = evidence(self.chunks[0])
@@ -268,6 +289,7 @@ class _Sample:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields logits (P, m, K) and given labels (m,), chunk by chunk."""
         for number, rows in enumerate(self.chunks):
+            self.advance(0)
             parts = self._held[number] if self._held else self.evidence(rows)
             yield parts, torch.from_numpy(self.labels[rows])
 

@@ -26,7 +26,7 @@ from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.data.plain import plain_pictures
 from labelsieve.detect.compiling import compiled
 from labelsieve.detect.settings import Training
-from labelsieve.detect.zero_shot import classify
+from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
 from labelsieve.memory import in_parts
@@ -109,6 +109,22 @@ class Learner(nn.Module):
         with self.engine.autocast():
             positive = prompts.text_features(self.vlm, prompts.positive).float()
             return positive, prompts.text_features(self.vlm, prompts.negative).float() if negative else None
+
+    @torch.inference_mode()
+    def final_text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Returns what :meth:`text` does, without gradients, some classes at a time, and shows how far it is."""
+        contexts = (self.prompts.positive, self.prompts.negative)[: 1 + negative]
+        parts, found = torch.arange(len(self.prompts.token_ids)).split(NAMES), []
+        total, progress = len(contexts) * len(self.prompts.token_ids), self.engine.progress
+        with progress.task("encoding prompts", total=total, unit="prompts", brief=True) as advance:
+            for context in contexts:
+                features = []
+                for part in parts:
+                    with self.engine.autocast():
+                        features.append(self.prompts.text_features(self.vlm, context, part).float())
+                    advance(len(part))
+                found.append(torch.cat(features))
+        return found[0], found[1] if negative else None
 
     def similarities(self, pooled: Tensor, text: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
         """Returns s+ and s-, each (B, K), of pooled image features (B, vision_width).
@@ -283,9 +299,9 @@ def classify_others(feed: Feed, images: LabelledImages) -> NDArray[np.int64]:
         Shape (T,): the most likely class, -1 where an image could not be read.
     """
     learner, features = feed.learner, adapted_features(feed, images)
-    text = learner.text(negative=False)
+    text = learner.final_text(negative=False)
 
     def logits(rows: NDArray[np.int64]) -> Tensor:
         return learner.similarities(torch.from_numpy(features.pooled[rows]).to(feed.engine.device), text)[0]
 
-    return classify(logits, rows=features.readable, images=len(images))
+    return classify(logits, rows=features.readable, images=len(images), progress=feed.engine.progress)

@@ -181,13 +181,13 @@ def train_plainly(
 def judge_plain(feed: Feed, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
     """Returns probability of the given label, most likely class and its probability of some plain images, each (n,)."""
     learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
-    text = learner.text(negative=False)
+    text = learner.final_text(negative=False)
 
     def judge(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         positive, _ = learner.similarities(torch.from_numpy(pooled[part]).to(learner.engine.device), text)
         return by_probability(positive, labels[part])
 
-    return in_chunks(judge, rows)
+    return in_chunks(judge, rows, progress=feed.engine.progress)
 
 
 def losses_of(quality: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,17 +1,19 @@
-"""What `auto` stands for: settled once, before training, by what the machine and the data are."""
+"""What `auto` stands for: resolved once, before training, from settings, data, model and the kind of device.
+
+Never from a clock, the memory that is free or the number of cores: the same command gives the same verdicts, however
+busy the machine is.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.compiling import compiled
@@ -22,48 +24,40 @@ from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
 from labelsieve.memory import fitting
-from labelsieve.progress import about
 from labelsieve.validation import field_names
 from labelsieve.vlm.base import VisionLanguageModel
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
-# Seconds that training may take on a CPU with visual prompts.
-PATIENCE = 20 * 60.0
 # Batch size of the paper, and what it may grow to where the features are at hand, as long as so many steps are left.
 _BATCH, _LARGEST, _STEPS = 64, 2048, 300
 # No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
 _TEARS = 1e-2
-# Pictures that are tried.
-_TRIED = 8
-# Seconds of work from which on compiling is tried, which takes some itself, and what share of them it has to leave.
-_LONG, _PAYS = 120.0, 0.95
-# Less than so many times the pictures that are tried are not worth a trial.
-_MANY = 100
+# Images with which it is tried whether `torch.compile` works.
+_TRIED = 16
+# Compiling takes a minute or so: `auto` asks for so many images to pass the encoder of a GPU in all.
+_MANY = 200_000
+# A forward and a backward pass take about as long as so many forward passes.
+_FORWARD_AND_BACKWARD = 3
 
 
-def settle(
-    settings: SettingsT, images: LabelledImages, vlm: VisionLanguageModel, *, readable: int, engine: Engine
-) -> SettingsT:
-    """Replaces each `auto` in the settings of a detector by a choice, the same in all processes.
+def settle(settings: SettingsT, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> SettingsT:
+    """Replaces `auto` in `peft` and `batch_size` of a detector, the same in all processes.
 
-    A run that is resumed goes on with what it began with.
+    A run that is resumed goes on with what it began with, be it on another device.
 
     Args:
         settings: The settings.
-        images: The data.
-        vlm: The model, on its device.
+        vlm: The model.
         readable: How many of the images can be read.
-        engine: Device, processes, checkpoint; shows what was chosen.
+        engine: Device, checkpoint; shows what was chosen.
     """
+    if settings.peft != "auto":
+        return _with(settings, peft=settings.peft, images=readable)
     if settings.epochs == 0 or not readable:
-        return _with(settings, peft="none" if settings.peft == "auto" else settings.peft, images=readable)
-    chosen: list[str] = [settings.peft]
-    if settings.peft == "auto" and engine.accelerator.is_main_process:
-        before = stored_settings(engine).get("peft")
-        chosen = [before or _choose_peft(settings, images, vlm, readable=readable, engine=engine)]
-    broadcast_object_list(chosen)
-    return _with(settings, peft=chosen[0], images=readable)
+        return _with(settings, peft="none", images=readable)
+    peft = stored_settings(engine).get("peft")
+    return _with(settings, peft=peft or _choose_peft(settings, vlm, readable=readable, engine=engine), images=readable)
 
 
 def _with(settings: SettingsT, *, peft: Any, images: int) -> SettingsT:
@@ -80,9 +74,7 @@ def _frozen_batch(settings: Training, images: int) -> int:
     return min(_LARGEST, max(_BATCH, 1 << max(0, most.bit_length() - 1)))
 
 
-def _choose_peft(
-    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, readable: int, engine: Engine
-) -> str:
+def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> str:
     say = engine.progress.say
     if not len(vlm.vision_layers) or not settings.visual_prompts:
         why = "there are none" if len(vlm.vision_layers) else f"the image tower of {vlm.name} is no vision transformer"
@@ -91,68 +83,29 @@ def _choose_peft(
     if not settings.trains_something(peft="none"):
         say("peft auto: visual prompts, since nothing else is left to train")
         return "vpt-deep"
-    if engine.device.type != "cpu":
-        say(f"peft auto: visual prompts, since there is an accelerator ({engine.device.type})")
-        return "vpt-deep"
-    with engine.progress.task("trying how fast this machine is", total=1, unit="trials") as advance:
-        frozen, prompted = _estimate(settings, images, vlm, readable=readable, engine=engine)
-        advance(1)
-    if prompted < PATIENCE:
-        say(f"peft auto: visual prompts, {about(prompted)}; a frozen tower (--peft none): {about(frozen)}")
-        return "vpt-deep"
-    say(f"peft auto: the tower stays frozen, {about(frozen)}; visual prompts (--peft vpt-deep): {about(prompted)}")
-    return "none"
+    times = _times_reading(settings, images=readable)
+    if engine.device.type == "cpu":
+        say(
+            "peft auto: the image encoder stays frozen, as always on a CPU; visual prompts (--peft vpt-deep) would "
+            f"take about {times} times as long as reading the images once"
+        )
+        return "none"
+    say(
+        f"peft auto: visual prompts, since there is an accelerator ({engine.device.type}): about {times} times as long "
+        "as reading the images once, which is enough for a frozen image encoder (--peft none)"
+    )
+    return "vpt-deep"
 
 
-def _estimate(
-    settings: Training, images: LabelledImages, vlm: VisionLanguageModel, *, readable: int, engine: Engine
-) -> tuple[float, float]:
-    """Returns about how many seconds training takes, with a frozen tower and with visual prompts."""
-    frozen, prompted = (_with(settings, peft=peft, images=readable) for peft in ("none", "vpt-deep"))
-    learner = Learner(vlm, images.class_names, settings=prompted, engine=engine)
-
-    def text() -> Tensor:
-        positive, negative = learner.text()
-        return positive.sum() if negative is None else positive.sum() + negative.sum()
-
-    a_text = _seconds(text)
-    with learner.attached():
-        a_picture = _seconds(_tower(learner, _TRIED)) / _TRIED
-    cached, seen = (make_schedule(each, images=readable) for each in (frozen, prompted))
-    # the prompted tower sees each picture in each epoch, and without gradients at the end and where a selection is made
-    looks = 1 + (seen.epochs - seen.warmup if settings.looks_before_epochs else 0)
-    passes = (seen.epochs + looks / 3) * readable
-    return cached.steps * a_text, seen.steps * a_text + passes * a_picture / engine.accelerator.num_processes
-
-
-def _seconds(work: Callable[[], Tensor]) -> float:
-    """Returns how long some work takes forward and backward, once it is warm."""
-    made = work()
-    made.backward()
-    _wait_for(made.device)
-    started = time.perf_counter()
-    work().backward()
-    _wait_for(made.device)
-    return time.perf_counter() - started
-
-
-def _wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done what it was asked for, which it is told far ahead of time."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def _tower(learner: Learner, pictures: int) -> Callable[[], Tensor]:
-    """Returns what passes some pictures through the vision tower."""
-    side = learner.vlm.image_size
-    pixels = torch.rand(pictures, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
-    return lambda: learner.pool(pixels).sum()
+def _times_reading(settings: Training, *, images: int) -> int:
+    """Returns how many forward passes over the images visual prompts take, counted, not measured."""
+    schedule = make_schedule(_with(settings, peft="vpt-deep", images=images), images=images)
+    evaluations = 1 + (schedule.epochs - schedule.warmup if settings.looks_before_epochs else 0)
+    return _FORWARD_AND_BACKWARD * schedule.epochs + evaluations
 
 
 def _at_once(learner: Learner, *, most: int) -> int:
-    """Returns how many pictures may pass the tower together: `most`, or as many as fit into memory if it is adapted.
+    """Returns how many images may pass the encoder together: `most`, or as many as fit into memory if it is adapted.
 
     It is the same in all processes, which decide by it together what to try.
     """
@@ -165,52 +118,45 @@ def _at_once(learner: Learner, *, most: int) -> int:
     return min(of_all)
 
 
-def _compiles(asked: str, learner: Learner, *, at_once: int, pictures: int) -> bool:
-    """Tells, in all processes alike, whether `torch.compile` is wanted and works, or is found to pay.
+def _compiles(asked: str, learner: Learner, *, at_once: int, images: int) -> bool:
+    """Returns, in all processes alike, whether the image encoder goes through `torch.compile`.
 
     A run that is resumed goes on as it began.
 
     Args:
-        asked: `auto`, `on` or `off`.
+        asked: `auto`, `on` or `off`; `auto` is `on` where many images pass the encoder on a CUDA device.
         learner: What is trained.
-        at_once: Pictures that pass the tower at a time.
-        pictures: How many pass it in all.
+        at_once: Images that pass the encoder at a time.
+        images: How many pass it in all.
     """
     engine = learner.engine
     if asked == "auto":
         asked = str(stored_settings(engine).get("compile", "auto"))
     if asked == "off" or learner.peft is None or not len(learner.vlm.vision_layers):
         return False
-    tried = min(2 * _TRIED, at_once)
-    if asked == "auto" and pictures < _MANY * tried:
+    if asked == "auto" and (engine.device.type != "cuda" or images < _MANY):
         return False
-    found = [False]
+    works = [False]
     if engine.accelerator.is_main_process:
-        found = [_try_to_compile(asked, learner, tried=tried, pictures=pictures)]
-    broadcast_object_list(found)
-    return found[0]
+        works = [_compiling_works(asked, learner, tried=min(_TRIED, at_once))]
+    broadcast_object_list(works)
+    return works[0]
 
 
-def _try_to_compile(asked: str, learner: Learner, *, tried: int, pictures: int) -> bool:
-    """Measures some pictures with `torch.compile` and without; see :func:`_compiles`."""
-    engine, blocks = learner.engine, learner.vlm.vision_layers
-    work = _tower(learner, tried)
-    with learner.attached():
-        plain = _seconds(work)
-        if asked == "auto" and pictures * plain / tried < _LONG:
-            return False
-        try:
-            with compiled(blocks, batch=tried):
-                fast = _seconds(work)
-        except Exception as error:  # a compiler is missing, or anything else in a large library
-            why = f"torch.compile does not work here ({type(error).__name__})"
-            if asked == "on":
-                raise SettingsError(f"{why}; leave --compile on out") from error
-            engine.progress.say(f"note: {why}; training goes on without it")
-            return False
-    if asked == "auto" and fast > _PAYS * plain:
+def _compiling_works(asked: str, learner: Learner, *, tried: int) -> bool:
+    """Passes some images through the compiled encoder, forwards and backwards; see :func:`_compiles`."""
+    side, say = learner.vlm.image_size, learner.engine.progress.say
+    pixels = torch.rand(tried, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
+    try:
+        with learner.attached(), compiled(learner.vlm.vision_layers, batch=tried):
+            learner.pool(pixels).sum().backward()
+    except Exception as error:  # a compiler is missing, or anything else in a large library
+        why = f"torch.compile does not work here ({type(error).__name__})"
+        if asked == "on":
+            raise SettingsError(f"{why}; leave --compile on out") from error
+        say(f"note: {why}; training goes on without it")
         return False
-    engine.progress.say(f"the vision tower is compiled: {plain / fast:.1f} times as fast")
+    say("the image encoder is compiled" + ("" if asked == "on" else "; --compile off leaves it as it is"))
     return True
 
 
@@ -249,7 +195,7 @@ def prepare(
         SettingsError: `compile` is `on`, and does not work here.
     """
     view = view_of(images, vlm, engine=engine)
-    asked, settings = settings, settle(settings, images, vlm, readable=len(view.rows), engine=engine)
+    asked, settings = settings, settle(settings, vlm, readable=len(view.rows), engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
@@ -260,7 +206,7 @@ def prepare(
     processes, schedule = engine.accelerator.num_processes, make_schedule(settings, images=len(view.rows))
     at_once = _at_once(learner, most=math.ceil(size / processes))
     compiles = _compiles(
-        settings.compile, learner, at_once=at_once, pictures=schedule.epochs * len(view.rows) // processes
+        settings.compile, learner, at_once=at_once, images=schedule.epochs * len(view.rows) // processes
     )
     settings = dataclasses.replace(settings, compile="on" if compiles else "off")
     feed = Feed(images, view.features, learner, engine, size, at_once, compiles=compiles)

@@ -46,7 +46,7 @@ class PrototypeGMM(FeatureDetector):
         from labelsieve.detect.prototypes import prototype_margins
 
         vectors, given = view.all_joint(), torch.from_numpy(view.given)
-        margin, predicted = prototype_margins(vectors, given, classes=view.classes)
+        margin, predicted = prototype_margins(vectors, given, classes=view.classes, progress=engine.progress)
         quality = upper_posterior(margin)
         unsure = np.flatnonzero((quality > 1 - self.sure) & (quality < self.sure))
         if len(unsure):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from labelsieve.detect.zero_shot import CHUNK, margins
+from labelsieve.progress import Progress
 
 # Below every cosine: a class without images is never the nearest.
 _NOWHERE = -2.0
@@ -16,7 +17,7 @@ _NOWHERE = -2.0
 
 @torch.inference_mode()
 def prototype_margins(
-    vectors: Tensor, labels: Tensor, *, classes: int
+    vectors: Tensor, labels: Tensor, *, classes: int, progress: Progress | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Returns the margin of each row to the prototypes, and the class of the nearest one, (n,) each.
 
@@ -27,6 +28,7 @@ def prototype_margins(
         vectors: Normalised, (n, D).
         labels: Given labels, (n,).
         classes: K, at least 2.
+        progress: Where to show how far it is.
     """
     vectors = vectors.cpu()
     sums = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
@@ -35,11 +37,14 @@ def prototype_margins(
     prototypes = normalize(sums, dim=1)
     empty = torch.bincount(labels, minlength=classes) == 0
     found, nearest = [], []
-    for part, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
-        mine = part.double()
-        cosines = (mine @ prototypes.T).masked_fill(empty, _NOWHERE)
-        without = normalize(sums[own] - mine, dim=1, eps=1e-9)
-        cosines.scatter_(1, own[:, None], (mine * without).sum(dim=1, keepdim=True))
-        found.append(margins(cosines, own))
-        nearest.append(cosines.argmax(dim=1))
+    shown = progress or Progress()
+    with shown.task("comparing with prototypes", total=len(labels), unit="images", brief=True) as advance:
+        for part, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
+            mine = part.double()
+            cosines = (mine @ prototypes.T).masked_fill(empty, _NOWHERE)
+            without = normalize(sums[own] - mine, dim=1, eps=1e-9)
+            cosines.scatter_(1, own[:, None], (mine * without).sum(dim=1, keepdim=True))
+            found.append(margins(cosines, own))
+            nearest.append(cosines.argmax(dim=1))
+            advance(len(own))
     return torch.cat(found).numpy(), torch.cat(nearest).numpy()

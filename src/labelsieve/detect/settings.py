@@ -38,11 +38,10 @@ class Training:
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
         peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features, mostly within
-            seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` where
-            there is an accelerator, and on a CPU where a short trial tells that training takes less than 20 minutes
-            with it, else `none`.
+            seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
+            accelerator and `none` on a CPU.
         compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
-            another way; `auto` tries it where training takes minutes, and keeps it where it is faster.
+            another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
@@ -93,7 +92,7 @@ class Training:
 
 
 def frozen_if_auto(detector: Any) -> Any:
-    """Returns a detector with `peft` of `none` in the place of `auto`, for what must not depend on a machine's speed.
+    """Returns a detector with `peft` of `none` in the place of `auto`, for what must not depend on the device.
 
     Args:
         detector: Any detector; one that trains nothing is returned as it is.

@@ -39,7 +39,7 @@ class Joint(FeatureDetector):
         """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
         import torch
 
-        from labelsieve.detect.discriminant import fit_discriminants
+        from labelsieve.detect.discriminant import fit_discriminants, logits_of
         from labelsieve.detect.dual import FOLDS, SAMPLE
         from labelsieve.detect.joint import judge_jointly, least_weights
 
@@ -50,6 +50,7 @@ class Joint(FeatureDetector):
             classes=view.classes,
             folds=self.folds,
             generator=engine.generator(FOLDS),
+            progress=engine.progress,
         )
         texts = view.text is not None
         kinds = (*(["zero-shot"] if texts else []), "image features", "smoothed features")
@@ -57,7 +58,7 @@ class Joint(FeatureDetector):
         @torch.no_grad()
         def evidence(rows: NDArray[np.int64]) -> Tensor:
             features = view.pooled(rows)
-            fitted = (each.logits(rows, features) for each in discriminants)
+            fitted = logits_of(discriminants, rows, features)
             return torch.stack([*([view.logits(rows)] if texts else []), *fitted]).float().cpu()
 
         judged = judge_jointly(
@@ -67,5 +68,6 @@ class Joint(FeatureDetector):
             classes=view.classes,
             least=least_weights(kinds, knows_names=texts and view.zero_shot.knows_names),
             generator=engine.generator(SAMPLE),
+            progress=engine.progress,
         )
         return view.scores(**judged._asdict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from labelsieve.detect.zero_shot import (
 )
 from labelsieve.engine import Engine
 from labelsieve.errors import DataError, SettingsError
+from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, image_features
 
@@ -48,6 +49,7 @@ class FeatureView:
         logit_scale: Factor from cosine similarity to logit, where there is text.
         project: Takes pooled features (n, W) into the joint space (n, D), not normalised.
         device: Where to compute.
+        progress: Where to show how far it is.
     """
 
     features: ImageFeatures
@@ -57,6 +59,7 @@ class FeatureView:
     logit_scale: float
     project: Callable[[Tensor], Tensor]
     device: torch.device
+    progress: Progress = field(default_factory=Progress)
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -96,7 +99,7 @@ class FeatureView:
     @cached_property
     def zero_shot(self) -> ZeroShot:
         """What the untouched model says of the readable rows. Needs `text`."""
-        return zero_shot(self.logits, self.labels, rows=self.rows, classes=self.classes)
+        return zero_shot(self.logits, self.labels, rows=self.rows, classes=self.classes, progress=self.progress)
 
     def scores(
         self,
@@ -149,6 +152,7 @@ def view_of(data: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | 
             data.logit_scale or 1.0,
             lambda pooled: pooled,
             engine.device,
+            engine.progress,
         )
     if vlm is None:
         raise SettingsError(NO_MODEL)
@@ -157,8 +161,9 @@ def view_of(data: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | 
     if not len(features.readable):
         reason = next(iter(features.errors.values()), "there are none")
         raise DataError(f"none of the {len(data)} images can be read, for example {reason}; check the source")
-    text = class_features(vlm, data.class_names)
-    return FeatureView(features, data.labels, data.class_names, text, vlm.logit_scale, vlm.project, engine.device)
+    text = class_features(vlm, data.class_names, progress=engine.progress)
+    shown = engine.device, engine.progress
+    return FeatureView(features, data.labels, data.class_names, text, vlm.logit_scale, vlm.project, *shown)
 
 
 def score_by_features(
@@ -181,7 +186,7 @@ def score_by_features(
         return scores
     if test is not None:
         seen = dataclasses.replace(view, features=image_features(test, vlm, engine=engine), labels=test.labels)
-        predicted = classify(seen.logits, rows=seen.rows, images=len(test))
+        predicted = classify(seen.logits, rows=seen.rows, images=len(test), progress=engine.progress)
         scores = dataclasses.replace(scores, test_predicted=predicted)
     longest = max(len(template.replace("{}.", "").split()) for template in TEMPLATES)
     _, shortened = vlm.tokenize_names(data.class_names, context_tokens=longest)

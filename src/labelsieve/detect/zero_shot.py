@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from labelsieve.detect.base import GUESSING
+from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 
 # Averaged, as CLIP's authors do (Radford et al., 2021, section 3.1.4), from the general ones of their list.
@@ -25,6 +26,7 @@ TEMPLATES = (
 )
 
 CHUNK = 4096
+NAMES = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,7 @@ def zero_shot(
     *,
     rows: NDArray[np.int64],
     classes: int,
+    progress: Progress | None = None,
 ) -> ZeroShot:
     """Classifies some images.
 
@@ -72,9 +75,12 @@ def zero_shot(
         labels: Given labels, (N,).
         rows: Row numbers of the readable images, (n,), at least one.
         classes: K.
+        progress: Where to show how far it is.
     """
     given = labels[rows]
-    own, predicted, confidence = in_chunks(lambda part: by_probability(logits(part), labels[part]), rows)
+    own, predicted, confidence = in_chunks(
+        lambda part: by_probability(logits(part), labels[part]), rows, progress=progress
+    )
     agrees = predicted == given
     counts = np.bincount(given, minlength=classes)
     hits = np.bincount(given, weights=agrees, minlength=classes)
@@ -84,7 +90,11 @@ def zero_shot(
 
 @torch.inference_mode()
 def classify(
-    logits: Callable[[NDArray[np.int64]], Tensor], *, rows: NDArray[np.int64], images: int
+    logits: Callable[[NDArray[np.int64]], Tensor],
+    *,
+    rows: NDArray[np.int64],
+    images: int,
+    progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Returns the most likely class of each image, (N,), -1 for rows that are not asked for.
 
@@ -92,10 +102,11 @@ def classify(
         logits: Takes m row numbers and returns logits (m, K).
         rows: Row numbers of the readable images, (n,).
         images: N.
+        progress: Where to show how far it is.
     """
     predicted = np.full(images, -1, dtype=np.int64)
     if len(rows):
-        (predicted[rows],) = in_chunks(lambda part: [logits(part).argmax(dim=1)], rows)
+        (predicted[rows],) = in_chunks(lambda part: [logits(part).argmax(dim=1)], rows, progress=progress)
     return predicted
 
 
@@ -112,33 +123,53 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return (own - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1, keepdim=True))[:, 0]
 
 
-def in_chunks(judge: Callable[[NDArray[np.int64]], Sequence[Tensor]], rows: NDArray[np.int64]) -> list[NDArray[Any]]:
+def in_chunks(
+    judge: Callable[[NDArray[np.int64]], Sequence[Tensor]],
+    rows: NDArray[np.int64],
+    *,
+    progress: Progress | None = None,
+) -> list[NDArray[Any]]:
     """Applies a judge to some rows at a time, so that no array of N times K is ever held.
 
     Args:
         judge: Takes n row numbers and returns tensors of shape (n,).
         rows: Row numbers, at least one.
+        progress: Where to show how far it is.
 
     Returns:
         What the judge returned, each of the shape of `rows`.
     """
     whole: list[NDArray[Any]] = []
-    for at in range(0, len(rows), CHUNK):
-        found = [value.cpu().numpy() for value in judge(rows[at : at + CHUNK])]
-        # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and keep
-        # the allocator from using their room again
-        whole = whole or [np.empty(len(rows), dtype=values.dtype) for values in found]
-        for column, values in zip(whole, found, strict=True):
-            column[at : at + len(values)] = values
+    with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
+        for at in range(0, len(rows), CHUNK):
+            found = [value.cpu().numpy() for value in judge(rows[at : at + CHUNK])]
+            # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
+            # keep the allocator from using their room again
+            whole = whole or [np.empty(len(rows), dtype=values.dtype) for values in found]
+            for column, values in zip(whole, found, strict=True):
+                column[at : at + len(values)] = values
+            advance(len(rows[at : at + CHUNK]))
     return whole
 
 
 @torch.inference_mode()
-def class_features(vlm: VisionLanguageModel, class_names: tuple[str, ...]) -> Tensor:
-    """Returns (K, D): for each class the normalised mean of the normalised features of all templates."""
-    names = [name.replace("_", " ").lower() for name in class_names]
-    total = sum(normalize(vlm.encode_text([t.format(name) for name in names]), dim=-1) for t in TEMPLATES)
-    return normalize(torch.as_tensor(total), dim=-1)
+def class_features(
+    vlm: VisionLanguageModel, class_names: tuple[str, ...], *, progress: Progress | None = None
+) -> Tensor:
+    """Returns (K, D): for each class the normalised mean of the normalised features of all templates.
+
+    Args:
+        vlm: The model.
+        class_names: The K names; `NAMES` of them are encoded at a time.
+        progress: Where to show how far it is.
+    """
+    names, found = [name.replace("_", " ").lower() for name in class_names], []
+    with (progress or Progress()).task("encoding class names", total=len(names), unit="classes", brief=True) as advance:
+        for part in (names[at : at + NAMES] for at in range(0, len(names), NAMES)):
+            total = sum(normalize(vlm.encode_text([t.format(name) for name in part]), dim=-1) for t in TEMPLATES)
+            found.append(normalize(torch.as_tensor(total), dim=-1))
+            advance(len(part))
+    return torch.cat(found)
 
 
 def shortened_note(shortened: list[str]) -> tuple[str, ...]:

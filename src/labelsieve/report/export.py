@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import RunError, SettingsError, did_you_mean
 from labelsieve.marks import issues_after_marks, marks_of_rows, read_marks
+from labelsieve.progress import Progress
 from labelsieve.provenance import target_of, write_atomically
 from labelsieve.report.imagefolder import write_image_folder
 from labelsieve.spreadsheets import write_csv
@@ -32,6 +33,7 @@ def export(
     marks: str | Path | None = None,
     copy: bool = False,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the verdicts in a form that other tools read.
 
@@ -51,6 +53,7 @@ def export(
         marks: CSV of a person's marks, downloaded from the report.
         copy: For `imagefolder`: copy the image files instead of linking to them.
         overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
+        progress: Where to show how far it is.
 
     Returns:
         The path that was written.
@@ -68,7 +71,9 @@ def export(
         if images is None:
             raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
         issues = issues_after_marks(verdicts, said or {})
-        return write_image_folder(verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite)
+        return write_image_folder(
+            verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite, progress=progress
+        )
     if copy:
         raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
     target_of(out)

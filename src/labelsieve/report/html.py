@@ -21,6 +21,7 @@ from markupsafe import Markup
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.errors import SettingsError
+from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.report import common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
@@ -48,6 +49,7 @@ def write_report(
     max_images: int = 400,
     thumbnail_px: int = 256,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the report, one self-contained HTML file of at most about 15 MB.
 
@@ -59,6 +61,7 @@ def write_report(
         max_images: How many of the most suspicious images the gallery shows, 0 to 2,000.
         thumbnail_px: Longest side of the embedded pictures, 32 to 512.
         overwrite: Replace a file that is no report of labelsieve, too.
+        progress: Where to show how far it is.
 
     Returns:
         The path of the file.
@@ -76,7 +79,7 @@ def write_report(
     path = Path(path)
     check_free(path, overwrite=overwrite)
     page = _environment().get_template("report.html.jinja")
-    write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px)))
+    write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px, progress)))
     return path
 
 
@@ -104,13 +107,15 @@ def _environment() -> Environment:
     return environment
 
 
-def _context(verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int) -> dict[str, Any]:
+def _context(
+    verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int, progress: Progress | None
+) -> dict[str, Any]:
     flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     rows = gallery_rows(verdicts, max_images=max_images)
     shown = int(verdicts.is_issue[rows].sum())
     thumbnails = [Thumbnail()] * len(rows)
     if isinstance(images, LabelledImages):
-        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET)
+        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET, progress=progress)
     cards = _cards(verdicts, rows, thumbnails)
     classes, confused = _classes(verdicts), confusions(verdicts)
     return {

@@ -19,6 +19,7 @@ from PIL import Image
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import DataError, RunError
 from labelsieve.folders import check_no_mount, listing, new_folder
+from labelsieve.progress import Progress
 from labelsieve.provenance import read_json, write_json
 from labelsieve.report.common import require_same_images
 from labelsieve.verdicts import Verdicts
@@ -40,6 +41,7 @@ def write_image_folder(
     issues: NDArray[np.bool_],
     copy: bool,
     overwrite: bool,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the images whose label is no issue as class folders; classes without any are left out.
 
@@ -50,6 +52,7 @@ def write_image_folder(
         issues: (N,): whose label is wrong.
         copy: Copy image files instead of linking to them. Images held as bytes are always written.
         overwrite: Replace `out` if it is an empty folder or an earlier export.
+        progress: Where to show how far it is.
 
     Raises:
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
@@ -60,12 +63,14 @@ def write_image_folder(
     kept = np.flatnonzero(verdicts.is_readable & ~issues).tolist()
     names = UniqueNames()
     folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
-    with new_folder(out) as part:
+    shown = progress or Progress()
+    with new_folder(out) as part, shown.task("writing images", total=len(kept), unit="images", brief=True) as advance:
         for row in kept:
             folder = folders[verdicts.given[row]]
             source = _source(images, row, out)
             (part / folder).mkdir(exist_ok=True)
             _place(source, part / folder / names.take(f"{folder}/", file_name(images.ids[row], source)), copy=copy)
+            advance(1)
         _write_marker(verdicts, part, folders, kept=len(kept))
     return out
 

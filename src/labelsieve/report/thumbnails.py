@@ -12,6 +12,7 @@ from PIL import Image, features
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import DataError
+from labelsieve.progress import Progress
 
 # Up to this side a picture is kept without loss and shown with hard pixels: smoothing would only blur it.
 TINY = 64
@@ -42,7 +43,9 @@ class Thumbnail:
     error: str = ""
 
 
-def make_thumbnails(images: LabelledImages, rows: Sequence[int], *, side: int, budget: int) -> list[Thumbnail]:
+def make_thumbnails(
+    images: LabelledImages, rows: Sequence[int], *, side: int, budget: int, progress: Progress | None = None
+) -> list[Thumbnail]:
     """Makes a thumbnail of each of the given rows.
 
     Args:
@@ -50,6 +53,7 @@ def make_thumbnails(images: LabelledImages, rows: Sequence[int], *, side: int, b
         rows: Row numbers.
         side: Longest side in pixels; smaller images are not enlarged.
         budget: Upper bound in characters for all data URIs together, at least about 2,000 for each row.
+        progress: Where to show how far it is.
     """
     each = budget // max(1, len(rows))
 
@@ -60,8 +64,15 @@ def make_thumbnails(images: LabelledImages, rows: Sequence[int], *, side: int, b
             return Thumbnail(error=str(error))
         return _thumbnail(picture, side=side, limit=each)
 
-    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        return list(pool.map(make, rows))
+    shown, made = progress or Progress(), []
+    with (
+        shown.task("making thumbnails", total=len(rows), unit="images", brief=True) as advance,
+        ThreadPoolExecutor(max_workers=_THREADS) as pool,
+    ):
+        for thumbnail in pool.map(make, rows):
+            made.append(thumbnail)
+            advance(1)
+    return made
 
 
 def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:

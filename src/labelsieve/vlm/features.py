@@ -20,6 +20,7 @@ from labelsieve.data.pixels import Pictures
 from labelsieve.data.plain import Prepares
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError
+from labelsieve.memory import keeping_room
 from labelsieve.provenance import new_part, read_json, remove_parts, write_json
 from labelsieve.vlm.base import ImageTower
 
@@ -161,7 +162,11 @@ def _fill(
     errors: dict[int, str] = {}
     own = np.array_split(np.arange(len(pooled)), accelerator.num_processes)[accelerator.process_index]
     rows = np.array_split(own, max(1, -(-len(own) // batch_size)))
-    with torch.inference_mode(), engine.progress.task("reading images", total=len(own), unit="images") as advance:
+    with (
+        torch.inference_mode(),
+        keeping_room(),
+        engine.progress.task("reading images", total=len(own), unit="images") as advance,
+    ):
         for batch in prepared(source, rows, vlm, device=engine.device):
             errors.update(batch.errors)
             if len(batch.rows):
