@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+_NOISE = 2
+
 Ranges = Mapping[str, tuple[float, float]]
 """For a kind of :func:`value_kind` the values that become black and white."""
 
 
 def value_kind(image: Any) -> str:
     """Returns what the values of an image that is open, but not loaded, are: "8-bit" needs no scaling."""
-    stored = str([tile.args for tile in image.tile])
+    stored = str([tile.args for tile in getattr(image, "tile", [])])
     if ";16" in stored and "16S" not in stored:
         return "16-bit" if image.mode.startswith("I") else "16-bit colour"
     if image.mode.startswith("I;"):
@@ -68,6 +70,16 @@ def to_rgb(image: Any, kind: str, ranges: Any) -> Any:
     low, high = ranges.get(kind) or value_range(values)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     return Image.fromarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)).convert("RGB")
+
+
+def is_flat(image: Image.Image) -> bool:
+    """Returns whether an RGB image shows nothing: all pixels are alike but for the noise of JPEG."""
+
+    def spread(part: Image.Image) -> float:
+        return max(high - low for low, high in part.getextrema())  # type: ignore[misc]
+
+    few = image.resize((8, 8), Image.Resampling.NEAREST)  # which tells of nearly all that they are not
+    return spread(few) <= _NOISE and spread(image) <= _NOISE
 
 
 def source_code(ranges: Ranges) -> str:
