@@ -17,8 +17,9 @@ from labelsieve.errors import DataError
 
 # So many images, spread over the data, are looked at, and of each so many values count.
 _LOOKED_AT, _VALUES = 256, 2**16
-# Values of these files are 0 to 255: JPEG, GIF, WebP, BMP.
-_ALWAYS_8_BIT = (b"\xff\xd8", b"GIF8", b"RIFF", b"BM")
+# Values of these files are 0 to 255: JPEG, GIF, WebP, BMP. A JPEG has no transparency either.
+_JPEG = b"\xff\xd8"
+_ALWAYS_8_BIT = (_JPEG, b"GIF8", b"RIFF", b"BM")
 
 
 def with_ranges(images: LabelledImages) -> LabelledImages:
@@ -42,6 +43,11 @@ def with_ranges(images: LabelledImages) -> LabelledImages:
 def _is_8_bit(head: bytes) -> bool:
     """Returns whether the first bytes of a file tell that its values are 0 to 255."""
     return not head or head.startswith(_ALWAYS_8_BIT) or (head[1:4] == b"PNG" and head[24:25] != b"\x10")
+
+
+def never_converted(head: bytes) -> bool:
+    """Returns whether the first bytes of a file tell that its values are 0 to 255 and none is transparent."""
+    return not head or head.startswith(_JPEG)
 
 
 def _values(image: Image.Image) -> tuple[str, NDArray[Any]]:
