@@ -86,7 +86,9 @@ def source_code(ranges: Ranges) -> str:
     """Returns Python that opens an image file as :meth:`labelsieve.data.images.LabelledImages.open` does."""
     functions = "\n\n".join(inspect.getsource(function) for function in (value_kind, value_range, on_ground, to_rgb))
     known = {kind: tuple(ends) for kind, ends in sorted(ranges.items())}
-    return f"""import numpy as np
+    return f"""from typing import Any
+
+import numpy as np
 from PIL import Image, ImageOps
 
 RANGES = {known!r}  # what became black and white
