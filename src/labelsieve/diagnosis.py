@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import GUESSING, Scores
+from labelsieve.errors import listed
 from labelsieve.symptoms import Symptoms, counted, percent, shortened
 from labelsieve.verdicts import Verdicts
 
@@ -332,6 +333,20 @@ def _unreadable(scan: Symptoms) -> Finding | None:
     )
 
 
+def _flat(scan: Symptoms) -> Finding | None:
+    rows = scan.scores.flat
+    if not rows:
+        return None
+    return _finding(
+        "no-contrast",
+        "problem" if len(rows) / len(scan.verdicts) >= MANY_UNREADABLE else "warning",
+        figure=f"{counted(len(rows), 'image shows', 'images show')} nothing: all pixels are alike, in "
+        f"{listed(scan.images.ids[row] for row in rows)}",
+        message="Their verdicts rest on the label alone.",
+        advice="Look at these files; leave them out if there is nothing to see.",
+    )
+
+
 def _imbalance(scan: Symptoms) -> Finding | None:
     largest, smallest = int(scan.sizes.argmax()), int(np.where(scan.sizes, scan.sizes, len(scan.rows) + 1).argmin())
     ratio = scan.sizes[largest] / scan.sizes[smallest]
@@ -381,6 +396,7 @@ CHECKS: tuple[Callable[[Symptoms], Finding | None], ...] = (
     _conflicting_copies,
     _copies_that_agree,
     _unreadable,
+    _flat,
     _imbalance,
     _tiny_classes,
 )

@@ -73,7 +73,9 @@ def scan(
     """
     detector = DeFT() if detector is None else detector
     check_input(detector, images, vlm, test=test)
-    test = None if test is None else with_class_names(test, images.class_names)
+    if test is not None:
+        test = with_class_names(test, images.class_names)
+        test = dataclasses.replace(test, ranges={**test.ranges, **getattr(images, "ranges", {})})
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
         engine = make_engine(

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from labelsieve.adapt.backbones import Backbone
 from labelsieve.adapt.settings import check_saves
 from labelsieve.data.published.base import named_source
+from labelsieve.data.rgb import source_code
 from labelsieve.errors import RunError
 from labelsieve.folders import new_folder
 from labelsieve.provenance import write_json, write_text
@@ -97,6 +98,7 @@ def model_card(adapted: Adapted) -> str:
     return environment.get_template("card.md.jinja").render(
         record=record,
         metrics=adapted.metrics,
+        conversion=source_code(record["converted"]["ranges"]),
         class_names=adapted.class_names,
         source=without_folders(record["data"]["source"]),
         vlm=without_folders(record["verdicts"]["model"] or "a model without a name"),

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from labelsieve.adapt import tuning
 from labelsieve.adapt.backbones import Backbone, load_backbone
+from labelsieve.adapt.conversion import converted_rows
 from labelsieve.adapt.judging import predict
 from labelsieve.adapt.result import RECORD, Adapted
 from labelsieve.adapt.selection import Selection, choose
 from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
 from labelsieve.adapt.train import Job, Trained, hold_out, train
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
+from labelsieve.data.test_sets import accuracy, described, measure, overlap_note, with_class_names
 from labelsieve.detect.discriminant import fit_linear
 from labelsieve.detect.training import belonging, seconds_before
 from labelsieve.engine import Engine, Precision, make_engine
@@ -71,7 +73,8 @@ def adapt(
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
         settings: How to train; `Adaptation()` if None. What trains visual prompts or adapters goes without an `out`.
         marks: CSV of a person's marks, downloaded from the report; they count more than the verdicts.
-        test: Images with right labels, to measure accuracy with. Nothing is chosen by them.
+        test: Images with right labels, to measure accuracy with, as `pipeline("image-classification")` sees them.
+            Nothing is chosen by them.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -93,7 +96,7 @@ def adapt(
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
         selection = choose(verdicts, settings, marks=None if marks is None else read_marks(Path(marks), verdicts))
-        tested = None if test is None else with_class_names(test, verdicts.class_names)
+        tested = None if test is None else _seen_by_pipeline(with_class_names(test, verdicts.class_names), images)
         engine = make_engine(
             device=device,
             precision=precision,
@@ -150,6 +153,12 @@ def _check_same_data(images: LabelledImages, verdicts: Verdicts) -> None:
     labels_differ = images.class_names != verdicts.class_names or not np.array_equal(images.labels, verdicts.given)
     if scanned != images.fingerprint or labels_differ:
         raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
+
+
+def _seen_by_pipeline(test: LabelledImages, images: LabelledImages) -> LabelledImages:
+    """Returns test images as those who use the model see them, where that makes a difference."""
+    test = dataclasses.replace(test, ranges={**test.ranges, **images.ranges})
+    return test.seen_by_pipeline() if len(converted_rows(test, np.arange(len(test)))) else test
 
 
 def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
@@ -251,8 +260,21 @@ def _metrics(job: Job, trained: Trained) -> dict[str, Any]:
             "test_accuracy_best": max(scores),
             "test_best_epoch": scores.index(max(scores)),
             "note": BEST_IS_NO_RESULT,
+            **_as_trained(job, predicted),
         }
     return metrics
+
+
+def _as_trained(job: Job, predicted: NDArray[np.int64]) -> dict[str, Any]:
+    """Returns how many test images training would see with other pixels, and the accuracy on the test set if it did."""
+    test = job.test
+    if test is None or not test.as_pipeline:
+        return {"test_converted": 0, "test_accuracy_converted": None}
+    ours = dataclasses.replace(test, as_pipeline=False)
+    rows = converted_rows(ours, np.arange(len(test)))
+    predicted = predicted.copy()
+    predicted[rows] = predict(job, ours.take(rows), np.arange(len(rows)))
+    return {"test_converted": len(rows), "test_accuracy_converted": accuracy(predicted, test.labels)}
 
 
 def _record(
@@ -284,6 +306,10 @@ def _record(
         },
         "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
         "test": None if job.test is None else described(job.test),
+        "converted": {
+            "images": len(converted_rows(job.images, job.rows)),
+            "ranges": {kind: list(ends) for kind, ends in job.images.ranges.items()},
+        },
         "backbone": {
             "name": backbone.name,
             "kind": backbone.kind,

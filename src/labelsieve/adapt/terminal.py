@@ -29,6 +29,12 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
         console.print(
             f"{points(metrics['validation_accuracy'])} on the held-out training images: {saved}", highlight=False
         )
+    if record["converted"]["images"]:
+        console.print(
+            f"{record['converted']['images']:,} training images have transparency or values above 255, which "
+            "pipeline() drops or cuts off: README.md has the lines that convert them as training did",
+            highlight=False,
+        )
     if metrics["test"] is None:
         console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
     else:
@@ -74,6 +80,12 @@ def _print_test(metrics: Any, console: Console) -> None:
     )
     console.print(Text(f"before training {start}, last epoch {last}", style="dim"))
     console.print(Text(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
+    if metrics["test_converted"]:
+        console.print(
+            f"{metrics['test_converted']:,} test images are not what training saw: pipeline() drops transparency and "
+            f"cuts values off; converted as README.md says {points(metrics['test_accuracy_converted'])} are right",
+            highlight=False,
+        )
     rows = [row for row in test["per_class"] if row["accuracy"] is not None]
     rows.sort(key=lambda row: (row["accuracy"], row["class_name"]))
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import stat
-from collections.abc import Mapping
+import threading
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from labelsieve.data.labels import checked_indices
-from labelsieve.errors import DataError
+from labelsieve.data.rgb import Ranges, to_rgb, value_kind
+from labelsieve.errors import DataError, first_line, shown
 from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -25,6 +29,25 @@ if TYPE_CHECKING:
 
 # Above this many pixels a file is taken for a decompression bomb (about 13,000 x 13,000).
 MAX_PIXELS = 178_956_970
+# Bytes of a file that tell its kind.
+_HEAD = 32
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Of a PNG file: pixels, palette, transparency, orientation.
+_NEEDED_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
+# By the EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ReadT = TypeVar("ReadT")
+
+# What Pillow logs of an odd file belongs to whoever sets up logging, not to the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class UnreadableImageError(DataError):
@@ -45,6 +68,10 @@ class LabelledImages:
         truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
         origin: What to pass to :func:`labelsieve.load_images` to load the same again; empty for data in memory.
         notes: Remarks of the loader for the user, one line each.
+        ranges: For each kind of values that are not 0 to 255 (see :func:`labelsieve.data.rgb.value_kind`) those that
+            become black and white: one range for all images, so that they stay comparable.
+        as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
+            :meth:`seen_by_pipeline`.
     """
 
     dataset: Dataset
@@ -55,6 +82,8 @@ class LabelledImages:
     truth: NDArray[np.int64] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ranges: Ranges = field(default_factory=dict)
+    as_pipeline: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,7 +91,8 @@ class LabelledImages:
     @cached_property
     def pixels_fingerprint(self) -> str:
         """Fingerprint of the pictures and their order, without the labels: what cached features belong to."""
-        return fingerprint(self.contents)
+        changed = [*sorted(self.ranges.items())] if not self.as_pipeline else ["pipeline"]
+        return fingerprint(self.contents, changed) if changed else fingerprint(self.contents)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -75,15 +105,43 @@ class LabelledImages:
         Raises:
             UnreadableImageError: The file is missing, empty, truncated, not an image, or far too large.
         """
-        row = self.dataset[int(index)]["image"]
+        data = self.encoded(index)
         try:
-            if not row or (row["bytes"] is None and row["path"] is None):
-                raise DataError("no image in this row")
-            return decode(row["bytes"] if row["bytes"] is not None else read_file(row["path"]))
+            return decode_as_pipeline(data) if self.as_pipeline else decode(data, self.ranges)
         except DataError as error:
             raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
+
+    def encoded(self, index: int) -> bytes:
+        """Returns the bytes of the file of one image.
+
+        Raises:
+            UnreadableImageError: It is missing or cannot be read.
+        """
+        row = self.dataset[int(index)]["image"]
+        if not row or (row["bytes"] is None and row["path"] is None):
+            raise UnreadableImageError(f"{self.ids[index]}: no image in this row")
+        try:
+            return row["bytes"] if row["bytes"] is not None else read_file(row["path"])
         except OSError as error:
             raise UnreadableImageError(f"{self.ids[index]}: {error.strerror or error}") from None
+
+    def head(self, index: int) -> bytes:
+        """Returns the first 32 bytes of the file of one image; none where it cannot be read."""
+        row = self.dataset[int(index)]["image"] or {"bytes": b"", "path": None}
+        if row["bytes"] is not None or row["path"] is None:
+            return (row["bytes"] or b"")[:_HEAD]
+        try:
+            with open_file(row["path"]) as file:
+                return file.read(_HEAD)
+        except OSError:
+            return b""
+
+    def seen_by_pipeline(self) -> LabelledImages:
+        """Returns the same images as `pipeline("image-classification")` sees their files.
+
+        It drops transparency, and cuts values off at 255 instead of scaling them.
+        """
+        return replace(self, as_pipeline=True)
 
     def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledImages:
         """Returns the same images with other given labels, shape (N,); `truth` replaces the true labels if given."""
@@ -110,52 +168,128 @@ def read_file(path: str | Path) -> bytes:
     Raises:
         OSError: It cannot be read, or is a pipe or a device: the one keeps its reader waiting, the other may not end.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
-    return Path(path).read_bytes()
+    with open_file(path) as file:
+        return file.read()
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decodes an encoded picture to an upright RGB image.
-
-    Palette, CMYK and 16-bit pictures are converted (16 bits by scaling, not by cutting off); transparent ones are laid
-    on white; of an animation the first frame is taken.
+def open_file(path: str | Path) -> BinaryIO:
+    """Opens an ordinary file to read it.
 
     Raises:
-        DataError: The bytes are not a whole picture, or it has more than `MAX_PIXELS` pixels.
+        OSError: See :func:`read_file`.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    return Path(path).open("rb")
+
+
+def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
+    """Decodes an encoded image to an upright RGB image.
+
+    Palette and CMYK images are converted; transparent ones are laid on white, or on black where hardly anything would
+    be seen on white; values that are not 0 to 255 are scaled; of an animation the first frame is taken. Broken EXIF
+    blocks and texts of any length are passed over.
+
+    Args:
+        data: The bytes of the file.
+        ranges: See :class:`LabelledImages`; a kind that is not there is scaled by the values of the image itself.
+
+    Raises:
+        DataError: The bytes are not a whole image, or it has more than `MAX_PIXELS` pixels.
+    """
+
+    def converted(image: Image.Image) -> Image.Image:
+        kind = value_kind(image)
+        image.load()  # before its EXIF block is read: a truncated file should say so
+        return to_rgb(upright(image), kind, ranges or {})  # type: ignore[no-any-return]
+
+    return reading(data, converted)
+
+
+def decode_as_pipeline(data: bytes) -> Image.Image:
+    """Decodes an image as `pipeline("image-classification")` of `transformers` does: Pillow's own conversion to RGB.
+
+    Raises:
+        DataError: The pipeline cannot read it.
+    """
+    return reading(data, lambda image: ImageOps.exif_transpose(image).convert("RGB"), mended=False)
+
+
+def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool = True) -> ReadT:
+    """Opens an encoded image and returns what is read from it; nothing that Pillow says of it reaches the terminal.
+
+    Args:
+        data: The bytes of the file.
+        read: What to do with the open image.
+        mended: Try a PNG that cannot be read again without its texts, for whose length Pillow has a limit.
+
+    Raises:
+        DataError: The bytes are not a whole image, or it has more than `MAX_PIXELS` pixels.
     """
     if not data:
         raise DataError("the file is empty")
     try:
-        # Pillow's warning at half our limit is let through: filters of warnings belong to the whole process, and
-        # setting them aside in one thread would leave them changed in another
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(f"{picture.width} x {picture.height} pixels are more than the {MAX_PIXELS:,} allowed")
-            return upright_rgb(picture)
+        with _QUIET, Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed")
+            return read(image)
     except DataError:
         raise
     except Image.DecompressionBombError:
         raise DataError(f"more pixels than the {MAX_PIXELS:,} allowed") from None
-    except UnidentifiedImageError:
-        raise DataError("not a picture that can be decoded") from None
     except Exception as error:  # on broken files the decoders raise nearly anything, struct.error for one
-        raise DataError(f"broken picture: {' '.join(str(error).split()) or type(error).__name__}") from None
+        bare = without_texts(data) if mended else data
+        if len(bare) < len(data):
+            return reading(bare, read, mended=False)
+        if isinstance(error, UnidentifiedImageError):
+            raise DataError("not a picture that can be decoded") from None
+        raise DataError(f"broken picture: {shown(first_line(error))}") from None
 
 
-def upright_rgb(picture: Image.Image) -> Image.Image:
-    """Turns a picture upright as its EXIF orientation says, and converts it to RGB as :func:`decode` says."""
-    picture.load()  # before its EXIF block is read: a truncated file should say so
-    return _to_rgb(ImageOps.exif_transpose(picture))
+def without_texts(data: bytes) -> bytes:
+    """Returns a PNG file with nothing but what its pixels and its orientation need; other files as they are."""
+    if not data.startswith(_PNG):
+        return data
+    parts, at = [_PNG], len(_PNG)
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] in _NEEDED_CHUNKS:
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
-        # "I;16" is 16 bits wide; "I" and "F" may hold 8-bit values too, which only the values tell
-        values = values / 257.0 if picture.mode.startswith("I;") or (values.size and values.max() > 255) else values
-        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
+def upright(image: Image.Image) -> Image.Image:
+    """Turns a loaded image upright as its EXIF orientation says, if that can be read."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a broken block says nothing of the pixels
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+class _QuietPillow:
+    """Holds back Pillow's warnings while at least one thread decodes.
+
+    Filters of warnings belong to the whole process: threads that set them aside one by one could leave them changed.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.threads, self.before = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.threads:
+                self.before = warnings.catch_warnings()
+                self.before.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self.threads += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self.lock:
+            self.threads -= 1
+            if not self.threads:
+                self.before.__exit__(None, None, None)
+
+
+_QUIET = _QuietPillow()

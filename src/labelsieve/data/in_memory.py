@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from labelsieve.data.images import upright_rgb
-from labelsieve.errors import DataError
+from labelsieve.data.images import upright
+from labelsieve.data.rgb import value_kind
+from labelsieve.errors import DataError, first_line, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # Rows encoded into one Arrow array.
 _ROWS = 256
+# What PNG does not store, and the modes that it does.
+_FORMATS = {"32-bit": "TIFF", "float": "TIFF"}
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 def read_memory(pictures: Any) -> Dataset:
@@ -23,7 +27,8 @@ def read_memory(pictures: Any) -> Dataset:
 
     Args:
         pictures: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of such
-            arrays without N or of PIL images.
+            arrays without N or of PIL images. Arrays of other types are refused, since whoever holds one knows what its
+            values mean; PIL images are read like files of their mode.
 
     Raises:
         DataError: A picture has another shape or type.
@@ -53,16 +58,25 @@ def _encode(picture: Any, row: int) -> bytes:
         picture = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
     buffer = io.BytesIO()
     try:
-        upright_rgb(picture).save(buffer, "PNG", compress_level=1)
-    except OSError as error:
-        raise DataError(f"image {row} cannot be decoded: {error}; leave it out") from None
+        kind = value_kind(picture)
+        picture.load()
+        _storable(upright(picture), kind).save(buffer, _FORMATS.get(kind, "PNG"), compress_level=1)
+    except Exception as error:  # a file that was opened, but not read, may be broken in any way
+        raise DataError(f"image {row} cannot be decoded: {first_line(error)}; leave it out") from None
     return buffer.getvalue()
+
+
+def _storable(picture: Image.Image, kind: str) -> Image.Image:
+    """Returns an image of a mode that its format stores without loss; transparency and large values stay."""
+    if kind == "16-bit":
+        return Image.fromarray(np.asarray(picture).astype(np.uint16))
+    return picture if kind in _FORMATS or picture.mode in _MODES else picture.convert("RGB")
 
 
 def _check_array(array: Any, *, dimensions: tuple[int, int], wanted: str) -> None:
     colours_last = array.ndim == dimensions[0] or (array.ndim == dimensions[1] and array.shape[-1] in (1, 3, 4))
     if array.dtype != np.uint8 or not colours_last or 0 in array.shape[-3:]:
         raise DataError(
-            f"expected images as uint8 of shape {wanted}, got {array.dtype} of shape {array.shape}; "
+            f"expected images as uint8 of shape {wanted}, got {shown(array.dtype)} of shape {shown(array.shape)}; "
             "bring values to 0..255 and colours to the last axis"
         )

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.pixels import Pictures
+from labelsieve.data.rgb import is_flat
+from labelsieve.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
 # Smallest and largest share of the area that a crop keeps.
 SCALE = (0.5, 1.0)
 _TURNED = 0.5
+# After so many seconds without a batch the run ends: a network drive may never answer.
+WAIT = 600
+# Where decoding processes leave their batches, how many there has to be room for, and bytes without which none starts.
+SHARED, _ROOM, _LEAST_ROOM = Path("/dev/shm"), 8, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +49,36 @@ class Batch:
         rows: (B,), int64: row numbers of the readable images.
         inputs: (B, ...): pixels or whatever the picture was turned into.
         errors: Row number to reason, for the images of this batch that cannot be read.
+        flat: Row numbers of the images that were decoded and show nothing: all pixels are alike.
     """
 
     rows: Tensor
     inputs: Tensor
     errors: dict[int, str]
+    flat: list[int] = field(default_factory=list)
 
 
-class Rows(Dataset[tuple[int, Tensor | str]]):
-    """Reads and transforms one row at a time; an unreadable picture yields the reason instead of a tensor."""
+_Item = tuple[int, Tensor | str, bool]
+_Packed = tuple[list[int], Tensor | NDArray[Any], dict[int, str], list[int]]
+
+
+class Rows(Dataset[_Item]):
+    """Reads and transforms one row at a time; an unreadable image yields the reason instead of a tensor.
+
+    The third value tells whether it was decoded and all pixels are alike.
+    """
 
     def __init__(self, images: LabelledImages | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
         self.images, self.transform = images, transform
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | str]:
+    def __getitem__(self, row: int) -> _Item:
         try:
-            picture = self.images[row] if isinstance(self.images, Pictures) else self.images.open(row)
-            return row, self.transform(picture, row)
+            if isinstance(self.images, Pictures):
+                return row, self.transform(self.images[row], row), False
+            picture = self.images.open(row)
+            return row, self.transform(picture, row), is_flat(picture)
         except UnreadableImageError as error:
-            return row, str(error)
+            return row, str(error), False
 
 
 def crop_area(size: int) -> int:
@@ -106,8 +126,8 @@ def batches(
     transform: Callable[[Any, int], Tensor],
     device: torch.device,
     workers: int | None = None,
-) -> DataLoader[Any]:
-    """Returns a loader of :class:`Batch`, one for each array of rows, in their order.
+) -> Iterator[Batch]:
+    """Yields a :class:`Batch` for each array of rows, in their order.
 
     Args:
         images: The data: as they are, or shrunk and kept for many epochs.
@@ -115,20 +135,58 @@ def batches(
         transform: Turns a picture, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
         device: Where the batches go: beside an accelerator this process has time to spare.
         workers: Processes that decode; None leaves one core to the model and takes at most 8, and none where pictures
-            are kept and the model runs on the CPU: handing a batch over takes longer than making it.
+            are kept and the model runs on the CPU: handing a batch over takes longer than making it. Where none can be
+            started, this process decodes.
+
+    Raises:
+        RunError: No batch came for ten minutes.
+        RuntimeError: A decoding process was killed.
     """
     kept = isinstance(images, Pictures) and images.holds(np.concatenate([*rows, np.empty(0, dtype=np.int64)]))
     if workers is None:
         workers = 0 if kept and device.type == "cpu" else default_workers()
-    workers = workers if len(rows) > 4 else 0  # starting processes costs more than decoding a few batches
-    return DataLoader(
-        Rows(images, transform),
-        batch_sampler=[batch.tolist() for batch in rows],
-        collate_fn=_collate,
-        num_workers=workers,
-        generator=torch.Generator(),  # else a seed that nobody uses is drawn from the global one
-        multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
-    )
+    # starting processes costs more than decoding a few batches, and what they talk through needs some room
+    workers = workers if len(rows) > 4 and _shared_room() >= _LEAST_ROOM else 0
+
+    def start(processes: int) -> Any:
+        loader = DataLoader(
+            Rows(images, transform),
+            batch_sampler=[batch.tolist() for batch in rows],
+            collate_fn=_pack,
+            num_workers=processes,
+            timeout=WAIT if processes else 0,
+            generator=torch.Generator(),  # else a seed that nobody uses is drawn from the global one
+            multiprocessing_context="fork" if processes and hasattr(os, "fork") else None,
+        )
+        return iter(loader)
+
+    try:
+        source = start(workers)
+    except OSError:  # no more processes are allowed
+        source = start(0)
+    return _unpacked(source)
+
+
+def _unpacked(source: Any) -> Iterator[Batch]:
+    try:
+        for rows, inputs, errors, flat in source:
+            inputs = inputs if isinstance(inputs, Tensor) else torch.from_numpy(inputs)
+            yield Batch(torch.tensor(rows, dtype=torch.int64), inputs, errors, flat)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader timed out"):
+            raise
+        _end(source._workers)
+        raise RunError(
+            f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
+        ) from None
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """Ends processes that may wait for a drive: less than this does not end them, and they would be waited for."""
+    for process in processes:
+        with suppress(RuntimeError):  # the loader tells of each that is gone
+            process.kill()
+            process.join(5)
 
 
 def default_workers() -> int:
@@ -144,10 +202,31 @@ def _stack(values: list[Tensor]) -> Tensor:
     return torch.stack(values)
 
 
-def _collate(items: list[tuple[int, Tensor | str]]) -> Batch:
-    good = [(row, value) for row, value in items if isinstance(value, Tensor)]
-    return Batch(
-        rows=torch.tensor([row for row, _ in good], dtype=torch.int64),
-        inputs=_stack([value for _, value in good]) if good else torch.empty(0),
-        errors={row: value for row, value in items if isinstance(value, str)},
-    )
+def _pack(items: list[_Item]) -> _Packed:
+    good = [(row, value) for row, value, _ in items if isinstance(value, Tensor)]
+    inputs = _stack([value for _, value in good]) if good else torch.empty(0)
+    errors = {row: value for row, value, _ in items if isinstance(value, str)}
+    flat = [row for row, _, is_flat in items if is_flat]
+    return [row for row, _ in good], inputs if get_worker_info() is None else _handed_over(inputs), errors, flat
+
+
+def _handed_over(inputs: Tensor) -> Tensor | NDArray[Any]:
+    """Moves a batch to shared memory; where that is full it goes through a pipe, as an array.
+
+    Left to the loader, a batch that finds no room is lost and waited for without end.
+    """
+    try:
+        return inputs.share_memory_() if _shared_room() >= _ROOM * inputs.nbytes else inputs.numpy()
+    except RuntimeError:  # another process was faster
+        return inputs.numpy()
+
+
+def _shared_room() -> float:
+    """Returns how many bytes of shared memory are free."""
+    if sys.platform != "linux":
+        return math.inf
+    try:
+        there = os.statvfs(SHARED)
+    except OSError:
+        return 0
+    return there.f_bavail * there.f_frsize if os.access(SHARED, os.W_OK) else 0

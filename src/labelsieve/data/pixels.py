@@ -38,7 +38,7 @@ _BLOCK = 4096
 # Every so many bytes one is summed up, so that a block that a power cut has lost is noticed.
 _STRIDE = 512
 # Goes up when the same file gives other pixels than before.
-_MADE = 2
+_MADE = 3
 
 
 @dataclass(frozen=True, eq=False)

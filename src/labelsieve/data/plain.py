@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Pictures that tell whether a processor's pixels are whole numbers.
 _SAMPLE = 4
 _TOLERANCE = 1e-4
+# An image that is so many times as long as wide may be cut before it is prepared.
+_LONG = 32
 
 
 class Prepares(Protocol):
@@ -46,6 +48,30 @@ class Prepares(Protocol):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what preparing does."""
         ...
+
+
+def shortened(picture: Image.Image, model: Prepares) -> Image.Image:
+    """Returns an image as it is, or the middle of a very long one if the model crops that anyway.
+
+    Resized as a whole until its short side fits, an image of 20 x 4,000,000 pixels would take gigabytes.
+    """
+    short, long = sorted(picture.size)
+    if long <= _LONG * short or not crops_middle(model):
+        return picture
+    kept = _LONG * short + (long - _LONG * short) % 2  # the middle stays where it is
+    start = (long - kept) // 2
+    across = picture.width == long
+    return picture.crop((start, 0, start + kept, short) if across else (0, start, short, start + kept))
+
+
+def crops_middle(model: Prepares) -> bool:
+    """Returns whether the ends of a long image have no influence on what a model sees."""
+    prepared = []
+    for shade in (0, 255):
+        values = np.full((8, 8 * _LONG, 3), shade, dtype=np.uint8)
+        values[:, 4 * _LONG - 32 : 4 * _LONG + 32] = 128
+        prepared.append(model.pixels([Image.fromarray(values)])[0])
+    return torch.equal(*prepared)
 
 
 class Plain:
@@ -77,7 +103,7 @@ class Plain:
 
     def _undone(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
         """Returns the bytes as numbers, (S, S, 3), and what the processor made of them, (3, S, S)."""
-        prepared = self.model.pixels([picture])[0]
+        prepared = self.model.pixels([shortened(picture, self.model)])[0]
         whole = torch.einsum("oc,chw->hwo", self._inverse, prepared.double() - self._offset[:, None, None])
         return 255 * whole, prepared
 

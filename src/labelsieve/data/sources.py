@@ -29,6 +29,7 @@ from labelsieve.data.labels import (
     to_indices,
 )
 from labelsieve.data.published.base import named_source
+from labelsieve.data.ranges import with_ranges
 from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.errors import DataError, SettingsError
 from labelsieve.validation import Limit, Seed, check_value
@@ -56,7 +57,9 @@ def load_images(
     seed: int = 0,
     noise: str | Path | None = None,
 ) -> LabelledImages:
-    """Loads images with a given label each. Pictures stay encoded on disk; none is decoded here.
+    """Loads images with a given label each. Pictures stay encoded on disk.
+
+    None is decoded here but, where values are not 0 to 255, some, for the range that becomes black to white.
 
     Args:
         source: A folder of class folders; a CSV file (paths relative to it); a Parquet, Arrow or Feather file with
@@ -106,6 +109,7 @@ def load_images(
         from labelsieve.data.noise_files import apply_noise
 
         images = apply_noise(images, noise)
+    images = with_ranges(images)
     if not isinstance(source, str | Path):
         return images
     arguments = {

@@ -38,6 +38,7 @@ class Scores:
         issue: Shape (N,), or None: the issues themselves, from a rule that no threshold can express. Where it is given
             it decides, and threshold and demand_agreement do not; rows that could not be read are false.
         errors: Row number to reason, for the images that could not be read.
+        flat: Row numbers of the images that show nothing: all of their pixels are alike.
         zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
             detector did not ask the model.
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
@@ -55,6 +56,7 @@ class Scores:
     demand_agreement: bool = False
     issue: NDArray[np.bool_] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
+    flat: tuple[int, ...] = ()
     zero_shot_agreement: float | None = None
     zero_shot_per_class: NDArray[np.float64] | None = None
     history: tuple[Mapping[str, Any], ...] = ()

@@ -126,6 +126,7 @@ class FeatureView:
             confidence=all_confidence,
             issue=issue,
             errors=dict(self.features.errors),
+            flat=self.features.flat,
             zero_shot_agreement=None if first is None else first.agreement,
             zero_shot_per_class=None if first is None else first.per_class,
             **more,

@@ -17,7 +17,7 @@ from labelsieve.cache import cache_folder, keep_room
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Batch, batches, unit
 from labelsieve.data.pixels import Pictures
-from labelsieve.data.plain import Prepares
+from labelsieve.data.plain import Prepares, shortened
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError
 from labelsieve.memory import keeping_room
@@ -27,10 +27,12 @@ from labelsieve.vlm.base import ImageTower
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from PIL import Image
+
 
 # Goes up when the same model gives other features for the same pictures, be it by rounding: those kept from before do
 # not count then.
-COMPUTED = 2
+COMPUTED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +43,12 @@ class ImageFeatures:
         pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the
             image could not be read.
         errors: Row number to reason, for the images that could not be read.
+        flat: Row numbers of the images that show nothing, since all of their pixels are alike.
     """
 
     pooled: NDArray[np.float32]
     errors: Mapping[int, str]
+    flat: tuple[int, ...] = ()
 
     @property
     def readable(self) -> NDArray[np.int64]:
@@ -91,10 +95,11 @@ def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
         pooled = np.lib.format.open_memmap(stem.with_suffix(".npy"), mode="r")
         # reasons begin with the id, which is not part of the fingerprint of the pictures
         errors = {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()}
+        flat = tuple(int(row) for row in record["flat"])
         whole = pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
     except Exception:  # on damaged files the readers raise nearly anything
         return None
-    return ImageFeatures(pooled, errors) if whole else None
+    return ImageFeatures(pooled, errors, flat) if whole else None
 
 
 def extract(
@@ -125,12 +130,12 @@ def extract(
     accelerator = engine.accelerator
     with ExitStack() as stack:
         part = _new_part(stem, (len(images), vlm.vision_width), engine, stack)
-        errors = _fill(part, pictures or images, vlm, engine, batch_size)
-        found: dict[int, str] = dict(gather_object(list(errors.items())))
+        errors, flat = _fill(part, pictures or images, vlm, engine, batch_size)
+        found, flat = dict(gather_object(list(errors.items()))), sorted(gather_object(flat))
         if accelerator.is_main_process:
             part.replace(stem.with_suffix(".npy"))
             reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(found.items())}
-            record = {"model": vlm.name, "shape": [len(images), vlm.vision_width], "errors": reasons}
+            record = {"model": vlm.name, "shape": [len(images), vlm.vision_width], "errors": reasons, "flat": flat}
             write_json(stem.with_suffix(".json"), record)
 
 
@@ -156,10 +161,11 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitSta
 
 def _fill(
     part: Path, source: LabelledImages | Pictures, vlm: ImageTower, engine: Engine, batch_size: int
-) -> dict[int, str]:
-    """Writes this process's share of the rows and returns the reasons of those that cannot be read."""
+) -> tuple[dict[int, str], list[int]]:
+    """Writes this process's share of the rows; returns the reasons of those that cannot be read, and the flat ones."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}
+    flat: list[int] = []
     own = np.array_split(np.arange(len(pooled)), accelerator.num_processes)[accelerator.process_index]
     rows = np.array_split(own, max(1, -(-len(own) // batch_size)))
     with (
@@ -169,13 +175,14 @@ def _fill(
     ):
         for batch in prepared(source, rows, vlm, device=engine.device):
             errors.update(batch.errors)
+            flat += batch.flat
             if len(batch.rows):
                 with engine.autocast():
                     values = vlm.pool(pixels_of(batch, vlm, engine.device))
                 pooled[batch.rows.numpy()] = values.float().cpu().numpy()
             advance(len(batch.rows) + len(batch.errors))
     pooled.flush()
-    return errors
+    return errors, flat
 
 
 def prepared(
@@ -191,7 +198,11 @@ def prepared(
     """
     if isinstance(source, Pictures):
         return batches(source, rows, transform=lambda picture, _row: picture, device=device)
-    return batches(source, rows, transform=lambda picture, _row: model.pixels([picture])[0], device=device)
+
+    def pixels(picture: Image.Image, _row: int) -> Tensor:
+        return model.pixels([shortened(picture, model)])[0]
+
+    return batches(source, rows, transform=pixels, device=device)
 
 
 def pixels_of(batch: Batch, model: Prepares, device: torch.device) -> Tensor:
