@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, UsageError, refuse_inside
+from labelsieve.commands.base import (
+    Command,
+    Flag,
+    MarkOption,
+    OptionalText,
+    RunFolder,
+    UsageError,
+    mark_files,
+    refuse_inside,
+)
 from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
 
@@ -64,9 +73,12 @@ class Export(Command):
 
     Attributes:
         run_folder: Folder of the run.
-        format: One table (csv, parquet), one as cleanlab has it, or a folder of class folders without the issues.
+        format: One table (csv, parquet), one as cleanlab has it, or the clean part as a folder of class folders.
         out: File or folder to write.
-        marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.
+        marks: CSVs of marks that were downloaded from the report; a mark counts more than a verdict, and a later file
+            more than an earlier one.
+        drop_at: For imagefolder: of the flagged images, leave out those whose p_clean is at most this. 1 leaves out all
+            of them; 0.5 leaves out what `labelsieve adapt` leaves out by default.
         copy: Copy the images of an imagefolder instead of linking to them.
         overwrite: Replace what is there.
         source: Where the images lie now, if not where the run found them.
@@ -75,7 +87,8 @@ class Export(Command):
     run_folder: RunFolder
     format: Literal["csv", "parquet", "imagefolder", "cleanlab"]
     out: Path
-    marks: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    marks: MarkOption = ()
+    drop_at: float = 1.0
     copy: Flag = False
     overwrite: Flag = False
     source: OptionalText = None
@@ -93,16 +106,19 @@ class Export(Command):
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source)
             refuse_inside(images.origin.get("source"), self.out)
+        progress = Progress(console)
         path = export(
             verdicts,
             images,
             format=self.format,
             out=self.out,
-            marks=self.marks,
+            marks=mark_files(self.marks),
+            drop_at=self.drop_at,
             copy=self.copy,
             overwrite=self.overwrite,
+            progress=progress,
         )
-        Progress(console).say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
+        progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
 
 
 def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
