@@ -527,10 +527,10 @@ def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -
 def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path: Path) -> None:
     quality = np.full(24, 0.9, dtype=np.float32)
     quality[[0, 5, 7, 11]] = 0.6, 0.4, 0.6, 0.6
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7, unreadable=(UNREADABLE,))
+    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
     trained = choose(scanned, Adaptation(), marks=read_marks(marks, scanned))
-    assert set(range(24)) - set(trained.rows) == {7, 2, UNREADABLE} and trained.counts["spared"] == 2
+    assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["spared"] == 2
     marked = after_marks(scanned, read_marks(marks, scanned))
     assert np.flatnonzero(clean_part(marked, drop_at=0.5)).tolist() == trained.rows.tolist()
     every = choose(scanned, Adaptation(drop_at=1.0), marks=read_marks(marks, scanned))

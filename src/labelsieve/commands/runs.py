@@ -22,6 +22,7 @@ from labelsieve.commands.base import (
 )
 from labelsieve.errors import DataError, RunError
 from labelsieve.progress import Progress
+from labelsieve.report import MAX_IMAGES
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -35,24 +36,25 @@ _NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Command):
-    """Writes the report of a finished run anew, with other pictures or after the data moved.
+    """Writes the report of a finished run again, with more images or after the data moved.
 
     Attributes:
         run_folder: Folder of the run.
         out: File to write; by default report.html in the folder of the run.
         source: Where the images lie now, if not where the run found them.
-        max_images: How many of the most suspicious images to show.
-        thumbnail_px: Longest side of the pictures.
+        max_images: How many of the most suspicious images to show, at most 20,000.
+        thumbnail_px: Longest side of the thumbnails.
     """
 
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: int = 400
+    max_images: int = MAX_IMAGES
     thumbnail_px: int = 256
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
+        from labelsieve.report.common import all_flagged, megabytes
         from labelsieve.report.html import write_report
         from labelsieve.verdicts import REPORT, Verdicts
 
@@ -64,7 +66,11 @@ class Report(Command):
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
         )
-        Progress(console).say(f"wrote {path}")
+        flagged = int(verdicts.is_issue.sum())
+        shown = min(flagged, self.max_images)
+        said = f"wrote {path} ({megabytes(path.stat().st_size)}): {shown:,} of {flagged:,} flagged images"
+        more = all_flagged(verdicts, shown=shown)
+        Progress(console).say(f"{said}; for all: {more}" if more else said)
 
 
 @dataclass(frozen=True, kw_only=True)
