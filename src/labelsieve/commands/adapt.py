@@ -36,6 +36,8 @@ from labelsieve.progress import Progress
 class Adapt(Command):
     """Trains a standard image classifier on the clean part of a run, and writes it as a transformers model.
 
+    Flagged images that are more likely right than wrong are kept, too (--drop-at).
+
     It starts from the pre-trained weights again. The folder loads with AutoModelForImageClassification and
     pipeline("image-classification").
 
