@@ -44,7 +44,8 @@ from labelsieve.detect.discriminant import fit_linear
 from labelsieve.detect.gmm import small_mean_posterior
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
-from labelsieve.marks import read_marks
+from labelsieve.marks import after_marks, clean_part, read_marks
+from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts, decide
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder
@@ -506,6 +507,35 @@ def test_bad_marks_are_told(change: Any, said: str, verdicts: Verdicts, tmp_path
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="cannot be read as a CSV of marks"):
         read_marks(tmp_path / "none.csv", verdicts)
+
+
+def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -> None:
+    first = write_marks(tmp_path / "a.csv", verdicts, {0: "right", 3: "wrong", 4: "wrong"})
+    second = write_marks(tmp_path / "b.csv", verdicts, {4: "right", 5: "unsure"})
+    heard = io.StringIO()
+    progress = Progress(Console(file=heard, width=200))
+    expected = {"0000000": "right", "0000003": "wrong", "0000004": "right", "0000005": "unsure"}
+    assert read_marks([first, str(second)], verdicts, progress=progress) == expected
+    assert heard.getvalue() == (
+        "note: 2 files of marks, 4 images marked; the files differ on 1, where the last one counts: 0000004\n"
+    )
+    assert read_marks([second, first], verdicts)["0000004"] == "wrong", "the order counts"
+    read_marks([first], verdicts, progress=progress)
+    assert heard.getvalue().count("\n") == 1, "one file needs no remark"
+
+
+def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path: Path) -> None:
+    quality = np.full(24, 0.9, dtype=np.float32)
+    quality[[0, 5, 7, 11]] = 0.6, 0.4, 0.6, 0.6
+    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
+    trained = choose(scanned, Adaptation(), marks=read_marks(marks, scanned))
+    assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["spared"] == 2
+    marked = after_marks(scanned, read_marks(marks, scanned))
+    assert np.flatnonzero(clean_part(marked, drop_at=0.5)).tolist() == trained.rows.tolist()
+    every = choose(scanned, Adaptation(drop_at=1.0), marks=read_marks(marks, scanned))
+    assert np.flatnonzero(clean_part(marked)).tolist() == every.rows.tolist()
+    assert set(trained.rows) - set(every.rows) == {0, 11}
 
 
 def test_marks_need_no_more_than_ids(verdicts: Verdicts, tmp_path: Path) -> None:

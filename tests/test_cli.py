@@ -405,6 +405,23 @@ def test_export_with_marks(run: Run, finished: Path, tmp_path: Path) -> None:
     assert code == 1 and "cannot be read as a CSV of marks" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("repeated", [True, False])
+def test_all_files_of_marks_count(repeated: bool, run: Run, finished: Path, tmp_path: Path) -> None:
+    verdicts = Verdicts.load(finished)
+    ids = verdicts.table["id"].to_pylist()
+    unflagged = [name for name, bad in zip(ids, verdicts.is_issue, strict=True) if not bad]
+    flagged = [name for name, bad in zip(ids, verdicts.is_issue, strict=True) if bad]
+    (tmp_path / "a.csv").write_text(f"id,mark\n{unflagged[0]},wrong\n{unflagged[1]},wrong\n")
+    (tmp_path / "b.csv").write_text(f"id,mark\n{unflagged[1]},right\n{flagged[0]},right\n")
+    files = [str(tmp_path / "a.csv"), *(["--marks"] if repeated else []), str(tmp_path / "b.csv")]
+    out = tmp_path / "t.parquet"
+    code, said, _ = run("export", finished, "--format", "parquet", "--out", out, "--marks", *files)
+    assert code == 0 and "2 files of marks, 3 images marked; the files differ on 1, where the last one counts" in said
+    table = pq.read_table(out)
+    issues = {name for name, bad in zip(ids, table["is_label_issue"].to_pylist(), strict=True) if bad}
+    assert issues == {*flagged[1:], unflagged[0]}
+
+
 def test_export_names_the_classes_without_an_image(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(drawn_folder, tmp_path / "photos"))
     (folder / "zebra").mkdir()

@@ -32,6 +32,7 @@ def make(
     *,
     names: tuple[str, ...] = ("cat", "dog"),
     cells: list[dict[str, object]] | None = None,
+    threshold: float = 0.5,
 ) -> tuple[Verdicts, LabelledImages]:
     n = len(ids)
     cells = cells or [{"bytes": plain((row, 10, 10)), "path": None} for row in range(n)]
@@ -47,9 +48,10 @@ def make(
         label_quality=np.array(quality, np.float32),
         predicted=np.where(unreadable, -1, np.zeros(n)).astype(np.int64),
         confidence=np.array(quality, np.float32),
+        threshold=threshold,
         errors={int(row): "the file is empty" for row in np.flatnonzero(unreadable)},
     )
-    return decide(images, scores, record={"source": "photos/"}), images
+    return decide(images, scores, record={"source": "photos/", "threshold": threshold}), images
 
 
 @pytest.fixture
@@ -99,20 +101,49 @@ def test_marks_count_more_than_verdicts(tmp_path: Path, four: tuple[Verdicts, La
     verdicts, images = four
     assert verdicts.is_issue.tolist() == [False, True, False, False]
     marks = tmp_path / "marks.csv"
-    marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\n")
+    marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\nd.png,wrong\n")
     export(verdicts, images, format="imagefolder", out=tmp_path / "clean", marks=marks)
     assert files_of(tmp_path / "clean") == ["dog/b.png", "dog/c.png"]
     assert json.loads((tmp_path / "clean" / MARKER).read_text())["left_out"] == 2
     frame = pq.read_table(export(verdicts, None, format="cleanlab", out=tmp_path / "frame.parquet", marks=marks))
-    assert frame["is_label_issue"].to_pylist() == [True, False, False, False]
-    table = pq.read_table(export(verdicts, None, format="parquet", out=tmp_path / "t.parquet", marks=marks))
-    assert table["mark"].to_pylist() == ["wrong", "right", "unsure", None]
-    assert table["is_label_issue"].to_pylist() == [False, True, False, None], "the verdicts themselves stay"
+    assert frame["is_label_issue"].to_pylist() == [True, False, False, False], "d cannot be read"
+    assert np.allclose(frame["label_quality"], [0, 1, 0.8, np.nan], equal_nan=True)
     marks.write_text("id,mark\nz.png,wrong\n")
     for kind, name in (("csv", "x.csv"), ("imagefolder", "x")):
         with pytest.raises(DataError, match=r'"z\.png" in line 2 .* is no image of this run'):
             export(verdicts, images, format=kind, out=tmp_path / name, marks=marks)  # type: ignore[arg-type]
         assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_follow_the_marks(tmp_path: Path, four: tuple[Verdicts, LabelledImages], kind: str) -> None:
+    verdicts, _ = four
+    marks = tmp_path / "marks.csv"
+    marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\nd.png,wrong\n")
+    out = export(verdicts, None, format=kind, out=tmp_path / f"t.{kind}", marks=marks)  # type: ignore[arg-type]
+    table = pq.read_table(out) if kind == "parquet" else pyarrow.csv.read_csv(out)
+    assert table.column_names == [*verdicts.table.column_names, "mark"]
+    assert table["is_label_issue"].to_pylist() == [True, False, False, None]
+    assert table["label_quality"].to_pylist()[:2] == [0, 1] and table["label_quality"][2].as_py() == pytest.approx(0.8)
+    assert table["rank"].to_pylist() == [1, 3, 2, None], "what is marked wrong is the most suspicious"
+    for column in ("given_label", "predicted_label", "predicted_confidence"):
+        expected = verdicts.table[column].to_pylist()
+        assert [value or None for value in table[column].to_pylist()] == pytest.approx(expected), "the model's own"
+    if kind == "parquet":
+        assert table.schema.remove(len(table.column_names) - 1).equals(verdicts.table.schema)
+        assert table["mark"].to_pylist() == ["wrong", "right", "unsure", "wrong"]
+
+
+def test_flagged_images_that_are_more_likely_right_are_kept_on_demand(tmp_path: Path) -> None:
+    verdicts, images = make(["a.png", "b.png", "c.png"], [0, 0, 0], [0.9, 0.6, 0.4], threshold=0.7)
+    flagged = export(verdicts, images, format="imagefolder", out=tmp_path / "unflagged")
+    likely = export(verdicts, images, format="imagefolder", out=tmp_path / "likely", drop_at=0.5)
+    assert files_of(flagged) == ["cat/a.png"] and files_of(likely) == ["cat/a.png", "cat/b.png"]
+    with pytest.raises(SettingsError, match=r"expected drop_at from 0 to 1, got 1\.5"):
+        export(verdicts, images, format="imagefolder", out=tmp_path / "x", drop_at=1.5)
+    with pytest.raises(SettingsError, match="drop_at goes with format imagefolder only"):
+        export(verdicts, images, format="csv", out=tmp_path / "x.csv", drop_at=0.5)
+    assert not (tmp_path / "x").exists() and not (tmp_path / "x.csv").exists()
 
 
 def test_other_tools_read_the_folder(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:

@@ -119,8 +119,18 @@ def open_page(browser: Browser, usual: BrowserContext) -> Iterator[Open]:
     assert [problem for each in opened for problem in each.problems] == []
 
 
-def write(path: Path, *, names: tuple[str, ...] = ("cat", "dog", "bird"), prefix: str = "img") -> Path:
-    """Writes a report of 12 images: 0 to 8 flagged, the lower the more suspicious, 9 and 10 not, 11 unreadable."""
+def write(
+    path: Path,
+    *,
+    names: tuple[str, ...] = ("cat", "dog", "bird"),
+    prefix: str = "img",
+    photos: Path | None = None,
+    max_images: int = 5_000,
+) -> Path:
+    """Writes a report of 12 images: 0 to 8 flagged, the lower the more suspicious, 9 and 10 not, 11 unreadable.
+
+    With `photos` the images are files there, and image 1 has a width of 1,200 pixels.
+    """
     n = 12
     given = np.arange(n) % 3
     quality = (np.arange(n, dtype=np.float32) + 0.5) / 20
@@ -131,7 +141,12 @@ def write(path: Path, *, names: tuple[str, ...] = ("cat", "dog", "bird"), prefix
     cells = []
     for row in range(n):
         size = (300, 200) if row % 2 else (32, 32)
-        cells.append({"bytes": plain((20 * row, 90, 200 - 10 * row), size=size), "path": None})
+        data = plain((20 * row, 90, 200 - 10 * row), size=(1200, 800) if photos and row == 1 else size)
+        place = photos / f"a b#{row}.png" if photos else None
+        if place:
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(data)
+        cells.append({"bytes": None if place else data, "path": str(place) if place else None})
     images = LabelledImages(
         dataset=Dataset.from_dict({"image": cells}),
         ids=tuple(f"{prefix}-{row:02}" for row in range(n)),
@@ -152,7 +167,7 @@ def write(path: Path, *, names: tuple[str, ...] = ("cat", "dog", "bird"), prefix
         "model": {"name": "organisation/a-model-with-a-very-long-name-that-must-be-broken-somewhere"},
         "findings": [{"level": "warning", "figure": "4 % agree", "message": "Hard names.", "advice": "Rename them."}],
     }
-    return write_report(decide(images, scores, record=record), images, path)
+    return write_report(decide(images, scores, record=record), images, path, max_images=max_images)
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +215,122 @@ def test_a_figure_filters_the_images(open_page: Open, report: Path) -> None:
     assert opened.ids() == img(0, 3, 6)
     opened.page.locator(".bars a", has_text="bird").click()
     assert opened.ids() == img(2, 5, 8)
+
+
+def test_counts_are_what_a_click_shows(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    for link in page.locator(".matrix a[data-given]").all():
+        count = link.text_content() or ""
+        link.click()
+        assert len(opened.ids()) == int(count) > 0
+    for place, link in enumerate(page.locator("ol.bars a").all()):
+        count = page.locator("ol.bars .value small").nth(place).text_content() or ""
+        link.click()
+        assert len(opened.ids()) == int(count.split(" of ")[0]) > 0
+    page.locator("#clear").click()
+    for name in ("given", "suggested", "status", "mark"):
+        options = page.locator(f"#filter [name={name}] option")
+        for value, text in options.evaluate_all("all => all.map(each => [each.value, each.textContent])"):
+            opened.choose(name, value)
+            assert text.endswith(f" ({len(opened.ids())})"), "the count of a list is not what it shows"
+        page.locator("#clear").click()
+    opened.choose("given", "1")
+    assert page.locator("#filter [name=suggested] option").all_text_contents() == [
+        "All (3)", "bird (3)", "cat (0)", "dog (0)",
+    ]  # fmt: skip
+
+
+def test_counts_fit_a_page_that_is_too_small_for_all(open_page: Open, tmp_path: Path) -> None:
+    opened = open_page(write(tmp_path / "report.html", max_images=5))
+    assert "The 5 most suspicious of 9 flagged images." in (opened.page.locator("#images .lead").text_content() or "")
+    assert "labelsieve report RUN --max-images 9" in (opened.page.locator("#images .lead").text_content() or "")
+    assert opened.page.locator(".matrix a").all_text_contents() == ["2", "2", "1"]
+    opened.page.locator(".bars a", has_text="cat").click()
+    assert opened.ids() == img(0, 3)
+    assert opened.page.locator(".bars li", has_text="cat").locator(".here").text_content() == "2 on this page"
+
+
+def test_filters_outlive_a_reload(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    opened.page.locator(".matrix a[data-given='0'][data-suggested='1']").click()
+    opened.fill("from", "0.1")
+    opened.choose("sort", "-quality")
+    assert opened.ids() == img(6, 3)
+    reload(page)
+    assert opened.ids() == img(6, 3) and page.locator("#filter [name=from]").input_value() == "0.1"
+    page.locator("nav a[href='#overview']").click()
+    reload(page)
+    assert opened.ids() == img(6, 3), "a link to a section takes no filter away"
+    page.locator("#clear").click()
+    reload(page)
+    assert opened.ids() == img(*range(9)) and "=" not in page.url
+    page.goto(f"{report.as_uri()}#given=77&sort=nonsense&mark=unsure")
+    page.reload()
+    assert opened.ids() == [] and page.locator("#filter [name=given]").input_value() == ""
+    assert page.locator("#filter [name=sort]").input_value() == "rank", "what the page does not know is left out"
+
+
+def test_keys_need_no_click(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    marked = page.locator("#marked")
+    page.keyboard.press("w")
+    assert marked.text_content() == "0" and opened.focused() == "img-00", "nothing is marked that cannot be seen"
+    page.evaluate("document.activeElement.blur()")
+    for key in ("w", "ArrowRight", "r"):
+        page.keyboard.press(key)
+    assert marked.text_content() == "2" and opened.focused() == "img-03"
+    page.locator(".matrix a[data-given='0'][data-suggested='1']").click()
+    page.locator("#gallery li:not([hidden])").first.scroll_into_view_if_needed()
+    page.keyboard.press("u")
+    assert page.locator("#count-unsure").text_content() == "1", "the link that was clicked keeps no keys"
+    page.locator("#filter [name=text]").fill("")
+    page.locator("#filter [name=text]").press("w")
+    assert marked.text_content() == "3", "a key in a field is text"
+
+
+def test_arrows_scroll_the_page_where_no_card_is_seen(open_page: Open, report: Path) -> None:
+    page = open_page(report, viewport={"width": 1280, "height": 400}).page
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("window.scrollY > 0")
+    assert page.evaluate("document.activeElement === document.body")
+
+
+def test_the_word_on_a_mark_can_be_read(open_page: Open, report: Path) -> None:
+    page = open_page(report).page
+    for mark in ("wrong", "right", "unsure"):
+        button = page.locator("article").nth(1).locator(f"[data-mark={mark}]")
+        for pressed in ("true", "false"):
+            button.click()
+            button.hover()
+            colors = button.evaluate("each => [getComputedStyle(each).color, getComputedStyle(each).backgroundColor]")
+            assert button.get_attribute("aria-pressed") == pressed and colors[0] != colors[1], (mark, pressed)
+
+
+def test_enlarges_to_the_image_file(open_page: Open, tmp_path: Path) -> None:
+    report = write(tmp_path / "run" / "report.html", photos=tmp_path / "the photos")
+    (tmp_path / "the photos" / "a b#3.png").unlink()
+    opened = open_page(report)
+    page = opened.page
+    shown = "document.getElementById('large-image').naturalWidth"
+    page.locator(".stage").nth(1).click()
+    page.wait_for_function(f"{shown} === 1200")
+    assert page.locator("#large-size").text_content() == "1,200 \u00d7 800 pixels"
+    page.locator("#whole").click()
+    assert page.locator("#large-image").evaluate("each => each.offsetWidth") == 1200
+    page.locator("#large-image").click()
+    assert page.locator("#large-image").evaluate("each => each.offsetWidth") < 1200
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"{shown} === 32")
+    assert page.locator("#whole").is_hidden() and page.locator("#large-size").text_content() == "32 \u00d7 32 pixels"
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"{shown} === 256")
+    assert page.locator("#large-size").text_content() == "300 \u00d7 200 pixels, shown from 256 \u00d7 171"
+    page.wait_for_timeout(200)
+    assert [each for each in opened.problems if "ERR_FILE_NOT_FOUND" not in each] == []
+    opened.problems.clear()  # the browser tells of the file that is gone
 
 
 def test_marks_with_the_keyboard_and_downloads_them(open_page: Open, report: Path) -> None:

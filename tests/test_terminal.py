@@ -14,6 +14,7 @@ from rich.console import Console
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.progress import about
+from labelsieve.report import terminal
 from labelsieve.report.terminal import summarize
 from labelsieve.verdicts import decide
 
@@ -66,10 +67,30 @@ def test_says_what_matters(tmp_path: Path) -> None:
     assert f"{tmp_path}  report.html\n" in text
 
 
+def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "MAX_IMAGES", 1)
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "report.html").write_bytes(b"x" * 2_340_000)
+    record = {"out": str(folder), "model": {"name": "some/clip"}, "estimated_wrong_labels": 1.7}
+    lines = [line.strip() for line in summary([0.1, 0.9, 0.2, 0.8], record=record, width=60).splitlines()]
+    assert "about 2 of 4 labels are wrong (estimate); 2 flagged" in lines
+    steps = lines[lines.index("Next steps") + 1 :]
+    assert steps[0].startswith("look at the flagged images (2.3\u00a0MB): ")
+    assert steps[0].endswith(f" '{folder}/report.html'")
+    assert f"the report shows 1 of them; for all: labelsieve report '{folder}' --max-images 2" in steps
+    assert f"write the clean part: labelsieve export '{folder}' --format imagefolder --out '{folder}-clean'" in steps
+    assert f"train a classifier on it: labelsieve adapt '{folder}' --out '{folder}-model'" in steps
+    features = summary([0.1, 0.9], record={**record, "model": {"name": None}}, width=60)
+    assert "Next steps" in features and not any(verb in features for verb in ("labelsieve export", "labelsieve adapt"))
+
+
 def test_an_empty_record_is_enough() -> None:
     text = summary([0.9, 0.8])
     assert "0 flagged of 2 images (0\u00a0%)" in text
-    assert not any(title in text for title in ("Files", "Against the truth", "Most affected", "agrees"))
+    assert not any(
+        title in text for title in ("Files", "Next steps", "(estimate)", "Against", "Most affected", "agrees")
+    )
 
 
 def test_only_the_most_affected_classes_are_listed() -> None:

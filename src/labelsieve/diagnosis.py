@@ -84,11 +84,11 @@ def _near_chance(scan: Symptoms) -> Finding | None:
     if above >= max(WEAK, min(BELIEVED, measured.above_chance(2 * measured.spread))):
         return None
     guessing = above < GUESSING
-    averaged = " (average over classes)" if scan.scores.zero_shot_per_class is not None else ""
+    averaged = " (mean over classes)" if scan.scores.zero_shot_per_class is not None else ""
     return _finding(
         "zero-shot-near-chance",
         "problem" if guessing else "warning",
-        figure=f"The untrained model agrees with {percent(measured.share)} of the given labels{averaged}; "
+        figure=f"The zero-shot model agrees with {percent(measured.share)} of the given labels{averaged}; "
         f"guessing would with {percent(measured.chance)}",
         message="It cannot tell these classes apart, so the verdicts rest on the image features alone, if on anything."
         if guessing
@@ -114,7 +114,7 @@ def _not_understood(scan: Symptoms) -> Finding | None:
     return _finding(
         "class-not-understood",
         "warning",
-        figure=f"The untrained model agrees with {percent(typical)} of the labels of a typical class, but hardly with "
+        figure=f"The zero-shot model agrees with {percent(typical)} of the labels of a typical class, but hardly with "
         f"those of {scan.names(lost, lambda k: f'{int(hits[k]):,} of {scan.sizes[k]:,}')}",
         message="It probably does not understand these names as you do, so correct labels may be flagged.",
         advice="Give these classes names that would stand in a caption (--class-names), and look at some of their "
@@ -260,7 +260,7 @@ def _piled_up(scan: Symptoms) -> Finding | None:
         "quality-near-threshold",
         "warning",
         figure=f"{percent(float(near.mean()))} of the images have a label quality within {BAND:g} of the threshold "
-        f"({threshold:.2g})",
+        f"({threshold:.3g})",
         message="The detector can hardly tell there: wrong labels survive and right ones are flagged.",
         advice="Train longer (--epochs) or use a stronger --model, and go by the ranking rather than by the flags.",
     )

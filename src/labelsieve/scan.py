@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
@@ -231,6 +233,8 @@ def _record(
         "threshold": scores.threshold if scores.issue is None else None,
         "demand_agreement": scores.demand_agreement if scores.issue is None else None,
         "zero_shot_agreement": scores.zero_shot_agreement,
+        "zero_shot_balanced_agreement": _balanced(scores),
+        "estimated_wrong_labels": _estimated(scores),
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
         "seed": engine.seed,
@@ -240,6 +244,17 @@ def _record(
         "seconds": round(seconds, 2),
         "versions": installed,
     }
+
+
+def _balanced(scores: Scores) -> float | None:
+    """Returns the zero-shot agreement as a mean over the classes that have images."""
+    shares = scores.zero_shot_per_class
+    return None if shares is None or np.isnan(shares).all() else float(np.nanmean(shares))
+
+
+def _estimated(scores: Scores) -> float | None:
+    """Returns how many labels are wrong by the sum of their probabilities; None where the quality is none."""
+    return float(np.nansum(1 - scores.label_quality.astype(np.float64))) if scores.is_probability else None
 
 
 def _tested(test: LabelledImages, scores: Scores) -> dict[str, Any]:

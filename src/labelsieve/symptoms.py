@@ -19,7 +19,7 @@ MOST_NAMES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How often the untrained model predicts the given label.
+    """How often the zero-shot model predicts the given label.
 
     Attributes:
         share: Measured, between 0 and 1.
@@ -114,7 +114,7 @@ class Symptoms:
 
     @cached_property
     def zero_shot(self) -> Agreement | None:
-        """Agreement of the untrained model; None if the detector did not ask it.
+        """Agreement of the zero-shot model; None if the detector did not ask it.
 
         Averaged over the classes rather than the images where that is known: so averaged, chance is 1 / K for every
         model that does not look at the images, one that always names the commonest class included.

@@ -263,10 +263,7 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
         issue = readable & (quality <= np.float32(scores.threshold))
         if scores.demand_agreement:
             issue |= readable & (scores.predicted != images.labels)
-    order = np.lexsort((quality, ~issue))  # unreadable rows are NaN, which sorts last
-    rank = np.empty(len(quality), dtype=np.int64)
-    rank[order] = np.arange(1, len(quality) + 1)
-    unreadable = ~readable
+    rank, unreadable = ranks(quality, issue), ~readable
     names = pa.array(images.class_names, pa.string())
     table = pa.table(
         {
@@ -287,6 +284,19 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
         wrong=(images.truth != images.labels)[readable], flagged=issue[readable], quality=quality[readable]
     )
     return Verdicts(table=table, class_names=images.class_names, record=verdicts.record, metrics=metrics)
+
+
+def ranks(quality: NDArray[np.float32], issue: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Returns the ranks of N images, 1 = most suspicious: issues before the rest, each by ascending quality.
+
+    Args:
+        quality: Shape (N,); NaN, where an image could not be read, comes last.
+        issue: Shape (N,): true where the label is an issue.
+    """
+    order = np.lexsort((quality, ~issue))
+    rank = np.empty(len(quality), dtype=np.int64)
+    rank[order] = np.arange(1, len(quality) + 1)
+    return rank
 
 
 def _reasons(scores: Scores, unreadable: NDArray[np.bool_]) -> list[str | None]:

@@ -29,7 +29,7 @@ from labelsieve.detect.training import belonging, seconds_before
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError, shown
 from labelsieve.folders import alone_in, check_no_mount, foreign
-from labelsieve.marks import read_marks
+from labelsieve.marks import MarkFiles, read_marks
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, read_json, versions
 from labelsieve.report.common import findings, require_same_images, section
@@ -52,7 +52,7 @@ def adapt(
     *,
     backbone: str | Path | None = None,
     settings: Adaptation | None = None,
-    marks: str | Path | None = None,
+    marks: MarkFiles | None = None,
     test: LabelledImages | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -72,7 +72,8 @@ def adapt(
         backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
         settings: How to train; `Adaptation()` if None. What trains visual prompts or adapters goes without an `out`.
-        marks: CSV of a person's marks, downloaded from the report; they count more than the verdicts.
+        marks: CSV of a person's marks, downloaded from the report, or several; they count more than the verdicts, and a
+            later file more than an earlier one.
         test: Images with right labels, to measure accuracy with, as `pipeline("image-classification")` sees them.
             Nothing is chosen by them.
         seed: Every random choice is drawn from it.
@@ -95,7 +96,8 @@ def adapt(
     _check_same_data(images, verdicts)
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
-        selection = choose(verdicts, settings, marks=None if marks is None else read_marks(Path(marks), verdicts))
+        marked = None if marks is None else read_marks(marks, verdicts, progress=progress)
+        selection = choose(verdicts, settings, marks=marked)
         tested = None if test is None else _seen_by_pipeline(with_class_names(test, verdicts.class_names), images)
         engine = make_engine(
             device=device,

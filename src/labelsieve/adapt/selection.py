@@ -1,4 +1,8 @@
-"""What is trained on: rows, labels and weights, out of the verdicts and, where there are any, a person's marks."""
+"""What is trained on: rows, labels and weights, out of the verdicts and, where there are any, a person's marks.
+
+By default the clean part (:func:`labelsieve.marks.clean_part`) and the flagged images that are more likely right than
+wrong: the images that `labelsieve export --format imagefolder --drop-at 0.5` writes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from labelsieve.adapt.settings import Adaptation
 from labelsieve.errors import DataError
-from labelsieve.marks import MARKS, issues_after_marks, marks_of_rows
+from labelsieve.marks import after_marks, clean_part, counts, kept_although_flagged, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
 # Names that a line holds; a list of hundreds is not read.
@@ -42,7 +46,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
     """Chooses rows, labels and weights.
 
     A mark counts more than a verdict: `right` keeps the given label; `wrong` drops the image or, with labels `relabel`,
-    gives it the predicted label; `unsure` leaves it to the verdict.
+    gives it the predicted label; `unsure` leaves it to the verdict. See :func:`labelsieve.marks.after_marks`.
 
     Args:
         verdicts: Of N images.
@@ -53,9 +57,9 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         DataError: Nothing is left.
     """
     said = marks_of_rows(verdicts, marks or {})
-    issues = issues_after_marks(verdicts, marks or {})
-    spared = issues & (said != "wrong") & _flagged_above(settings.drop_at, verdicts)
-    wrong = said == "wrong" if settings.labels == "all" else issues & ~spared
+    verdicts = after_marks(verdicts, marks)
+    spared = kept_although_flagged(verdicts, drop_at=settings.drop_at)
+    wrong = said == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
     relabelled = other if settings.labels == "relabel" else np.zeros_like(other)
     rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled))
@@ -65,33 +69,22 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
             "or train on all with --labels all"
         )
     labels = np.where(relabelled, verdicts.predicted, verdicts.given)
-    counts = {
+    numbers = {
         "images": len(verdicts),
         "used": len(rows),
         "dropped": int((verdicts.is_readable & wrong & ~relabelled).sum()),
         "relabelled": int(relabelled.sum()),
         "spared": 0 if settings.labels == "all" else int(spared.sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
-        **({f"marked_{mark}": int((said == mark).sum()) for mark in MARKS} if marks is not None else {}),
+        **({f"marked_{mark}": number for mark, number in counts(marks).items()} if marks is not None else {}),
     }
     return Selection(
         rows=rows,
         labels=labels,
-        weights=_weights(verdicts, settings, rows, labels, relabelled, said),
-        counts=counts,
+        weights=_weights(verdicts, settings, rows, labels, relabelled),
+        counts=numbers,
         notes=_emptied(labels[rows], verdicts.class_names),
     )
-
-
-def _flagged_above(quality: float, verdicts: Verdicts) -> NDArray[np.bool_]:
-    """Returns which of N images are flagged by the threshold on their label quality alone, and above this quality."""
-    threshold = verdicts.record.get("threshold")
-    if threshold is None:  # flagged by another rule
-        return np.zeros(len(verdicts), dtype=np.bool_)
-    above = (verdicts.label_quality > np.float32(quality)) & (verdicts.label_quality <= np.float32(threshold))
-    if verdicts.record.get("demand_agreement"):
-        above &= verdicts.predicted == verdicts.given
-    return verdicts.is_issue & above
 
 
 def _weights(
@@ -100,13 +93,12 @@ def _weights(
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     relabelled: NDArray[np.bool_],
-    said: NDArray[np.str_],
 ) -> NDArray[np.float32]:
     weights = np.ones(len(verdicts), dtype=np.float64)
     if settings.weighting == "p_clean":
-        # a new label is as right as the detector is sure of it, and a person who marked the given one is believed
+        # a new label is as right as the detector is sure of it
         confidence = np.asarray(pc.fill_null(verdicts.table["predicted_confidence"], 0.0), dtype=np.float64)
-        weights = np.where(relabelled, confidence, np.where(said == "right", 1.0, verdicts.label_quality))
+        weights = np.where(relabelled, confidence, verdicts.label_quality)
     if settings.class_weights == "balanced":
         sums = np.bincount(labels[rows], weights=weights[rows], minlength=len(verdicts.class_names))
         weights = np.divide(weights, sums[labels], out=np.zeros_like(weights), where=sums[labels] > 0)

@@ -15,9 +15,11 @@ from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
 from labelsieve.commands.base import (
     Command,
     Flag,
+    MarkOption,
     OptionalText,
     RunFolder,
     TestSet,
+    mark_files,
     read,
     refuse_inside,
 )
@@ -32,6 +34,8 @@ from labelsieve.validation import Seed
 class Adapt(Command):
     """Trains a standard image classifier on the clean part of a run, and writes it as a transformers model.
 
+    Flagged images that are more likely right than wrong are kept, too (--drop-at).
+
     It starts from the pre-trained weights again. The folder loads with AutoModelForImageClassification and
     pipeline("image-classification").
 
@@ -42,7 +46,8 @@ class Adapt(Command):
             model of the run.
         recipe: Settings to start from: default, or the paper's for five backbones: paper (CLIP), paper-resnet,
             paper-mae, paper-vit, paper-convnext.
-        marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.
+        marks: CSVs of marks that were downloaded from the report; a mark counts more than a verdict, and a later file
+            more than an earlier one.
         test_set: Images to test the classifier on.
         source: Where the images of the run lie now, if not where the run found them.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -57,7 +62,7 @@ class Adapt(Command):
     out: Annotated[Path, arg(metavar="MODEL")]
     backbone: OptionalText = None
     recipe: str = "default"
-    marks: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    marks: MarkOption = ()
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     source: OptionalText = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -102,7 +107,7 @@ class Adapt(Command):
             verdicts,
             backbone=self.backbone,
             settings=self.settings,
-            marks=self.marks,
+            marks=mark_files(self.marks),
             test=test,
             seed=self.seed,
             device=self.device,

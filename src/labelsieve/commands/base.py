@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import tyro
 from rich.console import Console
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.errors import RunError, SettingsError, UsageError, did_you_mean, listed, shown
 from labelsieve.validation import Limit, check_ranges
@@ -44,6 +44,11 @@ Flag = FlagCreatePairsOff[bool]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
+# several files in one use of the option, and several uses, are all taken
+MarkOption = Annotated[
+    UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE.csv ...", help_behavior_hint="(optional)")
+]
+"""CSVs of marks: `--marks a.csv b.csv`, or `--marks a.csv --marks b.csv`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +238,11 @@ class TestSet:
             split=self.test_split,
         )
         return source.load(seed=seed)
+
+
+def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
+    """Returns the files of a `MarkOption` in their order; None where there are none."""
+    return [path for paths in option for path in paths] or None
 
 
 def refuse_inside(source: str | None, out: Path) -> None:

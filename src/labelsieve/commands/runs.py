@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, refuse_inside, refuse_own
+from labelsieve.commands.base import (
+    Command,
+    Flag,
+    MarkOption,
+    OptionalText,
+    RunFolder,
+    mark_files,
+    refuse_inside,
+    refuse_own,
+)
 from labelsieve.errors import DataError, RunError, listed, shown
 from labelsieve.progress import Progress
-from labelsieve.validation import Range
+from labelsieve.report import MAX_IMAGES, MOST_IMAGES
+from labelsieve.validation import Range, Share
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -24,26 +34,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Command):
-    """Writes the report of a finished run anew, with other pictures or after the data moved.
+    """Writes the report of a finished run again, with more images or after the data moved.
 
     Attributes:
         run_folder: Folder of the run.
         out: File to write; by default report.html in the folder of the run.
         source: Where the images lie now, if not where the run found them.
-        max_images: How many of the most suspicious images to show.
-        thumbnail_px: Longest side of the pictures.
+        max_images: How many of the most suspicious images to show, at most 20,000.
+        thumbnail_px: Longest side of the thumbnails.
         overwrite: Replace a file that is no report, too.
     """
 
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: Annotated[int, Range(0, 2_000)] = 400
+    max_images: Annotated[int, Range(0, MOST_IMAGES)] = MAX_IMAGES
     thumbnail_px: Annotated[int, Range(32, 512)] = 256
     overwrite: Flag = False
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
+        from labelsieve.report.common import all_flagged, megabytes
         from labelsieve.report.html import check_free, write_report
         from labelsieve.verdicts import REPORT, Verdicts
 
@@ -60,7 +71,11 @@ class Report(Command):
             overwrite=self.overwrite,
             progress=progress,
         )
-        progress.say(f"wrote {path}")
+        flagged = int(verdicts.is_issue.sum())
+        in_page = min(flagged, self.max_images)
+        said = f"wrote {path} ({megabytes(path.stat().st_size)}): {in_page:,} of {flagged:,} flagged images"
+        more = all_flagged(verdicts, shown=in_page)
+        progress.say(f"{said}; for all: {more}" if more else said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +84,12 @@ class Export(Command):
 
     Attributes:
         run_folder: Folder of the run.
-        format: One table (csv, parquet), one as cleanlab has it, or a folder of class folders without the issues.
+        format: One table (csv, parquet), one as cleanlab has it, or the clean part as a folder of class folders.
         out: File or folder to write.
-        marks: CSV of marks that was downloaded from the report; a mark counts more than a verdict.
+        marks: CSVs of marks that were downloaded from the report; a mark counts more than a verdict, and a later file
+            more than an earlier one.
+        drop_at: For imagefolder: of the flagged images, leave out those whose p_clean is at most this. 1 leaves out all
+            of them; 0.5 leaves out what `labelsieve adapt` leaves out by default.
         copy: Copy the images of an imagefolder instead of linking to them.
         overwrite: Replace what is there.
         source: Where the images lie now, if not where the run found them.
@@ -80,7 +98,8 @@ class Export(Command):
     run_folder: RunFolder
     format: Literal["csv", "parquet", "imagefolder", "cleanlab"]
     out: Path
-    marks: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    marks: MarkOption = ()
+    drop_at: Share = 1.0
     copy: Flag = False
     overwrite: Flag = False
     source: OptionalText = None
@@ -96,12 +115,14 @@ class Export(Command):
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source)
             refuse_inside(images.origin.get("source"), self.out)
+        progress = Progress(console)
         path = export(
             verdicts,
             images,
             format=self.format,
             out=self.out,
-            marks=self.marks,
+            marks=mark_files(self.marks),
+            drop_at=self.drop_at,
             copy=self.copy,
             overwrite=self.overwrite,
             progress=progress,

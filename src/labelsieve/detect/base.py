@@ -42,6 +42,8 @@ class Scores:
         zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
             detector did not ask the model.
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
+        is_probability: Whether `label_quality` is a probability that was fitted to these labels, so that
+            `1 - label_quality` sums to an estimate of how many are wrong.
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
         settled: What settings of `auto` became, by their names.
@@ -59,6 +61,7 @@ class Scores:
     flat: tuple[int, ...] = ()
     zero_shot_agreement: float | None = None
     zero_shot_per_class: NDArray[np.float64] | None = None
+    is_probability: bool = False
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     settled: Mapping[str, Any] = field(default_factory=dict)

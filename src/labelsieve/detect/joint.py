@@ -122,6 +122,7 @@ class Judged(NamedTuple):
         confidence: Its probability.
         threshold: A label is an issue where the quality is at most this.
         notes: Remarks for the user.
+        is_probability: Whether the quality is a probability that was fitted to the labels.
     """
 
     quality: NDArray[np.float32]
@@ -129,6 +130,7 @@ class Judged(NamedTuple):
     confidence: NDArray[np.float32]
     threshold: float = 0.5
     notes: tuple[str, ...] = ()
+    is_probability: bool = False
 
 
 def least_weights(kinds: Sequence[str], *, knows_names: bool) -> dict[str, float]:
@@ -180,7 +182,8 @@ def judge_jointly(
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         threshold,
-        (f"estimated noise rate {model.noise_rate:.1%}; weights of the evidence: {told}",),
+        (f"weights of the evidence: {told}",),
+        is_probability=True,
     )
 
 

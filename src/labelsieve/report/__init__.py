@@ -2,3 +2,8 @@
 
 Everything here only reads verdicts: nothing scores, decides or trains.
 """
+
+MAX_IMAGES = 5_000
+"""How many images the report shows where nobody asks for more."""
+MOST_IMAGES = 20_000
+"""How many it shows at most."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,8 @@ import pyarrow as pa
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.errors import RunError
+from labelsieve.report import MOST_IMAGES
+from labelsieve.symptoms import percent as _percent
 from labelsieve.verdicts import Verdicts
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
@@ -42,6 +45,45 @@ def tested(record: Mapping[str, Any]) -> str:
     return f"right on {100 * test['accuracy']:.1f}{_NBSP}% of {test['images'] - test['unreadable']:,}" if test else ""
 
 
+def agreement(record: Mapping[str, Any]) -> str:
+    """Says how often the zero-shot model predicts the given label, by the number that findings speak of; else empty."""
+    balanced, share = record.get("zero_shot_balanced_agreement"), record.get("zero_shot_agreement")
+    if balanced is not None:
+        return f"{percent(balanced)} of given labels (mean over classes)"
+    return "" if share is None else f"{percent(share)} of given labels"
+
+
+def estimated_wrong(verdicts: Verdicts) -> int | None:
+    """Returns about how many labels are wrong: the sum of 1 - p_clean, where p_clean is a probability; else None."""
+    value = verdicts.record.get("estimated_wrong_labels")
+    return round(value) if isinstance(value, int | float) and value == value else None
+
+
+def estimate(verdicts: Verdicts) -> str:
+    """Says about how many labels are wrong and how many are flagged; empty where there is no estimate."""
+    wrong, readable = estimated_wrong(verdicts), int(verdicts.is_readable.sum())
+    if wrong is None or not readable:
+        return ""
+    flagged = int(verdicts.is_issue.sum())
+    return f"about {wrong:,} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"
+
+
+def all_flagged(verdicts: Verdicts, *, shown: int) -> str:
+    """Says how to get all flagged images where a report shows fewer; empty where it shows all."""
+    flagged = int(verdicts.is_issue.sum())
+    if shown >= flagged:
+        return ""
+    run = shlex.quote(str(verdicts.record.get("out") or "RUN"))
+    command = f"labelsieve report {run} --max-images {min(flagged, MOST_IMAGES)}"
+    rest = "; a report shows no more, the rest is in verdicts.csv" if flagged > MOST_IMAGES else ""
+    return command + rest
+
+
+def megabytes(size: int) -> str:
+    """Writes the size of a file."""
+    return f"{size / 1e6:.1f}{_NBSP}MB"
+
+
 def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the findings of a record, problems first, with `level`, `title`, `figure`, `message` and `advice`."""
     order = list(LEVELS)
@@ -57,12 +99,7 @@ def percent(share: float | None) -> str:
     """Writes a share between 0 and 1 as a percentage that never rounds something to nothing, or nearly all to all."""
     if share is None or share != share:
         return UNKNOWN
-    if 0 < share < 0.001:
-        return f"<{_NBSP}0.1{_NBSP}%"
-    if 0.999 < share < 1:
-        return f">{_NBSP}99.9{_NBSP}%"
-    digits = 0 if share in (0, 1) or 0.1 <= share < 0.99 else 1
-    return f"{100 * share:.{digits}f}{_NBSP}%"
+    return _percent(share)
 
 
 def score(value: float | None) -> str:

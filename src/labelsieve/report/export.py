@@ -10,10 +10,19 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import RunError, SettingsError, did_you_mean
-from labelsieve.marks import issues_after_marks, marks_of_rows, read_marks
+from labelsieve.marks import (
+    FLAGGED_ARE_DROPPED,
+    MarkFiles,
+    after_marks,
+    clean_part,
+    kept_although_flagged,
+    marks_of_rows,
+    read_marks,
+)
 from labelsieve.progress import Progress
 from labelsieve.provenance import target_of, write_atomically
 from labelsieve.report.imagefolder import write_image_folder
@@ -30,30 +39,35 @@ def export(
     *,
     format: Format,
     out: Path,
-    marks: str | Path | None = None,
+    marks: MarkFiles | None = None,
+    drop_at: float = FLAGGED_ARE_DROPPED,
     copy: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Writes the verdicts in a form that other tools read.
 
-    A person's mark counts more than the verdict: what is marked `right` is no issue, what is marked `wrong` is one.
+    A person's mark counts more than the verdict: what is marked `right` is no issue and has label quality 1, what is
+    marked `wrong` is one and has label quality 0, and ranks follow; see :func:`labelsieve.marks.after_marks`.
 
-    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with marks, in one column more.
+    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with marks, a column `mark`.
       In a CSV file a text that a spreadsheet would take for a formula gets an apostrophe before it.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
-    * `imagefolder`: one folder for each class with the readable images whose label is no issue, and nothing else.
+    * `imagefolder`: one folder for each class with the clean part, and nothing else: the readable images that are not
+      flagged or, with a `drop_at` below 1, flagged with a label quality above it.
 
     Args:
         verdicts: What to export.
         images: The images that the verdicts were made from; only `imagefolder` needs them.
         format: One of the names above.
         out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
-        marks: CSV of a person's marks, downloaded from the report.
+        marks: CSV of a person's marks, downloaded from the report, or several.
+        drop_at: For `imagefolder`: 1 leaves out every flagged image; 0.5 leaves out what :func:`labelsieve.adapt`
+            leaves out by default, which keeps flagged images that are more likely right than wrong.
         copy: For `imagefolder`: copy the image files instead of linking to them.
         overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
-        progress: Where to show how far it is.
+        progress: Where to show how far it is, and to say what marks and `drop_at` made of the verdicts.
 
     Returns:
         The path that was written.
@@ -66,14 +80,16 @@ def export(
     out = Path(out)
     if format not in FORMATS:
         raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
-    said = None if marks is None else read_marks(Path(marks), verdicts)
+    marked = None if marks is None else read_marks(marks, verdicts, progress=progress)
     if format == "imagefolder":
         if images is None:
             raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
-        issues = issues_after_marks(verdicts, said or {})
+        issues = ~_clean_part(after_marks(verdicts, marked), drop_at, progress)
         return write_image_folder(
             verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite, progress=progress
         )
+    if drop_at != FLAGGED_ARE_DROPPED:
+        raise SettingsError(f"drop_at goes with format imagefolder only, got format {format}; leave it out")
     if copy:
         raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
     target_of(out)
@@ -81,8 +97,16 @@ def export(
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if format in _OTHER and out.suffix.lower() == _OTHER[format]:
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
-    _TABLES[format](verdicts, said, out)
+    _TABLES[format](verdicts, marked, out)
     return out
+
+
+def _clean_part(verdicts: Verdicts, drop_at: float, progress: Progress | None) -> NDArray[np.bool_]:
+    clean = clean_part(verdicts, drop_at=drop_at)
+    if progress is not None and drop_at != FLAGGED_ARE_DROPPED:
+        kept = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())
+        progress.say(f"note: {kept:,} flagged images kept: p_clean above {drop_at:g}")
+    return clean
 
 
 def cleanlab_table(verdicts: Verdicts, marks: Mapping[str, str] | None = None) -> pa.Table:
@@ -92,12 +116,13 @@ def cleanlab_table(verdicts: Verdicts, marks: Mapping[str, str] | None = None) -
 
     Args:
         verdicts: Of N images.
-        marks: Image id to mark, from :func:`labelsieve.marks.read_marks`; they decide what is an issue.
+        marks: Image id to mark, from :func:`labelsieve.marks.read_marks`; they count more than the verdicts.
     """
+    verdicts = after_marks(verdicts, marks)
     table = pa.table(
         {
             "index": pa.array(np.arange(len(verdicts), dtype=np.int64)),
-            "is_label_issue": pa.array(issues_after_marks(verdicts, marks or {})),
+            "is_label_issue": pa.array(verdicts.is_issue),
             "label_quality": pa.array(verdicts.label_quality),
             "given_label": pa.array(verdicts.given),
             "predicted_label": pa.array(verdicts.predicted),
@@ -117,8 +142,9 @@ def _write_parquet(verdicts: Verdicts, marks: Marks, out: Path) -> None:
 def _with_marks(verdicts: Verdicts, marks: Marks) -> pa.Table:
     if marks is None:
         return verdicts.table
-    said = marks_of_rows(verdicts, marks)
-    return verdicts.table.append_column("mark", pa.array(said.tolist(), pa.string(), mask=said == ""))
+    mark = marks_of_rows(verdicts, marks)
+    column = pa.array(mark.tolist(), pa.string(), mask=mark == "")
+    return after_marks(verdicts, marks).table.append_column("mark", column)
 
 
 def _write_cleanlab(verdicts: Verdicts, marks: Marks, out: Path) -> None:

@@ -6,6 +6,7 @@ Nothing here grows with the number of images; figures over classes are bounded a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,10 +107,19 @@ def histogram(verdicts: Verdicts) -> Histogram:
     )
 
 
-def confusions(verdicts: Verdicts) -> Confusions:
-    """Counts flagged images by given and suggested label, without ever building K x K numbers for many classes."""
+def confusions(verdicts: Verdicts, rows: Sequence[int] | None = None) -> Confusions:
+    """Counts flagged images by given and suggested label, without ever building K x K numbers for many classes.
+
+    Args:
+        verdicts: Of N images.
+        rows: Rows to count, such as those that a page shows; all by default.
+    """
     classes = len(verdicts.class_names)
     chosen = verdicts.is_issue & (verdicts.predicted != verdicts.given)
+    if rows is not None:
+        counted = np.zeros_like(chosen)
+        counted[rows] = True
+        chosen &= counted
     codes, counts = np.unique(verdicts.given[chosen] * classes + verdicts.predicted[chosen], return_counts=True)
     top = int(counts.max()) if counts.size else 1
     pairs = [

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,22 +25,22 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, target_of, to_json, write_text
-from labelsieve.report import common
+from labelsieve.report import MAX_IMAGES, MOST_IMAGES, common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.verdicts import Verdicts, check_report
 
-# Characters for all thumbnails together: it keeps the whole file under 15 MB whatever is flagged.
-THUMBNAIL_BUDGET = 9_000_000
-MOST_IMAGES = 2_000
+# Characters for all thumbnails together: it keeps the whole file below 40 MB with as many images as by default.
+THUMBNAIL_BUDGET = 24_000_000
 MOST_PIXELS = 512
 # Images just above the threshold, shown beside the flagged ones so that a person can judge where it lies.
 NEAR_MISSES = 24
 MAX_CLASS_ROWS = 300
 MAX_UNREADABLE = 200
 _MAX_REASON = 300
-# Index, name and number of cards of a class that can be filtered by.
-Choice = tuple[int, str, int]
+
+# Index and name of a class that can be filtered by.
+Choice = tuple[int, str]
 
 
 def write_report(
@@ -46,19 +48,19 @@ def write_report(
     images: Labelled,
     path: str | Path,
     *,
-    max_images: int = 400,
+    max_images: int = MAX_IMAGES,
     thumbnail_px: int = 256,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the report, one self-contained HTML file of at most about 15 MB.
+    """Writes the report, one self-contained HTML file: some 5 kB for each image that it shows, below 40 MB by default.
 
     Args:
         verdicts: What to report.
         images: The images that the verdicts were made from; only those of the gallery are opened. Features that were
             computed before have no pictures: their cards show the ids.
         path: The file to write, atomically.
-        max_images: How many of the most suspicious images the gallery shows, 0 to 2,000.
+        max_images: How many of the most suspicious images the gallery shows, 0 to 20,000.
         thumbnail_px: Longest side of the embedded pictures, 32 to 512.
         overwrite: Replace a file that is no report of labelsieve, too.
         progress: Where to show how far it is.
@@ -79,7 +81,8 @@ def write_report(
     path = Path(path)
     check_free(path, overwrite=overwrite)
     page = _environment().get_template("report.html.jinja")
-    write_text(path, page.render(_context(verdicts, images, max_images, thumbnail_px, progress)))
+    context = _context(verdicts, images, max_images, thumbnail_px, path, progress)
+    write_text(path, page.render(context))
     return path
 
 
@@ -108,16 +111,17 @@ def _environment() -> Environment:
 
 
 def _context(
-    verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int, progress: Progress | None
+    verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int, path: Path, progress: Progress | None
 ) -> dict[str, Any]:
     flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     rows = gallery_rows(verdicts, max_images=max_images)
     shown = int(verdicts.is_issue[rows].sum())
-    thumbnails = [Thumbnail()] * len(rows)
+    thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
     if isinstance(images, LabelledImages):
         thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET, progress=progress)
+        files = [_link(images, row, path) for row in rows]
     cards = _cards(verdicts, rows, thumbnails)
-    classes, confused = _classes(verdicts), confusions(verdicts)
+    classes, confused = _classes(verdicts, rows), confusions(verdicts, rows)
     return {
         **_assets(),
         **classes,
@@ -128,12 +132,16 @@ def _context(
         "flagged": flagged,
         "shown": shown,
         "near_misses": len(rows) - shown,
+        "more": common.all_flagged(verdicts, shown=shown),
+        "estimate": common.estimate(verdicts),
+        "run": shlex.quote(str(verdicts.record.get("out") or "RUN")),
+        "has_files": any(files),
         "findings": common.findings(verdicts.record),
         "histogram": histogram(verdicts),
         "confusions": confused,
         "cards": cards,
         "choices": _choices(verdicts, cards, _linked(classes["bars"], confused)),
-        "data": _script_data(verdicts, images, cards),
+        "data": _script_data(verdicts, images, cards, files),
         "unreadable": _unreadable(verdicts),
         "unreadable_count": len(verdicts) - readable,
         "metrics": verdicts.metrics,
@@ -157,7 +165,7 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
         "Source": source,
         "Model": model.get("name"),
         "Detector": " · ".join(str(detector[key]) for key in ("name", "recipe") if detector.get(key)),
-        "Untrained model agrees": _agreement(record.get("zero_shot_agreement")),
+        "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(record)) else None,
         "Test images": common.tested(record),
         "Threshold": common.short(record.get("threshold") or None),  # at 0 only the agreement decides
         "Also flagged" if record.get("threshold") else "Flagged": _demand(record.get("demand_agreement")),
@@ -179,16 +187,13 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def _agreement(share: float | None) -> str | None:
-    return None if share is None else f"with {common.percent(share)} of given labels"
-
-
 def _demand(agreement: bool | None) -> str | None:
     return "where another class is likelier" if agreement else None
 
 
-def _classes(verdicts: Verdicts) -> dict[str, Any]:
-    rows = [{"index": index, **row} for index, row in enumerate(verdicts.per_class())]
+def _classes(verdicts: Verdicts, shown: Sequence[int]) -> dict[str, Any]:
+    here = np.bincount(verdicts.given[shown][verdicts.is_issue[shown]], minlength=len(verdicts.class_names))
+    rows = [{"index": index, "here": int(here[index]), **row} for index, row in enumerate(verdicts.per_class())]
     bars, more_bars = class_bars(rows)
     rows.sort(key=lambda row: (-row["flagged"], -row["images"], row["class_name"]))
     return {
@@ -224,11 +229,11 @@ def _cards(verdicts: Verdicts, rows: list[int], thumbnails: list[Thumbnail]) -> 
 def _choices(
     verdicts: Verdicts, cards: list[dict[str, Any]], linked: Mapping[str, set[int]]
 ) -> dict[str, list[Choice]]:
-    """Returns (index, name, number of cards) for the two class filters: the classes of cards and all linked ones."""
+    """Returns index and name for the two class filters: the classes of cards and all linked ones. The script counts."""
     result = {}
     for side in ("given", "suggested"):
-        counts = Counter(card[side] for card in cards)
-        entries = [(index, verdicts.class_names[index], counts[index]) for index in linked[side] | set(counts)]
+        indices = linked[side] | {card[side] for card in cards}
+        entries = [(index, verdicts.class_names[index]) for index in indices]
         result[side] = sorted(entries, key=lambda entry: (entry[1].casefold(), entry[1]))
     return result
 
@@ -242,23 +247,37 @@ def _linked(bars: list[dict[str, Any]], confused: Confusions) -> dict[str, set[i
     }
 
 
-def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the script needs. Marks belong to pictures and their given labels, so they outlive a new report on them."""
+def _link(images: LabelledImages, row: int, page: Path) -> str:
+    """Returns where the image file lies as seen from the page; empty where the data hold the image themselves."""
+    cell = images.dataset[row]["image"]
+    if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):
+        return ""
+    try:
+        place = os.path.relpath(cell["path"], page.absolute().parent)
+    except ValueError:  # on another drive of Windows
+        return Path(cell["path"]).absolute().as_uri()
+    return quote(os.fsencode(place.replace(os.sep, "/")))
+
+
+def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]], files: list[str]) -> dict[str, Any]:
+    """What the script needs. Marks belong to images and their given labels, so they outlive a new report on them."""
     known = common.section(verdicts.record, "data").get("fingerprint")
+    used = sorted({card[side] for card in cards for side in ("given", "suggested")})
     return {
         "key": str(known or fingerprint(images.fingerprint)),
+        "names": {index: verdicts.class_names[index] for index in used},
         "cards": [
             {
                 "id": card["id"],
                 "given": card["given"],
                 "suggested": card["suggested"],
-                "givenName": card["given_label"],
-                "suggestedName": card["predicted_label"],
                 "quality": _shortest(card["label_quality"]),
                 "rank": card["rank"],
+                "size": card["thumbnail"].full_size,
                 "flagged": card["is_label_issue"],
+                **({"file": file} if file else {}),
             }
-            for card in cards
+            for card, file in zip(cards, files, strict=True)
         ],
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from labelsieve.progress import clean
-from labelsieve.report import common
-from labelsieve.verdicts import RUN_FILES, Verdicts
+from labelsieve.report import MAX_IMAGES, common
+from labelsieve.verdicts import REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
+# What opens a file with the program that the system has for it.
+_OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
 _NAME_WIDTH = 32
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 
@@ -24,6 +28,8 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     """Prints counts, the classes most affected, findings with advice, metrics if any, and where the files are."""
     console.print()
     console.print(_headline(verdicts))
+    if estimate := common.estimate(verdicts):
+        console.print(estimate, highlight=False)
     for line in _facts(verdicts.record):
         console.print(Text(line, style="dim"))
     _print_classes(verdicts, console)
@@ -31,6 +37,7 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     if verdicts.metrics:
         _print_metrics(verdicts.metrics, console)
     _print_files(verdicts.record, console)
+    _print_next_steps(verdicts, console)
     console.print()
 
 
@@ -51,9 +58,9 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
     names = [common.section(record, key).get("name") for key in ("detector", "model")]
     facts = [record.get("source"), *names, common.duration(record.get("seconds"))]
     lines = [" · ".join(clean(str(fact)) for fact in facts if fact)]
-    agreement = record.get("zero_shot_agreement")
-    if agreement is not None:
-        lines.append(f"the untrained model agrees with {common.percent(agreement)} of the given labels")
+    agreement = common.agreement(record)
+    if agreement:
+        lines.append(f"the zero-shot model agrees with {agreement}")
     tested = common.tested(record)
     if tested:
         lines.append(f"{tested} test images")
@@ -123,6 +130,37 @@ def _print_files(record: Mapping[str, Any], console: Console) -> None:
     console.print()
     line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
     console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
+
+
+def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
+    """Prints the commands that use the run, ready to be copied; without an `out` there is none to use."""
+    record = verdicts.record
+    if not record.get("out"):
+        return
+    folder = Path(str(record["out"]))
+    report = folder / REPORT
+    steps = []
+    if report.is_file():
+        size = common.megabytes(report.stat().st_size)
+        steps.append((f"look at the flagged images ({size})", f"{_OPEN} {_quoted(report)}"))
+    shown = min(int(verdicts.is_issue.sum()), MAX_IMAGES)
+    if more := common.all_flagged(verdicts, shown=shown):
+        steps.append((f"the report shows {shown:,} of them; for all", more))
+    if common.section(record, "model").get("name"):  # features have no images to write or to train on
+        run, beside = _quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
+        tidy, model = (shlex.quote(f"{beside}-{what}") for what in ("clean", "model"))
+        steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {tidy}"))
+        steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
+        steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to both"))
+    if not steps:
+        return
+    console.print(Text("Next steps", style="dim"))
+    for what, command in steps:
+        console.print(Text.assemble((f"  {what}: ", "dim"), clean(command)), soft_wrap=True)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _name(text: str) -> Text:

@@ -32,6 +32,7 @@ class Thumbnail:
         uri: The picture as a `data:` URI.
         width: Pixels of the thumbnail.
         height: Pixels of the thumbnail.
+        full_size: Width and height of the image itself in pixels; None where there is no image.
         tiny: Whether the image itself has at most `TINY` pixels a side.
         error: Why there is no picture.
     """
@@ -39,6 +40,7 @@ class Thumbnail:
     uri: str = ""
     width: int = 0
     height: int = 0
+    full_size: tuple[int, int] | None = None
     tiny: bool = False
     error: str = ""
 
@@ -76,12 +78,12 @@ def make_thumbnails(
 
 
 def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:
-    tiny = max(picture.size) <= TINY
+    tiny, full = max(picture.size) <= TINY, picture.size
     picture.info.clear()  # no place, camera or owner of a photo gets into the report
     if tiny:
         uri = _encode(picture, quality=None)
         if len(uri) <= limit:
-            return Thumbnail(uri=uri, width=picture.width, height=picture.height, tiny=True)
+            return Thumbnail(uri=uri, width=picture.width, height=picture.height, full_size=full, tiny=True)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     for share, quality in _STEPS:
         small = picture.copy()
@@ -89,7 +91,7 @@ def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:
         uri = _encode(small, quality=quality)
         if len(uri) <= limit:
             break
-    return Thumbnail(uri=uri, width=small.width, height=small.height, tiny=tiny)
+    return Thumbnail(uri=uri, width=small.width, height=small.height, full_size=full, tiny=tiny)
 
 
 def _encode(picture: Image.Image, *, quality: int | None) -> str:

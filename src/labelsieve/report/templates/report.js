@@ -62,7 +62,8 @@
 
   const source = find("data");
   if (!source) return; // no image to show
-  const { key, cards } = JSON.parse(source.textContent);
+  const { key, names, cards } = JSON.parse(source.textContent);
+  for (const card of cards) Object.assign(card, { givenName: names[card.given], suggestedName: names[card.suggested] });
   const markKey = `labelsieve-marks-${key}`;
   const KEYS = { 1: "wrong", w: "wrong", 2: "right", r: "right", 3: "unsure", u: "unsure" };
   const gallery = find("gallery");
@@ -94,6 +95,13 @@
     showMark(index);
     showTally();
     find("said").textContent = `${id}: ${marks.get(id) ?? "mark removed"}`;
+  }
+
+  /** Gives a card its buttons: in the page they would be a third of the file. */
+  function addButtons(item) {
+    const buttons = find("marks").content.cloneNode(true);
+    for (const button of buttons.children) button.tabIndex = -1;
+    item.querySelector(".marks").append(buttons);
   }
 
   function press(buttons, mark) {
@@ -153,13 +161,67 @@
     };
   }
 
-  function fits(card, wanted) {
-    return (wanted.given === "" || card.given === Number(wanted.given))
-      && (wanted.suggested === "" || card.suggested === Number(wanted.suggested))
-      && (wanted.status === "" || card.flagged === (wanted.status === "flagged"))
-      && (wanted.mark === "" || (marks.get(card.id) ?? "none") === wanted.mark)
-      && card.quality >= wanted.from && card.quality <= wanted.to
-      && (wanted.text === "" || card.id.toLowerCase().includes(wanted.text));
+  const CHECKS = {
+    given: (card, wanted) => wanted.given === "" || card.given === Number(wanted.given),
+    suggested: (card, wanted) => wanted.suggested === "" || card.suggested === Number(wanted.suggested),
+    status: (card, wanted) => wanted.status === "" || card.flagged === (wanted.status === "flagged"),
+    mark: (card, wanted) => wanted.mark === "" || (marks.get(card.id) ?? "none") === wanted.mark,
+    quality: (card, wanted) => card.quality >= wanted.from && card.quality <= wanted.to,
+    text: (card, wanted) => wanted.text === "" || card.id.toLowerCase().includes(wanted.text),
+  };
+  const fits = (card, wanted, except = "") =>
+    Object.entries(CHECKS).every(([name, check]) => name === except || check(card, wanted));
+
+  // What a list would show if this entry were chosen, the other filters being as they are.
+  const VALUES = {
+    given: (card) => card.given,
+    suggested: (card) => card.suggested,
+    mark: (card) => marks.get(card.id) ?? "none",
+    status: (card) => (card.flagged ? "flagged" : "near"),
+  };
+  const plainNames = new Map([...filter.querySelectorAll("option")].map((option) => [option, option.textContent]));
+  function showCounts(wanted) {
+    for (const [name, value] of Object.entries(VALUES)) {
+      const list = filter.elements[name];
+      if (!list) continue;
+      const counts = new Map();
+      let total = 0;
+      for (const card of cards) {
+        if (!fits(card, wanted, name)) continue;
+        counts.set(String(value(card)), (counts.get(String(value(card))) ?? 0) + 1);
+        total += 1;
+      }
+      for (const option of list.options) {
+        const count = option.value === "" ? total : counts.get(option.value) ?? 0;
+        option.textContent = `${plainNames.get(option)} (${count.toLocaleString("en")})`;
+      }
+    }
+  }
+
+  // ---- Filters live in the address, behind the name of a section: they survive a reload, without any storage ----
+  const initial = Object.fromEntries(new FormData(filter));
+  function keepFilters() {
+    const [section] = location.hash.slice(1).split("&").filter((part) => !part.includes("="));
+    const changed = [...new FormData(filter)].filter(([name, value]) => value !== initial[name]);
+    const hash = [section, new URLSearchParams(changed).toString()].filter(Boolean).join("&");
+    if (hash === location.hash.slice(1)) return;
+    try {
+      history.replaceState(null, "", hash ? `#${hash}` : location.href.split("#")[0]);
+    } catch {
+      // a browser may refuse it for a page that is a file
+    }
+  }
+
+  function restoreFilters() {
+    const parts = location.hash.slice(1).split("&");
+    const stored = new URLSearchParams(parts.filter((part) => part.includes("=")).join("&"));
+    for (const [name, value] of stored) {
+      const control = filter.elements[name];
+      if (!control || !(name in initial)) continue;
+      control.value = value;
+      if (control.value !== value) control.value = initial[name]; // no such entry
+    }
+    return stored.size > 0;
   }
 
   function compare(sort) {
@@ -183,6 +245,8 @@
     const visible = new Set(order);
     items.forEach((item, index) => { item.hidden = !visible.has(index); });
     find("empty").hidden = order.length > 0;
+    showCounts(wanted);
+    keepFilters();
     find("shown").textContent = `${order.length.toLocaleString("en")} of ${cards.length.toLocaleString("en")} images shown`;
     if (order.length && !visible.has(current)) activate(order[0]);
   }
@@ -192,6 +256,15 @@
   find("clear").addEventListener("click", () => {
     filter.reset();
     apply();
+  });
+  window.addEventListener("hashchange", () => {
+    if (location.hash.includes("=")) {
+      filter.reset();
+      restoreFilters();
+      apply();
+    } else {
+      keepFilters(); // a link to a section has taken them away
+    }
   });
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-given]");
@@ -208,6 +281,7 @@
       const article = items[each].firstElementChild;
       article.tabIndex = stop;
       article.querySelectorAll("button").forEach((button) => { button.tabIndex = stop; });
+      items[each].classList.toggle("current", stop === 0);
     }
     current = index;
     if (focus) items[index].firstElementChild.focus();
@@ -242,16 +316,40 @@
 
   const plain = (event) => !(event.ctrlKey || event.metaKey || event.altKey);
 
-  gallery.addEventListener("keydown", (event) => {
-    if (!plain(event)) return;
+  /** Returns whether most of a card can be seen, between the bars at the top and the bottom. */
+  function isSeen(item) {
+    const box = item.getBoundingClientRect();
+    const middle = (box.top + box.bottom) / 2;
+    return box.height > 0 && middle > find("topbar").offsetHeight && middle < window.innerHeight;
+  }
+
+  /** Keys that belong to what has the focus: a field, a list, or a part that scrolls by arrows. */
+  const keepsKeys = (target) => target.closest("input, select, textarea, dialog") || target.matches("[role=region], ol.bars, pre");
+
+  /** What a key means without a card in focus: for the current card if it can be seen, never for one out of sight. */
+  function aim(event) {
+    if (event.target.closest("#gallery")) return true;
+    if (items[current] && order.includes(current) && isSeen(items[current])) return true;
+    const seen = order.find((index) => isSeen(items[index]));
+    if (seen === undefined && !KEYS[event.key.toLowerCase()]) return false; // arrows scroll the page
+    activate(seen ?? (order.includes(current) ? current : order[0]), true); // shown first, marked by the next key
+    event.preventDefault();
+    return false;
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (!plain(event) || dialog.open || !order.length || keepsKeys(event.target)) return;
     const mark = KEYS[event.key.toLowerCase()];
+    const opens = event.key === "Enter" && event.target.matches("article, body");
+    const moves = event.key.startsWith("Arrow") || (event.target.closest("#gallery") && ["Home", "End"].includes(event.key));
+    if (!(mark || opens || moves) || !aim(event)) return;
     if (mark) {
       const target = markByKey(mark);
       if (target !== undefined) activate(target, true);
-    } else if (event.key === "Enter" && event.target.matches("article")) {
+    } else if (opens) {
       enlarge(current);
-    } else if (!step(event.key)) {
-      return;
+    } else {
+      step(event.key);
     }
     event.preventDefault();
   });
@@ -277,6 +375,40 @@
   });
 
   // ---- Enlarged view ----
+  const pixels = (width, height) => `${width.toLocaleString("en")} × ${height.toLocaleString("en")}`;
+
+  /** Shows a thumbnail or the image file, and says the size of the image itself and, if it is another, of what is shown. */
+  function show(source, { size }) {
+    const image = find("large-image");
+    const box = image.parentElement;
+    setWhole(false);
+    find("whole").hidden = true;
+    find("large-size").textContent = size ? `${pixels(...size)} pixels` : "";
+    image.onload = () => {
+      const { naturalWidth: width, naturalHeight: height } = image;
+      if (size && width < size[0]) find("large-size").textContent += `, shown from ${pixels(width, height)}`;
+      find("whole").hidden = width <= box.clientWidth && height <= box.clientHeight;
+    };
+    image.src = source;
+  }
+
+  /** Shows the image file itself once it is loaded; the thumbnail stays where the file is gone or of another kind. */
+  function loadFile(index) {
+    const loader = new Image();
+    loader.onload = () => { if (dialog.open && current === index) show(loader.src, cards[index]); };
+    loader.onerror = () => { delete cards[index].file; };
+    loader.src = cards[index].file;
+  }
+
+  function setWhole(on) {
+    document.querySelector(".picture").classList.toggle("whole", on);
+    find("whole").setAttribute("aria-pressed", String(on));
+  }
+  find("whole").addEventListener("click", () => setWhole(find("whole").getAttribute("aria-pressed") !== "true"));
+  find("large-image").addEventListener("click", () => {
+    if (!find("whole").hidden) setWhole(find("whole").getAttribute("aria-pressed") !== "true");
+  });
+
   let enlarged = 0; // kept apart: closing gives the focus back to the card that was opened first
   function enlarge(index) {
     activate(index);
@@ -285,7 +417,8 @@
     const small = items[index].querySelector("img");
     find("large-image").hidden = !small;
     find("large-missing").hidden = Boolean(small);
-    if (small) find("large-image").src = small.src;
+    if (small) show(small.src, card);
+    if (small && card.file) loadFile(index);
     find("large-image").className = small?.closest(".tiny") ? "tiny" : "";
     find("large-image").alt = card.id;
     find("large-place").textContent = `${order.indexOf(index) + 1} of ${order.length}`;
@@ -342,12 +475,14 @@
   find("close").addEventListener("click", () => dialog.close());
 
   // ---- Start ----
-  items.forEach((_, index) => showMark(index));
-  for (const item of items) {
+  items.forEach((item, index) => {
+    addButtons(item);
     item.firstElementChild.tabIndex = -1;
-    item.querySelectorAll("button").forEach((button) => { button.tabIndex = -1; });
-  }
+    item.querySelector(".stage").tabIndex = -1;
+    if (marks.has(cards[index].id)) showMark(index);
+  });
   activate(0);
+  restoreFilters();
   find("volatile").hidden = storage !== null;
   if (matchMedia("(max-width: 700px)").matches) find("filters").open = false;
   showTally();
