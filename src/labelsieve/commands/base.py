@@ -29,6 +29,8 @@ _NO_NUMBER = (
     (re.compile(r"Error parsing (\S+): could not convert string to float: (.*)"), "FLOAT"),
     (re.compile(r"Error parsing (\S+): no type matching (?P<kinds>.+) could be instantiated from \[(.*)\]"), ""),
 )
+# As in labelsieve.data, which is not loaded to read the words of a command.
+_TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
@@ -80,8 +82,17 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise UsageError(f"{_in_plain_words(_without_box(said.getvalue()))}; see {prog} --help") from None
+        words = _in_plain_words(_without_box(said.getvalue()))
+        raise UsageError(f"{words}{_about_several_files(args)}; see {prog} --help") from None
     return command
+
+
+def _about_several_files(args: Sequence[str]) -> str:
+    """Returns a remark on several tables where there is one source: what a shell makes of a pattern without quotes."""
+    tables = [word for word in args if Path(word).suffix.lower() in _TABLES and os.path.isfile(word)]
+    if len(tables) < 2:
+        return ""
+    return f'; several files are one source as a pattern in quotes, such as "{Path(tables[0]).parent}/*.parquet"'
 
 
 def _in_plain_words(said: str) -> str:
@@ -118,18 +129,20 @@ class Source:
     """Where the images lie, and which columns to read.
 
     Attributes:
-        source: A folder of class folders, a CSV, Parquet or Arrow file, a saved data set, a published data set as
-            NAME:PATH (`labelsieve list`), or a Hub id.
-        image_column: Column of the pictures or their paths. Guessed where only one fits.
+        source: A folder of class folders; a CSV, Parquet or Arrow file, or several by their folder or a quoted
+            pattern; a saved data set; a published data set as NAME:PATH (`labelsieve list`); or a Hub id.
+        image_column: Column of the images or their paths. Guessed where only one fits.
+        image_folder: Folder of the images that a table names, with or without their suffix.
         label_column: Column of the given labels. Guessed where only one fits.
         class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
             class folders rename these, in their order.
-        split: Split of a published or Hub data set; by default the only one, else train.
+        split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
         limit: Take a random subset of so many images.
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     image_column: OptionalText = None
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
     label_column: OptionalText = None
     class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     split: OptionalText = None
@@ -142,6 +155,7 @@ class Source:
         return load_images(
             self.source,
             image_column=self.image_column,
+            image_folder=self.image_folder,
             label_column=self.label_column,
             truth_column=truth_column,
             class_names=self._class_names(),
@@ -157,8 +171,8 @@ class Source:
         Raises:
             UsageError: One was given that they have not.
         """
-        if self.image_column is not None or self.split is not None:
-            raise UsageError("features have no --image-column and no --split; leave them out")
+        if self.image_column is not None or self.image_folder is not None or self.split is not None:
+            raise UsageError("features have no --image-column, --image-folder or --split; leave them out")
         return {"label_column": self.label_column, "class_names": self._class_names(), "limit": self.limit}
 
     def _class_names(self) -> str | tuple[str, ...] | None:
@@ -174,7 +188,8 @@ class TestSet:
 
     Attributes:
         test: Images with right labels, to measure accuracy with; nothing is chosen by them.
-        test_image_column: Column of their pictures. Guessed where only one fits.
+        test_image_column: Column of their images. Guessed where only one fits.
+        test_image_folder: Folder of the images that a table names, with or without their suffix.
         test_label_column: Column of their labels. Guessed where only one fits.
         test_class_names: Their class names, where their labels are numbers: a file, or several names.
         test_split: Their split of a published or Hub data set.
@@ -182,6 +197,7 @@ class TestSet:
 
     test: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
     test_image_column: OptionalText = None
+    test_image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
     test_label_column: OptionalText = None
     test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     test_split: OptionalText = None
@@ -193,12 +209,14 @@ class TestSet:
             SettingsError: There are options of them, but no source.
         """
         if self.test is None:
-            if self.test_image_column or self.test_label_column or self.test_class_names or self.test_split:
+            options = (self.test_image_column, self.test_image_folder, self.test_label_column, self.test_split)
+            if any(options) or self.test_class_names:
                 raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
             return None
         source = Source(
             source=self.test,
             image_column=self.test_image_column,
+            image_folder=self.test_image_folder,
             label_column=self.test_label_column,
             class_names=self.test_class_names,
             split=self.test_split,

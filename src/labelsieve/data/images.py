@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.labels import checked_indices
 from labelsieve.errors import DataError
 from labelsieve.provenance import fingerprint
@@ -126,6 +127,8 @@ def decode(data: bytes) -> Image.Image:
     """
     if not data:
         raise DataError("the file is empty")
+    if is_pointer(data):
+        raise DataError("a Git LFS pointer, not the image itself; get it with: git lfs pull")
     try:
         # Pillow's warning at half our limit is let through: filters of warnings belong to the whole process, and
         # setting them aside in one thread would leave them changed in another

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.errors import ModelError
+from labelsieve.data.file_kinds import refuse_pointer
+from labelsieve.errors import DataError, ModelError
 from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -34,10 +35,21 @@ _IRRELEVANT = {"transformers_version", "_name_or_path", "architectures", "dtype"
 def loader_options(name: str) -> dict[str, Any]:
     """Returns how the loaders are called: code out of the model never runs, and nobody asks whether it may."""
     if name and Path(name).is_dir():
+        _refuse_pointers(Path(name))
         return {"trust_remote_code": False, "local_files_only": True}
     if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
         raise ModelError(f'expected a model folder or a Hub id, "{name}" is neither; check --model')
     return {"trust_remote_code": False, "local_files_only": not reaches_hub()}
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Raises a `ModelError` if a file of a model folder is a pointer of Git LFS."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            try:
+                refuse_pointer(path)
+            except DataError as error:
+                raise ModelError(f"the model folder is not complete: {error}") from None
 
 
 def reaches_hub() -> bool:
