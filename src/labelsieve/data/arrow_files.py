@@ -45,7 +45,8 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where:
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
     pictures = holds_pictures(features[chosen.image])
-    by_type = pictures and not any("view" in str(schema.field(chosen.image).type) for schema in schemas)
+    kinds = [schema.field(chosen.image).type for schema in schemas]
+    by_type = pictures and all(kind == _plain(kind) for kind in kinds)
     if by_type:
         features[chosen.image] = datasets.Image(decode=False)
     settings: dict[str, Any] = {}
@@ -55,7 +56,7 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where:
     with quiet(), reading(where):
         names_of_files = [glob.escape(str(path)) for path in files]
         rows = datasets.load_dataset(kind, data_files=names_of_files, split="train", features=features, **settings)
-        if pictures and not by_type:  # the library makes no image of a view
+        if pictures and not by_type:  # the library makes no images of other types
             rows = rows.cast_column(chosen.image, datasets.Image(decode=False))
     return Table(rows=rows, columns=chosen, where=where, folder=chosen.folder or folder)
 

@@ -42,7 +42,8 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
 
 def folder_of(files: Sequence[Path]) -> Path:
     """Returns what paths in a table are relative to: the folder that holds all its files."""
-    return Path(os.path.commonpath([Path(os.path.abspath(path)).parent for path in files]))
+    folders = {Path(os.path.abspath(path)).parent for path in files}
+    return folders.pop() if len(folders) == 1 else Path(os.path.commonpath(folders))
 
 
 def _as_written(path: str, root: str) -> str:
