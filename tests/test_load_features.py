@@ -331,6 +331,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     (tmp_path / "no.parquet").write_bytes(b"no")
     (tmp_path / "one.csv").write_text("x")
+    (tmp_path / "page.npz").write_text("<html>")
     (tmp_path / "one.pt").write_bytes(b"PK")
     (tmp_path / "pointer.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
     for name, words in {
@@ -341,6 +342,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         "one.csv": "ending in .npz, .npy, .parquet, .arrow or .feather",
         "one.pt": "nothing is unpickled",
         "pointer.npz": "git lfs pull",
+        "page.npz": "it is none",
     }.items():
         one_line(lambda name=name: load_features(tmp_path / name), words)
 
@@ -379,7 +381,7 @@ def test_other_arrays_may_be_named_as_labels_and_truth(tmp_path: Path) -> None:
 def test_calls_that_make_no_sense(stored: Path) -> None:
     eye = np.eye(3)
     one_line(lambda: load_features(eye), "array with labels=")
-    one_line(lambda: load_features([[1.0, 2.0], [3.0]], labels=["a", "b"]), "(N, D)", "inhomogeneous")
+    one_line(lambda: load_features([[1.0, 2.0], [3.0]], labels=["a", "b"]), "(N, D)", "rows of different lengths")
     one_line(lambda: load_features(torch.eye(2).bfloat16(), labels=["a", "b"]), "(N, D)", "BFloat16")
     one_line(lambda: load_features(eye, labels=["a", "b"]), "expected 3 labels", "got 2")
     one_line(lambda: load_features(eye, labels=["a", "b", "b"], label_column="x"), "no columns")

@@ -291,7 +291,7 @@ def test_the_folder_of_images_is_where_paths_may_lead(folder: Path) -> None:
 
 def test_sources_that_name_no_images_have_no_folder_of_images(folder: Path) -> None:
     pq.write_table(pa.table({"image": [png()] * 6, "label": NAMES}), folder / "all.parquet")
-    options = {"image_folder": folder / "x"}
+    options: dict[str, Any] = {"image_folder": folder / "x"}
     refused(folder / "all.parquet", "found bytes; leave out --image-folder", image_column="image", **options)
     with pytest.raises(DataError, match="pictures in memory have no columns"):
         load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], **options)
@@ -426,6 +426,11 @@ def part(path: Path, start: int, stop: int, **more: Any) -> None:
             ("out.parquet/part-00000-a1-c000.snappy.parquet", "out.parquet/part-00001-a1-c000.snappy.parquet"),
             False,
         ),
+        (
+            "old",
+            ("old/train-00000-of-00002-6ef9b5c0d0e5e2b5.parquet", "old/train-00001-of-00002-1a2b3c4d5e6f7a8b.parquet"),
+            True,
+        ),
         ("dask", ("dask/part.0.parquet", "dask/part.1.parquet"), False),
         ("arrow", ("arrow/data-00000-of-00002.arrow", "arrow/data-00001-of-00002.arrow"), False),
         ("any/*.parquet", ("any/first.parquet", "any/second.parquet"), False),
@@ -439,7 +444,8 @@ def test_a_table_in_several_files(
     for number, name in enumerate(files):
         part(Path(name), 3 * number, 3 * number + 3)
     (Path(files[0]).parent / "_SUCCESS").write_text("")
-    (Path(files[0].split("/")[0]) / "README.md").write_text("---\n---\n")
+    (Path(files[0].split("/")[0]) / "README.md").write_text("![](banner.png)")
+    (Path(files[0].split("/")[0]) / "banner.png").write_bytes(png())
     images = load_images(source)
     assert_read(images)
     note = f"2 files are read as one table: {Path(files[0]).name} to {Path(files[1]).name}"

@@ -35,6 +35,8 @@ _ARRAYS = ("features", "class_names", "text", "logit_scale")
 _IDS, _TRUTH = ("ids", "id"), "truth"
 # How `np.savez` calls arrays without names.
 _UNNAMED = re.compile(r"arr_\d+")
+# How a .npy or .npz file begins, and a pickle.
+_NUMPY, _PICKLE = (b"\x93NUMPY", b"PK"), b"\x80"
 _ROWS = 8192
 
 
@@ -112,8 +114,13 @@ def read_text_file(text: Any) -> NDArray[Any]:
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
     """Reads the arrays of a NumPy file; Python objects in it are refused, since loading them can run any code."""
+    refuse_pointer(path)
     try:
         with path.open("rb") as file:  # a damaged file is closed, too
+            head = file.read(6)
+            file.seek(0)
+            if head and not head.startswith((*_NUMPY, _PICKLE)):
+                raise ValueError("it is none")
             found = np.load(file, allow_pickle=False)
             return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except FileNotFoundError:
@@ -124,9 +131,8 @@ def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
                 f"{path} holds Python objects, which are never loaded; save texts as np.array(values, dtype=str) and "
                 "numbers as one array"
             ) from None
-        raise DataError(
-            f"expected a NumPy file, but {path} cannot be read: {first_line(error)}; write it again"
-        ) from None
+        reason = first_line(error)
+        raise DataError(f"expected a NumPy file, but {path} cannot be read: {reason}; write it again") from None
 
 
 def _read_npy(path: Path, *, asked: Columns) -> Stored:

@@ -16,7 +16,7 @@ from labelsieve.data.columns import Columns, Table
 from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
 from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
-from labelsieve.errors import DataError
+from labelsieve.errors import DataError, first_line
 from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def _open(source: Any, *, labels: Any, asked: Columns) -> Stored:
     try:  # fails on rows of other widths, and on tensors of bfloat16 or with gradients
         values = np.asarray(source)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"expected features as numbers of shape (N, D) in {where}: {error}") from None
+        reason = "rows of different lengths" if "inhomogeneous" in str(error) else first_line(error)
+        raise DataError(f"expected features as numbers of shape (N, D) in {where}, found {reason}") from None
     table = Table(rows=_numbered(len(values) if values.ndim else 0), columns=Columns(), where=where)
     return Stored(features=values, table=table)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelsieve.data.columns import Table
 from labelsieve.data.folders import SUFFIXES, absolute_paths, text_paths
-from labelsieve.errors import DataError, shown
+from labelsieve.errors import DataError, listed, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,10 +100,10 @@ class _Names:
             value, path = next(iter(found.items()))
             notes.append(f'images are found by their names in {self.folder}: "{shown(value)}" is {shown(path)}')
         if twice := [value for value, paths in several.items() if len(paths) > 1]:
-            others = ", ".join(each for each in several[twice[0]] if each != found[twice[0]])
+            others = listed(each for each in several[twice[0]] if each != found[twice[0]])
             notes.append(
                 f"{len(twice)} names fit several images, of which one is taken (first: {shown(found[twice[0]])}, not "
-                f"{shown(others)})"
+                f"{others})"
             )
         return found
 

@@ -20,11 +20,14 @@ from labelsieve.errors import DataError, listed
 # Names of files that say nothing of a split, and of folders that stand between a data set and its files.
 _NO_SPLIT = ("part", "data", "shard", "chunk", "file", "table", "batch")
 _SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-_NUMBERED = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)(?:[-_]of[-_](?P<count>\d+))?")
+# Older files of the Hub have a hash at their end.
+_NUMBERED = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)(?:[-_]of[-_](?P<count>\d+)(?:-[0-9a-f]{8,})?)?")
 # Spark puts a number of its own and how it packed the file behind the number of the part.
 _OF_SPARK = re.compile(r"part-(?P<number>\d+)(?:[-.].*)?")
 _PARTITION = re.compile(r"[^=]+=.*")
 _DEPTH = 3
+# From so many images on a folder is one of images; fewer beside Parquet or Arrow files are those of a README.
+_IMAGES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,18 +120,20 @@ def _choose(files: Sequence[Path], names: Mapping[Path, str | None], *, where: s
 
 
 def _tables(folder: Path) -> list[Path]:
-    """Returns the tables in a folder and those below it; none if there is an image."""
-    found = []
+    """Returns the tables in a folder and those below it; none if it is a folder of images."""
+    found, images = [], 0
     for here, folders, files in os.walk(folder):
         depth = len(Path(here).relative_to(folder).parts)
         folders[:] = sorted(name for name in folders if depth < _DEPTH and name[0] not in "._")
         for name in sorted(files):
             suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES:
+            images += suffix in SUFFIXES
+            if images == _IMAGES:
                 return []
             if suffix in TABLES and name[0] not in "._":
                 found.append(Path(here, name))
-    return sorted(found)
+    with_images = images and any(TABLES[path.suffix.lower()] == "csv" for path in found)
+    return [] if with_images else sorted(found)
 
 
 def _split_of(path: Path, folder: Path) -> str | None:
