@@ -174,6 +174,8 @@ def test_empty_lines_and_rows(folder: Path) -> None:
         ",path,label,\n" + "".join(f"{n},x/{n}.png,{NAMES[n]},\n" for n in range(6)),
         "path,label\n" + "".join(f"x/{n}.png,{NAMES[n]},\n" for n in range(6)),
         "path,label,note,note\n" + "".join(f"x/{n}.png,{NAMES[n]},a,b\n" for n in range(6)),
+        "Image Path,LABEL\n" + "".join(f"x/{n}.png,{NAMES[n]}\n" for n in range(6)),
+        "path\tlabel\tnote, if any\n" + rows("\t").split("\n", 1)[1],
         "path,y\n" + "".join(f"x/{n}.png,{NAMES[n]}\n" for n in range(6)),
     ],
 )
@@ -215,6 +217,8 @@ def test_whole_floats_are_numbers(class_names: Any, folder: Path) -> None:
         ("emotion,pixels\n0,1 2 3", ('the column "pixels"', "load_images(")),
         ("label," + ",".join(f"f_{n}" for n in range(512)), ("512 columns of numbers", "features.npz")),
         (rows(" "), ("separated by comma, semicolon, tab or |",)),
+        ('"path;label"\n"x/0.png;cat"\n', ("remove the quotes around whole lines",)),
+        ('path,label\n"x/0.png,cat"\n', ("in line 2 of ", "remove the quotes around the whole line")),
         ("name,kind," + ",".join("abcdefghijk"), ('"h" and 3 more',)),
         ("", ("is empty",)),
     ],
@@ -571,7 +575,7 @@ def test_columns_of_arrays_are_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "note"),
     [
-        ([0, 1, 2, 0, 1, 2], '3 values are there more than once (first: "0" in rows 1 and 4)'),
+        ([0, 1, 2, 0, 1, 2], '3 values are listed more than once (first: "0" in rows 1 and 4)'),
         (["a", None, "b", "c", "d", "e"], "it is empty in 1 rows (first: row 2)"),
     ],
 )

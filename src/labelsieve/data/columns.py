@@ -218,7 +218,7 @@ def kind_of(feature: Any) -> str:
 def may_hold_images(features: Mapping[str, Any]) -> bool:
     """Returns whether a table has a column that would be taken for images or their paths."""
     return any(
-        holds_pictures(feature) or (name.lower() in IMAGE_NAMES and (holds_text(feature) or holds_pixels(feature)))
+        holds_pictures(feature) or (is_usual(name, IMAGE_NAMES) and (holds_text(feature) or holds_pixels(feature)))
         for name, feature in features.items()
     )
 
@@ -242,9 +242,9 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
 
 def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
     pictures = [name for name, feature in features.items() if holds_pictures(feature)]
-    paths = [name for name, feature in features.items() if holds_text(feature) and name.lower() in IMAGE_NAMES]
-    pixels = [name for name, feature in features.items() if holds_pixels(feature) and name.lower() in IMAGE_NAMES]
-    usual = [name for name in pictures if name.lower() in IMAGE_NAMES]
+    paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
+    pixels = [name for name, feature in features.items() if holds_pixels(feature) and is_usual(name, IMAGE_NAMES)]
+    usual = [name for name in pictures if is_usual(name, IMAGE_NAMES)]
     found = usual if len(usual) == 1 else pictures or paths or pixels
     if len(found) == 1:
         return found[0]
@@ -257,13 +257,18 @@ def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callab
     """Returns the column of paths or names in a folder of images; of several a column `id` is the last choice."""
     del about_names
     fitting = [name for name, feature in features.items() if _holds_names(feature)]
-    paths = [name for name in fitting if name.lower() in IMAGE_NAMES]
+    paths = [name for name in fitting if is_usual(name, IMAGE_NAMES)]
     names = [name for name in fitting if _plain_name(name) in _NAME_COLUMNS]
     found = paths or [name for name in names if _plain_name(name) != "id"] or names
     if len(found) == 1:
         return found[0]
     usual = (*IMAGE_NAMES, "image_id", "id")
     raise DataError(_no_guess("a column of image names", found, usual, "--image-column", where=where, columns=features))
+
+
+def is_usual(name: str, usual: tuple[str, ...]) -> bool:
+    """Returns whether a column has one of some usual names, whatever its case and the marks between its words."""
+    return _plain_name(name) in map(_plain_name, usual)
 
 
 def _plain_name(name: str) -> str:
@@ -274,7 +279,7 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
     """Refuses tables of a known kind that are read in another way, and says how."""
     numbered = [found for name in features if (found := _NUMBERED.fullmatch(name))]
     if len(numbered) >= _MANY:
-        counted = f"{len(numbered)} columns of numbers, {numbered[0][0]} to {numbered[-1][0]}"
+        counted = f"{len(numbered)} columns of numbers, {shown(numbered[0][0])} to {shown(numbered[-1][0])}"
         if numbered[0]["name"].lower() in _PIXELS:
             raise DataError(
                 f"{where} holds pixels in {counted}, which are not read as images; pass them in Python: "
@@ -289,7 +294,7 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
             f'the column "{lowered[0]}" of {where} holds {kind_of(features[lowered[0]])}, which are not read as '
             "images; pass them in Python: load_images(pixels.reshape(N, H, W), labels=labels)"
         )
-    if usual := [name for name in features if name.lower() in IMAGE_NAMES]:
+    if usual := [name for name in features if is_usual(name, IMAGE_NAMES)]:
         _check_image(features[usual[0]], usual[0], named=False, where=where)
     if vectors := [name for name, feature in features.items() if holds_numbers(feature)]:
         raise DataError(
@@ -306,8 +311,8 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
 
 
 def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[str, Any]) -> str:
-    usual = [name for name in features if name.lower() in LABEL_NAMES]
-    other = [name for name in features if name.lower() in OTHER_LABEL_NAMES]
+    usual = [name for name in features if is_usual(name, LABEL_NAMES)]
+    other = [name for name in features if is_usual(name, OTHER_LABEL_NAMES)]
     found = usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"] or other
     if len(found) == 1:
         return found[0]

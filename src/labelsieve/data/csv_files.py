@@ -82,13 +82,21 @@ class _QuoteError(Exception):
 
 def _start(handle: Iterable[str]) -> tuple[str, int, str]:
     """Returns the first line with anything in it, how many lines are above it, and what separates the columns."""
-    stated = None
+    stated, first, above = None, "", 0
     for number, line in enumerate(handle):
-        if stated is None and (found := _SEPARATOR_LINE.fullmatch(line)):
+        if stated is None and not first and (found := _SEPARATOR_LINE.fullmatch(line)):
             stated = found[1]
+        elif line.strip() and first:
+            return first, above, stated or _separator(first, line)
         elif line.strip():
-            return line, number, stated or max(_SEPARATORS, key=_QUOTED.sub("", line).count)
-    return "", 0, ","
+            first, above = line, number
+    return first, above, stated or _separator(first, first)
+
+
+def _separator(header: str, row: str) -> str:
+    """Returns what separates the columns: what the header has most of, and as many as the row below it."""
+    header, row = _QUOTED.sub("", header), _QUOTED.sub("", row)
+    return max(_SEPARATORS, key=lambda each: (0 < header.count(each) == row.count(each), header.count(each)))
 
 
 def _table(path: Path, encoding: str, skipped: int, separator: str, *, clean: bool) -> CsvTable:
@@ -152,10 +160,11 @@ def _broken_quote(error: csv.Error, path: Path, start: int, end: int) -> str:
 
 
 def _check_header(names: Sequence[str], path: Path, separator: str) -> None:
-    if len(names) == 1 and " " in names[0]:
+    if len(names) == 1 and {" ", *_SEPARATORS} & {*names[0]}:
+        quoted = bool({*_SEPARATORS} & {*names[0]})
         raise DataError(
             f"expected columns separated by comma, semicolon, tab or | in {path}, found one column "
-            f'"{shown(names[0])}"; write it with one of these'
+            f'"{shown(names[0])}"; {"remove the quotes around whole lines" if quoted else "write it with one of these"}'
         )
     for name in names:
         if os.path.splitext(name)[1].lower() in SUFFIXES or (
@@ -196,6 +205,8 @@ class _Checked:
             yield [*map(str.strip, values)]
 
     def _advice(self, line: int, values: list[str]) -> str:
+        if len(values) == 1 and self.separator in values[0]:
+            return "remove the quotes around the whole line"
         if len(values) < self.count:
             return "complete or remove the line"
         if line == self.first and len(values) == self.count + 1:

@@ -22,6 +22,7 @@ from labelsieve.data.columns import (
     choose_columns,
     choose_split,
     holds_pictures,
+    is_usual,
     refuse_split,
 )
 from labelsieve.data.csv_files import CsvTable, read_texts, whole_numbers
@@ -157,9 +158,9 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
 
 def _refuse_twice(csv: CsvTable, asked: Columns, path: Path) -> None:
     """Refuses columns of one name where one of them might be read."""
-    wanted = {*IMAGE_NAMES, *LABEL_NAMES, "id", asked.image, asked.label, asked.truth}
+    wanted = (asked.image, asked.label, asked.truth)
     for name in csv.twice:
-        if name.lower() in wanted or name in wanted:
+        if name in wanted or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
             raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 

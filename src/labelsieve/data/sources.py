@@ -238,22 +238,22 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
         feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'
         values = _plain_values(_column(table.rows, named), feature, where).to_pylist()
         ids = ["" if value is None else str(value) for value in values]
-        remark = _repeats(ids)
+        remark = _repeats(ids, "values")
         if not remark:
             return ids
         instead = "row numbers" if paths is None else "paths"
-        notes.append(f'the column "{shown(named)}" gives no ids, {remark}; ids are {instead}')
+        notes.append(f'the column "{shown(named)}" gives no ids: {remark}; ids are {instead}')
     if paths is not None:
         root = str(table.folder or ".")
         ids = [relative_path(path, root) for path in paths]
-        remark = _repeats(ids)
+        remark = _repeats(ids, "images")
         if not remark:
             return ids
-        notes.append(f"images are listed more than once ({remark}), so ids are row numbers")
+        notes.append(f"{remark}, so ids are row numbers")
     return [f"{row:07d}" for row in range(len(table.rows))]
 
 
-def _repeats(ids: Sequence[str]) -> str:
+def _repeats(ids: Sequence[str], what: str) -> str:
     """Says which of some ids are empty or there more than once; an empty text if none is."""
     if "" in ids:
         return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
@@ -261,7 +261,7 @@ def _repeats(ids: Sequence[str]) -> str:
     if not twice:
         return ""
     rows = [row + 1 for row, name in enumerate(ids) if name == twice[0]]
-    return f'{len(twice)} values are there more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
+    return f'{len(twice)} {what} are listed more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
 
 
 def _column(rows: Dataset, name: str) -> Any:
