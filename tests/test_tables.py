@@ -208,7 +208,7 @@ def test_whole_floats_are_numbers(class_names: Any, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (rows().split("\n", 1)[1], ("expected a header such as path,label", 'found the file "x/0.png"')),
+        (rows().split("\n", 1)[1], ("expected a header such as path,label", 'found the image "x/0.png"')),
         (
             "label," + ",".join(f"pixel{n}" for n in range(784)),
             ("784 columns of numbers, pixel0 to pixel783", "reshape"),
@@ -259,6 +259,11 @@ def test_the_option_is_named_where_it_helps(folder: Path, run: Run, monkeypatch:
     shutil.rmtree("x")
     (folder / "all.csv").write_text("image_id,label\n1,cat\n2,dog\n")
     refused("all.csv", 'if "image_id" names images, add --image-folder FOLDER')
+
+
+def test_a_header_that_names_an_image_is_none(folder: Path) -> None:
+    (folder / "all.csv").write_text("".join(f"{n},{NAMES[n]}\n" for n in range(6)))
+    refused(folder / "all.csv", "expected a header", 'found the image "0"', image_folder=folder / "x")
 
 
 def test_images_of_several_folders(folder: Path) -> None:

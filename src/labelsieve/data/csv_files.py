@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from labelsieve.data.file_kinds import other_kind
 from labelsieve.data.folders import SUFFIXES
+from labelsieve.data.image_paths import held
 from labelsieve.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ class CsvTable(NamedTuple):
     notes: tuple[str, ...]
 
 
+class _Layout(NamedTuple):
+    """The encoding of a file, the lines above its header, and what separates its columns."""
+
+    encoding: str
+    skipped: int
+    separator: str
+
+
 class _Row(NamedTuple):
     """The values of a row, and the line that it begins in."""
 
@@ -45,10 +54,14 @@ class _Row(NamedTuple):
     values: list[str]
 
 
-def read_texts(path: Path) -> CsvTable:
+def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
     """Reads a CSV file in UTF-8, or UTF-16 with a byte order mark.
 
     Blanks around values and lines without values are left out, and so are columns without a name.
+
+    Args:
+        path: The file.
+        images: The folder of images that it names, if the user said which.
 
     Raises:
         DataError: It is no such file, a quote is not closed, a row has more or fewer values than the header, or there
@@ -62,12 +75,13 @@ def read_texts(path: Path) -> CsvTable:
         encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         with path.open(encoding=encoding, newline="") as handle:
             first, skipped, separator = _start(handle)
+        layout = _Layout(encoding, skipped, separator)
         if not first:
             raise DataError(f"expected a CSV file with a header, but {path} is empty; write it again")
         try:
-            return _table(path, encoding, skipped, separator, clean=False)
+            return _table(path, layout, images=images, clean=False)
         except _QuoteError:  # `"a" ,` has a blank between quote and comma, which the reader takes for an open quote
-            return _table(path, encoding, skipped, separator, clean=True)
+            return _table(path, layout, images=images, clean=True)
     except UnicodeError:
         raise DataError(_not_text(path)) from None
     except _QuoteError as error:
@@ -99,13 +113,14 @@ def _separator(header: str, row: str) -> str:
     return max(_SEPARATORS, key=lambda each: (0 < header.count(each) == row.count(each), header.count(each)))
 
 
-def _table(path: Path, encoding: str, skipped: int, separator: str, *, clean: bool) -> CsvTable:
+def _table(path: Path, layout: _Layout, *, images: Path | None, clean: bool) -> CsvTable:
     import pyarrow as pa
 
+    encoding, skipped, separator = layout
     with path.open(encoding=encoding, newline="") as handle:
         rows = _rows(handle, path, skipped=skipped, separator=separator, clean=clean)
         names = [name.strip() for name in next(rows).values]
-        _check_header(names, path, separator)
+        _check_header(names, path, separator, images)
         checked = _Checked(names, path, separator)
         batches = [_columns(batch) for batch in _in_batches(checked.read(rows))]
     checked.refuse_swallowed(batches)
@@ -159,7 +174,7 @@ def _broken_quote(error: csv.Error, path: Path, start: int, end: int) -> str:
     return f'the quote that opens in line {start} of {path} {what}; close it, or write "" for a quote in a text'
 
 
-def _check_header(names: Sequence[str], path: Path, separator: str) -> None:
+def _check_header(names: Sequence[str], path: Path, separator: str, images: Path | None) -> None:
     if len(names) == 1 and {" ", *_SEPARATORS} & {*names[0]}:
         quoted = bool({*_SEPARATORS} & {*names[0]})
         raise DataError(
@@ -167,13 +182,17 @@ def _check_header(names: Sequence[str], path: Path, separator: str) -> None:
             f'"{shown(names[0])}"; {"remove the quotes around whole lines" if quoted else "write it with one of these"}'
         )
     for name in names:
-        if os.path.splitext(name)[1].lower() in SUFFIXES or (
-            {".", "/", "\\"} & {*name} and os.path.isfile(path.parent / name)
-        ):
+        if _is_image(name, path.parent) or (name and images is not None and held(images, [name])):
             raise DataError(
-                f'expected a header such as path{separator}label in the first line of {path}, found the file "'
+                f'expected a header such as path{separator}label in the first line of {path}, found the image "'
                 f'{shown(name)}"; put the names of the columns above it'
             )
+
+
+def _is_image(name: str, folder: Path) -> bool:
+    if os.path.splitext(name)[1].lower() in SUFFIXES:
+        return True
+    return bool({".", "/", "\\"} & {*name}) and os.path.isfile(folder / name)
 
 
 class _Checked:

@@ -135,7 +135,7 @@ def advice_on_folder(values: Iterable[str], *, beside: Path) -> str:
     """
     names = [value.strip().replace("\\", "/") for value in values if value.strip() and not os.path.isabs(value)]
     names = [name for name in names if "\0" not in name and len(name) < 200][:_VALUES]
-    holding = {folder: _held(folder, names) for folder in islice(_folders(beside), _FOLDERS)}
+    holding = {folder: held(folder, names) for folder in islice(_folders(beside), _FOLDERS)}
     everything = set().union(*holding.values())
     if not everything:
         return ""
@@ -145,7 +145,7 @@ def advice_on_folder(values: Iterable[str], *, beside: Path) -> str:
     return f"--image-folder {_near(folder)}"
 
 
-def _held(folder: Path, names: Iterable[str]) -> set[str]:
+def held(folder: Path, names: Iterable[str]) -> set[str]:
     """Returns which names there are in a folder, with or without a suffix of an image."""
     suffixes = ("", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     return {name for name in names if any(os.path.isfile(os.path.join(folder, name + each)) for each in suffixes)}

@@ -138,7 +138,7 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
     import pyarrow as pa
     from datasets import Dataset
 
-    found = [read_texts(path) for path in files]
+    found = [read_texts(path, images=asked.folder) for path in files]
     names = found[0].table.column_names
     for path, other in zip(files[1:], found[1:], strict=True):
         if other.table.column_names != names:
