@@ -15,6 +15,7 @@ from labelsieve.errors import DataError, listed, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
 
 # Rows read at once from a file whose row groups may be far larger.
 _ROWS = 256
@@ -44,21 +45,26 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where:
     used = {name for name in (chosen.image, chosen.label, chosen.truth, chosen.id) if name is not None}
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
-    pictures = holds_pictures(features[chosen.image])
-    kinds = [schema.field(chosen.image).type for schema in schemas]
-    by_type = pictures and all(kind == _plain(kind) for kind in kinds)
-    if by_type:
-        features[chosen.image] = datasets.Image(decode=False)
-    settings: dict[str, Any] = {}
     if kind == "parquet":  # the others are stored by row, so nothing is won by leaving columns out
         features = datasets.Features({name: feature for name, feature in features.items() if name in used})
-        settings = {"columns": list(features), "batch_size": _ROWS}
+    plain = all(each.field(chosen.image).type == _plain(each.field(chosen.image).type) for each in schemas)
     with quiet(), reading(where):
-        names_of_files = [glob.escape(str(path)) for path in files]
-        rows = datasets.load_dataset(kind, data_files=names_of_files, split="train", features=features, **settings)
-        if pictures and not by_type:  # the library makes no images of other types
-            rows = rows.cast_column(chosen.image, datasets.Image(decode=False))
+        rows = _load(files, features, kind=kind, image=str(chosen.image), plain=plain)
     return Table(rows=rows, columns=chosen, where=where, folder=chosen.folder or folder)
+
+
+def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, plain: bool) -> Dataset:
+    """Loads columns with images undecoded; of images whose type is not `plain` the library makes none by itself."""
+    import datasets
+
+    undecoded = datasets.Image(decode=False)
+    pictures = holds_pictures(features[image])
+    if pictures and plain:
+        features[image] = undecoded
+    settings: dict[str, Any] = {"columns": list(features), "batch_size": _ROWS} if kind == "parquet" else {}
+    names = [glob.escape(str(path)) for path in files]
+    rows = datasets.load_dataset(kind, data_files=names, split="train", features=features, **settings)
+    return rows if plain or not pictures else rows.cast_column(image, undecoded)
 
 
 def read_schema(path: Path, *, kind: str) -> pa.Schema:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,29 +91,43 @@ def _read_dir(path: Path, *, asked: Columns, split: str | None) -> Table:
         return read_saved(path, asked=asked, split=split)
     if (shards := shards_of_folder(path, split=split)) is not None:
         return _read_shards(shards, asked=asked, where=f"the folder {path}")
-    tables = sorted(entry.name for entry in os.scandir(path) if os.path.splitext(entry.name)[1].lower() in TABLES)
-    beside = (
-        f"the table {path / tables[0]}" if len(tables) == 1 else f"one of its {len(tables)} tables ({listed(tables)})"
-    )
-    if tables and asked.folder is not None:
+    tables = _tables_in(path)
+    if not tables:
+        _refuse_image_folder(asked, "a folder of class folders")
+        return read_folder(path, asked=asked, split=split)
+    beside = f"the table {path / tables[0]}"
+    if len(tables) > 1:
+        beside = f"one of its {len(tables)} tables ({listed(tables)})"
+    if asked.folder is not None:
         raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {beside}")
-    _refuse_image_folder(asked, "a folder of class folders")
-    folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name[0] != ".")
-    if tables and folders and all(name.lower().startswith(_SPLITS) for name in folders):
-        raise DataError(
-            f"{path} holds images in {listed(folders)}, and their labels in tables; pass {beside}, with --image-folder "
-            f"{path / folders[-1]}"
-        )
+    _refuse_folders_of_images(path, beside)
     try:
         table = read_folder(path, asked=asked, split=split)
     except DataError as error:
-        if not tables:
-            raise
         raise DataError(f"{error}; or pass {beside}") from None
-    if tables:
-        note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
-        table = replace(table, notes=(*table.notes, note))
-    return table
+    note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
+    return replace(table, notes=(*table.notes, note))
+
+
+def _tables_in(folder: Path) -> list[str]:
+    with suppress(OSError):  # whoever reads the folder next says why it cannot be read
+        names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+        found = (name for name in names if os.path.splitext(name)[1].lower() in TABLES)
+        return sorted(name for name in found if name[0] != "." and is_utf8(name))
+    return []
+
+
+def _refuse_folders_of_images(path: Path, beside: str) -> None:
+    """Refuses a folder of tables and folders such as `train_images`, which are no classes."""
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not all(folder.name.lower().startswith(_SPLITS) for folder in folders):
+        return
+    holding = [folder for folder in folders if any(inner.suffix.lower() in SUFFIXES for inner in folder.iterdir())]
+    if holding:
+        raise DataError(
+            f"{path} holds images in {listed(folder.name for folder in holding)}, and their labels in tables; pass "
+            f"{beside}, with --image-folder {holding[-1]}"
+        )
 
 
 def _refuse_image_folder(asked: Columns, what: str) -> None:
