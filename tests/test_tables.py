@@ -296,6 +296,8 @@ def test_the_folder_of_images_is_where_paths_may_lead(folder: Path) -> None:
     refused(folder / "tables" / "all.csv", "leads out of the folder", "--image-folder")
     assert_read(load_images(folder / "tables" / "all.csv", image_folder=folder))
     refused(folder / "tables" / "all.csv", "leads out of the folder", image_folder=folder / "tables")
+    (folder / "all.csv").write_text(rows())
+    refused(folder / "all.csv", "the paths begin with x/, so pass the folder", image_folder=folder / "x")
 
 
 def test_sources_that_name_no_images_have_no_folder_of_images(folder: Path) -> None:
@@ -377,7 +379,9 @@ def test_paths_in_a_column_of_images_are_relative_to_the_table(
     assert gaps.open(5).getpixel((0, 0)) == (5, 0, 0)
     for path in ("../y/0.png", "/etc/0.png"):
         outside = structs(folder / "x" / f"out{suffix}", [*named[:2], {"bytes": None, "path": path}])
-        refused(outside, f'the path "{path}" in row 3 of ', "leads out of the folder")
+        refused(outside, f'the path "{path}" in row 3 of ', "leads out of the folder", "--image-folder")
+    (folder / "tables").mkdir()
+    assert_read(load_images(structs(folder / "tables" / f"all{suffix}", named), image_folder=folder))
     gone = [{"bytes": None, "path": f"y/{n}.png"} for n in range(6)]
     refused(structs(folder / f"gone{suffix}", gone), "none of the 6 images", '(first: "y/0.png")')
 
@@ -470,7 +474,7 @@ def test_splits_of_a_table_in_several_files(tmp_path: Path) -> None:
     assert_read(load_images(tmp_path, split="test"), [0, 1])
     images = load_images(tmp_path)
     assert_read(images)
-    assert "split train of test, train" in images.notes
+    assert "split train of test, train; --split takes another" in images.notes
     assert_read(load_images(f"{tmp_path}/data/*.parquet", split="test"), [0, 1])
     refused(tmp_path, 'expected a split "tst"', "found test, train", split="tst")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def choose_split(
     if len(splits) == 1:
         return splits[0], ()
     if not splits or "train" in splits:
-        return "train", (f"split train of {listed(splits)}",) if splits else ()
+        return "train", (f"split train of {listed(splits)}; --split takes another",) if splits else ()
     raise DataError(f"expected one split in {where}, found {listed(splits)}; choose one with --split")
 
 
@@ -198,6 +199,11 @@ def _holds_names(feature: Any) -> bool:
     return str(getattr(feature, "dtype", "")).startswith(_ID_TYPES) and type(feature).__name__ == "Value"
 
 
+def _holds_paths(feature: Any) -> bool:
+    """Returns whether a column holds images that may be there by their path alone."""
+    return holds_pictures(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
+
+
 def kind_of(feature: Any) -> str:
     """Returns what a column holds, in plain words."""
     if (inner := _inner(feature)) is not None:
@@ -227,7 +233,7 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
     """Checks that a column can be read as images."""
     column = f'the column "{shown(name)}" of {where}'
     if named:
-        if not _holds_names(feature):
+        if not (_holds_names(feature) or _holds_paths(feature)):
             raise DataError(
                 f"expected paths or names of images in {column}, found {kind_of(feature)}; leave out "
                 "--image-folder, or name another with --image-column"
@@ -258,6 +264,7 @@ def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callab
     del about_names
     fitting = [name for name, feature in features.items() if _holds_names(feature)]
     paths = [name for name in fitting if is_usual(name, IMAGE_NAMES)]
+    paths = paths or [name for name, feature in features.items() if _holds_paths(feature)]
     names = [name for name in fitting if _plain_name(name) in _NAME_COLUMNS]
     found = paths or [name for name in names if _plain_name(name) != "id"] or names
     if len(found) == 1:
@@ -281,9 +288,11 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
     if len(numbered) >= _MANY:
         counted = f"{len(numbered)} columns of numbers, {shown(numbered[0][0])} to {shown(numbered[-1][0])}"
         if numbered[0]["name"].lower() in _PIXELS:
+            side = math.isqrt(len(numbered))
+            shape = f"-1, {side}, {side}" if side**2 == len(numbered) else "N, H, W"
             raise DataError(
-                f"{where} holds pixels in {counted}, which are not read as images; pass them in Python: "
-                "load_images(pixels.reshape(N, H, W), labels=labels)"
+                f"{where} holds pixels in {counted}, which are not read as images; pass them in Python, as uint8: "
+                f"load_images(pixels.reshape({shape}), labels=labels)"
             )
         raise DataError(
             f"{where} holds {counted}, and no images; for features write them as one array with their labels: "

@@ -66,7 +66,7 @@ def _tell_of_missing(
         first = relative_path(missing[0][1], str(table.folder or ".")) if missing[0][1] else missing[0][0]
         raise DataError(
             f'none of the {len(ids)} images of {table.where} was found (first: "{shown(first)}"); '
-            f"{_where_to_look(table)}"
+            f"{_where_to_look(table, first)}"
         )
     if len(pointers) == len(ids):
         raise DataError(
@@ -81,10 +81,12 @@ def _tell_of_missing(
         )
 
 
-def _where_to_look(table: Table) -> str:
-    """Says what to do where no image of a table was found."""
+def _where_to_look(table: Table, first: str) -> str:
+    """Says what to do where no image of a table was found, of which the first is named."""
     if table.columns.folder is not None:
-        return "check --image-folder"
+        name = table.columns.folder.name
+        own = f"; the paths begin with {shown(name)}/, so pass the folder that holds it"
+        return "check --image-folder" + (own if first.split("/")[0] == name else "")
     column = str(table.columns.image)
     kind = table.rows.features[column]
     if table.folder is None or kind_of(kind) != "texts":

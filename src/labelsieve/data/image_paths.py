@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.data.columns import Table
+from labelsieve.data.columns import Table, holds_pictures
 from labelsieve.data.folders import SUFFIXES, absolute_paths, text_paths
 from labelsieve.errors import DataError, listed, shown
 
@@ -30,11 +30,12 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
     Raises:
         DataError: A name fits images in several folders.
     """
-    paths = text_paths(table)
+    column, paths = str(table.columns.image), text_paths(table)
     if table.columns.folder is None:
         return None if paths is None else [_as_written(path, str(table.folder or ".")) for path in paths]
+    if paths is None and holds_pictures(table.rows.features[column]):
+        return None
     if paths is None:  # whole numbers
-        column = str(table.columns.image)
         values = table.rows.select_columns([column])[:][column]
         paths = ["" if value is None else str(value) for value in values]
     return _named(paths, table.columns.folder, notes)
