@@ -495,7 +495,7 @@ def test_changed_file_is_read_anew(tmp_path: Path) -> None:
         ({"image": [b"x", b"y"], "label": [b"caf\xe9", b"b"]}, "expected texts in UTF-8 .* found other bytes"),
         ({"image": [1, 2], "label": ["a", "b"]}, "found whole numbers; if they name images, add --image-folder"),
         ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of whole numbers"),
-        ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; if they are features'),
+        ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; features of images'),
         ({"image": [[[300]], [[1]]], "label": ["a", "b"]}, "pixels from 0 to 255 .* in row 1"),
         ({"image": [None, None], "label": ["a", "b"], "bytes": [b"x", b"y"], "raw": [b"x", b"y"]}, "several that fit"),
     ],

@@ -217,6 +217,7 @@ def test_whole_floats_are_numbers(class_names: Any, folder: Path) -> None:
         ("emotion,pixels\n0,1 2 3", ('the column "pixels"', "load_images(")),
         ("label," + ",".join(f"f_{n}" for n in range(512)), ("512 columns of numbers", "features.npz")),
         (rows(" "), ("separated by comma, semicolon, tab or |",)),
+        (",label\nx/0.png,cat\nx/1.png,dog\n", ("columns without a name in the header are not read",)),
         ('"path;label"\n"x/0.png;cat"\n', ("remove the quotes around whole lines",)),
         ('path,label\n"x/0.png,cat"\n', ("in line 2 of ", "remove the quotes around the whole line")),
         ("name,kind," + ",".join("abcdefghijk"), ('"h" and 3 more',)),

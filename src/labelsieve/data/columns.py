@@ -305,10 +305,12 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
         )
     if usual := [name for name in features if is_usual(name, IMAGE_NAMES)]:
         _check_image(features[usual[0]], usual[0], named=False, where=where)
-    if vectors := [name for name, feature in features.items() if holds_numbers(feature)]:
+    lists = [name for name, feature in features.items() if _inner(feature) is not None]
+    if vectors := [name for name in lists if kind_of(features[name]).endswith("numbers")]:
+        kind = kind_of(features[vectors[0]])
         raise DataError(
-            f'{where} holds no images, but lists of numbers in the column "{shown(vectors[0])}"; if they are features '
-            'of images, pass one file with them in a column "features"'
+            f'{where} holds no images, but {kind} in the column "{shown(vectors[0])}"; features of images are read from '
+            'one file, with a column "features" of flat lists'
         )
     for name, feature in features.items():
         if _holds_names(feature) and (plain := _plain_name(name)) in _NAME_COLUMNS:

@@ -32,10 +32,14 @@ _ROWS = 65_536
 
 
 class CsvTable(NamedTuple):
-    """Columns of texts, names that more than one column has and that are left out, and remarks for the user."""
+    """Columns of texts, names that more than one column has, how many have none, and remarks for the user.
+
+    Columns without a name of their own are left out.
+    """
 
     table: pa.Table
     twice: tuple[str, ...]
+    unnamed: int
     notes: tuple[str, ...]
 
 
@@ -129,7 +133,7 @@ def _table(path: Path, layout: _Layout, *, images: Path | None, clean: bool) -> 
     kept = {name: column for name, column in zip(names, columns, strict=True) if name and counts[name] == 1}
     twice = tuple(name for name, count in counts.items() if name and count > 1)
     notes = (f"{checked.empty} rows of {path.name} without any value were left out",) if checked.empty else ()
-    return CsvTable(pa.table(kept), twice, notes)
+    return CsvTable(pa.table(kept), twice, names.count(""), notes)
 
 
 def _rows(handle: Iterable[str], path: Path, *, skipped: int, separator: str, clean: bool) -> Iterator[_Row]:

@@ -165,7 +165,11 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
     folder = folder_of(files)
     _refuse_twice(found[0], asked, files[0])
     about = about_names(lambda name: texts.column(name).slice(0, _TRIED).to_pylist(), beside=folder)
-    chosen = choose_columns(Dataset(texts.slice(0, 0)).features, asked=asked, where=where, about_names=about)
+    try:
+        chosen = choose_columns(Dataset(texts.slice(0, 0)).features, asked=asked, where=where, about_names=about)
+    except DataError as error:
+        remark = "; columns without a name in the header are not read" if found[0].unnamed else ""
+        raise DataError(f"{error}{remark}") from None
     texts = whole_numbers(texts, (chosen.label, chosen.truth))
     notes = tuple(note for each in found for note in each.notes)
     return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
