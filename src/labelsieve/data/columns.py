@@ -309,8 +309,8 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
     if vectors := [name for name in lists if kind_of(features[name]).endswith("numbers")]:
         kind = kind_of(features[vectors[0]])
         raise DataError(
-            f'{where} holds no images, but {kind} in the column "{shown(vectors[0])}"; features of images are read from '
-            'one file, with a column "features" of flat lists'
+            f'{where} holds no images, but {kind} in the column "{shown(vectors[0])}"; features of images are read '
+            'from one file, with a column "features" of flat lists'
         )
     for name, feature in features.items():
         if _holds_names(feature) and (plain := _plain_name(name)) in _NAME_COLUMNS:
