@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -174,6 +175,84 @@ def test_equal_rows_have_equal_contents() -> None:
     assert found.contents[0] == found.contents[1] != found.contents[2]
 
 
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [("X", "y"), ("feats", "targets"), ("emb", "label"), ("image_features", "noisy_labels"), ("arr_0", "arr_1")],
+)
+def test_arrays_with_usual_names(features: str, labels: str, tmp_path: Path) -> None:
+    arrays = blobs()
+    path = save(tmp_path / "x.npz", **{features: arrays["features"], labels: arrays["labels"]})
+    found = load_features(path)
+    assert np.array_equal(found.features, arrays["features"])
+    assert [found.class_names[k] for k in found.labels] == arrays["labels"].tolist()
+    assert f'the features are the array "{features}"' in found.notes
+    one_line(lambda: load_features(save(tmp_path / "y.npz", arr_0=np.eye(3))), "holds features and no labels")
+    one_line(lambda: load_features(save(tmp_path / "z.npz", X=np.eye(3), emb=np.eye(3))), 'that fit: "X", "emb"')
+
+
+@pytest.mark.parametrize("shape", [(60, 1, 8), (60, 8, 1, 1), (60, 1, 1, 8)])
+def test_axes_of_one_are_left_out(shape: tuple[int, ...]) -> None:
+    arrays = blobs()
+    found = load_features(arrays["features"].reshape(shape).astype(np.float16), labels=arrays["labels"])
+    np.testing.assert_allclose(found.features, arrays["features"], atol=1e-3)
+    one_line(lambda: load_features(np.zeros((2, 5, 4)), labels=[0, 1]), "(2, 5, 4)", "mean over tokens")
+    one_line(lambda: load_features(np.zeros((2, 5, 5, 3)), labels=[0, 1]), "load_images(array")
+
+
+def test_labels_in_one_column_or_one_hot(tmp_path: Path) -> None:
+    found = load_features(save(tmp_path / "x.npz", features=np.eye(3), labels=np.array([[2], [0], [1]])))
+    assert found.labels.tolist() == [2, 0, 1]
+    one_hot = save(tmp_path / "y.npz", features=np.eye(3), labels=np.eye(3))
+    one_line(lambda: load_features(one_hot), "got shape (3, 3)", "argmax(axis=1)")
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [("features", "labels"), ("X_train", "y_train"), ("test-emb", "test-targets"), ("a", "labels")],
+)
+def test_npy_with_labels_beside_it(features: str, labels: str, tmp_path: Path) -> None:
+    np.save(tmp_path / f"{features}.npy", np.eye(3))
+    np.save(tmp_path / "other_labels.npy", [0, 0, 0])
+    source = tmp_path / f"{features}.npy"
+    assert holds_features(source)
+    one_line(lambda: load_features(source), "holds features alone; save their labels beside it as ", "np.savez")
+    np.save(tmp_path / f"{labels}.npy", np.array(["b", "a", "b"]))
+    found = load_features(source)
+    assert found.class_names == ("a", "b") and found.labels.tolist() == [1, 0, 1]
+    assert any(f"{labels}.npy" in note for note in found.notes)
+    assert load_features(**found.origin).fingerprint == found.fingerprint
+    one_line(lambda: load_features(source, label_column="y"), "holds one array and no columns")
+
+
+def test_npy_with_several_files_of_labels(tmp_path: Path) -> None:
+    for name in ("features", "labels", "targets"):
+        np.save(tmp_path / f"{name}.npy", np.eye(2)[:, 0] if name != "features" else np.eye(2))
+    one_line(lambda: load_features(tmp_path / "features.npy"), "found labels.npy, targets.npy")
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "feather"])
+def test_arrow_is_the_same_as_parquet(suffix: str, tmp_path: Path) -> None:
+    arrays = blobs()
+    table = pa.table({"image_features": arrays["features"].tolist(), "label": arrays["labels"].tolist()})
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "feather":
+        pyarrow.feather.write_feather(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=7)
+    assert holds_features(path)
+    found = load_features(path)
+    assert np.array_equal(found.features, arrays["features"])
+    assert [found.class_names[k] for k in found.labels] == arrays["labels"].tolist()
+    assert load_features(**found.origin).fingerprint == found.fingerprint
+
+
+def test_ids_that_repeat_are_row_numbers(tmp_path: Path) -> None:
+    found = load_features(save(tmp_path / "x.npz", **{**blobs(), "ids": np.array(["same"] * 60)}))
+    assert found.ids[:2] == ("0000000", "0000001")
+    assert any('first: "same" in rows 1 and 2' in note for note in found.notes)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -194,7 +273,6 @@ def test_a_number_is_no_array() -> None:
         ({"features": np.zeros((60, 8), complex)}, ("complex",)),
         ({"labels": np.array(["cat", "dog"])}, ('value of "labels"', "60 rows", "found 2")),
         ({"truth": np.array(["cat"])}, ('value of "truth"', "60 rows", "found 1")),
-        ({"ids": np.array(["same"] * 60)}, ('different ids in the column "ids"', "same")),
         ({"labels": np.array(["cat"] * 59 + ["rat"])}, ("1 of 60 labels", "rat")),
         ({"text": np.zeros((2, 8))}, ("(3, 8)", "(2, 8)")),
         ({"text": np.float64(3.0)}, ("(3, 8)", "shape ()")),
@@ -252,12 +330,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.eye(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     (tmp_path / "no.parquet").write_bytes(b"no")
+    (tmp_path / "one.csv").write_text("x")
+    (tmp_path / "page.npz").write_text("<html>")
+    (tmp_path / "one.pt").write_bytes(b"PK")
+    (tmp_path / "pointer.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
     for name, words in {
         "cut.npz": "cannot be read",
         "one.npz": "found a single array",
         "no.parquet": "cannot be read",
         "missing.npz": "does not exist",
-        "one.csv": "ending in .npz or .parquet",
+        "one.csv": "ending in .npz, .npy, .parquet, .arrow or .feather",
+        "one.pt": "nothing is unpickled",
+        "pointer.npz": "git lfs pull",
+        "page.npz": "it is none",
     }.items():
         one_line(lambda name=name: load_features(tmp_path / name), words)
 
@@ -296,7 +381,7 @@ def test_other_arrays_may_be_named_as_labels_and_truth(tmp_path: Path) -> None:
 def test_calls_that_make_no_sense(stored: Path) -> None:
     eye = np.eye(3)
     one_line(lambda: load_features(eye), "array with labels=")
-    one_line(lambda: load_features([[1.0, 2.0], [3.0]], labels=["a", "b"]), "(N, D)", "inhomogeneous")
+    one_line(lambda: load_features([[1.0, 2.0], [3.0]], labels=["a", "b"]), "(N, D)", "rows of different lengths")
     one_line(lambda: load_features(torch.eye(2).bfloat16(), labels=["a", "b"]), "(N, D)", "BFloat16")
     one_line(lambda: load_features(eye, labels=["a", "b"]), "expected 3 labels", "got 2")
     one_line(lambda: load_features(eye, labels=["a", "b", "b"], label_column="x"), "no columns")

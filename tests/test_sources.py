@@ -382,9 +382,8 @@ def test_numbers_as_labels(photo_folder: MakeFolder, numbers: Any, class_names: 
         ("path,label", ["x/0.png,cat", "x/1.png,Cat"], {}, '"Cat" and "cat" .* are the same'),
         ("path,label", ["a.png,cat", "b.png,dog"], {}, "none of the 2 images .* was found"),
         ("path,label", [], {}, "found no rows"),
-        ("path,label", ["x/0.png,cat", "x/1.png,dog,more"], {}, "Expected 2 columns, got 3"),
+        ("path,label", ["x/0.png,cat", "x/1.png,dog,more"], {}, "expected 2 values in line 3 .* found 3"),
         ("path,path", ["x/0.png,cat", "x/1.png,dog"], {}, '"path" more than once'),
-        ("id,path,label", ["1,x/0.png,cat", "1,x/1.png,dog"], {}, 'found "1" more than once'),
         ("path,labl", ["x/0.png,cat", "x/1.png,dog"], {}, r'did you mean "label".*found the columns "path", "labl"'),
         ("pth,label", ["x/0.png,cat", "x/1.png,dog"], {}, r'expected an image column .*did you mean "path"'),
         ("path,file,label", ["x/0.png,x,cat", "x/1.png,x,dog"], {}, r'several that fit: "path", "file"'),
@@ -408,7 +407,7 @@ def test_bad_csv(photo_folder: MakeFolder, header: str, rows: list[str], argumen
 
 
 def test_csv_that_is_no_text_or_empty(tmp_path: Path) -> None:
-    for data, message in ((b"", "cannot be read"), (b"path,label\n\xff\xfe,x\n", "cannot be read|UTF-8")):
+    for data, message in ((b"", "is empty"), (b"path,label\n\xff\xfe,x\n", "line 2 of .* another encoding")):
         (tmp_path / "all.csv").write_bytes(data)
         with pytest.raises(DataError, match=message) as error:
             load_images(tmp_path / "all.csv")
@@ -491,10 +490,14 @@ def test_changed_file_is_read_anew(tmp_path: Path) -> None:
         ({"image": [b"x", b"y"], "label": ["a", None]}, r"1 of 2 labels are missing .*0000001"),
         ({"image": [b"x", b"y"], "label": [0.5, 1.0]}, "found 0.5"),
         ({"image": [b"x", b"y"], "label": [-1, 1]}, "found -1"),
-        ({"image": [b"x", b"y"], "label": [["a"], ["b"]]}, "one name or whole number a row"),
-        ({"image": [1, 2], "label": ["a", "b"]}, "expected an image column"),
+        ({"image": [b"x", b"y"], "label": [["a"], ["b", "c"]]}, "one label a row .* found 2 in row 2"),
+        ({"image": [b"x", b"y"], "label": [{"name": "a"}, {"name": "b"}]}, "a row .* found records of name"),
+        ({"image": [b"x", b"y"], "label": [b"caf\xe9", b"b"]}, "expected texts in UTF-8 .* found other bytes"),
+        ({"image": [1, 2], "label": ["a", "b"]}, "found whole numbers; if they name images, add --image-folder"),
+        ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of whole numbers"),
+        ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; features of images'),
+        ({"image": [[[300]], [[1]]], "label": ["a", "b"]}, "pixels from 0 to 255 .* in row 1"),
         ({"image": [None, None], "label": ["a", "b"], "bytes": [b"x", b"y"], "raw": [b"x", b"y"]}, "several that fit"),
-        ({"id": ["a", None], "image": [b"x", b"y"], "label": ["a", "b"]}, "more than once or empty"),
     ],
 )
 def test_bad_tables(tmp_path: Path, columns: Any, message: str) -> None:

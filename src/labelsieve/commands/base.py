@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,6 +37,8 @@ _NO_VALUE = re.compile(r"Missing value for argument '(?P<option>.*)'\..*")
 _LACKING = re.compile(r"Missing from labelsieve \w+: (?P<options>.*)")
 _UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
 _SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
+# As in labelsieve.data, which is not loaded to read the words of a command.
+_TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
@@ -92,9 +94,16 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     except SystemExit as end:
         if end.code != 2:
             raise
-        parts = _without_box(said.getvalue())
-        raise UsageError("; ".join([*map(_in_plain_words, parts), f"see {prog} --help"])) from None
+        parts = [*map(_in_plain_words, _without_box(said.getvalue())), *_about_several_files(args)]
+        raise UsageError("; ".join([*parts, f"see {prog} --help"])) from None
     return command
+
+
+def _about_several_files(args: Sequence[str]) -> Iterator[str]:
+    """Yields a remark on several tables where there is one source: what a shell makes of a pattern without quotes."""
+    tables = [word for word in args if Path(word).suffix.lower() in _TABLES and os.path.isfile(word)]
+    if len(tables) > 1:
+        yield f'several files are one source as a pattern in quotes, such as "{Path(tables[0]).parent}/*.parquet"'
 
 
 def _in_plain_words(said: str) -> str:
@@ -149,18 +158,20 @@ class Source:
     """Where the images lie, and which columns to read.
 
     Attributes:
-        source: A folder of class folders, a CSV, Parquet or Arrow file, a saved data set, a published data set as
-            NAME:PATH (`labelsieve list`), or a Hub id.
-        image_column: Column of the pictures or their paths. Guessed where only one fits.
+        source: A folder of class folders; a CSV, Parquet or Arrow file, or several by their folder or a quoted
+            pattern; a saved data set; a published data set as NAME:PATH (`labelsieve list`); or a Hub id.
+        image_column: Column of the images or their paths. Guessed where only one fits.
+        image_folder: Folder of the images that a table names, with or without their suffix.
         label_column: Column of the given labels. Guessed where only one fits.
         class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
             class folders rename these, in their order.
-        split: Split of a published or Hub data set; by default the only one, else train.
+        split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
         limit: Take a random subset of so many images.
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     image_column: OptionalText = None
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
     label_column: OptionalText = None
     class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     split: OptionalText = None
@@ -176,6 +187,7 @@ class Source:
         return load_images(
             self.source,
             image_column=self.image_column,
+            image_folder=self.image_folder,
             label_column=self.label_column,
             truth_column=truth_column,
             class_names=self._class_names(),
@@ -191,8 +203,8 @@ class Source:
         Raises:
             UsageError: One was given that they have not.
         """
-        if self.image_column is not None or self.split is not None:
-            raise UsageError("features have no --image-column and no --split; leave them out")
+        if self.image_column is not None or self.image_folder is not None or self.split is not None:
+            raise UsageError("features have no --image-column, --image-folder or --split; leave them out")
         return {"label_column": self.label_column, "class_names": self._class_names(), "limit": self.limit}
 
     def _class_names(self) -> str | tuple[str, ...] | None:
@@ -208,7 +220,8 @@ class TestSet:
 
     Attributes:
         test: Images with right labels, to measure accuracy with; nothing is chosen by them.
-        test_image_column: Column of their pictures. Guessed where only one fits.
+        test_image_column: Column of their images. Guessed where only one fits.
+        test_image_folder: Folder of the images that a table names, with or without their suffix.
         test_label_column: Column of their labels. Guessed where only one fits.
         test_class_names: Their class names, where their labels are numbers: a file, or several names.
         test_split: Their split of a published or Hub data set.
@@ -216,6 +229,7 @@ class TestSet:
 
     test: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
     test_image_column: OptionalText = None
+    test_image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
     test_label_column: OptionalText = None
     test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     test_split: OptionalText = None
@@ -227,12 +241,14 @@ class TestSet:
             SettingsError: There are options of them, but no source.
         """
         if self.test is None:
-            if self.test_image_column or self.test_label_column or self.test_class_names or self.test_split:
+            options = (self.test_image_column, self.test_image_folder, self.test_label_column, self.test_split)
+            if any(options) or self.test_class_names:
                 raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
             return None
         source = Source(
             source=self.test,
             image_column=self.test_image_column,
+            image_folder=self.test_image_folder,
             label_column=self.test_label_column,
             class_names=self.test_class_names,
             split=self.test_split,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -175,7 +176,7 @@ def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages 
 
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     if source is not None:
-        origin["source"] = source
+        origin = _moved(origin, source)
     if not origin.get("source"):
         raise RunError("the images of this run were in memory; say with --source where they lie")
     try:
@@ -192,3 +193,13 @@ def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages 
             "the old ones are"
         )
     return data
+
+
+def _moved(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns what to load moved data with: a folder of images beside or below a table has moved with it."""
+    folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
+    moved = {**origin, "source": source}
+    if folder is not None and Path(folder).is_relative_to(old):
+        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
+        moved["image_folder"] = str(new) if new.is_dir() else folder
+    return moved

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.errors import DataError, did_you_mean
+from labelsieve.errors import DataError, did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,17 +19,37 @@ IMAGE_NAMES = (
     "filename",
 )  # fmt: skip
 LABEL_NAMES = ("label", "labels", "class", "class_name", "label_name", "category", "target")
+# Names of columns of labels that are taken where none of the above is there.
+OTHER_LABEL_NAMES = ("targets", "y", "noisy_label", "noisy_labels", "given_label", "given_labels")
+# Names of columns of names of images, without the marks between their words.
+_NAME_COLUMNS = (
+    "imageid", "imgid", "pictureid", "photoid", "fileid", "idcode", "imagename", "imgname", "fname", "name", "uuid",
+    "imagefile", "imgfile", "key", "id",
+)  # fmt: skip
 _ID_TYPES = ("string", "large_string", "int", "uint")
+_NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
+_PIXELS = ("pixel", "px", "p", "")
+# From so many numbered columns on they are one vector.
+_MANY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of columns. As a wish of the user, None means "guess it"; as an answer, None means "there is none"."""
+    """Names of columns. As a wish of the user, None means "guess it"; as an answer, None means "there is none".
+
+    Attributes:
+        image: The column of images, their paths or names.
+        label: The column of the given labels.
+        truth: The column of the true labels.
+        id: The column of ids.
+        folder: The folder of images that the image column has names in, which only the user knows.
+    """
 
     image: str | None = None
     label: str | None = None
     truth: str | None = None
     id: str | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +76,9 @@ class Table:
 def refuse_split(split: str | None, where: object) -> None:
     """Raises a `DataError` if a split is asked of a source that has none."""
     if split is not None:
-        raise DataError(f'{where} has no splits, but split "{split}" was asked for; leave it out or pass another path')
+        raise DataError(
+            f'{where} has no splits, but split "{shown(split)}" was asked for; leave it out or pass another path'
+        )
 
 
 def choose_split(
@@ -77,31 +101,39 @@ def choose_split(
     if split is not None:
         if splits and (split.split("[")[0] if slices else split) not in splits:
             raise DataError(
-                f'expected a split "{split}" in {where}, found {", ".join(splits)}{did_you_mean(split, splits)}; '
+                f'expected a split "{shown(split)}" in {where}, found {listed(splits)}{did_you_mean(split, splits)}; '
                 "choose one of these"
             )
         return split, ()
     if len(splits) == 1:
         return splits[0], ()
     if not splits or "train" in splits:
-        return "train", (f"split train of {', '.join(splits)}",) if splits else ()
-    raise DataError(f"expected one split in {where}, found {', '.join(splits)}; choose one with split")
+        return "train", (f"split train of {listed(splits)}; --split takes another",) if splits else ()
+    raise DataError(f"expected one split in {where}, found {listed(splits)}; choose one with --split")
 
 
 def choose_columns(
-    features: Mapping[str, Any], *, asked: Columns, where: str, label_needed: bool = True, image_needed: bool = True
+    features: Mapping[str, Any],
+    *,
+    asked: Columns,
+    where: str,
+    label_needed: bool = True,
+    image_needed: bool = True,
+    about_names: Callable[[str], str] | None = None,
 ) -> Columns:
     """Settles which columns to read.
 
-    An image column is one that holds pictures by its type, else one with a usual name; a label column is one with a
-    usual name, else the only one with class names. A column `id` of texts or whole numbers gives the ids.
+    An image column is one that holds images by its type, else one with a usual name; where the user named a folder of
+    images, one of paths or names in it. A label column is one with a usual name, else the only one with class names. A
+    column `id` of texts or whole numbers gives the ids.
 
     Args:
         features: The columns: name to feature of the `datasets` library.
         asked: What the user asked for.
         where: Name of the source, for messages.
         label_needed: False if the labels come from elsewhere; then only a label column that was asked for is read.
-        image_needed: False for rows without pictures, such as features.
+        image_needed: False for rows without images, such as features.
+        about_names: Returns what to say of a column of names in a message, for a table on the disk.
 
     Raises:
         DataError: A column that was asked for is missing, or none or several fit.
@@ -113,49 +145,186 @@ def choose_columns(
     ):
         if name is not None and name not in features:
             raise DataError(
-                f'expected a column "{name}" in {where}, found {_listed(features)}'
+                f'expected a column "{shown(name)}" in {where}, found {_listed(features)}'
                 f"{did_you_mean(name, features)}; name another with {option}"
             )
-    image = asked.image or (_guess_image(features, where=where) if image_needed else None)
+    image = None
+    if image_needed:
+        guess = _guess_image if asked.folder is None else _guess_names
+        image = asked.image or guess(features, where=where, about_names=about_names or (lambda _: ""))
+        _check_image(features[image], image, named=asked.folder is not None, where=where)
     others = {name: feature for name, feature in features.items() if name not in (image, asked.truth)}
     label = asked.label or (_guess_label(others, where=where, columns=features) if label_needed else None)
     named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
-    return Columns(image=image, label=label, truth=asked.truth, id="id" if named else None)
+    folder = asked.folder if image_needed else None
+    return Columns(image=image, label=label, truth=asked.truth, id="id" if named else None, folder=folder)
 
 
 def holds_pictures(feature: Any) -> bool:
-    """Tells whether a column holds encoded pictures: an image, bytes, or a struct of `bytes` and `path`."""
+    """Returns whether a column holds encoded images: an image, bytes, or a struct of `bytes` and `path`."""
     if isinstance(feature, Mapping):
         return "bytes" in feature
     return type(feature).__name__ == "Image" or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
+def holds_pixels(feature: Any) -> bool:
+    """Returns whether a column holds nested lists of whole numbers, (H, W) or (H, W, C), a row."""
+    if type(feature).__name__ in ("Array2D", "Array3D"):
+        return str(feature.dtype).startswith(("int", "uint"))
+    depth = 0
+    while (inner := _inner(feature)) is not None:
+        feature, depth = inner, depth + 1
+    return depth in (2, 3) and str(getattr(feature, "dtype", "")).startswith(("int", "uint"))
+
+
+def holds_numbers(feature: Any) -> bool:
+    """Returns whether a column holds a list of numbers a row, as features are kept."""
+    inner = _inner(feature)
+    return inner is not None and str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float"))
+
+
+def _inner(feature: Any) -> Any:
+    """Returns what the lists of a column hold, or None if it holds no lists."""
+    if isinstance(feature, list):  # as older versions of the library have them
+        return feature[0]
+    return getattr(feature, "feature", None)
+
+
 def holds_text(feature: Any) -> bool:
-    """Tells whether a column holds texts, such as paths."""
+    """Returns whether a column holds texts, such as paths."""
     return getattr(feature, "dtype", "") in ("string", "large_string")
 
 
+def _holds_names(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(_ID_TYPES) and type(feature).__name__ == "Value"
+
+
+def _holds_paths(feature: Any) -> bool:
+    """Returns whether a column holds images that may be there by their path alone."""
+    return holds_pictures(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
+
+
+def kind_of(feature: Any) -> str:
+    """Returns what a column holds, in plain words."""
+    if (inner := _inner(feature)) is not None:
+        return f"lists of {kind_of(inner)}"
+    if isinstance(feature, Mapping):
+        return f"records of {listed(feature)}"
+    name, kind = type(feature).__name__, str(getattr(feature, "dtype", ""))
+    if name == "ClassLabel":
+        return f"classes ({listed(feature.names)})"
+    if name != "Value":
+        return "images" if name == "Image" else f"values of the kind {name}"
+    words = {"string": "texts", "large_string": "texts", "binary": "bytes", "large_binary": "bytes"}
+    if kind.startswith(("int", "uint")):
+        return "whole numbers"
+    return "numbers" if kind.startswith(("float", "double")) else words.get(kind, kind)
+
+
 def may_hold_images(features: Mapping[str, Any]) -> bool:
-    """Tells whether a table has a column that would be taken for pictures or their paths."""
+    """Returns whether a table has a column that would be taken for images or their paths."""
     return any(
-        holds_pictures(feature) or (holds_text(feature) and name.lower() in IMAGE_NAMES)
+        holds_pictures(feature) or (is_usual(name, IMAGE_NAMES) and (holds_text(feature) or holds_pixels(feature)))
         for name, feature in features.items()
     )
 
 
-def _guess_image(features: Mapping[str, Any], *, where: str) -> str:
+def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
+    """Checks that a column can be read as images."""
+    column = f'the column "{shown(name)}" of {where}'
+    if named:
+        if not (_holds_names(feature) or _holds_paths(feature)):
+            raise DataError(
+                f"expected paths or names of images in {column}, found {kind_of(feature)}; leave out "
+                "--image-folder, or name another with --image-column"
+            )
+    elif not (holds_pictures(feature) or holds_text(feature) or holds_pixels(feature)):
+        advice = "if they name images, add --image-folder FOLDER" if _holds_names(feature) else "name another"
+        raise DataError(
+            f"expected images or paths in {column}, found {kind_of(feature)}; {advice}"
+            f"{' with --image-column' if advice == 'name another' else ''}"
+        )
+
+
+def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
     pictures = [name for name, feature in features.items() if holds_pictures(feature)]
-    paths = [name for name, feature in features.items() if holds_text(feature) and name.lower() in IMAGE_NAMES]
-    usual = [name for name in pictures if name.lower() in IMAGE_NAMES]
-    found = usual if len(usual) == 1 else pictures or paths
+    paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
+    pixels = [name for name, feature in features.items() if holds_pixels(feature) and is_usual(name, IMAGE_NAMES)]
+    usual = [name for name in pictures if is_usual(name, IMAGE_NAMES)]
+    found = usual if len(usual) == 1 else pictures or paths or pixels
     if len(found) == 1:
         return found[0]
+    if not found:
+        _refuse_known(features, where=where, about_names=about_names)
     raise DataError(_no_guess("an image column", found, IMAGE_NAMES, "--image-column", where=where, columns=features))
 
 
+def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
+    """Returns the column of paths or names in a folder of images; of several a column `id` is the last choice."""
+    del about_names
+    fitting = [name for name, feature in features.items() if _holds_names(feature)]
+    paths = [name for name in fitting if is_usual(name, IMAGE_NAMES)]
+    paths = paths or [name for name, feature in features.items() if _holds_paths(feature)]
+    names = [name for name in fitting if _plain_name(name) in _NAME_COLUMNS]
+    found = paths or [name for name in names if _plain_name(name) != "id"] or names
+    if len(found) == 1:
+        return found[0]
+    usual = (*IMAGE_NAMES, "image_id", "id")
+    raise DataError(_no_guess("a column of image names", found, usual, "--image-column", where=where, columns=features))
+
+
+def is_usual(name: str, usual: tuple[str, ...]) -> bool:
+    """Returns whether a column has one of some usual names, whatever its case and the marks between its words."""
+    return _plain_name(name) in map(_plain_name, usual)
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> None:
+    """Refuses tables of a known kind that are read in another way, and says how."""
+    numbered = [found for name in features if (found := _NUMBERED.fullmatch(name))]
+    if len(numbered) >= _MANY:
+        counted = f"{len(numbered)} columns of numbers, {shown(numbered[0][0])} to {shown(numbered[-1][0])}"
+        if numbered[0]["name"].lower() in _PIXELS:
+            side = math.isqrt(len(numbered))
+            shape = f"-1, {side}, {side}" if side**2 == len(numbered) else "N, H, W"
+            raise DataError(
+                f"{where} holds pixels in {counted}, which are not read as images; pass them in Python, as uint8: "
+                f"load_images(pixels.reshape({shape}), labels=labels)"
+            )
+        raise DataError(
+            f"{where} holds {counted}, and no images; for features write them as one array with their labels: "
+            'numpy.savez("features.npz", features=..., labels=...)'
+        )
+    if lowered := [name for name in features if name.lower() in ("pixels", "pixel")]:
+        raise DataError(
+            f'the column "{lowered[0]}" of {where} holds {kind_of(features[lowered[0]])}, which are not read as '
+            "images; pass them in Python: load_images(pixels.reshape(N, H, W), labels=labels)"
+        )
+    if usual := [name for name in features if is_usual(name, IMAGE_NAMES)]:
+        _check_image(features[usual[0]], usual[0], named=False, where=where)
+    lists = [name for name, feature in features.items() if _inner(feature) is not None]
+    if vectors := [name for name in lists if kind_of(features[name]).endswith("numbers")]:
+        kind = kind_of(features[vectors[0]])
+        raise DataError(
+            f'{where} holds no images, but {kind} in the column "{shown(vectors[0])}"; features of images are read '
+            'from one file, with a column "features" of flat lists'
+        )
+    for name, feature in features.items():
+        if _holds_names(feature) and (plain := _plain_name(name)) in _NAME_COLUMNS:
+            said = about_names(name)
+            if not said and plain not in ("id", "name", "key"):
+                said = f'; if "{shown(name)}" names images, add --image-folder FOLDER'
+            if said:
+                raise DataError(f"expected an image column in {where}, found the columns {_listed(features)}{said}")
+
+
 def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[str, Any]) -> str:
-    usual = [name for name in features if name.lower() in LABEL_NAMES]
-    found = usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    usual = [name for name in features if is_usual(name, LABEL_NAMES)]
+    other = [name for name in features if is_usual(name, OTHER_LABEL_NAMES)]
+    found = usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"] or other
     if len(found) == 1:
         return found[0]
     raise DataError(_no_guess("a label column", found, LABEL_NAMES, "--label-column", where=where, columns=columns))
@@ -174,4 +343,4 @@ def _no_guess(
 
 
 def _listed(names: Mapping[str, Any] | list[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names) or "no columns"
+    return listed(names, quoted=True) or "no columns"

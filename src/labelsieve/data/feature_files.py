@@ -1,23 +1,42 @@
-"""Reading features from `.npz` and Parquet files, without ever unpickling anything."""
+"""Reading features from NumPy, Parquet and Arrow files, without ever unpickling anything."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.data.columns import Columns, Table, choose_columns, may_hold_images
-from labelsieve.data.readers import without_dictionaries
-from labelsieve.errors import DataError, did_you_mean
+from labelsieve.data.arrow_files import features_of, open_arrow, plain_types, read_schema
+from labelsieve.data.columns import (
+    LABEL_NAMES,
+    OTHER_LABEL_NAMES,
+    Columns,
+    Table,
+    choose_columns,
+    holds_numbers,
+    may_hold_images,
+)
+from labelsieve.data.file_kinds import conversion, refuse_pointer
+from labelsieve.data.folders import TABLES
+from labelsieve.errors import DataError, did_you_mean, first_line, listed, shown
 
-FEATURE_NAMES = ("features", "embedding", "embeddings")
+# In lower case; the first is the documented one.
+FEATURE_NAMES = (
+    "features", "feature", "feats", "embeddings", "embedding", "embs", "emb", "image_features", "image_embeddings",
+    "image_embeds", "vectors", "x",
+)  # fmt: skip
 # What a .npz file may hold beside one array for each column of labels, truth or ids.
 _ARRAYS = ("features", "class_names", "text", "logit_scale")
 _IDS, _TRUTH = ("ids", "id"), "truth"
+# How `np.savez` calls arrays without names.
+_UNNAMED = re.compile(r"arr_\d+")
+# How a .npy or .npz file begins, and a pickle.
+_NUMPY, _PICKLE = (b"\x93NUMPY", b"PK"), b"\x80"
 _ROWS = 8192
 
 
@@ -41,37 +60,43 @@ class Stored:
 
 
 def holds_features(source: Any) -> bool:
-    """Tells whether a source is a file of features rather than of images.
+    """Returns whether a source is a file of features rather than of images.
 
-    A `.npz` file is; a Parquet file is if it has a column `features`, `embedding` or `embeddings` of lists of numbers
-    and none that holds pictures or paths of images.
+    A NumPy file is; a Parquet or Arrow file is if it has a column with a usual name of features (`FEATURE_NAMES`) of
+    lists of numbers and none that holds images or their paths.
     """
     if not isinstance(source, str | Path):
         return False
     path = Path(source).expanduser()
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in (".npz", ".npy"):
         return path.is_file()
-    if path.suffix.lower() != ".parquet" or not path.is_file():
+    kind = TABLES.get(path.suffix.lower(), "csv")
+    if kind == "csv" or not path.is_file():
         return False
     try:
-        schema, kinds = _parquet_schema(path)
+        kinds = features_of(read_schema(path, kind=kind), path)
     except DataError:
         return False  # whoever reads it next says why it cannot be read
-    return bool(_feature_columns(schema)) and not may_hold_images(kinds)
+    return bool(_feature_columns(kinds)) and not may_hold_images(kinds)
 
 
 def read_features_file(path: Path, *, asked: Columns) -> Stored:
-    """Reads a `.npz` or `.parquet` file.
+    """Reads a NumPy, Parquet or Arrow file.
 
     Raises:
         DataError: It cannot be read, or lacks features or labels.
     """
-    readers = {".npz": _read_npz, ".parquet": _read_parquet}
-    kind = path.suffix.lower()
-    if not path.is_file() or kind not in readers:
-        found = "does not exist" if not path.exists() else "is none"
-        raise DataError(f"expected a file of features ending in .npz or .parquet, but {path} {found}; check the path")
-    return readers[kind](path, asked=asked)
+    expected = "expected a file of features ending in .npz, .npy, .parquet, .arrow or .feather"
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{expected}, but {path} {state}; check the path")
+    if suffix not in (".npz", ".npy") and TABLES.get(suffix, "csv") == "csv":
+        raise DataError(f"{expected}, but {path} is none; {conversion(path) or 'convert it first'}")
+    refuse_pointer(path)
+    if suffix in TABLES:
+        return _read_table(path, asked=asked, kind=TABLES[suffix])
+    return _read_npy(path, asked=asked) if suffix == ".npy" else _read_npz(path, asked=asked)
 
 
 def read_text_file(text: Any) -> NDArray[Any]:
@@ -83,14 +108,19 @@ def read_text_file(text: Any) -> NDArray[Any]:
     if not isinstance(found, dict):
         return np.asarray(found)
     if "text" not in found:
-        raise DataError(f'expected an array "text" in {path}, found {_listed(found)}; add it or pass a .npy file')
+        raise DataError(f'expected an array "text" in {path}, found {_names_of(found)}; add it or pass a .npy file')
     return np.asarray(found["text"])
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
     """Reads the arrays of a NumPy file; Python objects in it are refused, since loading them can run any code."""
+    refuse_pointer(path)
     try:
         with path.open("rb") as file:  # a damaged file is closed, too
+            head = file.read(6)
+            file.seek(0)
+            if head and not head.startswith((*_NUMPY, _PICKLE)):
+                raise ValueError("it is none")
             found = np.load(file, allow_pickle=False)
             return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except FileNotFoundError:
@@ -101,31 +131,89 @@ def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
                 f"{path} holds Python objects, which are never loaded; save texts as np.array(values, dtype=str) and "
                 "numbers as one array"
             ) from None
-        raise DataError(f"expected a NumPy file, but {path} cannot be read: {error}; write it again") from None
+        reason = first_line(error)
+        raise DataError(f"expected a NumPy file, but {path} cannot be read: {reason}; write it again") from None
+
+
+def _read_npy(path: Path, *, asked: Columns) -> Stored:
+    """Reads an array of features, and their labels from the file beside it: `labels.npy` of `features.npy`."""
+    if asked.label or asked.truth:
+        raise DataError(
+            f"{path} holds one array and no columns; leave out --label-column and --truth-column, or save all with "
+            "np.savez"
+        )
+    features, beside = _load(path), _labels_beside(path)
+    if not isinstance(features, np.ndarray):
+        raise DataError(f"expected one array in {path}, found several; rename it to .npz")
+    labels = _load(beside)
+    where = f"the file {path}"
+    if not isinstance(labels, np.ndarray):
+        raise DataError(f"expected one array in {beside}, found several; save the labels with np.save")
+    stored = _from_arrays({"features": features, "labels": labels}, asked=Columns(), where=where)
+    return replace(
+        stored, table=replace(stored.table, notes=(f"the labels are those of {beside}", *stored.table.notes))
+    )
+
+
+def _labels_beside(path: Path) -> Path:
+    """Returns the file of labels that goes with a file of features by its name, as `y_test.npy` with `X_test.npy`."""
+    words = path.stem.lower()
+    names = [name for name in sorted(FEATURE_NAMES, key=len, reverse=True) if re.search(_word(name), words)]
+    wanted = {
+        re.sub(_word(name), label, words, count=1) for name in names[:1] for label in (*LABEL_NAMES, *OTHER_LABEL_NAMES)
+    }
+    wanted |= {"labels"} if not names else set()
+    found = sorted(
+        each for each in path.parent.iterdir() if each.suffix.lower() == ".npy" and each.stem.lower() in wanted
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            f"expected one file of labels beside {path}, found {listed(each.name for each in found)}; save the right "
+            'one with the features: np.savez("features.npz", features=..., labels=...)'
+        )
+    name = re.sub(_word(names[0]), "labels", words, count=1) if names else "labels"
+    raise DataError(
+        f"{path} holds features alone; save their labels beside it as {name}.npy, or both in one file: "
+        'np.savez("features.npz", features=..., labels=...)'
+    )
+
+
+def _word(name: str) -> str:
+    return rf"(?<![a-z0-9]){name}(?![a-z0-9])"
 
 
 def _read_npz(path: Path, *, asked: Columns) -> Stored:
+    where, arrays = f"the file {path}", _load(path)
+    if not isinstance(arrays, dict):
+        raise DataError(f'expected an array "features" in {where}, found a single array; save it with np.savez')
+    return _from_arrays(arrays, asked=asked, where=where)
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, asked: Columns, where: str) -> Stored:
     import pyarrow as pa
     from datasets import Dataset
 
-    where, arrays = f"the file {path}", _load(path)
-    if not isinstance(arrays, dict) or "features" not in arrays:
-        found = _listed(arrays) if isinstance(arrays, dict) else "a single array"
-        raise DataError(f'expected an array "features" in {where}, found {found}; save it with np.savez')
-    features = arrays["features"]
-    columns = {name: value for name, value in arrays.items() if name not in _ARRAYS and value.ndim == 1}
-    left_out = [name for name in arrays if name not in _ARRAYS and name not in columns]
-    chosen = _npz_columns(columns, asked, where=where)
-    used = [name for name in (chosen.label, chosen.truth, chosen.id) if name is not None]
-    for name in used:
-        if features.ndim and len(columns[name]) != len(features):
+    name = _features_array(arrays, where=where)
+    features, known = arrays[name], {name, *_ARRAYS}
+    columns = {each: np.ravel(value) for each, value in arrays.items() if each not in known and _is_column(value)}
+    notes = [] if name == "features" else [f'the features are the array "{shown(name)}"']
+    chosen = _npz_columns(columns, asked, arrays, where=where)
+    if chosen.label and _UNNAMED.fullmatch(chosen.label):
+        notes.append(f'the labels are the array "{chosen.label}"')
+    used = [each for each in (chosen.label, chosen.truth, chosen.id) if each is not None]
+    for each in used:
+        if features.ndim and len(columns[each]) != len(features):
             raise DataError(
-                f'expected one value of "{name}" for each of {len(features)} rows of features in {where}, found '
-                f"{len(columns[name])}; save both from the same images"
+                f'expected one value of "{shown(each)}" for each of {len(features)} rows of features in {where}, found '
+                f"{len(columns[each])}; save both from the same images"
             )
-    left_out += [name for name in columns if name not in used]
-    notes = [f'the array "{name}" was left out{did_you_mean(name, (*_ARRAYS, "ids", _TRUTH))}' for name in left_out]
-    rows = Dataset(pa.table({name: pa.array(columns[name].tolist()) for name in used}))
+    left_out = [each for each in arrays if each not in known and each not in used]
+    notes += [
+        f'the array "{shown(each)}" was left out{did_you_mean(each, (*_ARRAYS, "ids", _TRUTH))}' for each in left_out
+    ]
+    rows = Dataset(pa.table({each: pa.array(columns[each].tolist()) for each in used}))
     names = arrays.get("class_names")
     return Stored(
         features=features,
@@ -136,79 +224,101 @@ def _read_npz(path: Path, *, asked: Columns) -> Stored:
     )
 
 
+def _is_column(values: NDArray[Any]) -> bool:
+    """Returns whether an array has one value a row, (N,) or (N, 1)."""
+    return values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)
+
+
+def _features_array(arrays: Mapping[str, NDArray[Any]], *, where: str) -> str:
+    """Returns the name of the array of features: `features`, another usual one, or of unnamed ones that of rows."""
+    if "features" in arrays:
+        return "features"
+    found = [name for name, value in arrays.items() if name.lower() in FEATURE_NAMES and value.ndim > 1]
+    found = found or [name for name, value in arrays.items() if _UNNAMED.fullmatch(name) and not _is_column(value)]
+    if len(found) == 1:
+        return found[0]
+    several = f"several that fit: {_names_of(found)}" if found else _names_of(arrays)
+    raise DataError(f'expected an array "features" in {where}, found {several}; save it with np.savez')
+
+
 def _names(names: NDArray[Any], *, where: str) -> tuple[str, ...]:
     if names.dtype.kind == "S":
         raise DataError(f'expected texts in "class_names" of {where}, found bytes; save them as an array of str')
     return tuple(map(str, np.ravel(names).tolist()))
 
 
-def _npz_columns(columns: Mapping[str, NDArray[Any]], asked: Columns, *, where: str) -> Columns:
+def _npz_columns(
+    columns: Mapping[str, NDArray[Any]], asked: Columns, arrays: Mapping[str, NDArray[Any]], *, where: str
+) -> Columns:
     truth = asked.truth or (_TRUTH if _TRUTH in columns else None)
-    wish = Columns(label=asked.label, truth=truth)
+    unnamed = [name for name in columns if _UNNAMED.fullmatch(name)]
+    label = asked.label or (unnamed[0] if len(unnamed) == 1 == len(columns) else None)
+    flat = [name for name in arrays if name.lower() in (*LABEL_NAMES, *OTHER_LABEL_NAMES) and name not in columns]
+    if label is None and flat and not any(name.lower() in (*LABEL_NAMES, *OTHER_LABEL_NAMES) for name in columns):
+        raise DataError(
+            f'expected one label a row in the array "{shown(flat[0])}" of {where}, got shape {arrays[flat[0]].shape}; '
+            "if they are one-hot, save labels.argmax(axis=1)"
+        )
+    if not columns and not asked.label:
+        raise DataError(f"{where} holds features and no labels; save both: np.savez(FILE, features=..., labels=...)")
+    wish = Columns(label=label, truth=truth)
     chosen = choose_columns(columns, asked=wish, where=where, image_needed=False)
     ids = next((name for name in _IDS if name in columns and name != chosen.label), None)
     return Columns(label=chosen.label, truth=chosen.truth, id=ids)
 
 
-def _read_parquet(path: Path, *, asked: Columns) -> Stored:
+def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
+    import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Dataset
 
     where = f"the file {path}"
-    schema, kinds = _parquet_schema(path)
-    found = _feature_columns(schema)
+    kinds = features_of(read_schema(path, kind=kind), path)
+    found = _feature_columns(kinds)
     if len(found) != 1:
-        wanted = ", ".join(f'"{name}"' for name in FEATURE_NAMES)
         raise DataError(
-            f"expected one column of lists of numbers named {wanted} in {where}, found "
-            f"{_listed(found or schema.names)}; rename the column of features"
+            f"expected one column of lists of numbers named {listed(FEATURE_NAMES[:6], quoted=True)} in {where}, found "
+            f"{_names_of(found or kinds)}; rename the column of features"
         )
-    others = {name: kind for name, kind in kinds.items() if name != found[0]}
+    others = {name: each for name, each in kinds.items() if name != found[0]}
     chosen = choose_columns(others, asked=asked, where=where, image_needed=False)
     used = [name for name in (chosen.label, chosen.truth, chosen.id) if name is not None]
     try:
-        labels = pq.read_table(path, columns=used)
-        features = _read_lists(pq.ParquetFile(path), found[0], where=where)
-    except (OSError, ValueError) as error:  # those of Arrow are ValueErrors too
-        raise DataError(f"{where} cannot be read: {error}; write it again") from None
-    rows = Dataset(labels.cast(without_dictionaries(labels.schema)))
-    return Stored(features=features, table=Table(rows=rows, columns=chosen, where=where))
+        if kind == "parquet":
+            file = pq.ParquetFile(path)
+            labels, count = file.read(columns=used), file.metadata.num_rows
+            batches: Iterable[Any] = file.iter_batches(batch_size=_ROWS, columns=[found[0]])
+        else:
+            with open_arrow(path) as stream:
+                whole = stream.read_all()
+            labels, count, batches = whole.select(used), len(whole), whole.select(found).to_batches(_ROWS)
+        features = _read_lists(batches, found[0], count=count, where=where)
+    except (OSError, pa.ArrowException):
+        raise DataError(f"{where} cannot be read: it is damaged or cut off; write it again") from None
+    rows = Dataset(labels.cast(plain_types(labels.schema)))
+    notes = (
+        ()
+        if found[0].lower() in ("features", "embedding", "embeddings")
+        else (f'the features are the column "{shown(found[0])}"',)
+    )
+    return Stored(features=features, table=Table(rows=rows, columns=chosen, where=where, notes=notes))
 
 
-def _parquet_schema(path: Path) -> tuple[Any, Mapping[str, Any]]:
-    """Returns the Arrow schema and the kinds of columns as the `datasets` library has them."""
-    import datasets
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(path)
-        return schema, datasets.Features.from_arrow_schema(without_dictionaries(schema))
-    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise DataError(f"expected the file {path} to be Parquet, but it cannot be read: {error}") from None
+def _feature_columns(kinds: Mapping[str, Any]) -> list[str]:
+    return [name for name, kind in kinds.items() if name.lower() in FEATURE_NAMES and holds_numbers(kind)]
 
 
-def _feature_columns(schema: Any) -> list[str]:
-    import pyarrow.types as types
-
-    def fits(kind: Any) -> bool:
-        listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        return bool(listed and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
-
-    return [field.name for field in schema if field.name.lower() in FEATURE_NAMES and fits(field.type)]
-
-
-def _read_lists(file: Any, name: str, *, where: str) -> NDArray[np.float32]:
+def _read_lists(batches: Iterable[Any], name: str, *, count: int, where: str) -> NDArray[np.float32]:
     """Reads a column of equally long lists, some rows at a time: shape (N, D)."""
     import pyarrow.compute as pc
 
     features = np.empty((0, 0), dtype=np.float32)
     at = 0
-    for batch in file.iter_batches(batch_size=_ROWS, columns=[name]):
+    for batch in batches:
         column = batch.column(0)
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
         if not at:
-            features = np.empty((file.metadata.num_rows, max(int(lengths[0]), 0)), dtype=np.float32)
+            features = np.empty((count, max(int(lengths[0]), 0)), dtype=np.float32)
         wrong = np.flatnonzero(lengths != features.shape[1])
         if len(wrong):
             raise DataError(
@@ -222,5 +332,5 @@ def _read_lists(file: Any, name: str, *, where: str) -> NDArray[np.float32]:
     return features
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(f'"{name}"' for name in names) or "nothing"
+def _names_of(names: Iterable[str]) -> str:
+    return listed(names, quoted=True) or "nothing"

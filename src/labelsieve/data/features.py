@@ -16,7 +16,7 @@ from labelsieve.data.columns import Columns, Table
 from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
 from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
-from labelsieve.errors import DataError, shown
+from labelsieve.errors import DataError, first_line, shown
 from labelsieve.provenance import fingerprint
 from labelsieve.validation import LogitScale, range_of
 
@@ -104,8 +104,9 @@ def load_features(
 
     Args:
         source: A `.npz` file with arrays `features` (N, D) and `labels` (N,) and, if there are, `ids` (N,), `truth`
-            (N,), `class_names` (K,), `text` (K, D) and `logit_scale`; a `.parquet` file with a column `features` (or
-            `embedding`, `embeddings`) of lists of D numbers; or an array (N, D) in memory.
+            (N,), `class_names` (K,), `text` (K, D) and `logit_scale`; a `.npy` file with `labels.npy` beside it; a
+            Parquet or Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other
+            usual names of features and labels are found, too (docs/detectors/README.md).
         labels: N names or whole numbers, for an array in memory.
         label_column: Column, or array of the `.npz` file, of the given labels. Guessed where only one fits.
         truth_column: The same for the true labels, if they are known; of a `.npz` file `truth` is read without asking.
@@ -162,14 +163,17 @@ def _open(source: Any, *, labels: Any, asked: Columns) -> Stored:
             raise DataError("labels go with features in memory only; name the column of a file with label_column")
         return read_features_file(Path(source).expanduser(), asked=asked)
     if labels is None:
-        raise DataError(f"expected a .npz or .parquet file, or an array with labels=, got {type(source).__name__}")
+        raise DataError(
+            f"expected a .npz, .npy or .parquet file, or an array with labels=, got {type(source).__name__}"
+        )
     if asked.label or asked.truth:
         raise DataError("features in memory have no columns; pass labels=, and the truth to with_labels()")
     where = "the features in memory"
     try:  # fails on rows of other widths, and on tensors of bfloat16 or with gradients
         values = np.asarray(source)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"expected features as numbers of shape (N, D) in {where}: {error}") from None
+        reason = "rows of different lengths" if "inhomogeneous" in str(error) else first_line(error)
+        raise DataError(f"expected features as numbers of shape (N, D) in {where}, found {reason}") from None
     table = Table(rows=_numbered(len(values) if values.ndim else 0), columns=Columns(), where=where)
     return Stored(features=values, table=table)
 
@@ -220,10 +224,17 @@ def _assemble(
 
 
 def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
+    shape = values.shape
+    if len(shape) > 2 and max(shape[1:]) == np.prod(shape[1:], dtype=np.int64):  # as (N, 1, D) or (N, D, 1, 1)
+        values = values.reshape(len(values), -1)
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
+        advice = "save one row of D numbers for each image"
+        if values.ndim == 3:
+            advice += ", such as the class token or the mean over tokens"
+        elif values.ndim == 4 and values.shape[-1] in (1, 3, 4):
+            advice = "images in memory go to load_images(array, labels=labels)"
         raise DataError(
-            f"expected features as numbers of shape (N, D) in {where}, got {values.dtype} of shape {values.shape}; "
-            "save one row of D numbers for each image"
+            f"expected features as numbers of shape (N, D) in {where}, got {values.dtype} of shape {shape}; {advice}"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
         return np.ascontiguousarray(values, dtype=np.float32)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labelsieve.data.columns import Columns, Table, holds_text, refuse_split
-from labelsieve.errors import DataError
+from labelsieve.errors import DataError, shown
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
@@ -133,8 +133,16 @@ def text_paths(table: Table) -> list[str] | None:
     return [path or "" for path in table.rows.select_columns([column])[:][column]]
 
 
-def absolute_paths(paths: Sequence[str], *, folder: Path | None, where: str) -> list[str]:
+def absolute_paths(
+    paths: Sequence[str], *, folder: Path | None, where: str, rows: Sequence[int] | None = None
+) -> list[str]:
     """Returns absolute paths; relative ones are read from `folder`.
+
+    Args:
+        paths: The paths.
+        folder: Where they have to lie; None: anywhere, and relative ones in the current folder.
+        where: What to call the table in a message.
+        rows: Their row numbers in the table, for messages; by default they are those of all rows.
 
     Raises:
         DataError: A path is empty, a web address, or leads out of `folder`.
@@ -142,14 +150,16 @@ def absolute_paths(paths: Sequence[str], *, folder: Path | None, where: str) -> 
     root = os.path.abspath(folder or ".")
     roots = (root, os.path.realpath(root))
     found = []
-    for row, path in enumerate(paths):
+    for row, path in zip(range(len(paths)) if rows is None else rows, paths, strict=True):
         if not path.strip() or "://" in path or "\0" in path:
-            raise DataError(f'expected the path of an image in row {row + 1} of {where}, found "{path}"; mend the row')
+            raise DataError(
+                f'expected the path of an image in row {row + 1} of {where}, found "{shown(path)}"; fix or remove it'
+            )
         whole = os.path.normpath(os.path.join(root, path))
         if folder is not None and not any(_lies_in(whole, base) for base in roots):
             raise DataError(
-                f'the path "{path}" in row {row + 1} of {where} leads out of the folder {root}; move the file with '
-                "the table up to a folder that holds all images, and write the paths relative to it"
+                f'the path "{shown(path)}" in row {row + 1} of {where} leads out of the folder {root}; pass the folder '
+                "that holds all images with --image-folder"
             )
         found.append(whole)
     return found

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.labels import checked_indices
 from labelsieve.data.rgb import Ranges, to_rgb, value_kind
 from labelsieve.errors import DataError, first_line, shown
@@ -228,6 +229,8 @@ def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool =
     """
     if not data:
         raise DataError("the file is empty")
+    if is_pointer(data):
+        raise DataError("a Git LFS pointer, not the image itself; get it with: git lfs pull")
     try:
         with _QUIET, Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:

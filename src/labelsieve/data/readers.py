@@ -1,40 +1,51 @@
-"""Readers: one function a kind of source, each giving its rows with undecoded pictures.
+"""Readers: one function a kind of source, each giving its rows with undecoded images.
 
-The `datasets` library reads Parquet, Arrow, saved folders and the Hub, memory mapped. Only a CSV file is read by
-`pyarrow`, as texts: a reader that guesses types turns the class names `NA` and `007` into something else.
+Tables are read by `csv_files.py` and `arrow_files.py`, those in several files found by `shards.py`. The `datasets`
+library reads saved folders and the Hub, memory mapped.
 """
 
 from __future__ import annotations
 
-import csv
-import glob
-import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labelsieve.data.columns import Columns, Table, choose_columns, choose_split, holds_pictures, refuse_split
-from labelsieve.data.folders import TABLES, read_folder
+from labelsieve.data.arrow_files import read_arrow_files
+from labelsieve.data.columns import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    Columns,
+    Table,
+    choose_columns,
+    choose_split,
+    holds_pictures,
+    is_usual,
+    refuse_split,
+)
+from labelsieve.data.csv_files import CsvTable, read_texts, whole_numbers
+from labelsieve.data.file_kinds import conversion, refuse_pointer
+from labelsieve.data.folders import SUFFIXES, TABLES, read_folder
+from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
-from labelsieve.errors import DataError, LabelsieveError, did_you_mean, first_line
+from labelsieve.data.quiet import quiet, reading
+from labelsieve.data.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
+from labelsieve.errors import DataError, did_you_mean, listed, shown
 from labelsieve.provenance import is_utf8
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
-# Rows read at once from a file whose row groups may be far larger.
-_ROWS = 256
+# How folders of images that are no classes begin.
+_SPLITS = ("train", "test", "val", "images")
+# Values looked at to find the images that a column names.
+_TRIED = 256
 
 
 def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
-    """Reads a folder, a file, a published data set or a Hub id, whichever `source` is.
+    """Reads a folder, a file, a pattern of files, a published data set or a Hub id, whichever `source` is.
 
     Raises:
         DataError: It is none of them, or cannot be read.
@@ -46,103 +57,130 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
     if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run hold paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
     if named is not None:
+        _refuse_image_folder(asked, "a published data set")
         return read_published(named, asked=asked, split=split)
-    kind = TABLES.get(path.suffix.lower())
     if path.is_dir():
-        saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-        return read_saved(path, asked=asked, split=split) if saved else read_folder(path, asked=asked, split=split)
-    if path.is_file() and kind is None:
-        raise DataError(
-            f"expected a folder of class folders or a file ending in {', '.join(TABLES)}, found {path}"
-            f"{did_you_mean(path.suffix.lower(), TABLES)}; convert it first"
-        )
+        return _read_dir(path, asked=asked, split=split)
     if path.is_file():
+        refuse_pointer(path)
         refuse_split(split, path)
-        return read_csv(path, asked=asked) if kind == "csv" else read_arrow_file(path, kind=str(kind), asked=asked)
-    if kind is None and _HUB_ID.fullmatch(source):
+        return _read_files([path], kind=_kind(path), asked=asked, where=f"the file {path}")
+    if has_pattern(source):
+        return _read_shards(shards_of_pattern(source, split=split), asked=asked, where=f"the files {source}")
+    if path.suffix.lower() not in TABLES and _HUB_ID.fullmatch(source):
         return read_hub(source, asked=asked, split=split)
     refuse_unknown_name(source)
-    raise DataError(f"expected a folder, a file or a Hub data set, but {source} does not exist; check the path")
+    raise DataError(f"expected a folder, a file or a Hub data set, but {shown(source)} does not exist; check the path")
 
 
-def read_csv(path: Path, *, asked: Columns) -> Table:
-    """Reads a CSV file with a header; columns are parted by comma, semicolon or tab, all values are texts."""
+def _kind(path: Path) -> str:
+    """Returns how a table is read."""
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return TABLES[suffix]
+    advice = conversion(path) or ("pass its folder" if suffix in SUFFIXES else "convert it first")
+    raise DataError(
+        f"expected a folder of class folders or a file ending in {', '.join(TABLES)}, found {path}"
+        f"{did_you_mean(suffix, TABLES)}; {advice}"
+    )
+
+
+def _read_dir(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads a saved data set, the parts of a table, or a folder of class folders."""
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return read_saved(path, asked=asked, split=split)
+    if (shards := shards_of_folder(path, split=split)) is not None:
+        return _read_shards(shards, asked=asked, where=f"the folder {path}")
+    tables = _tables_in(path)
+    if not tables:
+        _refuse_image_folder(asked, "a folder of class folders")
+        return read_folder(path, asked=asked, split=split)
+    beside = f"the table {path / tables[0]}"
+    if len(tables) > 1:
+        beside = f"one of its {len(tables)} tables ({listed(tables)})"
+    if asked.folder is not None:
+        raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {beside}")
+    _refuse_folders_of_images(path, beside)
+    try:
+        table = read_folder(path, asked=asked, split=split)
+    except DataError as error:
+        raise DataError(f"{error}; or pass {beside}") from None
+    note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
+    return replace(table, notes=(*table.notes, note))
+
+
+def _tables_in(folder: Path) -> list[str]:
+    with suppress(OSError):  # whoever reads the folder next says why it cannot be read
+        names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+        found = (name for name in names if os.path.splitext(name)[1].lower() in TABLES)
+        return sorted(name for name in found if name[0] != "." and is_utf8(name))
+    return []
+
+
+def _refuse_folders_of_images(path: Path, beside: str) -> None:
+    """Refuses a folder of tables and folders such as `train_images`, which are no classes."""
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not all(folder.name.lower().startswith(_SPLITS) for folder in folders):
+        return
+    holding = [folder for folder in folders if any(inner.suffix.lower() in SUFFIXES for inner in folder.iterdir())]
+    if holding:
+        raise DataError(
+            f"{path} holds images in {listed(folder.name for folder in holding)}, and their labels in tables; pass "
+            f"{beside}, with --image-folder {holding[-1]}"
+        )
+
+
+def _refuse_image_folder(asked: Columns, what: str) -> None:
+    if asked.folder is not None:
+        raise DataError(f"--image-folder goes with a table that names images, and this is {what}; leave it out")
+
+
+def _read_shards(shards: Shards, *, asked: Columns, where: str) -> Table:
+    table = _read_files(shards.files, kind=shards.kind, asked=asked, where=where)
+    return replace(table, notes=(*shards.notes, *table.notes))
+
+
+def _read_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
+    for path in files:
+        refuse_pointer(path)
+    if kind == "csv":
+        return read_csv(files, asked=asked, where=where)
+    return read_arrow_files(files, kind=kind, asked=asked, where=where)
+
+
+def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+    """Reads one or several CSV files with the same header as one table; all values are texts."""
     import pyarrow as pa
-    import pyarrow.csv
     from datasets import Dataset
 
+    found = [read_texts(path, images=asked.folder) for path in files]
+    names = found[0].table.column_names
+    for path, other in zip(files[1:], found[1:], strict=True):
+        if other.table.column_names != names:
+            raise DataError(
+                f"expected the same columns in all files, found {listed(names, quoted=True)} in {files[0]} and "
+                f"{listed(other.table.column_names, quoted=True)} in {path}; pass files of one table"
+            )
+    texts = pa.concat_tables(each.table for each in found)
+    folder = folder_of(files)
+    _refuse_twice(found[0], asked, files[0])
+    about = about_names(lambda name: texts.column(name).slice(0, _TRIED).to_pylist(), beside=folder)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            header = handle.readline()
-        separator = max(",;\t", key=header.count)
-        parsing = pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-        names = next(csv.reader([header], delimiter=separator), [])
-        texts = dict.fromkeys(names, pa.string())
-        converting = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=False)
-        table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=converting)
-        table = table.rename_columns([name.strip() for name in table.column_names])
-    except UnicodeDecodeError:
-        raise DataError(f"expected a CSV file in UTF-8, but {path} is not; save it as UTF-8") from None
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"expected a CSV file with a header, but {path} cannot be read: {first_line(error)}") from None
-    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
-    if twice:
-        raise DataError(f'expected different columns in {path}, found "{twice[0]}" more than once; rename one')
-    table = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
-    rows = Dataset(table)
-    where = f"the file {path}"
-    chosen = choose_columns(rows.features, asked=asked, where=where)
-    return Table(rows=rows, columns=chosen, where=where, folder=Path(os.path.abspath(path)).parent)
+        chosen = choose_columns(Dataset(texts.slice(0, 0)).features, asked=asked, where=where, about_names=about)
+    except DataError as error:
+        remark = "; columns without a name in the header are not read" if found[0].unnamed else ""
+        raise DataError(f"{error}{remark}") from None
+    texts = whole_numbers(texts, (chosen.label, chosen.truth))
+    notes = tuple(note for each in found for note in each.notes)
+    return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
 
 
-def read_arrow_file(path: Path, *, kind: str, asked: Columns) -> Table:
-    """Reads a Parquet, Arrow or Feather file into the cache of the `datasets` library, batch by batch."""
-    import datasets
-    import pyarrow as pa
-
-    where = f"the file {path}"
-    try:
-        features = datasets.Features.from_arrow_schema(without_dictionaries(_schema(path, kind=kind)))
-    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise DataError(
-            f"expected {where} to be {kind.capitalize()}, but it cannot be read: {first_line(error)}"
-        ) from None
-    chosen = choose_columns(features, asked=asked, where=where)
-    if holds_pictures(features[chosen.image]):
-        features[chosen.image] = datasets.Image(decode=False)
-    settings: dict[str, Any] = {}
-    if kind == "parquet":  # the others are stored by row, so nothing is won by leaving columns out
-        used = {chosen.image, chosen.label, chosen.truth, chosen.id}
-        features = datasets.Features({name: feature for name, feature in features.items() if name in used})
-        settings = {"columns": list(features), "batch_size": _ROWS}
-    with quiet(), _reading(where):
-        files = glob.escape(str(path))
-        rows = datasets.load_dataset(kind, data_files=files, split="train", features=features, **settings)
-    return Table(rows=rows, columns=chosen, where=where, folder=Path(os.path.abspath(path)).parent)
-
-
-def _schema(path: Path, *, kind: str) -> pa.Schema:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if kind == "parquet":
-        return pq.read_schema(path)
-    with pa.memory_map(str(path)) as handle:
-        try:
-            return pa.ipc.open_stream(handle).schema
-        except pa.ArrowInvalid:
-            handle.seek(0)
-            return pa.ipc.open_file(handle).schema
-
-
-def without_dictionaries(schema: pa.Schema) -> pa.Schema:
-    """Returns a schema in which columns encoded by a dictionary have the type of their values."""
-    import pyarrow as pa
-
-    def plain(kind: pa.DataType) -> pa.DataType:
-        return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-    return pa.schema([field.with_type(plain(field.type)) for field in schema], metadata=schema.metadata)
+def _refuse_twice(csv: CsvTable, asked: Columns, path: Path) -> None:
+    """Refuses columns of one name where one of them might be read."""
+    wanted = (asked.image, asked.label, asked.truth)
+    for name in csv.twice:
+        if name in wanted or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
+            raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 
 def read_saved(path: Path, *, asked: Columns, split: str | None) -> Table:
@@ -150,9 +188,10 @@ def read_saved(path: Path, *, asked: Columns, split: str | None) -> Table:
     import datasets
 
     where = f"the folder {path}"
-    with quiet(), _reading(where):
+    with quiet(), reading(where):
         found = datasets.load_from_disk(str(path))
-    return _from_dataset(found, asked=asked, split=split, where=where)
+    table = _from_dataset(found, asked=asked, split=split, where=where)
+    return replace(table, folder=table.columns.folder or Path(os.path.abspath(path)))
 
 
 def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
@@ -165,14 +204,14 @@ def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
     name, _, configuration = source.partition(":")
     where = f"the Hub data set {source}"
     _check_hub(name)
-    with quiet(), _reading(where):
+    with quiet(), reading(where):
         builder = datasets.load_dataset_builder(name, name=configuration or None)
         chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
     known = HUB.get(name, Columns())
     wish = replace(asked, image=asked.image or known.image, label=asked.label or known.label)
     found = _from_dataset(rows, asked=wish, split=None, where=where)
-    return Table(rows=found.rows, columns=found.columns, where=where, notes=(*notes, *found.notes))
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _check_hub(name: str) -> None:
@@ -217,39 +256,6 @@ def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, 
     rows = found.with_format(None)  # also drops transforms of the caller, which would be run on every row
     columns = choose_columns(rows.features, asked=asked, where=where, label_needed=label_needed)
     if columns.image and holds_pictures(rows.features[columns.image]):
-        with _reading(where):
+        with reading(where):
             rows = rows.cast_column(columns.image, datasets.Image(decode=False))
-    return Table(rows=rows, columns=columns, where=where, notes=notes)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Holds back the progress bars and log lines of the `datasets` library for a while; warnings stay as they are."""
-    import datasets
-
-    level, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # errors reach the user as ours, once
-    if bars:
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        if bars:
-            datasets.enable_progress_bars()
-
-
-@contextmanager
-def _reading(where: str) -> Iterator[None]:
-    try:
-        yield
-    except LabelsieveError:
-        raise
-    except Exception as error:  # the library wraps what went wrong in errors of many kinds
-        cause = error.__cause__ or error
-        advice = "; check the file"
-        if isinstance(cause, ConnectionError):
-            advice = "; check the network, or unset HF_HUB_OFFLINE if it is not in the cache"
-        elif isinstance(cause, OSError):
-            advice = "; check the disk that holds the cache, which HF_HOME can move"
-        raise DataError(f"{where} cannot be read: {first_line(cause)}{advice}") from error
+    return Table(rows=rows, columns=columns, where=where, folder=columns.folder, notes=notes)

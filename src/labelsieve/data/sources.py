@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.data.columns import Columns, Table, holds_pictures
-from labelsieve.data.folders import absolute_paths, relative_path, text_paths
+from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of
+from labelsieve.data.contents import hash_images
+from labelsieve.data.folders import absolute_paths, relative_path
+from labelsieve.data.image_paths import image_paths, with_whole_paths
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import (
@@ -31,17 +31,14 @@ from labelsieve.data.labels import (
 from labelsieve.data.published.base import named_source
 from labelsieve.data.ranges import with_ranges
 from labelsieve.data.readers import read_dataset, read_path
-from labelsieve.errors import DataError, SettingsError
+from labelsieve.data.shards import has_pattern
+from labelsieve.errors import DataError, SettingsError, shown
 from labelsieve.validation import Limit, Seed, check_value
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 64
-# Of a file larger than two of these only the two ends are hashed, so that huge folders stay quick.
-_END = 64 * 1024
-# How BMP, PPM and TIFF begin.
-_UNCOMPRESSED = (b"BM", b"P5", b"P6", b"II*\0", b"MM\0*")
 
 
 def load_images(
@@ -49,6 +46,7 @@ def load_images(
     *,
     labels: Any = None,
     image_column: str | None = None,
+    image_folder: str | Path | None = None,
     label_column: str | None = None,
     truth_column: str | None = None,
     class_names: Sequence[str] | str | Path | None = None,
@@ -62,13 +60,16 @@ def load_images(
     None is decoded here but, where values are not 0 to 255, some, for the range that becomes black to white.
 
     Args:
-        source: A folder of class folders; a CSV file (paths relative to it); a Parquet, Arrow or Feather file with
-            pictures or paths; a folder written by `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its
-            official layout (docs/data-sets.md); a Hub id `name/dataset`, or `name/dataset:configuration`; a
-            `datasets.Dataset`; or pictures in memory: a uint8 array (N, H, W, 3) or (N, H, W), or a list of such arrays
-            without N or of PIL images.
+        source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images or their paths, which are
+            relative to its folder; a table in several files, by their folder or a pattern of their names; a folder
+            written by `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its official layout
+            (docs/data-sets.md); a Hub id `name/dataset`, or `name/dataset:configuration`; a `datasets.Dataset`; or
+            images in memory: a uint8 array (N, H, W, 3) or (N, H, W), or a list of such arrays without N or of PIL
+            images.
         labels: N names or whole numbers, for pictures in memory or a `datasets.Dataset` without a label column.
-        image_column: Column of the pictures or paths. Like `label_column` it is guessed where only one fits.
+        image_column: Column of the images or paths. Like `label_column` it is guessed where only one fits.
+        image_folder: Folder of the images that a table names, with or without their suffix, in the place of paths
+            relative to the table.
         label_column: Column of the given labels.
         truth_column: Column of the true labels, if they are known. Only metrics read them. A published data set that
             has such a column gives it unasked.
@@ -76,8 +77,8 @@ def load_images(
             those of the source; else the different labels, sorted. Names count as equal whatever their case, and with
             `_` and `-` for spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these
             in their order; those that stay have to stand at their place.
-        split: Split of a published or Hub data set, a `DatasetDict` or a saved folder; by default the only one, else
-            `train`.
+        split: Split of a published or Hub data set, a `DatasetDict`, a saved folder or a table in several files; by
+            default the only one, else `train`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
         noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
@@ -102,7 +103,7 @@ def load_images(
         raise SettingsError(
             "a file of noise brings the true labels, which are the given ones; leave out the truth column"
         )
-    asked = Columns(image=image_column, label=label_column, truth=truth_column)
+    asked = Columns(image=image_column, label=label_column, truth=truth_column, folder=_folder(image_folder))
     table = _open(source, asked=asked, split=split, labels=labels)
     images = _assemble(table, labels=labels, class_names=class_names, rows=subset(len(table.rows), limit, seed))
     if noise is not None:
@@ -115,6 +116,7 @@ def load_images(
     arguments = {
         "source": absolute_source(source),
         "image_column": image_column,
+        "image_folder": None if asked.folder is None else str(asked.folder),
         "label_column": label_column,
         "truth_column": truth_column,
         "class_names": None if class_names is None else list(images.class_names),
@@ -132,7 +134,19 @@ def absolute_source(source: str | Path) -> str:
     if (named := named_source(source)) is not None:
         return str(named)
     path = os.path.abspath(Path(source).expanduser())
-    return path if os.path.exists(path) else str(source)  # a Hub id stays as it is
+    return path if os.path.exists(path) or has_pattern(str(source)) else str(source)  # a Hub id stays as it is
+
+
+def _folder(image_folder: str | Path | None) -> Path | None:
+    if image_folder is None:
+        return None
+    folder = Path(os.path.abspath(Path(image_folder).expanduser()))
+    if not str(image_folder) or not folder.is_dir():
+        state = "is no folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f'expected --image-folder to be a folder of images, but "{image_folder}" {state}; check the path'
+        )
+    return folder
 
 
 def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Table:
@@ -147,7 +161,7 @@ def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Tab
     if labels is None:
         found = type(source).__name__
         raise DataError(f"expected a path, a Hub id, a data set, or pictures with labels=, got {found} without labels")
-    if any((asked.image, asked.label, asked.truth, split)):
+    if any((asked.image, asked.label, asked.truth, asked.folder, split)):
         raise DataError("pictures in memory have no columns or splits; pass labels=, and the truth to with_labels()")
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the pictures in memory")
 
@@ -172,7 +186,8 @@ def _assemble(
     """Turns the rows of a source into the record; all labels are checked before `rows` are chosen."""
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
-    paths, notes = text_paths(table), list(table.notes)
+    notes = list(table.notes)
+    paths = image_paths(table, notes)
     ids = read_ids(table, paths, notes)
     names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
     notes.append(note)
@@ -182,7 +197,7 @@ def _assemble(
         pictures, ids, indices = pictures.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
     notes += [*class_name_notes(names), *class_size_notes(indices, names)]
-    contents = _hash_all(pictures, ids, notes, where=table.where)
+    contents = hash_images(pictures, ids, notes, table=table)
     return LabelledImages(
         dataset=pictures,
         ids=tuple(ids),
@@ -221,31 +236,78 @@ def read_given(
 
 
 def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
-    """Returns the ids: the column `id`, else the relative paths, else row numbers."""
-    numbers = [f"{row:07d}" for row in range(len(table.rows))]
-    if table.columns.id is not None:
-        ids = [str(value) for value in _column(table.rows, table.columns.id).to_pylist()]
-        twice = [name for name, count in Counter(ids).items() if count > 1 or name in ("", "None")]
-        if twice:
-            raise DataError(
-                f'expected different ids in the column "{table.columns.id}" of {table.where}, found "{twice[0]}" more '
-                "than once or empty; mend or rename the column"
-            )
-        return ids
-    if paths is None:
-        return numbers
-    root = str(table.folder or ".")
-    ids = [relative_path(path, root) for path in paths]
+    """Returns the ids: the column `id`, else the relative paths, else row numbers, whichever is unique."""
+    named = table.columns.id
+    if named is not None:
+        feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'
+        values = _plain_values(_column(table.rows, named), feature, where).to_pylist()
+        ids = ["" if value is None else str(value) for value in values]
+        remark = _repeats(ids, "values")
+        if not remark:
+            return ids
+        instead = "row numbers" if paths is None else "paths"
+        notes.append(f'the column "{shown(named)}" gives no ids: {remark}; ids are {instead}')
+    if paths is not None:
+        root = str(table.folder or ".")
+        ids = [relative_path(path, root) for path in paths]
+        remark = _repeats(ids, "images")
+        if not remark:
+            return ids
+        notes.append(f"{remark}, so ids are row numbers")
+    return [f"{row:07d}" for row in range(len(table.rows))]
+
+
+def _repeats(ids: Sequence[str], what: str) -> str:
+    """Says which of some ids are empty or there more than once; an empty text if none is."""
+    if "" in ids:
+        return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
     twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        notes.append(f"{len(twice)} images are listed more than once (first: {twice[0]}), so ids are row numbers")
-        return numbers
-    return ids
+    if not twice:
+        return ""
+    rows = [row + 1 for row, name in enumerate(ids) if name == twice[0]]
+    return f'{len(twice)} {what} are listed more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
 
 
 def _column(rows: Dataset, name: str) -> Any:
     """Returns one column as an Arrow array, with the rows of a selection applied."""
     return rows.select_columns([name]).with_format("arrow")[:].column(0)
+
+
+def _plain_values(values: Any, feature: Any, where: str) -> Any:
+    """Returns labels or ids with bytes as texts, and lists of a single value as that value.
+
+    Raises:
+        DataError: They are lists of several values, or bytes that are no text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types, kind = pa.types, values.type
+    if types.is_dictionary(kind):
+        values = values.cast(kind.value_type)
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        counts = np.asarray(pc.fill_null(pc.list_value_length(values), 1))
+        if (counts != 1).any():
+            row = int(np.flatnonzero(counts != 1)[0])
+            raise DataError(
+                f"expected one label a row in {where}, found {counts[row]} in row {row + 1}; a label is one class, so "
+                "choose one, or name another column with --label-column"
+            )
+        values = pc.list_element(values, 0)
+    kind = values.type
+    if types.is_decimal(kind):
+        return values.cast(pa.float64())
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        try:  # the encoding is checked by the cast
+            return values.cast(pa.binary() if types.is_fixed_size_binary(kind) else kind).cast(pa.string())
+        except pa.ArrowInvalid:
+            raise DataError(f"expected texts in UTF-8 in {where}, found other bytes; write names as texts") from None
+    if types.is_nested(kind) or types.is_temporal(kind):
+        raise DataError(
+            f"expected one name or whole number a row in {where}, found {kind_of(feature)}; name another column with "
+            "--label-column"
+        )
+    return values
 
 
 def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn:
@@ -255,7 +317,7 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
             raise DataError(f"expected {len(table.rows)} labels, one for each picture, got {len(values)}")
         return read_labels(values, where="labels")
     feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
-    values = _column(table.rows, name)
+    values = _plain_values(_column(table.rows, name), feature, where)
     if table.class_names is not None:
         return read_labels(values, where=where, known=table.class_names, names_from="the class folders")
     if type(feature).__name__ == "ClassLabel" and feature.names:
@@ -264,74 +326,31 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
 
 
 def _pictures(table: Table, paths: list[str] | None) -> Dataset:
-    """Returns the rows with the one column `image` of undecoded pictures."""
+    """Returns the rows with the one column `image` of undecoded images."""
     from datasets import Dataset, Features, Image
 
     column = str(table.columns.image)
     if paths is not None:
         whole = absolute_paths(paths, folder=table.folder, where=table.where)
         return Dataset.from_dict({"image": whole}, features=Features({"image": Image(decode=False)}))
-    feature = table.rows.features[column]
-    if not holds_pictures(feature):
-        raise DataError(
-            f'expected encoded pictures or paths in the column "{column}" of {table.where}, found {feature}; '
-            "name another with --image-column"
-        )
-    rows = table.rows.select_columns([column])
-    return rows if column == "image" else rows.rename_column(column, "image")
+    if holds_pixels(table.rows.features[column]):
+        return read_memory(_pixels(table, column))
+    return with_whole_paths(table)
 
 
-def _hash_all(pictures: Dataset, ids: Sequence[str], notes: list[str], *, where: str) -> NDArray[np.uint64]:
-    """Hashes each picture, batch by batch; notes files that are missing, and refuses a source without any picture."""
-    found = np.empty(len(ids), dtype=np.uint64)
-    missing: list[str] = []
-    row = 0
-    for batch in pictures.with_format("arrow").iter(batch_size=_BATCH):
-        for chunk in batch.column("image").chunks:
-            encoded, paths = chunk.field("bytes"), chunk.field("path")
-            for index in range(len(chunk)):
-                digest = None
-                if chunk[index].is_valid and encoded[index].is_valid:
-                    digest = _digest(encoded[index].as_buffer())
-                elif chunk[index].is_valid and paths[index].is_valid:
-                    digest = _hash_file(paths[index].as_py())
-                if digest is None:
-                    missing.append(ids[row])
-                    digest = _digest(b"missing\0" + ids[row].encode())
-                found[row] = int.from_bytes(digest, "little")
-                row += 1
-    if len(missing) == len(ids):
-        raise DataError(f'none of the {len(ids)} images of {where} was found (first: "{missing[0]}"); check the paths')
-    if missing:
-        notes.append(f"{len(missing)} of {len(ids)} images are missing (first: {missing[0]})")
+def _pixels(table: Table, column: str) -> list[NDArray[Any]]:
+    """Returns images that stand in a table as nested lists of numbers."""
+    found: list[NDArray[Any]] = []
+    for batch in table.rows.select_columns([column]).with_format("arrow").iter(batch_size=_BATCH):
+        for value in batch.column(0).to_pylist():
+            try:
+                pixels = np.asarray(value)
+            except ValueError:  # rows of different lengths
+                pixels = np.empty(0)
+            if pixels.ndim < 2 or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+                raise DataError(
+                    f'expected pixels from 0 to 255 of shape (H, W) or (H, W, 3) in the column "{shown(column)}" of '
+                    f"{table.where}, found something else in row {len(found) + 1}; fix or remove the row"
+                )
+            found.append(pixels.astype(np.uint8))
     return found
-
-
-def _digest(*parts: Any) -> bytes:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-def _hash_file(path: str) -> bytes | None:
-    """Hashes a file: all of it up to 128 KiB or if it is not compressed, else its size and both ends.
-
-    Returns:
-        None if it cannot be read.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return None
-        with open(path, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if size <= 2 * _END:
-                return _digest(handle.read(2 * _END))
-            head = handle.read(_END)
-            if head.startswith(_UNCOMPRESSED):  # two of the same size may differ in the middle alone
-                handle.seek(0)
-                return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=8)).digest()
-            handle.seek(size - _END)
-            return _digest(str(size).encode(), b"\0", head, handle.read(_END))
-    except OSError:
-        return None

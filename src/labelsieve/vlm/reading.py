@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from labelsieve.data.file_kinds import POINTER_SIZE, is_pointer
 from labelsieve.errors import ModelError, listed, shown
 from labelsieve.provenance import fingerprint
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from labelsieve.vlm.base import VisionLanguageModel
 
-# How a file begins that stands for a large one, and what it is smaller than.
-_POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 CONFIGURATION = "configuration (config.json)"
 PROCESSOR = "image processor (preprocessor_config.json)"
 
@@ -154,8 +153,8 @@ def refuse_pointers(folder: str | Path) -> None:
     Raises:
         ModelError: There are such files in the folder.
     """
-    files = [path for path in sorted(Path(folder).glob("*")) if path.is_file() and path.stat().st_size < _POINTER_BYTES]
-    pointers = [path.name for path in files if path.read_bytes().startswith(_POINTER)]
+    files = [path for path in sorted(Path(folder).glob("*")) if path.is_file() and path.stat().st_size < POINTER_SIZE]
+    pointers = [path.name for path in files if is_pointer(path.read_bytes())]
     if pointers:
         raise ModelError(
             f"{folder} holds only pointers of Git LFS in the place of {listed(pointers)}; "

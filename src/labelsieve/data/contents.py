@@ -1,0 +1,129 @@
+"""What tells images apart: a hash of each one's encoded bytes. Files that are missing are found here, too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.data.columns import Table, kind_of
+from labelsieve.data.file_kinds import is_pointer
+from labelsieve.data.folders import relative_path
+from labelsieve.data.image_paths import advice_on_folder
+from labelsieve.errors import DataError, shown
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BATCH = 64
+# Longer texts are no paths, which have names of 255 characters at most.
+_LONG = 255
+# Of a file larger than two of these only the two ends are hashed, so that huge folders stay quick.
+_END = 64 * 1024
+# How BMP, PPM and TIFF begin.
+_UNCOMPRESSED = (b"BM", b"P5", b"P6", b"II*\0", b"MM\0*")
+# More bytes than a pointer of Git LFS has.
+_HEAD = 2048
+
+
+def hash_images(pictures: Dataset, ids: Sequence[str], notes: list[str], *, table: Table) -> NDArray[np.uint64]:
+    """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image."""
+    found = np.empty(len(ids), dtype=np.uint64)
+    missing: list[tuple[str, str]] = []
+    pointers: list[str] = []
+    row = 0
+    for batch in pictures.with_format("arrow").iter(batch_size=_BATCH):
+        for chunk in batch.column("image").chunks:
+            encoded, paths = chunk.field("bytes"), chunk.field("path")
+            for index in range(len(chunk)):
+                digest, path = None, None
+                if chunk[index].is_valid and encoded[index].is_valid:
+                    data = encoded[index].as_buffer()
+                    digest, pointer = _digest(data), is_pointer(data[:_HEAD].to_pybytes())
+                elif chunk[index].is_valid and paths[index].is_valid:
+                    path = paths[index].as_py()
+                    digest, pointer = _hash_file(path)
+                if digest is None:
+                    missing.append((ids[row], path or ""))
+                    digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
+                if pointer:
+                    pointers.append(ids[row])
+                found[row] = int.from_bytes(digest, "little")
+                row += 1
+    _tell_of_missing(missing, pointers, ids, notes, table=table)
+    return found
+
+
+def _tell_of_missing(
+    missing: Sequence[tuple[str, str]], pointers: Sequence[str], ids: Sequence[str], notes: list[str], *, table: Table
+) -> None:
+    if len(missing) == len(ids):
+        first = relative_path(missing[0][1], str(table.folder or ".")) if missing[0][1] else missing[0][0]
+        raise DataError(
+            f'none of the {len(ids)} images of {table.where} was found (first: "{shown(first)}"); '
+            f"{_where_to_look(table, first)}"
+        )
+    if len(pointers) == len(ids):
+        raise DataError(
+            f"the images of {table.where} are Git LFS pointers, not the files themselves; get them with: git lfs pull"
+        )
+    if missing:
+        notes.append(f"{len(missing)} of {len(ids)} images are missing (first: {shown(missing[0][0])})")
+    if pointers:
+        notes.append(
+            f"{len(pointers)} of {len(ids)} images are Git LFS pointers (first: {shown(pointers[0])}); get the files "
+            "with: git lfs pull"
+        )
+
+
+def _where_to_look(table: Table, first: str) -> str:
+    """Says what to do where no image of a table was found, of which the first is named."""
+    if table.columns.folder is not None:
+        name = table.columns.folder.name
+        own = f"; the paths begin with {shown(name)}/, so pass the folder that holds it"
+        return "check --image-folder" + (own if first.split("/")[0] == name else "")
+    column = str(table.columns.image)
+    kind = table.rows.features[column]
+    if table.folder is None or kind_of(kind) != "texts":
+        return "check the paths"
+    values = [value or "" for value in table.rows.select(range(min(len(table.rows), _BATCH)))[column]]
+    if all(len(value) > _LONG for value in values):
+        return f'the column "{shown(column)}" holds no paths; write encoded images as bytes, in a Parquet file'
+    options = advice_on_folder(values, beside=table.folder)
+    return f"add {options}" if options else "check the paths, or say with --image-folder where the images lie"
+
+
+def _digest(*parts: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _hash_file(path: str) -> tuple[bytes | None, bool]:
+    """Hashes a file: all of it up to 128 KiB or if it is not compressed, else its size and both ends.
+
+    Returns:
+        The hash, None if it cannot be read, and whether the file is a pointer of Git LFS.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None, False
+        with open(path, "rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            if size <= 2 * _END:
+                data = handle.read(2 * _END)
+                return _digest(data), is_pointer(data)
+            head = handle.read(_END)
+            if head.startswith(_UNCOMPRESSED):  # two of the same size may differ in the middle alone
+                handle.seek(0)
+                return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=8)).digest(), False
+            handle.seek(size - _END)
+            return _digest(str(size).encode(), b"\0", head, handle.read(_END)), False
+    except OSError:
+        return None, False
