@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.data.labels import normalise
 from labelsieve.errors import DataError, did_you_mean
 from labelsieve.verdicts import Verdicts
 
@@ -65,7 +66,7 @@ def _check_mark(
         raise DataError(
             f'expected a mark out of {", ".join(MARKS)} in {where}, found "{mark}"{did_you_mean(mark, MARKS)}'
         )
-    if name not in given or line.get("given_label", given[name]) != given[name]:
+    if name not in given or normalise(line.get("given_label", given[name])) != normalise(given[name]):
         raise DataError(
             f'"{name}" in {where} is no image of this run with that label; take the marks of its own report'
         )
