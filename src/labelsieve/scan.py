@@ -16,6 +16,7 @@ from labelsieve.data.test_sets import described, measure, overlap_note, with_cla
 from labelsieve.detect.base import Detector, Scores, TestableDetector, check_input, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.detect.training import seconds_before
+from labelsieve.detect.zero_shot import class_text_notes
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError
@@ -88,6 +89,8 @@ def scan(
         scores = cast(TestableDetector, detector).score(*given, engine=engine, test=test)
         notes = *scores.notes, *overlap_note(test, images.contents)
         scores = dataclasses.replace(scores, notes=notes)
+    if vlm is not None and isinstance(images, LabelledImages):
+        scores = dataclasses.replace(scores, notes=(*class_text_notes(vlm, images.class_names), *scores.notes))
     for note in scores.notes:
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
