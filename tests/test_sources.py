@@ -85,7 +85,7 @@ def test_folder(photo_folder: MakeFolder) -> None:
     (folder / "dog" / "UPPER.PNG").write_bytes(png(1))
     (folder / "dog" / "loop").symlink_to(folder / "dog")
     images = load_images(str(folder))
-    assert images.class_names == ("cat", "dog", "hen", "none")
+    assert images.class_names == ("cat", "dog", "hen")
     assert images.ids == (
         *(f"cat/{index}.png" for index in range(3)),
         *("dog/0.png", "dog/1.png", "dog/UPPER.PNG", "dog/deeper/0.png"),
@@ -95,8 +95,10 @@ def test_folder(photo_folder: MakeFolder) -> None:
     assert images.contents.dtype == np.uint64 and len(set(images.contents.tolist())) > 5
     assert images.open(4).size == (8, 8)
     notes = "\n".join(images.notes)
-    assert "4 classes: cat, dog, hen, none (from the class folders)" in notes
-    assert "1 of 4 classes have no images: none" in notes and "1 of 4 classes have a single image: hen" in notes
+    assert "3 classes: cat, dog, hen (from the class folders)" in notes
+    assert "1 folders hold no image (.jpg, .png, ...) and were left out: none" in notes
+    assert "1 hidden folders or folders of a system were left out: .git" in notes
+    assert "1 of 3 classes have a single image: hen" in notes
     assert "1 of the images lie in no class folder and were left out (first: loose.png)" in notes
     assert "1 files that are no images by their suffix were left out (1 .txt)" in notes
     assert_reloads(images)
@@ -219,7 +221,7 @@ def test_limit_takes_a_seeded_subset_in_order(photo_folder: MakeFolder) -> None:
             r"no folder .* holds an image .* only other files \(2 \.heic\); .* convert these",
         ),
         (["cat/a.png"], 'has only "cat"'),
-        (["train/cat/a.png", "test/cat/b.png"], "holds splits: test, train"),
+        (["train/cat/a.png", "test/cat/b.png"], "holds splits: train, test"),
         (["T-Shirt/a.png", "t_shirt/b.png"], '"T-Shirt" and "t_shirt" .* are the same'),
     ],
 )

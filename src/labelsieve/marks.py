@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from labelsieve.data.labels import normalise
 from labelsieve.errors import DataError, SettingsError, did_you_mean, listed, shown
 from labelsieve.progress import Progress
 from labelsieve.spreadsheets import unescaped
@@ -146,7 +147,7 @@ def _check_mark(
         raise DataError(
             f'expected a mark out of {", ".join(MARKS)} in {where}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}'
         )
-    if name not in given or line.get("given_label", given[name]) != given[name]:
+    if name not in given or normalise(line.get("given_label", given[name])) != normalise(given[name]):
         raise DataError(
             f'"{shown(name)}" in {where} is no image of this run with that label; take the marks of its own report'
         )

@@ -21,6 +21,7 @@ from labelsieve.detect.base import Detector, Scores, TestableDetector, check_inp
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.detect.learner import PASSING
 from labelsieve.detect.training import CHECKPOINT, seconds_before
+from labelsieve.detect.zero_shot import class_text_notes
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError, shown
@@ -114,6 +115,8 @@ def _scan(
         scores = cast(TestableDetector, detector).score(*given, engine=engine, test=test)
         notes = *scores.notes, *overlap_note(test, images.contents)
         scores = dataclasses.replace(scores, notes=notes)
+    if vlm is not None and isinstance(images, LabelledImages):
+        scores = dataclasses.replace(scores, notes=(*class_text_notes(vlm, images.class_names), *scores.notes))
     for note in scores.notes:
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)

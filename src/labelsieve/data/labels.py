@@ -1,6 +1,7 @@
 """Class names, and labels as indices into them.
 
-Two names are the same class where they agree after :func:`normalise`: `T-Shirt` and `t_shirt` are one.
+Two names are the same class where they agree after :func:`normalise`: `T-Shirt` and `t_shirt` are one, and so are names
+that only look different to a computer, such as `é` as one character or as two, or with a character that nobody sees.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.errors import DataError, did_you_mean
+from labelsieve.errors import DataError, did_you_mean, listed, shown
 
 _WORDNET = re.compile(r"n[0-9]{8}")
-_SHOWN = 10
+# Remarks on class names at most.
+_REMARKS = 5
+# Compatibility forms that look the same as their plain form: full and half width, ligatures, the micro sign. Others,
+# such as superscripts and circled digits, are different to the eye.
+_SAME_LOOK = ("<wide>", "<narrow>", "<noBreak>", "<compat>")
+# Combining marks and letters without a glyph: grapheme joiner, fillers of Hangul, variation selectors, Braille blank.
+_NO_GLYPH = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800, *range(0xFE00, 0xFE10))))
+# Tells the flags of regions apart, which differ in nothing else.
+_TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
+# Cyrillic and Greek letters that have the same glyph as a Latin one, and that one.
+_GLYPHS = str.maketrans(
+    "АВЕЅІЈКМНОРСТХУаеѕіјорсхуһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν",  # noqa: RUF001
+    "ABESIJKMHOPCTXYaesijopcxyhdqwABEZHIKMNOPTYXoiv",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +57,34 @@ class LabelColumn:
 
 
 def normalise(name: str) -> str:
-    """Returns the form in which names are compared: lower case, `_` and `-` as spaces, single spaces.
+    r"""Returns the form in which names are compared.
 
-    A number stays itself: `-1` is not `1`.
+    It is in lower case, with `_` and dashes as spaces, single spaces, composed accents, characters of full width as
+    plain ones, and without characters that nobody sees. A number stays itself: `-1` is not `1`.
+
+    Example:
+        >>> normalise("T-Shirt") == normalise("t_shirt\u200b")
+        True
     """
-    stripped = name.strip()
+    # some of what is not seen is white space, too, and parts words
+    plain = "".join(unicodedata.normalize("NFKC", each) if _same_look(each) else each for each in name)
+    seen = "".join(each for each in plain if each.isspace() or not _unseen(each))
+    stripped = unicodedata.normalize("NFC", seen).strip()
     if stripped.removeprefix("-").isdecimal():
         return stripped
-    return " ".join(stripped.lower().replace("_", " ").replace("-", " ").split()) or stripped
+    spaced = "".join(" " if unicodedata.category(each) in ("Pd", "Pc") else each for each in stripped.casefold())
+    return unicodedata.normalize("NFC", " ".join(spaced.split())) or stripped
+
+
+def _same_look(character: str) -> bool:
+    return unicodedata.decomposition(character).startswith(_SAME_LOOK)
+
+
+def _unseen(character: str) -> bool:
+    """Tells whether a character has no look of its own: zero width, marks of direction, controls."""
+    if character in _NO_GLYPH or "\U000e0100" <= character <= "\U000e01ef":
+        return True
+    return unicodedata.category(character) in ("Cf", "Cc") and character not in _TAGS
 
 
 def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, names_from: str = "") -> LabelColumn:
@@ -92,12 +127,12 @@ def _plain(value: Any, *, where: str) -> str | int | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
-        return value.strip() or None
+        return value.strip() if normalise(value) else None
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise DataError(f"expected one name or whole number a row in {where}, found {value!r}")
+    raise DataError(f"expected one name or whole number a row in {where}, found {shown(repr(value))}")
 
 
 def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str | int | None:
@@ -127,8 +162,8 @@ def settle_class_names(label: LabelColumn, given: Sequence[str] | str | Path | N
     check_class_names(names, where=label.where if given is None else "class_names")
     if own := renamed(label, names):
         new = [f'"{old}" is "{now}"' for old, now in zip(own, names, strict=True) if normalise(old) != normalise(now)]
-        origin += f", in the order of {label.names_from}: {_shown(new)}"
-    return names, f"{len(names)} classes: {_shown(names)} ({origin})"
+        origin += f", in the order of {label.names_from}: {listed(new)}"
+    return names, f"{len(names)} classes: {listed(names)} ({origin})"
 
 
 def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -186,16 +221,28 @@ def check_class_names(names: Sequence[Any], *, where: str) -> None:
         DataError: Names what is wrong.
     """
     for name in names:
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"expected class names to be texts that are not empty, found {name!r} in {where}")
+        if not isinstance(name, str) or not normalise(name):
+            found = shown(repr(name))
+            raise DataError(f"expected class names to be texts that are not empty, found {found} in {where}")
     seen: dict[str, str] = {}
     for name in names:
         if (same := normalise(name)) in seen:
-            raise DataError(f'class names must differ: "{seen[same]}" and "{name}" in {where} are the same; rename one')
+            raise DataError(
+                f"class names must differ: {_both(seen[same], name)} in {where} are the same; write them alike if they "
+                "are one class, else rename one"
+            )
         seen[same] = name
     if len(names) < 2:
-        found = _shown(names) or "none"
+        found = listed(names) or "none"
         raise DataError(f"expected at least two classes in {where}, found {found}; one class has no wrong labels")
+
+
+def _both(first: str, second: str) -> str:
+    """Quotes two names, with their characters where these may look the same."""
+    quoted = f'"{shown(first)}" and "{shown(second)}"'
+    if first.isascii() and second.isascii():
+        return quoted
+    return f"{quoted} (in characters {shown(ascii(first))} and {shown(ascii(second))})"
 
 
 def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
@@ -206,8 +253,9 @@ def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
     """
     missing = np.flatnonzero(column.codes < 0)
     if len(missing):
+        first = shown(ids[missing[0]])
         raise DataError(
-            f'{len(missing)} of {len(ids)} labels are missing in {column.where} (first: id "{ids[missing[0]]}"); '
+            f'{len(missing)} of {len(ids)} labels are missing in {column.where} (first: id "{first}"); '
             "fill them in or remove these rows"
         )
 
@@ -245,7 +293,7 @@ def to_indices(
         value = column.values[column.codes[unknown[0]]]
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
-            f'first "{value}", id "{ids[unknown[0]]}"{_hint(value, column, known)}; '
+            f'first "{shown(value)}", id "{shown(ids[unknown[0]])}"{_hint(value, column, known)}; '
             "mend the labels or give class_names"
         )
     return table[column.codes]
@@ -288,10 +336,20 @@ def _hint(value: str | int, column: LabelColumn, class_names: Sequence[str]) -> 
 
 
 def class_name_notes(class_names: Sequence[str]) -> list[str]:
-    """Says that classes are named by ids of WordNet, as the folders of ImageNet are, which no model can read."""
-    if not all(_WORDNET.fullmatch(name) for name in class_names):
-        return []
-    return [f"classes are named by ids of WordNet, such as {class_names[0]}; a model reads words (--class-names FILE)"]
+    """Returns a remark on names that mislead: ids of WordNet, which no model reads, and two that look the same."""
+    notes = []
+    if all(_WORDNET.fullmatch(name) for name in class_names):
+        first = class_names[0]
+        notes.append(f"classes are named by ids of WordNet, such as {first}; a model reads words (--class-names FILE)")
+    looks: dict[str, str] = {}
+    for name in class_names:
+        other = looks.setdefault(normalise(name.translate(_GLYPHS)), name)
+        if other != name:
+            notes.append(
+                f"class names {_both(other, name)} look the same, but are in different scripts; write them alike if "
+                "they are one class"
+            )
+    return notes[:_REMARKS]
 
 
 def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
@@ -301,9 +359,5 @@ def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> l
     for size, remark in ((0, "no images"), (1, "a single image")):
         found = [class_names[index] for index in np.flatnonzero(sizes == size).tolist()]
         if found:
-            notes.append(f"{len(found)} of {len(class_names)} classes have {remark}: {_shown(found)}")
+            notes.append(f"{len(found)} of {len(class_names)} classes have {remark}: {listed(found)}")
     return notes
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from labelsieve.errors import SettingsError, look_up
+from labelsieve.errors import SettingsError, listed, look_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,6 +229,7 @@ def check_input(
     if not isinstance(data, LabelledFeatures):
         if vlm is None:
             raise SettingsError(NO_MODEL)
+        _check_texts(detector, data.class_names, vlm)
         return
     name, known = detector_name(detector), ", ".join(feature_detectors(text=data.text is not None))
     if not isinstance(detector, FeatureDetector):
@@ -237,4 +238,18 @@ def check_input(
         raise SettingsError(
             f"--detector {name} needs text features of the classes, which these features lack; add them with their "
             f"logit_scale, or use one of {known}"
+        )
+
+
+def _check_texts(detector: Detector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
+    """Refuses a detector that goes by the class names, if all of them are one text to the model."""
+    from labelsieve.detect.zero_shot import same_texts
+
+    name = detector_name(detector)
+    needed = detector.needs_text if isinstance(detector, FeatureDetector) else name in DETECTORS
+    if needed and any(len(names) == len(class_names) for names in same_texts(vlm, class_names)):
+        raise SettingsError(
+            f"--detector {name} goes by the class names, but {listed(class_names, quoted=True)} are one text to "
+            f"{vlm.name}; give other words with --class-names, or use one of "
+            f"{', '.join(feature_detectors(text=False))}"
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from labelsieve.detect.base import GUESSING
+from labelsieve.errors import listed
 from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -26,7 +27,10 @@ TEMPLATES = (
 )
 
 CHUNK = 4096
+# Class names that are encoded at a time.
 NAMES = 512
+# Remarks on names that are one text at most.
+_REMARKS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +174,30 @@ def class_features(
             found.append(normalize(torch.as_tensor(total), dim=-1))
             advance(len(part))
     return torch.cat(found)
+
+
+def same_texts(vlm: VisionLanguageModel, class_names: Sequence[str]) -> list[list[str]]:
+    """Returns the groups of class names that are one text to a model: their tokens are the same."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    token_ids, _ = vlm.tokenize_names(class_names, context_tokens=1)
+    for name, tokens in zip(class_names, token_ids.tolist(), strict=True):
+        groups.setdefault(tuple(tokens), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def class_text_notes(vlm: VisionLanguageModel, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Returns remarks on class names that are one text to a model, and on those that are no words to it."""
+    notes = [
+        f"the class names {listed(names, quoted=True)} are one text to {vlm.name}, which cannot tell them apart by "
+        "name; give other words with --class-names"
+        for names in same_texts(vlm, class_names)[:_REMARKS]
+    ]
+    if unknown := vlm.unknown_names(class_names):
+        notes.append(
+            f"the tokenizer of {vlm.name} knows no part of {len(unknown)} class names: {listed(unknown, quoted=True)}; "
+            "give other words with --class-names"
+        )
+    return tuple(notes)
 
 
 def shortened_note(shortened: list[str]) -> tuple[str, ...]:

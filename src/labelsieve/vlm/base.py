@@ -103,6 +103,10 @@ class VisionLanguageModel(Protocol):
         """
         ...
 
+    def unknown_names(self, names: Sequence[str]) -> list[str]:
+        """Returns the names of which the tokenizer knows nothing: to the model they are no words."""
+        ...
+
     def embed_words(self, text: str) -> Tensor:
         """Returns the token embeddings of a text without start and end: (tokens, text_width)."""
         ...

@@ -211,6 +211,14 @@ class TwoTowers:
             rows.append([*start, *holder * context_tokens, *pieces[:room], *stop, *end])
         return self._fill(rows), shortened
 
+    def unknown_names(self, names: Sequence[str]) -> list[str]:
+        """Returns the names of which the tokenizer knows nothing: to the model they are no words."""
+        words = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # open_clip wraps that of transformers
+        unknown = getattr(words, "unk_token_id", None)
+        known = [[token for token in self._inside(f" {name}") if token != unknown] for name in names]
+        # SentencePiece leaves the mark of a new word
+        return [name for name, rest in zip(names, known, strict=True) if not rest or not words.decode(rest).strip()]
+
     def _fill(self, rows: list[list[int]]) -> Tensor:
         longest = self.context_length if self.padded else max(map(len, rows))
         fill = [[self.pad] * (longest - len(row)) for row in rows]

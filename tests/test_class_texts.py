@@ -1,0 +1,47 @@
+"""Class names that are one text to a model, for every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labelsieve.data.sources import load_images
+from labelsieve.detect.base import check_input
+from labelsieve.detect.label_match import LabelMatch
+from labelsieve.detect.training_free import Joint
+from labelsieve.detect.zero_shot import class_text_notes, same_texts
+from labelsieve.errors import SettingsError
+from labelsieve.vlm.huggingface import load_vlm
+from small_families import FAMILIES
+from small_pictures import plain
+
+EMOJIS = ("\U0001f457", "\U0001f3a9", "\U0001f45f")
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2", "blip", "albef", "open_clip", "open_clip of SigLIP"])
+def test_names_that_are_one_text(kind: str, tmp_path: Path) -> None:
+    for library in FAMILIES[kind].needs:
+        pytest.importorskip(library)
+    FAMILIES[kind].make(tmp_path)
+    vlm = load_vlm(tmp_path)
+    assert class_text_notes(vlm, ("cat", "cup", "tree")) == ()
+    assert same_texts(vlm, ("cat", "sail_boat", "Sail Boat")) == [["sail_boat", "Sail Boat"]]
+    if kind in ("clip", "open_clip"):  # bytes: no character is unknown
+        assert class_text_notes(vlm, EMOJIS) == ()
+        return
+    same, unknown = class_text_notes(vlm, (*EMOJIS, "cat"))
+    assert "are one text to" in same and all(f'"{name}"' in same and f'"{name}"' in unknown for name in EMOJIS)
+    assert '"cat"' not in same + unknown and "knows no part of 3 class names" in unknown
+
+
+def test_detectors_that_go_by_names_refuse_one_text(tmp_path: Path) -> None:
+    FAMILIES["blip"].make(tmp_path)
+    vlm = load_vlm(tmp_path)
+    for name in EMOJIS:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "0.png").write_bytes(plain((1, 2, 3)))
+    images = load_images(tmp_path / "photos")
+    check_input(Joint(), images, vlm)
+    with pytest.raises(SettingsError, match=r"label-match goes by the class names, .* are one text"):
+        check_input(LabelMatch(), images, vlm)
