@@ -36,18 +36,7 @@ _SYSTEM = frozenset(
 # In the order in which they are recommended.
 _SPLITS = {
     "train": ("train", "training", "trn"),
-    "validation": (
-        "val",
-        "valid",
-        "validation",
-        "validate",
-        "dev",
-        "development",
-        "eval",
-        "evaluation",
-        "holdout",
-        "hold",
-    ),
+    "validation": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation", "holdout", "hold"),
     "test": ("test", "testing", "tst", "pred", "predict", "prediction", "predictions", "inference", "query", "gallery"),
     "unlabelled": ("unlabeled", "unlabelled", "unsupervised"),
 }
@@ -56,67 +45,15 @@ _KINDS = {
     **{word: kind for kind, words in _SPLITS.items() for word in words},
     **dict.fromkeys(("mask", "masks", "groundtruth", "annotations", "segmentations", "labels"), _MASK),
 }
-_CONTAINERS = frozenset(
-    [
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "photo",
-        "photos",
-        "picture",
-        "pictures",
-        "pic",
-        "pics",
-        "frames",
-        "jpg",
-        "jpeg",
-        "png",
-        "data",
-        "dataset",
-        "set",
-        "sets",
-        "sample",
-        "samples",
-        "split",
-        "splits",
-        "fold",
-        "folds",
-        "folder",
-        "part",
-        "parts",
-        "batch",
-        "chunk",
-        "shard",
-        "subset",
-    ]
-)
-_EMPTY_WORDS = _CONTAINERS | frozenset(
-    [
-        "seg",
-        "cls",
-        "crop",
-        "crops",
-        "cropped",
-        "resized",
-        "small",
-        "full",
-        "new",
-        "final",
-        "original",
-        "orig",
-        "raw",
-        "stage",
-        "mini",
-        "aug",
-        "augmented",
-        "sub",
-        "public",
-        "private",
-        "and",
-        "out",
-    ]
-)
+_CONTAINERS = frozenset((
+    "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "frames", "jpg",
+    "jpeg", "png", "data", "dataset", "set", "sets", "sample", "samples", "split", "splits", "fold", "folds",
+    "folder", "part", "parts", "batch", "chunk", "shard", "subset",
+))  # fmt: skip
+_EMPTY_WORDS = _CONTAINERS | frozenset((
+    "seg", "cls", "crop", "crops", "cropped", "resized", "small", "full", "new", "final", "original", "orig",
+    "raw", "stage", "mini", "aug", "augmented", "sub", "public", "private", "and", "out",
+))  # fmt: skip
 _LONGEST_FIRST = sorted(_KINDS, key=len, reverse=True)
 # How cameras and downloads begin the names of files.
 _CAMERAS = _CONTAINERS | {"dsc", "dscn", "dscf", "imag", "pxl", "vid", "frame", "scan", "download", "index", "file"}

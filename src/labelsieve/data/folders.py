@@ -198,6 +198,7 @@ def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout) -> No
         )
     if not found.paths:
         only, hint = (f", only other files ({found.suffixes})", ", or convert these") if found.other else ("", "")
+        hint += f", or pass the table {folder / tables[0]}" if tables else ""
         raise DataError(
             f"{_LAYOUT}, but no folder in {folder} holds an image (.jpg, .png, ...){only}; check the path{hint}"
         )

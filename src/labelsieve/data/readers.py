@@ -38,8 +38,6 @@ from labelsieve.provenance import is_utf8
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
-# How folders of images that are no classes begin.
-_SPLITS = ("train", "test", "val", "images")
 # Values looked at to find the images that a column names.
 _TRIED = 256
 
@@ -100,11 +98,7 @@ def _read_dir(path: Path, *, asked: Columns, split: str | None) -> Table:
         beside = f"one of its {len(tables)} tables ({listed(tables)})"
     if asked.folder is not None:
         raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {beside}")
-    _refuse_folders_of_images(path, beside)
-    try:
-        table = read_folder(path, asked=asked, split=split)
-    except DataError as error:
-        raise DataError(f"{error}; or pass {beside}") from None
+    table = read_folder(path, asked=asked, split=split)
     note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
     return replace(table, notes=(*table.notes, note))
 
@@ -115,19 +109,6 @@ def _tables_in(folder: Path) -> list[str]:
         found = (name for name in names if os.path.splitext(name)[1].lower() in TABLES)
         return sorted(name for name in found if name[0] != "." and is_utf8(name))
     return []
-
-
-def _refuse_folders_of_images(path: Path, beside: str) -> None:
-    """Refuses a folder of tables and folders such as `train_images`, which are no classes."""
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    if not all(folder.name.lower().startswith(_SPLITS) for folder in folders):
-        return
-    holding = [folder for folder in folders if any(inner.suffix.lower() in SUFFIXES for inner in folder.iterdir())]
-    if holding:
-        raise DataError(
-            f"{path} holds images in {listed(folder.name for folder in holding)}, and their labels in tables; pass "
-            f"{beside}, with --image-folder {holding[-1]}"
-        )
 
 
 def _refuse_image_folder(asked: Columns, what: str) -> None:
