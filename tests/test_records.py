@@ -83,7 +83,7 @@ def test_a_record_that_somebody_changed(
 ) -> None:
     record: dict[str, Any] = json.loads((broken / "run.json").read_text())
     lines: list[str] = []
-    for value in [*VALUES, REMOVED]:
+    for value in [*(VALUES if key in RUN else VALUES[:5]), REMOVED]:
         (broken / "run.json").write_text(json.dumps(changed(record, key, value)))
         try:
             verdicts = Verdicts.load(broken)
@@ -93,10 +93,11 @@ def test_a_record_that_somebody_changed(
         assert key not in REQUIRED or value not in (None, REMOVED)
         if value is None:  # as good as removed
             continue
-        write_report(verdicts, images, tmp_path / "a.html", max_images=0)
-        export(verdicts, None, format="csv", out=tmp_path / "a.csv", overwrite=True)
         if key.startswith(("origin", "data")):
             assert one_line(run("report", broken, "--max-images", 0)), value
+            continue
+        write_report(verdicts, images, tmp_path / "a.html", max_images=0)
+        export(verdicts, None, format="csv", out=tmp_path / "a.csv", overwrite=True)
     assert all("\n" not in line and len(line) < 400 + len(str(broken)) for line in lines)
 
 

@@ -314,7 +314,7 @@ def test_a_report_replaces_reports_only(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"page\.html is no report of labelsieve, so it is not replaced; choose another"):
         write_report(verdicts, images, path)
     assert path.read_text() == "<html>mine</html>"
-    with pytest.raises(RunError, match="is a folder; choose another name"):
+    with pytest.raises(RunError, match="it is a folder, and only a regular file"):
         write_report(verdicts, images, tmp_path)
     path.unlink()
     first = write_report(verdicts, images, path, max_images=0).read_text()

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.errors import RunError, first_line, shown
+from labelsieve.errors import RunError, first_line
 from labelsieve.locks import locked
 
 _PACKAGES = ("labelsieve", "torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "numpy")
@@ -107,10 +107,8 @@ def target_of(path: Path) -> Path:
     target = Path(os.path.realpath(path))
     kind = _kind(target)
     if kind not in (None, "a regular file"):
-        led = f"{shown(path)} leads to {kind}" if target != Path(os.path.abspath(path)) else f"it is {kind}"
-        raise RunError(
-            f"could not write {shown(path)}: {led}, and only a regular file is ever replaced; choose another name"
-        )
+        led = f"{path} leads to {kind}" if target != Path(os.path.abspath(path)) else f"it is {kind}"
+        raise RunError(f"could not write {path}: {led}, and only a regular file is ever replaced; choose another name")
     return target
 
 

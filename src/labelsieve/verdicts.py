@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.base import Scores
-from labelsieve.errors import DataError, RunError, first_line, shown
+from labelsieve.errors import DataError, RunError, first_line
 from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.records import RUN, check_kinds
 from labelsieve.spreadsheets import write_csv
@@ -237,7 +237,7 @@ def check_report(path: Path, *, advice: str = "choose another folder") -> None:
         return
     with target.open("rb") as file:
         if _REPORT_MARK not in file.read(_HEAD_BYTES):
-            raise RunError(f"{shown(path)} is no report of labelsieve, so it is not replaced; {advice}")
+            raise RunError(f"{path} is no report of labelsieve, so it is not replaced; {advice}")
 
 
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:

@@ -103,9 +103,10 @@ class Scan(Command, Generic[SettingsT]):
 
         refuse_inside(self.data.source, self.out)
         with alone_in(self.out):
-            if not self._lacks_a_report():
+            stopped_at_report = self._lacks_a_report()
+            if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
-            self._load_and_scan(console)
+            self._load_and_scan(console, stopped_at_report=stopped_at_report)
 
     def _lacks_a_report(self) -> bool:
         """Tells whether to go on with a run that was stopped while its report, the last of all, was written."""
@@ -113,7 +114,7 @@ class Scan(Command, Generic[SettingsT]):
 
         return self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
 
-    def _load_and_scan(self, console: Console) -> None:
+    def _load_and_scan(self, console: Console, *, stopped_at_report: bool) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
         from labelsieve.verdicts import REPORT
@@ -122,7 +123,7 @@ class Scan(Command, Generic[SettingsT]):
         images, test = self._load(), self.test_set.load(seed=self.seed)
         for note in images.notes:
             progress.say(f"note: {note}")
-        verdicts = self._finished(images, test) if self._lacks_a_report() else None
+        verdicts = self._finished(images, test) if stopped_at_report else None
         if verdicts is None:
             verdicts = self._scan(images, test, progress)
         if is_main_process():
