@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -36,14 +37,14 @@ from small_pictures import encoded
 CPU = torch.device("cpu")
 
 
-def greys(seed: int) -> NDArray[np.float64]:
+def greys(seed: int) -> NDArray[Any]:
     """Eight by eight squares of 0 to 255, the two ends among them."""
     values = np.random.default_rng(seed).integers(0, 256, (8, 8)).astype(np.float64)
     values[0, :2] = 0, 255
     return np.kron(values, np.ones((4, 4)))
 
 
-def folder_of(folder: Path, make: Callable[[NDArray[np.float64]], Any], suffix: str, *, images: int = 8) -> Path:
+def folder_of(folder: Path, make: Callable[[NDArray[Any]], Any], suffix: str, *, images: int = 8) -> Path:
     """Saves images of two classes whose values are made of greys of 0 to 255."""
     for seed in range(images):
         path = folder / "ab"[seed % 2] / f"{seed}.{suffix}"
@@ -233,7 +234,7 @@ def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: 
 
 
 def test_no_room_and_no_folder_are_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(loading, "SHARED", tmp_path / "absent")
     assert loading._shared_room() == 0
     monkeypatch.setattr(loading, "SHARED", tmp_path)

@@ -251,6 +251,7 @@ def _metrics(job: Job, trained: Trained) -> dict[str, Any]:
         "saved_epoch": trained.saved_epoch,
         "validation_accuracy": every[trained.saved_epoch].get("validation_accuracy"),
         "test": None,
+        "test_converted": 0,
     }
     if job.test is not None:
         predicted = predict(job, job.test, np.arange(len(job.test)))
@@ -271,7 +272,7 @@ def _as_trained(job: Job, predicted: NDArray[np.int64]) -> dict[str, Any]:
     """Returns how many test images training would see with other pixels, and the accuracy on the test set if it did."""
     test = job.test
     if test is None or not test.as_pipeline:
-        return {"test_converted": 0, "test_accuracy_converted": None}
+        return {"test_accuracy_converted": None}
     ours = dataclasses.replace(test, as_pipeline=False)
     rows = converted_rows(ours, np.arange(len(test)))
     predicted = predicted.copy()
