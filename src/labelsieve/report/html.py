@@ -110,7 +110,8 @@ def _context(verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px
     shown = int(verdicts.is_issue[rows].sum())
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
     if isinstance(images, LabelledImages):
-        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET)
+        budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES  # more images make a larger file, no blur
+        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=budget)
         files = [_link(images, row, path) for row in rows]
     cards = _cards(verdicts, rows, thumbnails)
     classes, confused = _classes(verdicts, rows), confusions(verdicts, rows)
