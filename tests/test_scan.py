@@ -104,6 +104,19 @@ def test_a_detector_of_the_users_own(images: LabelledImages, mini_clip: VisionLa
     ls.write_report(verdicts, images, tmp_path / "run" / "report.html")
 
 
+def test_says_how_many_labels_are_wrong_where_p_clean_is_a_probability(
+    images: LabelledImages, mini_clip: VisionLanguageModel
+) -> None:
+    joint = scan(images, mini_clip, detector=ls.Joint())
+    expected = float((1 - joint.label_quality.astype(np.float64)).sum())
+    assert joint.record["estimated_wrong_labels"] == pytest.approx(expected) and expected > 0
+    assert not any("noise rate" in note for note in joint.record["notes"]), "one estimate, not two"
+    match = scan(images, mini_clip, detector=ls.LabelMatch())
+    assert match.record["estimated_wrong_labels"] is None
+    by_class = [(match.predicted == match.given)[match.given == k].mean() for k in range(len(images.class_names))]
+    assert match.record["zero_shot_balanced_agreement"] == pytest.approx(np.mean(by_class))
+
+
 def test_without_a_folder_nothing_is_kept(
     images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

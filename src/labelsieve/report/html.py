@@ -118,7 +118,8 @@ def _context(
     shown = int(verdicts.is_issue[rows].sum())
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
     if isinstance(images, LabelledImages):
-        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=THUMBNAIL_BUDGET, progress=progress)
+        budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES  # more images make a larger file, no blur
+        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=budget, progress=progress)
         files = [_link(images, row, path) for row in rows]
     cards = _cards(verdicts, rows, thumbnails)
     classes, confused = _classes(verdicts, rows), confusions(verdicts, rows)
