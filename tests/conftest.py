@@ -66,6 +66,14 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
+@pytest.fixture
+def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets settings hold numbers that no user may give, to break a training on purpose."""
+    from labelsieve.validation import Range
+
+    monkeypatch.setattr(Range, "__contains__", lambda _self, _value: True)
+
+
 @pytest.fixture(scope="session")
 def mini_clip() -> VisionLanguageModel:
     """Returns the bundled model, loaded once."""

@@ -916,6 +916,7 @@ def test_bad_settings(settings: dict[str, Any], said: str) -> None:
         Adaptation(**settings)
 
 
+@pytest.mark.usefixtures("any_number")
 @pytest.mark.parametrize(
     "how", [{}, {"loss": "gmm", "labels": "all", "batch_size": 24}], ids=["in-the-epoch", "before-the-next"]
 )

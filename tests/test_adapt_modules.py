@@ -227,7 +227,7 @@ def test_a_batch_may_pass_in_parts(
 ) -> None:
     settings: dict[str, Any] = {"tune": tune, "learning_rate": 1e-2, "optimizer": "sgd", "head_init": "zeros"}
     whole = adapted(images, verdicts, model("vit"), **settings)
-    monkeypatch.setattr(training, "fitting", lambda _work, _one, most: 3)
+    monkeypatch.setattr(training, "fitting", lambda _work, _one, most, room=None: 3)
     parts = adapted(images, verdicts, model("vit"), **settings)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 

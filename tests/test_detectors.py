@@ -274,6 +274,7 @@ def test_long_class_names_are_shortened_with_a_note(
     assert not any("shortened" in note for note in scored(name).notes)
 
 
+@pytest.mark.usefixtures("any_number")
 @trained_detector
 @pytest.mark.parametrize("peft", ["none", "vpt-deep"])
 @pytest.mark.parametrize("epochs", [1, 3])  # the last step may be the first that breaks

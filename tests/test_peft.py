@@ -753,6 +753,7 @@ def test_a_scan_learns_and_resumes(
     untouched.check()
 
 
+@pytest.mark.usefixtures("any_number")
 @pytest.mark.parametrize("kind", ["full", "full-paper", "bitfit", "ssf"])
 def test_a_tower_that_was_torn_apart_is_told(
     kind: str, pictures: LabelledImages, words_clip: Any, tmp_path: Path

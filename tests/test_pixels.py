@@ -248,7 +248,7 @@ def test_half_of_the_disk_is_left(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_limit_that_is_none_is_told(limit: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIMIT, limit)
     for ask in (lambda: kept(photos()), make_engine):  # the engine says it before anything expensive starts
-        with pytest.raises(SettingsError, match=f"expected {LIMIT} to be a number of GiB, .* got {limit}"):
+        with pytest.raises(SettingsError, match=f"expected {LIMIT} .*got .*{limit}.*a number of GiB"):
             ask()
 
 

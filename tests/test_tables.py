@@ -516,13 +516,13 @@ def test_folders_with_tables_that_are_no_parts(folder: Path) -> None:
     refused(folder / "one", "holds several tables (data/all.csv, data/sample_submission.csv")
     shutil.rmtree(folder / "one")
     (folder / "all.csv").write_text(rows())
-    refused(folder, 'has only "x"', f"or pass the table {folder / 'all.csv'}")
+    refused(folder, 'has only "x"', "pass the table that lies there", f"{folder / 'all.csv'} --image-folder")
     shutil.copytree(folder / "x", folder / "y")
     notes = load_images(folder).notes
     assert any(note.startswith("all.csv beside the class folders was not read") for note in notes)
     (folder / "x").rename(folder / "train_images")
     (folder / "y").rename(folder / "test_images")
-    refused(folder, "labels in tables; pass the table", "--image-folder", "train_images")
+    refused(folder, "holds splits", "pass the table that lies there", "--image-folder", "train_images")
 
 
 def test_patterns_that_fit_nothing_or_no_tables(folder: Path, run: Run) -> None:

@@ -213,7 +213,7 @@ def test_a_damaged_checkpoint_is_told(
 ) -> None:
     interrupted(images, mini_clip, GMM(**QUICK), tmp_path)
     (tmp_path / STATE).write_bytes(damage((tmp_path / STATE).read_bytes()))
-    with pytest.raises(RunError, match=r"cannot be read .* start again with --overwrite") as caught:
+    with pytest.raises(RunError, match=r"cannot be read; start again with --overwrite") as caught:
         run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
 
@@ -225,6 +225,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         training.write_checkpoint(engine, {}, owner={}, history=[])
 
 
+@pytest.mark.usefixtures("any_number")
 def test_a_broken_training_leaves_no_checkpoint_of_its_end(
     images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:

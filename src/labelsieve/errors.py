@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 _EntryT = TypeVar("_EntryT")
-# What a message quotes at most: characters of a value, and values of a list.
-_CHARACTERS, _VALUES = 80, 10
+# What a message quotes at most: characters of a value, of which so many stand before what is left out, and values of
+# a list.
+_CHARACTERS, _HEAD, _VALUES = 80, 40, 10
 
 
 class LabelsieveError(Exception):
@@ -50,14 +51,16 @@ class TrainingError(LabelsieveError):
 def shown(value: Any) -> str:
     """Returns what a message quotes of a value: one line of printable characters, at most 80.
 
+    A longer value loses its middle: of a path the last part says most.
+
     Example:
-        >>> shown("a" * 100)[-4:], len(shown("a" * 100))
-        ('a...', 80)
+        >>> shown("a" * 50 + "b" * 50)[38:45], len(shown("a" * 100))
+        ('aa...bb', 80)
     """
-    # no more of a huge value is looked at than can be quoted
-    text = _text(value)[: 2 * _CHARACTERS]
-    text = "".join(each if each.isprintable() else " " for each in text)
-    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 3] + "..."
+    text = _text(value)
+    if len(text) > _CHARACTERS:
+        text = f"{text[:_HEAD]}...{text[_HEAD + 3 - _CHARACTERS :]}"
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _text(value: Any) -> str:
