@@ -65,7 +65,8 @@ def test_splits_are_no_classes(names: list[str], passed: str, tmp_path: Path) ->
         ),
         (["train", "test", "labels.csv", "test.csv"], "scan {}/labels.csv --image-folder {}/train"),
         (["images", "labels.csv"], "scan {}/labels.csv --image-folder {}/images"),
-        (["images_1", "images_2", "all.csv"], "scan {}/all.csv --image-folder {}/images_1"),
+        (["images_1", "images_2", "all.csv"], "scan {}/all.csv --image-folder {}"),
+        (["HAM10000_images_part_1", "HAM10000_images_part_2", "all.csv"], "scan {}/all.csv --image-folder {}"),
         (
             ["train", "test"],
             "put the images of each class into a folder of its own, or write a CSV",

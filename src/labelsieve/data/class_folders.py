@@ -8,7 +8,8 @@ like* one if it begins or ends with such a word: `test-multiple_fruits`, but `st
 - Folders are splits where all sound like splits, and two or more are different ones beyond doubt: by the name itself,
   by class folders in them, or by a partner of the same name but for the split (`letters_train`, `letters_test`).
 - They are splits where all have names of splits, even if of one kind (`train_1`, `train_2`). Names of mere parts
-  (`images_1`, `fold_2`) count where they hold class folders or a table lies beside them.
+  (`images_1`, `fold_2`) count where they hold class folders or a table lies beside them; beside a table, so do names
+  that differ in their number alone and have such a word (`HAM10000_images_part_1`).
 - They are splits where two are different ones by name, if these are most of the folders or hold class folders.
 - They are splits where one is by name and holds class folders, with one other folder at most beside it.
 - All else are classes: a `train` beside `car` and `ship` is a vehicle.
@@ -139,6 +140,12 @@ def set_within(tree: Tree, path: str) -> str | None:
     return next((found for found in inner if found), None) if layout.splits else path
 
 
+def are_parts(names: Iterable[str]) -> bool:
+    """Returns whether folders are parts of one: `HAM10000_images_part_1` and `HAM10000_images_part_2`."""
+    words = [_words(name) for name in names]
+    return len(words) > 1 and all(each == words[0] for each in words) and not _CONTAINERS.isdisjoint(words[0])
+
+
 def by_kind(names: Iterable[str]) -> list[str]:
     """Sorts names of splits: training first."""
     order = (*_SPLITS, _PART, _MASK)
@@ -211,6 +218,8 @@ def _are_splits(folders: dict[str, Tree], *, table: bool) -> bool:
     nested = any(folders[name].nested for name, kind in named.items() if kind != _PART)
     if len(folders) < 2:
         return False
+    if table and are_parts(folders):
+        return True
     if len(sounds) == len(folders) and len(sure) > 1:
         return True
     if len(named) == len(folders):

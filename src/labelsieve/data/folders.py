@@ -12,6 +12,7 @@ from pathlib import Path
 from labelsieve.data.class_folders import (
     Layout,
     Tree,
+    are_parts,
     best_table,
     by_kind,
     labels_in_names,
@@ -222,7 +223,7 @@ def _advice(folder: Path, found: _Found, tree: Tree, names: Sequence[str]) -> st
         if inner := set_within(tree.folders[name], name):
             return f"pass {folder / inner}"
     if table := best_table([name for name in found.tables if "/" not in name] or found.tables):
-        images = tree.folders[names[0]].unwrapped(names[0])[0]
+        images = "" if are_parts(names) else tree.folders[names[0]].unwrapped(names[0])[0]
         source, place = (shlex.quote(str(folder / path)) for path in (table, images))
         return f"pass the table that lies there: labelsieve scan {source} --image-folder {place}"
     return (
