@@ -18,6 +18,7 @@ from labelsieve.commands.runs import images_of
 from labelsieve.data.images import LabelledImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.errors import RunError
+from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint
 from labelsieve.records import REQUIRED, RUN
 from labelsieve.report.export import export
@@ -46,7 +47,7 @@ def whole(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(whole: Path) -> LabelledImages:
-    return images_of(Verdicts.load(whole))
+    return images_of(Verdicts.load(whole), progress=Progress())
 
 
 @pytest.fixture

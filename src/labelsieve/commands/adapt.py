@@ -100,7 +100,8 @@ class Adapt(Command):
         from labelsieve.report.common import section
 
         progress = Progress(console if is_main_process() else None)
-        images, test = images_of(verdicts, source=self.source), self.test_set.load(seed=self.seed)
+        images = images_of(verdicts, source=self.source, progress=progress)
+        test = self.test_set.load(seed=self.seed, progress=progress)
         progress.say(f"adapting {self.backbone or section(verdicts.record, 'model').get('name')}")
         adapted = adapt(
             images,

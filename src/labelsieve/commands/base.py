@@ -21,6 +21,7 @@ from labelsieve.validation import Limit, check_ranges
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
+    from labelsieve.progress import Progress
 
 # Sections of tyro's errors that say no more than the help does, or speak of Python.
 _NOT_SAID = ("For full helptext", "Argument helptext", "Got errors")
@@ -180,7 +181,9 @@ class Source:
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    def load(self, *, seed: int, truth_column: str | None = None, noise: Path | None = None) -> LabelledImages:
+    def load(
+        self, *, seed: int, progress: Progress, truth_column: str | None = None, noise: Path | None = None
+    ) -> LabelledImages:
         """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels for them."""
         from labelsieve.data.sources import load_images
 
@@ -195,6 +198,7 @@ class Source:
             limit=self.limit,
             seed=seed,
             noise=noise,
+            progress=progress,
         )
 
     def feature_options(self) -> dict[str, Any]:
@@ -234,7 +238,7 @@ class TestSet:
     test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     test_split: OptionalText = None
 
-    def load(self, *, seed: int) -> LabelledImages | None:
+    def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
         """Loads the test images; None where none are asked for.
 
         Raises:
@@ -253,7 +257,7 @@ class TestSet:
             class_names=self.test_class_names,
             split=self.test_split,
         )
-        return source.load(seed=seed)
+        return source.load(seed=seed, progress=progress)
 
 
 def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:

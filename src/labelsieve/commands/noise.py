@@ -55,8 +55,8 @@ class Noise(Command):
         target_of(self.out)
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
-        images = self.data.load(seed=self.seed)
         exact, progress = not self.paper_rate, Progress(console)
+        images = self.data.load(seed=self.seed, progress=progress)
         noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=exact, progress=progress)
         made = {"kind": self.kind, "rate": self.rate, "seed": self.seed, "exact": exact}
         for note in noisy.notes:

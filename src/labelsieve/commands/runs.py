@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,7 +66,7 @@ class Report(Command):
         check_free(out, overwrite=self.overwrite)  # before the images are loaded
         path = write_report(
             verdicts,
-            data_of(verdicts, source=self.source),
+            data_of(verdicts, source=self.source, progress=progress),
             out,
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
@@ -114,9 +115,8 @@ class Export(Command):
         refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         images = None
         if self.format == "imagefolder":
-            images = images_of(verdicts, source=self.source)
+            images = images_of(verdicts, source=self.source, progress=progress)
             refuse_inside(images.origin.get("source"), self.out)
-        progress = Progress(console)
         path = export(
             verdicts,
             images,
@@ -147,7 +147,7 @@ def _source_of(verdicts: Verdicts, source: str | None) -> str | None:
     return source or (verdicts.record.get("origin") or {}).get("source")
 
 
-def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages:
+def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages:
     """Loads the images of a run again, from where it found them or from `source`.
 
     Raises:
@@ -156,13 +156,13 @@ def images_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImage
     """
     from labelsieve.data.features import LabelledFeatures
 
-    data = data_of(verdicts, source=source)
+    data = data_of(verdicts, source=source, progress=progress)
     if isinstance(data, LabelledFeatures):
         raise RunError("this run scanned features, which have no pictures; scan the images themselves for that")
     return data
 
 
-def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages | LabelledFeatures:
+def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages | LabelledFeatures:
     """Loads the images or features of a run again, from where it found them or from `source`.
 
     Raises:
@@ -180,8 +180,8 @@ def data_of(verdicts: Verdicts, *, source: str | None = None) -> LabelledImages 
     if not origin.get("source"):
         raise RunError("the images of this run were in memory; say with --source where they lie")
     try:
-        load: Any = load_features if holds_features(origin["source"]) else load_images
-        unknown = sorted(set(origin) - set(inspect.signature(load).parameters))
+        load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
+        unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))
         if unknown:
             raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
         data: LabelledImages | LabelledFeatures = load(**origin)

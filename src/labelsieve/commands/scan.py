@@ -120,7 +120,7 @@ class Scan(Command, Generic[SettingsT]):
         from labelsieve.verdicts import REPORT
 
         progress = Progress(console if is_main_process() else None)
-        images, test = self._load(), self.test_set.load(seed=self.seed)
+        images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
         for note in images.notes:
             progress.say(f"note: {note}")
         verdicts = self._finished(images, test) if stopped_at_report else None
@@ -160,14 +160,14 @@ class Scan(Command, Generic[SettingsT]):
         remove_checkpoint(self.out)
         return verdicts
 
-    def _load(self) -> Any:
+    def _load(self, progress: Progress) -> Any:
         from labelsieve.data.feature_files import holds_features
         from labelsieve.data.features import load_features
 
         if not holds_features(self.data.source):
             if self.text_features is not None or self.logit_scale is not None:
                 raise UsageError("--text-features and --logit-scale go with features only; leave them out for images")
-            return self.data.load(seed=self.seed, truth_column=self.truth_column, noise=self.noise)
+            return self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
         if self.noise is not None:
             raise UsageError("--noise goes with images only; leave it out for features")
         return load_features(

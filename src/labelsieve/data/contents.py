@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.folders import relative_path
 from labelsieve.data.image_paths import advice_on_folder
 from labelsieve.errors import DataError, shown
+from labelsieve.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,32 +32,42 @@ _UNCOMPRESSED = (b"BM", b"P5", b"P6", b"II*\0", b"MM\0*")
 _HEAD = 2048
 
 
-def hash_images(pictures: Dataset, ids: Sequence[str], notes: list[str], *, table: Table) -> NDArray[np.uint64]:
+def hash_images(
+    pictures: Dataset, ids: Sequence[str], notes: list[str], *, table: Table, progress: Progress
+) -> NDArray[np.uint64]:
     """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image."""
     found = np.empty(len(ids), dtype=np.uint64)
     missing: list[tuple[str, str]] = []
     pointers: list[str] = []
     row = 0
+    with progress.task("looking for the images", total=len(ids), unit="images", brief=True) as advance:
+        for digest, pointer, path in _hashes(pictures, advance):
+            if digest is None:
+                missing.append((ids[row], path))
+                digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
+            if pointer:
+                pointers.append(ids[row])
+            found[row] = int.from_bytes(digest, "little")
+            row += 1
+    _tell_of_missing(missing, pointers, ids, notes, table=table)
+    return found
+
+
+def _hashes(pictures: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
+    """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
     for batch in pictures.with_format("arrow").iter(batch_size=_BATCH):
         for chunk in batch.column("image").chunks:
             encoded, paths = chunk.field("bytes"), chunk.field("path")
             for index in range(len(chunk)):
-                digest, path = None, None
                 if chunk[index].is_valid and encoded[index].is_valid:
                     data = encoded[index].as_buffer()
-                    digest, pointer = _digest(data), is_pointer(data[:_HEAD].to_pybytes())
+                    yield _digest(data), is_pointer(data[:_HEAD].to_pybytes()), ""
                 elif chunk[index].is_valid and paths[index].is_valid:
                     path = paths[index].as_py()
-                    digest, pointer = _hash_file(path)
-                if digest is None:
-                    missing.append((ids[row], path or ""))
-                    digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
-                if pointer:
-                    pointers.append(ids[row])
-                found[row] = int.from_bytes(digest, "little")
-                row += 1
-    _tell_of_missing(missing, pointers, ids, notes, table=table)
-    return found
+                    yield *_hash_file(path), path
+                else:
+                    yield None, False, ""
+        advance(len(batch))
 
 
 def _tell_of_missing(

@@ -33,6 +33,7 @@ from labelsieve.data.ranges import with_ranges
 from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.data.shards import has_pattern
 from labelsieve.errors import DataError, SettingsError, shown
+from labelsieve.progress import Progress
 from labelsieve.validation import Limit, Seed, check_value
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def load_images(
     limit: int | None = None,
     seed: int = 0,
     noise: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> LabelledImages:
     """Loads images with a given label each. Pictures stay encoded on disk.
 
@@ -83,6 +85,7 @@ def load_images(
         seed: Seed of that subset.
         noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
             the given ones the true ones. Other images are refused.
+        progress: Where to show how far it is.
 
     Returns:
         The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
@@ -105,7 +108,8 @@ def load_images(
         )
     asked = Columns(image=image_column, label=label_column, truth=truth_column, folder=_folder(image_folder))
     table = _open(source, asked=asked, split=split, labels=labels)
-    images = _assemble(table, labels=labels, class_names=class_names, rows=subset(len(table.rows), limit, seed))
+    rows = subset(len(table.rows), limit, seed)
+    images = _assemble(table, labels=labels, class_names=class_names, rows=rows, progress=progress)
     if noise is not None:
         from labelsieve.data.noise_files import apply_noise
 
@@ -181,7 +185,12 @@ def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
 
 
 def _assemble(
-    table: Table, *, labels: Any, class_names: Sequence[str] | str | Path | None, rows: NDArray[np.int64] | None
+    table: Table,
+    *,
+    labels: Any,
+    class_names: Sequence[str] | str | Path | None,
+    rows: NDArray[np.int64] | None,
+    progress: Progress | None,
 ) -> LabelledImages:
     """Turns the rows of a source into the record; all labels are checked before `rows` are chosen."""
     if not len(table.rows):
@@ -197,7 +206,7 @@ def _assemble(
         pictures, ids, indices = pictures.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
     notes += [*class_name_notes(names), *class_size_notes(indices, names)]
-    contents = hash_images(pictures, ids, notes, table=table)
+    contents = hash_images(pictures, ids, notes, table=table, progress=progress or Progress())
     return LabelledImages(
         dataset=pictures,
         ids=tuple(ids),
