@@ -19,8 +19,7 @@ from labelsieve.symptoms import Symptoms, counted, percent, shortened
 from labelsieve.verdicts import Verdicts
 
 Finding = dict[str, str]
-"""Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (what was measured), `message` (what it
-means) and `advice` (what to do)."""
+"""Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (measured), `message`, and `advice`."""
 
 # Agreement on the scale of `GUESSING`: below this the names are hardly known.
 WEAK = 0.15
@@ -334,8 +333,7 @@ def _unreadable(scan: Symptoms) -> Finding | None:
 
 
 def _flat(scan: Symptoms) -> Finding | None:
-    rows = scan.scores.flat
-    if not rows:
+    if not (rows := scan.scores.flat):
         return None
     return _finding(
         "no-contrast",
