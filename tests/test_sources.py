@@ -96,7 +96,7 @@ def test_folder(photo_folder: MakeFolder) -> None:
     assert images.open(4).size == (8, 8)
     notes = "\n".join(images.notes)
     assert "3 classes: cat, dog, hen (from the class folders)" in notes
-    assert "1 folders hold no image (.jpg, .png, ...) and were left out: none" in notes
+    assert "folders without an image (.jpg, .png, ...) were left out: none" in notes
     assert "1 hidden folders or folders of a system were left out: .git" in notes
     assert "1 of 3 classes have a single image: hen" in notes
     assert "1 of the images lie in no class folder and were left out (first: loose.png)" in notes

@@ -165,7 +165,7 @@ def _notes(found: _Found, tree: Tree, layout: Layout) -> Iterator[str]:
     if loose := found.loose:
         yield f"{len(loose)} of the images lie in no class folder and were left out (first: {_in_utf8(loose[0])})"
     if empty := _without_images(found, tree):
-        yield f"{len(empty)} folders hold no image (.jpg, .png, ...) and were left out: {listed(empty)}"
+        yield f"folders without an image (.jpg, .png, ...) were left out: {listed(empty)}"
     if found.system:
         yield (
             f"{found.system.total()} hidden folders or folders of a system were left out: "
