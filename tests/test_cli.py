@@ -142,6 +142,8 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
         (["scan", "x", "--out", "run", "--logit-scale", "e"], "expected a number for --logit-scale, got e; see"),
         (["noise", "x", "--out", "y", "--kind", "pair", "--rate", "1/2"], "a number for --rate, got 1/2; see"),
         (["scan", "photos", "--out"], "expected a value for --out, found none; see"),
+        (["scan", "--epoch", "3"], "missing SOURCE; "),
+        (["report", "--max-images", "3"], "missing RUN; "),
         (["scan", "photos", "--out", "run", "--peft", "vpt"], "expected --peft to be one of auto, none, vpt-deep, "),
         (["scan", "photos", "--out", "run", "--precision", "fp16"], "bf16"),
         (["noise", "photos", "--kind", "pear", "--rate", "0.1", "--out", "x.parquet"], "pair"),

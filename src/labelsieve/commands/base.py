@@ -116,7 +116,10 @@ def _in_plain_words(said: str) -> str:
         hint = did_you_mean(found["value"], choices)
         return f"expected {found['option']} to be one of {', '.join(choices)}, got {shown(found['value'])}{hint}"
     if found := _NO_VALUE.fullmatch(said):
-        return f"expected a value for {found['option']}, found none"
+        option = found["option"]
+        if not option.startswith("-"):  # the field of SOURCE or RUN
+            return f"missing {option.rpartition('.')[2].removesuffix('_folder').upper()}"
+        return f"expected a value for {option}, found none"
     if found := _LACKING.fullmatch(said):
         return f"missing {found['options']}"
     if found := _UNKNOWN.fullmatch(said):
