@@ -25,8 +25,8 @@ from labelsieve.commands.base import (
 )
 from labelsieve.errors import DataError, RunError, listed, shown
 from labelsieve.progress import Progress
-from labelsieve.report import MAX_IMAGES, MOST_IMAGES
-from labelsieve.validation import Range, Share
+from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels
+from labelsieve.validation import Share
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -50,8 +50,8 @@ class Report(Command):
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: Annotated[int, Range(0, MOST_IMAGES)] = MAX_IMAGES
-    thumbnail_px: Annotated[int, Range(32, 512)] = 256
+    max_images: Images = MAX_IMAGES
+    thumbnail_px: ThumbnailPixels = 256
     overwrite: Flag = False
 
     def run(self, console: Console) -> None:

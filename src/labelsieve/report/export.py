@@ -27,6 +27,7 @@ from labelsieve.progress import Progress
 from labelsieve.provenance import target_of, write_atomically
 from labelsieve.report.imagefolder import write_image_folder
 from labelsieve.spreadsheets import write_csv
+from labelsieve.validation import Share, check_value
 from labelsieve.verdicts import Verdicts
 
 Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]
@@ -80,6 +81,7 @@ def export(
     out = Path(out)
     if format not in FORMATS:
         raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
+    check_value("drop_at", drop_at, Share)
     marked = None if marks is None else read_marks(marks, verdicts, progress=progress)
     if format == "imagefolder":
         if images is None:

@@ -22,17 +22,16 @@ from markupsafe import Markup
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.errors import SettingsError
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, target_of, to_json, write_text
-from labelsieve.report import MAX_IMAGES, MOST_IMAGES, common
+from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
+from labelsieve.validation import check_value
 from labelsieve.verdicts import Verdicts, check_report
 
 # Characters for all thumbnails together: it keeps the whole file below 40 MB with as many images as by default.
 THUMBNAIL_BUDGET = 24_000_000
-MOST_PIXELS = 512
 # Images just above the threshold, shown beside the flagged ones so that a person can judge where it lies.
 NEAR_MISSES = 24
 MAX_CLASS_ROWS = 300
@@ -73,10 +72,8 @@ def write_report(
         RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
             cannot be written.
     """
-    if not 0 <= max_images <= MOST_IMAGES:
-        raise SettingsError(f"expected max_images from 0 to {MOST_IMAGES:,}, got {max_images}")
-    if not 32 <= thumbnail_px <= MOST_PIXELS:
-        raise SettingsError(f"expected thumbnail_px from 32 to {MOST_PIXELS}, got {thumbnail_px}")
+    check_value("max_images", max_images, Images)
+    check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
     common.require_same_images(verdicts, images)
     path = Path(path)
     check_free(path, overwrite=overwrite)
