@@ -140,7 +140,8 @@ with new_folder(Path(sys.argv[1])) as part:
 """
 HAS = """
 with alone_in(Path(sys.argv[1])):
-    if os.fork():
+    # The child speaks: until it runs, it shares the lock of its parent.
+    if not os.fork():
         print("there", flush=True)
     sys.stdin.read()
 """
