@@ -309,11 +309,14 @@ def test_fine_is_the_alignment_with_the_first_singular_vector(width: int) -> Non
     x, labels = unit(features.features), features.labels
     first = np.stack([np.linalg.svd(x[labels == k])[2][0] for k in range(4)])
     alignment = (x @ first.T) ** 2
-    expected = upper_by_class(alignment[np.arange(len(x)), labels], labels)
-    scores = score(FINE(), features)
-    np.testing.assert_allclose(scores.label_quality, expected, atol=1e-4)
+    own = alignment[np.arange(len(x)), labels]
+    scores, posterior = score(FINE(), features), upper_by_class(own, labels)
+    np.testing.assert_allclose(scores.label_quality, own, atol=1e-5)
     assert np.array_equal(scores.predicted, alignment.argmax(axis=1))
-    assert np.array_equal(decide(features, scores).is_issue, expected <= 0.5) and (expected <= 0.5).any()
+    np.testing.assert_allclose(scores.confidence, alignment.max(axis=1), atol=1e-5)
+    for least in (0.5, 0.9):
+        flagged = issues(FINE(minimum_posterior=least), features)
+        assert np.array_equal(flagged, posterior <= least) and flagged.any() and not flagged.all()
 
 
 def test_features_that_are_all_alike_speak_against_no_label() -> None:
@@ -328,7 +331,7 @@ def test_the_only_image_of_a_class_is_of_the_upper_component() -> None:
     labels = np.where(features.labels == 4, 0, features.labels)
     labels[7] = 4
     alone = features.with_labels(labels)
-    assert score(FINE(), alone).label_quality[7] == 1
+    assert not issues(FINE(), alone)[7]
     assert not issues(CLIPCleaner(minimum_consistency=0), alone)[7]
 
 

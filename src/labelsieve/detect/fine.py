@@ -24,9 +24,9 @@ class FINE(FeatureDetector):
 
     The direction of class k is the eigenvector u_k with the largest eigenvalue of `Σ_k = Σ_{i: y_i = k} x_i x_iᵀ`, the
     features x normalised; the alignment of an image is `⟨u_y, x⟩²` (Kim et al., *FINE Samples for Learning with Noisy
-    Labels*, NeurIPS 2021, arXiv 2102.11628). Quality is the posterior of the Gaussian with the larger mean, of two that
-    are fitted to the alignments within each class; an issue is where it is at most `minimum_posterior`.
-    Trains nothing and needs no class texts.
+    Labels*, NeurIPS 2021, arXiv 2102.11628). Quality is the alignment. Two Gaussians are fitted to those of each class,
+    and an issue is where the posterior of the one with the larger mean is at most `minimum_posterior`. Trains nothing
+    and needs no class texts.
 
     Attributes:
         minimum_posterior: ζ of the paper: a label is clean above this posterior.
@@ -51,14 +51,12 @@ class FINE(FeatureDetector):
 
         def judge(rows: NDArray[np.int64]) -> list[Tensor]:
             alignment = (vectors[rows].double() @ directions.T).square().masked_fill(absent, -1.0)
-            return [alignment.gather(1, given[rows][:, None])[:, 0], alignment.argmax(dim=1)]
+            most = alignment.max(dim=1)
+            return [alignment.gather(1, given[rows][:, None])[:, 0], most.indices, most.values]
 
-        alignment, predicted = in_chunks(judge, np.arange(len(given)), progress=engine.progress)
-        quality = upper_posterior_by_class(alignment, view.given)
-        confidence = np.where(predicted == view.given, quality, 1 - quality)
-        return view.scores(
-            quality=quality, predicted=predicted, confidence=confidence, threshold=self.minimum_posterior
-        )
+        alignment, predicted, confidence = in_chunks(judge, np.arange(len(given)), progress=engine.progress)
+        issue = upper_posterior_by_class(alignment, view.given) <= self.minimum_posterior
+        return view.scores(quality=alignment, predicted=predicted, confidence=confidence, issue=issue)
 
 
 def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: int, engine: Engine) -> Tensor:
