@@ -33,7 +33,7 @@ class CLIPCleaner(FeatureDetector):
     arXiv 2408.10012). Quality is the mean of the estimates of p_y: the paper selects, and ranks nothing.
 
     Attributes:
-        estimate: `both`, as in the paper, or one alone: `zero-shot` or `classifier`.
+        estimate: `both`, as in the published code, or one alone: `zero-shot` or `classifier`.
         minimum_posterior: θ_gmm: the loss selects from this posterior of the upper Gaussian; 0 selects all.
         minimum_consistency: θ_cons: consistency selects from this ratio; 0 selects all.
         temperature: Of the zero-shot probabilities, 0.07 in the published code; `model` is the model's own.

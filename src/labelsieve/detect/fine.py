@@ -29,7 +29,7 @@ class FINE(FeatureDetector):
     and needs no class texts.
 
     Attributes:
-        minimum_posterior: ζ of the paper: a label is clean above this posterior.
+        minimum_posterior: A label is clean above this posterior, 0.5 in the published code.
     """
 
     minimum_posterior: Annotated[float, Range(0, 1)] = 0.5
