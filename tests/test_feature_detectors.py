@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import neighbours as blocks
+from labelsieve.detect import transition
 from labelsieve.detect.area import ORDER, THRESHOLD
 from labelsieve.detect.aum import AUM
 from labelsieve.detect.base import Scores, detector_class, feature_detectors
@@ -40,7 +42,16 @@ from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.verdicts import decide, evaluate
 
 WIDTH = 6
+RIVALS = ("clip-cleaner", "simifeat", "fine")
 every_detector = pytest.mark.parametrize("name", feature_detectors(text=True))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_steps() -> Iterator[None]:
+    """Fits the noise of SimiFeat in fewer steps, which these small data do not need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transition, "STEPS", 60)
+        yield
 
 
 def engine(seed: int = 0) -> Engine:
@@ -142,7 +153,7 @@ def test_the_same_seed_gives_the_same_scores(name: str) -> None:
     assert np.array_equal(first.predicted, again.predicted)
 
 
-@pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm"])
+@pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm", *RIVALS])
 @given(st.permutations(range(40)))
 @settings(max_examples=8)
 def test_the_order_of_the_rows_changes_nothing(name: str, order: list[int]) -> None:
@@ -153,7 +164,7 @@ def test_the_order_of_the_rows_changes_nothing(name: str, order: list[int]) -> N
     assert np.array_equal(after.predicted, before.predicted[rows])
 
 
-@pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm"])
+@pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm", *RIVALS])
 def test_only_directions_count(name: str) -> None:
     features = noisy(40)
     lengths = np.random.default_rng(1).uniform(0.1, 9, (40, 1)).astype(np.float32)
@@ -162,7 +173,7 @@ def test_only_directions_count(name: str) -> None:
     np.testing.assert_allclose(after.label_quality, before.label_quality, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["knn", "aum", "prototype-gmm", "confident-learning"])
+@pytest.mark.parametrize("name", ["knn", "aum", "prototype-gmm", "confident-learning", "simifeat", "fine"])
 def test_texts_are_not_read_by_those_that_need_none(name: str) -> None:
     features = noisy()
     without = dataclasses.replace(features, text=None, logit_scale=None)
@@ -326,6 +337,7 @@ def aum_by_hand(features: LabelledFeatures, settings: AUM) -> tuple[NDArray[np.f
         labels[fake] = classes
         weight, speed = np.zeros((classes + 1, WIDTH + 1)), np.zeros((classes + 1, WIDTH + 1))
         margins: list[list[float]] = [[] for _ in range(count)]
+        mean = np.zeros((count, classes + 1))
         for epoch in range(1, settings.epochs + 1):
             shuffled = torch.randperm(count, generator=engine().generator(ORDER, run, epoch)).numpy()
             for start in range(0, count, settings.batch_size):
@@ -340,16 +352,21 @@ def aum_by_hand(features: LabelledFeatures, settings: AUM) -> tuple[NDArray[np.f
                     gradient = gradient + np.outer(p, x) / len(part)
                 speed = settings.momentum * speed + gradient
                 weight = weight - settings.learning_rate * speed
+            powers = np.exp(np.column_stack([values, np.ones(count)]) @ weight.T)
+            mean += powers / powers.sum(axis=1, keepdims=True) / settings.epochs
         area = np.array([np.mean(each) for each in margins])
+        if settings.average_of == "probabilities":
+            area = np.array([np.log(p[k] / np.delete(p, k).max()) for p, k in zip(mean, labels, strict=True)])
         threshold = np.percentile(area[fake], settings.percentile)
         mine = np.setdiff1d(np.arange(count), fakes[0]) if run == 0 else fakes[0]
         excess[mine] = area[mine] - threshold
     return excess, excess <= 0
 
 
-def test_aum_is_that_of_a_plain_loop() -> None:
+@pytest.mark.parametrize("average_of", ["margins", "probabilities"])
+def test_aum_is_that_of_a_plain_loop(average_of: Any) -> None:
     features = noisy(60)
-    detector = AUM(epochs=5, min_steps=0, batch_size=16)
+    detector = AUM(average_of=average_of, epochs=5, min_steps=0, batch_size=16)
     excess, issue = aum_by_hand(features, detector)
     scores = score(detector, features)
     np.testing.assert_allclose(scores.label_quality, 1 / (1 + np.exp(-excess / excess.std())), atol=1e-4)
@@ -568,6 +585,11 @@ def test_a_model_knows_names_where_it_does_better_than_guessing(per_class: list[
         ("aum", {"percentile": 101.0}),
         ("prototype-gmm", {"sure": 0.4}),
         ("prototype-gmm", {"sure": 1.1}),
+        ("aum", {"average_of": "logits"}),
+        ("clip-cleaner", {"minimum_consistency": 1.1}),
+        ("clip-cleaner", {"temperature": 0.0}),
+        ("simifeat", {"neighbours": 1}),
+        ("fine", {"minimum_posterior": -0.1}),
     ],
     ids=str,
 )
@@ -577,7 +599,7 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["knn", "lemon"])
+@pytest.mark.parametrize("name", ["knn", "lemon", *RIVALS])
 def test_memory_does_not_grow_with_the_square(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No tensor of more than a block of similarities is made."""
     monkeypatch.setattr(blocks, "QUERIES", 64)

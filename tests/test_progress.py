@@ -78,6 +78,9 @@ def features() -> LabelledFeatures:
         ("aum", ["training probe 1 of 2", "training probe 2 of 2"]),
         ("confident-learning", ["fitting a probe", "pruning with cleanlab"]),
         ("prototype-gmm", ["comparing with prototypes", "comparing images"]),
+        ("clip-cleaner", ["fitting a classifier", "scoring"]),
+        ("simifeat", ["comparing images", "estimating the noise"]),
+        ("fine", ["finding directions", "scoring"]),
     ],
 )
 def test_what_a_detector_does_with_features_is_shown(

@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from labelsieve.data.noise import inject
     from labelsieve.data.sources import load_images
     from labelsieve.detect.aum import AUM
+    from labelsieve.detect.clip_cleaner import CLIPCleaner
     from labelsieve.detect.clip_margin import ClipMargin
     from labelsieve.detect.confident_learning import ConfidentLearning
     from labelsieve.detect.deft import DeFT
+    from labelsieve.detect.fine import FINE
     from labelsieve.detect.gmm import GMM
     from labelsieve.detect.knn import KNN
     from labelsieve.detect.label_match import LabelMatch
     from labelsieve.detect.lemon import Lemon
     from labelsieve.detect.prototype import PrototypeGMM
+    from labelsieve.detect.simifeat import SimiFeat
     from labelsieve.detect.small_loss import SmallLoss
     from labelsieve.detect.training_free import Joint
     from labelsieve.errors import LabelsieveError
@@ -49,10 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUM",
+    "FINE",
     "GMM",
     "KNN",
     "Adaptation",
     "Adapted",
+    "CLIPCleaner",
     "ClipMargin",
     "ConfidentLearning",
     "DeFT",
@@ -63,6 +68,7 @@ __all__ = [
     "LabelsieveError",
     "Lemon",
     "PrototypeGMM",
+    "SimiFeat",
     "SmallLoss",
     "Verdicts",
     "__version__",
@@ -78,11 +84,13 @@ __all__ = [
 
 _HOME = {
     "AUM": "detect.aum",
+    "CLIPCleaner": "detect.clip_cleaner",
     "ClipMargin": "detect.clip_margin",
     "ConfidentLearning": "detect.confident_learning",
     "Adaptation": "adapt.settings",
     "Adapted": "adapt.result",
     "DeFT": "detect.deft",
+    "FINE": "detect.fine",
     "GMM": "detect.gmm",
     "Joint": "detect.training_free",
     "KNN": "detect.knn",
@@ -92,6 +100,7 @@ _HOME = {
     "LabelsieveError": "errors",
     "Lemon": "detect.lemon",
     "PrototypeGMM": "detect.prototype",
+    "SimiFeat": "detect.simifeat",
     "SmallLoss": "detect.small_loss",
     "Verdicts": "verdicts",
     "adapt": "adapt.run",

@@ -7,5 +7,6 @@
 * `label_match.py`, `clip_margin.py`: the untrained model; `training_free.py`: joint evidence without the prompts
 * `confident_learning.py` with `probe.py`, `aum.py` with `area.py`: linear probes
 * `knn.py`, `lemon.py` with `multimodal.py`, `prototype.py` with `prototypes.py`: `neighbours.py` and `mixture.py`
+* `simifeat.py` with `transition.py`, `fine.py`, `clip_cleaner.py` with `softmax_regression.py`: rivals on features
 * `settings.py`, `learner.py`, `training.py`: settings of training, what is trained, and the loop
 """

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear, log_softmax
 
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import moments
@@ -30,7 +30,7 @@ class Learned(NamedTuple):
     """A trained probe and what it took to get there.
 
     Attributes:
-        area: AUM of each row with the label it was trained on, (n,).
+        area: AUM, or the margin of the averaged probabilities, of each row with the label it was trained on, (n,).
         probe: Logits of the K classes and the extra one.
         losses: Mean loss of each epoch.
     """
@@ -85,6 +85,8 @@ def _reader(view: FeatureView) -> Reader:
 def learn(settings: AUM, read: Reader, labels: Tensor, view: FeatureView, *, run: int, engine: Engine) -> Learned:
     """Trains a linear probe, which starts at zero, and averages the margin that each row has when it comes up.
 
+    Where probabilities are averaged, the probe of each epoch is kept, not the probabilities, which are of N times K.
+
     Args:
         settings: Optimiser and epochs.
         read: Gives the features of some rows.
@@ -107,7 +109,7 @@ def learn(settings: AUM, read: Reader, labels: Tensor, view: FeatureView, *, run
         weight_decay=settings.weight_decay,
     )
     epochs = max(settings.epochs, math.ceil(settings.min_steps / math.ceil(len(labels) / settings.batch_size)))
-    area, losses = torch.zeros(len(labels)), []
+    area, losses, probes = torch.zeros(len(labels)), [], []
     with engine.progress.task(f"training probe {run + 1} of 2", total=epochs, unit="epochs") as advance:
         for epoch in range(1, epochs + 1):
             order = torch.randperm(len(labels), generator=engine.generator(ORDER, run, epoch))
@@ -126,8 +128,23 @@ def learn(settings: AUM, read: Reader, labels: Tensor, view: FeatureView, *, run
                     f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate"
                 )
             losses.append(total / len(labels))
+            if settings.average_of == "probabilities":
+                probes.append((probe.weight.detach().clone(), probe.bias.detach().clone()))
             advance(1)
-    return Learned(area.numpy(), probe, losses)
+    return Learned(_margins_of_mean(probes, read, labels) if probes else area.numpy(), probe, losses)
+
+
+@torch.inference_mode()
+def _margins_of_mean(probes: list[tuple[Tensor, Tensor]], read: Reader, labels: Tensor) -> NDArray[np.float32]:
+    """Returns `log p_y - max_{k≠y} log p_k` of each row, (n,), p the mean of the probabilities of all probes."""
+    found = []
+    for part in torch.arange(len(labels)).split(CHUNK):
+        features = read(part.numpy())
+        total = log_softmax(linear(features, *probes[0]), dim=1)
+        for probe in probes[1:]:
+            total = total.logaddexp(log_softmax(linear(features, *probe), dim=1))
+        found.append(margins(total, labels[part].to(total.device)).cpu())
+    return torch.cat(found).numpy()
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from labelsieve.detect.base import FeatureDetector
 from labelsieve.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
@@ -25,7 +25,12 @@ class AUM(FeatureDetector):
     other threshold samples judges the first ones. Quality is a logistic function of the distance to the threshold, so
     that it ranks as AUM does.
 
+    By `average_of="probabilities"` the margin is instead that of the logarithms of the probabilities after each epoch,
+    averaged over the epochs: the combination in sample that a benchmark found the best (Pickler, Kamassury and Silva,
+    *Benchmarking Noisy Label Detection Methods*, 2025, arXiv 2510.16211). Threshold samples are as before.
+
     Attributes:
+        average_of: What is averaged over the epochs: `margins`, which is AUM, or `probabilities`.
         epochs: Passes over the data, at least 1.
         min_steps: Small data get more epochs until there are at least this many steps.
         batch_size: Images in a step.
@@ -35,6 +40,7 @@ class AUM(FeatureDetector):
         percentile: Of the threshold samples, between 0 and 100; 99 in the paper.
     """
 
+    average_of: Literal["margins", "probabilities"] = "margins"
     epochs: Annotated[int, Range(1, 1_000)] = 20
     min_steps: Steps = 300
     batch_size: BatchSize = 256

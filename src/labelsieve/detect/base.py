@@ -164,6 +164,9 @@ DETECTORS = {
     "aum": "labelsieve.detect.aum:AUM",
     "lemon": "labelsieve.detect.lemon:Lemon",
     "prototype-gmm": "labelsieve.detect.prototype:PrototypeGMM",
+    "clip-cleaner": "labelsieve.detect.clip_cleaner:CLIPCleaner",
+    "simifeat": "labelsieve.detect.simifeat:SimiFeat",
+    "fine": "labelsieve.detect.fine:FINE",
 }
 
 

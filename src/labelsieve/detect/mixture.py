@@ -1,4 +1,4 @@
-"""Two Gaussians with one common variance: a split of scores that keeps their order."""
+"""Two Gaussians that split scores, with one common variance, which keeps their order, or with one each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def upper_posterior(values: Any) -> NDArray[np.float64]:
+def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.float64]:
     """Returns the posterior of the component with the larger mean, (n,), between 0 and 1.
 
     With equal variances the posterior is a logistic function of the value, so it ranks exactly as the values do; two
-    variances of their own would give the most extreme values back to the wider component. Values that are all equal,
-    or that two components do not part, are all taken for the upper one.
+    variances of their own, which some papers have, give the most extreme values back to the wider component. Values
+    that are all equal, or that two components do not part, are all taken for the upper one.
 
     Args:
         values: (n,), higher = more likely correct.
+        common_variance: Whether both components have the same variance.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -27,7 +28,8 @@ def upper_posterior(values: Any) -> NDArray[np.float64]:
     if raw.size < 2 or span <= 1e-9 * max(1.0, float(np.abs(raw).max())):
         return np.ones_like(raw)
     column = ((raw - raw.min()) / span)[:, None]
-    mixture = GaussianMixture(n_components=2, covariance_type="tied", reg_covar=1e-6, random_state=0)
+    kind = "tied" if common_variance else "full"
+    mixture = GaussianMixture(n_components=2, covariance_type=kind, reg_covar=1e-6, random_state=0)
     with warnings.catch_warnings():  # a fit that is nearly there tells as much
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(np.sort(column, axis=0))  # sorted, so that the order of the rows changes nothing
@@ -35,3 +37,17 @@ def upper_posterior(values: Any) -> NDArray[np.float64]:
     if high - low < 1e-6:
         return np.ones_like(raw)
     return np.asarray(mixture.predict_proba(column)[:, mixture.means_[:, 0].argmax()])
+
+
+def upper_posterior_by_class(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the posterior of the upper one of two Gaussians, each with its own variance, for each class by itself.
+
+    Args:
+        values: (n,), higher = more likely correct.
+        labels: (n,). The only image of a class is of the upper component.
+    """
+    posterior = np.ones(len(values), dtype=np.float64)
+    order = np.argsort(labels, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        posterior[rows] = upper_posterior(values[rows], common_variance=False)
+    return posterior

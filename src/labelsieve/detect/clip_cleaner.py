@@ -1,0 +1,105 @@
+"""CLIPCleaner: clean is what a zero-shot and a fitted classifier both select (Feng et al., ACM Multimedia 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from labelsieve.detect.base import FeatureDetector
+from labelsieve.validation import Range, check_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+    Estimate = Callable[[NDArray[np.int64]], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPCleaner(FeatureDetector):
+    """Selects what two estimates of p(y | x) take for clean, each by the loss and by consistency.
+
+    One estimate is the zero-shot model, the other a logistic regression on the normalised image features, fitted to all
+    given labels. Both select by the loss, where `log p_y` belongs to the upper one of two Gaussians fitted within the
+    class, and by consistency, where `p_y / max_k p_k` is large enough. A label is an issue where one of the selections
+    leaves it out (Feng, Tzimiropoulos and Patras, *CLIPCleaner: Cleaning Noisy Labels with CLIP*, ACM Multimedia 2024,
+    arXiv 2408.10012). Quality is the mean of the estimates of p_y: the paper selects, and ranks nothing.
+
+    Attributes:
+        estimate: `both`, as in the published code, or one alone: `zero-shot` or `classifier`.
+        minimum_posterior: θ_gmm: the loss selects from this posterior of the upper Gaussian; 0 selects all.
+        minimum_consistency: θ_cons: consistency selects from this ratio; 0 selects all.
+        temperature: Of the zero-shot probabilities, 0.07 in the published code; `model` is the model's own.
+    """
+
+    estimate: Literal["both", "zero-shot", "classifier"] = "both"
+    minimum_posterior: Annotated[float, Range(0, 1)] = 0.5
+    minimum_consistency: Annotated[float, Range(0, 1)] = 0.8
+    temperature: Annotated[float, Range(0.0001, 10)] | Literal["model"] = 0.07
+    needs_text = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import numpy as np
+
+        from labelsieve.detect.zero_shot import in_chunks
+
+        estimates = self._estimates(view, engine=engine)
+        # predicted class, its probability and that of the label; then log p_y and consistency of each estimate
+        predicted, confidence, quality, *measures = in_chunks(
+            lambda rows: _measures([estimate(rows) for estimate in estimates], view.labels[rows]),
+            view.rows,
+            progress=engine.progress,
+        )
+        clean = np.ones(len(view.rows), dtype=bool)
+        for log_probability, consistency in zip(measures[::2], measures[1::2], strict=True):
+            clean &= self._selected(log_probability, consistency, view.given)
+        return view.scores(quality=quality, predicted=predicted, confidence=confidence, issue=~clean)
+
+    def _estimates(self, view: FeatureView, *, engine: Engine) -> list[Estimate]:
+        """Returns functions from m row numbers to log p_k(x), (m, K)."""
+        import torch
+
+        from labelsieve.detect.softmax_regression import fit_balanced
+
+        scale = 1.0 if self.temperature == "model" else 1 / (self.temperature * view.logit_scale)
+        found: list[Estimate] = []
+        if self.estimate != "classifier":
+            found.append(lambda rows: (view.logits(rows).double().cpu() * scale).log_softmax(dim=1))
+        if self.estimate != "zero-shot":
+            labels = torch.from_numpy(view.given)
+            fitted = fit_balanced(view.all_joint().cpu(), labels, classes=view.classes, progress=engine.progress)
+            found.append(lambda rows: fitted.log_probability(view.joint(rows).cpu()))
+        return found
+
+    def _selected(
+        self, log_probability: NDArray[np.float64], consistency: NDArray[np.float64], given: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        from labelsieve.detect.mixture import upper_posterior_by_class
+
+        posterior = upper_posterior_by_class(log_probability, given)
+        return (posterior >= self.minimum_posterior) & (consistency >= self.minimum_consistency)
+
+
+def _measures(estimates: Sequence[Tensor], labels: NDArray[np.int64]) -> list[Tensor]:
+    """Returns what is kept of n rows, from log p_k(x), (n, K), of each estimate."""
+    import torch
+
+    own = torch.from_numpy(labels)[:, None]
+    mean = sum(each.exp() for each in estimates) / len(estimates)
+    confidence, predicted = torch.as_tensor(mean).max(dim=1)
+    measures = [predicted, confidence, torch.as_tensor(mean).gather(1, own)[:, 0]]
+    for each in estimates:
+        mine = each.gather(1, own)[:, 0]
+        measures += [mine, (mine - each.amax(dim=1)).exp()]
+    return measures

@@ -1,0 +1,103 @@
+"""FINE: how well an image is aligned with the main direction of its class (Kim et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from labelsieve.detect.base import FeatureDetector
+from labelsieve.validation import Range, check_fields
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class FINE(FeatureDetector):
+    """Splits the alignments of each class with the principal eigenvector of its gram matrix into two Gaussians.
+
+    The direction of class k is the eigenvector u_k with the largest eigenvalue of `Σ_k = Σ_{i: y_i = k} x_i x_iᵀ`, the
+    features x normalised; the alignment of an image is `⟨u_y, x⟩²` (Kim et al., *FINE Samples for Learning with Noisy
+    Labels*, NeurIPS 2021, arXiv 2102.11628). Quality is the alignment. Two Gaussians are fitted to those of each class,
+    and an issue is where the posterior of the one with the larger mean is at most `minimum_posterior`. Trains nothing
+    and needs no class texts.
+
+    Attributes:
+        minimum_posterior: A label is clean above this posterior, 0.5 in the published code.
+    """
+
+    minimum_posterior: Annotated[float, Range(0, 1)] = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import numpy as np
+        import torch
+
+        from labelsieve.detect.mixture import upper_posterior_by_class
+        from labelsieve.detect.zero_shot import in_chunks
+
+        vectors, given = view.all_joint().cpu(), torch.from_numpy(view.given)
+        directions = principal_directions(vectors, view.given, classes=view.classes, engine=engine)
+        absent = torch.bincount(given, minlength=view.classes) == 0
+
+        def judge(rows: NDArray[np.int64]) -> list[Tensor]:
+            alignment = (vectors[rows].double() @ directions.T).square().masked_fill(absent, -1.0)
+            most = alignment.max(dim=1)
+            return [alignment.gather(1, given[rows][:, None])[:, 0], most.indices, most.values]
+
+        alignment, predicted, confidence = in_chunks(judge, np.arange(len(given)), progress=engine.progress)
+        issue = upper_posterior_by_class(alignment, view.given) <= self.minimum_posterior
+        return view.scores(quality=alignment, predicted=predicted, confidence=confidence, issue=issue)
+
+
+def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: int, engine: Engine) -> Tensor:
+    """Returns the eigenvector with the largest eigenvalue of the gram matrix of each class, (K, D), of length 1.
+
+    Args:
+        vectors: Normalised features, (n, D), on the CPU.
+        given: Given labels, (n,).
+        classes: K; a class without images has a row of zeros.
+        engine: Shows how far it is.
+    """
+    import numpy as np
+    import torch
+
+    directions = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
+    order = np.argsort(given, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(given[order])) + 1)
+    with engine.progress.task("finding directions", total=len(groups), unit="classes", brief=True) as advance:
+        for rows in groups:
+            directions[given[rows[0]]] = _principal_direction(vectors, rows)
+            advance(1)
+    return directions
+
+
+def _principal_direction(vectors: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Returns the principal direction of some rows, (D,)."""
+    import numpy as np
+    import torch
+    from scipy.linalg import eigh
+    from torch.nn.functional import normalize
+
+    from labelsieve.detect.zero_shot import CHUNK
+
+    width = vectors.shape[1]
+    if len(rows) < width:  # the smaller of the two matrices that have the same eigenvalues
+        mine = vectors[rows].double()
+        _, weights = eigh((mine @ mine.T).numpy(), subset_by_index=[len(rows) - 1] * 2)
+        return normalize(mine.T @ torch.from_numpy(weights[:, 0]), dim=0)
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    for start in range(0, len(rows), CHUNK):
+        mine = vectors[rows[start : start + CHUNK]].double()
+        gram += mine.T @ mine
+    _, found = eigh(gram.numpy(), subset_by_index=[width - 1] * 2)
+    return torch.from_numpy(np.ascontiguousarray(found[:, 0]))

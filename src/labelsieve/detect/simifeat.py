@@ -1,0 +1,164 @@
+"""SimiFeat: soft labels of the nearest images, and how many labels of each class are wrong (Zhu et al., ICML 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from labelsieve.detect.base import FeatureDetector
+from labelsieve.validation import Range, check_fields
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from labelsieve.detect.base import Scores
+    from labelsieve.detect.neighbours import Neighbours
+    from labelsieve.detect.view import FeatureView
+    from labelsieve.engine import Engine
+
+# Purpose of the random generator; see also those in area.py.
+TRIPLES = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimiFeat(FeatureDetector):
+    """Ranks each class by the soft labels of the nearest images, and flags as many as the noise rate says.
+
+    The soft label of an image is the sum of the labels of its k nearest ones, itself among them, weighted by their
+    cosines; quality is the cosine of the soft label with the given one. By `rank` (SimiFeat-R) the images of a class
+    with the least quality are issues, as many as are wrong by the estimated noise transition matrix; see
+    `labelsieve.detect.transition`. By `vote` (SimiFeat-V) an issue is where another class has a larger part of the soft
+    label (Zhu, Dong and Liu, *Detecting Corrupted Labels Without Training a Model to Predict*, ICML 2022, arXiv
+    2110.06283). The paper repeats this on 21 random croppings of the images and takes the majority; fixed features have
+    one outcome. Needs no class texts.
+
+    Attributes:
+        neighbours: k, at least 2, the image itself among them; small data have fewer.
+        rule: `rank` or `vote`.
+    """
+
+    neighbours: Annotated[int, Range(2, 10_000)] = 10
+    rule: Literal["rank", "vote"] = "rank"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
+        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+        import torch
+
+        from labelsieve.detect.neighbours import nearest
+
+        given = torch.from_numpy(view.given)
+        # the noise is estimated from two other images
+        found = nearest(view.all_joint(), k=max(self.neighbours - 1, 2), progress=engine.progress)
+        soft = soft_labels(found, given, k=self.neighbours)
+        notes: tuple[str, ...] = ()
+        issue = soft.predicted != view.given
+        if self.rule == "rank":
+            right, notes = self._share_right(found.rows, given, view, engine=engine)
+            issue = lowest_of_each_class(soft.agreement, view.given, wrong=1 - right)
+        return view.scores(
+            quality=soft.agreement, predicted=soft.predicted, confidence=soft.share, issue=issue, notes=notes
+        )
+
+    def _share_right(
+        self, rows: Tensor, given: Tensor, view: FeatureView, *, engine: Engine
+    ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+        import numpy as np
+        import torch
+
+        from labelsieve.detect.transition import MOST_CLASSES, share_right
+
+        if rows.shape[1] < 2:  # an image and one other
+            return np.ones(view.classes), ()
+        triples = torch.cat([given[:, None], given[rows[:, :2]]], dim=1)
+        generator = engine.generator(TRIPLES)
+        right = share_right(triples, classes=view.classes, generator=generator, progress=engine.progress)
+        many = len(np.unique(view.given))
+        note = f"{many:,} classes are more than the {MOST_CLASSES} for which a noise transition matrix is estimated; "
+        return right, (note + "each class was set against the rest",) if many > MOST_CLASSES else ()
+
+
+class SoftLabels(NamedTuple):
+    """What the soft labels of n rows say, arrays of shape (n,).
+
+    Attributes:
+        agreement: Cosine of the soft label with the given one, between 0 and 1.
+        predicted: The class with the largest part: the given one among equals, else that of the nearest.
+        share: Its part of the sum, between 0 and 1.
+    """
+
+    agreement: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+
+def soft_labels(found: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
+    """Adds up the labels of the nearest images by their cosines, without an array of N times K.
+
+    The image itself counts as a neighbour whose cosine is as much above the first one's as that is above the second
+    one's, as in the published code. Cosines that are not positive count next to nothing.
+
+    Args:
+        found: The nearest other rows of all n, nearest first, (n, at least min(k, n) - 1).
+        given: Labels, (n,).
+        k: How many count, the image itself among them.
+    """
+    import numpy as np
+
+    from labelsieve.detect.neighbours import QUERIES
+
+    near = found.similarity[:, : k - 1].split(QUERIES), found.rows[:, : k - 1].split(QUERIES)
+    parts = [
+        _soft_labels(similarity.double(), given[rows], own)
+        for similarity, rows, own in zip(*near, given.split(QUERIES), strict=True)
+    ]
+    return SoftLabels(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _soft_labels(similarity: Tensor, theirs: Tensor, own: Tensor) -> SoftLabels:
+    import torch
+
+    count = similarity.shape[1]
+    first = similarity[:, :1] if count else torch.ones(len(own), 1, dtype=torch.float64)
+    itself = 2 * first - similarity[:, 1:2] if count > 1 else first
+    weights = torch.cat([itself, similarity], dim=1).clamp(min=1e-6)
+    labels = torch.cat([own[:, None], theirs], dim=1)
+    # the sum of each label is that of its run in their sorted order
+    order = labels.argsort(dim=1, stable=True)
+    ordered = labels.gather(1, order)
+    sums = torch.nn.functional.pad(weights.gather(1, order).cumsum(dim=1), (1, 0))
+    ends, starts = torch.searchsorted(ordered, labels, right=True), torch.searchsorted(ordered, labels)
+    part = sums.gather(1, ends) - sums.gather(1, starts)
+    length = (weights * part).sum(dim=1).sqrt()  # Σ over classes of the squares of their parts
+    most = part.amax(dim=1)
+    # rounding must not decide between equals; the image itself is the first
+    chosen = (part >= most[:, None] * (1 - 1e-9)).int().argmax(dim=1)
+    predicted = labels.gather(1, chosen[:, None])[:, 0]
+    return SoftLabels((part[:, 0] / length).numpy(), predicted.numpy(), (most / sums[:, -1]).numpy())
+
+
+def lowest_of_each_class(
+    quality: NDArray[np.float64], given: NDArray[np.int64], *, wrong: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Returns where the quality is among the lowest of its class, (n,).
+
+    Of those that are equal either all are or none: as many as belong to the rate or fewer.
+
+    Args:
+        quality: (n,).
+        given: Labels, (n,).
+        wrong: The share of each class that is to be found, (K,), between 0 and 1.
+    """
+    import numpy as np
+
+    lowest = np.zeros(len(given), dtype=bool)
+    order = np.argsort(given, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(given[order])) + 1):
+        many = round(float(wrong[given[rows[0]]]) * len(rows))
+        ascending = np.sort(quality[rows])
+        lowest[rows] = quality[rows] < ascending[many] if many < len(rows) else True
+    return lowest

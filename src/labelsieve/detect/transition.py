@@ -1,0 +1,197 @@
+"""HOC: how many labels of each class are wrong, from the labels of images and their two nearest neighbours.
+
+Where an image and its two nearest neighbours are of one true class k, their given labels are three independent draws
+from row k of the noise transition matrix T, so that their joint frequencies are
+
+    c1_a = Σ_k p_k T_ka,    c2_ab = Σ_k p_k T_ka T_kb,    c3_abc = Σ_k p_k T_ka T_kb T_kc,
+
+p the share of each true class (Zhu, Song and Liu, *Clusterability as an Alternative to Anchor Points When Learning with
+Noisy Labels*, ICML 2021, arXiv 2102.05291). As in the published code, T and p, softmaxes of free parameters, minimise
+`|c1 - ĉ1| + |c2 - ĉ2| + |c3 - ĉ3|` by 400 steps of Adam; ours get smaller and smaller, so that rounding does not decide
+where they end. Only the triples of labels that come up are counted, since `|c3|² = Σ_kl p_k p_l (T_k · T_l)³`: no array
+of K x K x K is made.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.progress import Progress
+
+STEPS, LEARNING_RATE = 400, 0.1
+# T has a parameter for each pair of classes; beyond this there are too few images for them, and each step takes long.
+MOST_CLASSES = 200
+# Triples of labels that T is fitted to; more do not make it better, and each step takes longer.
+MOST_TRIPLES = 50_000
+# Numbers that are worked on at a time; it takes half of the time where they fit the cache of a processor.
+_BLOCK = 2**16
+
+
+def share_right(
+    triples: Tensor, *, classes: int, generator: torch.Generator, progress: Progress
+) -> NDArray[np.float64]:
+    """Returns P(true class is j | label is j) for each class, (K,), between 0 and 1; 1 where nothing can be told.
+
+    With more than `MOST_CLASSES` classes among the labels each is set against the rest, see :func:`one_against_rest`.
+
+    Args:
+        triples: Labels of images and of their two nearest neighbours, (n, 3).
+        classes: K.
+        generator: Draws `MOST_TRIPLES` of the triples where there are more.
+        progress: Where to show how far it is.
+    """
+    result = np.ones(classes)
+    present, inverse = triples.unique(return_inverse=True)
+    if len(present) < 2:
+        return result
+    if len(present) > MOST_CLASSES:
+        return one_against_rest(triples, classes=classes)
+    if len(triples) > MOST_TRIPLES:
+        inverse = inverse[torch.randperm(len(triples), generator=generator)[:MOST_TRIPLES]]
+    transition, prior = fit_transition(inverse, classes=len(present), progress=progress)
+    first = inverse[:, 0].bincount(minlength=len(present)) / len(inverse)
+    right = torch.where(first > 0, transition.diagonal() * prior / first, 1.0)
+    result[present.numpy()] = right.clamp(0, 1).numpy()
+    return result
+
+
+class _Block(NamedTuple):
+    """Some of the different triples, each in ascending order: c3 is the same in any order.
+
+    Attributes:
+        labels: (m, 3).
+        weights: How frequent each triple is, (m, 1).
+        places: For each of the three places a sparse (K, m), 1 where a triple has the label there.
+    """
+
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    places: list[Any]
+
+
+class _Counts(NamedTuple):
+    """Frequencies of labels, of pairs and of triples.
+
+    Attributes:
+        single: ĉ1, (K,).
+        pairs: ĉ2, (K, K).
+        triples: ĉ3, as far as it is not 0.
+        squared: |ĉ3|².
+    """
+
+    single: Tensor
+    pairs: Tensor
+    triples: list[_Block]
+    squared: float
+
+
+def _count(triples: Tensor, classes: int) -> _Counts:
+    one = torch.ones(len(triples), dtype=torch.float64) / len(triples)
+    single = torch.zeros(classes, dtype=torch.float64).index_add_(0, triples[:, 0], one)
+    pairs = torch.zeros(classes * classes, dtype=torch.float64)
+    pairs.index_add_(0, triples[:, 0] * classes + triples[:, 1], one)
+    ordered = triples.unique(dim=0, return_counts=True)[1].double() / len(triples)
+    different, times = triples.sort(dim=1).values.unique(dim=0, return_counts=True)
+    size = max(1, _BLOCK // classes)
+    blocks = [
+        _block(labels.numpy(), weights.double().numpy() / len(triples), classes)
+        for labels, weights in zip(different.split(size), times.split(size), strict=True)
+    ]
+    return _Counts(single, pairs.view(classes, classes), blocks, float(ordered.square().sum()))
+
+
+def _block(labels: NDArray[np.int64], weights: NDArray[np.float64], classes: int) -> _Block:
+    from scipy.sparse import csr_matrix
+
+    each, ones = np.arange(len(labels)), np.ones(len(labels))
+    places = [csr_matrix((ones, (labels[:, place], each)), shape=(classes, len(labels))) for place in range(3)]
+    return _Block(labels, weights[:, None], places)
+
+
+def fit_transition(triples: Tensor, *, classes: int, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Returns T, (K, K), whose rows sum to 1, and p, (K,), of the labels of images and their two nearest neighbours.
+
+    Args:
+        triples: (n, 3), values 0 to K-1, n at least 1.
+        classes: K, at least 2.
+        progress: Where to show how far it is.
+    """
+    counts = _count(triples, classes)
+    free = (5 * torch.eye(classes, dtype=torch.float64) - 1).requires_grad_()
+    share = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([free, share], lr=LEARNING_RATE)
+    best, found = float("inf"), (free, share)
+    with progress.task("estimating the noise", total=STEPS, unit="steps", brief=True) as advance:
+        for step in range(STEPS):
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
+            loss = _distance(free.softmax(dim=1), share.softmax(dim=0), counts)
+            if loss.item() < best:
+                best, found = loss.item(), (free.detach().clone(), share.detach().clone())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            advance(1)
+    return found[0].softmax(dim=1).detach(), found[1].softmax(dim=0).detach()
+
+
+def _distance(transition: Tensor, prior: Tensor, counts: _Counts) -> Tensor:
+    """Returns `|c1 - ĉ1| + |c2 - ĉ2| + |c3 - ĉ3|`."""
+    first = (prior @ transition - counts.single).norm()
+    second = ((transition * prior[:, None]).T @ transition - counts.pairs).norm()
+    length = prior @ (transition @ transition.T) ** 3 @ prior
+    third = length - 2 * _overlap(transition, prior, counts) + counts.squared
+    return torch.stack([first, second, third.clamp(min=1e-24).sqrt()]).sum()
+
+
+def _overlap(transition: Tensor, prior: Tensor, counts: _Counts) -> Tensor:
+    """Returns `Σ_abc c3_abc ĉ3_abc`, with its gradient worked out by hand, block by block.
+
+    By numpy and scipy, which do not wake a thread for each of the many small steps.
+    """
+    columns, shares = np.ascontiguousarray(transition.detach().numpy().T), prior.detach().numpy()
+    by_columns, by_shares = np.zeros_like(columns), np.zeros_like(shares)
+    for labels, weights, (in_a, in_b, in_c) in counts.triples:
+        a, b, c = (columns[labels[:, place]] for place in range(3))
+        product = a * b
+        by_shares += (weights * product * c).sum(axis=0)
+        scale = weights * shares
+        by_columns += in_c @ (product * scale)
+        c *= scale
+        by_columns += in_a @ (b * c) + in_b @ (a * c)
+    slopes, slope = torch.from_numpy(by_columns.T), torch.from_numpy(by_shares)
+    value = prior.detach() @ slope
+    return value + ((transition - transition.detach()) * slopes).sum() + (prior - prior.detach()) @ slope
+
+
+def one_against_rest(triples: Tensor, *, classes: int) -> NDArray[np.float64]:
+    """Returns P(true class is j | label is j) for each class, (K,), where all other classes are taken for one.
+
+    With but two true classes, of share p and 1 - p, that get the label j with probability a and b, the frequencies m_1,
+    m_2, m_3 with which one, two and three labels in a row are j are moments of a distribution on a and b. These are the
+    roots of `x² - s x + t` with `s = (m_3 - m_1 m_2) / (m_2 - m_1²)` and `t = s m_1 - m_2`, and the result is
+    `p a / m_1` with `p = (m_1 - b) / (a - b)`. It is exact where all other classes are mistaken for j equally often.
+
+    Args:
+        triples: As in :func:`share_right`.
+        classes: K.
+    """
+    count, given = len(triples), triples[:, 0]
+    two = given == triples[:, 1]
+    three = two & (given == triples[:, 2])
+    m_1, m_2, m_3 = (
+        labels.bincount(minlength=classes).double().numpy() / count for labels in (given, given[two], given[three])
+    )
+    more = m_2 - m_1**2  # neighbours that agree no more than by chance tell nothing
+    told = more > 1e-12
+    s = np.divide(m_3 - m_1 * m_2, more, out=np.zeros(classes), where=told)
+    root = np.sqrt(np.maximum(s**2 / 4 - (s * m_1 - m_2), 0))
+    a, b = np.minimum(s / 2 + root, 1), np.maximum(s / 2 - root, 0)
+    told &= a - b > 1e-12
+    p = np.divide(m_1 - b, a - b, out=np.zeros(classes), where=told)
+    return np.where(told, np.divide(p * a, m_1, out=np.ones(classes), where=m_1 > 0).clip(0, 1), 1.0)
