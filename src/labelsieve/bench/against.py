@@ -12,6 +12,9 @@ from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.parts import Against
 from labelsieve.bench.series import Column, Records, columns, values
 
+# A difference of just the margin counts, however its mean was rounded.
+_DIGITS = 9
+
 
 class Difference(NamedTuple):
     """How far the method is ahead of its best rival in one cell, and who that is."""
@@ -86,7 +89,7 @@ def _row(experiment: Experiment, records: Records, against: Against, found: Sequ
         cells=len(wrong),
         all_cells=len(cells) - len(right),
         ahead=tuple(_ahead(wrong, metric, margin) for metric, margin in against.within.items()),
-        near=sum(error <= against.rate_within for error in errors),
+        near=sum(round(error, _DIGITS) <= against.rate_within for error in errors),
         estimated=len(errors),
         flagged=Flagged(mean(flagged), max(flagged)) if flagged else None,
     )
@@ -94,8 +97,7 @@ def _row(experiment: Experiment, records: Records, against: Against, found: Sequ
 
 def _ahead(cells: Sequence[_Compared], metric: str, margin: float) -> Ahead:
     found = [each for cell in cells if (each := cell.difference(metric)) is not None]
-    # a difference of just the margin counts, whatever the means have been rounded to
-    reached = sum(round(each.difference, 9) >= -margin for each in found)
+    reached = sum(round(each.difference, _DIGITS) >= -margin for each in found)
     return Ahead(reached, len(found), min(found, key=lambda each: each.difference, default=None))
 
 

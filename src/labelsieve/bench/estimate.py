@@ -80,9 +80,9 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
         LabelsieveError: Data or models are not on this machine, or cannot be read.
     """
     cells = list(cells)
-    check_test(experiment, cells)
     _check_at_hand(experiment, cells)
     check_models(experiment, cells)
+    check_test(experiment, cells)
     kinds = {_kind(cell): cell for cell in reversed(cells)}
     found: dict[tuple[str, str, str, str], Cost | None] = {}
     with (

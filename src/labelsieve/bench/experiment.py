@@ -44,7 +44,7 @@ from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noi
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.detect.base import feature_detectors
-from labelsieve.errors import SettingsError, first_line, listed, look_up, shown
+from labelsieve.errors import LabelsieveError, SettingsError, first_line, listed, look_up, shown
 from labelsieve.provenance import fingerprint
 from labelsieve.validation import Seed, check_keys, check_value, field_names
 
@@ -345,8 +345,8 @@ def within(where: str) -> Iterator[None]:
     """Says of an error in which table of the file it is."""
     try:
         yield
-    except SettingsError as error:
-        raise SettingsError(f"[{where}]: {error}") from error
+    except LabelsieveError as error:
+        raise type(error)(f"[{where}]: {error}") from error
 
 
 def _merged(default: Any, own: Any) -> Any:

@@ -189,7 +189,7 @@ def _class_means(test: LabelledFeatures) -> NDArray[np.float32]:
     counts = np.bincount(test.labels, minlength=len(test.class_names))
     if not counts.all():
         name = test.class_names[int(counts.argmin())]
-        raise DataError(f'{OF_IMAGES} are class means of test images, and the class "{name}" has none; take more')
+        raise DataError(f'{OF_IMAGES} are class means of test images, and "{name}" has none; take more')
     means = np.zeros((len(counts), test.features.shape[1]), dtype=np.float64)
     np.add.at(means, test.labels, test.features)
     return _array(normalize(torch.from_numpy(means / counts[:, None]), dim=-1))

@@ -90,10 +90,10 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
 
 def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
-    check_test(experiment, cells)
     check_models(experiment, cells)
+    check_test(experiment, cells)
     _open_features(experiment, cells)
-    noises = dict.fromkeys(experiment.noise[cell.noise] for cell in cells)
+    noises = [experiment.noise[name] for name in dict.fromkeys(cell.noise for cell in cells)]
     files = [noise for noise in noises if noise.file is not None]
     for noise in files:
         read_noise(str(noise.file))
@@ -113,11 +113,18 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
 
 
 def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
-    """Checks that data of images have a model and data of features none, and that it can make their text regimes.
+    """Checks that data of images have a model and noise for images, and data of features no model.
 
     Raises:
-        SettingsError: Names the first that have not.
+        SettingsError: Names the first that have not, or whose text regimes no model can make.
     """
+    cells = list(cells)
+    for name, noise in dict.fromkeys((cell.data, cell.noise) for cell in cells):
+        if experiment.noise[noise].kind == "column" and not experiment.data[name].is_features:
+            raise SettingsError(
+                f"[noise.{noise}]: kind column goes with files of features, and [data.{name}] holds images; name the "
+                "column there, label_column, with kind given"
+            )
     for name, model in dict.fromkeys((cell.data, experiment.model[cell.model]) for cell in cells):
         data = experiment.data[name]
         if not data.is_features and model == FEATURES:
@@ -180,7 +187,7 @@ def _without_folders(experiment: Experiment) -> Experiment:
 
 
 def _spoken(cell: Cell) -> str:
-    text = f"text {cell.text}, " if cell.text else ""
+    text = f"text: {cell.text}, " if cell.text else ""
     return f"{cell.method} on {cell.data}, {cell.noise}, {cell.model}, {text}seed {cell.seed}"
 
 
