@@ -42,6 +42,8 @@ from labelsieve.vlm.huggingface import load_vlm
 # Test drawings are of seeds that no training drawings have.
 TEST_SEED = 1_000_000
 TEST_DRAWINGS = 1000
+# So many times the seconds that the tables took have to pass before they are written again.
+_PAUSES = 20
 RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures)
 
 
@@ -72,20 +74,44 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
     records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
     groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
     total, done, drawings = len(list(experiment.cells())), 0, dict[tuple[int, int], LabelledImages]()
-    for _, cells in groups:
-        shared = None
-        for cell in cells:
-            done += 1
-            key = experiment.key(cell)
-            if key in records:
-                continue
-            shared = shared or Shared(experiment, cell, store, progress, drawings)
-            progress.say(f"cell {done} of {total}: {_spoken(cell)}")
-            records[key] = store.add(_measure(shared, cell, key, records))
-            write_tables(experiment, records, store.folder)
-    write_tables(experiment, records, store.folder)
+    tables = _Tables(experiment, records, store.folder)
+    try:
+        for _, cells in groups:
+            shared = None
+            for cell in cells:
+                done += 1
+                key = experiment.key(cell)
+                if key in records:
+                    continue
+                shared = shared or Shared(experiment, cell, store, progress, drawings)
+                progress.say(f"cell {done} of {total}: {_spoken(cell)}")
+                records[key] = store.add(_measure(shared, cell, key, records))
+                tables.keep_up()
+    finally:
+        tables.write()
     write_plots(experiment, records, store.folder)
     return store.folder
+
+
+class _Tables:
+    """The tables of a run, written after each cell unless that would take more than a small part of the time.
+
+    Of a thousand cells and more they take longer than a fast detector.
+    """
+
+    def __init__(self, experiment: Experiment, records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+        self.experiment, self.records, self.folder = experiment, records, folder
+        self.seconds, self.ended = 0.0, time.perf_counter()
+
+    def keep_up(self) -> None:
+        if time.perf_counter() - self.ended >= _PAUSES * self.seconds:
+            self.write()
+
+    def write(self) -> None:
+        started = time.perf_counter()
+        write_tables(self.experiment, self.records, self.folder)
+        self.ended = time.perf_counter()
+        self.seconds = self.ended - started
 
 
 def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:

@@ -27,7 +27,7 @@ Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...", help_b
 class Bench(Command):
     """Measures an experiment: every method on every data set with every noise, for some seeds.
 
-    Writes results.csv, results.md and plots after each cell. What is measured already is not measured again: the same
+    Writes results.csv and results.md as it goes, and plots at the end. What is measured already is not measured again: the same
     command goes on after an interruption, and with more seeds or methods in the file only those are new.
 
     With --smoke the data become tiny look-alikes in the same layout, the models the bundled one, and training takes
