@@ -175,6 +175,24 @@ def test_nothing_is_measured_twice(measured: Path, monkeypatch: pytest.MonkeyPat
     assert main(["bench", str(file), "--out", str(measured), "--source", str(measured.parent)]) == 0
 
 
+def test_tables_that_take_long_are_not_written_after_each_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from labelsieve.bench import run as module
+
+    now, written = [0.0], list[float]()
+
+    def write_tables(*_: Any) -> None:
+        written.append(now[0])
+        now[0] += 1
+
+    monkeypatch.setattr(module, "write_tables", write_tables)
+    monkeypatch.setattr("labelsieve.bench.run.time.perf_counter", lambda: now[0])
+    tables = module._Tables(read_experiment("strong"), {}, tmp_path)
+    for _ in range(5):
+        tables.keep_up()  # after a cell of eleven seconds
+        now[0] += 11
+    assert written == [0, 23, 46]
+
+
 def test_dry_run_of_features(measured: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     file = write(tmp_path, TINY.replace("seeds = [0, 1]", "seeds = [0]").replace(JOINT, ""))
     file.write_text(file.read_text().replace('method = "joint"', 'method = "knn"'))

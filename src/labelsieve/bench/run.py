@@ -1,4 +1,4 @@
-"""Measures what is missing of an experiment, cell by cell, and writes its tables after each."""
+"""Measures what is missing of an experiment, cell by cell, and writes its tables."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...", help_b
 class Bench(Command):
     """Measures an experiment: every method on every data set with every noise, for some seeds.
 
-    Writes results.csv and results.md as it goes, and plots at the end. What is measured already is not measured again: the same
-    command goes on after an interruption, and with more seeds or methods in the file only those are new.
+    Writes results.csv and results.md as it goes, and plots at the end. What is measured already is not measured again:
+    the same command goes on after an interruption, and with more seeds or methods in the file only those are new.
 
     With --smoke the data become tiny look-alikes in the same layout, the models the bundled one, and training takes
     hardly any steps: it shows within minutes and without network that every method of every shipped experiment, or of
