@@ -30,9 +30,10 @@ from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.parts import Data, Method
 from labelsieve.bench.run import load_data, load_test, run_experiment
+from labelsieve.bench.series import column_names, series
 from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
-from labelsieve.bench.tables import column_names, reliability, series, write_plots, write_tables
+from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import main
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
@@ -393,7 +394,7 @@ def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
         changed(file, "seeds = [0, 1]", "seeds = [0]"), 'source = "drawings"\nlimit = 48', 'source = "drawn.parquet"'
     )
     changed(file, "[data.drawings]", '[data.drawings]\ntruth_column = "clean_label"')
-    places = {"sources": {"drawings": str(tmp_path / "drawings.parquet")}, "tests": {}, "models": {}}
+    places: dict[str, Any] = {"sources": {"drawings": str(tmp_path / "drawings.parquet")}, "tests": {}, "models": {}}
     with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
         run_experiment(read_experiment(file).place(**places), tmp_path / "out")
     placed = read_experiment(file).place(**places, noises={"sym-20": str(tmp_path / "noise.parquet")})
@@ -1291,6 +1292,8 @@ SHIPPED = {
     "phase1": 252,
     "photos": 600,
     "photos-full": 72,
+    "strong": 1449,
+    "strong-sketches": 315,
     "whole": 135,
 }
 
@@ -1371,7 +1374,7 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(name: str
     for each, data in experiment.data.items():
         small = miniature(experiment, {each: stand_ins.of(data)})
         assert list(small.method) == list(experiment.method) and small.name != name
-        assert {*small.model.values()} == {"bundled"}
+        assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
         assert all(method.backbone is None for method in small.method.values())
         places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
         assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
@@ -1418,13 +1421,13 @@ def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
     blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
-    detect, adapt, defaults, extended, published = (block.split("```")[0] for block in blocks)
+    detect, adapt, defaults, extended, published, features = (block.split("```")[0] for block in blocks)
     tasks = []
-    for number, text in enumerate((detect, adapt, adapt + defaults, extended, detect + published)):
+    for number, text in enumerate((detect, adapt, adapt + defaults, extended, detect + published, features)):
         file = tmp_path / f"block{number}.toml"
         file.write_text(text)
         tasks.append(read_experiment(file).task)
-    assert tasks == ["detect", "adapt", "adapt", "detect", "detect"]
+    assert tasks == ["detect", "adapt", "adapt", "detect", "detect", "detect"]
 
 
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelsieve.adapt.train import steps_of
 from labelsieve.bench.experiment import Cell, Experiment
+from labelsieve.bench.features import load_rows, of_file, of_images
 from labelsieve.bench.measures import PeakMemory
 from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Method
-from labelsieve.bench.run import TEST_DRAWINGS, check_test, load_data, load_test, with_noise
+from labelsieve.bench.run import TEST_DRAWINGS, check_models, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
+from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
 from labelsieve.demo import MINI_CLIP
@@ -77,32 +80,37 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
         LabelsieveError: Data or models are not on this machine, or cannot be read.
     """
     cells = list(cells)
-    check_test(experiment, cells)
     _check_at_hand(experiment, cells)
-    kinds = list(dict.fromkeys((cell.model, cell.data, cell.method) for cell in cells))
-    first = {(cell.model, cell.data): cell for cell in reversed(cells)}
-    found: dict[tuple[str, str, str], Cost | None] = {}
+    check_models(experiment, cells)
+    check_test(experiment, cells)
+    kinds = {_kind(cell): cell for cell in reversed(cells)}
+    found: dict[tuple[str, str, str, str], Cost | None] = {}
     with (
         tempfile.TemporaryDirectory(prefix="labelsieve-estimate-") as folder,
         progress.task("trying each method for a moment", total=len(kinds), unit="methods") as advance,
     ):
         trial: _Trial | None = None
-        for model, data, method in kinds:
-            if trial is None or (trial.cell.model, trial.cell.data) != (model, data):
-                trial = _Trial(experiment, first[model, data], Path(folder) / f"{len(found)}")
+        for kind in sorted(kinds):  # those of the same images one after another
+            if trial is None or _kind(trial.cell)[:3] != kind[:3]:
+                trial = _Trial(experiment, kinds[kind], Path(folder) / f"{len(found)}")
                 trial.open()
-            found[model, data, method] = trial.cost(experiment.method[method])
+            found[kind] = trial.cost(experiment.method[kinds[kind].method])
             advance(1)
-    return {cell: found[cell.model, cell.data, cell.method] for cell in cells}
+    return {cell: found[_kind(cell)] for cell in cells}
+
+
+def _kind(cell: Cell) -> tuple[str, str, str, str]:
+    """Returns what the cost of a cell depends on."""
+    return cell.model, cell.data, cell.text, cell.method
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """The images of one data set and one model, for the methods to be tried on.
+    """The images of one data set, one model and one text regime, for the methods to be tried on.
 
     Attributes:
         experiment: The experiment.
-        cell: Any cell of these data and this model.
+        cell: Any cell of these.
         folder: For what is written in between.
     """
 
@@ -123,13 +131,20 @@ class _Trial:
         return make_engine()
 
     @cached_property
-    def vlm(self) -> VisionLanguageModel:
+    def vlm(self) -> VisionLanguageModel | None:
+        """The model; None with a file of features."""
+        if self.data.is_features:
+            return None
         name = self.experiment.model[self.cell.model]
         return load_vlm(MINI_CLIP if name == BUNDLED else name)
 
     @cached_property
-    def whole(self) -> LabelledImages:
-        """All images, or of drawings, which are made quickly when they are needed, a few."""
+    def whole(self) -> LabelledImages | LabelledFeatures:
+        """All images, or of drawings, which are made quickly when they are needed, a few; or features with noise."""
+        if self.data.is_features:
+            noise, seed, texts = self.experiment.noise[self.cell.noise], self.cell.seed, self.experiment.text
+            rows = of_file(load_rows(self.data, noise, seed=seed, texts=texts), self.data, texts)[self.cell.text]
+            return with_noise(rows, noise, seed=seed)
         if self.data.source == DRAWINGS:
             return write_drawings(self.folder / "drawings.parquet", count=min(self.count_of_drawings, 2 * _FEW), seed=0)
         return load_data(self.data, seed=self.cell.seed)
@@ -156,11 +171,15 @@ class _Trial:
         whole = load_test(self.data, source)
         return _spread(whole, max(1, round(len(whole) / self.images * most)))
 
-    def some(self, count: int) -> LabelledImages:
-        """Returns some images with noise, their features computed."""
+    def some(self, count: int) -> LabelledImages | LabelledFeatures:
+        """Returns some images with noise, their features computed; or some features with noise."""
+        if self.vlm is None or isinstance(self.whole, LabelledFeatures):
+            return self.whole.take(_spread_rows(len(self.whole), count))
         noisy = with_noise(_spread(self.whole, count), self.experiment.noise[self.cell.noise], seed=0)
         image_features(noisy, self.vlm.to(self.engine.device), engine=self.engine)
-        return noisy
+        if not self.cell.text:
+            return noisy
+        return of_images(noisy, self.vlm, [self.cell.text], test=self.test, engine=self.engine)[self.cell.text]
 
     def cost(self, method: Method) -> Cost | None:
         """Returns what a cell with this method costs; None if it fails on few images."""
@@ -176,7 +195,7 @@ class _Trial:
         if method.detector is not None:
             detector = method.make_detector(noise_rate=0.5)
             steps, trained = 0, isinstance(detector, Training) and detector.epochs > 0
-            if trained:
+            if trained and self.vlm is not None:
                 ready = settle(detector, self.vlm, readable=self.images, engine=self.engine)
                 steps = make_schedule(ready, images=self.images).steps
             seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
@@ -203,14 +222,14 @@ class _Trial:
         c = max(0.0, more - base - b * (math.ceil(2 * few / _FEW) - steps)) / few
         return Parts(max(0.0, base - b * steps - c * few), b, c)
 
-    def _run(self, method: Method, images: LabelledImages, epochs: int, *, name: str) -> float:
+    def _run(self, method: Method, images: LabelledImages | LabelledFeatures, epochs: int, *, name: str) -> float:
         """Returns the seconds of one trial: of a scan or, of a method without detector, of fine-tuning."""
         given = Given(
             method=_for(method, epochs),
             images=images,
-            vlm=self.vlm,
+            vlm=None if isinstance(images, LabelledFeatures) else self.vlm,
             seed=0,
-            test=self.test,
+            test=None if isinstance(images, LabelledFeatures) else self.test,
             runs=Path(tempfile.mkdtemp(prefix=name, dir=_made(self.folder))),
             progress=Progress(),
         )
@@ -236,7 +255,11 @@ def _for(method: Method, epochs: int) -> Method:
 
 def _spread(images: LabelledImages, count: int) -> LabelledImages:
     """Returns so many images from all over the data, which may be sorted by class."""
-    return images.take(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
+    return images.take(_spread_rows(len(images), count))
+
+
+def _spread_rows(rows: int, count: int) -> NDArray[np.int64]:
+    return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)
 
 
 def _made(folder: Path) -> Path:
@@ -260,7 +283,7 @@ def _check_at_hand(experiment: Experiment, cells: Iterable[Cell]) -> None:
         for flag, name, place in places:
             if place is not None and place != DRAWINGS and not _is_there(place):
                 raise DataError(f"{place} is not on this machine; say where it lies with {flag} {name}=PLACE")
-        if not _has_model(experiment.model[cell.model]):
+        if not data.is_features and not _has_model(experiment.model[cell.model]):
             place = experiment.model[cell.model]
             raise ModelError(f"{place} is not on this machine; say where it lies with --model {cell.model}=PLACE")
         backbone = experiment.method[cell.method].backbone

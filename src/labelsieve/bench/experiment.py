@@ -34,15 +34,17 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from labelsieve.bench.parts import BUNDLED, Data, Method, Noise
+from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
-from labelsieve.errors import SettingsError, first_line, listed, look_up, shown
+from labelsieve.detect.base import feature_detectors
+from labelsieve.errors import LabelsieveError, SettingsError, first_line, listed, look_up, shown
 from labelsieve.provenance import fingerprint
 from labelsieve.validation import Seed, check_keys, check_value, field_names
 
@@ -50,13 +52,19 @@ _TableT = TypeVar("_TableT")
 
 
 class Cell(NamedTuple):
-    """One combination: the names of its parts, and the seed."""
+    """One combination: the names of its parts, the seed, and the text regime where the experiment has several."""
 
     model: str
     data: str
     noise: str
     method: str
     seed: int
+    text: str = ""
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What its record holds; the text regime only where there is one."""
+        return {name: value for name, value in self._asdict().items() if name != "text" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +77,15 @@ class Experiment:
         task: What is measured in each cell: `detect` scans, `adapt` trains a classifier and tests it.
         seeds: Each draws subset, noise and training.
         tables: The metrics of each table; those of one table stand side by side in its cells.
-        model: Name to Hub id or folder, or `bundled`.
+        text: Text regimes, for detectors on features alone: names of arrays of class text features, or `none`. Of
+            images a model makes `text`, by its text encoder, and `text_of_images`, the class means of the test images.
+            Empty: what the source or the model has, without a choice.
+        model: Name to Hub id or folder, or `bundled`; `features` alone where all data are files of features.
         data: Name to data set.
         noise: Name to noise.
         method: Name to method.
         published: Numbers of a paper to set beside the measured ones.
+        against: What to sum up of one method against all others.
     """
 
     name: str
@@ -85,24 +97,52 @@ class Experiment:
     data: Mapping[str, Data]
     noise: Mapping[str, Noise]
     method: Mapping[str, Method]
+    text: tuple[str, ...] = ()
     published: Published | None = None
+    against: Against | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text regimes, an empty name where there is no choice."""
+        return self.text or ("",)
+
+    def has(self, *, data: str, noise: str) -> bool:
+        """Returns whether a data set has a noise."""
+        only = self.noise[noise].data
+        return only is None or data in only
+
+    def methods(self, text: str) -> list[str]:
+        """Returns the names of the methods that have what they need in a text regime."""
+        return [name for name, method in self.method.items() if method.works_with(text)]
 
     def cells(self) -> Iterator[Cell]:
         """Yields every cell, those that share images one after another."""
-        for model, data, noise, seed, method in product(self.model, self.data, self.noise, self.seeds, self.method):
-            yield Cell(model, data, noise, method, seed)
+        methods = {text: self.methods(text) for text in self.texts}
+        for model, data, noise, seed in product(self.model, self.data, self.noise, self.seeds):
+            if self.has(data=data, noise=noise):
+                for text in self.texts:
+                    yield from (Cell(model, data, noise, method, seed, text) for method in methods[text])
 
     def group(self, cell: Cell) -> str:
         """Returns a fingerprint of what the methods of a cell share; where data and model lie is not part of it."""
         data = {**vars(self.data[cell.data]), "source": cell.data, "test": None}
         if data["test_split"] is None:  # came later, and keys of before have to hold
             del data["test_split"]
-        noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name != "file"}
-        return fingerprint(cell.model, data, noise, cell.seed)
+        noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name not in ("file", "data")}
+        if noise["column"] is None:  # came later, too
+            del noise["column"]
+        return fingerprint(cell.model, data, noise, cell.seed, *([cell.text] if cell.text else []))
 
     def key(self, cell: Cell) -> str:
         """Returns a fingerprint of all settings of a cell. Names of methods may change."""
-        return fingerprint(self.task, self.group(cell), vars(self.method[cell.method]))
+        if cell not in self._keys:
+            self._keys[cell] = fingerprint(self.task, self.group(cell), vars(self.method[cell.method]))
+        return self._keys[cell]
+
+    @cached_property
+    def _keys(self) -> dict[Cell, str]:
+        """Keys that were asked for: the tables, which are written after each cell, ask for all of them."""
+        return {}
 
     def place(
         self,
@@ -111,11 +151,19 @@ class Experiment:
         tests: Mapping[str, str],
         models: Mapping[str, str],
         noises: Mapping[str, str] | None = None,
+        folder: str | None = None,
     ) -> Experiment:
         """Returns the experiment with other places for data, test data, models and files of noise, by name.
 
+        Args:
+            sources: Places of data sets.
+            tests: Places of their test images.
+            models: Places of models.
+            noises: Places of files of noise.
+            folder: Where those data sets lie whose source is the bare name of a file.
+
         Raises:
-            SettingsError: There is no such name.
+            SettingsError: There is no such name or folder, or no data set that would lie in it.
         """
         for what, given, known in (
             ("--source", sources, self.data),
@@ -127,12 +175,28 @@ class Experiment:
                 raise SettingsError(f"{what} goes with noises of kind file, {self.name} has none; leave it out")
             for name in given:
                 look_up(known, name, what=f"NAME in {what} NAME=PLACE")
+        sources = {**self._in_folder(folder), **sources}
         data = {
             name: replace(each, source=sources.get(name, each.source), test=tests.get(name, each.test))
             for name, each in self.data.items()
         }
         noise = {**self.noise, **{name: replace(self.noise[name], file=file) for name, file in (noises or {}).items()}}
         return replace(self, data=data, noise=noise, model={**self.model, **models})
+
+    def _in_folder(self, folder: str | None) -> dict[str, str]:
+        if folder is None:
+            return {}
+        if not Path(folder).expanduser().is_dir():
+            raise SettingsError(f"expected --source NAME=PLACE or a folder, got {shown(folder)}, which is no folder")
+        names = {name: each.source for name, each in self.data.items() if _is_file_name(each.source)}
+        if not names:
+            raise SettingsError(f"no data of {self.name} are named by a file alone; give --source NAME=PLACE")
+        return {name: str(Path(folder) / file) for name, file in names.items()}
+
+
+def _is_file_name(source: str) -> bool:
+    path = Path(source)
+    return path.name == source and bool(path.suffix) and ":" not in source
 
 
 def shipped() -> dict[str, Path]:
@@ -186,7 +250,7 @@ def _extended(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     check_keys(table, [*(key for key in field_names(Experiment) if key != "name"), "defaults"], what="an experiment")
-    for key in ("title", "task", "model", "data", "noise", "method"):
+    for key in ("title", "task", "data", "noise", "method"):
         if not table.get(key):
             raise SettingsError(f"expected {key}, found none")
     task = look_up(TASKS, table["task"], what="task")
@@ -209,9 +273,10 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         if noise.puts_in and "rate" not in _merged(defaults.get("noise", {}), table["noise"][each]):
             raise SettingsError(f"[noise.{each}]: expected rate, found none")  # 0 would be clean labels
     for each, method in parts["method"].items():
-        with _within(f"method.{each}"):
+        with within(f"method.{each}"):
             task.check(method)
-    for each, model in _tables(table["model"], "model").items():
+    models = _tables(table.get("model") or {FEATURES: FEATURES}, "model")
+    for each, model in models.items():
         if not isinstance(model, str) or not model:
             raise SettingsError(
                 f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {shown(repr(model))}"
@@ -222,26 +287,52 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         task=table["task"],
         seeds=_seeds(table.get("seeds", [0, 1, 2])),
         tables=_metrics(table.get("tables", task.tables), task.metrics),
-        model=table["model"],
+        text=_texts(table.get("text", []), table["task"], parts["method"]),
+        model=models,
         **parts,
     )
-    return (
-        replace(experiment, published=_published(table["published"], experiment))
-        if "published" in table
-        else experiment
-    )
+    for each, noise in parts["noise"].items():
+        for name in noise.data or []:
+            look_up(parts["data"], name, what=f"[noise.{each}]: a name in data")
+    more: dict[str, Any] = {}
+    if "published" in table:
+        more["published"] = _published(table["published"], experiment)
+    if "against" in table:
+        more["against"] = _build(Against, table["against"], "against")
+        look_up(parts["method"], more["against"].method, what="[against]: method")
+    return replace(experiment, **more)
+
+
+def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, ...]:
+    """Checks the text regimes, in which detectors work on features alone."""
+    if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+        raise SettingsError(f"expected text to be a list of names of class text features, got {shown(value)}")
+    if len(set(value)) != len(value):
+        raise SettingsError(f"expected different names in text, got {listed(value)}")
+    if value and task != "detect":
+        raise SettingsError("text goes with task detect only; leave it out")
+    known = feature_detectors(text=True) if value else []
+    for name, method in methods.items():
+        if value and method.detector not in known:
+            raise SettingsError(
+                f"[method.{name}]: detector {method.detector} needs the images and a model; with text, which is for "
+                f"features alone, use one of {', '.join(known)}"
+            )
+    return tuple(value)
 
 
 def _published(given: Any, experiment: Experiment) -> Published:
-    with _within("published"):
+    with within("published"):
         if len(experiment.model) > 1:
             raise SettingsError(f"expected one model beside published numbers, got {len(experiment.model)}")
+        if len(experiment.text) > 1:
+            raise SettingsError(f"expected one text regime beside published numbers, got {listed(experiment.text)}")
         if not isinstance(given, dict):
             raise SettingsError(f"expected a table, got {shown(given)}")
         parts = (experiment.data, experiment.method, experiment.noise)
         values = read_values(given.get("values", {}), *parts)
     found = _build(Published, {**given, "values": values}, "published")
-    with _within("published"):
+    with within("published"):
         # seconds and gigabytes are no percentages
         shares = [name for name in TASKS[experiment.task].metrics if name not in COST]
         for name in found.metrics:
@@ -250,12 +341,12 @@ def _published(given: Any, experiment: Experiment) -> Published:
 
 
 @contextmanager
-def _within(where: str) -> Iterator[None]:
+def within(where: str) -> Iterator[None]:
     """Says of an error in which table of the file it is."""
     try:
         yield
-    except SettingsError as error:
-        raise SettingsError(f"[{where}]: {error}") from error
+    except LabelsieveError as error:
+        raise type(error)(f"[{where}]: {error}") from error
 
 
 def _merged(default: Any, own: Any) -> Any:
@@ -273,7 +364,7 @@ def _tables(value: Any, where: str) -> Mapping[str, Any]:
 
 def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
     """Makes a dataclass of a TOML table, which checks the values."""
-    with _within(where):
+    with within(where):
         if not isinstance(given, dict):
             raise SettingsError(f"expected a table, got {shown(given)}")
         check_keys(given, field_names(kind), what="it")

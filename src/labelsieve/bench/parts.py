@@ -1,4 +1,4 @@
-"""The parts of an experiment: data sets, noises and methods, as the tables of its file hold them.
+"""The parts of an experiment: data sets, noises, methods and a comparison, as the tables of its file hold them.
 
 What each key means stands at the attributes; everything is checked when it is made.
 """
@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from labelsieve.detect.base import detector_class
 from labelsieve.detect.settings import frozen_if_auto
 from labelsieve.errors import SettingsError, look_up
-from labelsieve.validation import FewDrawings, Limit, Rate, check_fields, check_keys, check_value, field_names
+from labelsieve.validation import FewDrawings, Limit, Rate, Share, check_fields, check_keys, check_value, field_names
+from labelsieve.verdicts import METRIC_TITLES
 
 DRAWINGS, BUNDLED = "drawings", "bundled"
+FEATURES = "features"
+"""Stands for the model where there is none: data that are files of features need none."""
+NO_TEXT = "none"
+"""The text regime without class text features."""
+SEED = "{seed}"
+"""Stands for the seed in the name of a label column."""
 TRUE_RATE = "true"
 """Stands for the true noise rate in the settings of a detector that has to be told it."""
 
@@ -24,7 +32,8 @@ class Data:
     """One data set.
 
     Attributes:
-        source: What :func:`labelsieve.load_images` takes, or `drawings` for those of the demonstration.
+        source: What :func:`labelsieve.load_images` takes, or `drawings` for those of the demonstration; or a file of
+            features, see :func:`labelsieve.load_features`.
         limit: Random subset of so many images, another one for each seed; the number of drawings.
         image_column: Column of the pictures.
         label_column: Column of the given labels.
@@ -62,6 +71,13 @@ class Data:
             raise SettingsError("drawings have no splits; leave test_split out")
 
     @property
+    def is_features(self) -> bool:
+        """Whether the source is a file of features; a NumPy file is one even before it is there."""
+        from labelsieve.data.feature_files import holds_features
+
+        return Path(self.source).suffix.lower() in (".npz", ".npy") or holds_features(self.source)
+
+    @property
     def test_source(self) -> str | None:
         """Where the test images lie; None where there are none."""
         return self.source if self.test is None and self.test_split is not None else self.test
@@ -72,31 +88,42 @@ class Noise:
     """What is done to the labels.
 
     Attributes:
-        kind: `given` leaves them as they come. The others put wrong labels into the true ones, or into the given ones
-            where the truth is not known: see :func:`labelsieve.inject`. `file` takes them from a file that `labelsieve
-            noise` wrote, the same for all seeds.
+        kind: `given` leaves them as they come. `none` takes the true ones, so that no label is wrong. `column` takes a
+            column of a file of features. `file` takes them from a file that `labelsieve noise` wrote, the same for all
+            seeds. The others put wrong labels into the true ones, or into the given ones where the truth is not known:
+            see :func:`labelsieve.inject`.
         rate: Share of wrong labels, from 0 to below 1. A file says it for the kinds that put wrong labels in alone.
         exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
             the code of the paper do.
         file: For kind `file`: where it lies.
+        column: For kind `column`: its name; `{seed}` in it stands for the seed of the cell, and without it all seeds
+            have the same labels.
+        data: Names of the data sets that have this noise; all by default.
     """
 
-    kind: Literal["given", "symmetric", "pair", "instance", "file"]
+    kind: Literal["given", "none", "column", "file", "symmetric", "pair", "instance"]
     rate: Rate = 0.0
     exact: bool = True
     file: str | None = None
+    column: str | None = None
+    data: list[str] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.puts_in and self.rate:
             raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
-        if (self.kind == "file") != (self.file is not None):
-            raise SettingsError(f'expected file = "..." with kind file and with no other, got kind {self.kind}')
+        for name in ("file", "column"):
+            if (self.kind == name) != bool(getattr(self, name)):
+                raise SettingsError(f'expected {name} = "..." with kind {name} and with no other, got kind {self.kind}')
 
     @property
     def puts_in(self) -> bool:
         """Whether wrong labels are put in at a rate."""
-        return self.kind not in ("given", "file")
+        return self.kind in ("symmetric", "pair", "instance")
+
+    def column_of(self, seed: int) -> str | None:
+        """Returns the name of the label column of a seed; None for the other kinds."""
+        return None if self.column is None else self.column.replace(SEED, str(seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +151,15 @@ class Method:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def knows_rate(self) -> bool:
+        """Whether the detector is told the true noise rate."""
+        return self.settings.get("noise_rate") == TRUE_RATE
+
+    def works_with(self, text: str) -> bool:
+        """Returns whether the detector has what it needs in a text regime."""
+        return text != NO_TEXT or not getattr(detector_class(self.detector or ""), "needs_text", False)
+
     def make_detector(self, *, noise_rate: float) -> Any:
         """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it.
 
@@ -135,10 +171,31 @@ class Method:
         kind = detector_class(self.detector or "")
         check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")
         told = dict(self.settings)
-        if told.get("noise_rate") == TRUE_RATE:
+        if self.knows_rate:
             told["noise_rate"] = noise_rate
         recipe = look_up(RECIPES, self.recipe, what="recipe")
         if kind is not DeFT and self.recipe != "default":
             raise SettingsError(f"recipe goes with detector deft only, got {self.detector}; leave it out")
         made = replace(recipe, **told) if kind is DeFT else kind(**told)
         return made if "peft" in told else frozen_if_auto(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """A summary of one method against the best of all others that are not told the noise rate.
+
+    Attributes:
+        method: Name of the method.
+        within: Metric to how far below the best other method still counts as level with it, from 0 to 1.
+        rate_within: How far an estimated noise rate may be from the true one, from 0 to 1.
+    """
+
+    method: str
+    within: Mapping[str, Any] = field(default_factory=lambda: {"issue_f1": 0.005, "auroc": 0.002})
+    rate_within: Share = 0.06
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, value in self.within.items():
+            look_up(METRIC_TITLES, name, what="a metric in within")
+            check_value(f"within.{name}", value, Share)

@@ -1,4 +1,4 @@
-"""Measures what is missing of an experiment, cell by cell, and writes its tables after each."""
+"""Measures what is missing of an experiment, cell by cell, and writes its tables."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from labelsieve.adapt.backbones import load_backbone
 from labelsieve.adapt.result import without_folders
-from labelsieve.bench.experiment import Cell, Experiment
+from labelsieve.bench.experiment import Cell, Experiment, within
+from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
 from labelsieve.bench.outdated import up_to_date
-from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Noise
+from labelsieve.bench.parts import BUNDLED, DRAWINGS, FEATURES, Data, Noise
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
-from labelsieve.bench.tasks import NO_TEST, TASKS, Given, true_labels
+from labelsieve.bench.tasks import NO_IMAGES, NO_TEST, TASKS, Given, true_labels
+from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
 from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
+from labelsieve.detect.base import check_input
 from labelsieve.engine import make_engine
 from labelsieve.errors import LabelsieveError, RunError, SettingsError
 from labelsieve.folders import alone_in
@@ -39,6 +42,9 @@ from labelsieve.vlm.huggingface import load_vlm
 # Test drawings are of seeds that no training drawings have.
 TEST_SEED = 1_000_000
 TEST_DRAWINGS = 1000
+# So many times the seconds that the tables took have to pass before they are written again.
+_PAUSES = 20
+RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures)
 
 
 def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progress | None = None) -> Path:
@@ -66,44 +72,114 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
 def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -> Path:
     store.begin(_without_folders(experiment))
     records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
-    groups = groupby(experiment.cells(), key=experiment.group)
-    total, done = len(list(experiment.cells())), 0
-    for _, cells in groups:
-        shared = None
-        for cell in cells:
-            done += 1
-            key = experiment.key(cell)
-            if key in records:
-                continue
-            shared = shared or Shared(experiment, cell, store, progress)
-            progress.say(f"cell {done} of {total}: {_spoken(cell)}")
-            records[key] = store.add(_measure(shared, cell, key, records))
-            write_tables(experiment, records, store.folder)
-    write_tables(experiment, records, store.folder)
+    groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
+    total, done, drawings = len(list(experiment.cells())), 0, dict[tuple[int, int], LabelledImages]()
+    tables = _Tables(experiment, records, store.folder)
+    try:
+        for _, cells in groups:
+            shared = None
+            for cell in cells:
+                done += 1
+                key = experiment.key(cell)
+                if key in records:
+                    continue
+                shared = shared or Shared(experiment, cell, store, progress, drawings)
+                progress.say(f"cell {done} of {total}: {_spoken(cell)}")
+                records[key] = store.add(_measure(shared, cell, key, records))
+                tables.keep_up()
+    finally:
+        tables.write()
     write_plots(experiment, records, store.folder)
     return store.folder
 
 
+class _Tables:
+    """The tables of a run, written after each cell unless that would take more than a small part of the time.
+
+    Of a thousand cells and more they take longer than a fast detector.
+    """
+
+    def __init__(self, experiment: Experiment, records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+        self.experiment, self.records, self.folder = experiment, records, folder
+        self.seconds, self.ended = 0.0, time.perf_counter()
+
+    def keep_up(self) -> None:
+        if time.perf_counter() - self.ended >= _PAUSES * self.seconds:
+            self.write()
+
+    def write(self) -> None:
+        started = time.perf_counter()
+        write_tables(self.experiment, self.records, self.folder)
+        self.ended = time.perf_counter()
+        self.seconds = self.ended - started
+
+
 def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
+    check_models(experiment, cells)
     check_test(experiment, cells)
-    noises = dict.fromkeys(experiment.noise[cell.noise] for cell in cells)
+    _open_features(experiment, cells)
+    noises = [experiment.noise[name] for name in dict.fromkeys(cell.noise for cell in cells)]
     files = [noise for noise in noises if noise.file is not None]
     for noise in files:
         read_noise(str(noise.file))
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
-        if data.source != DRAWINGS:
+        if data.source != DRAWINGS and not data.is_features:
             images = load_data(data, seed=0)
             for noise in files:  # which may be of other images
                 with_noise(images, noise, seed=0)
         if data.test_source is not None and data.test != DRAWINGS:
             load_test(data, data.test_source)
     for model in dict.fromkeys(experiment.model[cell.model] for cell in cells):
-        if model != BUNDLED:
+        if model not in (BUNDLED, FEATURES):
             load_vlm(model)
     for backbone in dict.fromkeys(experiment.method[cell.method].backbone for cell in cells):
         if backbone is not None:
             load_backbone(backbone, ("one", "other"))  # its head is new, whatever the classes
+
+
+def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
+    """Checks that data of images have a model and noise for images, and data of features no model.
+
+    Raises:
+        SettingsError: Names the first that have not, or whose text regimes no model can make.
+    """
+    cells = list(cells)
+    for name, noise in dict.fromkeys((cell.data, cell.noise) for cell in cells):
+        if experiment.noise[noise].kind == "column" and not experiment.data[name].is_features:
+            raise SettingsError(
+                f"[noise.{noise}]: kind column goes with files of features, and [data.{name}] holds images; name the "
+                "column there, label_column, with kind given"
+            )
+    for name, model in dict.fromkeys((cell.data, experiment.model[cell.model]) for cell in cells):
+        data = experiment.data[name]
+        if not data.is_features and model == FEATURES:
+            raise SettingsError(f"[data.{name}]: images need a model to look at them; name one under [model]")
+        if data.is_features and model != FEATURES:
+            raise SettingsError(
+                f"[data.{name}]: {data.source} holds features, which need no model; leave [model] out, or write "
+                "model = {}"
+            )
+        if data.is_features and experiment.task == "adapt":
+            raise SettingsError(f"[data.{name}]: {NO_IMAGES}")
+        if not data.is_features:
+            with within(f"data.{name}"):
+                check_texts(experiment.text, has_test=data.test_source is not None)
+
+
+def _open_features(experiment: Experiment, cells: Sequence[Cell]) -> None:
+    """Opens the files of features with the label columns of all seeds, and checks what detectors need."""
+    asked = dict.fromkeys((cell.data, cell.noise, cell.seed) for cell in cells)
+    for name, noise, seed in asked:
+        data = experiment.data[name]
+        if not data.is_features:
+            continue
+        with within(f"data.{name}"):
+            rows = load_rows(data, experiment.noise[noise], seed=seed, texts=experiment.text)
+            regimes = of_file(rows, data, experiment.text)
+        for text, method in dict.fromkeys((cell.text, cell.method) for cell in cells if cell.data == name):
+            with within(f"method.{method}"):
+                check_input(experiment.method[method].make_detector(noise_rate=0.5), regimes[text], None)
 
 
 def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
@@ -137,14 +213,23 @@ def _without_folders(experiment: Experiment) -> Experiment:
 
 
 def _spoken(cell: Cell) -> str:
-    return f"{cell.method} on {cell.data}, {cell.noise}, {cell.model}, seed {cell.seed}"
+    text = f"text: {cell.text}, " if cell.text else ""
+    return f"{cell.method} on {cell.data}, {cell.noise}, {cell.model}, {text}seed {cell.seed}"
 
 
 class Shared:
     """Images, model and device that the methods of one group of cells share, loaded when they are first needed."""
 
-    def __init__(self, experiment: Experiment, cell: Cell, store: Store, progress: Progress) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        cell: Cell,
+        store: Store,
+        progress: Progress,
+        drawings: dict[tuple[int, int], LabelledImages],
+    ) -> None:
         self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
+        self.drawings = drawings  # of all groups, since drawing takes longer than most detectors
         self.data, self.noise = experiment.data[cell.data], experiment.noise[cell.noise]
         self.engine = make_engine(progress=progress)
 
@@ -156,13 +241,22 @@ class Shared:
 
     @cached_property
     def images(self) -> LabelledImages:
-        """The images with noise, whose features the model has seen once, so that no method is timed with that."""
+        """The images with noise, of which the model has made features, so that no method is timed with that."""
         data, seed = self.data, self.cell.seed
         drawn = data.source == DRAWINGS
         given = self._draw(data.limit or 2000, seed) if drawn else load_data(data, seed=seed)
         images = with_noise(given, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
+
+    @cached_property
+    def regimes(self) -> Mapping[str, LabelledFeatures]:
+        """The features with noise in each text regime; empty where detectors are shown images."""
+        data, texts = self.data, self.experiment.text
+        if data.is_features:
+            rows = load_rows(data, self.noise, seed=self.cell.seed, texts=texts)
+            return of_file(with_noise(rows, self.noise, seed=self.cell.seed), data, texts)
+        return of_images(self.images, self.vlm, texts, test=self.test, engine=self.engine) if texts else {}
 
     @cached_property
     def test(self) -> LabelledImages | None:
@@ -174,7 +268,23 @@ class Shared:
         return None if data.test_source is None else load_test(data, data.test_source)
 
     def _draw(self, count: int, seed: int) -> LabelledImages:
-        return write_drawings(self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
+        if (count, seed) not in self.drawings:
+            path = self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet"
+            self.drawings[count, seed] = write_drawings(path, count=count, seed=seed)
+        return self.drawings[count, seed]
+
+    def given(self, cell: Cell) -> Given:
+        """Returns what a cell of this group is measured on."""
+        features = self.regimes.get(cell.text)
+        return Given(
+            method=self.experiment.method[cell.method],
+            images=self.images if features is None else features,
+            vlm=self.vlm if features is None else None,
+            seed=cell.seed,
+            test=self.test if features is None else None,
+            runs=self.store.folder / RUNS,
+            progress=self.progress,
+        )
 
 
 def load_data(data: Data, *, seed: int) -> LabelledImages:
@@ -194,38 +304,32 @@ def load_test(data: Data, source: str) -> LabelledImages:
     )
 
 
-def with_noise(images: LabelledImages, noise: Noise, *, seed: int, progress: Progress | None = None) -> LabelledImages:
+def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | None = None) -> RowsT:
     """Puts noise into the true labels, or into the given ones where the truth is not known.
 
     Labels that stay as they are given count as right where the truth is not known.
     """
-    if noise.kind == "given":
+    if noise.kind == "given" or noise.kind == "column":  # features were loaded with that column
         return images.with_labels(images.labels, truth=true_labels(images))
     clean = images.with_labels(true_labels(images))
+    if noise.kind == "none":
+        return clean.with_labels(clean.labels, truth=clean.labels)
     if noise.kind == "file":
+        if not isinstance(clean, LabelledImages):
+            raise SettingsError("noise of kind file goes with images; use kind column for features")
         return apply_noise(clean, str(noise.file))
     return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    experiment, method = shared.experiment, shared.experiment.method[cell.method]
-    images, vlm, test = shared.images, shared.vlm, shared.test
+    experiment, given = shared.experiment, shared.given(cell)
     belongs = {
-        "data_fingerprint": images.fingerprint,
-        "model_fingerprint": vlm.fingerprint,
-        "test_fingerprint": None if test is None else test.fingerprint,
+        "data_fingerprint": given.images.fingerprint,
+        "model_fingerprint": given.model_fingerprint,
+        "test_fingerprint": None if given.test is None else given.test.fingerprint,
     }
     group = experiment.group(cell)
     _check_same(group, belongs, records, shared.store.folder)
-    given = Given(
-        method=method,
-        images=images,
-        vlm=vlm,
-        seed=cell.seed,
-        test=test,
-        runs=shared.store.folder / RUNS,
-        progress=shared.progress,
-    )
     started = time.perf_counter()
     try:
         found = TASKS[experiment.task].measure(given)
@@ -234,11 +338,11 @@ def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping
     return {
         "key": key,
         "group": group,
-        **cell._asdict(),
+        **cell.parts,
         **{name: value.item() if hasattr(value, "item") else value for name, value in found.items()},
-        "images": len(images),
-        "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(method)]),
-        "resolved": to_json(TASKS[experiment.task].resolved(method)),
+        "images": len(given.images),
+        "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(given.method)]),
+        "resolved": to_json(TASKS[experiment.task].resolved(given.method)),
         **belongs,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

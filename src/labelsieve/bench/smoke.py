@@ -7,14 +7,14 @@ any epochs; on each further one, only the first method with the first noise. The
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
-from labelsieve.bench.parts import BUNDLED, Data, Method, Noise
+from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
 from labelsieve.detect.settings import Training
 from labelsieve.errors import RunError
@@ -57,7 +57,7 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterato
     done = set[Data]()
     for name, data in experiment.data.items():
         try:
-            small = stand_ins.of(data)
+            small = stand_ins.of(data, columns=_columns(experiment), texts=experiment.text)
             if small in done:  # several sizes of the same data are one here
                 continue
             whole = not done
@@ -76,20 +76,28 @@ def miniature(experiment: Experiment, data: Mapping[str, Data], *, whole: bool =
         data: What stands in the place of one of its data sets, by the name of that one.
         whole: Keep all methods and one noise of each kind; else only the first of each.
     """
-    noises, methods, adapts = _one_of_each_kind(experiment), dict(experiment.method), experiment.task == "adapt"
+    methods, adapts = dict(experiment.method), experiment.task == "adapt"
+    noises = {name: replace(noise, data=None) for name, noise in _one_of_each_kind(experiment, data).items()}
     if not whole:
         noises, methods = _first(noises), _first(methods)
-    return dataclasses.replace(
+    return replace(
         experiment,
         name=f"smoke-{experiment.name}",  # so that no folder of results is taken for its own
         title=f"{experiment.title}: tried on next to nothing, so that the numbers mean nothing",
         seeds=experiment.seeds[:1],
-        model={next(iter(experiment.model)): BUNDLED},
+        model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,
         noise=noises,
         method={each: _brief(method, adapts=adapts) for each, method in methods.items()},
         published=_only(experiment.published, data, methods, noises),
+        against=experiment.against if whole else None,
     )
+
+
+def _columns(experiment: Experiment) -> list[str]:
+    """Returns the label columns that the noises ask for with the one seed of a miniature."""
+    found = (noise.column_of(experiment.seeds[0]) for noise in experiment.noise.values())
+    return sorted({column for column in found if column is not None})
 
 
 def _first(parts: Mapping[str, _PartT]) -> dict[str, _PartT]:
@@ -110,14 +118,15 @@ def _only(
         }
         for name in data
     }
-    return dataclasses.replace(published, values=kept)
+    return replace(published, values=kept)
 
 
-def _one_of_each_kind(experiment: Experiment) -> dict[str, Noise]:
-    """Returns the noises, one of each kind; in the place of a file, which is of other images, the labels as drawn."""
+def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str, Noise]:
+    """Returns noises of some data, one of each kind; for a file, which is of other images, the labels as drawn."""
     found: dict[str, tuple[str, Noise]] = {}
     for name, noise in experiment.noise.items():
-        if noise.rate or not noise.puts_in:
+        has = all(experiment.has(data=each, noise=name) for each in data)
+        if has and (noise.rate or not noise.puts_in):
             found.setdefault(noise.kind, (name, Noise(kind="given") if noise.kind == "file" else noise))
     return dict(found.values()) or dict(experiment.noise)
 
@@ -128,10 +137,12 @@ def _brief(method: Method, *, adapts: bool) -> Method:
     if adapts:
         changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0}
     if method.detector is None:
-        return dataclasses.replace(method, **changes)
+        return replace(method, **changes)
     detector = method.make_detector(noise_rate=0.5)
     settings = {**method.settings}
+    if getattr(detector, "epochs", 0):
+        settings |= {"epochs": min(_EPOCHS, detector.epochs), "min_steps": 0}
     if isinstance(detector, Training) and detector.epochs:
         warmup = _EPOCHS if detector.warmup_epochs >= detector.epochs else min(1, detector.warmup_epochs)
-        settings |= {"epochs": min(_EPOCHS, detector.epochs), "warmup_epochs": warmup, "min_steps": 0}
-    return dataclasses.replace(method, **changes, settings=settings)
+        settings |= {"warmup_epochs": warmup}
+    return replace(method, **changes, settings=settings)

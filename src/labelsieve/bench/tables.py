@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress, product
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from labelsieve.bench.against import Ahead, summary
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
+from labelsieve.bench.series import Column, Records, Spread, column_names, columns, series, spread, values
 from labelsieve.bench.tasks import DEVICE_MEMORY, MEMORY, SECONDS, TITLES
 from labelsieve.provenance import write_atomically, write_text
 from labelsieve.spreadsheets import escaped
 
 if TYPE_CHECKING:
+    from labelsieve.bench.parts import Against
     from labelsieve.bench.published import Published
 
 RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
-Records = Mapping[str, Mapping[str, Any]]
 _MISSING = "\N{EN DASH}"
-
-
-class Column(NamedTuple):
-    """One column of the tables."""
-
-    model: str
-    data: str
-    noise: str
-
-
-class Spread(NamedTuple):
-    """Mean and sample standard deviation of some seeds; the latter is None for one seed."""
-
-    mean: float
-    deviation: float | None
 
 
 def write_tables(experiment: Experiment, records: Records, folder: Path) -> None:
@@ -48,12 +33,12 @@ def write_tables(experiment: Experiment, records: Records, folder: Path) -> None
 def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
     """Draws a plot of each table of one metric, and of the reliability where the calibration error is in a table."""
     for metrics in experiment.tables:
-        if len(metrics) == 1:
+        for text in experiment.texts if len(metrics) == 1 else ():
             plot(
-                {name: series(experiment, records, name, metrics[0]) for name in experiment.method},
+                {name: series(experiment, records, name, metrics[0], text) for name in experiment.methods(text)},
                 title=TITLES[metrics[0]],
                 columns=column_names(experiment),
-                path=folder / f"{metrics[0]}.svg",
+                path=folder / f"{'-'.join([metrics[0], *([text] if text else [])])}.svg",
             )
     if any("ece" in metrics for metrics in experiment.tables):
         plot_reliability(reliability(experiment, records), path=folder / "reliability.svg")
@@ -72,36 +57,10 @@ def reliability(experiment: Experiment, records: Records) -> dict[str, list[list
     return found
 
 
-def columns(experiment: Experiment) -> list[Column]:
-    """Returns the columns in the order of the file."""
-    return [Column(*parts) for parts in product(experiment.model, experiment.data, experiment.noise)]
-
-
-def column_names(experiment: Experiment) -> list[str]:
-    """Returns the names of the columns, without the parts that are the same in all."""
-    several = [len(part) > 1 for part in (experiment.model, experiment.data, experiment.noise)]
-    return [", ".join(compress(column, several)) or column.noise for column in columns(experiment)]
-
-
-def series(experiment: Experiment, records: Records, method: str, metric: str) -> list[Spread | None]:
-    """Returns one metric of one method in every column; None where no seed has been measured."""
-    return [_spread(experiment, records, column, method, metric) for column in columns(experiment)]
-
-
-def _spread(experiment: Experiment, records: Records, column: Column, method: str, metric: str) -> Spread | None:
-    cells = (experiment.key(Cell(*column, method, seed)) for seed in experiment.seeds)
-    found = [records[key].get(metric) for key in cells if key in records]
-    values = [float(value) for value in found if value is not None]
-    if not values:
-        return None
-    return Spread(mean(values), stdev(values) if len(values) > 1 else None)
-
-
 def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:
-    rows = [
-        {**records[key], **cell._asdict()} for cell in experiment.cells() if (key := experiment.key(cell)) in records
-    ]
-    first = [*Cell._fields, *(name for name in TITLES if any(name in row for row in rows))]
+    rows = [{**records[key], **cell.parts} for cell in experiment.cells() if (key := experiment.key(cell)) in records]
+    parts = [name for name in Cell._fields if name != "text" or experiment.text]
+    first = [*parts, *(name for name in TITLES if any(name in row for row in rows))]
     names = first + sorted({name for row in rows for name in row} - {*first, "key", "group", "reliability"})
     with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
@@ -119,19 +78,22 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
     yield _circumstances(records)
     yield "Shares and scores in %, mean ± sample standard deviation over the seeds; the best of one metric is bold."
     for metrics in experiment.tables:
-        yield ""
-        yield f"## {' / '.join(TITLES[metric] for metric in metrics)}"
-        yield ""
-        yield f"| method | {' | '.join(map(_cell_text, column_names(experiment)))} |"
-        yield "|---|" + "---:|" * len(columns(experiment))
-        yield from _rows(experiment, records, metrics)
+        for text in experiment.texts:
+            yield ""
+            yield f"## {' / '.join(TITLES[metric] for metric in metrics)}{f', text: {text}' if text else ''}"
+            yield ""
+            yield f"| method | {' | '.join(map(_cell_text, column_names(experiment)))} |"
+            yield "|---|" + "---:|" * len(columns(experiment))
+            yield from _rows(experiment, records, metrics, text)
+    if experiment.against is not None:
+        yield from _summed_up(experiment, experiment.against, records)
     if experiment.published is not None:
         yield from _compared(experiment, experiment.published, records)
 
 
 def _compared(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
     """Yields the published numbers beside ours, with the difference in points."""
-    (model,) = experiment.model
+    (model,), (text,) = experiment.model, experiment.texts
     yield ""
     yield f"## Beside {published.source}"
     yield ""
@@ -143,11 +105,48 @@ def _compared(experiment: Experiment, published: Published, records: Records) ->
     for (data, noise, method), numbers in published.cells():
         parts = []
         for metric, number in zip(published.metrics, numbers, strict=True):
-            ours = _spread(experiment, records, Column(model, data, noise), method, metric)
+            column = Column(model, data, noise, text)
+            ours = spread(values(experiment, records, column, method, metric, experiment.seeds))
             difference = _MISSING if ours is None else f"{100 * ours.mean - number:+.2f}"
             parts.append(f"{_MISSING if ours is None else f'{100 * ours.mean:.2f}'} | {number:.2f} | {difference}")
         names = " | ".join(map(_cell_text, (data, noise, method)))
         yield f"| {names} | {' | '.join(parts)} |"
+
+
+def _summed_up(experiment: Experiment, against: Against, records: Records) -> Iterator[str]:
+    """Yields in how many cells a method is ahead of the best of all others, a row for each text regime."""
+    yield ""
+    yield f"## {against.method} against the best rival"
+    yield ""
+    yield (
+        "Over the cells (data, noise) with wrong labels that all methods were measured on: in how many the method is "
+        "ahead of the best other one that is not told the noise rate, or so many points behind at most; the worst "
+        "difference, in points; in how many the estimated noise rate is so near to the true one. Last, what is flagged "
+        "of right labels: mean / most."
+    )
+    yield ""
+    titles = [
+        f"{TITLES[metric]}: ahead or within {100 * margin:g} | worst" for metric, margin in against.within.items()
+    ]
+    near = f"noise rate within {100 * against.rate_within:g}"
+    yield f"| text | cells | {' | '.join([*titles, near, 'flagged of right labels'])} |"
+    yield "|---|---:|" + "---:|---|" * len(titles) + "---:|---:|"
+    for row in summary(experiment, records, against):
+        parts = [part for each in row.ahead for part in (_counted(each.reached, each.of), _worst(each))]
+        right = _MISSING if row.flagged is None else f"{100 * row.flagged.mean:.1f} / {100 * row.flagged.most:.1f}"
+        parts += [_counted(row.near, row.estimated), right]
+        yield f"| {row.text} | {row.cells} of {row.all_cells} | {' | '.join(parts)} |"
+
+
+def _counted(reached: int, of: int) -> str:
+    return f"{reached} of {of}" if of else _MISSING
+
+
+def _worst(ahead: Ahead) -> str:
+    if ahead.worst is None:
+        return _MISSING
+    worst = ahead.worst
+    return _cell_text(f"{100 * worst.difference:+.2f} ({worst.data}, {worst.noise}: {worst.rival})")
 
 
 def _cell_text(name: str) -> str:
@@ -166,9 +165,10 @@ def _circumstances(records: Records) -> str:
     return f"Hardware: {'; '.join(hardware)}. PyTorch {', '.join(torch)}. {when}."
 
 
-def _rows(experiment: Experiment, records: Records, metrics: Sequence[str]) -> Iterator[str]:
+def _rows(experiment: Experiment, records: Records, metrics: Sequence[str], text: str) -> Iterator[str]:
     found = {
-        method: [series(experiment, records, method, metric) for metric in metrics] for method in experiment.method
+        method: [series(experiment, records, method, metric, text) for metric in metrics]
+        for method in experiment.methods(text)
     }
     places = range(len(columns(experiment)))
     best = [_best([parts[0][place] for parts in found.values()], metrics) for place in places]
@@ -187,8 +187,8 @@ def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None
     return _number(best, metrics[0], spread=False) if len(printed) > 1 else None
 
 
-_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate", "even_odds"}
-_LOWEST = {"brier", "ece"}
+_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate", "estimated_noise_rate", "even_odds"}
+_LOWEST = {"brier", "ece", "noise_rate_error"}
 
 
 def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str | None) -> str:

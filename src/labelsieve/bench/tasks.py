@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from labelsieve.adapt.settings import Adaptation
     from labelsieve.bench.parts import Method
+    from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
+    from labelsieve.data.labelled import Labelled
     from labelsieve.progress import Progress
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.base import VisionLanguageModel
@@ -28,6 +30,8 @@ _DETECTION = {
     **METRIC_TITLES,
     "flagged_rate": "flagged",
     "noise_rate": "noise rate",
+    "estimated_noise_rate": "estimated noise rate",
+    "noise_rate_error": "error of the estimated noise rate",
     "predicted_accuracy": "predicted label = true label",
     "brier": "Brier score",
     "ece": "calibration error",
@@ -50,6 +54,7 @@ TITLES = {
 }
 
 
+NO_IMAGES = "task adapt trains on images, which features computed before come without; use task detect"
 NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
 
 
@@ -59,8 +64,8 @@ class Given:
 
     Attributes:
         method: The row of the table.
-        images: Images with their noisy labels and the truth.
-        vlm: The model.
+        images: Images, or rows of features, with their noisy labels and the truth.
+        vlm: The model, None with features.
         seed: Of training.
         test: Clean images to test on, None where the experiment names none.
         runs: Folder that keeps the verdicts of every scan.
@@ -68,8 +73,8 @@ class Given:
     """
 
     method: Method
-    images: LabelledImages
-    vlm: VisionLanguageModel
+    images: LabelledImages | LabelledFeatures
+    vlm: VisionLanguageModel | None
     seed: int
     test: LabelledImages | None
     runs: Path
@@ -85,8 +90,13 @@ class Given:
         """True share of wrong labels."""
         return float((self.truth != self.images.labels).mean())
 
+    @property
+    def model_fingerprint(self) -> str | None:
+        """Fingerprint of the model, or of class text features; None where there are neither."""
+        return getattr(self.images, "text_fingerprint", None) if self.vlm is None else self.vlm.fingerprint
 
-def true_labels(images: LabelledImages) -> NDArray[np.int64]:
+
+def true_labels(images: Labelled) -> NDArray[np.int64]:
     """Returns the true labels, (N,); the given ones where the truth is not known."""
     return images.labels if images.truth is None else images.truth
 
@@ -163,7 +173,8 @@ class Detect:
             verdicts, is_new = scan_once(given, tests=True)
         metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
         return {
-            **metrics,
+            **_defined(metrics),
+            **_estimate(verdicts),
             "predicted_accuracy": float((verdicts.predicted == given.truth)[readable].mean()),
             **calibration(verdicts.label_quality[readable], (given.images.labels == given.truth)[readable]),
             **_test_metrics(verdicts),
@@ -172,6 +183,22 @@ class Detect:
             DEVICE_MEMORY: peak.on_device if is_new else None,
             "note": notes[-1] if notes else "",
         }
+
+
+def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves precision, recall and F1 empty for wrong labels where there are none, and for right ones likewise."""
+    rate = metrics.get("noise_rate")
+    empty = {0.0: "issue_", 1.0: "clean_"}.get(-1.0 if rate is None else rate, " ")
+    return {name: None if name.startswith(empty) else value for name, value in metrics.items()}
+
+
+def _estimate(verdicts: Verdicts) -> dict[str, float | None]:
+    """Returns the noise rate that a calibrated detector estimates, and its distance from the true one."""
+    wrong, rate = verdicts.record.get("estimated_wrong_labels"), (verdicts.metrics or {}).get("noise_rate")
+    readable = int(verdicts.is_readable.sum())
+    estimated = None if wrong is None or not readable else wrong / readable
+    error = None if estimated is None or rate is None else abs(estimated - rate)
+    return {"estimated_noise_rate": estimated, "noise_rate_error": error}
 
 
 def _test_metrics(verdicts: Verdicts) -> dict[str, float | None]:
@@ -204,7 +231,7 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
         if (each / RECORD).is_file():
             with suppress(RunError):  # damaged: made again
                 return Verdicts.load(each), False
-    if tests and test is not None and getattr(detector, "peft", "none") == "none":
+    if tests and test is not None and given.vlm is not None and getattr(detector, "peft", "none") == "none":
         # seen once, so that no method is timed with that; an adapted tower has to look at them itself
         engine = make_engine(progress=given.progress)
         image_features(test, given.vlm.to(engine.device), engine=engine)
@@ -237,7 +264,9 @@ def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Pat
     told = {key: value for key, value in vars(detector).items() if key not in LATER or value != LATER[key]}
     settings = [given.method.detector, told, given.seed]
     tested = () if test is None else (test.fingerprint,)
-    return given.runs / fingerprint(given.images.fingerprint, given.vlm.fingerprint, settings, *tested)
+    # on features alone, detectors that use no text find the same in each text regime
+    model = given.model_fingerprint if given.vlm is not None or detector.uses_text else None
+    return given.runs / fingerprint(given.images.fingerprint, model, settings, *tested)
 
 
 class Adapt:
@@ -283,7 +312,11 @@ class Adapt:
         from labelsieve.adapt.run import adapt
         from labelsieve.adapt.selection import choose
         from labelsieve.bench.measures import PeakMemory
+        from labelsieve.data.images import LabelledImages
 
+        images = given.images
+        if not isinstance(images, LabelledImages):
+            raise SettingsError(NO_IMAGES)
         if given.test is None:
             raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
@@ -291,7 +324,7 @@ class Adapt:
         verdicts, settings = selection_of(given), adaptation(given.method)
         with PeakMemory() as peak:
             adapted = adapt(
-                given.images,
+                images,
                 verdicts,
                 backbone=given.method.backbone,
                 settings=settings,
@@ -346,7 +379,7 @@ def selection_of(given: Given) -> Verdicts:
     scores = Scores(
         label_quality=kept.astype(np.float32), predicted=given.truth, confidence=np.ones(len(labels), np.float32)
     )
-    return decide(given.images, scores, record={"model": {"name": given.vlm.name}})
+    return decide(given.images, scores, record={"model": {"name": None if given.vlm is None else given.vlm.name}})
 
 
 TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}

@@ -12,7 +12,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag
-from labelsieve.errors import LabelsieveError, SettingsError, UsageError, shown
+from labelsieve.errors import LabelsieveError, SettingsError, UsageError, listed, shown
 from labelsieve.progress import Progress, about
 
 if TYPE_CHECKING:
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from labelsieve.bench.experiment import Cell, Experiment
 
 Places = Annotated[tuple[str, ...], arg(metavar="NAME=PLACE ...", help_behavior_hint="(optional)")]
+Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...", help_behavior_hint="(optional)")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Command):
     """Measures an experiment: every method on every data set with every noise, for some seeds.
 
-    Writes results.csv, results.md and plots after each cell. What is measured already is not measured again: the same
-    command goes on after an interruption, and with more seeds or methods in the file only those are new.
+    Writes results.csv and results.md as it goes, and plots at the end. What is measured already is not measured again:
+    the same command goes on after an interruption, and with more seeds or methods in the file only those are new.
 
     With --smoke the data become tiny look-alikes in the same layout, the models the bundled one, and training takes
     hardly any steps: it shows within minutes and without network that every method of every shipped experiment, or of
@@ -36,7 +37,8 @@ class Bench(Command):
     Attributes:
         file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.
         out: Folder of the results. Only --smoke goes without, and then keeps none.
-        source: Where data sets lie, by their names in the file.
+        source: Where data sets lie, by their names in the file; or the folder of all that the file names by a bare
+            file name.
         test: Where their test images lie.
         model: Where models lie, by their names in the file.
         noise: Where files of noise lie, by the names of the noises.
@@ -47,7 +49,7 @@ class Bench(Command):
 
     file: Annotated[Positional[str | None], arg(metavar="FILE.toml|NAME", help_behavior_hint="")] = None
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    source: Places = ()
+    source: Sources = ()
     test: Places = ()
     model: Places = ()
     noise: Places = ()
@@ -63,8 +65,10 @@ class Bench(Command):
             return
         if self.file is None or self.out is None:
             raise UsageError("expected FILE.toml or NAME, and --out DIR; only --smoke goes without them")
+        sources_folder, sources = _folder(self.source)
         experiment = read_experiment(self.file).place(
-            sources=_places(self.source, "--source"),
+            folder=sources_folder,
+            sources=_places(sources, "--source"),
             tests=_places(self.test, "--test"),
             models=_places(self.model, "--model"),
             noises=_places(self.noise, "--noise"),
@@ -136,6 +140,14 @@ def _spoken(costs: Sequence[Cost | None]) -> str:
     parts += [f"{max(on_device):.1f} GB of the GPU"] if on_device else []
     parts += [f"and {len(costs) - len(known)} that could not be tried"] if len(known) < len(costs) else []
     return f": {', '.join(parts)}"
+
+
+def _folder(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Parts the folder of the data, which is no NAME=PLACE, from the places of single data sets."""
+    folders = [word for word in words if "=" not in word or Path(word).expanduser().is_dir()]
+    if len(folders) > 1:
+        raise SettingsError(f"expected one folder in --source, got {listed(folders)}; give NAME=PLACE for the others")
+    return folders[0] if folders else None, [word for word in words if word not in folders]
 
 
 def _places(words: Sequence[str], flag: str) -> dict[str, str]:

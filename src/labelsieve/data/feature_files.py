@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,14 @@ def read_features_file(path: Path, *, asked: Columns) -> Stored:
     Raises:
         DataError: It cannot be read, or lacks features or labels.
     """
+    _check_kind(path)
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _read_table(path, asked=asked, kind=TABLES[suffix])
+    return _read_npy(path, asked=asked) if suffix == ".npy" else _read_npz(path, asked=asked)
+
+
+def _check_kind(path: Path) -> None:
     expected = "expected a file of features ending in .npz, .npy, .parquet, .arrow or .feather"
     suffix = path.suffix.lower()
     if not path.is_file():
@@ -94,22 +103,35 @@ def read_features_file(path: Path, *, asked: Columns) -> Stored:
     if suffix not in (".npz", ".npy") and TABLES.get(suffix, "csv") == "csv":
         raise DataError(f"{expected}, but {path} is none; {conversion(path) or 'convert it first'}")
     refuse_pointer(path)
+
+
+def stored_names(path: Path) -> list[str]:
+    """Returns the names of the arrays of a `.npz` file, or of the columns of a table; of a `.npy` file none.
+
+    Raises:
+        DataError: It cannot be read, or is no file of features.
+    """
+    _check_kind(path)
+    suffix = path.suffix.lower()
     if suffix in TABLES:
-        return _read_table(path, asked=asked, kind=TABLES[suffix])
-    return _read_npy(path, asked=asked) if suffix == ".npy" else _read_npz(path, asked=asked)
+        return list(features_of(read_schema(path, kind=TABLES[suffix]), path))
+    if suffix == ".npz" and is_zipfile(path):  # else whoever reads it next says what it is
+        with ZipFile(path) as file:
+            return [name.removesuffix(".npy") for name in file.namelist()]
+    return []
 
 
-def read_text_file(text: Any) -> NDArray[Any]:
-    """Returns text features that are given as an array, a `.npy` file, or a `.npz` file with an array `text`."""
+def read_text_file(text: Any, *, name: str = "text") -> NDArray[Any]:
+    """Returns text features that are given as an array, a `.npy` file, or a `.npz` file with an array of a name."""
     if not isinstance(text, str | Path):
         return np.asarray(text)
     path = Path(text).expanduser()
     found = _load(path)
     if not isinstance(found, dict):
         return np.asarray(found)
-    if "text" not in found:
-        raise DataError(f'expected an array "text" in {path}, found {_names_of(found)}; add it or pass a .npy file')
-    return np.asarray(found["text"])
+    if name not in found:
+        raise DataError(f'expected an array "{name}" in {path}, found {_names_of(found)}; add it or pass a .npy file')
+    return np.asarray(found[name])
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:

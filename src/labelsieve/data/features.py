@@ -75,6 +75,15 @@ class LabelledFeatures:
         true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
         return replace(self, labels=checked_indices(labels, what="labels", **shape), truth=true, origin={})
 
+    def with_text(self, text: Any, *, logit_scale: float | None) -> LabelledFeatures:
+        """Returns the same features with other class text features, shape (K, D); with None for both, without any.
+
+        Raises:
+            DataError: They do not match the classes or the features, or one comes without the other.
+        """
+        texts = None if text is None else _texts(text, len(self.class_names), self.features.shape[1])
+        return replace(self, text=texts, logit_scale=_scale(logit_scale, needed=texts is not None))
+
     def take(self, rows: NDArray[np.int64]) -> LabelledFeatures:
         """Returns the features of the given rows, in that order, with all classes kept."""
         return replace(

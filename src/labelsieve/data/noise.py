@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from labelsieve.progress import Progress
 from labelsieve.provenance import write_atomically
 from labelsieve.validation import Rate, Seed, check_value
 
+if TYPE_CHECKING:
+    from labelsieve.data.features import LabelledFeatures
+
+_RowsT = TypeVar("_RowsT", LabelledImages, "LabelledFeatures")
 KINDS = ("symmetric", "pair", "instance")
 # Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
 FEATURE_SIDE = 32
@@ -30,7 +34,7 @@ _GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 
 
 def inject(
-    images: LabelledImages,
+    images: _RowsT,
     *,
     kind: Literal["symmetric", "pair", "instance"],
     rate: float,
@@ -38,7 +42,7 @@ def inject(
     exact: bool = True,
     pairs: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-) -> LabelledImages:
+) -> _RowsT:
     """Replaces labels by wrong ones. The same arguments always give the same labels.
 
     * `symmetric`: to any other class, all equally likely. With `exact=False` as in the usual benchmarks (and the code
@@ -49,7 +53,8 @@ def inject(
       :func:`flip_rates` and :func:`transition_probabilities`. Images that cannot be read keep their label.
 
     Args:
-        images: N images; their given labels count as right and become the `truth` of the result.
+        images: N images, or rows of features, for which there is no instance noise; their given labels count as right
+            and become the `truth` of the result.
         kind: One of the three above.
         rate: Share of wrong labels, from 0 to below 1. Symmetric and pair noise change exactly `round(rate * N)`
             labels; instance noise about so many in expectation from 0.2 to 0.8. Beyond, the cut of the flip rates at 0
@@ -82,6 +87,8 @@ def inject(
         target = _targets(images.class_names, pairs)
         noisy = paired(images.labels, target=target, rate=rate, seed=seed, exact=exact)
     else:
+        if not isinstance(images, LabelledImages):
+            raise SettingsError("instance noise depends on pixels, which features come without; use symmetric or pair")
         with (progress or Progress()).task("reading images", total=len(images), unit="images", brief=True) as advance:
             noisy = _instance(images, rate=rate, seed=seed, notes=notes, advance=advance)
     changed = int((noisy != images.labels).sum())

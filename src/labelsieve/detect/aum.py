@@ -48,6 +48,7 @@ class AUM(FeatureDetector):
     momentum: Momentum = 0.9
     weight_decay: WeightDecay = 1e-4
     percentile: Annotated[float, Range(0, 100)] = 99.0
+    uses_text = False
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -117,10 +117,12 @@ class FeatureDetector:
 
     Attributes:
         needs_text: Whether it asks for a text feature of each class.
+        uses_text: Whether its scores are others with text features than without.
         predicts_test: Whether it judges by the untrained model, which can be shown test images.
     """
 
     needs_text: ClassVar[bool] = False
+    uses_text: ClassVar[bool] = True
     predicts_test: ClassVar[bool] = False
 
     def score(

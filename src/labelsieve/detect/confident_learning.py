@@ -37,6 +37,7 @@ class ConfidentLearning(FeatureDetector):
         "prune_by_noise_rate"
     )
     strength: Annotated[float, Range(1e-12, 1e12)] = 1.0
+    uses_text = False
 
     def __post_init__(self) -> None:
         check_fields(self)

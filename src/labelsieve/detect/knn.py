@@ -27,6 +27,7 @@ class KNN(FeatureDetector):
     """
 
     neighbours: Neighbours = 20
+    uses_text = False
 
     def __post_init__(self) -> None:
         check_fields(self)

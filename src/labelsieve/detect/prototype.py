@@ -32,6 +32,7 @@ class PrototypeGMM(FeatureDetector):
 
     sure: Annotated[float, Range(0.5, 1)] = 0.9
     neighbours: Neighbours = 20
+    uses_text = False
 
     def __post_init__(self) -> None:
         check_fields(self)

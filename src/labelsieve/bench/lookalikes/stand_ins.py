@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labelsieve.bench.lookalikes.formats import write_parquet
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, draw_stock
-from labelsieve.bench.parts import DRAWINGS, Data
+from labelsieve.bench.parts import DRAWINGS, NO_TEXT, Data
 from labelsieve.data.published.base import named_source
 from labelsieve.demo.drawings import CLASS_NAMES
 from labelsieve.provenance import fingerprint
 
 IMAGES, TEST_IMAGES = 72, 24
+WIDTH = 16
+"""Numbers of a row of features."""
 
 
 class StandIns:
     """Writes tiny data sets into a folder, each when it is first asked for.
 
-    A published data set becomes its look-alike, which is read by the same reader; drawings stay drawings; and whatever
+    A published data set becomes its look-alike, which is read by the same reader; drawings stay drawings; a file of
+    features becomes one with just the label columns and text features that the experiment names; and whatever
     else there is, files, folders and data sets of the Hub, becomes a Parquet file with just the columns that the
     experiment names.
 
@@ -36,11 +42,18 @@ class StandIns:
         """The drawings of all of them."""
         return draw_stock(IMAGES, TEST_IMAGES)
 
-    def of(self, data: Data) -> Data:
+    def of(self, data: Data, *, columns: Sequence[str] = (), texts: Sequence[str] = ()) -> Data:
         """Writes what stands for a data set and for its test images, and returns it.
 
         Splits, columns and whether there are limits stay as they are, where what stands for the data has them.
+
+        Args:
+            data: The data set.
+            columns: Label columns that a file of features needs.
+            texts: Text regimes that it needs.
         """
+        if data.is_features:
+            return replace(data, source=self._features(data, columns, texts), limit=None, class_names=None)
         name, test_name = _lookalike(data.source), _lookalike(data.test_source)
         changes: dict[str, Any] = {
             "source": self._source(data),
@@ -54,6 +67,26 @@ class StandIns:
             changes["test"] = self._test(data)
             changes["test_split"] = data.test_split if test_name else None
         return replace(data, **changes)
+
+    def _features(self, data: Data, columns: Sequence[str], texts: Sequence[str]) -> str:
+        """Writes features around a centre for each class, which are its text features, too."""
+        truth, texts = data.truth_column or "truth", sorted({*texts, "text"} - {NO_TEXT})
+        path = self.folder / f"features-{fingerprint(truth, data.label_column, list(columns), texts)}.npz"
+        rng, train = np.random.default_rng(0), self.stock.train
+        centres = rng.normal(size=(len(NAMES), WIDTH))
+        arrays: dict[str, Any] = dict.fromkeys([*columns, data.label_column or "label"], train.noisy)
+        arrays |= {truth: train.truth} | dict.fromkeys(texts, centres)
+        if path.name not in self._written:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path,
+                features=(centres[train.truth] + rng.normal(size=(len(train), WIDTH))).astype(np.float32),
+                class_names=np.array(NAMES),
+                logit_scale=np.float32(10),
+                **arrays,
+            )
+            self._written.add(path.name)
+        return str(path)
 
     def _source(self, data: Data) -> str:
         if data.source == DRAWINGS:

@@ -1,0 +1,195 @@
+"""Cells on features: those of a file, with named columns of labels, or those that a model makes of images.
+
+Each has a text regime, which says what class text features go with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from labelsieve.bench.parts import NO_TEXT, Data, Noise
+from labelsieve.data.feature_files import read_text_file, stored_names
+from labelsieve.data.features import LabelledFeatures, load_features
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.test_sets import with_class_names
+from labelsieve.detect.view import view_of
+from labelsieve.engine import Engine
+from labelsieve.errors import DataError, SettingsError, did_you_mean, listed, look_up
+from labelsieve.vlm.base import VisionLanguageModel
+
+OF_MODEL = "text"
+OF_IMAGES = "text_of_images"
+"""The text regimes of images: the text encoder of the model, and class means of test images."""
+_TRUTH = "truth"
+_OF_IMAGES_ALONE = ("image_column", "split", "test", "test_split", "test_label_column", "test_limit")
+
+
+def load_rows(data: Data, noise: Noise, *, seed: int, texts: Sequence[str]) -> LabelledFeatures:
+    """Loads a file of features with the labels that a noise starts from, and the truth.
+
+    Args:
+        data: Its source is the file.
+        noise: Of kind `column`, the labels are those of its column; of kind `given`, the given ones; else the true ones
+            where they are known.
+        seed: Of the cell: it is part of the names of columns, and draws the subset.
+        texts: The text regimes; with none the file's own text features are loaded.
+
+    Raises:
+        DataError: A column or an array is missing, of another length or width, or the truth is not known.
+        SettingsError: Data or noise ask for what only images have.
+    """
+    _check(data, noise)
+    path = Path(data.source).expanduser()
+    names = stored_names(path)
+    truth = data.truth_column or (_TRUTH if _TRUTH in names else None)
+    if truth is None and not noise.puts_in:
+        raise DataError(
+            f"expected the true labels in {path}, to measure against, found {listed(names, quoted=True) or 'none'}; "
+            'add them as "truth" or name them: truth_column = "..."'
+        )
+    named = next((text for text in texts if text != NO_TEXT), None)
+    return load_features(
+        path,
+        label_column=_label_column(data, noise, seed, names, truth=truth),
+        truth_column=truth,
+        class_names=data.class_names,
+        text=None if named is None else _text(path, named, names),
+        limit=data.limit,
+        seed=seed,
+    )
+
+
+def _check(data: Data, noise: Noise) -> None:
+    for name in _OF_IMAGES_ALONE:
+        if getattr(data, name) is not None:
+            raise SettingsError(f"{name} goes with images, and {data.source} holds features; leave it out")
+    if noise.kind in ("instance", "file"):
+        raise SettingsError(
+            f"noise of kind {noise.kind} goes with images, and {data.source} holds features; use symmetric, pair, or a "
+            'column of the file: kind = "column"'
+        )
+
+
+def _label_column(data: Data, noise: Noise, seed: int, names: Sequence[str], *, truth: str | None) -> str | None:
+    column = noise.column_of(seed)
+    if column is None:
+        return data.label_column if noise.kind == "given" else truth or data.label_column
+    if column not in names:
+        raise DataError(
+            f'expected a column "{column}" in {data.source}, found {listed(names, quoted=True) or "none"}'
+            f'{did_you_mean(column, names)}; name another, or say which data sets have this noise: data = ["..."]'
+        )
+    return column
+
+
+def _text(path: Path, name: str, names: Sequence[str]) -> NDArray[Any]:
+    """Reads an array of class text features."""
+    if path.suffix.lower() != ".npz":
+        raise DataError(f'text "{name}" is an array of a .npz file, which {path} is not; use text = ["{NO_TEXT}"]')
+    if name not in names:
+        raise DataError(
+            f'expected an array "{name}" of class text features in {path}, found {listed(names, quoted=True)}'
+            f'{did_you_mean(name, names)}; name another in text, or "{NO_TEXT}"'
+        )
+    return read_text_file(path, name=name)
+
+
+def of_file(rows: LabelledFeatures, data: Data, texts: Sequence[str]) -> dict[str, LabelledFeatures]:
+    """Returns the rows of a file in each text regime; without a choice with the text that they come with.
+
+    Raises:
+        DataError: The file has no such array, or it does not match the features.
+    """
+    if not texts:
+        return {"": rows}
+    path = Path(data.source).expanduser()
+    names, found = stored_names(path), dict[str, LabelledFeatures]()
+    for text in texts:
+        values = None if text == NO_TEXT else _text(path, text, names)
+        try:
+            found[text] = rows.with_text(values, logit_scale=None if values is None else rows.logit_scale)
+        except DataError as error:
+            raise DataError(f'"{text}" of {path}: {error}') from error
+    return found
+
+
+def of_images(
+    images: LabelledImages,
+    vlm: VisionLanguageModel,
+    texts: Sequence[str],
+    *,
+    test: LabelledImages | None,
+    engine: Engine,
+) -> dict[str, LabelledFeatures]:
+    """Returns what a model makes of images in each text regime. Images that cannot be read are left out.
+
+    Args:
+        images: N images with noise.
+        vlm: The model.
+        texts: The text regimes.
+        test: Other images of the same classes, for the class means.
+        engine: Device and progress.
+
+    Raises:
+        SettingsError: There is no such regime, or there are no test images for it.
+        DataError: A class has no test image.
+    """
+    check_texts(texts, has_test=test is not None)
+    rows, text = _features(images, vlm, engine=engine)
+    found: dict[str, NDArray[np.float32] | None] = {NO_TEXT: None, OF_MODEL: text}
+    if test is not None and OF_IMAGES in texts:
+        found[OF_IMAGES] = _class_means(_features(with_class_names(test, images.class_names), vlm, engine=engine)[0])
+    scale = float(vlm.logit_scale)
+    return {each: rows.with_text(found[each], logit_scale=None if found[each] is None else scale) for each in texts}
+
+
+def check_texts(texts: Sequence[str], *, has_test: bool) -> None:
+    """Checks that a model can make the text regimes of images.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    for text in texts:
+        look_up(dict.fromkeys((OF_MODEL, OF_IMAGES, NO_TEXT)), text, what="text of images")
+    if OF_IMAGES in texts and not has_test:
+        raise SettingsError(f"{OF_IMAGES} are class means of test images, found none; name them: test = ...")
+
+
+def _features(
+    images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
+) -> tuple[LabelledFeatures, NDArray[np.float32]]:
+    """Returns the features of the readable images in the joint space, and the text features of the classes."""
+    view = view_of(images, vlm, engine=engine)
+    read = images.take(view.rows)
+    rows = LabelledFeatures(
+        features=_array(view.all_joint()),
+        ids=read.ids,
+        labels=read.labels,
+        class_names=read.class_names,
+        contents=read.contents,
+        truth=read.truth,
+        notes=read.notes,
+    )
+    return rows, _array(torch.as_tensor(view.text))
+
+
+def _array(values: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy(), dtype=np.float32)
+
+
+def _class_means(test: LabelledFeatures) -> NDArray[np.float32]:
+    """Returns the normalised mean features of each class, (K, D)."""
+    counts = np.bincount(test.labels, minlength=len(test.class_names))
+    if not counts.all():
+        name = test.class_names[int(counts.argmin())]
+        raise DataError(f'{OF_IMAGES} are class means of test images, and "{name}" has none; take more')
+    means = np.zeros((len(counts), test.features.shape[1]), dtype=np.float64)
+    np.add.at(means, test.labels, test.features)
+    return _array(normalize(torch.from_numpy(means / counts[:, None]), dim=-1))
