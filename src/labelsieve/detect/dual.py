@@ -13,7 +13,7 @@ from torch import Tensor
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.base import Scores
 from labelsieve.detect.discriminant import fit_discriminants, logits_of
-from labelsieve.detect.joint import Judged, judge_jointly, least_weights
+from labelsieve.detect.joint import Judged, judge_jointly
 from labelsieve.detect.learner import Feed, adapted_features, classify_others
 from labelsieve.detect.losses import (
     clean_probability,
@@ -248,7 +248,7 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: Fe
         labels,
         rows=view.rows,
         classes=classes,
-        least=least_weights(EVIDENCE, knows_names=view.zero_shot.knows_names),
+        kinds=EVIDENCE,
         generator=engine.generator(SAMPLE),
         progress=engine.progress,
     )

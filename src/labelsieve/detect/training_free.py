@@ -41,7 +41,7 @@ class Joint(FeatureDetector):
 
         from labelsieve.detect.discriminant import fit_discriminants, logits_of
         from labelsieve.detect.dual import FOLDS, SAMPLE
-        from labelsieve.detect.joint import judge_jointly, least_weights
+        from labelsieve.detect.joint import judge_jointly
 
         discriminants = fit_discriminants(
             view.features.pooled,
@@ -66,7 +66,7 @@ class Joint(FeatureDetector):
             view.labels,
             rows=view.rows,
             classes=view.classes,
-            least=least_weights(kinds, knows_names=texts and view.zero_shot.knows_names),
+            kinds=kinds,
             generator=engine.generator(SAMPLE),
             progress=engine.progress,
         )

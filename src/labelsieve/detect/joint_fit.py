@@ -1,0 +1,371 @@
+"""The fit of joint evidence: how much each kind counts, how often labels are wrong, and what is taken for what.
+
+Given labels alone cannot tell a blurred class probability from a confused annotator: both explain them equally well. So
+their likelihood says only how the kinds of evidence relate to each other (:func:`_likeliest`). How sharp their sum is
+follows from how many labels are wrong (:func:`_sharpen`), and that the images show of which the evidence is surest
+(:func:`noise_rate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.detect.base import GUESSING
+from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.progress import Progress
+
+Evidence = Callable[[NDArray[np.int64]], Tensor]
+"""Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
+
+# The few weights do not get better with more rows than this.
+MOST_ROWS = 20_000
+# Probabilities that the noise is fitted to: more classes get by with fewer rows.
+MOST_CELLS = 2**22
+# Bytes of logits that are held while the weights are fitted.
+MOST_HELD = 2**26
+ROUNDS = 3
+FIRST_RATE = 0.2
+# The rate of a class is drawn to the common one as if so many of its images had been seen before.
+PRIOR_IMAGES = 10.0
+# The confusion of a class is drawn to an even one as if so many wrong labels had been seen before.
+PRIOR_LABELS = 10.0
+# A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
+MOST_CLASSES_WITH_CONFUSION = 2_000
+# The surest images are so large a share of all, and at least so many.
+SUREST, FEWEST_SURE = 0.1, 30
+# What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
+RISE, FLOOR = 1.5, 0.03
+# From this share of what a confusion can tell about wrong labels on, classes are exchanged rather than mistaken.
+EXCHANGED = 0.25
+# How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
+LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 10.0, 10
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """How given labels come from the true classes.
+
+    Attributes:
+        rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
+        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
+        rate: Share of wrong labels in all, between 0 and 1.
+    """
+
+    rates: Tensor
+    confusion: Tensor | None
+    rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class JointModel:
+    """Class probabilities from several kinds of evidence, and how the given labels come from the true classes.
+
+    Attributes:
+        weights: (P,): how much each kind of evidence counts.
+        bias: (K,).
+        noise: Rates of wrong labels and confusion.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    noise: Noise
+
+    def logits(self, parts: Tensor) -> Tensor:
+        """Returns log p_k(x) but for a constant, (n, K), from logits (P, n, K) of each kind of evidence."""
+        return torch.einsum("p,pnk->nk", self.weights, parts) + self.bias
+
+    def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
+        """Judges n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
+        probability = self.logits(parts).softmax(dim=1)
+        mine, others = explain(probability, labels, self.noise)
+        instead, likeliest = others.argmax(1), probability.argmax(1)
+        confidence = probability.gather(1, torch.stack([instead, likeliest], dim=1))
+        clean = mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
+        return Posterior(clean, instead, confidence[:, 0], likeliest, confidence[:, 1])
+
+
+class Posterior(NamedTuple):
+    """Judgements of n labels, each field a tensor or array of shape (n,).
+
+    Attributes:
+        clean: p_clean, between 0 and 1.
+        instead: The class that explains the label best if it is wrong.
+        instead_confidence: Its probability p_k(x).
+        likeliest: The most likely class, whatever the given label is.
+        likeliest_confidence: Its probability p_k(x).
+    """
+
+    clean: Any
+    instead: Any
+    instead_confidence: Any
+    likeliest: Any
+    likeliest_confidence: Any
+
+
+def explain(probability: Tensor, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Splits P(y | x) into the parts of the true classes.
+
+    Args:
+        probability: p_k(x), (n, K).
+        labels: y, (n,).
+        noise: ε and R.
+
+    Returns:
+        The part of the given class, p_y T_yy, (n,), and those of the others, p_k T_ky, (n, K), zero at k = y.
+    """
+    spread = 1 / max(1, probability.shape[1] - 1) if noise.confusion is None else noise.confusion.T[labels]
+    mine = (probability * (1 - noise.rates)).gather(1, labels[:, None])[:, 0]
+    others = probability * noise.rates * spread
+    return mine, others.scatter(1, labels[:, None], 0.0)
+
+
+def fit_joint(
+    evidence: Evidence,
+    labels: NDArray[np.int64],
+    *,
+    rows: NDArray[np.int64],
+    classes: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> JointModel:
+    """Fits weights, biases, rates of noise and confusion to the given labels.
+
+    Args:
+        evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
+            has learned it by heart explains it without noise.
+        labels: Shape (N,).
+        rows: Rows to use; of more than `MOST_ROWS` a random part is taken. `CHUNK` of them are looked at at a time.
+        classes: K, at least 2.
+        generator: Chooses the part, and puts the rows into random order.
+        progress: Where to show how far it is.
+    """
+    rows = rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()]
+    with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
+        sample = _Sample(evidence, labels, rows, advance)
+        noise = Noise(torch.full((classes,), FIRST_RATE), None, FIRST_RATE)
+        model, structure = JointModel(torch.full((sample.kinds,), 0.5), torch.zeros(classes), noise), None
+        for _ in range(ROUNDS):
+            model = _likeliest(sample, model)
+            joined = sample.joined(model)
+            if structure is None:
+                structure = _structure(joined, advance)
+            model = _sharpen(joined, model, rate=noise_rate(joined, structure), confused=structure > 0, advance=advance)
+            advance(1)
+    return model
+
+
+class Joined(NamedTuple):
+    """Rows that the noise is fitted to: joined logits (n, K) and given labels (n,)."""
+
+    logits: Tensor
+    labels: Tensor
+
+    def sharpened(self, scale: float) -> Joined:
+        """Returns the logits times a factor."""
+        return Joined(self.logits * scale, self.labels)
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields probabilities (m, K) and labels (m,)."""
+        for logits, labels in zip(self.logits.split(CHUNK), self.labels.split(CHUNK), strict=True):
+            yield logits.softmax(dim=1), labels
+
+
+class _Sample:
+    """Rows to fit on. Where their logits are many, they are computed anew for each pass, one chunk at a time.
+
+    Args:
+        evidence: Gives logits (P, n, K) for n rows.
+        labels: Shape (N,).
+        rows: Row numbers, (n,), in random order.
+        advance: Gets 0 before each chunk, as a sign of life.
+
+    Attributes:
+        count: n.
+        kinds: P.
+    """
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        labels: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        advance: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self.evidence, self.labels, self.advance = evidence, labels, advance
+        self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        first = evidence(self.chunks[0])
+        self.count, self.kinds = len(rows), len(first)
+        held = first.nbytes * len(self.chunks) <= MOST_HELD
+        self._held = [first, *(evidence(rows) for rows in self.chunks[1:])] if held else []
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields logits (P, m, K) and given labels (m,), chunk by chunk."""
+        for number, rows in enumerate(self.chunks):
+            self.advance(0)
+            parts = self._held[number] if self._held else self.evidence(rows)
+            yield parts, torch.from_numpy(self.labels[rows])
+
+    @torch.no_grad()
+    def joined(self, model: JointModel) -> Joined:
+        """Returns as many rows as `MOST_CELLS` allows, at least a chunk; all of them where the classes are few."""
+        logits, labels = [], []
+        for parts, given in self:
+            logits.append(model.logits(parts))
+            labels.append(given)
+            if sum(part.numel() for part in logits) >= MOST_CELLS:
+                break
+        return Joined(torch.cat(logits), torch.cat(labels))
+
+
+def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
+    """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model."""
+    from scipy.optimize import minimize
+
+    kinds = sample.kinds
+
+    def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        now = torch.from_numpy(values).float().requires_grad_()
+        tried = JointModel(now[:kinds], now[kinds:], model.noise)
+        # a standard normal prior: weights stay finite where few images are, and classes without images where they are
+        prior = 0.5 * now.square().sum() / sample.count
+        (slope,) = torch.autograd.grad(prior, now)
+        total = float(prior.detach())
+        for parts, labels in sample:
+            mine, others = explain(tried.logits(parts).softmax(dim=1), labels, model.noise)
+            loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
+            slope += torch.autograd.grad(loss, now)[0]
+            total += float(loss.detach())
+        return total, slope.double().numpy()
+
+    # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
+    bounds = [(0.0, None)] * kinds + [(None, None)] * len(model.bias)
+    start = torch.cat([model.weights.clamp(min=0.02), model.bias]).double().numpy()
+    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
+    best = torch.from_numpy(found.x).float()
+    return JointModel(best[:kinds], best[kinds:], model.noise)
+
+
+# ---------------------------------------------------------------- how many labels are wrong
+
+
+@torch.no_grad()
+def noise_rate(joined: Joined, structure: float) -> float | None:
+    """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
+
+    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
+    that is even over the classes, and an exchange of classes, strike all images alike. What is taken for something that
+    looks alike is so more often on the other images. How much more cannot be seen: `RISE` and `FLOOR` are assumptions.
+
+    Args:
+        joined: Joined logits and given labels.
+        structure: What :func:`_structure` found.
+
+    Returns:
+        Between 0 and 1; None where the evidence knows no more of the labels than chance.
+    """
+    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
+    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
+    count = max(int(SUREST * len(confidence)), min(FEWEST_SURE, -(-len(confidence) // 3)))
+    surest, chance = confidence.topk(count).indices, 1 / joined.logits.shape[1]
+    wrong = float((predicted != joined.labels)[surest].float().mean())
+    if 1 - wrong - chance < GUESSING * (1 - chance):
+        return None
+    return min(RISE * wrong + FLOOR, 1 - chance) if 0 < structure < EXCHANGED else wrong
+
+
+# ---------------------------------------------------------------- noise, at a sharpness that fits its rate
+
+
+def _structure(joined: Joined, advance: Callable[[int], None]) -> float:
+    """Tells how much a confusion of its own for each class says of wrong labels, by rows that it has not seen.
+
+    Returns:
+        Gain in log-likelihood for each wrong label, as a share of log(K - 1), which an exchange of classes would gain;
+        0 or less where the confusion is even, or cannot be told.
+    """
+    classes, half = joined.logits.shape[1], len(joined.labels) // 2
+    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or half < 1:
+        return 0.0
+    scale, found = _match(joined, noise_rate(joined, 0.0), confused=True, advance=advance)
+    sharp = joined.sharpened(scale)
+    halves = [Joined(*(part[:half] for part in sharp)), Joined(*(part[half : 2 * half] for part in sharp))]
+    start = _even(classes, found.rate)
+
+    def held_out(*, confused: bool) -> float:
+        both = (_fit_noise(one, start, confused=confused, rounds=6, advance=advance) for one in halves)
+        return sum(_log_likelihood(other, noise) for other, noise in zip(reversed(halves), both, strict=True))
+
+    wrong = max(found.rate * 2 * half, 1.0)
+    return (held_out(confused=True) - held_out(confused=False)) / wrong / math.log(classes - 1)
+
+
+@torch.no_grad()
+def _log_likelihood(joined: Joined, noise: Noise) -> float:
+    total = 0.0
+    for probability, labels in joined.chunks():
+        mine, others = explain(probability, labels, noise)
+        total += float((mine + others.sum(dim=1)).clamp(min=1e-12).log().sum())
+    return total
+
+
+def _sharpen(
+    joined: Joined, model: JointModel, *, rate: float | None, confused: bool, advance: Callable[[int], None]
+) -> JointModel:
+    """Returns a model whose logits are so sharp that a given share of the labels is wrong, with the noise there."""
+    scale, noise = _match(joined, rate, confused=confused, advance=advance)
+    return JointModel(model.weights * scale, model.bias * scale, noise)
+
+
+def _match(
+    joined: Joined, rate: float | None, *, confused: bool, advance: Callable[[int], None]
+) -> tuple[float, Noise]:
+    """Finds the factor of the logits at which a share of the labels is wrong: the sharper, the more are."""
+    noise = _even(joined.logits.shape[1], FIRST_RATE if rate is None else max(rate, 0.01))
+    low, high = (0.0, 0.0) if rate is None else (math.log(LEAST_SHARP), math.log(MOST_SHARP))
+    for step in range(STEPS):
+        middle = (low + high) / 2
+        sharp = joined.sharpened(math.exp(middle))
+        noise = _fit_noise(sharp, noise, confused=confused, rounds=3 if step else 6, advance=advance)
+        if rate is not None:
+            low, high = (middle, high) if noise.rate < rate else (low, middle)
+    return math.exp(middle), noise
+
+
+def _even(classes: int, rate: float) -> Noise:
+    return Noise(torch.full((classes,), rate), None, rate)
+
+
+@torch.no_grad()
+def _fit_noise(joined: Joined, noise: Noise, *, confused: bool, rounds: int, advance: Callable[[int], None]) -> Noise:
+    """Re-estimates rates and confusion by expectation-maximisation (Dawid and Skene, 1979, for one annotator)."""
+    classes = joined.logits.shape[1]
+    for _ in range(rounds):
+        right, wrong = torch.zeros(classes), torch.zeros(classes)  # by true class
+        counts = torch.zeros(classes, classes) if confused else None  # rows: given label, columns: true class
+        for probability, labels in joined.chunks():
+            advance(0)
+            mine, others = explain(probability, labels, noise)
+            whole = (mine + others.sum(dim=1)).clamp(min=1e-30)
+            others /= whole[:, None]
+            right.index_add_(0, labels, mine / whole)
+            wrong += others.sum(dim=0)
+            if counts is not None:
+                counts.index_add_(0, labels, others)
+        rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=1e-30))
+        rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
+        noise = Noise(rates, None if counts is None else _confusion(counts.T), rate)
+    return noise
+
+
+def _confusion(counts: Tensor) -> Tensor:
+    classes = len(counts)
+    even = (1 - torch.eye(classes)) / (classes - 1)
+    return (counts + PRIOR_LABELS * even) / (counts.sum(dim=1, keepdim=True) + PRIOR_LABELS)
