@@ -276,7 +276,8 @@ def noise_rate(joined: Joined, structure: float) -> float | None:
     count = max(int(SUREST * len(confidence)), min(FEWEST_SURE, -(-len(confidence) // 3)))
     surest, chance = confidence.topk(count).indices, 1 / joined.logits.shape[1]
     wrong = float((predicted != joined.labels)[surest].float().mean())
-    if 1 - wrong - chance < GUESSING * (1 - chance):
+    error = math.sqrt(wrong * (1 - wrong) / count)
+    if 1 - wrong - 2 * error - chance < GUESSING * (1 - chance):
         return None
     return min(RISE * wrong + FLOOR, 1 - chance) if 0 < structure < EXCHANGED else wrong
 
