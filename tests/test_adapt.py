@@ -785,7 +785,7 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
     [
         ("size", "does not take the 48 x 48 pictures that its image processor makes"),
         ("processor", "has no usable image processor"),
-        ("oblong", r"to give square pictures .* got \(4, 3, 32, 48\)"),
+        ("oblong", r"to give square images .* got \(4, 3, 32, 48\)"),
         ("missing", r"incomplete, 1 missing such as vit\.layernorm\.weight"),
         ("shape", r"1 weights .* another shape than its config\.json says, such as vit\.layernorm\.weight"),
         ("infinite", "not finite"),

@@ -149,7 +149,7 @@ def test_the_feature_is_that_of_the_model(both: tuple[str, Any, Backbone]) -> No
 def test_the_processor_makes_the_pictures_of_the_model(both: tuple[str, Any, Backbone]) -> None:
     """To two grey levels: torchvision resizes as Pillow does, but rounds another way."""
     _, vlm, backbone = both
-    level = backbone.colours.diagonal().view(3, 1, 1) / 255
+    level = backbone.colours.matrix.diagonal().view(3, 1, 1) / 255
     off = ((backbone.pixels(photos()) - vlm.pixels(photos())) / level).abs()
     assert off.max() < 2.01 and off.mean() < 0.1
     plain = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))
@@ -159,7 +159,7 @@ def test_the_processor_makes_the_pictures_of_the_model(both: tuple[str, Any, Bac
 def test_the_middle_may_lie_one_pixel_beside_that_of_open_clip(folders: Folders) -> None:
     vlm: Any = load_vlm(folders("open_clip"))
     backbone, shown = load_backbone(str(folders("open_clip")), CLASSES), photos(sizes=((57, 91),))
-    level = backbone.colours.diagonal().view(3, 1, 1) / 255
+    level = backbone.colours.matrix.diagonal().view(3, 1, 1) / 255
     off = ((backbone.pixels(shown)[:, :, 1:] - vlm.pixels(shown)[:, :, :-1]) / level).abs()
     assert off.max() < 1.01, "19 rows too many: 9.5 above, which one library rounds down and the other up"
 
@@ -178,7 +178,7 @@ def test_the_ways_of_open_clip_to_make_pictures_square(mode: str, said: str, fol
         return
     vlm: Any = load_vlm(folder)
     backbone, shown = load_backbone(str(folder), CLASSES), photos(sizes=((57, 91), (40, 30)))
-    level = backbone.colours.diagonal().view(3, 1, 1) / 255
+    level = backbone.colours.matrix.diagonal().view(3, 1, 1) / 255
     assert ((backbone.pixels(shown) - vlm.pixels(shown)) / level).abs().max() < 1.01
 
 

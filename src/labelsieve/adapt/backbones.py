@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from labelsieve.adapt.timm_towers import TOWERS, read_tower
 from labelsieve.errors import ModelError
 from labelsieve.provenance import fingerprint
+from labelsieve.vlm.colours import Colours, read_colours
 from labelsieve.vlm.huggingface import ADAPTERS
 from labelsieve.vlm.open_clip import OpenCLIP
 from labelsieve.vlm.reading import (
@@ -33,7 +34,6 @@ from labelsieve.vlm.reading import (
 _TAKEN_FOR = {"vit_mae": "ViTConfig"}
 # What differs with the classes, not with the weights.
 _OF_THE_LABELS = {"id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"}
-_COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,8 +48,7 @@ class Backbone:
         image_size: Side of the input in pixels.
         unused: Names of parameters that have no influence on the logits.
         fingerprint: Of architecture, pre-trained weights and processor, without the head.
-        offset: (3,): what the processor makes of black.
-        colours: (3, 3): what it adds for full red, green and blue.
+        colours: What the processor does to colours.
     """
 
     name: str
@@ -59,8 +58,7 @@ class Backbone:
     image_size: int
     unused: frozenset[str]
     fingerprint: str
-    offset: Tensor
-    colours: Tensor
+    colours: Colours
 
     @property
     def kind(self) -> str:
@@ -83,8 +81,7 @@ class Backbone:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
-        mixed = torch.einsum("oc,bchw->bohw", self.colours.to(pixels), pixels)
-        return mixed + self.offset.to(pixels).view(1, 3, 1, 1)
+        return self.colours(pixels)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Classifies prepared pixels: (B, 3, S, S) to (B, K)."""
@@ -126,17 +123,16 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     with torch.no_grad():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-    offset, colours, size = _probe(processor, name)
-    unused = _try(model, head, size, name)
+    colours = read_colours(processor, name)
+    unused = _try(model, head, colours.side, name)
     return Backbone(
         name=name,
         model=model,
         processor=processor,
         head=head,
-        image_size=size,
+        image_size=colours.side,
         unused=unused,
         fingerprint=_fingerprint(model, head, processor),
-        offset=offset,
         colours=colours,
     )
 
@@ -211,26 +207,6 @@ def _no_head(model: Any, name: str) -> ModelError:
         f"{name} ({type(model).__name__}) does not end in one linear layer with bias, so it gets no new head; "
         "choose another --backbone"
     )
-
-
-def _probe(processor: Any, name: str) -> tuple[Tensor, Tensor, int]:
-    """Finds out by plain pictures what the processor does to colours, and which size it makes.
-
-    Whatever steps a processor has, in whatever order, they map the colour of a plain picture affinely.
-    """
-    pictures = [Image.new("RGB", (40, 30), colour) for colour in _COLOURS]
-    try:
-        made: Any = processor(images=pictures, return_tensors="pt")["pixel_values"]
-        shape: Any = tuple(made.shape)
-    except Exception as error:  # whatever a processor with odd settings raises
-        made, shape = None, first_line(error)
-    if made is None or len(shape) != 4 or shape[:2] != (4, 3) or shape[2] != shape[3]:
-        raise ModelError(
-            f"expected the image processor of {name} to give square pictures of shape (4, 3, S, S), got {shape}; "
-            "copy the preprocessor_config.json of the model, or choose another --backbone"
-        )
-    values = made[:, :, shape[2] // 2, shape[3] // 2].float()
-    return values[0], (values[1:] - values[0]).T.contiguous(), shape[2]
 
 
 def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:

@@ -15,6 +15,7 @@ from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.blip import BLIP
 from labelsieve.vlm.chinese_clip import ChineseCLIP
 from labelsieve.vlm.clip import HuggingFaceCLIP
+from labelsieve.vlm.dual_encoder import DualEncoder
 from labelsieve.vlm.open_clip import OpenCLIP
 from labelsieve.vlm.reading import CONFIGURATION, loader_options, raw_configuration, read_part
 from labelsieve.vlm.siglip import SigLIP
@@ -31,6 +32,7 @@ ADAPTERS: dict[str, type[TwoTowers]] = {
     "albef": ALBEF,
     "altclip": AltCLIP,
     "chinese_clip": ChineseCLIP,
+    "vision-text-dual-encoder": DualEncoder,
     "open_clip": OpenCLIP,
 }
 """By `model_type` of config.json; `open_clip` by its prefix or by open_clip_config.json."""
