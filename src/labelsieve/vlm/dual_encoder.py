@@ -12,7 +12,15 @@ from labelsieve.errors import ModelError, shown
 from labelsieve.vlm.clip import HuggingFaceCLIP
 from labelsieve.vlm.colours import read_colours
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of
-from labelsieve.vlm.reading import first_line, model_fingerprint, quiet_loading
+from labelsieve.vlm.reading import (
+    CONFIGURATION,
+    PROCESSOR,
+    first_line,
+    model_fingerprint,
+    quiet_loading,
+    read_part,
+    read_weights,
+)
 from labelsieve.vlm.towers import TwoTowers
 
 # The text encoder that is causal and read at its end token; all others mask the padding.
@@ -136,6 +144,28 @@ class DualEncoder(TwoTowers):
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text encoder and its projection: (K, T) to (K, D)."""
         return self.model.text_projection(self.model.text_model(**self.inputs(token_ids)).pooler_output)  # type: ignore[no-any-return]
+
+
+def read_encoders(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Reads the model of `transformers` and its image processor, without a tokenizer.
+
+    Args:
+        name: Hub id or local folder.
+        options: From :func:`labelsieve.vlm.reading.loader_options`.
+
+    Raises:
+        ModelError: As :func:`labelsieve.load_vlm` does, of all but the texts.
+    """
+    import transformers
+
+    architecture = getattr(transformers, DualEncoder.architecture)
+    config = read_part(CONFIGURATION, name, architecture.config_class.from_pretrained, options)
+    DualEncoder.check_config(config, name)
+    processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
+    model = read_weights(name, architecture, config, options).eval()
+    with quiet_loading(), torch.no_grad():
+        check_images(model, read_colours(processor, name).side, name)
+    return model, processor
 
 
 def pooled_output(encoder: Any, **inputs: Tensor) -> Any:

@@ -22,7 +22,9 @@ from labelsieve.vlm.siglip import SigLIP
 from labelsieve.vlm.siglip2 import SigLIP2
 from labelsieve.vlm.towers import TwoTowers
 
-__all__ = ["ADAPTERS", "HuggingFaceCLIP", "load_vlm"]
+__all__ = ["ADAPTERS", "DUAL_ENCODER", "HuggingFaceCLIP", "load_vlm"]
+
+DUAL_ENCODER = "vision-text-dual-encoder"
 
 ADAPTERS: dict[str, type[TwoTowers]] = {
     "clip": HuggingFaceCLIP,
@@ -32,7 +34,7 @@ ADAPTERS: dict[str, type[TwoTowers]] = {
     "albef": ALBEF,
     "altclip": AltCLIP,
     "chinese_clip": ChineseCLIP,
-    "vision-text-dual-encoder": DualEncoder,
+    DUAL_ENCODER: DualEncoder,
     "open_clip": OpenCLIP,
 }
 """By `model_type` of config.json; `open_clip` by its prefix or by open_clip_config.json."""

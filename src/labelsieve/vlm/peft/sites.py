@@ -137,7 +137,7 @@ class Block:
 
 
 def blocks_of(tower: Tower, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
-    """Finds the linear layers of all blocks; where widths or lengths change from block to block, of those that it knows.
+    """Finds the linear layers of all blocks; of a tower without one sequence of tokens, those of the blocks it knows.
 
     Args:
         tower: The model.
