@@ -253,6 +253,7 @@ def make_open_clip_siglip(folder: Path) -> None:
 
 STAGES: dict[str, Any] = {"hidden_sizes": [8, WIDTH], "depths": [1, 1], "hidden_size": WIDTH}
 SWIN: dict[str, Any] = {"patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+TIMM: Any = transformers.TimmWrapperConfig
 IMAGE_ENCODERS: dict[str, Callable[[], Any]] = {
     "vit": lambda: transformers.ViTConfig(**VISION),
     "clip": lambda: transformers.CLIPVisionConfig(**VISION),
@@ -262,10 +263,8 @@ IMAGE_ENCODERS: dict[str, Callable[[], Any]] = {
     "swin": lambda: transformers.SwinConfig(**SWIN, image_size=SIDE),
     "convnext": lambda: transformers.ConvNextConfig(**STAGES, num_stages=2),
     "resnet": lambda: transformers.ResNetConfig(**STAGES, embedding_size=8),
-    "timm": lambda: transformers.TimmWrapperConfig(architecture="test_efficientnet", hidden_size=256),
-    "timm vit": lambda: transformers.TimmWrapperConfig(
-        architecture="test_vit", hidden_size=64, model_args={"img_size": SIDE}
-    ),
+    "timm": lambda: TIMM(architecture="test_efficientnet", hidden_size=256),
+    "timm vit": lambda: TIMM(architecture="test_vit", hidden_size=64, model_args={"img_size": SIDE}),
 }
 """By what tests call them: configurations of image encoders for a dual encoder, which say how wide their output is."""
 
@@ -276,7 +275,8 @@ def save_clip_words(folder: Path) -> int:
     """CLIP's own, of the bundled model."""
     for name in TOKENIZER:
         shutil.copy(MINI_CLIP / name, folder)
-    return int(transformers.CLIPConfig.from_pretrained(MINI_CLIP).text_config.vocab_size)
+    config: Any = transformers.CLIPConfig.from_pretrained(MINI_CLIP)
+    return int(config.text_config.vocab_size)
 
 
 TEXT_ENCODERS: dict[str, tuple[Callable[[Path], int], Callable[[int], Any]]] = {
@@ -286,6 +286,7 @@ TEXT_ENCODERS: dict[str, tuple[Callable[[Path], int], Callable[[int], Any]]] = {
         save_roberta_words,
         lambda words: transformers.RobertaConfig(**LONG, vocab_size=words, pad_token_id=1),
     ),
+    "mpnet": (save_roberta_words, lambda words: transformers.MPNetConfig(**LONG, vocab_size=words, pad_token_id=1)),
     "clip": (
         save_clip_words,
         lambda words: transformers.CLIPTextConfig(

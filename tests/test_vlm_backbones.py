@@ -1,4 +1,4 @@
-"""Vision towers of ALBEF, open_clip and NaFlex SigLIP 2 as backbones: the same pictures, the same feature, standard."""
+"""Vision towers of ALBEF, open_clip, NaFlex SigLIP 2 and dual encoders as backbones: same pictures, same feature."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from small_families import (
     SIDE,
     TEXT,
     make_albef,
+    make_dual_encoder,
     make_open_clip,
     make_open_clip_resnet,
     make_open_clip_siglip,
@@ -86,6 +87,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "timm, map": of_timm("test_vit3", 96, image_size=160, timm_pool="map", timm_proj="none"),
     "timm, own head": of_timm("test_convnext", 32, image_size=SIDE, timm_pool="avg", timm_proj=None),
     "resnet": make_resnet,
+    "dual encoder": lambda folder: make_dual_encoder(folder, image="timm"),
 }
 
 
@@ -192,7 +194,8 @@ def copied(folder: Path, to: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "prefix", "tune"), [("open_clip", "open_clip:", "linear"), ("albef", "", "lora"), ("siglip2", "", "paper"),
-                                 ("resnet", "open_clip:", "lora"), ("timm, own head", "", "bitfit")]
+                                 ("resnet", "open_clip:", "lora"), ("timm, own head", "", "bitfit"),
+                                 ("dual encoder", "", "linear")]
 )  # fmt: skip
 def test_the_model_of_the_scan_becomes_a_standard_classifier(
     kind: str, prefix: str, tune: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -65,11 +65,9 @@ class DualEncoder(TwoTowers):
         """Refuses encoders that `transformers` does not know, which it would look for in the folder's own code."""
         import transformers
 
-        for what, part, needed in (
-            ("image", config.vision_config, _IMAGES),
-            ("text", config.text_config, _TEXTS),
-        ):
-            key = "vision_config" if what == "image" else "text_config"
+        encoders = (("image", "vision_config", _IMAGES), ("text", "text_config", _TEXTS))
+        for what, key, needed in encoders:
+            part = getattr(config, key)
             if type(part) not in transformers.MODEL_MAPPING:
                 raise ModelError(
                     f"the {what} encoder of {shown(name)} is of kind {shown(part.model_type)}, which cannot stand in a "
@@ -81,6 +79,7 @@ class DualEncoder(TwoTowers):
                     f"the config.json of {shown(name)} does not say the {lacking[0]} of its {what} encoder "
                     f"({shown(part.model_type)}) in {key}; get it again, or choose another --model"
                 )
+        _check_timm(config.vision_config, name)
 
     @classmethod
     def belongs(cls, tokenizer: Any, text: Any) -> bool:
@@ -204,6 +203,17 @@ def check_images(model: Any, side: int, name: str) -> None:
 
 def _no_pooler(what: str) -> ModelError:
     return ModelError(f"the {what} has no pooled output, which the projection reads; choose another --model")
+
+
+def _check_timm(vision: Any, name: str) -> None:
+    """Refuses a model that `timm` does not have, which it would look for on the Hub or in other folders."""
+    import timm
+
+    if vision.model_type == "timm_wrapper" and not timm.is_model(vision.architecture):
+        raise ModelError(
+            f"timm {timm.__version__} has no {shown(vision.architecture)}, which the image encoder of {shown(name)} "
+            "is; update timm, or choose another --model"
+        )
 
 
 def _is_size(value: Any) -> bool:

@@ -99,6 +99,9 @@ BLOCKS = {
     "ViT of transformers 5": BlockKind(
         _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.fc1", "mlp.fc2"
     ),
+    "DINOv3": BlockKind(
+        _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.up_proj", "mlp.down_proj"
+    ),
     "ViT of transformers 4": BlockKind(
         _qkv("attention.attention", "query", "key", "value"),
         "attention.output.dense",
