@@ -90,7 +90,10 @@ class DualEncoder(TwoTowers):
 
     def _check_texts(self) -> None:
         """Makes sure that there is a pooled output, and that it is the same for texts as for prompts."""
-        kind, tokens = self.model.config.text_config.model_type, self.tokenizer(_SHORT_AND_LONG, padding=True)
+        kind = self.model.config.text_config.model_type
+        tokens = self.tokenizer(
+            _SHORT_AND_LONG, padding=True, truncation=True, max_length=self.context_length, return_attention_mask=True
+        )
         given = {key: torch.tensor(tokens[key]) for key in ("input_ids", "attention_mask")}
         try:
             pooled = pooled_output(self.model.text_model, **given)
