@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from small_models import model_folder
+from labelsieve.demo import MINI_CLIP
+from small_models import TOKENIZER, model_folder
 
 SIDE, PATCH, WIDTH, DIM = 32, 16, 32, 24
 TEXT: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -249,6 +251,69 @@ def make_open_clip_siglip(folder: Path) -> None:
     make_open_clip(folder, vision_cfg=vision, text_cfg=text, custom_text=True, init_logit_bias=-10)
 
 
+STAGES: dict[str, Any] = {"hidden_sizes": [8, WIDTH], "depths": [1, 1], "hidden_size": WIDTH}
+SWIN: dict[str, Any] = {"patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+TIMM: Any = transformers.TimmWrapperConfig
+IMAGE_ENCODERS: dict[str, Callable[[], Any]] = {
+    "vit": lambda: transformers.ViTConfig(**VISION),
+    "clip": lambda: transformers.CLIPVisionConfig(**VISION),
+    "dinov2": lambda: transformers.Dinov2Config(**VISION),
+    "dinov3": lambda: transformers.DINOv3ViTConfig(**VISION),
+    "beit": lambda: transformers.BeitConfig(**VISION, use_relative_position_bias=True),
+    "swin": lambda: transformers.SwinConfig(**SWIN, image_size=SIDE),
+    "convnext": lambda: transformers.ConvNextConfig(**STAGES, num_stages=2),
+    "resnet": lambda: transformers.ResNetConfig(**STAGES, embedding_size=8),
+    "timm": lambda: TIMM(architecture="test_efficientnet", hidden_size=256),
+    "timm vit": lambda: TIMM(architecture="test_vit", hidden_size=64, model_args={"img_size": SIDE}),
+}
+"""By what tests call them: configurations of image encoders for a dual encoder, which say how wide their output is."""
+
+LONG = {**TEXT, "max_position_embeddings": 40}
+
+
+def save_clip_words(folder: Path) -> int:
+    """CLIP's own, of the bundled model."""
+    for name in TOKENIZER:
+        shutil.copy(MINI_CLIP / name, folder)
+    config: Any = transformers.CLIPConfig.from_pretrained(MINI_CLIP)
+    return int(config.text_config.vocab_size)
+
+
+TEXT_ENCODERS: dict[str, tuple[Callable[[Path], int], Callable[[int], Any]]] = {
+    "bert": (save_wordpiece, lambda words: transformers.BertConfig(**LONG, vocab_size=words)),
+    "albert": (save_wordpiece, lambda words: transformers.AlbertConfig(**LONG, vocab_size=words, embedding_size=16)),
+    "roberta": (
+        save_roberta_words,
+        lambda words: transformers.RobertaConfig(**LONG, vocab_size=words, pad_token_id=1),
+    ),
+    "mpnet": (save_roberta_words, lambda words: transformers.MPNetConfig(**LONG, vocab_size=words, pad_token_id=1)),
+    "clip": (
+        save_clip_words,
+        lambda words: transformers.CLIPTextConfig(
+            **LONG, vocab_size=words, bos_token_id=words - 2, eos_token_id=words - 1
+        ),
+    ),
+    "distilbert": (
+        save_wordpiece,
+        lambda words: transformers.DistilBertConfig(
+            dim=32, hidden_dim=48, n_layers=2, n_heads=2, vocab_size=words, max_position_embeddings=40
+        ),
+    ),
+}
+"""By what tests call them: how to write a tokenizer, and the configuration for as many words."""
+
+
+def make_dual_encoder(folder: Path, *, image: str = "vit", text: str = "bert") -> None:
+    save_words, configuration = TEXT_ENCODERS[text]
+    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
+        IMAGE_ENCODERS[image](), configuration(save_words(folder)), projection_dim=DIM
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spread(transformers.VisionTextDualEncoderModel(config)).save_pretrained(folder)
+    save_processor(folder, "ViTImageProcessor")
+
+
 # ----------------------------------------------------------------------------------------------------------- references
 
 
@@ -277,6 +342,10 @@ def with_transformers(folder: Path, architecture: str, **padding: Any) -> Refere
         return tensor(model.get_text_features(**{name: tokens[name] for name in names}))
 
     return Reference(lambda pixels: tensor(model.get_image_features(pixels)), texts, model.logit_scale.exp().item())
+
+
+def dual_reference(folder: Path) -> Reference:
+    return with_transformers(folder, "VisionTextDualEncoderModel")
 
 
 def siglip2_reference(folder: Path) -> Reference:
@@ -370,6 +439,7 @@ class Family:
     needs: tuple[str, ...] = field(default=())
 
 
+DUAL = "vision-text-dual-encoder"
 BERT_FILES = ("vocab.txt", "tokenizer_config.json")
 OWN = {
     "weights": "open_clip_model.safetensors",
@@ -417,6 +487,16 @@ FAMILIES = {
         make=make_chinese_clip,
         reference=lambda folder: with_transformers(folder, "ChineseCLIPModel"),
         tokenizer=BERT_FILES,
+    ),
+    "dual encoder": Family(kind=DUAL, make=make_dual_encoder, reference=dual_reference, tokenizer=BERT_FILES),
+    "dual encoder of CLIP": Family(
+        kind=DUAL, make=lambda folder: make_dual_encoder(folder, image="clip", text="clip"), reference=dual_reference
+    ),
+    "dual encoder of timm": Family(
+        kind=DUAL,
+        make=lambda folder: make_dual_encoder(folder, image="timm", text="roberta"),
+        reference=dual_reference,
+        transformer=False,
     ),
     "open_clip": Family(
         kind="open_clip",

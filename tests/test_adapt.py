@@ -785,7 +785,7 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
     [
         ("size", "does not take the 48 x 48 pictures that its image processor makes"),
         ("processor", "has no usable image processor"),
-        ("oblong", r"to give square pictures .* got \(4, 3, 32, 48\)"),
+        ("oblong", r"to give square images .* got \(4, 3, 32, 48\)"),
         ("missing", r"incomplete, 1 missing such as vit\.layernorm\.weight"),
         ("shape", r"1 weights .* another shape than its config\.json says, such as vit\.layernorm\.weight"),
         ("infinite", "not finite"),
@@ -882,7 +882,7 @@ def test_a_tower_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_path: 
     folder = backbone_folder(tmp_path, "clip")
     config = json.loads((folder / "config.json").read_text())
     edit_json(folder / "config.json", vision_config={**config["vision_config"], key: value})
-    with pytest.raises(ModelError, match=r"is not quite a clip .*; choose another --backbone"):
+    with pytest.raises(ModelError, match=r"is none of timm's .*; choose another --backbone"):
         load_backbone(str(folder), CLASSES)
 
 

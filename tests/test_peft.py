@@ -36,7 +36,8 @@ from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import PEFT, build_peft
-from labelsieve.vlm.peft.share import BareTower, trainable, vit_b16
+from labelsieve.vlm.peft.share import trainable, vit_b16
+from labelsieve.vlm.peft.sites import BareTower
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_models import StubProcessor, model_folder, random_clip
 
@@ -622,7 +623,7 @@ def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
     if kind in unfit:
         with pytest.raises(SettingsError, match=f"--peft {kind} does not know the blocks of bare") as caught:
             make(kind, tower)
-        assert "\n" not in str(caught.value) and "use --peft bitfit, full or none" in str(caught.value)
+        assert "\n" not in str(caught.value) and "; use --peft none, vpt-deep, " in str(caught.value)
         return
     small, untouched = pixels[:, :, :32, :32], Untouched(tower.vision_tower)
     module = make(kind, tower)
@@ -666,7 +667,7 @@ def test_a_tower_without_known_blocks_is_refused(kind: str) -> None:
         if kind == "full-paper" and layers:
             continue  # any block will do
         with pytest.raises(
-            SettingsError, match=f"--peft {kind} does not know the blocks of bare .*; use --peft bitfit"
+            SettingsError, match=f"--peft {kind} does not know the blocks of bare .*; use --peft none, "
         ):
             make(kind, bare(strange, layers=layers))
 

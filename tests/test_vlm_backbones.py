@@ -1,4 +1,4 @@
-"""Vision towers of ALBEF, open_clip and NaFlex SigLIP 2 as backbones: the same pictures, the same feature, standard."""
+"""Vision towers of ALBEF, open_clip, NaFlex SigLIP 2 and dual encoders as backbones: same pictures, same feature."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from labelsieve.data.sources import load_images
 from labelsieve.detect.base import Scores
 from labelsieve.errors import ModelError
 from labelsieve.verdicts import decide
-from labelsieve.vlm.huggingface import ADAPTERS, load_vlm
+from labelsieve.vlm.huggingface import ADAPTERS, DUAL_ENCODER, load_vlm
 from small_families import (
     OPEN_CLIP,
     SIDE,
     TEXT,
     make_albef,
+    make_dual_encoder,
     make_open_clip,
     make_open_clip_resnet,
     make_open_clip_siglip,
@@ -86,6 +87,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "timm, map": of_timm("test_vit3", 96, image_size=160, timm_pool="map", timm_proj="none"),
     "timm, own head": of_timm("test_convnext", 32, image_size=SIDE, timm_pool="avg", timm_proj=None),
     "resnet": make_resnet,
+    "dual encoder": lambda folder: make_dual_encoder(folder, image="timm"),
 }
 
 
@@ -149,7 +151,7 @@ def test_the_feature_is_that_of_the_model(both: tuple[str, Any, Backbone]) -> No
 def test_the_processor_makes_the_pictures_of_the_model(both: tuple[str, Any, Backbone]) -> None:
     """To two grey levels: torchvision resizes as Pillow does, but rounds another way."""
     _, vlm, backbone = both
-    level = backbone.colours.diagonal().view(3, 1, 1) / 255
+    level = backbone.colours.matrix.diagonal().view(3, 1, 1) / 255
     off = ((backbone.pixels(photos()) - vlm.pixels(photos())) / level).abs()
     assert off.max() < 2.01 and off.mean() < 0.1
     plain = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))
@@ -159,7 +161,7 @@ def test_the_processor_makes_the_pictures_of_the_model(both: tuple[str, Any, Bac
 def test_the_middle_may_lie_one_pixel_beside_that_of_open_clip(folders: Folders) -> None:
     vlm: Any = load_vlm(folders("open_clip"))
     backbone, shown = load_backbone(str(folders("open_clip")), CLASSES), photos(sizes=((57, 91),))
-    level = backbone.colours.diagonal().view(3, 1, 1) / 255
+    level = backbone.colours.matrix.diagonal().view(3, 1, 1) / 255
     off = ((backbone.pixels(shown)[:, :, 1:] - vlm.pixels(shown)[:, :, :-1]) / level).abs()
     assert off.max() < 1.01, "19 rows too many: 9.5 above, which one library rounds down and the other up"
 
@@ -178,7 +180,7 @@ def test_the_ways_of_open_clip_to_make_pictures_square(mode: str, said: str, fol
         return
     vlm: Any = load_vlm(folder)
     backbone, shown = load_backbone(str(folder), CLASSES), photos(sizes=((57, 91), (40, 30)))
-    level = backbone.colours.diagonal().view(3, 1, 1) / 255
+    level = backbone.colours.matrix.diagonal().view(3, 1, 1) / 255
     assert ((backbone.pixels(shown) - vlm.pixels(shown)) / level).abs().max() < 1.01
 
 
@@ -192,7 +194,8 @@ def copied(folder: Path, to: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "prefix", "tune"), [("open_clip", "open_clip:", "linear"), ("albef", "", "lora"), ("siglip2", "", "paper"),
-                                 ("resnet", "open_clip:", "lora"), ("timm, own head", "", "bitfit")]
+                                 ("resnet", "open_clip:", "lora"), ("timm, own head", "", "bitfit"),
+                                 ("dual encoder", "", "linear")]
 )  # fmt: skip
 def test_the_model_of_the_scan_becomes_a_standard_classifier(
     kind: str, prefix: str, tune: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -244,7 +247,7 @@ def test_a_file_of_weights_is_a_backbone(folders: Folders, tmp_path: Path) -> No
 
 
 def test_every_family_is_a_backbone() -> None:
-    assert set(ADAPTERS) <= set(TOWERS)
+    assert set(ADAPTERS) <= {*TOWERS, DUAL_ENCODER}
 
 
 ODD: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -303,7 +306,7 @@ def test_albef_of_another_activation_is_told(folders: Folders, tmp_path: Path) -
     folder = copied(folders("albef"), tmp_path)
     config = json.loads((folder / "config.json").read_text())
     edit_json(folder / "config.json", vision_config={**config["vision_config"], "hidden_act": "relu"})
-    with pytest.raises(ModelError, match=r"is not quite a albef \(activation relu, .*; choose another --backbone"):
+    with pytest.raises(ModelError, match=r"is none of timm's \(activation relu, .*; choose another --backbone"):
         load_backbone(str(folder), CLASSES)
 
 

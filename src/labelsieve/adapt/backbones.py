@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.adapt.timm_towers import TOWERS, read_tower
+from labelsieve.adapt.timm_towers import TOWERS, read_tower, tower_of
+from labelsieve.adapt.towers import as_classifier
 from labelsieve.errors import ModelError
 from labelsieve.provenance import fingerprint
-from labelsieve.vlm.huggingface import ADAPTERS
+from labelsieve.vlm.colours import Colours, read_colours
+from labelsieve.vlm.dual_encoder import read_encoders
+from labelsieve.vlm.huggingface import ADAPTERS, DUAL_ENCODER
 from labelsieve.vlm.open_clip import OpenCLIP
 from labelsieve.vlm.reading import (
     CONFIGURATION,
@@ -33,7 +36,6 @@ from labelsieve.vlm.reading import (
 _TAKEN_FOR = {"vit_mae": "ViTConfig"}
 # What differs with the classes, not with the weights.
 _OF_THE_LABELS = {"id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"}
-_COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,8 +50,7 @@ class Backbone:
         image_size: Side of the input in pixels.
         unused: Names of parameters that have no influence on the logits.
         fingerprint: Of architecture, pre-trained weights and processor, without the head.
-        offset: (3,): what the processor makes of black.
-        colours: (3, 3): what it adds for full red, green and blue.
+        colours: What the processor does to colours.
     """
 
     name: str
@@ -59,8 +60,7 @@ class Backbone:
     image_size: int
     unused: frozenset[str]
     fingerprint: str
-    offset: Tensor
-    colours: Tensor
+    colours: Colours
 
     @property
     def kind(self) -> str:
@@ -83,8 +83,7 @@ class Backbone:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
-        mixed = torch.einsum("oc,bchw->bohw", self.colours.to(pixels), pixels)
-        return mixed + self.offset.to(pixels).view(1, 3, 1, 1)
+        return self.colours(pixels)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Classifies prepared pixels: (B, 3, S, S) to (B, K)."""
@@ -118,7 +117,9 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
             finite, or its image processor makes pixels that it does not take.
     """
     kind, options = _kind(name)
-    if kind in TOWERS:
+    if kind == DUAL_ENCODER:
+        model, head, processor = _read_dual_encoder(name, class_names, options)
+    elif kind in TOWERS:
         model, processor = read_tower(kind, name, dict(enumerate(class_names)), options)
         _, head = _head(model, name)
     else:
@@ -126,17 +127,16 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     with torch.no_grad():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-    offset, colours, size = _probe(processor, name)
-    unused = _try(model, head, size, name)
+    colours = read_colours(processor, name)
+    unused = _try(model, head, colours.side, name)
     return Backbone(
         name=name,
         model=model,
         processor=processor,
         head=head,
-        image_size=size,
+        image_size=colours.side,
         unused=unused,
         fingerprint=_fingerprint(model, head, processor),
-        offset=offset,
         colours=colours,
     )
 
@@ -154,10 +154,33 @@ def _kind(name: str) -> tuple[str, dict[str, Any]]:
     return str(read_part(CONFIGURATION, name, raw_configuration, options).get("model_type", "")), options
 
 
-def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any]) -> Any:
+def _read_dual_encoder(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
+    """Reads the image encoder of a dual encoder as a classifier; returns it with its head and its image processor."""
+    whole, processor = read_encoders(name, options)
+    encoder, config = whole.vision_model, whole.config.vision_config
+    tower = tower_of(encoder, config, processor, read_colours(processor, name).side, name)
+    if tower is not None:
+        model, processor = as_classifier(tower, dict(enumerate(class_names)), name), tower.processor
+    else:
+        model = _classifier_of(encoder, _configured(config, name, class_names), name)
+    return model, _head(model, name)[1], processor
+
+
+def _classifier_of(encoder: Any, config: Any, name: str) -> Any:
+    """Makes the classifier that `transformers` has for an encoder, with the weights of that and a head to be set."""
+    with quiet_loading(), torch.random.fork_rng(devices=[]):  # whatever it is filled with at first
+        model = _classifier_class(config)(config).eval()
+    inside = getattr(model, model.base_model_prefix)
+    with one_line_about_weights(name):
+        missing, _ = inside.load_state_dict(encoder.state_dict(), strict=False)  # it may have no use for a pooler
+    check_weights(name, inside, missing, ())
+    return model
+
+
+def _configured(config: Any, name: str, class_names: Sequence[str]) -> Any:
+    """Turns the configuration of a model into that of a classifier of K classes."""
     import transformers
 
-    config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
     if config.model_type in _TAKEN_FOR:
         settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
         config = getattr(transformers, _TAKEN_FOR[config.model_type])(**settings)
@@ -172,16 +195,22 @@ def _configuration(name: str, class_names: Sequence[str], options: dict[str, Any
     return config
 
 
+def _classifier_class(config: Any) -> Any:
+    import transformers
+
+    found: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
 def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
     """Reads a classifier of `transformers`; returns it with its head and its image processor."""
     import transformers
 
-    config = _configuration(name, class_names, options)
+    config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
+    config = _configured(config, name, class_names)
     processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
-    architecture: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
-    architecture = architecture[0] if isinstance(architecture, tuple) else architecture
     with one_line_about_weights(name), quiet_loading():
-        model, info = architecture.from_pretrained(
+        model, info = _classifier_class(config).from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
@@ -211,26 +240,6 @@ def _no_head(model: Any, name: str) -> ModelError:
         f"{name} ({type(model).__name__}) does not end in one linear layer with bias, so it gets no new head; "
         "choose another --backbone"
     )
-
-
-def _probe(processor: Any, name: str) -> tuple[Tensor, Tensor, int]:
-    """Finds out by plain pictures what the processor does to colours, and which size it makes.
-
-    Whatever steps a processor has, in whatever order, they map the colour of a plain picture affinely.
-    """
-    pictures = [Image.new("RGB", (40, 30), colour) for colour in _COLOURS]
-    try:
-        made: Any = processor(images=pictures, return_tensors="pt")["pixel_values"]
-        shape: Any = tuple(made.shape)
-    except Exception as error:  # whatever a processor with odd settings raises
-        made, shape = None, first_line(error)
-    if made is None or len(shape) != 4 or shape[:2] != (4, 3) or shape[2] != shape[3]:
-        raise ModelError(
-            f"expected the image processor of {name} to give square pictures of shape (4, 3, S, S), got {shape}; "
-            "copy the preprocessor_config.json of the model, or choose another --backbone"
-        )
-    values = made[:, :, shape[2] // 2, shape[3] // 2].float()
-    return values[0], (values[1:] - values[0]).T.contiguous(), shape[2]
 
 
 def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:

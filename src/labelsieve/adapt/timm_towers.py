@@ -21,8 +21,11 @@ from torch import Tensor
 from labelsieve.adapt.open_clip_towers import open_clip_tower
 from labelsieve.adapt.towers import Renamed, Tower, Weights, as_classifier, pair, unlike
 from labelsieve.vlm import albef
+from labelsieve.vlm.dual_encoder import pooled_images
 from labelsieve.vlm.reading import CONFIGURATION, PROCESSOR, read_part, read_weights
 from labelsieve.vlm.siglip2 import pool_square, square_side
+
+Feature = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +57,22 @@ class TowerKind:
         config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
         processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
         vision = getattr(config, "vision_config", config)
-        architecture = _architecture(self.architectures, vision, config.model_type, name)
+        _architecture(self.architectures, vision, name)  # before all weights are read
         source = read_weights(name, getattr(transformers, self.reader), config, options).eval()
-        tower, size = getattr(source, "vision_model", source), self.size(vision)
+        tower = getattr(source, "vision_model", source)
+        return self.convert(tower, vision, processor, lambda pixels: self.feature(tower, pixels), name)
+
+    def convert(self, tower: Any, vision: Any, processor: Any, feature: Feature, name: str) -> Tower:
+        """Converts a tower that was read.
+
+        Args:
+            tower: The module, which holds embeddings and blocks.
+            vision: Its configuration.
+            processor: The model's own.
+            feature: What the model makes of pixels.
+            name: Of the model, for the errors.
+        """
+        architecture, size = _architecture(self.architectures, vision, name), self.size(vision)
         try:
             weights = dict(self.rename(tower.state_dict(), vision.num_hidden_layers))
         except KeyError as error:
@@ -65,16 +81,16 @@ class TowerKind:
             architecture=architecture,
             options={**_sizes(vision, size), **self.options},
             weights=weights,
-            feature=lambda pixels: self.feature(tower, pixels),
+            feature=feature,
             size=size,
             processor=self.processor(processor, size),
         )
 
 
-def _architecture(known: Mapping[tuple[str, float], str], vision: Any, kind: str, name: str) -> str:
+def _architecture(known: Mapping[tuple[str, float], str], vision: Any, name: str) -> str:
     traits = (vision.hidden_act, vision.layer_norm_eps)
     if traits not in known:
-        raise unlike(name, f"is not quite a {kind} (activation {traits[0]}, epsilon {traits[1]:g})")
+        raise unlike(name, f"is none of timm's (activation {traits[0]}, epsilon {traits[1]:g})")
     return known[traits]
 
 
@@ -162,7 +178,7 @@ def _albef(name: str, options: dict[str, Any]) -> Tower:
     """The authors' checkpoints have the names of `timm`, which they took their tower from."""
     config = albef.read_configuration(name, options)
     vision = config.vision_config
-    architecture = _architecture(_VIT, vision, "albef", name)
+    architecture = _architecture(_VIT, vision, name)
     state = albef.read_checkpoint(name)
     tower = albef.read_vision(name, config, options, state).eval()
     return Tower(
@@ -213,6 +229,38 @@ TOWERS: dict[str, Callable[[str, dict[str, Any]], Tower]] = {
     "open_clip": open_clip_tower,
 }
 """By the model type of the configuration; `open_clip` by the name, as `load_vlm` has it."""
+
+
+def tower_of(encoder: Any, vision: Any, processor: Any, size: int, name: str) -> Tower | None:
+    """Returns the image encoder of a dual encoder in the words of `timm`.
+
+    Args:
+        encoder: A model of `transformers`.
+        vision: Its configuration.
+        processor: Its image processor.
+        size: Side of the images that this makes.
+        name: Of the dual encoder, for the errors.
+
+    Returns:
+        The tower; None where it is left to the classifier that `transformers` itself has for such an encoder.
+
+    Raises:
+        ModelError: It is not quite one that `timm` has.
+    """
+    known = TOWERS.get(vision.model_type)
+    feature: Feature = lambda pixels: pooled_images(encoder, pixels)  # noqa: E731
+    if isinstance(known, TowerKind):
+        return known.convert(getattr(encoder, "vision_model", encoder), vision, processor, feature, name)
+    if vision.model_type != "timm_wrapper":
+        return None
+    return Tower(
+        architecture=vision.architecture,
+        options=vision.model_args or {},
+        weights=encoder.timm_model.state_dict(),
+        feature=feature,
+        size=size,
+        processor=processor,
+    )
 
 
 def read_tower(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from labelsieve.adapt import modules
 from labelsieve.adapt.backbones import Backbone
 from labelsieve.adapt.settings import Adaptation
 from labelsieve.errors import ModelError
+from labelsieve.vlm.peft.sequence import stacks_of
 
 # Of the generator that draws what LoRA and the modules start from.
 INITIAL = 21
@@ -117,7 +118,7 @@ def merge(backbone: Backbone) -> None:
 
 def _stacks(backbone: Backbone) -> list[tuple[str, Any]]:
     """Returns the stacks of blocks with their names."""
-    found = list(modules.stacks_of(backbone.model))
+    found = list(stacks_of(backbone.model))
     if not found:
         raise ModelError(f"{backbone.name} has no blocks to tell from the rest; use --tune full, linear or bitfit")
     return found

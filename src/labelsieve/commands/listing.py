@@ -83,7 +83,7 @@ def _peft(model: str | None) -> Iterator[tuple[str, str]]:
     from labelsieve.vlm.peft.share import trainable, vit_b16
 
     tower = vit_b16() if model is None else load_vlm(model)
-    yield "auto", "vpt-deep on an accelerator, none on a CPU"
+    yield "auto", "vpt-deep on an accelerator if the image encoder takes visual prompts, else none; none on a CPU"
     sizes = {"tokens": Training.visual_prompts, "bottleneck": Training.bottleneck}
     for name, kind in PEFT.items():
         found = trainable(name, tower, **sizes)

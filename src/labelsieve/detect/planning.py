@@ -22,10 +22,11 @@ from labelsieve.detect.settings import Training
 from labelsieve.detect.training import Schedule, make_schedule, stored_settings
 from labelsieve.detect.view import FeatureView, view_of
 from labelsieve.engine import Engine
-from labelsieve.errors import SettingsError
+from labelsieve.errors import SettingsError, shown
 from labelsieve.memory import fitting
 from labelsieve.validation import field_names
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.peft.base import build_peft, fits
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
@@ -75,12 +76,18 @@ def _frozen_batch(settings: Training, images: int) -> int:
 
 
 def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> str:
-    say = engine.progress.say
-    if not len(vlm.vision_layers) or not settings.visual_prompts:
-        why = "there are none" if len(vlm.vision_layers) else f"the image tower of {vlm.name} is no vision transformer"
-        say(f"peft auto: the tower stays frozen, without visual prompts: {why}")
+    say, frozen_learns = engine.progress.say, settings.trains_something(peft="none")
+    if settings.visual_prompts and not fits("vpt-deep", vlm):
+        why = f"the image encoder of {shown(vlm.name)} takes no visual prompts"
+        if not frozen_learns and fits("bitfit", vlm):
+            say(f"peft auto: all biases of the image encoder (bitfit): {why}, and nothing else is left to train")
+            return "bitfit"
+        say(f"peft auto: the image encoder stays frozen: {why}")
         return "none"
-    if not settings.trains_something(peft="none"):
+    if not settings.visual_prompts:
+        say("peft auto: the image encoder stays frozen, without visual prompts: there are none")
+        return "none"
+    if not frozen_learns:
         say("peft auto: visual prompts, since nothing else is left to train")
         return "vpt-deep"
     times = _times_reading(settings, images=readable)
@@ -192,8 +199,10 @@ def prepare(
 
     Raises:
         DataError: Not a single image can be read.
-        SettingsError: `compile` is `on`, and does not work here.
+        SettingsError: The module does not go with the model; or `compile` is `on`, and does not work here.
     """
+    if settings.peft != "auto":  # refused before all images are read
+        build_peft(settings.peft, vlm, tokens=1, bottleneck=1, generator=torch.Generator())
     view = view_of(images, vlm, engine=engine)
     asked, settings = settings, settle(settings, vlm, readable=len(view.rows), engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:

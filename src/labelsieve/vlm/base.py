@@ -67,7 +67,7 @@ class VisionLanguageModel(Protocol):
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the vision tower, each called with hidden states (B, tokens, vision_width) first.
 
-        Empty where the tower is no vision transformer.
+        Empty where the tower is no vision transformer, or the number or width of its tokens changes.
         """
         ...
 
@@ -85,6 +85,10 @@ class VisionLanguageModel(Protocol):
 
     def pool(self, pixels: Tensor) -> Tensor:
         """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
+        ...
+
+    def run(self) -> Tensor:
+        """Runs the vision tower on one black image: (1, vision_width)."""
         ...
 
     def project(self, pooled: Tensor) -> Tensor:

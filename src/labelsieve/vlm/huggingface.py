@@ -15,13 +15,16 @@ from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.blip import BLIP
 from labelsieve.vlm.chinese_clip import ChineseCLIP
 from labelsieve.vlm.clip import HuggingFaceCLIP
+from labelsieve.vlm.dual_encoder import DualEncoder
 from labelsieve.vlm.open_clip import OpenCLIP
 from labelsieve.vlm.reading import CONFIGURATION, loader_options, raw_configuration, read_part
 from labelsieve.vlm.siglip import SigLIP
 from labelsieve.vlm.siglip2 import SigLIP2
 from labelsieve.vlm.towers import TwoTowers
 
-__all__ = ["ADAPTERS", "HuggingFaceCLIP", "load_vlm"]
+__all__ = ["ADAPTERS", "DUAL_ENCODER", "HuggingFaceCLIP", "load_vlm"]
+
+DUAL_ENCODER = "vision-text-dual-encoder"
 
 ADAPTERS: dict[str, type[TwoTowers]] = {
     "clip": HuggingFaceCLIP,
@@ -31,6 +34,7 @@ ADAPTERS: dict[str, type[TwoTowers]] = {
     "albef": ALBEF,
     "altclip": AltCLIP,
     "chinese_clip": ChineseCLIP,
+    DUAL_ENCODER: DualEncoder,
     "open_clip": OpenCLIP,
 }
 """By `model_type` of config.json; `open_clip` by its prefix or by open_clip_config.json."""

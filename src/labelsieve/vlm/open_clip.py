@@ -53,8 +53,7 @@ class OpenCLIP(TwoTowers):
         self.fingerprint = model_fingerprint(model, config, json.dumps(model.visual.preprocess_cfg, sort_keys=True))
         self._take_projection()
         with torch.inference_mode():
-            pooled = self.pool(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
-        self.vision_width = int(pooled.shape[1])
+            self.vision_width = int(self.run().shape[1])
 
     def _take_projection(self) -> None:
         """Moves the projection of a ViT out of its tower, so that the tower gives what goes into it."""

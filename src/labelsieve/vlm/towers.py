@@ -149,6 +149,10 @@ class TwoTowers:
         """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
         return self.model.vision_model(pixel_values=pixels).pooler_output  # type: ignore[no-any-return]
 
+    def run(self) -> Tensor:
+        """Runs the vision tower on one black image: (1, vision_width)."""
+        return self.pool(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+
     def project(self, pooled: Tensor) -> Tensor:
         """Projects pooled image features into the joint space: (B, vision_width) to (B, D)."""
         return self.model.visual_projection(pooled)  # type: ignore[no-any-return]

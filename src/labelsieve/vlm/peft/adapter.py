@@ -29,7 +29,7 @@ class Adapter(nn.Module):
         blocks: For each block `norm`, `down` (vision_width to width) and `up` (width to vision_width).
 
     Raises:
-        SettingsError: The blocks are of an unknown kind.
+        MisfitError: The blocks are of an unknown kind.
     """
 
     def __init__(self, vlm: Tower, *, width: int, generator: torch.Generator, skip: bool = True) -> None:

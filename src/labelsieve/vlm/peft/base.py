@@ -6,18 +6,20 @@ A new kind is one file and one line in `PEFT`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from labelsieve.errors import SettingsError, look_up
+from labelsieve.errors import SettingsError, listed, look_up, shown
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.bitfit import bitfit
+from labelsieve.vlm.peft.copies import OwnCopies
 from labelsieve.vlm.peft.full import full, full_paper
 from labelsieve.vlm.peft.lora import LoRA
-from labelsieve.vlm.peft.sites import Handle, Tower
+from labelsieve.vlm.peft.sites import Handle, MisfitError, Tower
 from labelsieve.vlm.peft.ssf import ScaleShift
 from labelsieve.vlm.peft.vpt import VisualPrompts
 
@@ -104,7 +106,7 @@ def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, gener
 
     Args:
         kind: A name of `PEFT`.
-        vlm: The model to adapt.
+        vlm: The model to adapt; where it can run, it passes one image with the module attached.
         tokens: L, the number of visual prompts.
         bottleneck: Rank of `lora` and width of `adapter`, at least 1.
         generator: Source of the initial values.
@@ -112,7 +114,49 @@ def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, gener
     Raises:
         SettingsError: There is no such kind, it does not go with the model, or the bottleneck has no width.
     """
-    found = look_up(PEFT, kind, what="--peft")
+    look_up(PEFT, kind, what="--peft")
     if bottleneck < 1:
         raise SettingsError(f"expected a bottleneck of at least 1, got {bottleneck}")
-    return found.build(vlm, Sizes(tokens, bottleneck), generator)
+    try:
+        return _build(kind, vlm, Sizes(tokens, bottleneck), generator)
+    except MisfitError as error:
+        fitting = [other for other in PEFT if other != kind and fits(other, vlm)]
+        raise SettingsError(f"{error}; use --peft {listed(fitting)}") from error
+
+
+def fits(kind: str, vlm: Tower) -> bool:
+    """Returns whether the vision tower of a model has a place for a module of a kind."""
+    try:
+        _build(kind, vlm, Sizes(tokens=1, bottleneck=1), torch.Generator())
+    except MisfitError:
+        return False
+    return True
+
+
+def _build(kind: str, vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Peft | None:
+    module: Any = PEFT[kind].build(vlm, sizes, generator)
+    if module is None or vlm.run is None or isinstance(module, OwnCopies):
+        return module  # type: ignore[no-any-return]
+    module.to(next(vlm.vision_tower.parameters()).device)
+    if not _has_a_say(module, vlm, vlm.run):
+        raise MisfitError(
+            f"--peft {kind} does not go with the image encoder of {shown(vlm.name)}, which cannot run with it"
+        )
+    return module  # type: ignore[no-any-return]
+
+
+def _has_a_say(module: Any, vlm: Tower, run: Callable[[], Tensor]) -> bool:
+    """Returns whether the tower runs with a module, and all parts of that have an influence.
+
+    There are blocks that read the weights of a layer without calling it, and attention that knows one length only.
+    """
+    handles, done = module.attach(vlm), False
+    try:
+        with suppress(Exception):  # each architecture has its own
+            run().sum().backward()
+            done = all(value.grad is not None for value in module.parameters())
+    finally:
+        for handle in handles:
+            handle.remove()
+    module.zero_grad(set_to_none=True)
+    return done

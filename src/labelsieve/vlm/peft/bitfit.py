@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from labelsieve.errors import SettingsError
+from labelsieve.errors import shown
 from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.sites import Tower
+from labelsieve.vlm.peft.sites import MisfitError, Tower
 
 
 def bitfit(vlm: Tower) -> OwnCopies:
     """Returns trainable copies of all biases of the vision tower: of linear layers and of layer norms.
 
     Raises:
-        SettingsError: The tower has no biases.
+        MisfitError: The tower has no biases.
     """
     names = [name for name, _ in vlm.vision_tower.named_parameters() if name.endswith("bias")]
     if not names:
-        raise SettingsError(
-            f"--peft bitfit trains biases, and the vision tower of {vlm.name} has none; use --peft full"
-        )
+        raise MisfitError(f"--peft bitfit trains biases, and the vision tower of {shown(vlm.name)} has none")
     return OwnCopies(vlm, names)

@@ -21,7 +21,7 @@ def full_paper(vlm: Tower) -> OwnCopies:
     Class token, patch and position embeddings and the layer norms outside of the blocks stay as they are.
 
     Raises:
-        SettingsError: The tower has no blocks.
+        MisfitError: The tower has no blocks.
     """
     within = {id(value) for layer in vlm.vision_layers for value in layer.parameters()}
     names = [name for name, value in vlm.vision_tower.named_parameters() if id(value) in within]

@@ -29,7 +29,7 @@ class LoRA(nn.Module):
         blocks: For each block `query` and `value`, each with `A`, weight (rank, width), and `B`, weight (width, rank).
 
     Raises:
-        SettingsError: The blocks are of an unknown kind, or have no query and value projections of their own.
+        MisfitError: The blocks are of an unknown kind, or have no query and value projections of their own.
     """
 
     def __init__(self, vlm: Tower, *, rank: int, generator: torch.Generator) -> None:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
 from labelsieve.errors import SettingsError
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.sites import Tower
-
-
-@dataclass(frozen=True)
-class BareTower:
-    """A vision tower alone; see :class:`Tower`."""
-
-    name: str
-    vision_width: int
-    patch_size: int
-    vision_tower: nn.Module
-    vision_layers: Sequence[nn.Module]
+from labelsieve.vlm.peft.sites import BareTower, Tower
 
 
 def vit_b16() -> Tower:

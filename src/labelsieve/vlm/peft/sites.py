@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from labelsieve.errors import SettingsError
+from labelsieve.errors import shown
 
 
 class Tower(Protocol):
@@ -24,6 +24,24 @@ class Tower(Protocol):
     def vision_tower(self) -> nn.Module: ...  # noqa: D102
     @property
     def vision_layers(self) -> Sequence[nn.Module]: ...  # noqa: D102
+    @property
+    def run(self) -> Callable[[], Tensor] | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class BareTower:
+    """A vision tower alone; see :class:`Tower`. It need not have values to run with."""
+
+    name: str
+    vision_width: int
+    patch_size: int
+    vision_tower: nn.Module
+    vision_layers: Sequence[nn.Module]
+    run: Callable[[], Tensor] | None = None
+
+
+class MisfitError(Exception):
+    """A module has no place in a vision tower; the message says why, and not what has."""
 
 
 class Handle(Protocol):
@@ -81,6 +99,9 @@ BLOCKS = {
     "ViT of transformers 5": BlockKind(
         _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.fc1", "mlp.fc2"
     ),
+    "DINOv3": BlockKind(
+        _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.up_proj", "mlp.down_proj"
+    ),
     "ViT of transformers 4": BlockKind(
         _qkv("attention.attention", "query", "key", "value"),
         "attention.output.dense",
@@ -119,7 +140,7 @@ class Block:
 
 
 def blocks_of(tower: Tower, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
-    """Finds the linear layers of all blocks.
+    """Finds the linear layers of all blocks; of a tower without one sequence of tokens, those of the blocks it knows.
 
     Args:
         tower: The model.
@@ -127,22 +148,20 @@ def blocks_of(tower: Tower, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCK
         kinds: Kinds of blocks, the first that fits is taken.
 
     Raises:
-        SettingsError: There is no block, or one of a kind that is not in the table.
+        MisfitError: There is no block, or one of a kind that is not in the table.
     """
-    found = [block_in(layer, kinds=kinds) for layer in tower.vision_layers]
+    layers = tower.vision_layers
+    found = [block_in(layer, kinds=kinds) for layer in (layers if len(layers) else tower.vision_tower.modules())]
     known = [block for block in found if block is not None]
-    if not known or len(known) < len(found):
+    if not known or len(known) < len(found) * bool(len(layers)):
         raise unknown_blocks(tower, peft=peft)
     return known
 
 
-def unknown_blocks(tower: Tower, *, peft: str) -> SettingsError:
+def unknown_blocks(tower: Tower, *, peft: str) -> MisfitError:
     """Returns the error for a model whose blocks have no place for a module."""
     found = type(tower.vision_layers[0]).__name__ if len(tower.vision_layers) else "it has none"
-    return SettingsError(
-        f"--peft {peft} does not know the blocks of {tower.name} ({found}); "
-        "use --peft bitfit, full or none, which need no blocks"
-    )
+    return MisfitError(f"--peft {peft} does not know the blocks of {shown(tower.name)} ({found})")
 
 
 def block_in(layer: nn.Module, *, kinds: Mapping[str, BlockKind] = BLOCKS) -> Block | None:

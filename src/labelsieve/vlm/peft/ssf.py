@@ -26,7 +26,7 @@ class ScaleShift(nn.Module):
         shifts: The same.
 
     Raises:
-        SettingsError: The blocks are of an unknown kind, or their attention has no layers of its own.
+        MisfitError: The blocks are of an unknown kind, or their attention has no layers of its own.
     """
 
     def __init__(self, vlm: Tower) -> None:
@@ -64,7 +64,7 @@ def scaled_layers(vlm: Tower) -> list[Site]:
     """Finds the layers that :class:`ScaleShift` sits behind, in the order of a pass.
 
     Raises:
-        SettingsError: The blocks are of an unknown kind, or their attention has no layers of its own.
+        MisfitError: The blocks are of an unknown kind, or their attention has no layers of its own.
     """
 
     def of(block: Block) -> list[Site]:

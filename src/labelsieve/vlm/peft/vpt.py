@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import SettingsError
-from labelsieve.vlm.peft.sites import Tower
+from labelsieve.errors import shown
+from labelsieve.vlm.peft.sites import MisfitError, Tower
 
 
 class VisualPrompts(nn.Module):
@@ -26,15 +26,15 @@ class VisualPrompts(nn.Module):
         generator: Source of the initial values, uniform in ±sqrt(6 / (3 p² + width)), p the patch size.
 
     Raises:
-        SettingsError: The vision tower has no transformer blocks.
+        MisfitError: The vision tower has no transformer blocks.
     """
 
     def __init__(self, vlm: Tower, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
         super().__init__()
         if not len(vlm.vision_layers):
-            raise SettingsError(
-                f"--peft {'vpt-deep' if deep else 'vpt-shallow'} needs a vision transformer, and the image tower of "
-                f"{vlm.name} is none; use --peft none"
+            raise MisfitError(
+                f"--peft {'vpt-deep' if deep else 'vpt-shallow'} needs a vision transformer whose blocks take one "
+                f"sequence of tokens, and the image encoder of {shown(vlm.name)} is none"
             )
         layers = len(vlm.vision_layers) if deep else 1
         bound = math.sqrt(6.0 / (3 * vlm.patch_size**2 + vlm.vision_width))
