@@ -40,13 +40,13 @@ PRIOR_LABELS = 10.0
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 # The surest images are so large a share of all, and at least so many.
-SUREST, FEWEST_SURE = 0.1, 30
+SUREST, FEWEST_SURE = 0.15, 30
 # What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
 RISE, FLOOR = 1.5, 0.03
 # From this share of what a confusion can tell about wrong labels on, classes are exchanged rather than mistaken.
 EXCHANGED = 0.25
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
-LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 10.0, 10
+LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 
 
 @dataclass(frozen=True, eq=False)
