@@ -17,7 +17,7 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -34,7 +34,6 @@ from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
 from labelsieve.detect.discriminant import Discriminant, fit_discriminants
-from labelsieve.detect.joint import least_weights
 from labelsieve.detect.settings import frozen_if_auto
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
@@ -80,20 +79,11 @@ def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
     return plain, plain
 
 
-def _no_least_weights(kinds: Sequence[str], **_named: Any) -> dict[str, float]:
-    return dict.fromkeys(kinds, 0.0)
-
-
-def _names_believed(kinds: Sequence[str], **_named: Any) -> dict[str, float]:
-    """Believes the untrained model whether it knows the names or not."""
-    return least_weights(kinds, knows_names=True)
-
-
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
-    "deft-free-weights": ("labelsieve.detect.dual", "least_weights", _no_least_weights),
-    "deft-names-believed": ("labelsieve.detect.dual", "least_weights", _names_believed),
-    "deft-no-doubt": ("labelsieve.detect.joint", "DOUBT", 0.0),
+    "deft-sharp-by-likelihood": ("labelsieve.detect.joint_fit", "noise_rate", lambda *_: None),
+    "deft-even-confusion": ("labelsieve.detect.joint_fit", "_structure", lambda *_: 0.0),
+    "deft-surest-alone": ("labelsieve.detect.joint_fit", "EXCHANGED", 0.0),
     "deft-one-discriminant": ("labelsieve.detect.dual", "fit_discriminants", _plain_twice),
     "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
 }

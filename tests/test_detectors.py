@@ -34,7 +34,6 @@ from labelsieve.detect.base import DETECTORS, Scores, detector_class, detector_n
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.detect.dual import DualObjective
 from labelsieve.detect.gmm import GMM, small_mean_posterior
-from labelsieve.detect.joint import STAND_IN
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.losses import dual_prompt_loss
 from labelsieve.detect.plain import SmallestLosses
@@ -457,16 +456,16 @@ def weights_of_deft(images: LabelledImages, vlm: VisionLanguageModel) -> dict[st
     return {kind: float(weight) for kind, weight in weights.items()}
 
 
-def test_deft_believes_the_untrained_model_where_it_knows_the_names(
+def test_deft_believes_the_zero_shot_model_as_far_as_it_knows_the_names(
     noisy: LabelledImages, mini_clip: VisionLanguageModel
 ) -> None:
     half = len(CLASS_NAMES) // 2
     turned = (*CLASS_NAMES[1:half], CLASS_NAMES[0], *CLASS_NAMES[half:])
     weights = weights_of_deft(dataclasses.replace(noisy, class_names=turned), mini_clip)
-    assert 1 <= weights["zero-shot"] < 1.5, "names of which half fit keep the smallest weight"
+    assert weights["zero-shot"] > 0.1, "names of which half fit"
     turned = (*CLASS_NAMES[1:], CLASS_NAMES[0])
     weights = weights_of_deft(dataclasses.replace(noisy, class_names=turned), mini_clip)
-    assert weights["zero-shot"] < 0.5 and weights["smoothed features"] >= STAND_IN, "names that fit nothing do not"
+    assert weights["zero-shot"] < 0.05, "names that fit nothing"
 
 
 def test_last_epoch_keeps_what_training_saw(drawn_folder: Path, mini_clip: VisionLanguageModel) -> None:

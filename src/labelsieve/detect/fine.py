@@ -34,6 +34,8 @@ class FINE(FeatureDetector):
 
     minimum_posterior: Annotated[float, Range(0, 1)] = 0.5
 
+    uses_text = False
+
     def __post_init__(self) -> None:
         check_fields(self)
 

@@ -43,6 +43,8 @@ MOST_CLASSES_WITH_CONFUSION = 2_000
 SUREST, FEWEST_SURE = 0.15, 30
 # What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
 RISE, FLOOR = 1.5, 0.03
+# A confusion of its own for each class has to make held-out labels so much more likely, in nats.
+LEAST_GAIN = 5.0
 # From this share of what a confusion can tell about wrong labels on, classes are exchanged rather than mistaken.
 EXCHANGED = 0.25
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
@@ -149,9 +151,10 @@ def fit_joint(
     """
     rows = rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
-        sample = _Sample(evidence, labels, rows, advance)
+        spread = _spread(evidence(rows[:CHUNK]))
+        sample = _Sample(lambda some: evidence(some) / spread[:, None, None], labels, rows, advance)
         noise = Noise(torch.full((classes,), FIRST_RATE), None, FIRST_RATE)
-        model, structure = JointModel(torch.full((sample.kinds,), 0.5), torch.zeros(classes), noise), None
+        model, structure = JointModel(torch.ones(sample.kinds), torch.zeros(classes), noise), None
         for _ in range(ROUNDS):
             model = _likeliest(sample, model)
             joined = sample.joined(model)
@@ -159,7 +162,13 @@ def fit_joint(
                 structure = _structure(joined, advance)
             model = _sharpen(joined, model, rate=noise_rate(joined, structure), confused=structure > 0, advance=advance)
             advance(1)
-    return model
+    return JointModel(model.weights / spread, model.bias, model.noise)
+
+
+def _spread(parts: Tensor) -> Tensor:
+    """Returns how far the logits of each kind of evidence lie apart, (P,): a wrong scale of theirs changes nothing."""
+    apart = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
+    return torch.where(apart > 0, apart, 1.0)
 
 
 class Joined(NamedTuple):
@@ -290,7 +299,7 @@ def _structure(joined: Joined, advance: Callable[[int], None]) -> float:
 
     Returns:
         Gain in log-likelihood for each wrong label, as a share of log(K - 1), which an exchange of classes would gain;
-        0 or less where the confusion is even, or cannot be told.
+        0 where the confusion is even, or cannot be told.
     """
     classes, half = joined.logits.shape[1], len(joined.labels) // 2
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or half < 1:
@@ -304,8 +313,8 @@ def _structure(joined: Joined, advance: Callable[[int], None]) -> float:
         both = (_fit_noise(one, start, confused=confused, rounds=6, advance=advance) for one in halves)
         return sum(_log_likelihood(other, noise) for other, noise in zip(reversed(halves), both, strict=True))
 
-    wrong = max(found.rate * 2 * half, 1.0)
-    return (held_out(confused=True) - held_out(confused=False)) / wrong / math.log(classes - 1)
+    gain = held_out(confused=True) - held_out(confused=False)
+    return gain / (found.rate * 2 * half * math.log(classes - 1)) if gain > LEAST_GAIN else 0.0
 
 
 @torch.no_grad()

@@ -42,6 +42,8 @@ class SimiFeat(FeatureDetector):
     neighbours: Annotated[int, Range(2, 10_000)] = 10
     rule: Literal["rank", "vote"] = "rank"
 
+    uses_text = False
+
     def __post_init__(self) -> None:
         check_fields(self)
 
