@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(FeatureDetector):
-    """Joins the untrained model and an out-of-fold discriminant on the image features into one posterior.
+    """Joins the zero-shot model and an out-of-fold discriminant on the image features into one posterior.
 
     The default of `deft` without the learned prompts: see `labelsieve.detect.joint` for the posterior and where it is
     flagged. Works without class texts too, on the discriminant alone, which also carries the verdicts where the
-    untrained model does not know the names of the classes.
+    zero-shot model does not know the names of the classes.
 
     Attributes:
         folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
