@@ -131,10 +131,11 @@ def test_a_cell_is_what_a_scan_of_the_same_column_gives(text: str, detector: str
     assert verdicts.metrics is not None and record["noise_rate"] == pytest.approx(12 / 60)
     for name in ("issue_f1", "auroc", "flagged_rate", "noise_rate"):
         assert record[name] == verdicts.metrics[name]
-    wrong = verdicts.record["estimated_wrong_labels"]
+    estimate = verdicts.record["estimate"]
     if detector == "label-match":
-        assert wrong is None and record["estimated_noise_rate"] is None and record["noise_rate_error"] is None
+        assert estimate is None and record["estimated_noise_rate"] is None and record["noise_rate_error"] is None
     else:
+        wrong = estimate["wrong_labels"]["value"]
         assert record["estimated_noise_rate"] == pytest.approx(wrong / 60)
         assert record["noise_rate_error"] == pytest.approx(abs(wrong / 60 - 0.2))
 

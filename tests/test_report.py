@@ -35,6 +35,11 @@ from small_pictures import encoded, plain
 EVIL = "<script>alert(1)</script>"
 QUOTED = "a\"b'c</script><!-- & {{ 7*7 }}"
 
+ESTIMATE = {
+    "wrong_labels": {"value": 1.7, "low": 1.0, "high": 2.6},
+    "right_flags": {"value": 0.85, "low": 0.7, "high": 0.95},
+    "missed_labels": {"value": 0.4, "low": 0.0, "high": 1.0},
+}
 RECORD: dict[str, Any] = {
     "labelsieve": "0.1.0",
     "created": "2026-11-22T11:33:00+00:00",
@@ -235,8 +240,8 @@ def test_says_how_to_see_the_rest(tmp_path: Path) -> None:
 
 def test_one_estimate_of_the_wrong_labels(tmp_path: Path) -> None:
     quality = [0.1, 0.9, 0.2, 0.8, float("nan")]
-    page = render(tmp_path, [0, 0, 1, 1, 0], quality, record={**RECORD, "estimated_wrong_labels": 2.0})
-    assert "About 2 of 4 labels are wrong (estimate); 2 flagged." in page.words
+    page = render(tmp_path, [0, 0, 1, 1, 0], quality, record={**RECORD, "estimate": ESTIMATE})
+    assert "About 2 (1 to 3) of 4 labels are wrong (estimate); 2 flagged." in page.words
     assert "(estimate)" not in render(tmp_path, [0, 0, 1, 1, 0], quality).words, "not every quality is a probability"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import labelsieve as ls
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.noise import inject
 from labelsieve.data.sources import load_images
 from labelsieve.detect.base import Scores
 from labelsieve.detect.deft import DeFT
@@ -107,12 +108,17 @@ def test_a_detector_of_the_users_own(images: LabelledImages, mini_clip: VisionLa
 def test_says_how_many_labels_are_wrong_where_p_clean_is_a_probability(
     images: LabelledImages, mini_clip: VisionLanguageModel
 ) -> None:
-    joint = scan(images, mini_clip, detector=ls.Joint())
+    joint = scan(inject(images, kind="symmetric", rate=0.3), mini_clip, detector=ls.Joint())
     expected = float((1 - joint.label_quality.astype(np.float64)).sum())
-    assert joint.record["estimated_wrong_labels"] == pytest.approx(expected) and expected > 0
+    estimate = joint.record["estimate"]
+    assert estimate["wrong_labels"]["value"] == pytest.approx(expected) and expected > 0
+    assert all(each["low"] <= each["value"] <= each["high"] for each in estimate.values())
+    flagged = joint.is_issue
+    assert estimate["right_flags"]["value"] == pytest.approx((1 - joint.label_quality[flagged]).mean())
+    assert estimate["missed_labels"]["value"] == pytest.approx((1 - joint.label_quality[~flagged]).sum())
     assert not any("noise rate" in note for note in joint.record["notes"]), "one estimate, not two"
     match = scan(images, mini_clip, detector=ls.LabelMatch())
-    assert match.record["estimated_wrong_labels"] is None
+    assert match.record["estimate"] is None
     by_class = [(match.predicted == match.given)[match.given == k].mean() for k in range(len(images.class_names))]
     assert match.record["zero_shot_balanced_agreement"] == pytest.approx(np.mean(by_class))
 

@@ -18,6 +18,12 @@ from labelsieve.report import terminal
 from labelsieve.report.terminal import summarize
 from labelsieve.verdicts import decide
 
+ESTIMATE = {
+    "wrong_labels": {"value": 1.7, "low": 1.0, "high": 2.6},
+    "right_flags": {"value": 0.85, "low": 0.7, "high": 0.95},
+    "missed_labels": {"value": 0.4, "low": 0.0, "high": 1.0},
+}
+
 
 def summary(
     quality: list[float],
@@ -72,9 +78,14 @@ def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "my run"
     folder.mkdir()
     (folder / "report.html").write_bytes(b"x" * 2_340_000)
-    record = {"out": str(folder), "model": {"name": "some/clip"}, "estimated_wrong_labels": 1.7}
+    record = {"out": str(folder), "model": {"name": "some/clip"}, "estimate": ESTIMATE}
     lines = [line.strip() for line in summary([0.1, 0.9, 0.2, 0.8], record=record, width=60).splitlines()]
-    assert "about 2 of 4 labels are wrong (estimate); 2 flagged" in lines
+    text = " ".join(lines)
+    assert "about 2 (1 to 3) of 4 labels are wrong (estimate); 2 flagged of the flagged" in text
+    assert (
+        "of the flagged about 85\u00a0% are wrong (70\u00a0% to 95\u00a0%); of the others about 0 (0 to 1) labels"
+        in text
+    )
     steps = lines[lines.index("Next steps") + 1 :]
     assert steps[0].startswith("look at the flagged images (2.3\u00a0MB): ")
     assert steps[0].endswith(f" '{folder}/report.html'")

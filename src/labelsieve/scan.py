@@ -237,7 +237,7 @@ def _record(
         "demand_agreement": scores.demand_agreement if scores.issue is None else None,
         "zero_shot_agreement": scores.zero_shot_agreement,
         "zero_shot_balanced_agreement": _balanced(scores),
-        "estimated_wrong_labels": _estimated(scores),
+        "estimate": _estimated(scores),
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
         "seed": engine.seed,
@@ -255,9 +255,11 @@ def _balanced(scores: Scores) -> float | None:
     return None if shares is None or np.isnan(shares).all() else float(np.nanmean(shares))
 
 
-def _estimated(scores: Scores) -> float | None:
-    """Returns how many labels are wrong by the sum of their probabilities; None where the quality is none."""
-    return float(np.nansum(1 - scores.label_quality.astype(np.float64))) if scores.is_probability else None
+def _estimated(scores: Scores) -> dict[str, dict[str, float] | None] | None:
+    """Returns how many labels are wrong, which flags are right and what they miss, each with its interval."""
+    if scores.estimate is None:
+        return None
+    return {name: each and each._asdict() for name, each in scores.estimate._asdict().items()}
 
 
 def _tested(test: LabelledImages, scores: Scores) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Detectors: they score how likely each given label is correct, and decide nothing.
 
 * `base.py`: `Scores`, the `Detector` protocol and the table of detectors
-* `deft.py`: learned dual prompts, with `losses.py`, `joint.py` and `discriminant.py` under it
+* `deft.py`: learned dual prompts, with `losses.py`, `joint.py` and `discriminant.py` under it; `joint_fit.py` and
+  `noise_model.py`: what the joint evidence is made of
 * `small_loss.py`, `gmm.py`: trained detectors that the paper compares with
 * `view.py`: what the others need, features only; from images and a model, or computed before
 * `label_match.py`, `clip_margin.py`: the untrained model; `training_free.py`: joint evidence without the prompts

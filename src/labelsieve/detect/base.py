@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from labelsieve.errors import SettingsError, listed, look_up
 
@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     from labelsieve.detect.view import FeatureView
     from labelsieve.engine import Engine
     from labelsieve.vlm.base import VisionLanguageModel
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """How many labels are wrong, and how good the flags are, without any truth.
+
+    Attributes:
+        wrong_labels: Number of wrong labels.
+        right_flags: Share of the flagged labels that are wrong, between 0 and 1; None where none is flagged.
+        missed_labels: Number of wrong labels that are not flagged.
+    """
+
+    wrong_labels: Interval
+    right_flags: Interval | None
+    missed_labels: Interval
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,8 +64,7 @@ class Scores:
         zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
             detector did not ask the model.
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
-        is_probability: Whether `label_quality` is a probability that was fitted to these labels, so that
-            `1 - label_quality` sums to an estimate of how many are wrong.
+        estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
         settled: What settings of `auto` became, by their names.
@@ -61,7 +82,7 @@ class Scores:
     flat: tuple[int, ...] = ()
     zero_shot_agreement: float | None = None
     zero_shot_per_class: NDArray[np.float64] | None = None
-    is_probability: bool = False
+    estimate: Estimate | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     settled: Mapping[str, Any] = field(default_factory=dict)

@@ -186,7 +186,7 @@ def score_with_dual_prompts(
         predicted=judged.predicted,
         confidence=judged.confidence,
         threshold=judged.threshold,
-        is_probability=judged.is_probability,
+        estimate=judged.estimate,
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
         notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),

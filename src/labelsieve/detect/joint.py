@@ -1,15 +1,8 @@
 """One clean probability from several kinds of evidence, calibrated without any truth.
 
-Each kind of evidence gives class logits. Weighted and added they are a class probability `p_k(x)`, and the given label
-y is explained as the outcome of a noisy labelling of the true class k:
-
-    P(y | x) = Σ_k p_k(x) T_ky,    T_kk = 1 - ε_k,    T_ky = ε_k R_ky,
-
-with a rate of wrong labels ε_k for each class and a confusion R. The posterior that y is the true class is
-
-    p_clean = p_y T_yy / Σ_k p_k T_ky.
-
-`joint_fit.py` finds the weights, the rates and the confusion.
+Each kind of evidence gives class logits. Weighted and added they are a class probability, and the given label is
+explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `joint_fit.py` finds the weights,
+the rates of wrong labels and the confusion.
 """
 
 from __future__ import annotations
@@ -21,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelsieve.detect.joint_fit import Evidence, Posterior, fit_joint
+from labelsieve.detect.base import Estimate, Interval
+from labelsieve.detect.joint_fit import Evidence, Fit, fit_joint
+from labelsieve.detect.noise_model import Posterior
 from labelsieve.detect.zero_shot import in_chunks
 from labelsieve.memory import keeping_room
 from labelsieve.progress import Progress
@@ -39,7 +34,7 @@ class Judged(NamedTuple):
         confidence: Its probability.
         threshold: A label is an issue where the quality is at most this.
         notes: Remarks for the user.
-        is_probability: Whether the quality is a probability that was fitted to the labels.
+        estimate: How many labels are wrong, where the quality is a probability that was fitted to them.
     """
 
     quality: NDArray[np.float32]
@@ -47,7 +42,7 @@ class Judged(NamedTuple):
     confidence: NDArray[np.float32]
     threshold: float = 0.5
     notes: tuple[str, ...] = ()
-    is_probability: bool = False
+    estimate: Estimate | None = None
 
 
 def judge_jointly(
@@ -72,22 +67,45 @@ def judge_jointly(
         progress: Where to show how far it is.
     """
     with keeping_room():
-        model = fit_joint(evidence, labels, rows=rows, classes=classes, generator=generator, progress=progress)
+        fit = fit_joint(evidence, labels, rows=rows, classes=classes, generator=generator, progress=progress)
 
         def judge(part: NDArray[np.int64]) -> Posterior:
-            return model.posterior(evidence(part), torch.from_numpy(labels[part]))
+            return fit.model.posterior(evidence(part), torch.from_numpy(labels[part]))
 
         posterior = Posterior(*in_chunks(judge, rows, progress=progress))
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, model.weights.tolist(), strict=True))
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
     return Judged(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         threshold,
         (f"weights of the evidence: {told}",),
-        is_probability=True,
+        _estimate(fit, posterior.clean, threshold),
+    )
+
+
+def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimate | None:
+    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away."""
+    if not len(fit.ends):
+        return None
+    flagged = clean <= np.float32(threshold)
+    of_fit = fit.clean.numpy() <= np.float32(threshold)
+
+    def interval(here: NDArray[np.bool_], fitted: NDArray[np.bool_], *, share: bool) -> Interval:
+        wrong = float((1 - clean[here].astype(np.float64)).sum())
+        parts = [float((1 - each.numpy()[fitted].astype(np.float64)).sum()) for each in (fit.clean, *fit.ends)]
+        most = float(here.sum())
+        ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), most) for part in parts[1:]]
+        whole = max(most, 1.0) if share else 1.0
+        return Interval(wrong / whole, max(min(wrong, *ends), 0.0) / whole, max(wrong, *ends) / whole)
+
+    everything = np.ones_like(flagged), np.ones_like(of_fit)
+    return Estimate(
+        interval(*everything, share=False),
+        interval(flagged, of_fit, share=True) if flagged.any() else None,
+        interval(~flagged, ~of_fit, share=False),
     )
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.base import GUESSING
+from labelsieve.detect.base import GUESSING, Interval
+from labelsieve.detect.noise_model import JointModel, Noise, explain
 from labelsieve.detect.zero_shot import CHUNK
 from labelsieve.progress import Progress
 
@@ -52,81 +53,19 @@ LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 
 
 @dataclass(frozen=True, eq=False)
-class Noise:
-    """How given labels come from the true classes.
+class Fit:
+    """What :func:`fit_joint` found.
 
     Attributes:
-        rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
-        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
-        rate: Share of wrong labels in all, between 0 and 1.
+        model: The model.
+        clean: p_clean of the rows that its noise was fitted to, (n,).
+        ends: p_clean of these rows where as few, and as many, labels are wrong as the surest images allow, (n,) each;
+            empty where they tell nothing.
     """
 
-    rates: Tensor
-    confusion: Tensor | None
-    rate: float
-
-
-@dataclass(frozen=True, eq=False)
-class JointModel:
-    """Class probabilities from several kinds of evidence, and how the given labels come from the true classes.
-
-    Attributes:
-        weights: (P,): how much each kind of evidence counts.
-        bias: (K,).
-        noise: Rates of wrong labels and confusion.
-    """
-
-    weights: Tensor
-    bias: Tensor
-    noise: Noise
-
-    def logits(self, parts: Tensor) -> Tensor:
-        """Returns log p_k(x) but for a constant, (n, K), from logits (P, n, K) of each kind of evidence."""
-        return torch.einsum("p,pnk->nk", self.weights, parts) + self.bias
-
-    def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
-        """Judges n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
-        probability = self.logits(parts).softmax(dim=1)
-        mine, others = explain(probability, labels, self.noise)
-        instead, likeliest = others.argmax(1), probability.argmax(1)
-        confidence = probability.gather(1, torch.stack([instead, likeliest], dim=1))
-        clean = mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
-        return Posterior(clean, instead, confidence[:, 0], likeliest, confidence[:, 1])
-
-
-class Posterior(NamedTuple):
-    """Judgements of n labels, each field a tensor or array of shape (n,).
-
-    Attributes:
-        clean: p_clean, between 0 and 1.
-        instead: The class that explains the label best if it is wrong.
-        instead_confidence: Its probability p_k(x).
-        likeliest: The most likely class, whatever the given label is.
-        likeliest_confidence: Its probability p_k(x).
-    """
-
-    clean: Any
-    instead: Any
-    instead_confidence: Any
-    likeliest: Any
-    likeliest_confidence: Any
-
-
-def explain(probability: Tensor, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Splits P(y | x) into the parts of the true classes.
-
-    Args:
-        probability: p_k(x), (n, K).
-        labels: y, (n,).
-        noise: ε and R.
-
-    Returns:
-        The part of the given class, p_y T_yy, (n,), and those of the others, p_k T_ky, (n, K), zero at k = y.
-    """
-    spread = 1 / max(1, probability.shape[1] - 1) if noise.confusion is None else noise.confusion.T[labels]
-    mine = (probability * (1 - noise.rates)).gather(1, labels[:, None])[:, 0]
-    others = probability * noise.rates * spread
-    return mine, others.scatter(1, labels[:, None], 0.0)
+    model: JointModel
+    clean: Tensor
+    ends: tuple[Tensor, ...]
 
 
 def fit_joint(
@@ -137,7 +76,7 @@ def fit_joint(
     classes: int,
     generator: torch.Generator,
     progress: Progress | None = None,
-) -> JointModel:
+) -> Fit:
     """Fits weights, biases, rates of noise and confusion to the given labels.
 
     Args:
@@ -151,18 +90,25 @@ def fit_joint(
     """
     rows = rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
-        spread = _spread(evidence(rows[:CHUNK]))
-        sample = _Sample(lambda some: evidence(some) / spread[:, None, None], labels, rows, advance)
+        sample = _Sample(evidence, labels, rows, advance)
         noise = Noise(torch.full((classes,), FIRST_RATE), None, FIRST_RATE)
-        model, structure = JointModel(torch.ones(sample.kinds), torch.zeros(classes), noise), None
-        for _ in range(ROUNDS):
-            model = _likeliest(sample, model)
-            joined = sample.joined(model)
-            if structure is None:
-                structure = _structure(joined, advance)
-            model = _sharpen(joined, model, rate=noise_rate(joined, structure), confused=structure > 0, advance=advance)
+        model, structure = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), noise), 0.0
+        for number in range(ROUNDS):
+            likeliest = _likeliest(sample, model)
+            joined = sample.joined(likeliest)
+            structure = structure if number else _structure(joined, advance)
+            rate = noise_rate(joined, structure)
+
+            model, clean = _sharpen(
+                joined, likeliest, rate=rate and rate.value, confused=structure > 0, advance=advance
+            )
             advance(1)
-    return JointModel(model.weights / spread, model.bias, model.noise)
+        ends = [
+            _sharpen(joined, likeliest, rate=end, confused=structure > 0, advance=advance) for end in (rate or ())[1:]
+        ]
+    return Fit(
+        JointModel(model.weights / sample.spread, model.bias, model.noise), clean, tuple(each for _, each in ends)
+    )
 
 
 def _spread(parts: Tensor) -> Tensor:
@@ -198,7 +144,7 @@ class _Sample:
 
     Attributes:
         count: n.
-        kinds: P.
+        spread: What the logits of each kind of evidence are divided by, (P,).
     """
 
     def __init__(
@@ -211,16 +157,16 @@ class _Sample:
         self.evidence, self.labels, self.advance = evidence, labels, advance
         self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         first = evidence(self.chunks[0])
-        self.count, self.kinds = len(rows), len(first)
+        self.count, self.spread = len(rows), _spread(first)
         held = first.nbytes * len(self.chunks) <= MOST_HELD
         self._held = [first, *(evidence(rows) for rows in self.chunks[1:])] if held else []
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields logits (P, m, K) and given labels (m,), chunk by chunk."""
+        """Yields logits (P, m, K), each kind over its spread, and given labels (m,), chunk by chunk."""
         for number, rows in enumerate(self.chunks):
             self.advance(0)
             parts = self._held[number] if self._held else self.evidence(rows)
-            yield parts, torch.from_numpy(self.labels[rows])
+            yield parts / self.spread[:, None, None], torch.from_numpy(self.labels[rows])
 
     @torch.no_grad()
     def joined(self, model: JointModel) -> Joined:
@@ -238,7 +184,7 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
     """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model."""
     from scipy.optimize import minimize
 
-    kinds = sample.kinds
+    kinds = len(sample.spread)
 
     def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         now = torch.from_numpy(values).float().requires_grad_()
@@ -266,7 +212,7 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, structure: float) -> float | None:
+def noise_rate(joined: Joined, structure: float) -> Interval | None:
     """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
@@ -278,7 +224,8 @@ def noise_rate(joined: Joined, structure: float) -> float | None:
         structure: What :func:`_structure` found.
 
     Returns:
-        Between 0 and 1; None where the evidence knows no more of the labels than chance.
+        Between 0 and 1, the ends by the surest images alone (Clopper and Pearson, 1934); None where the evidence knows
+        no more of the labels than chance.
     """
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
@@ -288,7 +235,20 @@ def noise_rate(joined: Joined, structure: float) -> float | None:
     error = math.sqrt(wrong * (1 - wrong) / count)
     if 1 - wrong - 2 * error - chance < GUESSING * (1 - chance):
         return None
-    return min(RISE * wrong + FLOOR, 1 - chance) if 0 < structure < EXCHANGED else wrong
+    rises = 0 < structure < EXCHANGED
+
+    def of_all(share: float) -> float:
+        return min(RISE * share + FLOOR, 1 - chance) if rises else share
+
+    return Interval(*map(of_all, (wrong, *_binomial_ends(round(wrong * count), count))))
+
+
+def _binomial_ends(hits: int, count: int) -> tuple[float, float]:
+    """Returns the exact interval of 95 % of a share."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, count).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
 
 
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
@@ -304,7 +264,8 @@ def _structure(joined: Joined, advance: Callable[[int], None]) -> float:
     classes, half = joined.logits.shape[1], len(joined.labels) // 2
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or half < 1:
         return 0.0
-    scale, found = _match(joined, noise_rate(joined, 0.0), confused=True, advance=advance)
+    surest = noise_rate(joined, 0.0)
+    scale, found = _match(joined, surest and surest.value, confused=True, advance=advance)
     sharp = joined.sharpened(scale)
     halves = [Joined(*(part[:half] for part in sharp)), Joined(*(part[half : 2 * half] for part in sharp))]
     start = _even(classes, found.rate)
@@ -328,10 +289,12 @@ def _log_likelihood(joined: Joined, noise: Noise) -> float:
 
 def _sharpen(
     joined: Joined, model: JointModel, *, rate: float | None, confused: bool, advance: Callable[[int], None]
-) -> JointModel:
-    """Returns a model whose logits are so sharp that a given share of the labels is wrong, with the noise there."""
+) -> tuple[JointModel, Tensor]:
+    """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
     scale, noise = _match(joined, rate, confused=confused, advance=advance)
-    return JointModel(model.weights * scale, model.bias * scale, noise)
+    parts = [explain(probability, labels, noise) for probability, labels in joined.sharpened(scale).chunks()]
+    clean = torch.cat([mine / (mine + others.sum(dim=1)).clamp(min=1e-30) for mine, others in parts])
+    return JointModel(model.weights * scale, model.bias * scale, noise), clean
 
 
 def _match(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -53,19 +54,31 @@ def agreement(record: Mapping[str, Any]) -> str:
     return "" if share is None else f"{percent(share)} of given labels"
 
 
-def estimated_wrong(verdicts: Verdicts) -> int | None:
-    """Returns about how many labels are wrong: the sum of 1 - p_clean, where p_clean is a probability; else None."""
-    value = verdicts.record.get("estimated_wrong_labels")
-    return round(value) if isinstance(value, int | float) and value == value else None
-
-
-def estimate(verdicts: Verdicts) -> str:
-    """Says about how many labels are wrong and how many are flagged; empty where there is no estimate."""
-    wrong, readable = estimated_wrong(verdicts), int(verdicts.is_readable.sum())
+def estimate(verdicts: Verdicts) -> list[str]:
+    """Says about how many labels are wrong, which flags are right and what they miss; empty where nothing is known."""
+    found, readable = section(verdicts.record, "estimate"), int(verdicts.is_readable.sum())
+    wrong, right, missed = (_ends(found.get(name)) for name in ("wrong_labels", "right_flags", "missed_labels"))
     if wrong is None or not readable:
-        return ""
+        return []
     flagged = int(verdicts.is_issue.sum())
-    return f"about {wrong:,} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"
+    lines = [f"about {_count(wrong)} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"]
+    if right is not None and missed is not None:
+        value, low, high = (percent(share) for share in right)
+        others = f"of the others about {_count(missed)} labels"
+        lines.append(f"of the flagged about {value} are wrong ({low} to {high}); {others}")
+    return lines
+
+
+def _count(interval: tuple[float, ...]) -> str:
+    value, low, high = (f"{round(each):,}" for each in interval)
+    return f"{value} ({low} to {high})"
+
+
+def _ends(found: Any) -> tuple[float, ...] | None:
+    """Returns value, low and high of an interval; None where a record has no such numbers."""
+    values = [found.get(name) for name in ("value", "low", "high")] if isinstance(found, Mapping) else []
+    known = tuple(float(each) for each in values if isinstance(each, int | float) and math.isfinite(each))
+    return known if len(known) == 3 else None
 
 
 def all_flagged(verdicts: Verdicts, *, shown: int) -> str:

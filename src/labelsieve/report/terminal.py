@@ -28,8 +28,8 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     """Prints counts, the classes most affected, findings with advice, metrics if any, and where the files are."""
     console.print()
     console.print(_headline(verdicts))
-    if estimate := common.estimate(verdicts):
-        console.print(estimate, highlight=False)
+    for line in common.estimate(verdicts):
+        console.print(line, highlight=False)
     for line in _facts(verdicts.record):
         console.print(Text(line, style="dim"))
     _print_classes(verdicts, console)
