@@ -1292,8 +1292,8 @@ SHIPPED = {
     "phase1": 252,
     "photos": 600,
     "photos-full": 72,
-    "strong": 1449,
-    "strong-sketches": 315,
+    "strong": 2001,
+    "strong-sketches": 435,
     "whole": 135,
 }
 

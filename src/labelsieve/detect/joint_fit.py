@@ -41,7 +41,7 @@ PRIOR_LABELS = 10.0
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 # The surest images are so large a share of all, and at least so many.
-SUREST, FEWEST_SURE = 0.15, 30
+SUREST, FEWEST_SURE = 0.15, 150
 # What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
 RISE, FLOOR = 1.5, 0.03
 # A confusion of its own for each class has to make held-out labels so much more likely, in nats.
@@ -229,7 +229,7 @@ def noise_rate(joined: Joined, structure: float) -> Interval | None:
     """
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    count = max(int(SUREST * len(confidence)), min(FEWEST_SURE, -(-len(confidence) // 3)))
+    count = max(int(SUREST * len(confidence)), min(FEWEST_SURE, -(-len(confidence) // 2)))
     surest, chance = confidence.topk(count).indices, 1 / joined.logits.shape[1]
     wrong = float((predicted != joined.labels)[surest].float().mean())
     error = math.sqrt(wrong * (1 - wrong) / count)
