@@ -27,6 +27,7 @@ from labelsieve.detect.joint_fit import (
     _structure,
     fit_joint,
     noise_rate,
+    reliability_rate,
 )
 from labelsieve.detect.noise_model import JointModel, Noise, explain
 
@@ -125,7 +126,13 @@ class Known:
 
     def fit(self, **more: Any) -> JointModel:
         rows = np.arange(len(self.labels))
-        options: dict[str, Any] = {"rows": rows, "classes": CLASSES, "generator": generator(), **more}
+        options: dict[str, Any] = {
+            "rows": rows,
+            "classes": CLASSES,
+            "calibrated": False,
+            "generator": generator(),
+            **more,
+        }
         return fit_joint(self.evidence, self.labels, **options).model
 
 
@@ -173,6 +180,23 @@ def test_what_looks_alike_is_more_often_mistaken_than_the_surest_images_show() -
     assert rate is not None and rate.value == pytest.approx(RISE * surest.value + FLOOR)
     assert rate.low < rate.value < rate.high
     assert abs(model.noise.rate - true) < abs(surest.value - true)
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
+def test_the_reliability_curve_of_a_calibrated_model_holds_the_noise(kind: str, rate: float) -> None:
+    data = known(kind, rate)
+    assert reliability_rate(data.logits, torch.from_numpy(data.labels)) == pytest.approx(rate, abs=0.04)
+
+
+def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
+    data = mistaken()
+    joined = Joined(data.logits, torch.from_numpy(data.labels))
+    alone, low, high = (noise_rate(joined, 0.1, reliable=each) for each in (None, 0.0, 1.0))
+    surest = noise_rate(joined, 0.0)
+    assert alone and low and high and surest
+    assert high.value == pytest.approx(alone.value), "it is held between the surest images and what is assumed"
+    assert low.value == pytest.approx(surest.value) and low.low < low.value < alone.value < low.high
+    assert noise_rate(joined, 0.0, reliable=1.0) == surest, "it is not asked about even noise"
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
@@ -255,7 +279,9 @@ def test_a_fit_looks_at_a_chunk_at_a_time_and_at_no_more_rows_than_it_may(monkey
 
     def fit() -> JointModel:
         rows = np.arange(len(data.labels))
-        return fit_joint(evidence, data.labels, rows=rows, classes=CLASSES, generator=generator()).model
+        return fit_joint(
+            evidence, data.labels, rows=rows, classes=CLASSES, calibrated=False, generator=generator()
+        ).model
 
     monkeypatch.setattr(joint_fit, "MOST_ROWS", 2000)
     whole = fit()
@@ -290,7 +316,12 @@ def test_empty_classes_and_few_images(classes: int) -> None:
     logits = torch.randn(7, classes, generator=generator())
     labels = np.array([0, 1, 0, 1, 0, 0, 1])
     model = fit_joint(
-        lambda rows: logits[None, rows], labels, rows=np.arange(7), classes=classes, generator=generator()
+        lambda rows: logits[None, rows],
+        labels,
+        rows=np.arange(7),
+        classes=classes,
+        calibrated=True,
+        generator=generator(),
     ).model
     found = model.posterior(logits[None], torch.from_numpy(labels))
     assert all(bool(torch.isfinite(value).all()) for value in (model.weights, model.bias, found.clean))
@@ -303,7 +334,12 @@ def test_empty_classes_and_few_images(classes: int) -> None:
 def test_next_to_no_images(count: int) -> None:
     logits, labels = torch.randn(count, 3, generator=generator()), np.arange(count)
     model = fit_joint(
-        lambda rows: logits[None, rows], labels, rows=np.arange(count), classes=3, generator=generator()
+        lambda rows: logits[None, rows],
+        labels,
+        rows=np.arange(count),
+        classes=3,
+        calibrated=True,
+        generator=generator(),
     ).model
     assert bool(torch.isfinite(model.posterior(logits[None], torch.from_numpy(labels)).clean).all())
 

@@ -52,6 +52,7 @@ def judge_jointly(
     rows: NDArray[np.int64],
     classes: int,
     kinds: Sequence[str],
+    calibrated: bool,
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Judged:
@@ -63,11 +64,14 @@ def judge_jointly(
         rows: Row numbers of the readable images, (n,), at least one.
         classes: K.
         kinds: Names of the P kinds of evidence.
+        calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
         generator: Chooses the rows to fit on where there are too many.
         progress: Where to show how far it is.
     """
     with keeping_room():
-        fit = fit_joint(evidence, labels, rows=rows, classes=classes, generator=generator, progress=progress)
+        fit = fit_joint(
+            evidence, labels, rows=rows, classes=classes, calibrated=calibrated, generator=generator, progress=progress
+        )
 
         def judge(part: NDArray[np.int64]) -> Posterior:
             return fit.model.posterior(evidence(part), torch.from_numpy(labels[part]))

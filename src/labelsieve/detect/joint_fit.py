@@ -74,6 +74,7 @@ def fit_joint(
     *,
     rows: NDArray[np.int64],
     classes: int,
+    calibrated: bool,
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Fit:
@@ -85,6 +86,7 @@ def fit_joint(
         labels: Shape (N,).
         rows: Rows to use; of more than `MOST_ROWS` a random part is taken. `CHUNK` of them are looked at at a time.
         classes: K, at least 2.
+        calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
         generator: Chooses the part, and puts the rows into random order.
         progress: Where to show how far it is.
     """
@@ -93,12 +95,12 @@ def fit_joint(
         sample = _Sample(evidence, labels, rows, advance)
         noise = Noise(torch.full((classes,), FIRST_RATE), None, FIRST_RATE)
         model, structure = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), noise), 0.0
+        reliable = reliability_rate(*sample.first()) if calibrated else None
         for number in range(ROUNDS):
             likeliest = _likeliest(sample, model)
             joined = sample.joined(likeliest)
             structure = structure if number else _structure(joined, advance)
-            rate = noise_rate(joined, structure)
-
+            rate = noise_rate(joined, structure, reliable=reliable)
             model, clean = _sharpen(
                 joined, likeliest, rate=rate and rate.value, confused=structure > 0, advance=advance
             )
@@ -168,6 +170,11 @@ class _Sample:
             parts = self._held[number] if self._held else self.evidence(rows)
             yield parts / self.spread[:, None, None], torch.from_numpy(self.labels[rows])
 
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Returns the logits of the first kind of evidence, (m, K), and given labels, (m,), of the first chunk."""
+        parts, labels = next(iter(self))
+        return parts[0] * self.spread[0], labels
+
     @torch.no_grad()
     def joined(self, model: JointModel) -> Joined:
         """Returns as many rows as `MOST_CELLS` allows, at least a chunk; all of them where the classes are few."""
@@ -212,16 +219,18 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, structure: float) -> Interval | None:
+def noise_rate(joined: Joined, structure: float, *, reliable: float | None = None) -> Interval | None:
     """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
     that is even over the classes, and an exchange of classes, strike all images alike. What is taken for something that
-    looks alike is so more often on the other images. How much more cannot be seen: `RISE` and `FLOOR` are assumptions.
+    looks alike is so more often on the other images. How much more tells the reliability curve of the zero-shot model
+    where it knows the names; else `RISE` and `FLOOR` are assumed, which are the most in any case.
 
     Args:
         joined: Joined logits and given labels.
         structure: What :func:`_structure` found.
+        reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
         Between 0 and 1, the ends by the surest images alone (Clopper and Pearson, 1934); None where the evidence knows
@@ -235,12 +244,42 @@ def noise_rate(joined: Joined, structure: float) -> Interval | None:
     error = math.sqrt(wrong * (1 - wrong) / count)
     if 1 - wrong - 2 * error - chance < GUESSING * (1 - chance):
         return None
-    rises = 0 < structure < EXCHANGED
+    shares = Interval(wrong, *_binomial_ends(round(wrong * count), count))
+    if not 0 < structure < EXCHANGED:
+        return shares
+    risen = Interval(*(min(RISE * share + FLOOR, 1 - chance) for share in shares))
+    if reliable is None:
+        return risen
+    return Interval(min(max(reliable, wrong), risen.value), shares.low, risen.high)
 
-    def of_all(share: float) -> float:
-        return min(RISE * share + FLOOR, 1 - chance) if rises else share
 
-    return Interval(*map(of_all, (wrong, *_binomial_ends(round(wrong * count), count))))
+@torch.no_grad()
+def reliability_rate(logits: Tensor, labels: Tensor) -> float:
+    """Estimates the share of wrong labels from the reliability curve of a model that has not learned from them.
+
+    Let h(p) be the share of pairs (image, class) of probability p in which the class is the given label. If the model
+    is calibrated for the true classes, h(p) = p where all labels are right. Its height near 1 is r, the share of right
+    labels there, and of the labels whose class has probability p a share of r p / h(p) is right. h is isotonic.
+
+    Args:
+        logits: (m, K).
+        labels: Given labels, (m,).
+
+    Returns:
+        Between 0 and 1.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    probability = logits.softmax(dim=1)
+    mine = probability.gather(1, labels[:, None])[:, 0].double().numpy()
+    given = torch.zeros_like(probability).scatter(1, labels[:, None], 1.0)
+    curve = IsotonicRegression(y_min=1e-9, out_of_bounds="clip").fit(
+        probability.flatten().numpy(), given.flatten().numpy()
+    )
+    confidence, predicted = probability.max(dim=1)
+    surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
+    height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
+    return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
 
 
 def _binomial_ends(hits: int, count: int) -> tuple[float, float]:

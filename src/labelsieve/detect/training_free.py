@@ -67,6 +67,7 @@ class Joint(FeatureDetector):
             rows=view.rows,
             classes=view.classes,
             kinds=kinds,
+            calibrated=texts and view.zero_shot.knows_names,
             generator=engine.generator(SAMPLE),
             progress=engine.progress,
         )
