@@ -64,8 +64,8 @@ def estimate(verdicts: Verdicts) -> list[str]:
     lines = [f"about {_count(wrong)} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"]
     if right is not None and missed is not None:
         value, low, high = (percent(share) for share in right)
-        others = f"of the others about {_count(missed)} labels"
-        lines.append(f"of the flagged about {value} are wrong ({low} to {high}); {others}")
+        others = f"of the others about {_count(missed)}"
+        lines.append(f"of the flagged about {value} ({low} to {high}) are wrong; {others}")
     return lines
 
 
