@@ -303,12 +303,17 @@ def test_a_fit_looks_at_a_chunk_at_a_time_and_at_no_more_rows_than_it_may(monkey
 
 
 def test_many_classes_get_by_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = known("symmetric", 0.4)
-    sample = _Sample(data.evidence, data.labels, np.arange(6000))
-    model = JointModel(torch.ones(1), torch.zeros(CLASSES), Noise(torch.zeros(CLASSES), None, 0.0))
-    assert len(sample.joined(model).labels) == 6000
-    monkeypatch.setattr(joint_fit, "MOST_CELLS", 10)
-    assert len(sample.joined(model).labels) == 4096, "a chunk"
+    monkeypatch.setattr(joint_fit, "CHUNK", 500)
+    monkeypatch.setattr(joint_fit, "MOST_LOGITS", 1000 * CLASSES)
+    data, asked = known("symmetric", 0.4), []
+
+    def evidence(rows: NDArray[np.int64]) -> Tensor:
+        asked.append(rows)
+        return data.evidence(rows)
+
+    rows = np.arange(len(data.labels))
+    fit_joint(evidence, data.labels, rows=rows, classes=CLASSES, calibrated=False, generator=generator())
+    assert [len(each) for each in asked] == [500, 500]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 40])

@@ -28,8 +28,8 @@ Evidence = Callable[[NDArray[np.int64]], Tensor]
 
 # The few weights do not get better with more rows than this.
 MOST_ROWS = 20_000
-# Probabilities that the noise is fitted to: more classes get by with fewer rows.
-MOST_CELLS = 2**22
+# Nor many classes with more logits: they get by with fewer rows, a chunk at least.
+MOST_LOGITS = 2**22
 # Bytes of logits that are held while the weights are fitted.
 MOST_HELD = 2**26
 ROUNDS = 3
@@ -84,13 +84,15 @@ def fit_joint(
         evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
             has learned it by heart explains it without noise.
         labels: Shape (N,).
-        rows: Rows to use; of more than `MOST_ROWS` a random part is taken. `CHUNK` of them are looked at at a time.
+        rows: Rows to use; of more than `MOST_ROWS`, or with many classes `MOST_LOGITS` / K, a random part is taken.
+            `CHUNK` of them are looked at at a time.
         classes: K, at least 2.
         calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
         generator: Chooses the part, and puts the rows into random order.
         progress: Where to show how far it is.
     """
-    rows = rows[torch.randperm(len(rows), generator=generator)[:MOST_ROWS].numpy()]
+    most = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
+    rows = rows[torch.randperm(len(rows), generator=generator)[:most].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
         noise = Noise(torch.full((classes,), FIRST_RATE), None, FIRST_RATE)
@@ -177,13 +179,8 @@ class _Sample:
 
     @torch.no_grad()
     def joined(self, model: JointModel) -> Joined:
-        """Returns as many rows as `MOST_CELLS` allows, at least a chunk; all of them where the classes are few."""
-        logits, labels = [], []
-        for parts, given in self:
-            logits.append(model.logits(parts))
-            labels.append(given)
-            if sum(part.numel() for part in logits) >= MOST_CELLS:
-                break
+        """Returns the logits that a model makes of all rows."""
+        logits, labels = zip(*((model.logits(parts), given) for parts, given in self), strict=True)
         return Joined(torch.cat(logits), torch.cat(labels))
 
 
