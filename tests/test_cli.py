@@ -594,9 +594,15 @@ def test_a_signal_that_another_library_takes_for_an_error(name: str, run: Run, m
             raise ImportError("cannot import a part of it") from None
 
     monkeypatch.setattr("labelsieve.cli._command", half_imported)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    assert run("list") == (1, "", "labelsieve: stopped\n")
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    # what runs in the background of a shell ignores some of them, and so would the command
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    try:
+        assert run("list") == (1, "", "labelsieve: stopped\n")
+        assert {number: signal.getsignal(number) for number in usual} == usual
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_signals_are_minded_before_anything_slow_is_imported() -> None:
