@@ -595,7 +595,11 @@ def test_a_signal_that_another_library_takes_for_an_error(name: str, run: Run, m
 
     monkeypatch.setattr("labelsieve.cli._command", half_imported)
     # what runs in the background of a shell ignores some of them, and so would the command
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     try:
         assert run("list") == (1, "", "labelsieve: stopped\n")
