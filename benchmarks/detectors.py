@@ -81,7 +81,7 @@ def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
 
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
-    "deft-sharp-by-likelihood": ("labelsieve.detect.joint_fit", "noise_rate", lambda *_: None),
+    "deft-sharp-by-likelihood": ("labelsieve.detect.joint_fit", "noise_rate", lambda *_, **__: None),
     "deft-even-confusion": ("labelsieve.detect.joint_fit", "_structure", lambda *_: 0.0),
     "deft-surest-alone": ("labelsieve.detect.joint_fit", "EXCHANGED", 0.0),
     "deft-one-discriminant": ("labelsieve.detect.dual", "fit_discriminants", _plain_twice),
