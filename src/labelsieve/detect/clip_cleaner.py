@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labelsieve.detect.view import FeatureView
     from labelsieve.engine import Engine
 
-    Estimate = Callable[[NDArray[np.int64]], Tensor]
+    LogProbability = Callable[[NDArray[np.int64]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +66,14 @@ class CLIPCleaner(FeatureDetector):
             clean &= self._selected(log_probability, consistency, view.given)
         return view.scores(quality=quality, predicted=predicted, confidence=confidence, issue=~clean)
 
-    def _estimates(self, view: FeatureView, *, engine: Engine) -> list[Estimate]:
+    def _estimates(self, view: FeatureView, *, engine: Engine) -> list[LogProbability]:
         """Returns functions from m row numbers to log p_k(x), (m, K)."""
         import torch
 
         from labelsieve.detect.softmax_regression import fit_balanced
 
         scale = 1.0 if self.temperature == "model" else 1 / (self.temperature * view.logit_scale)
-        found: list[Estimate] = []
+        found: list[LogProbability] = []
         if self.estimate != "classifier":
             found.append(lambda rows: (view.logits(rows).double().cpu() * scale).log_softmax(dim=1))
         if self.estimate != "zero-shot":

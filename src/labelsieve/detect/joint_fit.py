@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.detect.base import GUESSING, Interval
-from labelsieve.detect.noise_model import JointModel, Noise, explain
+from labelsieve.detect.noise_model import JointModel, Noise, clean_share, explain
 from labelsieve.detect.zero_shot import CHUNK
 from labelsieve.progress import Progress
 
@@ -95,9 +95,9 @@ def fit_joint(
     rows = rows[torch.randperm(len(rows), generator=generator)[:most].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
-        noise = Noise(torch.full((classes,), FIRST_RATE), None, FIRST_RATE)
-        model, structure = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), noise), 0.0
-        reliable = reliability_rate(*sample.first()) if calibrated else None
+        start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), _even(classes, FIRST_RATE))
+        model, structure = start, 0.0
+        reliable = reliability_rate(*sample.first(MOST_LOGITS // classes)) if calibrated else None
         for number in range(ROUNDS):
             likeliest = _likeliest(sample, model)
             joined = sample.joined(likeliest)
@@ -169,13 +169,14 @@ class _Sample:
         """Yields logits (P, m, K), each kind over its spread, and given labels (m,), chunk by chunk."""
         for number, rows in enumerate(self.chunks):
             self.advance(0)
-            parts = self._held[number] if self._held else self.evidence(rows)
-            yield parts / self.spread[:, None, None], torch.from_numpy(self.labels[rows])
+            yield self._chunk(number) / self.spread[:, None, None], torch.from_numpy(self.labels[rows])
 
-    def first(self) -> tuple[Tensor, Tensor]:
-        """Returns the logits of the first kind of evidence, (m, K), and given labels, (m,), of the first chunk."""
-        parts, labels = next(iter(self))
-        return parts[0] * self.spread[0], labels
+    def _chunk(self, number: int) -> Tensor:
+        return self._held[number] if self._held else self.evidence(self.chunks[number])
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Returns logits of the first kind of evidence, (m, K), and labels, (m,), m at most `count` and a chunk."""
+        return self._chunk(0)[0, :count], torch.from_numpy(self.labels[self.chunks[0][:count]])
 
     @torch.no_grad()
     def joined(self, model: JointModel) -> Joined:
@@ -230,8 +231,8 @@ def noise_rate(joined: Joined, structure: float, *, reliable: float | None = Non
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
-        Between 0 and 1, the ends by the surest images alone (Clopper and Pearson, 1934); None where the evidence knows
-        no more of the labels than chance.
+        Between 0 and 1, the ends by the number of the surest images (Clopper and Pearson, 1934), and up to `RISE` where
+        it may apply; None where the evidence knows no more of the labels than chance.
     """
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
@@ -328,8 +329,8 @@ def _sharpen(
 ) -> tuple[JointModel, Tensor]:
     """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
     scale, noise = _match(joined, rate, confused=confused, advance=advance)
-    parts = [explain(probability, labels, noise) for probability, labels in joined.sharpened(scale).chunks()]
-    clean = torch.cat([mine / (mine + others.sum(dim=1)).clamp(min=1e-30) for mine, others in parts])
+    sharp = joined.sharpened(scale).chunks()
+    clean = torch.cat([clean_share(*explain(probability, labels, noise)) for probability, labels in sharp])
     return JointModel(model.weights * scale, model.bias * scale, noise), clean
 
 

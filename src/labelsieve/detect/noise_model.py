@@ -55,8 +55,7 @@ class JointModel:
         mine, others = explain(probability, labels, self.noise)
         instead, likeliest = others.argmax(1), probability.argmax(1)
         confidence = probability.gather(1, torch.stack([instead, likeliest], dim=1))
-        clean = mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
-        return Posterior(clean, instead, confidence[:, 0], likeliest, confidence[:, 1])
+        return Posterior(clean_share(mine, others), instead, confidence[:, 0], likeliest, confidence[:, 1])
 
 
 class Posterior(NamedTuple):
@@ -92,3 +91,8 @@ def explain(probability: Tensor, labels: Tensor, noise: Noise) -> tuple[Tensor, 
     mine = (probability * (1 - noise.rates)).gather(1, labels[:, None])[:, 0]
     others = probability * noise.rates * spread
     return mine, others.scatter(1, labels[:, None], 0.0)
+
+
+def clean_share(mine: Tensor, others: Tensor) -> Tensor:
+    """Returns p_clean, (n,), of what :func:`explain` gives: the part of the given class in P(y | x)."""
+    return mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
