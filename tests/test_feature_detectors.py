@@ -39,6 +39,7 @@ from labelsieve.detect.zero_shot import ZeroShot
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.verdicts import decide, evaluate
+from tensor_sizes import LargestTensor
 
 WIDTH = 6
 RIVALS = ("clip-cleaner", "simifeat", "fine")
@@ -600,17 +601,7 @@ def test_memory_does_not_grow_with_the_square(name: str, monkeypatch: pytest.Mon
     """No tensor of more than a block of similarities is made."""
     monkeypatch.setattr(blocks, "QUERIES", 64)
     monkeypatch.setattr(blocks, "OTHERS", 128)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            for value in result if isinstance(result, tuple | list) else [result]:
-                largest = max(largest, value.numel() if isinstance(value, torch.Tensor) else 0)
-            return result
-
     features = noisy(800)
-    with Watch():  # type: ignore[no-untyped-call]
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         score(detector_class(name)(), features)
-    assert largest < 800 * 800 / 8, "an array of N times N was held"
+    assert largest.size < 800 * 800 / 8, "an array of N times N was held"

@@ -24,6 +24,7 @@ from labelsieve.detect.transition import fit_transition, one_against_rest, share
 from labelsieve.engine import Engine, make_engine
 from labelsieve.progress import Progress
 from labelsieve.verdicts import decide
+from tensor_sizes import LargestTensor
 
 WIDTH, SCALE = 6, 10.0
 Floats = NDArray[np.float64]
@@ -375,16 +376,6 @@ def test_no_array_of_images_times_classes_is_held(detector: Any, monkeypatch: py
     monkeypatch.setattr(blocks, "QUERIES", 16)
     monkeypatch.setattr(blocks, "OTHERS", 64)
     features = noisy(400, classes=40)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            for value in result if isinstance(result, tuple | list) else [result]:
-                largest = max(largest, value.numel() if isinstance(value, torch.Tensor) else 0)
-            return result
-
-    with Watch():  # type: ignore[no-untyped-call]
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         score(detector, features)
-    assert 400 < largest <= 400 * 40 / 2
+    assert 400 < largest.size <= 400 * 40 / 2
