@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import labelsieve as ls
+from labelsieve.bench import estimate as estimating
 from labelsieve.bench.against import summary
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
@@ -27,6 +28,7 @@ from labelsieve.cli import main
 from labelsieve.detect.base import DETECTORS, FeatureDetector, detector_class
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, SettingsError
+from labelsieve.progress import Progress
 
 CLASSES, ROWS, WIDTH = ("cat", "dog", "owl"), 60, 8
 JOINT = 'joint = { detector = "joint", settings = { folds = 2 } }\n'
@@ -201,6 +203,19 @@ def test_dry_run_of_features(measured: Path, run: Callable[..., tuple[int, str, 
     assert code == 0 and re.search(r"^12 of 12 cells are missing: about \d+ s, \d\.\d GB$", out, re.MULTILINE)
     code, out, _ = run("bench", file, "--out", tmp_path / "out", "--dry-run")
     assert code == 0 and "one.npz is not on this machine; say where it lies with --source one=PLACE" in out
+
+
+def test_a_dry_run_tries_what_uses_no_text_once_for_all_regimes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(estimating._Trial, "cost", lambda trial, method: tried.append(str(method.detector)))
+    places: dict[str, Any] = {"sources": {}, "tests": {}, "models": {}, "folder": str(tmp_path)}
+    experiment = read_experiment(write(tmp_path, TINY)).place(**places)
+    costs = estimating.estimate(experiment, experiment.cells(), progress=Progress())
+    assert set(costs) == set(experiment.cells())
+    # two data sets; joint in two regimes, label-match in that with text, knn in whichever
+    assert {name: tried.count(name) for name in tried} == {"joint": 4, "label-match": 2, "knn": 2}
 
 
 def test_other_labels_under_the_same_name_are_refused(tmp_path: Path) -> None:

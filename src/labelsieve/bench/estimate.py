@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,25 +84,25 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
     _check_at_hand(experiment, cells)
     check_models(experiment, cells)
     check_test(experiment, cells)
-    kinds = {_kind(cell): cell for cell in reversed(cells)}
+    kinds = {_kind(experiment, cell): cell for cell in reversed(cells)}
     found: dict[tuple[str, str, str, str], Cost | None] = {}
     with (
         tempfile.TemporaryDirectory(prefix="labelsieve-estimate-") as folder,
         progress.task("trying each method for a moment", total=len(kinds), unit="methods") as advance,
     ):
-        trial: _Trial | None = None
-        for kind in sorted(kinds):  # those of the same images one after another
-            if trial is None or _kind(trial.cell)[:3] != kind[:3]:
-                trial = _Trial(experiment, kinds[kind], Path(folder) / f"{len(found)}")
-                trial.open()
-            found[kind] = trial.cost(experiment.method[kinds[kind].method])
-            advance(1)
-    return {cell: found[_kind(cell)] for cell in cells}
+        for _, group in groupby(sorted(kinds), key=lambda kind: kind[:3]):
+            alike = list(group)
+            trial = _Trial(experiment, kinds[alike[0]], Path(folder) / f"{len(found)}")
+            trial.open()
+            for kind in alike:
+                found[kind] = trial.cost(experiment.method[kinds[kind].method])
+                advance(1)
+    return {cell: found[_kind(experiment, cell)] for cell in cells}
 
 
-def _kind(cell: Cell) -> tuple[str, str, str, str]:
-    """Returns what the cost of a cell depends on."""
-    return cell.model, cell.data, cell.text, cell.method
+def _kind(experiment: Experiment, cell: Cell) -> tuple[str, str, str, str]:
+    """Returns what the cost of a cell depends on: not on the text regime where the detector uses no text."""
+    return cell.model, cell.data, cell.text if experiment.method[cell.method].uses_text else "", cell.method
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,11 @@ class Method:
         """Whether the detector is told the true noise rate."""
         return self.settings.get("noise_rate") == TRUE_RATE
 
+    @property
+    def uses_text(self) -> bool:
+        """Whether the detector, if there is one, scores otherwise with text features than without."""
+        return self.detector is not None and getattr(detector_class(self.detector), "uses_text", True)
+
     def works_with(self, text: str) -> bool:
         """Returns whether the detector has what it needs in a text regime."""
         return text != NO_TEXT or not getattr(detector_class(self.detector or ""), "needs_text", False)
