@@ -22,6 +22,7 @@ from labelsieve.detect.joint_fit import (
     FLOOR,
     RISE,
     Joined,
+    _among_surest,
     _likeliest,
     _Sample,
     _structure,
@@ -207,6 +208,27 @@ def test_even_noise_and_exchanged_classes_are_told_from_mistakes(kind: str) -> N
     assert structure == 0 if kind == "symmetric" else structure > joint_fit.EXCHANGED
     rate = noise_rate(joined, structure)
     assert rate is not None and rate.low < 0.3 < rate.high, "six thousand images, of which the surest tell"
+
+
+def test_the_rate_is_told_by_as_many_images_as_agree() -> None:
+    """Where the evidence never errs by all of them; where it does, by those before it begins to."""
+    rng = np.random.default_rng(0)
+    few, many, cut = [], [], []
+    for _ in range(200):
+        wrong = torch.from_numpy(rng.random(2000) < 0.3)
+        few.append(float(wrong[:300].float().mean()))
+        many.append(_among_surest(wrong).value)
+        errs = torch.from_numpy(rng.random(2000) < np.linspace(-0.5, 1.0, 2000))
+        cut.append(_among_surest(wrong | errs).value)
+    assert np.std(many) < 0.75 * np.std(few) and abs(np.mean(many) - 0.3) < 0.005
+    assert abs(np.mean(cut) - 0.3) < 0.03, "of all two thousand 47 % disagree"
+
+
+def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
+    found = _among_surest(torch.arange(2000) % 10 < 3)
+    assert found.value == pytest.approx(0.3, abs=2e-3)
+    assert (found.low, found.high) == pytest.approx((0.249, 0.355), abs=2e-3), "Clopper and Pearson of 90 of 300"
+    assert _among_surest(torch.zeros(4, dtype=torch.bool)) == (0.0, 0.0, pytest.approx(0.842, abs=1e-3)), "0 of 2"
 
 
 def test_the_rate_does_not_depend_on_how_sharp_the_evidence_is() -> None:

@@ -40,8 +40,8 @@ PRIOR_IMAGES = 10.0
 PRIOR_LABELS = 10.0
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
-# The surest images are so large a share of all, and at least so many.
-SUREST, FEWEST_SURE = 0.15, 150
+# The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
+SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 # What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
 RISE, FLOOR = 1.5, 0.03
 # A confusion of its own for each class has to make held-out labels so much more likely, in nats.
@@ -231,24 +231,21 @@ def noise_rate(joined: Joined, structure: float, *, reliable: float | None = Non
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
-        Between 0 and 1, the ends by the number of the surest images (Clopper and Pearson, 1934), and up to `RISE` where
-        it may apply; None where the evidence knows no more of the labels than chance.
+        Between 0 and 1, the ends by the number of the surest images, and up to `RISE` where it may apply; None where
+        the evidence knows no more of the labels than chance.
     """
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    count = max(int(SUREST * len(confidence)), min(FEWEST_SURE, -(-len(confidence) // 2)))
-    surest, chance = confidence.topk(count).indices, 1 / joined.logits.shape[1]
-    wrong = float((predicted != joined.labels)[surest].float().mean())
-    error = math.sqrt(wrong * (1 - wrong) / count)
-    if 1 - wrong - 2 * error - chance < GUESSING * (1 - chance):
+    shares = _among_surest((predicted != joined.labels)[confidence.argsort(descending=True)])
+    chance = 1 / joined.logits.shape[1]
+    if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
-    shares = Interval(wrong, *_binomial_ends(round(wrong * count), count))
     if not 0 < structure < EXCHANGED:
         return shares
     risen = Interval(*(min(RISE * share + FLOOR, 1 - chance) for share in shares))
     if reliable is None:
         return risen
-    return Interval(min(max(reliable, wrong), risen.value), shares.low, risen.high)
+    return Interval(min(max(reliable, shares.value), risen.value), shares.low, risen.high)
 
 
 @torch.no_grad()
@@ -280,12 +277,27 @@ def reliability_rate(logits: Tensor, labels: Tensor) -> float:
     return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
 
 
-def _binomial_ends(hits: int, count: int) -> tuple[float, float]:
-    """Returns the exact interval of 95 % of a share."""
+def _among_surest(disagrees: Tensor) -> Interval:
+    """Returns the share that disagrees among the surest images, (n,), the surest first.
+
+    More of them tell it more precisely, until the evidence itself errs. So it is the share among as many as agree with
+    every smaller part: their intervals of one standard error have a point in common (Lepski, 1991; Goldenshluger and
+    Nemirovski, 1997). The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
+    """
     from scipy.stats import binomtest
 
-    found = binomtest(hits, count).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
+    total, hits = len(disagrees), disagrees.cumsum(0)
+    count = max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
+    ends = binomtest(int(hits[count - 1]), count).proportion_ci(0.95, method="exact")
+    low, high, found = 0.0, 1.0, 0.0
+    while count <= total:
+        share = float(hits[count - 1]) / count
+        error = math.sqrt(max(share * (1 - share), 1 / count) / count)
+        low, high = max(low, share - error), min(high, share + error)
+        if low > high:
+            break
+        found, count = share, int(MORE * count) + 1
+    return Interval(found, min(found, float(ends.low)), max(found, float(ends.high)))
 
 
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
