@@ -15,6 +15,7 @@ from sklearn.covariance import OAS
 from torch import Tensor
 
 import labelsieve as ls
+from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import joint_fit
 from labelsieve.detect.discriminant import fit_discriminants
 from labelsieve.detect.joint import MOST_CLEAN, best_threshold
@@ -31,6 +32,7 @@ from labelsieve.detect.joint_fit import (
     reliability_rate,
 )
 from labelsieve.detect.noise_model import JointModel, Noise, explain
+from labelsieve.detect.zero_shot import fitting_factor
 
 CLASSES = 5
 
@@ -228,7 +230,8 @@ def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
     found = _among_surest(torch.arange(2000) % 10 < 3)
     assert found.value == pytest.approx(0.3, abs=2e-3)
     assert (found.low, found.high) == pytest.approx((0.249, 0.355), abs=2e-3), "Clopper and Pearson of 90 of 300"
-    assert _among_surest(torch.zeros(4, dtype=torch.bool)) == (0.0, 0.0, pytest.approx(0.842, abs=1e-3)), "0 of 2"
+    none = _among_surest(torch.zeros(4, dtype=torch.bool))
+    assert (none.value, none.low) == (0.0, 0.0) and none.high == pytest.approx(0.842, abs=1e-3), "0 of 2"
 
 
 def test_the_rate_does_not_depend_on_how_sharp_the_evidence_is() -> None:
@@ -461,3 +464,47 @@ def test_rows_that_are_left_out_have_no_say() -> None:
     after = fit(features, labels, rows)
     tensor = torch.from_numpy(features[rows])
     assert torch.equal(before.logits(rows, tensor), after.logits(rows, tensor))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
+def test_the_factor_that_fits_undoes_a_wrong_scale(kind: str, rate: float, scale: float) -> None:
+    data = known(kind, rate)
+    found = fitting_factor(data.logits * scale, torch.from_numpy(data.labels), noise_rate=rate)
+    assert found * scale == pytest.approx(1.0, abs=0.15)
+
+
+def unit_features(data: Known) -> tuple[LabelledFeatures, NDArray[np.float32], float]:
+    """Features of unit length whose cosines with some texts, times the scale that comes with them, are the logits."""
+    right = float(data.logits.norm(dim=1).max())
+    near = data.logits / right
+    rest = (1 - near.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+    names = [f"class {number}" for number in range(CLASSES)]
+    rows = load_features(torch.cat([near, rest], dim=1).numpy(), labels=data.labels, class_names=names)
+    return rows, np.eye(CLASSES, CLASSES + 1, dtype=np.float32), right
+
+
+def test_a_logit_scale_that_is_far_off_is_told_with_the_one_that_fits() -> None:
+    rows, text, right = unit_features(known("symmetric", 0.3, count=2000))
+
+    def notes(scale: float) -> list[str]:
+        verdicts = ls.scan(rows.with_text(text, logit_scale=scale), detector=ls.Joint())
+        return [note for note in verdicts.record["notes"] if "logit scale" in note]
+
+    assert notes(right) == [] and notes(right * 2) == []
+    (told,) = notes(right * 50)
+    assert float(told.split("about ")[1].split(" ")[0]) == pytest.approx(right, rel=0.2), told
+
+
+def test_one_class_with_nearly_all_images() -> None:
+    """Wrong labels inside the large class are found, and the small classes are not flagged away."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [940, 30, 30])
+    features = (np.eye(3, 16)[truth] * 8 + rng.normal(size=(1000, 16))).astype(np.float32)
+    wrong = rng.random(1000) < 0.1
+    labels = np.where(wrong, (truth + rng.integers(1, 3, 1000)) % 3, truth)
+    rows = load_features(features, labels=labels, class_names=["most", "few", "rare"])
+    verdicts = ls.scan(rows, detector=ls.Joint())
+    assert verdicts.is_issue[wrong].mean() > 0.9
+    assert verdicts.is_issue[~wrong & (truth == 0)].mean() < 0.02
+    assert verdicts.is_issue[~wrong & (truth > 0)].mean() < 0.2

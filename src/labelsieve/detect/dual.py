@@ -249,7 +249,7 @@ def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: Fe
         rows=view.rows,
         classes=classes,
         kinds=EVIDENCE,
-        calibrated=view.zero_shot.knows_names,
+        logit_scale=view.logit_scale if view.zero_shot.knows_names else None,
         generator=engine.generator(SAMPLE),
         progress=engine.progress,
     )

@@ -23,6 +23,8 @@ from labelsieve.progress import Progress
 
 # No label is flagged that is more than three times more likely right than wrong.
 MOST_CLEAN = 0.75
+# A logit scale is said to be far off from this factor on.
+FAR_OFF = 3.0
 
 
 class Judged(NamedTuple):
@@ -52,7 +54,7 @@ def judge_jointly(
     rows: NDArray[np.int64],
     classes: int,
     kinds: Sequence[str],
-    calibrated: bool,
+    logit_scale: float | None,
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Judged:
@@ -64,13 +66,20 @@ def judge_jointly(
         rows: Row numbers of the readable images, (n,), at least one.
         classes: K.
         kinds: Names of the P kinds of evidence.
-        calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
+        logit_scale: Of the zero-shot model that is the first kind of evidence; None where there is none, or none that
+            knows the names of the classes.
         generator: Chooses the rows to fit on where there are too many.
         progress: Where to show how far it is.
     """
     with keeping_room():
         fit = fit_joint(
-            evidence, labels, rows=rows, classes=classes, calibrated=calibrated, generator=generator, progress=progress
+            evidence,
+            labels,
+            rows=rows,
+            classes=classes,
+            calibrated=logit_scale is not None,
+            generator=generator,
+            progress=progress,
         )
 
         def judge(part: NDArray[np.int64]) -> Posterior:
@@ -85,8 +94,17 @@ def judge_jointly(
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         threshold,
-        (f"weights of the evidence: {told}",),
+        (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
+    )
+
+
+def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
+    if scale is None or factor is None or 1 / FAR_OFF < factor < FAR_OFF:
+        return ()
+    return (
+        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels; joint evidence"
+        " finds its own, other detectors take it as it is",
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from labelsieve.detect.base import GUESSING, Interval
 from labelsieve.detect.noise_model import JointModel, Noise, clean_share, explain
-from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 from labelsieve.progress import Progress
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
@@ -61,11 +61,13 @@ class Fit:
         clean: p_clean of the rows that its noise was fitted to, (n,).
         ends: p_clean of these rows where as few, and as many, labels are wrong as the surest images allow, (n,) each;
             empty where they tell nothing.
+        factor: At which the logits of the zero-shot model would fit the labels best; None without such a model.
     """
 
     model: JointModel
     clean: Tensor
     ends: tuple[Tensor, ...]
+    factor: float | None
 
 
 def fit_joint(
@@ -97,7 +99,8 @@ def fit_joint(
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), _even(classes, FIRST_RATE))
         model, structure = start, 0.0
-        reliable = reliability_rate(*sample.first(MOST_LOGITS // classes)) if calibrated else None
+        zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
+        reliable = zero_shot and reliability_rate(*zero_shot)
         for number in range(ROUNDS):
             likeliest = _likeliest(sample, model)
             joined = sample.joined(likeliest)
@@ -110,9 +113,9 @@ def fit_joint(
         ends = [
             _sharpen(joined, likeliest, rate=end, confused=structure > 0, advance=advance) for end in (rate or ())[1:]
         ]
-    return Fit(
-        JointModel(model.weights / sample.spread, model.bias, model.noise), clean, tuple(each for _, each in ends)
-    )
+    factor = zero_shot and rate and fitting_factor(*zero_shot, noise_rate=rate.value)
+    model = JointModel(model.weights / sample.spread, model.bias, model.noise)
+    return Fit(model, clean, tuple(each for _, each in ends), factor)
 
 
 def _spread(parts: Tensor) -> Tensor:

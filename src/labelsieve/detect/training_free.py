@@ -67,7 +67,7 @@ class Joint(FeatureDetector):
             rows=view.rows,
             classes=view.classes,
             kinds=kinds,
-            calibrated=texts and view.zero_shot.knows_names,
+            logit_scale=view.logit_scale if texts and view.zero_shot.knows_names else None,
             generator=engine.generator(SAMPLE),
             progress=engine.progress,
         )

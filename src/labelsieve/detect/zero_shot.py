@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,35 @@ def by_probability(logits: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, T
     probability = logits.softmax(dim=1)
     confidence, predicted = probability.max(dim=1)
     return probability.gather(1, torch.from_numpy(labels).to(logits.device)[:, None])[:, 0], predicted, confidence
+
+
+@torch.no_grad()
+def fitting_factor(logits: Tensor, labels: Tensor, *, noise_rate: float) -> float:
+    """Returns the factor of some logits that makes given labels most likely, where a share of them is wrong.
+
+    Temperature scaling (Guo et al., ICML 2017) on noisy labels: with the rate of even noise held, a label is explained
+    by the class that it names with 1 - rate, and by the others with rate / (K - 1).
+
+    Args:
+        logits: (n, K), n at least 1, K at least 2.
+        labels: Given labels, (n,).
+        noise_rate: Between 0 and 1.
+
+    Returns:
+        Between 1/1000 and 1000; the logits are about right near 1.
+    """
+    from scipy.optimize import minimize_scalar
+
+    other = noise_rate / (logits.shape[1] - 1)
+
+    def loss(log_factor: float) -> float:
+        own = (logits * math.exp(log_factor)).softmax(dim=1).gather(1, labels[:, None])
+        return -float(((1 - noise_rate) * own + other * (1 - own)).clamp(min=1e-12).log().mean())
+
+    # the loss may be flat far out: the best of some points first
+    start = min(np.linspace(-math.log(1000), math.log(1000), 25), key=loss)
+    near = minimize_scalar(loss, bounds=(start - 0.6, start + 0.6), method="bounded")
+    return math.exp(min(max(float(near.x), -math.log(1000)), math.log(1000)))
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
