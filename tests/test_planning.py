@@ -215,8 +215,7 @@ def test_a_batch_larger_than_memory_gives_the_same_run(
     _, parts = said(images, mini_clip, detector)
     assert counted.parts == 2 * len(images)
     quality = [np.asarray(found.table.column("label_quality")) for found in (whole, parts)]
-    # a difference in rounding goes through a fit, and may turn the last step of the bisection of how sharp it is
-    np.testing.assert_allclose(quality[0], quality[1], atol=1e-2)
+    np.testing.assert_allclose(quality[0], quality[1], atol=1e-3)  # a difference in rounding goes through a fit
     losses = [[epoch["loss"] for epoch in found.record["history"]] for found in (whole, parts)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
