@@ -208,14 +208,15 @@ class Counted:
 def test_a_batch_larger_than_memory_gives_the_same_run(
     kind: Any, images: LabelledImages, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = DeFT(peft=kind, learning_rate=1e-3, batch_size=32, **QUICK)
+    # the learned threshold alone: what training left, with no fit after it that makes more of a difference in rounding
+    detector = DeFT(peft=kind, learning_rate=1e-3, batch_size=32, evidence="threshold", **QUICK)
     _, whole = said(images, mini_clip, detector)
     counted = Counted(monkeypatch)
     monkeypatch.setattr(memory, "memory_size", lambda _device: 1)  # a single picture fits
     _, parts = said(images, mini_clip, detector)
     assert counted.parts == 2 * len(images)
     quality = [np.asarray(found.table.column("label_quality")) for found in (whole, parts)]
-    np.testing.assert_allclose(quality[0], quality[1], atol=1e-3)  # a difference in rounding goes through a fit
+    np.testing.assert_allclose(quality[0], quality[1], atol=5e-6)  # a tenth of how far they lie apart
     losses = [[epoch["loss"] for epoch in found.record["history"]] for found in (whole, parts)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
