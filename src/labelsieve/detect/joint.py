@@ -103,8 +103,8 @@ def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
     if scale is None or factor is None or 1 / FAR_OFF < factor < FAR_OFF:
         return ()
     return (
-        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels; joint evidence"
-        " finds its own, other detectors take it as it is",
+        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels; with that"
+        " one it is told better how many are wrong",
     )
 
 
