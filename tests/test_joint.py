@@ -235,7 +235,7 @@ def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
 
 
 def test_the_rate_does_not_depend_on_how_sharp_the_evidence_is() -> None:
-    """Evidence whose temperature is far off changes nothing; the reliability curve, which needs it, is not asked here."""
+    """Evidence of a temperature that is far off changes nothing; the reliability curve, which would, is not asked."""
     data = known("pair", 0.3)
     rates = [dataclasses.replace(data, logits=data.logits * scale).fit().noise.rate for scale in (0.1, 1.0, 10.0)]
     np.testing.assert_allclose(rates, rates[1], atol=0.02)
