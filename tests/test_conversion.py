@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -222,15 +223,22 @@ def test_shared_memory_that_fills_up_later_loses_no_batch(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system does not stop processes")
-def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    # Batches are asked for before, or after, a worker that has sent one already stands still.
     def stuck(picture: Image.Image, row: int) -> Tensor:
         if row == 7:
+            time.sleep(0.5)
+            (tmp_path / "stopped").write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGSTOP)
         return as_tensor(picture, row)
 
     monkeypatch.setattr(loading, "WAIT", 2)
+    source = loading.batches(numbers(tmp_path / "images"), ROWS, transform=stuck, device=CPU, workers=2)
+    while asked == "after" and not (tmp_path / "stopped").exists():
+        time.sleep(0.01)
     with pytest.raises(RunError, match=r"no image could be read for 2 seconds; check the disk or network drive"):
-        list(loading.batches(numbers(tmp_path), ROWS, transform=stuck, device=CPU, workers=2))
+        list(source)
 
 
 def test_no_room_and_no_folder_are_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +154,6 @@ def batches(
             batch_sampler=[batch.tolist() for batch in rows],
             collate_fn=_pack,
             num_workers=processes,
-            timeout=WAIT if processes else 0,
             generator=torch.Generator(),  # else a seed that nobody uses is drawn from the global one
             multiprocessing_context="fork" if processes and hasattr(os, "fork") else None,
         )
@@ -168,25 +167,36 @@ def batches(
 
 
 def _unpacked(source: Any) -> Iterator[Batch]:
-    try:
-        for rows, inputs, errors, flat in source:
-            inputs = inputs if isinstance(inputs, Tensor) else torch.from_numpy(inputs)
-            yield Batch(torch.tensor(rows, dtype=torch.int64), inputs, errors, flat)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader timed out"):
-            raise
-        _end(source._workers)
-        raise RunError(
-            f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
-        ) from None
+    workers = getattr(source, "_workers", [])  # without any this process decodes
+    given_up = threading.Event()
 
+    def give_up() -> None:
+        given_up.set()
+        for worker in workers:
+            worker.kill()  # less than this does not end one that waits for a drive, and it would be waited for
 
-def _end(processes: Sequence[Any]) -> None:
-    """Ends processes that may wait for a drive: less than this does not end them, and they would be waited for."""
-    for process in processes:
-        with suppress(RuntimeError):  # the loader tells of each that is gone
-            process.kill()
-            process.join(5)
+    while True:
+        # The loader's own limit is that of a message. What a message refers to is then asked of the worker that sent
+        # it, and one that stands still never answers.
+        watch = threading.Timer(WAIT, give_up)
+        watch.daemon = True
+        try:
+            if workers:
+                watch.start()
+            packed = next(source, None)
+        except (RuntimeError, OSError, EOFError):
+            if not given_up.is_set():
+                raise
+            raise RunError(
+                f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
+            ) from None
+        finally:
+            watch.cancel()
+        if packed is None:
+            return
+        rows, inputs, errors, flat = packed
+        inputs = inputs if isinstance(inputs, Tensor) else torch.from_numpy(inputs)
+        yield Batch(torch.tensor(rows, dtype=torch.int64), inputs, errors, flat)
 
 
 def default_workers() -> int:
