@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.detect.base import GUESSING, Interval
-from labelsieve.detect.noise_model import JointModel, Noise, clean_share, explain
+from labelsieve.detect.noise_model import ClassNoise, JointModel, LookAlikeNoise, Noise, clean_share
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 from labelsieve.progress import Progress
 
@@ -34,22 +35,41 @@ MOST_LOGITS = 2**22
 MOST_HELD = 2**26
 ROUNDS = 3
 FIRST_RATE = 0.2
-# The rate of a class is drawn to the common one as if so many of its images had been seen before.
-PRIOR_IMAGES = 10.0
-# The confusion of a class is drawn to an even one as if so many wrong labels had been seen before.
-PRIOR_LABELS = 10.0
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 # What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
-RISE, FLOOR = 1.5, 0.03
+RISE, FLOOR = 1.75, 0.03
 # A confusion of its own for each class has to make held-out labels so much more likely, in nats.
 LEAST_GAIN = 5.0
-# From this share of what a confusion can tell about wrong labels on, classes are exchanged rather than mistaken.
-EXCHANGED = 0.25
+# From this share of what it would gain if classes were exchanged on, they are, or may be, exchanged, not mistaken.
+EXCHANGED, PERHAPS_EXCHANGED = 0.6, 0.5
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
+# A noise is learned in so many rounds from one half of the labels, to judge it by the other.
+HELD_OUT_ROUNDS = 12
+
+
+class Mistakes(Enum):
+    """What wrong labels are: any class, one for each class, what looks alike, or that and what a class favours."""
+
+    EVEN = auto()
+    EXCHANGED = auto()
+    ALIKE = auto()
+    ALIKE_BY_CLASS = auto()
+
+    @property
+    def follow_looks(self) -> bool:
+        """Whether the image matters, beside its class."""
+        return self in (Mistakes.ALIKE, Mistakes.ALIKE_BY_CLASS)
+
+    def noise(self, classes: int, rate: float | None) -> Noise:
+        """Returns noise of this kind that has learned nothing yet but its rate."""
+        rate = FIRST_RATE if rate is None else max(rate, 0.01)
+        if self.follow_looks:
+            return LookAlikeNoise.flat(classes, rate, confused=self is Mistakes.ALIKE_BY_CLASS)
+        return ClassNoise.even(classes, rate, confused=self is Mistakes.EXCHANGED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +117,19 @@ def fit_joint(
     rows = rows[torch.randperm(len(rows), generator=generator)[:most].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
-        start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), _even(classes, FIRST_RATE))
-        model, structure = start, 0.0
-        zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
-        reliable = zero_shot and reliability_rate(*zero_shot)
+        start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
+        model, mistakes = start, Mistakes.EVEN
         for number in range(ROUNDS):
-            likeliest = _likeliest(sample, model)
+            # what looks alike would explain whatever the evidence says, and what it does not
+            noise = ClassNoise.even(classes, model.noise.rate) if mistakes.follow_looks else model.noise
+            likeliest = _likeliest(sample, JointModel(model.weights, model.bias, noise))
             joined = sample.joined(likeliest)
-            structure = structure if number else _structure(joined, advance)
-            rate = noise_rate(joined, structure, reliable=reliable)
-            model, clean = _sharpen(
-                joined, likeliest, rate=rate and rate.value, confused=structure > 0, advance=advance
-            )
+            mistakes = mistakes if number else _mistakes(joined, generator, advance)
+            rate = noise_rate(joined, mistakes)
+            model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
-        ends = [
-            _sharpen(joined, likeliest, rate=end, confused=structure > 0, advance=advance) for end in (rate or ())[1:]
-        ]
+        ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
+    zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
     factor = zero_shot and rate and fitting_factor(*zero_shot, noise_rate=rate.value)
     model = JointModel(model.weights / sample.spread, model.bias, model.noise)
     return Fit(model, clean, tuple(each for _, each in ends), factor)
@@ -202,7 +219,7 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
         (slope,) = torch.autograd.grad(prior, now)
         total = float(prior.detach())
         for parts, labels in sample:
-            mine, others = explain(tried.logits(parts).softmax(dim=1), labels, model.noise)
+            mine, others = model.noise.explain(tried.logits(parts).softmax(dim=1), labels)
             loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
             slope += torch.autograd.grad(loss, now)[0]
             total += float(loss.detach())
@@ -220,71 +237,41 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, structure: float, *, reliable: float | None = None) -> Interval | None:
+def noise_rate(joined: Joined, mistakes: Mistakes) -> Interval | None:
     """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
     that is even over the classes, and an exchange of classes, strike all images alike. What is taken for something that
-    looks alike is so more often on the other images. How much more tells the reliability curve of the zero-shot model
-    where it knows the names; else `RISE` and `FLOOR` are assumed, which are the most in any case.
+    looks alike is so more often on the other images: how much more is assumed (`RISE`, `FLOOR`), but no more labels are
+    taken for wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
-        structure: What :func:`_structure` found.
-        reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
+        mistakes: What the wrong labels are.
 
     Returns:
-        Between 0 and 1, the ends by the number of the surest images, and up to `RISE` where it may apply; None where
-        the evidence knows no more of the labels than chance.
+        Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
+        labels than chance.
     """
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    shares = _among_surest((predicted != joined.labels)[confidence.argsort(descending=True)])
+    disagrees = predicted != joined.labels
+    shares = _among_surest(disagrees[confidence.argsort(descending=True)])
     chance = 1 / joined.logits.shape[1]
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
-    if not 0 < structure < EXCHANGED:
+    if not mistakes.follow_looks:
         return shares
-    risen = Interval(*(min(RISE * share + FLOOR, 1 - chance) for share in shares))
-    if reliable is None:
-        return risen
-    return Interval(min(max(reliable, shares.value), risen.value), shares.low, risen.high)
-
-
-@torch.no_grad()
-def reliability_rate(logits: Tensor, labels: Tensor) -> float:
-    """Estimates the share of wrong labels from the reliability curve of a model that has not learned from them.
-
-    Let h(p) be the share of pairs (image, class) of probability p in which the class is the given label. If the model
-    is calibrated for the true classes, h(p) = p where all labels are right. Its height near 1 is r, the share of right
-    labels there, and of the labels whose class has probability p a share of r p / h(p) is right. h is isotonic.
-
-    Args:
-        logits: (m, K).
-        labels: Given labels, (m,).
-
-    Returns:
-        Between 0 and 1.
-    """
-    from sklearn.isotonic import IsotonicRegression
-
-    probability = logits.softmax(dim=1)
-    mine = probability.gather(1, labels[:, None])[:, 0].double().numpy()
-    given = torch.zeros_like(probability).scatter(1, labels[:, None], 1.0)
-    curve = IsotonicRegression(y_min=1e-9, out_of_bounds="clip").fit(
-        probability.flatten().numpy(), given.flatten().numpy()
-    )
-    confidence, predicted = probability.max(dim=1)
-    surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
-    height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
-    return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
+    most = float(disagrees.float().mean())
+    value, _, high = (max(share, min(RISE * share + FLOOR, most)) for share in shares)
+    return Interval(value, shares.low, high)
 
 
 def _among_surest(disagrees: Tensor) -> Interval:
     """Returns the share that disagrees among the surest images, (n,), the surest first.
 
     More of them tell it more precisely, until the evidence itself errs. So it is the share among as many as agree with
-    every smaller part: their intervals of one standard error have a point in common (Lepski, 1991; Goldenshluger and
+    every smaller part: it lies within one standard error of each of their shares (Lepski, 1991; Goldenshluger and
     Nemirovski, 1997). The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
     """
     from scipy.stats import binomtest
@@ -295,10 +282,10 @@ def _among_surest(disagrees: Tensor) -> Interval:
     low, high, found = 0.0, 1.0, 0.0
     while count <= total:
         share = float(hits[count - 1]) / count
+        if not low <= share <= high:
+            break
         error = math.sqrt(max(share * (1 - share), 1 / count) / count)
         low, high = max(low, share - error), min(high, share + error)
-        if low > high:
-            break
         found, count = share, int(MORE * count) + 1
     return Interval(found, min(found, float(ends.low)), max(found, float(ends.high)))
 
@@ -306,91 +293,105 @@ def _among_surest(disagrees: Tensor) -> Interval:
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
 
 
-def _structure(joined: Joined, advance: Callable[[int], None]) -> float:
-    """Tells how much a confusion of its own for each class says of wrong labels, by rows that it has not seen.
+def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int], None]) -> Mistakes:
+    """Tells what the wrong labels are by how much a confusion of its own for each class says of labels not seen.
 
-    Returns:
-        Gain in log-likelihood for each wrong label, as a share of log(K - 1), which an exchange of classes would gain;
-        0 where the confusion is even, or cannot be told.
+    How much it would say of an exchange of classes is drawn: true classes from the class probabilities, and of as many
+    as are wrong the label of the class that is most often given instead. No fixed bound does: few images a class, or
+    evidence that knows little, tell less of the same exchange. Else, and where that is a close call, the labels not
+    seen have to be likelier.
     """
-    classes, half = joined.logits.shape[1], len(joined.labels) // 2
-    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or half < 1:
-        return 0.0
-    surest = noise_rate(joined, 0.0)
-    scale, found = _match(joined, surest and surest.value, confused=True, advance=advance)
+    classes = joined.logits.shape[1]
+    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
+        return Mistakes.EVEN
+    scale, noise = _match_rate(joined, Mistakes.EXCHANGED, advance)
     sharp = joined.sharpened(scale)
-    halves = [Joined(*(part[:half] for part in sharp)), Joined(*(part[half : 2 * half] for part in sharp))]
-    start = _even(classes, found.rate)
 
-    def held_out(*, confused: bool) -> float:
-        both = (_fit_noise(one, start, confused=confused, rounds=6, advance=advance) for one in halves)
-        return sum(_log_likelihood(other, noise) for other, noise in zip(reversed(halves), both, strict=True))
+    def gain(joined: Joined) -> float:
+        exchanged, even = (kind.noise(classes, noise.rate) for kind in (Mistakes.EXCHANGED, Mistakes.EVEN))
+        return _held_out(joined, exchanged, advance) - _held_out(joined, even, advance)
 
-    gain = held_out(confused=True) - held_out(confused=False)
-    return gain / (found.rate * 2 * half * math.log(classes - 1)) if gain > LEAST_GAIN else 0.0
+    found = gain(sharp)
+    if found <= LEAST_GAIN:
+        return Mistakes.EVEN
+    share = found / max(gain(_exchanged(sharp, noise, generator)), LEAST_GAIN)
+    if share >= EXCHANGED:
+        return Mistakes.EXCHANGED
+
+    def likelihood(kind: Mistakes) -> float:
+        scale, noise = _match_rate(joined, kind, advance)
+        return _held_out(joined.sharpened(scale), kind.noise(classes, noise.rate), advance)
+
+    alike = likelihood(Mistakes.ALIKE)
+    if share >= PERHAPS_EXCHANGED and likelihood(Mistakes.EXCHANGED) > alike:
+        return Mistakes.EXCHANGED
+    return Mistakes.ALIKE_BY_CLASS if likelihood(Mistakes.ALIKE_BY_CLASS) > alike else Mistakes.ALIKE
+
+
+def _match_rate(joined: Joined, kind: Mistakes, advance: Callable[[int], None]) -> tuple[float, Noise]:
+    rate = noise_rate(joined, kind)
+    return _match(joined, kind, rate and rate.value, advance)
+
+
+def _exchanged(joined: Joined, noise: Noise, generator: torch.Generator) -> Joined:
+    """Draws labels as they would be given if each class were exchanged with the one that is given most instead."""
+    chunks = [probability for probability, _ in joined.chunks()]
+    truth = torch.cat([probability.multinomial(1, generator=generator)[:, 0] for probability in chunks])
+    wrong = torch.rand(len(truth), generator=generator) < noise.rate
+    partner = truth if noise.confusion is None else noise.confusion.argmax(dim=1)[truth]
+    return Joined(joined.logits, torch.where(wrong, partner, truth))
+
+
+def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:
+    """Returns the log-likelihood of the labels of each half under the noise that the other half shows."""
+    half = len(joined.labels) // 2
+    halves = [Joined(*(part[:half] for part in joined)), Joined(*(part[half : 2 * half] for part in joined))]
+    both = (_learn(one, start, rounds=HELD_OUT_ROUNDS, advance=advance) for one in halves)
+    return sum(_log_likelihood(other, noise) for other, noise in zip(reversed(halves), both, strict=True))
 
 
 @torch.no_grad()
 def _log_likelihood(joined: Joined, noise: Noise) -> float:
     total = 0.0
     for probability, labels in joined.chunks():
-        mine, others = explain(probability, labels, noise)
+        mine, others = noise.explain(probability, labels)
         total += float((mine + others.sum(dim=1)).clamp(min=1e-12).log().sum())
     return total
 
 
 def _sharpen(
-    joined: Joined, model: JointModel, *, rate: float | None, confused: bool, advance: Callable[[int], None]
+    joined: Joined, model: JointModel, *, rate: float | None, mistakes: Mistakes, advance: Callable[[int], None]
 ) -> tuple[JointModel, Tensor]:
     """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
-    scale, noise = _match(joined, rate, confused=confused, advance=advance)
+    scale, noise = _match(joined, mistakes, rate, advance)
     sharp = joined.sharpened(scale).chunks()
-    clean = torch.cat([clean_share(*explain(probability, labels, noise)) for probability, labels in sharp])
+    clean = torch.cat([clean_share(*noise.explain(probability, labels)) for probability, labels in sharp])
     return JointModel(model.weights * scale, model.bias * scale, noise), clean
 
 
 def _match(
-    joined: Joined, rate: float | None, *, confused: bool, advance: Callable[[int], None]
+    joined: Joined, mistakes: Mistakes, rate: float | None, advance: Callable[[int], None]
 ) -> tuple[float, Noise]:
     """Finds the factor of the logits at which a share of the labels is wrong: the sharper, the more are."""
-    noise = _even(joined.logits.shape[1], FIRST_RATE if rate is None else max(rate, 0.01))
+    noise = mistakes.noise(joined.logits.shape[1], rate)
     low, high = (0.0, 0.0) if rate is None else (math.log(LEAST_SHARP), math.log(MOST_SHARP))
     for step in range(STEPS):
         middle = (low + high) / 2
-        sharp = joined.sharpened(math.exp(middle))
-        noise = _fit_noise(sharp, noise, confused=confused, rounds=3 if step else 6, advance=advance)
+        noise = _learn(joined.sharpened(math.exp(middle)), noise, rounds=3 if step else 6, advance=advance)
         if rate is not None:
             low, high = (middle, high) if noise.rate < rate else (low, middle)
     return math.exp(middle), noise
 
 
-def _even(classes: int, rate: float) -> Noise:
-    return Noise(torch.full((classes,), rate), None, rate)
-
-
 @torch.no_grad()
-def _fit_noise(joined: Joined, noise: Noise, *, confused: bool, rounds: int, advance: Callable[[int], None]) -> Noise:
-    """Re-estimates rates and confusion by expectation-maximisation (Dawid and Skene, 1979, for one annotator)."""
-    classes = joined.logits.shape[1]
-    for _ in range(rounds):
-        right, wrong = torch.zeros(classes), torch.zeros(classes)  # by true class
-        counts = torch.zeros(classes, classes) if confused else None  # rows: given label, columns: true class
-        for probability, labels in joined.chunks():
+def _learn(joined: Joined, noise: Noise, *, rounds: int, advance: Callable[[int], None]) -> Noise:
+    """Re-estimates a noise by expectation-maximisation."""
+
+    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
+        for chunk in joined.chunks():
             advance(0)
-            mine, others = explain(probability, labels, noise)
-            whole = (mine + others.sum(dim=1)).clamp(min=1e-30)
-            others /= whole[:, None]
-            right.index_add_(0, labels, mine / whole)
-            wrong += others.sum(dim=0)
-            if counts is not None:
-                counts.index_add_(0, labels, others)
-        rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=1e-30))
-        rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
-        noise = Noise(rates, None if counts is None else _confusion(counts.T), rate)
+            yield chunk
+
+    for _ in range(rounds):
+        noise = noise.learned(chunks())
     return noise
-
-
-def _confusion(counts: Tensor) -> Tensor:
-    classes = len(counts)
-    even = (1 - torch.eye(classes)) / (classes - 1)
-    return (counts + PRIOR_LABELS * even) / (counts.sum(dim=1, keepdim=True) + PRIOR_LABELS)

@@ -1,34 +1,208 @@
 """How given labels come from the true classes, and what that says of each label.
 
-    P(y | x) = Σ_k p_k(x) T_ky,    T_kk = 1 - ε_k,    T_ky = ε_k R_ky,
-
-with a rate of wrong labels ε_k for each class and a confusion R. The posterior that y is the true class is
-
-    p_clean = p_y T_yy / Σ_k p_k T_ky.
+A model of the noise splits P(y | x), the probability of the given label y, into the parts of the true classes k. The
+part of k = y over the whole is the posterior that the label is right, p_clean.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+# The rate of a class, or of a part of the images, is drawn to the common one as if so many images had been seen before.
+PRIOR_IMAGES = 10.0
+# The confusion of a class is drawn to an even one as if so many wrong labels had been seen before.
+PRIOR_LABELS = 10.0
+# Into so many parts the images go by how sure the evidence is of them.
+PARTS = 10
+# However often a class is mistaken, some of its labels are right.
+MOST_WRONG = 0.98
+# A class that an image does not look like at all is given instead as if its probability were this.
+SMALL = 1e-7
+# What a probability is at least where it divides.
+LEAST = 1e-30
 
-@dataclass(frozen=True, eq=False)
-class Noise:
+
+class Noise(ABC):
     """How given labels come from the true classes.
 
     Attributes:
-        rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
-        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
-        rate: Share of wrong labels in all, between 0 and 1.
+        rate: Share of wrong labels, between 0 and 1.
+        confusion: R, (K, K), rows sum to 1, zero on the diagonal: what is given instead of a true class; None stands
+            for all wrong classes alike.
     """
 
+    rate: float
+    confusion: Tensor | None
+
+    @abstractmethod
+    def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits P(y | x) into the parts of the true classes.
+
+        Args:
+            probability: p_k(x), (n, K).
+            labels: y, (n,).
+
+        Returns:
+            The part of the given class, (n,), and those of the others, (n, K), zero at k = y.
+        """
+
+    @abstractmethod
+    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
+        """Returns the noise after a round of expectation-maximisation over probabilities (m, K) and labels (m,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassNoise(Noise):
+    """Wrong labels that depend on the true class alone: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k, T_ky = ε_k R_ky.
+
+    Attributes:
+        rate: Share of wrong labels, between 0 and 1.
+        rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
+        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
+    """
+
+    rate: float
     rates: Tensor
     confusion: Tensor | None
+
+    @classmethod
+    def even(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
+        """Returns noise that is alike for all classes, which learns a confusion of its own for each if it shall."""
+        return cls(rate, torch.full((classes,), rate), _even(classes) if confused else None)
+
+    def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
+        spread = 1 / max(1, probability.shape[1] - 1) if self.confusion is None else self.confusion.T[labels]
+        mine = (probability * (1 - self.rates)).gather(1, labels[:, None])[:, 0]
+        others = probability * self.rates * spread
+        return mine, others.scatter(1, labels[:, None], 0.0)
+
+    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
+        """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
+        classes = len(self.rates)
+        right, wrong = torch.zeros(classes), torch.zeros(classes)  # by true class
+        counts = None if self.confusion is None else torch.zeros(classes, classes)  # rows: given, columns: true class
+        for probability, labels in chunks:
+            mine, others = self.explain(probability, labels)
+            whole = (mine + others.sum(dim=1)).clamp(min=LEAST)
+            others /= whole[:, None]
+            right.index_add_(0, labels, mine / whole)
+            wrong += others.sum(dim=0)
+            if counts is not None:
+                counts.index_add_(0, labels, others)
+        rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=LEAST))
+        rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
+        return type(self)(rate, rates, None if counts is None else _confusion(counts.T))
+
+
+@dataclass(frozen=True, eq=False)
+class LookAlikeNoise(Noise):
+    """Wrong labels that depend on the image: what looks alike, and more often the less sure it is.
+
+        P(y | x) = (1 - ε_y(x)) p_y + Σ_{k≠y} ε_k(x) p_k [π p_y / (1 - p_k) + (1 - π) R_ky],    ε_k(x) = f_k ε(x)
+
+    Instance-dependent noise whose wrong labels follow the class probability itself. ε(x) does not rise with max_k p_k.
+
+    Attributes:
+        rate: Share of wrong labels, between 0 and 1.
+        rates: ε by part of the images, (B,), those with the smallest max_k p_k first.
+        edges: max_k p_k at which these parts meet, (B - 1,), ascending.
+        alike: π, between 0 and 1: share of the wrong labels that follow the class probability.
+        factors: f, (K,): how much more often each true class is mistaken.
+        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike, and for
+            classes that are mistaken equally often.
+    """
+
     rate: float
+    rates: Tensor
+    edges: Tensor
+    alike: float
+    factors: Tensor
+    confusion: Tensor | None
+
+    @classmethod
+    def flat(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
+        """Returns noise that strikes all images alike, half of it with what looks alike."""
+        confusion = _even(classes) if confused else None
+        return cls(rate, torch.tensor([rate]), torch.empty(0), 0.5, torch.ones(classes), confusion)
+
+    def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Noise.explain`."""
+        mine, alike, by_class = self._parts(probability, labels)
+        return mine, alike + by_class
+
+    def _parts(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        most, at = probability.max(dim=1, keepdim=True)
+        rates = self._rates(most) * probability
+        here, others = labels[:, None], max(1, probability.shape[1] - 1)
+        mine = probability.gather(1, here)
+        # what is left beside the likeliest class is summed: 1 - p would lose it to rounding
+        left = (1 - probability).scatter(1, at, probability.scatter(1, at, 0.0).sum(dim=1, keepdim=True))
+        alike = self.alike * rates * (mine + SMALL) / (left + others * SMALL)
+        by_class = (1 - self.alike) * rates * (1 / others if self.confusion is None else self.confusion.T[labels])
+        mine = (mine - rates.gather(1, here))[:, 0]
+        return mine, alike.scatter(1, here, 0.0), by_class.scatter(1, here, 0.0)
+
+    def _rates(self, most: Tensor) -> Tensor:
+        return (self.rates[torch.bucketize(most.detach(), self.edges)] * self.factors).clamp(max=MOST_WRONG)
+
+    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
+        """See :meth:`Noise.learned`; the parts are as large as each other, and ε is isotonic over them."""
+        classes = len(self.factors)
+        wrong_of, expected_of = torch.zeros(classes), torch.zeros(classes)  # by true class
+        counts = None if self.confusion is None else torch.zeros(classes, classes)  # rows: given, columns: true class
+        found = []
+        for probability, labels in chunks:
+            mine, alike, by_class = self._parts(probability, labels)
+            whole = (mine + alike.sum(dim=1) + by_class.sum(dim=1)).clamp(min=LEAST)
+            alike, by_class, most = alike / whole[:, None], by_class / whole[:, None], probability.amax(dim=1)
+            found.append(torch.stack([most, alike.sum(dim=1), by_class.sum(dim=1)]))
+            if counts is not None:
+                counts.index_add_(0, labels, by_class)
+                wrong = alike + by_class
+                wrong_of += wrong.sum(dim=0)
+                flat = self.rates[torch.bucketize(most, self.edges)]
+                expected_of += (wrong * flat[:, None]).sum(dim=0).index_add_(0, labels, flat * mine / whole)
+        most, alike, by_class = torch.cat(found, dim=1)
+        rate = float((alike + by_class).mean())
+        rates, edges = _by_part(most, alike + by_class)
+        share = float(alike.sum() / (alike + by_class).sum().clamp(min=LEAST))
+        if counts is None:
+            return type(self)(rate, rates, edges, share, self.factors, None)
+        drawn = PRIOR_IMAGES * rate
+        factors = (wrong_of + drawn + LEAST) / (expected_of + drawn + LEAST)
+        return type(self)(rate, rates, edges, share, factors, _confusion(counts.T))
+
+
+def _by_part(most: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the share of wrong labels by part of the images, which does not rise, and where the parts meet."""
+    parts = max(1, min(PARTS, int(len(most) / PRIOR_IMAGES)))
+    edges = most.quantile(torch.arange(1, parts) / parts)
+    part = torch.bucketize(most, edges)
+    count = torch.bincount(part, minlength=parts) + PRIOR_IMAGES
+    rates = (torch.zeros(parts).index_add_(0, part, wrong) + PRIOR_IMAGES * wrong.mean()) / count
+    return _falling(rates, count), edges
+
+
+def _falling(values: Tensor, weights: Tensor) -> Tensor:
+    from sklearn.isotonic import isotonic_regression
+
+    fitted = isotonic_regression(values.double().numpy(), sample_weight=weights.double().numpy(), increasing=False)
+    return torch.from_numpy(fitted.copy()).float()
+
+
+def _even(classes: int) -> Tensor:
+    return (1 - torch.eye(classes)) / max(1, classes - 1)
+
+
+def _confusion(counts: Tensor) -> Tensor:
+    return (counts + PRIOR_LABELS * _even(len(counts))) / (counts.sum(dim=1, keepdim=True) + PRIOR_LABELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +226,7 @@ class JointModel:
     def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
         """Judges n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
         probability = self.logits(parts).softmax(dim=1)
-        mine, others = explain(probability, labels, self.noise)
+        mine, others = self.noise.explain(probability, labels)
         instead, likeliest = others.argmax(1), probability.argmax(1)
         confidence = probability.gather(1, torch.stack([instead, likeliest], dim=1))
         return Posterior(clean_share(mine, others), instead, confidence[:, 0], likeliest, confidence[:, 1])
@@ -76,23 +250,6 @@ class Posterior(NamedTuple):
     likeliest_confidence: Any
 
 
-def explain(probability: Tensor, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Splits P(y | x) into the parts of the true classes.
-
-    Args:
-        probability: p_k(x), (n, K).
-        labels: y, (n,).
-        noise: ε and R.
-
-    Returns:
-        The part of the given class, p_y T_yy, (n,), and those of the others, p_k T_ky, (n, K), zero at k = y.
-    """
-    spread = 1 / max(1, probability.shape[1] - 1) if noise.confusion is None else noise.confusion.T[labels]
-    mine = (probability * (1 - noise.rates)).gather(1, labels[:, None])[:, 0]
-    others = probability * noise.rates * spread
-    return mine, others.scatter(1, labels[:, None], 0.0)
-
-
 def clean_share(mine: Tensor, others: Tensor) -> Tensor:
-    """Returns p_clean, (n,), of what :func:`explain` gives: the part of the given class in P(y | x)."""
-    return mine / (mine + others.sum(dim=1)).clamp(min=1e-30)
+    """Returns p_clean, (n,), of what :meth:`Noise.explain` gives: the part of the given class in P(y | x)."""
+    return mine / (mine + others.sum(dim=1)).clamp(min=LEAST)
