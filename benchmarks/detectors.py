@@ -34,6 +34,7 @@ from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
 from labelsieve.detect.discriminant import Discriminant, fit_discriminants
+from labelsieve.detect.joint_fit import Mistakes
 from labelsieve.detect.settings import frozen_if_auto
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
@@ -82,8 +83,8 @@ def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
     "deft-sharp-by-likelihood": ("labelsieve.detect.joint_fit", "noise_rate", lambda *_, **__: None),
-    "deft-even-confusion": ("labelsieve.detect.joint_fit", "_structure", lambda *_: 0.0),
-    "deft-surest-alone": ("labelsieve.detect.joint_fit", "EXCHANGED", 0.0),
+    "deft-even-confusion": ("labelsieve.detect.joint_fit", "_mistakes", lambda *_: Mistakes.EVEN),
+    "deft-noise-by-class": ("labelsieve.detect.joint_fit", "_mistakes", lambda *_: Mistakes.EXCHANGED),
     "deft-one-discriminant": ("labelsieve.detect.dual", "fit_discriminants", _plain_twice),
     "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
 }

@@ -1,8 +1,8 @@
 """One clean probability from several kinds of evidence, calibrated without any truth.
 
 Each kind of evidence gives class logits. Weighted and added they are a class probability, and the given label is
-explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `joint_fit.py` finds the weights,
-the rates of wrong labels and the confusion.
+explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `joint_fit.py` finds the weights and
+the noise.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
     if scale is None or factor is None or 1 / FAR_OFF < factor < FAR_OFF:
         return ()
     return (
-        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels; with that"
-        " one it is told better how many are wrong",
+        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels; these verdicts"
+        " do not depend on it",
     )
 
 

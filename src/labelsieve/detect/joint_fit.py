@@ -301,7 +301,9 @@ def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int
     evidence that knows little, tell less of the same exchange. Else, and where that is a close call, the labels not
     seen have to be likelier.
     """
-    classes = joined.logits.shape[1]
+    # that nobody gives a class is no confusion
+    given, labels = joined.labels.unique(return_inverse=True)
+    joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN
     scale, noise = _match_rate(joined, Mistakes.EXCHANGED, advance)
