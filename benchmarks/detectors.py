@@ -34,7 +34,7 @@ from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import RECIPES
 from labelsieve.detect.discriminant import Discriminant, fit_discriminants
-from labelsieve.detect.joint_fit import Mistakes
+from labelsieve.detect.noise_model import Mistakes
 from labelsieve.detect.settings import frozen_if_auto
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text

@@ -19,20 +19,17 @@ from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import joint_fit
 from labelsieve.detect.discriminant import fit_discriminants
 from labelsieve.detect.joint import MOST_CLEAN, best_threshold
-from labelsieve.detect.joint_fit import (
-    FLOOR,
-    RISE,
+from labelsieve.detect.joint_fit import _likeliest, _match_rate, _mistakes, _Sample, fit_joint
+from labelsieve.detect.noise_model import (
+    MOST_WRONG,
+    SMALL,
+    ClassNoise,
     Joined,
+    JointModel,
+    LookAlikeNoise,
     Mistakes,
-    _among_surest,
-    _likeliest,
-    _match_rate,
-    _mistakes,
-    _Sample,
-    fit_joint,
-    noise_rate,
 )
-from labelsieve.detect.noise_model import MOST_WRONG, SMALL, ClassNoise, JointModel, LookAlikeNoise
+from labelsieve.detect.noise_rate import FLOOR, RISE, _among_surest, noise_rate, reliability_rate
 from labelsieve.detect.zero_shot import fitting_factor
 
 CLASSES = 5
@@ -179,7 +176,7 @@ def mistaken() -> Known:
 
 
 def kind_of(joined: Joined) -> Mistakes:
-    return _mistakes(joined, generator(), lambda _count: None)
+    return _mistakes(joined, 1.0, generator(), lambda _count: None)
 
 
 def test_what_looks_alike_is_more_often_mistaken_than_the_surest_images_show() -> None:
@@ -204,6 +201,23 @@ def test_no_more_labels_are_wrong_than_disagree() -> None:
     disagree = float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
     rate = noise_rate(joined, Mistakes.ALIKE)
     assert rate is not None and rate.value == pytest.approx(disagree) and rate.high == pytest.approx(disagree, abs=0.03)
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
+def test_the_reliability_curve_of_a_calibrated_model_holds_the_noise(kind: str, rate: float) -> None:
+    data = known(kind, rate)
+    assert reliability_rate(data.logits, torch.from_numpy(data.labels)) == pytest.approx(rate, abs=0.04)
+
+
+def test_the_smaller_of_what_the_surest_and_the_zero_shot_model_show_counts() -> None:
+    data = mistaken()
+    joined = Joined(data.logits, torch.from_numpy(data.labels))
+    alone, low, high = (noise_rate(joined, Mistakes.ALIKE, reliable=each) for each in (1.0, 0.15, 0.9))
+    surest = noise_rate(joined, Mistakes.EVEN)
+    assert alone and low and high and surest and surest.value > 0.15
+    assert high.value == alone.value
+    assert low.value == pytest.approx(max(surest.value, RISE * 0.15 + FLOOR)) and low.value < alone.value
+    assert noise_rate(joined, Mistakes.EVEN, reliable=0.0) == surest, "it is not asked about even noise"
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
@@ -331,7 +345,7 @@ def test_the_sharpness_makes_as_many_wrong_as_the_rate_says() -> None:
     joined = Joined(data.logits / 2, torch.from_numpy(data.labels))
     for kind in (Mistakes.ALIKE, Mistakes.ALIKE_BY_CLASS):
         rate = noise_rate(joined, kind)
-        _, noise = _match_rate(joined, kind, lambda _count: None)
+        _, noise = _match_rate(joined, kind, 1.0, lambda _count: None)
         assert rate is not None and noise.rate == pytest.approx(rate.value, abs=0.01)
 
 

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from labelsieve.detect.base import Estimate, Interval
 from labelsieve.detect.joint_fit import Evidence, Fit, fit_joint
 from labelsieve.detect.noise_model import Posterior
+from labelsieve.detect.noise_rate import far_off
 from labelsieve.detect.zero_shot import in_chunks
 from labelsieve.memory import keeping_room
 from labelsieve.progress import Progress
 
 # No label is flagged that is more than three times more likely right than wrong.
 MOST_CLEAN = 0.75
-# A logit scale is said to be far off from this factor on.
-FAR_OFF = 3.0
 
 
 class Judged(NamedTuple):
@@ -100,11 +99,11 @@ def judge_jointly(
 
 
 def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
-    if scale is None or factor is None or 1 / FAR_OFF < factor < FAR_OFF:
+    if scale is None or factor is None or not far_off(factor):
         return ()
     return (
-        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels; these verdicts"
-        " do not depend on it",
+        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels, and that one"
+        " is used to tell how many are wrong",
     )
 
 

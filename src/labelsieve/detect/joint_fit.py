@@ -11,17 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.base import GUESSING, Interval
-from labelsieve.detect.noise_model import ClassNoise, JointModel, LookAlikeNoise, Noise, clean_share
-from labelsieve.detect.zero_shot import CHUNK, fitting_factor
+from labelsieve.detect.noise_model import FIRST_RATE, ClassNoise, Joined, JointModel, Mistakes, Noise, clean_share
+from labelsieve.detect.noise_rate import noise_rate, reliable_rate
+from labelsieve.detect.zero_shot import CHUNK
 from labelsieve.progress import Progress
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
@@ -34,13 +32,8 @@ MOST_LOGITS = 2**22
 # Bytes of logits that are held while the weights are fitted.
 MOST_HELD = 2**26
 ROUNDS = 3
-FIRST_RATE = 0.2
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
-# The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
-SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
-# What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
-RISE, FLOOR = 1.75, 0.03
 # A confusion of its own for each class has to make held-out labels so much more likely, in nats.
 LEAST_GAIN = 5.0
 # From this share of what it would gain if classes were exchanged on, they are, or may be, exchanged, not mistaken.
@@ -49,27 +42,6 @@ EXCHANGED, PERHAPS_EXCHANGED = 0.6, 0.5
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 # A noise is learned in so many rounds from one half of the labels, to judge it by the other.
 HELD_OUT_ROUNDS = 12
-
-
-class Mistakes(Enum):
-    """What wrong labels are: any class, one for each class, what looks alike, or that and what a class favours."""
-
-    EVEN = auto()
-    EXCHANGED = auto()
-    ALIKE = auto()
-    ALIKE_BY_CLASS = auto()
-
-    @property
-    def follow_looks(self) -> bool:
-        """Whether the image matters, beside its class."""
-        return self in (Mistakes.ALIKE, Mistakes.ALIKE_BY_CLASS)
-
-    def noise(self, classes: int, rate: float | None) -> Noise:
-        """Returns noise of this kind that has learned nothing yet but its rate."""
-        rate = FIRST_RATE if rate is None else max(rate, 0.01)
-        if self.follow_looks:
-            return LookAlikeNoise.flat(classes, rate, confused=self is Mistakes.ALIKE_BY_CLASS)
-        return ClassNoise.even(classes, rate, confused=self is Mistakes.EXCHANGED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,19 +90,22 @@ def fit_joint(
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
-        model, mistakes = start, Mistakes.EVEN
+        zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
+        model, mistakes, factor, reliable = start, Mistakes.EVEN, None, 1.0
         for number in range(ROUNDS):
             # what looks alike would explain whatever the evidence says, and what it does not
             noise = ClassNoise.even(classes, model.noise.rate) if mistakes.follow_looks else model.noise
             likeliest = _likeliest(sample, JointModel(model.weights, model.bias, noise))
             joined = sample.joined(likeliest)
-            mistakes = mistakes if number else _mistakes(joined, generator, advance)
-            rate = noise_rate(joined, mistakes)
+            if not number:
+                rate = noise_rate(joined, Mistakes.EVEN)
+                if zero_shot and rate:
+                    factor, reliable = reliable_rate(*zero_shot, rate.value)
+                mistakes = _mistakes(joined, reliable, generator, advance)
+            rate = noise_rate(joined, mistakes, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
         ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
-    zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
-    factor = zero_shot and rate and fitting_factor(*zero_shot, noise_rate=rate.value)
     model = JointModel(model.weights / sample.spread, model.bias, model.noise)
     return Fit(model, clean, tuple(each for _, each in ends), factor)
 
@@ -139,22 +114,6 @@ def _spread(parts: Tensor) -> Tensor:
     """Returns how far the logits of each kind of evidence lie apart, (P,): a wrong scale of theirs changes nothing."""
     apart = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
     return torch.where(apart > 0, apart, 1.0)
-
-
-class Joined(NamedTuple):
-    """Rows that the noise is fitted to: joined logits (n, K) and given labels (n,)."""
-
-    logits: Tensor
-    labels: Tensor
-
-    def sharpened(self, scale: float) -> Joined:
-        """Returns the logits times a factor."""
-        return Joined(self.logits * scale, self.labels)
-
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields probabilities (m, K) and labels (m,)."""
-        for logits, labels in zip(self.logits.split(CHUNK), self.labels.split(CHUNK), strict=True):
-            yield logits.softmax(dim=1), labels
 
 
 class _Sample:
@@ -233,67 +192,10 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
     return JointModel(best[:kinds], best[kinds:], model.noise)
 
 
-# ---------------------------------------------------------------- how many labels are wrong
-
-
-@torch.no_grad()
-def noise_rate(joined: Joined, mistakes: Mistakes) -> Interval | None:
-    """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
-
-    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
-    that is even over the classes, and an exchange of classes, strike all images alike. What is taken for something that
-    looks alike is so more often on the other images: how much more is assumed (`RISE`, `FLOOR`), but no more labels are
-    taken for wrong than disagree with the evidence.
-
-    Args:
-        joined: Joined logits and given labels.
-        mistakes: What the wrong labels are.
-
-    Returns:
-        Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
-        labels than chance.
-    """
-    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
-    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    disagrees = predicted != joined.labels
-    shares = _among_surest(disagrees[confidence.argsort(descending=True)])
-    chance = 1 / joined.logits.shape[1]
-    if 1 - shares.high - chance < GUESSING * (1 - chance):
-        return None
-    if not mistakes.follow_looks:
-        return shares
-    most = float(disagrees.float().mean())
-    value, _, high = (max(share, min(RISE * share + FLOOR, most)) for share in shares)
-    return Interval(value, shares.low, high)
-
-
-def _among_surest(disagrees: Tensor) -> Interval:
-    """Returns the share that disagrees among the surest images, (n,), the surest first.
-
-    More of them tell it more precisely, until the evidence itself errs. So it is the share among as many as agree with
-    every smaller part: it lies within one standard error of each of their shares (Lepski, 1991; Goldenshluger and
-    Nemirovski, 1997). The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
-    """
-    from scipy.stats import binomtest
-
-    total, hits = len(disagrees), disagrees.cumsum(0)
-    count = max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
-    ends = binomtest(int(hits[count - 1]), count).proportion_ci(0.95, method="exact")
-    low, high, found = 0.0, 1.0, 0.0
-    while count <= total:
-        share = float(hits[count - 1]) / count
-        if not low <= share <= high:
-            break
-        error = math.sqrt(max(share * (1 - share), 1 / count) / count)
-        low, high = max(low, share - error), min(high, share + error)
-        found, count = share, int(MORE * count) + 1
-    return Interval(found, min(found, float(ends.low)), max(found, float(ends.high)))
-
-
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
 
 
-def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int], None]) -> Mistakes:
+def _mistakes(joined: Joined, reliable: float, generator: torch.Generator, advance: Callable[[int], None]) -> Mistakes:
     """Tells what the wrong labels are by how much a confusion of its own for each class says of labels not seen.
 
     How much it would say of an exchange of classes is drawn: true classes from the class probabilities, and of as many
@@ -306,7 +208,7 @@ def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN
-    scale, noise = _match_rate(joined, Mistakes.EXCHANGED, advance)
+    scale, noise = _match_rate(joined, Mistakes.EXCHANGED, reliable, advance)
     sharp = joined.sharpened(scale)
 
     def gain(joined: Joined) -> float:
@@ -321,7 +223,7 @@ def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int
         return Mistakes.EXCHANGED
 
     def likelihood(kind: Mistakes) -> float:
-        scale, noise = _match_rate(joined, kind, advance)
+        scale, noise = _match_rate(joined, kind, reliable, advance)
         return _held_out(joined.sharpened(scale), kind.noise(classes, noise.rate), advance)
 
     alike = likelihood(Mistakes.ALIKE)
@@ -330,8 +232,8 @@ def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int
     return Mistakes.ALIKE_BY_CLASS if likelihood(Mistakes.ALIKE_BY_CLASS) > alike else Mistakes.ALIKE
 
 
-def _match_rate(joined: Joined, kind: Mistakes, advance: Callable[[int], None]) -> tuple[float, Noise]:
-    rate = noise_rate(joined, kind)
+def _match_rate(joined: Joined, kind: Mistakes, reliable: float, advance: Callable[[int], None]) -> tuple[float, Noise]:
+    rate = noise_rate(joined, kind, reliable=reliable)
     return _match(joined, kind, rate and rate.value, advance)
 
 
@@ -379,7 +281,11 @@ def _match(
     low, high = (0.0, 0.0) if rate is None else (math.log(LEAST_SHARP), math.log(MOST_SHARP))
     for step in range(STEPS):
         middle = (low + high) / 2
-        noise = _learn(joined.sharpened(math.exp(middle)), noise, rounds=3 if step else 6, advance=advance)
+        sharp = joined.sharpened(math.exp(middle))
+        if mistakes.follow_looks:  # it may settle at more than one point, and where depends on how it starts
+            noise = _learn(sharp, mistakes.noise(joined.logits.shape[1], rate), rounds=8, advance=advance)
+        else:
+            noise = _learn(sharp, noise, rounds=3 if step else 6, advance=advance)
         if rate is not None:
             low, high = (middle, high) if noise.rate < rate else (low, middle)
     return math.exp(middle), noise

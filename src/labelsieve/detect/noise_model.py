@@ -7,13 +7,18 @@ part of k = y over the whole is the posterior that the label is right, p_clean.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from labelsieve.detect.zero_shot import CHUNK
+
+# Before anything is known.
+FIRST_RATE = 0.2
 # The rate of a class, or of a part of the images, is drawn to the common one as if so many images had been seen before.
 PRIOR_IMAGES = 10.0
 # The confusion of a class is drawn to an even one as if so many wrong labels had been seen before.
@@ -253,3 +258,40 @@ class Posterior(NamedTuple):
 def clean_share(mine: Tensor, others: Tensor) -> Tensor:
     """Returns p_clean, (n,), of what :meth:`Noise.explain` gives: the part of the given class in P(y | x)."""
     return mine / (mine + others.sum(dim=1)).clamp(min=LEAST)
+
+
+class Mistakes(Enum):
+    """What wrong labels are: any class, one for each class, what looks alike, or that and what a class favours."""
+
+    EVEN = auto()
+    EXCHANGED = auto()
+    ALIKE = auto()
+    ALIKE_BY_CLASS = auto()
+
+    @property
+    def follow_looks(self) -> bool:
+        """Whether the image matters, beside its class."""
+        return self in (Mistakes.ALIKE, Mistakes.ALIKE_BY_CLASS)
+
+    def noise(self, classes: int, rate: float | None) -> Noise:
+        """Returns noise of this kind that has learned nothing yet but its rate."""
+        rate = FIRST_RATE if rate is None else max(rate, 0.01)
+        if self.follow_looks:
+            return LookAlikeNoise.flat(classes, rate, confused=self is Mistakes.ALIKE_BY_CLASS)
+        return ClassNoise.even(classes, rate, confused=self is Mistakes.EXCHANGED)
+
+
+class Joined(NamedTuple):
+    """Rows that the noise is fitted to: joined logits (n, K) and given labels (n,)."""
+
+    logits: Tensor
+    labels: Tensor
+
+    def sharpened(self, scale: float) -> Joined:
+        """Returns the logits times a factor."""
+        return Joined(self.logits * scale, self.labels)
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields probabilities (m, K) and labels (m,)."""
+        for logits, labels in zip(self.logits.split(CHUNK), self.labels.split(CHUNK), strict=True):
+            yield logits.softmax(dim=1), labels
