@@ -1292,6 +1292,7 @@ SHIPPED = {
     "phase1": 252,
     "photos": 600,
     "photos-full": 72,
+    "prompts-strong": 63,
     "strong": 2001,
     "strong-sketches": 435,
     "whole": 135,
@@ -1412,7 +1413,7 @@ def test_bench_without_a_file_or_folder(run: Callable[..., tuple[int, str, str]]
         assert code == 2 and "expected FILE.toml or NAME, and --out DIR" in error
 
 
-@pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "whole"])
+@pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "prompts-strong", "whole"])
 def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
     folder = Path(__file__).parents[1] / "docs" / "results" / name
     experiment = read_experiment(name)
