@@ -36,8 +36,10 @@ ROUNDS = 3
 MOST_CLASSES_WITH_CONFUSION = 2_000
 # A confusion of its own for each class has to make held-out labels so much more likely, in nats.
 LEAST_GAIN = 5.0
-# From this share of what it would gain if classes were exchanged on, they are, or may be, exchanged, not mistaken.
-EXCHANGED, PERHAPS_EXCHANGED = 0.6, 0.5
+# From this share of what it would gain if classes were exchanged on, they are.
+EXCHANGED = 0.6
+# Looks have to explain labels better than classes do, by so many nats for each wrong label.
+ALIKE = 0.2
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 # A noise is learned in so many rounds from one half of the labels, to judge it by the other.
@@ -91,17 +93,17 @@ def fit_joint(
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
         zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
-        model, mistakes, factor, reliable = start, Mistakes.EVEN, None, 1.0
+        model, mistakes, factor, reliable = start, Mistakes.EVEN, None, None
         for number in range(ROUNDS):
             # what looks alike would explain whatever the evidence says, and what it does not
-            noise = ClassNoise.even(classes, model.noise.rate) if mistakes.follow_looks else model.noise
+            noise = ClassNoise.even(classes, model.noise.rate) if mistakes is Mistakes.ALIKE else model.noise
             likeliest = _likeliest(sample, JointModel(model.weights, model.bias, noise))
             joined = sample.joined(likeliest)
             if not number:
                 rate = noise_rate(joined, Mistakes.EVEN)
                 if zero_shot and rate:
                     factor, reliable = reliable_rate(*zero_shot, rate.value)
-                mistakes = _mistakes(joined, reliable, generator, advance)
+                mistakes = _mistakes(joined, generator, advance)
             rate = noise_rate(joined, mistakes, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
@@ -195,46 +197,38 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
 
 
-def _mistakes(joined: Joined, reliable: float, generator: torch.Generator, advance: Callable[[int], None]) -> Mistakes:
-    """Tells what the wrong labels are by how much a confusion of its own for each class says of labels not seen.
+def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int], None]) -> Mistakes:
+    """Tells what the wrong labels are, by how likely they make labels that were not learned from.
 
-    How much it would say of an exchange of classes is drawn: true classes from the class probabilities, and of as many
-    as are wrong the label of the class that is most often given instead. No fixed bound does: few images a class, or
-    evidence that knows little, tell less of the same exchange. Else, and where that is a close call, the labels not
-    seen have to be likelier.
+    An exchange of classes is told from other mistakes of classes by how much a confusion would say of one. That is
+    drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
+    often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it.
     """
     # that nobody gives a class is no confusion
     given, labels = joined.labels.unique(return_inverse=True)
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN
-    scale, noise = _match_rate(joined, Mistakes.EXCHANGED, reliable, advance)
-    sharp = joined.sharpened(scale)
+    rate = noise_rate(joined, Mistakes.EVEN)
 
-    def gain(joined: Joined) -> float:
-        exchanged, even = (kind.noise(classes, noise.rate) for kind in (Mistakes.EXCHANGED, Mistakes.EVEN))
-        return _held_out(joined, exchanged, advance) - _held_out(joined, even, advance)
+    def matched(kind: Mistakes) -> tuple[Joined, Noise]:
+        scale, noise = _match(joined, kind, rate and rate.value, advance)
+        return joined.sharpened(scale), noise
 
-    found = gain(sharp)
-    if found <= LEAST_GAIN:
+    sharp, noise = matched(Mistakes.EXCHANGED)
+
+    def likelihood(joined: Joined, kind: Mistakes) -> float:
+        return _held_out(joined, kind.noise(classes, noise.rate), advance)
+
+    by_class = likelihood(sharp, Mistakes.EXCHANGED)
+    gain = by_class - likelihood(sharp, Mistakes.EVEN)
+    if gain <= LEAST_GAIN:
         return Mistakes.EVEN
-    share = found / max(gain(_exchanged(sharp, noise, generator)), LEAST_GAIN)
-    if share >= EXCHANGED:
+    drawn = _exchanged(sharp, noise, generator)
+    if gain >= EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN)):
         return Mistakes.EXCHANGED
-
-    def likelihood(kind: Mistakes) -> float:
-        scale, noise = _match_rate(joined, kind, reliable, advance)
-        return _held_out(joined.sharpened(scale), kind.noise(classes, noise.rate), advance)
-
-    alike = likelihood(Mistakes.ALIKE)
-    if share >= PERHAPS_EXCHANGED and likelihood(Mistakes.EXCHANGED) > alike:
-        return Mistakes.EXCHANGED
-    return Mistakes.ALIKE_BY_CLASS if likelihood(Mistakes.ALIKE_BY_CLASS) > alike else Mistakes.ALIKE
-
-
-def _match_rate(joined: Joined, kind: Mistakes, reliable: float, advance: Callable[[int], None]) -> tuple[float, Noise]:
-    rate = noise_rate(joined, kind, reliable=reliable)
-    return _match(joined, kind, rate and rate.value, advance)
+    alike = likelihood(matched(Mistakes.ALIKE)[0], Mistakes.ALIKE)
+    return Mistakes.ALIKE if alike - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
 
 
 def _exchanged(joined: Joined, noise: Noise, generator: torch.Generator) -> Joined:
@@ -282,7 +276,7 @@ def _match(
     for step in range(STEPS):
         middle = (low + high) / 2
         sharp = joined.sharpened(math.exp(middle))
-        if mistakes.follow_looks:  # it may settle at more than one point, and where depends on how it starts
+        if mistakes is Mistakes.ALIKE:  # it may settle at more than one point, and where depends on how it starts
             noise = _learn(sharp, mistakes.noise(joined.logits.shape[1], rate), rounds=8, advance=advance)
         else:
             noise = _learn(sharp, noise, rounds=3 if step else 6, advance=advance)

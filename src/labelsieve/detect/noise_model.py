@@ -25,8 +25,6 @@ PRIOR_IMAGES = 10.0
 PRIOR_LABELS = 10.0
 # Into so many parts the images go by how sure the evidence is of them.
 PARTS = 10
-# However often a class is mistaken, some of its labels are right.
-MOST_WRONG = 0.98
 # A class that an image does not look like at all is given instead as if its probability were this.
 SMALL = 1e-7
 # What a probability is at least where it divides.
@@ -73,13 +71,13 @@ class ClassNoise(Noise):
     """
 
     rate: float
-    rates: Tensor
     confusion: Tensor | None
+    rates: Tensor
 
     @classmethod
     def even(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
         """Returns noise that is alike for all classes, which learns a confusion of its own for each if it shall."""
-        return cls(rate, torch.full((classes,), rate), _even(classes) if confused else None)
+        return cls(rate, _even(classes) if confused else None, torch.full((classes,), rate))
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
@@ -103,86 +101,63 @@ class ClassNoise(Noise):
                 counts.index_add_(0, labels, others)
         rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=LEAST))
         rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
-        return type(self)(rate, rates, None if counts is None else _confusion(counts.T))
+        return type(self)(rate, None if counts is None else _confusion(counts.T), rates)
 
 
 @dataclass(frozen=True, eq=False)
 class LookAlikeNoise(Noise):
     """Wrong labels that depend on the image: what looks alike, and more often the less sure it is.
 
-        P(y | x) = (1 - ε_y(x)) p_y + Σ_{k≠y} ε_k(x) p_k [π p_y / (1 - p_k) + (1 - π) R_ky],    ε_k(x) = f_k ε(x)
+        P(y | x) = (1 - ε(x)) p_y + ε(x) Σ_{k≠y} p_k [π p_y / (1 - p_k) + (1 - π) / (K - 1)]
 
     Instance-dependent noise whose wrong labels follow the class probability itself. ε(x) does not rise with max_k p_k.
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
+        confusion: None.
         rates: ε by part of the images, (B,), those with the smallest max_k p_k first.
         edges: max_k p_k at which these parts meet, (B - 1,), ascending.
-        alike: π, between 0 and 1: share of the wrong labels that follow the class probability.
-        factors: f, (K,): how much more often each true class is mistaken.
-        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike, and for
-            classes that are mistaken equally often.
+        alike: π, between 0 and 1: share of the wrong labels that follow the class probability; others are any class.
     """
 
     rate: float
+    confusion: None
     rates: Tensor
     edges: Tensor
     alike: float
-    factors: Tensor
-    confusion: Tensor | None
 
     @classmethod
-    def flat(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
+    def flat(cls, rate: float) -> Self:
         """Returns noise that strikes all images alike, half of it with what looks alike."""
-        confusion = _even(classes) if confused else None
-        return cls(rate, torch.tensor([rate]), torch.empty(0), 0.5, torch.ones(classes), confusion)
+        return cls(rate, None, torch.tensor([rate]), torch.empty(0), 0.5)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`."""
-        mine, alike, by_class = self._parts(probability, labels)
-        return mine, alike + by_class
+        mine, alike, any_class = self._parts(probability, labels)
+        return mine, alike + any_class
 
     def _parts(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         most, at = probability.max(dim=1, keepdim=True)
-        rates = self._rates(most) * probability
+        rate = self.rates[torch.bucketize(most.detach(), self.edges)]
         here, others = labels[:, None], max(1, probability.shape[1] - 1)
         mine = probability.gather(1, here)
         # what is left beside the likeliest class is summed: 1 - p would lose it to rounding
         left = (1 - probability).scatter(1, at, probability.scatter(1, at, 0.0).sum(dim=1, keepdim=True))
-        alike = self.alike * rates * (mine + SMALL) / (left + others * SMALL)
-        by_class = (1 - self.alike) * rates * (1 / others if self.confusion is None else self.confusion.T[labels])
-        mine = (mine - rates.gather(1, here))[:, 0]
-        return mine, alike.scatter(1, here, 0.0), by_class.scatter(1, here, 0.0)
-
-    def _rates(self, most: Tensor) -> Tensor:
-        return (self.rates[torch.bucketize(most.detach(), self.edges)] * self.factors).clamp(max=MOST_WRONG)
+        alike = rate * self.alike * probability * (mine + SMALL) / (left + others * SMALL)
+        any_class = rate * (1 - self.alike) * probability / others
+        return ((1 - rate) * mine)[:, 0], alike.scatter(1, here, 0.0), any_class.scatter(1, here, 0.0)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """See :meth:`Noise.learned`; the parts are as large as each other, and ε is isotonic over them."""
-        classes = len(self.factors)
-        wrong_of, expected_of = torch.zeros(classes), torch.zeros(classes)  # by true class
-        counts = None if self.confusion is None else torch.zeros(classes, classes)  # rows: given, columns: true class
         found = []
         for probability, labels in chunks:
-            mine, alike, by_class = self._parts(probability, labels)
-            whole = (mine + alike.sum(dim=1) + by_class.sum(dim=1)).clamp(min=LEAST)
-            alike, by_class, most = alike / whole[:, None], by_class / whole[:, None], probability.amax(dim=1)
-            found.append(torch.stack([most, alike.sum(dim=1), by_class.sum(dim=1)]))
-            if counts is not None:
-                counts.index_add_(0, labels, by_class)
-                wrong = alike + by_class
-                wrong_of += wrong.sum(dim=0)
-                flat = self.rates[torch.bucketize(most, self.edges)]
-                expected_of += (wrong * flat[:, None]).sum(dim=0).index_add_(0, labels, flat * mine / whole)
-        most, alike, by_class = torch.cat(found, dim=1)
-        rate = float((alike + by_class).mean())
-        rates, edges = _by_part(most, alike + by_class)
-        share = float(alike.sum() / (alike + by_class).sum().clamp(min=LEAST))
-        if counts is None:
-            return type(self)(rate, rates, edges, share, self.factors, None)
-        drawn = PRIOR_IMAGES * rate
-        factors = (wrong_of + drawn + LEAST) / (expected_of + drawn + LEAST)
-        return type(self)(rate, rates, edges, share, factors, _confusion(counts.T))
+            mine, alike, any_class = self._parts(probability, labels)
+            both = torch.stack([alike.sum(dim=1), any_class.sum(dim=1)])
+            found.append(torch.cat([probability.amax(dim=1)[None], both / (mine + both.sum(dim=0)).clamp(min=LEAST)]))
+        most, alike, any_class = torch.cat(found, dim=1)
+        wrong = alike + any_class
+        share = float(alike.sum() / wrong.sum().clamp(min=LEAST))
+        return type(self)(float(wrong.mean()), None, *_by_part(most, wrong), share)
 
 
 def _by_part(most: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,24 +236,19 @@ def clean_share(mine: Tensor, others: Tensor) -> Tensor:
 
 
 class Mistakes(Enum):
-    """What wrong labels are: any class, one for each class, what looks alike, or that and what a class favours."""
+    """What wrong labels are: any class, one that theirs is exchanged with or taken for, or what looks alike."""
 
     EVEN = auto()
     EXCHANGED = auto()
+    BY_CLASS = auto()
     ALIKE = auto()
-    ALIKE_BY_CLASS = auto()
-
-    @property
-    def follow_looks(self) -> bool:
-        """Whether the image matters, beside its class."""
-        return self in (Mistakes.ALIKE, Mistakes.ALIKE_BY_CLASS)
 
     def noise(self, classes: int, rate: float | None) -> Noise:
         """Returns noise of this kind that has learned nothing yet but its rate."""
         rate = FIRST_RATE if rate is None else max(rate, 0.01)
-        if self.follow_looks:
-            return LookAlikeNoise.flat(classes, rate, confused=self is Mistakes.ALIKE_BY_CLASS)
-        return ClassNoise.even(classes, rate, confused=self is Mistakes.EXCHANGED)
+        if self is Mistakes.ALIKE:
+            return LookAlikeNoise.flat(rate)
+        return ClassNoise.even(classes, rate, confused=self is not Mistakes.EVEN)
 
 
 class Joined(NamedTuple):

@@ -17,26 +17,26 @@ from labelsieve.detect.zero_shot import fitting_factor
 
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
-# What is taken for something that looks alike is so more often on the other images, by a factor and a few in a hundred.
-RISE, FLOOR = 1.5, 0.05
+# Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
+RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # A logit scale is far off from this factor on.
 FAR_OFF = 3.0
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float = 1.0) -> Interval | None:
+def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = None) -> Interval | None:
     """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
-    that is even over the classes, and an exchange of classes, strike all images alike. What is taken for something that
-    looks alike is so more often on the other images. How much more is assumed (`RISE`, `FLOOR`): more than the surest
-    images show, and more than the reliability curve of the zero-shot model, which takes what looks alike for doubt of
-    its own; the smaller of both counts. No more labels are taken for wrong than disagree with the evidence.
+    that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more often
+    made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the names;
+    else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for
+    doubt of its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
         mistakes: What the wrong labels are.
-        reliable: What :func:`reliability_rate` found; 1 where there is no zero-shot model that knows the names.
+        reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
         Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
@@ -49,10 +49,12 @@ def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float = 1.0) -> 
     chance = 1 / joined.logits.shape[1]
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
-    if not mistakes.follow_looks:
+    if mistakes in (Mistakes.EVEN, Mistakes.EXCHANGED):
         return shares
-    most = float(disagrees.float().mean())
-    value, _, high = (max(share, min(RISE * min(share, reliable) + FLOOR, most)) for share in shares)
+    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(disagrees.float().mean())
+    value, _, high = (max(share, min(rise * share + FLOOR, most)) for share in shares)
+    if mistakes is Mistakes.BY_CLASS and reliable is not None:
+        value = min(max(reliable, shares.value), value)
     return Interval(value, shares.low, high)
 
 
