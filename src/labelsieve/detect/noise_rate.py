@@ -30,8 +30,8 @@ def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = N
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
     that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more often
     made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the names;
-    else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for
-    doubt of its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the evidence.
+    else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for doubt of
+    its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
