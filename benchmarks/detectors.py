@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import os
 import platform
 import time
@@ -84,7 +85,8 @@ def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
 ABLATED: dict[str, tuple[str, str, Any]] = {
     "deft-sharp-by-likelihood": ("labelsieve.detect.joint_fit", "noise_rate", lambda *_, **__: None),
     "deft-even-confusion": ("labelsieve.detect.joint_fit", "_mistakes", lambda *_: Mistakes.EVEN),
-    "deft-noise-by-class": ("labelsieve.detect.joint_fit", "_mistakes", lambda *_: Mistakes.EXCHANGED),
+    "deft-surest-alone": ("labelsieve.detect.joint_fit", "EXCHANGED", 0.0),
+    "deft-noise-by-class": ("labelsieve.detect.joint_fit", "ALIKE", math.inf),
     "deft-one-discriminant": ("labelsieve.detect.dual", "fit_discriminants", _plain_twice),
     "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
 }

@@ -61,7 +61,7 @@ def random_model(seed: int, *, confused: bool = True) -> JointModel:
     return JointModel(
         weights=torch.tensor([1.0, 0.3]),
         bias=torch.from_numpy(rng.normal(size=CLASSES).astype(np.float32)),
-        noise=ClassNoise(0.5, confusion / confusion.sum(dim=1, keepdim=True) if confused else None, rates),
+        noise=ClassNoise(0.5, rates, confusion / confusion.sum(dim=1, keepdim=True) if confused else None),
     )
 
 
@@ -180,7 +180,8 @@ def mistaken(by: str) -> Known:
 
 
 def kind_of(joined: Joined) -> Mistakes:
-    return _mistakes(joined, generator(), lambda _count: None)
+    rate = noise_rate(joined, Mistakes.EVEN)
+    return _mistakes(joined, rate and rate.value, generator(), lambda _count: None)
 
 
 @pytest.mark.parametrize(("by", "rise"), [("class", RISE), ("looks", ALIKE_RISE)])
@@ -251,7 +252,7 @@ def test_an_exchange_of_many_small_classes_is_told_from_mistakes(exchanged: bool
 
 
 def look_alike() -> LookAlikeNoise:
-    return LookAlikeNoise(0.3, None, torch.tensor([0.6, 0.4, 0.1]), torch.tensor([0.5, 0.8]), 0.7)
+    return LookAlikeNoise(0.3, torch.tensor([0.6, 0.4, 0.1]), torch.tensor([0.5, 0.8]), 0.7)
 
 
 def by_hand(noise: LookAlikeNoise, p: Tensor, label: int) -> list[float]:
@@ -336,7 +337,9 @@ def test_the_sharpness_makes_as_many_wrong_as_asked(kind: Mistakes) -> None:
     data = mistaken("looks")
     joined = Joined(data.logits / 2, torch.from_numpy(data.labels))
     for rate in (0.2, 0.25):
-        assert _match(joined, kind, rate, lambda _count: None)[1].rate == pytest.approx(rate, abs=0.01)
+        assert _match(joined, kind.noise(CLASSES, rate), rate, lambda _count: None)[1].rate == pytest.approx(
+            rate, abs=0.01
+        )
 
 
 def test_the_rate_is_told_by_as_many_images_as_agree() -> None:

@@ -1,4 +1,4 @@
-"""The fit of joint evidence: how much each kind counts, how often labels are wrong, and what is taken for what.
+"""The fit of joint evidence: how much each kind counts, and how wrong labels come about.
 
 Given labels alone cannot tell a blurred class probability from a confused annotator: both explain them equally well. So
 their likelihood says only how the kinds of evidence relate to each other (:func:`_likeliest`). How sharp their sum is
@@ -11,19 +11,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.noise_model import FIRST_RATE, ClassNoise, Joined, JointModel, Mistakes, Noise, clean_share
-from labelsieve.detect.noise_rate import noise_rate, reliable_rate
-from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.detect.noise_model import (
+    FIRST_RATE,
+    ClassNoise,
+    Joined,
+    JointModel,
+    Mistakes,
+    Noise,
+    clean_share,
+    start_rate,
+)
+from labelsieve.detect.noise_rate import noise_rate, reliability_rate
+from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 from labelsieve.progress import Progress
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
+NoiseT = TypeVar("NoiseT", bound=Noise)
 
 # The few weights do not get better with more rows than this.
 MOST_ROWS = 20_000
@@ -74,7 +85,7 @@ def fit_joint(
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fits weights, biases, rates of noise and confusion to the given labels.
+    """Fits weights, biases and noise to the given labels.
 
     Args:
         evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
@@ -102,8 +113,9 @@ def fit_joint(
             if not number:
                 rate = noise_rate(joined, Mistakes.EVEN)
                 if zero_shot and rate:
-                    factor, reliable = reliable_rate(*zero_shot, rate.value)
-                mistakes = _mistakes(joined, generator, advance)
+                    factor = fitting_factor(*zero_shot, noise_rate=rate.value)
+                    reliable = reliability_rate(*zero_shot, factor=factor)
+                mistakes = _mistakes(joined, rate and rate.value, generator, advance)
             rate = noise_rate(joined, mistakes, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
@@ -197,7 +209,9 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
 
 
-def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int], None]) -> Mistakes:
+def _mistakes(
+    joined: Joined, rate: float | None, generator: torch.Generator, advance: Callable[[int], None]
+) -> Mistakes:
     """Tells what the wrong labels are, by how likely they make labels that were not learned from.
 
     An exchange of classes is told from other mistakes of classes by how much a confusion would say of one. That is
@@ -209,13 +223,8 @@ def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN
-    rate = noise_rate(joined, Mistakes.EVEN)
-
-    def matched(kind: Mistakes) -> tuple[Joined, Noise]:
-        scale, noise = _match(joined, kind, rate and rate.value, advance)
-        return joined.sharpened(scale), noise
-
-    sharp, noise = matched(Mistakes.EXCHANGED)
+    scale, noise = _match(joined, ClassNoise.even(classes, start_rate(rate), confused=True), rate, advance)
+    sharp = joined.sharpened(scale)
 
     def likelihood(joined: Joined, kind: Mistakes) -> float:
         return _held_out(joined, kind.noise(classes, noise.rate), advance)
@@ -227,17 +236,17 @@ def _mistakes(joined: Joined, generator: torch.Generator, advance: Callable[[int
     drawn = _exchanged(sharp, noise, generator)
     if gain >= EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN)):
         return Mistakes.EXCHANGED
-    alike = likelihood(matched(Mistakes.ALIKE)[0], Mistakes.ALIKE)
+    scale, _ = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
+    alike = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
     return Mistakes.ALIKE if alike - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
 
 
-def _exchanged(joined: Joined, noise: Noise, generator: torch.Generator) -> Joined:
+def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
     """Draws labels as they would be given if each class were exchanged with the one that is given most instead."""
     chunks = [probability for probability, _ in joined.chunks()]
     truth = torch.cat([probability.multinomial(1, generator=generator)[:, 0] for probability in chunks])
     wrong = torch.rand(len(truth), generator=generator) < noise.rate
-    partner = truth if noise.confusion is None else noise.confusion.argmax(dim=1)[truth]
-    return Joined(joined.logits, torch.where(wrong, partner, truth))
+    return Joined(joined.logits, torch.where(wrong, noise.partners()[truth], truth))
 
 
 def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:
@@ -261,32 +270,27 @@ def _sharpen(
     joined: Joined, model: JointModel, *, rate: float | None, mistakes: Mistakes, advance: Callable[[int], None]
 ) -> tuple[JointModel, Tensor]:
     """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
-    scale, noise = _match(joined, mistakes, rate, advance)
+    scale, noise = _match(joined, mistakes.noise(joined.logits.shape[1], rate), rate, advance)
     sharp = joined.sharpened(scale).chunks()
     clean = torch.cat([clean_share(*noise.explain(probability, labels)) for probability, labels in sharp])
     return JointModel(model.weights * scale, model.bias * scale, noise), clean
 
 
-def _match(
-    joined: Joined, mistakes: Mistakes, rate: float | None, advance: Callable[[int], None]
-) -> tuple[float, Noise]:
+def _match(joined: Joined, start: NoiseT, rate: float | None, advance: Callable[[int], None]) -> tuple[float, NoiseT]:
     """Finds the factor of the logits at which a share of the labels is wrong: the sharper, the more are."""
-    noise = mistakes.noise(joined.logits.shape[1], rate)
+    noise, (first, more) = start, start.rounds
     low, high = (0.0, 0.0) if rate is None else (math.log(LEAST_SHARP), math.log(MOST_SHARP))
     for step in range(STEPS):
         middle = (low + high) / 2
-        sharp = joined.sharpened(math.exp(middle))
-        if mistakes is Mistakes.ALIKE:  # it may settle at more than one point, and where depends on how it starts
-            noise = _learn(sharp, mistakes.noise(joined.logits.shape[1], rate), rounds=8, advance=advance)
-        else:
-            noise = _learn(sharp, noise, rounds=3 if step else 6, advance=advance)
+        before, rounds = (noise, more) if step and more else (start, first)
+        noise = _learn(joined.sharpened(math.exp(middle)), before, rounds=rounds, advance=advance)
         if rate is not None:
             low, high = (middle, high) if noise.rate < rate else (low, middle)
     return math.exp(middle), noise
 
 
 @torch.no_grad()
-def _learn(joined: Joined, noise: Noise, *, rounds: int, advance: Callable[[int], None]) -> Noise:
+def _learn(joined: Joined, noise: NoiseT, *, rounds: int, advance: Callable[[int], None]) -> NoiseT:
     """Re-estimates a noise by expectation-maximisation."""
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from labelsieve.detect.zero_shot import CHUNK
 
 # Before anything is known.
-FIRST_RATE = 0.2
+FIRST_RATE, LEAST_RATE = 0.2, 0.01
 # The rate of a class, or of a part of the images, is drawn to the common one as if so many images had been seen before.
 PRIOR_IMAGES = 10.0
 # The confusion of a class is drawn to an even one as if so many wrong labels had been seen before.
@@ -36,12 +36,12 @@ class Noise(ABC):
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
-        confusion: R, (K, K), rows sum to 1, zero on the diagonal: what is given instead of a true class; None stands
-            for all wrong classes alike.
+        rounds: How many rounds of expectation-maximisation it takes from its start, and from what was learned with
+            sharper or blurrier probabilities; 0 where it may settle there at what its start does not lead to.
     """
 
     rate: float
-    confusion: Tensor | None
+    rounds: ClassVar[tuple[int, int]]
 
     @abstractmethod
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,14 +70,15 @@ class ClassNoise(Noise):
         confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
     """
 
+    rounds = (6, 3)
     rate: float
-    confusion: Tensor | None
     rates: Tensor
+    confusion: Tensor | None
 
     @classmethod
     def even(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
         """Returns noise that is alike for all classes, which learns a confusion of its own for each if it shall."""
-        return cls(rate, _even(classes) if confused else None, torch.full((classes,), rate))
+        return cls(rate, torch.full((classes,), rate), _even(classes) if confused else None)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
@@ -85,6 +86,10 @@ class ClassNoise(Noise):
         mine = (probability * (1 - self.rates)).gather(1, labels[:, None])[:, 0]
         others = probability * self.rates * spread
         return mine, others.scatter(1, labels[:, None], 0.0)
+
+    def partners(self) -> Tensor:
+        """Returns the class that is given most often instead of each true class, (K,)."""
+        return (_even(len(self.rates)) if self.confusion is None else self.confusion).argmax(dim=1)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
@@ -101,7 +106,7 @@ class ClassNoise(Noise):
                 counts.index_add_(0, labels, others)
         rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=LEAST))
         rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
-        return type(self)(rate, None if counts is None else _confusion(counts.T), rates)
+        return type(self)(rate, rates, None if counts is None else _confusion(counts.T))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +119,13 @@ class LookAlikeNoise(Noise):
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
-        confusion: None.
         rates: ε by part of the images, (B,), those with the smallest max_k p_k first.
         edges: max_k p_k at which these parts meet, (B - 1,), ascending.
         alike: π, between 0 and 1: share of the wrong labels that follow the class probability; others are any class.
     """
 
+    rounds = (8, 0)
     rate: float
-    confusion: None
     rates: Tensor
     edges: Tensor
     alike: float
@@ -129,7 +133,7 @@ class LookAlikeNoise(Noise):
     @classmethod
     def flat(cls, rate: float) -> Self:
         """Returns noise that strikes all images alike, half of it with what looks alike."""
-        return cls(rate, None, torch.tensor([rate]), torch.empty(0), 0.5)
+        return cls(rate, torch.tensor([rate]), torch.empty(0), 0.5)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`."""
@@ -157,7 +161,7 @@ class LookAlikeNoise(Noise):
         most, alike, any_class = torch.cat(found, dim=1)
         wrong = alike + any_class
         share = float(alike.sum() / wrong.sum().clamp(min=LEAST))
-        return type(self)(float(wrong.mean()), None, *_by_part(most, wrong), share)
+        return type(self)(float(wrong.mean()), *_by_part(most, wrong), share)
 
 
 def _by_part(most: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +196,7 @@ class JointModel:
     Attributes:
         weights: (P,): how much each kind of evidence counts.
         bias: (K,).
-        noise: Rates of wrong labels and confusion.
+        noise: How wrong labels come about, and how many.
     """
 
     weights: Tensor
@@ -245,10 +249,14 @@ class Mistakes(Enum):
 
     def noise(self, classes: int, rate: float | None) -> Noise:
         """Returns noise of this kind that has learned nothing yet but its rate."""
-        rate = FIRST_RATE if rate is None else max(rate, 0.01)
         if self is Mistakes.ALIKE:
-            return LookAlikeNoise.flat(rate)
-        return ClassNoise.even(classes, rate, confused=self is not Mistakes.EVEN)
+            return LookAlikeNoise.flat(start_rate(rate))
+        return ClassNoise.even(classes, start_rate(rate), confused=self is not Mistakes.EVEN)
+
+
+def start_rate(rate: float | None) -> float:
+    """Returns where learning begins: a rate of 0 would never leave it."""
+    return FIRST_RATE if rate is None else max(rate, LEAST_RATE)
 
 
 class Joined(NamedTuple):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from labelsieve.detect.base import GUESSING, Interval
 from labelsieve.detect.noise_model import Joined, Mistakes
-from labelsieve.detect.zero_shot import fitting_factor
 
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
@@ -58,19 +57,13 @@ def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = N
     return Interval(value, shares.low, high)
 
 
-def reliable_rate(logits: Tensor, labels: Tensor, rate: float) -> tuple[float, float]:
-    """Returns the factor at which a zero-shot model's logits fit the labels, and what its reliability curve shows."""
-    factor = fitting_factor(logits, labels, noise_rate=rate)
-    return factor, reliability_rate(logits * factor if far_off(factor) else logits, labels)
-
-
 def far_off(factor: float) -> bool:
     """Tells whether logits that would fit times this factor are of another scale."""
     return not 1 / FAR_OFF < factor < FAR_OFF
 
 
 @torch.no_grad()
-def reliability_rate(logits: Tensor, labels: Tensor) -> float:
+def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> float:
     """Estimates the share of wrong labels from the reliability curve of a model that has not learned from them.
 
     Let h(p) be the share of pairs (image, class) of probability p in which the class is the given label. If the model
@@ -80,13 +73,14 @@ def reliability_rate(logits: Tensor, labels: Tensor) -> float:
     Args:
         logits: (m, K).
         labels: Given labels, (m,).
+        factor: At which the logits would fit the labels; they are taken times it where it is far off.
 
     Returns:
         Between 0 and 1.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    probability = logits.softmax(dim=1)
+    probability = (logits * factor if far_off(factor) else logits).softmax(dim=1)
     mine = probability.gather(1, labels[:, None])[:, 0].double().numpy()
     given = torch.zeros_like(probability).scatter(1, labels[:, None], 1.0)
     curve = IsotonicRegression(y_min=1e-9, out_of_bounds="clip").fit(
