@@ -213,7 +213,11 @@ def test_no_more_labels_are_wrong_than_disagree() -> None:
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
 def test_the_reliability_curve_of_a_calibrated_model_holds_the_noise(kind: str, rate: float) -> None:
     data = known(kind, rate)
-    assert reliability_rate(data.logits, torch.from_numpy(data.labels)) == pytest.approx(rate, abs=0.04)
+    labels = torch.from_numpy(data.labels)
+    assert reliability_rate(data.logits, labels) == pytest.approx(rate, abs=0.04)
+    assert reliability_rate(data.logits / 20, labels, factor=20.0) == pytest.approx(rate, abs=0.04), "far off"
+    near = reliability_rate(data.logits, labels, factor=2.0)
+    assert near == reliability_rate(data.logits, labels), "a factor that is not far off is the data's own"
 
 
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
