@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from labelsieve.adapt.settings import RECIPES
 from labelsieve.adapt.tuning import TUNE
 from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
+from processes import Command
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")
@@ -160,25 +158,9 @@ def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, m
 @pytest.mark.parametrize("how", [("--loss", "elr"), ("--tune", "ssf")], ids=["elr", "ssf"])
 def test_several_processes_give_the_model_of_one(how: tuple[str, str], finished: Path, tmp_path: Path) -> None:
     more = [*QUICK, "--epochs", "1", "--batch-size", "7", *how, "--labels", "all"]
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "labelsieve",
-    ]
-    together = subprocess.run(
-        [*launch, "adapt", str(finished), "--out", str(tmp_path / "two"), *more],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=240,
-    )
-    assert together.returncode == 0, together.stderr
-    assert "Traceback" not in together.stderr
+    with Command(["adapt", finished, "--out", tmp_path / "two", *more], processes=2) as together:
+        said = together.communicate()
+    assert together.returncode == 0 and "Traceback" not in said, said
     assert main(["adapt", str(finished), "--out", str(tmp_path / "one"), *more]) == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert set(one) == set(two)

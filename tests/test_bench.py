@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -36,10 +35,12 @@ from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import main
+from labelsieve.detect.learner import Feed
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.locks import locked
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json
+from processes import Command
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
@@ -698,27 +699,24 @@ def test_it_goes_on_where_it_stopped(file: Path, tmp_path: Path, monkeypatch: py
     assert len(Store.open(out, name="tiny").read()) == 4
 
 
-RESUMED = """
-import os, signal, sys
-from labelsieve.bench.store import Store
-from labelsieve.cli import main
-from labelsieve.detect.learner import Feed
-
-def killed(*_args):
+def _die() -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
-def epoch(feed, number, real=Feed.epoch):
-    yield from (killed() if number == 2 else each for each in real(feed, number))
 
-def add(store, record, real=Store.add):
-    return killed() if record["method"] == "trained" else real(store, record)
+def die_in_an_epoch(real: Any = Feed.epoch) -> None:
+    def epoch(feed: Feed, number: int) -> Iterator[Any]:
+        yield from (_die() if number == 2 else each for each in real(feed, number))
 
-if sys.argv[1] == "in an epoch":
-    Feed.epoch = epoch
-else:
-    Store.add = add
-main(sys.argv[2:])
-"""
+    Feed.epoch = epoch  # type: ignore[assignment, method-assign]
+
+
+def die_before_the_cell_is_kept(real: Any = Store.add) -> None:
+    def add(store: Store, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        return _die() if record["method"] == "trained" else real(store, record)  # type: ignore[no-any-return]
+
+    Store.add = add  # type: ignore[assignment, method-assign]
+
+
 # What a clock or the memory tells may differ between two runs, and nothing else.
 DIFFERS = {"seconds", "memory", "device_memory", "wall_seconds", "created"}
 
@@ -729,10 +727,10 @@ def test_a_run_that_was_killed_ends_as_an_unbroken_one(file: Path, tmp_path: Pat
     trained = 'detector = "deft"\nsettings = { peft = "vpt-deep", epochs = 2, min_steps = 0, batch_size = 16 }'
     file.write_text(f'{text}\n[method.trained]\n{trained}\n\n[method.knn]\ndetector = "knn"\n')
     experiment, broken, whole = read_experiment(file), tmp_path / "broken", tmp_path / "whole"
-    for where in ("in an epoch", "before the cell is kept"):
-        words = [where, "bench", str(file), "--out", str(broken)]
-        child = subprocess.run([sys.executable, "-c", RESUMED, *words], capture_output=True, timeout=300, check=False)
-        assert child.returncode == -signal.SIGKILL, child.stderr
+    for death in (die_in_an_epoch, die_before_the_cell_is_kept):
+        with Command(["bench", file, "--out", broken], setup=f"{__name__}:{death.__name__}") as child:
+            said = child.communicate()
+        assert child.returncode == -signal.SIGKILL, said
         assert len(lines_of(broken)) == 2  # the cells before it
     for folder in (broken, whole):
         run_experiment(experiment, folder)

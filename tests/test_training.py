@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -43,6 +42,7 @@ from labelsieve.scan import CHECKPOINT_FOLDER, scan
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract
+from processes import Command
 
 STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2, "peft": "none"}
@@ -273,19 +273,11 @@ def words(source: Path, out: Path, *more: str) -> list[str]:
     return ["scan", str(source), *common, *sizes, *frozen, *more]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "labelsieve", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a terminal sends signals to all processes of a command,
-        # a shell lets what it puts into the background ignore Ctrl-C, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+# Images that are enough where only the way of a run matters.
+FEW = ("--limit", "16")
 
 
-def wait_for(state: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(state: Path, process: Command) -> None:
     deadline = time.monotonic() + 60
     while not state.is_file():
         assert process.poll() is None and time.monotonic() < deadline, "there never was a checkpoint"
@@ -294,16 +286,14 @@ def wait_for(state: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep"]],
+    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep", *FEW]],
     ids=["none", "vpt-deep"],
 )
 def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(drawn_folder, tmp_path / "run", *more)
-    process = start(arguments)
-    try:
+    with Command(arguments) as process:
         wait_for(tmp_path / "run" / STATE, process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.send(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / RECORD).exists()
@@ -321,15 +311,11 @@ def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_pa
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["control-c", "terminated", "hung-up"]
 )
 def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, drawn_folder: Path, tmp_path: Path) -> None:
-    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", "--overwrite")
-    process = start(arguments)
-    try:
+    arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", *FEW, "--overwrite")
+    with Command(arguments) as process:
         wait_for(tmp_path / "a run" / STATE, process)
-        os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        process.send(number)
+        said = process.communicate()
     assert process.returncode == 1
     assert said.count("\n") == 1 and said.startswith("labelsieve: stopped; to go on: labelsieve scan "), said
     files = [path.relative_to(tmp_path / "a run") for path in (tmp_path / "a run").rglob("*") if path.is_file()]
@@ -359,33 +345,20 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
     assert len(Verdicts.load(tmp_path / "run").record["history"]) == 2
 
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "labelsieve"]
-
-
-@pytest.mark.parametrize("lost", ["0", "1"])
-def test_a_lost_process_ends_the_run_with_a_line(lost: str, drawn_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_ends_the_run_with_a_line(lost: int, drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(
-        drawn_folder, tmp_path / "run", "--detector", "small-loss", "--peft", "vpt-deep", "--epochs", "30"
+        drawn_folder, tmp_path / "run", "--detector", "small-loss", "--peft", "vpt-deep", "--epochs", "30", *FEW
     )
-    process = subprocess.Popen(
-        [*LAUNCH, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    try:
+    with Command(arguments, processes=2) as process:
         wait_for(tmp_path / "run" / STATE, process)
-        rank = {child.environ().get("RANK"): child for child in psutil.Process(process.pid).children()}
-        rank[lost].kill()
-        _, said = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        ranks = sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)  # forked in their order
+        assert len(ranks) == 2
+        ranks[lost].kill()
+        said = process.communicate()
     ours = [line for line in said.splitlines() if line.startswith(("labelsieve: ", "labelsieve ("))]
     assert len(ours) == 1, said
-    who = "labelsieve: " if lost == "1" else "labelsieve (process 1): "
+    who = "labelsieve: " if lost == 1 else "labelsieve (process 1): "
     assert ours[0].startswith(who) and ours[0].endswith("--resume"), ours[0]
     before = said[: said.index(ours[0])]
     assert "Traceback" not in before and "Exception ignored" not in before, before
@@ -465,36 +438,41 @@ def test_what_processes_sum_lies_on_their_device(
     assert len(counts) == 3 and all(isinstance(value, Elsewhere) for value in counts)
 
 
-# As docs/several-machines.md has it for CPUs, but for a port of its own.
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+def launched(arguments: list[str]) -> tuple[int, str]:
+    """Runs a command in two processes as docs/several-machines.md has it for CPUs, but for a port of its own."""
+    accelerate = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", *accelerate, "-m", "labelsieve"]
+    ended = subprocess.run([*launch, *arguments], capture_output=True, text=True, timeout=120)
+    return ended.returncode, ended.stderr
+
+
+def forked(arguments: list[str]) -> tuple[int | None, str]:
+    with Command(arguments, processes=2) as process:
+        said = process.communicate()
+    return process.returncode, said
 
 
 _THRESHOLD = ["--evidence", "threshold"]
 
 
 @pytest.mark.parametrize(
-    "trained",
+    ("trained", "start"),
     [
-        [*_THRESHOLD, "--peft", "vpt-deep"],
-        [*_THRESHOLD, "--no-context-learns"],
-        ["--detector", "small-loss", "--noise-rate", "0.4", "--warmup-epochs", "0"],
-        ["--detector", "gmm", "--peft", "vpt-deep"],
+        ([*_THRESHOLD, "--peft", "vpt-deep"], launched),
+        ([*_THRESHOLD, "--no-context-learns"], forked),
+        (["--detector", "small-loss", "--noise-rate", "0.4", "--warmup-epochs", "0"], forked),
+        (["--detector", "gmm", "--peft", "vpt-deep"], forked),
     ],
     ids=["all", "negative-prompts", "small-loss", "gmm"],
 )
-def test_several_processes_give_the_verdicts_of_one(trained: list[str], drawn_folder: Path, tmp_path: Path) -> None:
+def test_several_processes_give_the_verdicts_of_one(
+    trained: list[str], start: Callable[[list[str]], tuple[int | None, str]], drawn_folder: Path, tmp_path: Path
+) -> None:
     # the threshold alone: what is fitted for the joint evidence magnifies the last digits
     more = [*trained, "--epochs", "2", "--batch-size", "7", "--test", str(drawn_folder)]
-    more += ["--limit", "29"]  # so that the last batch has a picture for one of them only
-    together = subprocess.run(
-        [sys.executable, "-m", *ACCELERATE, "-m", "labelsieve", *words(drawn_folder, tmp_path / "two", *more)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
-    assert together.returncode == 0, together.stderr
-    assert "Traceback" not in together.stderr
+    more += ["--limit", "29"]  # so that the last batch has an image for one of them only
+    code, said = start(words(drawn_folder, tmp_path / "two", *more))
+    assert code == 0 and "Traceback" not in said, said
     assert main(words(drawn_folder, tmp_path / "one", *more)) == 0
     one, two = Verdicts.load(tmp_path / "one"), Verdicts.load(tmp_path / "two")
     assert (one.record["processes"], two.record["processes"]) == (1, 2)
