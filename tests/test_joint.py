@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,7 @@ class Known:
         return fit_joint(self.evidence, self.labels, **options).model
 
 
+@cache
 def known(kind: str, rate: float, *, sharpness: float = 4.0, count: int = 6000) -> Known:
     rng = np.random.default_rng(0)
     logits = sharpness * rng.normal(size=(count, CLASSES)).astype(np.float32)
@@ -151,9 +153,14 @@ def known(kind: str, rate: float, *, sharpness: float = 4.0, count: int = 6000) 
     return Known(torch.from_numpy(logits), truth, labels)
 
 
+@cache
+def fitted(kind: str, rate: float) -> JointModel:
+    return known(kind, rate).fit()
+
+
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
 def test_noise_is_recovered(kind: str, rate: float) -> None:
-    noise = class_noise(known(kind, rate).fit())
+    noise = class_noise(fitted(kind, rate))
     assert noise.rate == pytest.approx(rate, abs=0.04)
     assert float((noise.rates - rate).abs().max()) < 0.08
     if kind == "pair":
@@ -163,10 +170,11 @@ def test_noise_is_recovered(kind: str, rate: float) -> None:
         assert noise.confusion is None, "a confusion of its own tells nothing that is not chance"
 
 
+@cache
 def mistaken(by: str) -> Known:
     """Wrong labels above all where the model is unsure: some class above others, or what the image looks like."""
     rng = np.random.default_rng(1)
-    apart = rng.normal(size=(6000, CLASSES)).astype(np.float32)
+    apart = rng.normal(size=(3000, CLASSES)).astype(np.float32)
     logits = torch.from_numpy(4 * (apart + 0.8 * np.roll(apart, 1, axis=1)) / 1.3)
     chances = logits.softmax(dim=1)
     truth = chances.multinomial(1, generator=generator())[:, 0].numpy()
@@ -371,8 +379,8 @@ def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
 def test_the_rate_does_not_depend_on_how_sharp_the_evidence_is() -> None:
     """Evidence of a temperature that is far off changes nothing."""
     data = known("pair", 0.3)
-    rates = [dataclasses.replace(data, logits=data.logits * scale).fit().noise.rate for scale in (0.1, 1.0, 10.0)]
-    np.testing.assert_allclose(rates, rates[1], atol=0.02)
+    rates = [dataclasses.replace(data, logits=data.logits * scale).fit().noise.rate for scale in (0.1, 10.0)]
+    np.testing.assert_allclose(rates, fitted("pair", 0.3).noise.rate, atol=0.02)
 
 
 def test_evidence_that_knows_nothing_flags_nothing_for_its_own_sake() -> None:
@@ -386,7 +394,8 @@ def test_evidence_that_knows_nothing_flags_nothing_for_its_own_sake() -> None:
 
 def test_the_posterior_of_a_calibrated_model_is_calibrated() -> None:
     data = known("pair", 0.3)
-    clean = data.fit().posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels)).clean.numpy()
+    posterior = fitted("pair", 0.3).posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels))
+    clean = posterior.clean.numpy()
     right = data.labels == data.truth
     assert float(clean.mean()) == pytest.approx(float(right.mean()), abs=0.04)
     assert right[clean > 0.9].mean() > 0.93
@@ -399,8 +408,7 @@ def test_nearly_nothing_is_flagged_where_nothing_is_wrong() -> None:
     assert (clean <= best_threshold(clean)).mean() < 0.05
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10])
-@pytest.mark.parametrize("texts", [True, False])
+@pytest.mark.parametrize(("classes", "texts"), [(2, True), (3, False), (10, True)])
 def test_a_sure_model_flags_nothing_where_nothing_is_wrong(classes: int, texts: bool) -> None:
     labels = np.arange(200) % classes
     corners = np.eye(classes, 16, dtype=np.float32)
