@@ -221,7 +221,7 @@ def test_a_batch_larger_than_memory_gives_the_same_run(
     _, parts = said(images, tiny_clip, detector)
     assert counted.parts == 2 * len(images)
     quality = [np.asarray(found.table.column("label_quality")) for found in (whole, parts)]
-    np.testing.assert_allclose(quality[0], quality[1], atol=5e-6)  # a tenth of how far they lie apart
+    np.testing.assert_allclose(quality[0], quality[1], atol=5e-6)  # less than a thousandth of how far they lie apart
     losses = [[epoch["loss"] for epoch in found.record["history"]] for found in (whole, parts)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
