@@ -84,6 +84,15 @@ def mini_clip() -> VisionLanguageModel:
 
 
 @pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
+    """Returns a model with random weights, quicker than the bundled one, for what no trained weights are needed for."""
+    from labelsieve.vlm.huggingface import load_vlm
+    from small_models import model_folder
+
+    return load_vlm(model_folder(tmp_path_factory.mktemp("tiny") / "clip"))
+
+
+@pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder of four class folders with eight drawings each, one of them wrong. Copy it to change it.
 

@@ -137,12 +137,12 @@ def test_an_image_that_shows_nothing_is_flat() -> None:
     assert not is_flat(small)
 
 
-def test_flat_images_are_named(tmp_path: Path, mini_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flat_images_are_named(tmp_path: Path, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))
     folder = folder_of(tmp_path / "data", lambda grey: grey.astype(np.uint8), "png")
     Image.new("RGB", (8, 8), "white").save(folder / "a" / "blank.png")
     for _ in range(2):  # the second time out of the cache
-        verdicts = ls.scan(load_images(folder), mini_clip, detector=KNN(), device="cpu")
+        verdicts = ls.scan(load_images(folder), tiny_clip, detector=KNN(), device="cpu")
         (finding,) = [each for each in verdicts.record["findings"] if each["code"] == "no-contrast"]
         assert finding["figure"] == "1 image shows nothing: all pixels are alike, in a/blank.png"
 

@@ -107,11 +107,20 @@ def check(scores: Scores, features: LabelledFeatures) -> None:
 
 @every_detector
 @pytest.mark.parametrize(
-    "labels",
-    [[0, 1], [0, 0], [0, 1, 2], [0, 0, 1, 1, 2], [0] * 9, [0] * 9 + [1], [0] * 7 + [1] * 2 + [3], [2, 1, 0, 1] * 6],
+    ("labels", "classes"),
+    [
+        ([0, 1], 4),
+        ([0, 0], 4),
+        ([0, 0], 9),
+        ([0, 1, 2], 9),
+        ([0, 0, 1, 1, 2], 4),
+        ([0] * 9, 9),
+        ([0] * 9 + [1], 4),
+        ([0] * 7 + [1] * 2 + [3], 9),
+        ([2, 1, 0, 1] * 6, 9),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("classes", [4, 9])
 def test_few_images_and_uneven_classes(name: str, labels: list[int], classes: int) -> None:
     features = data(labels, classes=classes)
     check(score(quick(name), features), features)
@@ -147,21 +156,20 @@ def test_duplicates_are_borne(name: str) -> None:
 
 @every_detector
 def test_the_same_seed_gives_the_same_scores(name: str) -> None:
-    features = noisy()
+    features = noisy(40)
     first, again = (score(quick(name), features, seed=3) for _ in range(2))
     assert np.array_equal(first.label_quality, again.label_quality)
     assert np.array_equal(first.predicted, again.predicted)
 
 
 @pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm", *RIVALS])
-@given(st.permutations(range(40)))
-@settings(max_examples=8)
-def test_the_order_of_the_rows_changes_nothing(name: str, order: list[int]) -> None:
-    features = noisy(40)
-    detector, rows = detector_class(name)(), np.array(order)
-    before, after = score(detector, features), score(detector, features.take(rows))
-    np.testing.assert_allclose(after.label_quality, before.label_quality[rows], atol=2e-5)
-    assert np.array_equal(after.predicted, before.predicted[rows])
+def test_the_order_of_the_rows_changes_nothing(name: str) -> None:
+    features, detector = noisy(40), detector_class(name)()
+    before = score(detector, features)
+    for rows in (np.arange(40)[::-1].copy(), *(np.random.default_rng(seed).permutation(40) for seed in range(3))):
+        after = score(detector, features.take(rows))
+        np.testing.assert_allclose(after.label_quality, before.label_quality[rows], atol=2e-5)
+        assert np.array_equal(after.predicted, before.predicted[rows])
 
 
 @pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm", *RIVALS])

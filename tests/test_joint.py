@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,8 @@ class Known:
         return fit_joint(self.evidence, self.labels, **options).model
 
 
-def known(kind: str, rate: float, *, sharpness: float = 4.0, count: int = 6000) -> Known:
+@cache
+def known(kind: str, rate: float, *, sharpness: float = 4.0, count: int = 4000) -> Known:
     rng = np.random.default_rng(0)
     logits = sharpness * rng.normal(size=(count, CLASSES)).astype(np.float32)
     probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -151,9 +153,14 @@ def known(kind: str, rate: float, *, sharpness: float = 4.0, count: int = 6000) 
     return Known(torch.from_numpy(logits), truth, labels)
 
 
+@cache
+def fitted(kind: str, rate: float) -> JointModel:
+    return known(kind, rate).fit()
+
+
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
 def test_noise_is_recovered(kind: str, rate: float) -> None:
-    noise = class_noise(known(kind, rate).fit())
+    noise = class_noise(fitted(kind, rate))
     assert noise.rate == pytest.approx(rate, abs=0.04)
     assert float((noise.rates - rate).abs().max()) < 0.08
     if kind == "pair":
@@ -163,10 +170,11 @@ def test_noise_is_recovered(kind: str, rate: float) -> None:
         assert noise.confusion is None, "a confusion of its own tells nothing that is not chance"
 
 
+@cache
 def mistaken(by: str) -> Known:
     """Wrong labels above all where the model is unsure: some class above others, or what the image looks like."""
     rng = np.random.default_rng(1)
-    apart = rng.normal(size=(6000, CLASSES)).astype(np.float32)
+    apart = rng.normal(size=(3000, CLASSES)).astype(np.float32)
     logits = torch.from_numpy(4 * (apart + 0.8 * np.roll(apart, 1, axis=1)) / 1.3)
     chances = logits.softmax(dim=1)
     truth = chances.multinomial(1, generator=generator())[:, 0].numpy()
@@ -239,7 +247,7 @@ def test_even_noise_and_exchanged_classes_are_told_from_mistakes(kind: str) -> N
     mistakes = kind_of(joined)
     assert mistakes is (Mistakes.EVEN if kind == "symmetric" else Mistakes.EXCHANGED)
     rate = noise_rate(joined, mistakes)
-    assert rate is not None and rate.low < 0.3 < rate.high, "six thousand images, of which the surest tell"
+    assert rate is not None and rate.low < 0.3 < rate.high, "four thousand images, of which the surest tell"
 
 
 @pytest.mark.parametrize("exchanged", [True, False])
@@ -371,8 +379,8 @@ def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
 def test_the_rate_does_not_depend_on_how_sharp_the_evidence_is() -> None:
     """Evidence of a temperature that is far off changes nothing."""
     data = known("pair", 0.3)
-    rates = [dataclasses.replace(data, logits=data.logits * scale).fit().noise.rate for scale in (0.1, 1.0, 10.0)]
-    np.testing.assert_allclose(rates, rates[1], atol=0.02)
+    rates = [dataclasses.replace(data, logits=data.logits * scale).fit().noise.rate for scale in (0.1, 10.0)]
+    np.testing.assert_allclose(rates, fitted("pair", 0.3).noise.rate, atol=0.02)
 
 
 def test_evidence_that_knows_nothing_flags_nothing_for_its_own_sake() -> None:
@@ -386,7 +394,8 @@ def test_evidence_that_knows_nothing_flags_nothing_for_its_own_sake() -> None:
 
 def test_the_posterior_of_a_calibrated_model_is_calibrated() -> None:
     data = known("pair", 0.3)
-    clean = data.fit().posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels)).clean.numpy()
+    posterior = fitted("pair", 0.3).posterior(data.evidence(np.arange(len(data.labels))), torch.from_numpy(data.labels))
+    clean = posterior.clean.numpy()
     right = data.labels == data.truth
     assert float(clean.mean()) == pytest.approx(float(right.mean()), abs=0.04)
     assert right[clean > 0.9].mean() > 0.93
@@ -395,12 +404,13 @@ def test_the_posterior_of_a_calibrated_model_is_calibrated() -> None:
 
 def test_nearly_nothing_is_flagged_where_nothing_is_wrong() -> None:
     data = known("symmetric", 0.0, sharpness=8.0)
-    clean = data.fit().posterior(data.evidence(np.arange(6000)), torch.from_numpy(data.labels)).clean.numpy()
+    clean = (
+        data.fit().posterior(data.evidence(np.arange(len(data.labels))), torch.from_numpy(data.labels)).clean.numpy()
+    )
     assert (clean <= best_threshold(clean)).mean() < 0.05
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10])
-@pytest.mark.parametrize("texts", [True, False])
+@pytest.mark.parametrize(("classes", "texts"), [(2, True), (3, False), (10, True)])
 def test_a_sure_model_flags_nothing_where_nothing_is_wrong(classes: int, texts: bool) -> None:
     labels = np.arange(200) % classes
     corners = np.eye(classes, 16, dtype=np.float32)
@@ -512,7 +522,7 @@ def test_rates_of_few_images_are_drawn_to_the_common_one() -> None:
     data = known("symmetric", 0.4)
     few = class_noise(data.fit(rows=np.arange(60)))
     assert float((few.rates - few.rate).abs().max()) < 0.25
-    more = dataclasses.replace(data, logits=torch.cat([data.logits, torch.full((6000, 1), -60.0)], dim=1))
+    more = dataclasses.replace(data, logits=torch.cat([data.logits, torch.full((len(data.labels), 1), -60.0)], dim=1))
     noise = class_noise(more.fit(classes=CLASSES + 1))
     assert float(noise.rates[CLASSES]) == pytest.approx(noise.rate, abs=1e-3), "no image is of this class"
 

@@ -31,15 +31,14 @@ from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.progress import Progress
 from labelsieve.scan import scan
-from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures
-from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
+from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import PEFT, build_peft
 from labelsieve.vlm.peft.share import trainable, vit_b16
 from labelsieve.vlm.peft.sites import BareTower
 from labelsieve.vlm.peft.vpt import VisualPrompts
-from small_models import StubProcessor, model_folder, random_clip
+from small_models import StubProcessor, random_clip
 
 MODULES = [kind for kind in PEFT if kind != "none"]
 PROMPTS = ["vpt-deep", "vpt-shallow"]
@@ -715,12 +714,6 @@ def test_what_does_not_go_with_a_model_has_no_share() -> None:
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-@pytest.fixture(scope="module")
-def words_clip(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
-    """Returns a random model that knows words."""
-    return load_vlm(model_folder(tmp_path_factory.mktemp("models") / "random"))
-
-
 @pytest.fixture
 def pictures(photo_folder: Callable[..., Path]) -> LabelledImages:
     return load_images(photo_folder({"cat": 4, "dog": 4}))
@@ -733,12 +726,12 @@ def deft(kind: Any, **changes: Any) -> DeFT:
 
 @pytest.mark.parametrize("kind", list(PEFT))
 def test_a_scan_learns_and_resumes(
-    kind: str, pictures: LabelledImages, words_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, pictures: LabelledImages, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untouched, options = Untouched(words_clip.model), {"device": "cpu", "precision": "fp32"}
+    untouched, options = Untouched(tiny_clip.model), {"device": "cpu", "precision": "fp32"}
 
     def run(**more: Any) -> Any:
-        return scan(pictures, words_clip, detector=deft(kind), **{**options, **more})
+        return scan(pictures, tiny_clip, detector=deft(kind), **{**options, **more})
 
     unbroken = run()
     assert len(unbroken.record["history"]) == 2
@@ -757,19 +750,19 @@ def test_a_scan_learns_and_resumes(
 @pytest.mark.usefixtures("any_number")
 @pytest.mark.parametrize("kind", ["full", "full-paper", "bitfit", "ssf"])
 def test_a_tower_that_was_torn_apart_is_told(
-    kind: str, pictures: LabelledImages, words_clip: Any, tmp_path: Path
+    kind: str, pictures: LabelledImages, tiny_clip: Any, tmp_path: Path
 ) -> None:
-    untouched = Untouched(words_clip.model)
+    untouched = Untouched(tiny_clip.model)
     with pytest.raises(TrainingError, match=r"no longer .* finite number.*; use a lower --learning-rate") as caught:
-        scan(pictures, words_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
+        scan(pictures, tiny_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
     assert "\n" not in str(caught.value)
     untouched.check()
 
 
-def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages, words_clip: Any) -> None:
+def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages, tiny_clip: Any) -> None:
     """No loss has seen what the last step made of the module."""
-    untouched, engine = Untouched(words_clip.model), make_engine(device="cpu", precision="fp32")
-    learner = Learner(words_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
+    untouched, engine = Untouched(tiny_clip.model), make_engine(device="cpu", precision="fp32")
+    learner = Learner(tiny_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
     features = ImageFeatures(np.zeros((8, 32), np.float32), {})
     feed = Feed(pictures, features, learner, engine, 4, 4, compiles=False)
     assert np.isfinite(adapted_features(feed).pooled).all()
@@ -784,10 +777,10 @@ def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages,
     ("kind", "rate", "warned"), [("full", 3e-2, True), ("full", 5e-4, False), ("ssf", 3e-2, False)]
 )
 def test_a_rate_that_tears_a_tower_apart_is_told(
-    kind: str, rate: float, warned: bool, pictures: LabelledImages, words_clip: Any
+    kind: str, rate: float, warned: bool, pictures: LabelledImages, tiny_clip: Any
 ) -> None:
     console = Console(file=io.StringIO())
     detector = deft(kind, epochs=0, learning_rate=rate)
-    scan(pictures, words_clip, detector=detector, device="cpu", precision="fp32", progress=Progress(console))
+    scan(pictures, tiny_clip, detector=detector, device="cpu", precision="fp32", progress=Progress(console))
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert said.count("note: a learning rate of 0.03 is made for small modules") == warned

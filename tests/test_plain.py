@@ -20,8 +20,8 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import unit
 from labelsieve.data.plain import Plain, plain_pictures
 from labelsieve.data.sources import load_images
-from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft import DeFT
+from labelsieve.detect.label_match import LabelMatch
 from labelsieve.scan import scan
 from labelsieve.vlm.huggingface import load_vlm
 from small_backbones import BACKBONES, backbone_folder
@@ -89,49 +89,49 @@ SAMPLES = 8  # at most, to see how large pictures are and what becomes of them
 
 
 def test_no_photo_is_decoded_after_the_first_epoch_of_a_scan(
-    cache: Path, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, decoded = photos(), Decoded(monkeypatch)
     options: dict[str, Any] = {"device": "cpu", "precision": "fp32"}
     detector = DeFT(peft="vpt-deep", visual_prompts=2, epochs=3, min_steps=0)
-    first = scan(images, mini_clip, detector=detector, **options)
+    first = scan(images, tiny_clip, detector=detector, **options)
     assert 24 <= decoded.since() <= 24 + 12 + SAMPLES  # features, first epoch; `_estimate` looks at all 12, too
-    again = scan(images, mini_clip, detector=detector, **options)
+    again = scan(images, tiny_clip, detector=detector, **options)
     assert decoded.since() <= SAMPLES
     assert again.table.equals(first.table)
     monkeypatch.setenv("LABELSIEVE_CACHE_LIMIT", "0")
-    assert scan(images, mini_clip, detector=detector, **options).table.equals(first.table), "kept or not, all the same"
+    assert scan(images, tiny_clip, detector=detector, **options).table.equals(first.table), "kept or not, all the same"
 
 
-def test_no_test_photo_is_decoded_twice(cache: Path, mini_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_test_photo_is_decoded_twice(cache: Path, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     images, test, decoded = photos(), photos(30, seed=1), Decoded(monkeypatch)
-    verdicts = scan(images, mini_clip, detector=DeFT(epochs=0), device="cpu", precision="fp32")
+    verdicts = scan(images, tiny_clip, detector=LabelMatch(), device="cpu", precision="fp32")
     counts = []
     for epochs in (1, 4):
         decoded.since()
         settings = Adaptation(labels="all", epochs=epochs, min_steps=0, batch_size=8)
-        adapt(images, verdicts, backbone=MINI_CLIP, settings=settings, test=test, device="cpu", precision="fp32")
+        adapt(images, verdicts, backbone=tiny_clip.name, settings=settings, test=test, device="cpu", precision="fp32")
         counts.append(decoded.since())
     assert 30 + 12 <= counts[0] <= 30 + 24 + 30 + SAMPLES and counts[1] <= SAMPLES
 
 
-def test_a_model_that_prepares_no_bytes_prepares_each_time(cache: Path, mini_clip: Any) -> None:
+def test_a_model_that_prepares_no_bytes_prepares_each_time(cache: Path, tiny_clip: Any) -> None:
     class Blurred:
-        image_size, fingerprint = mini_clip.image_size, "blurred"
-        normalise = staticmethod(mini_clip.normalise)
+        image_size, fingerprint = tiny_clip.image_size, "blurred"
+        normalise = staticmethod(tiny_clip.normalise)
 
         def pixels(self, images: Any) -> Tensor:
-            found: Tensor = mini_clip.pixels(images)
+            found: Tensor = tiny_clip.pixels(images)
             return (found + found.roll(1, -1)) / 2
 
     assert plain_pictures(photos(), Blurred(), accelerator=Accelerator(cpu=True)) is None
     assert not cache.exists()
 
 
-def test_unreadable_photos_are_told_from_the_cache_too(cache: Path, mini_clip: Any, photo_folder: Any) -> None:
+def test_unreadable_photos_are_told_from_the_cache_too(cache: Path, tiny_clip: Any, photo_folder: Any) -> None:
     folder = photo_folder({"cat": 4, "dog": 4})
     (folder / "cat" / "1.png").write_bytes(b"no picture")
     detector = DeFT(peft="vpt-deep", visual_prompts=2, epochs=1, min_steps=0)
     for _ in range(2):
-        found = scan(load_images(folder), mini_clip, detector=detector, device="cpu", precision="fp32")
+        found = scan(load_images(folder), tiny_clip, detector=detector, device="cpu", precision="fp32")
         assert [error is not None for error in found.table.column("error").to_pylist()].count(True) == 1

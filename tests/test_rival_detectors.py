@@ -246,6 +246,7 @@ def test_the_noise_is_found_where_neighbours_are_of_one_class() -> None:
     np.testing.assert_allclose(right, share, atol=0.04)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_many_classes_are_set_against_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     even = np.full((4, 4), 0.1) + 0.6 * np.eye(4)
     triples, share = draw_triples(even, np.full(4, 0.25))
@@ -273,6 +274,7 @@ def test_more_classes_than_a_matrix_is_estimated_for() -> None:
     assert wrong[flagged].mean() > 0.6 and flagged[wrong].mean() > 0.6
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     "triples",
     [[[0, 0, 0]] * 5, [[2, 2, 2]], [[0, 1, 2]], [[0, 1, 1], [1, 0, 0]]],

@@ -123,16 +123,16 @@ def test_accuracy_is_that_of_the_trained_prompts(
     module: Any,
     images: LabelledImages,
     test_images: LabelledImages,
-    mini_clip: VisionLanguageModel,
+    tiny_clip: VisionLanguageModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = keep_learners(monkeypatch, module)
-    found = run(images, mini_clip, detector, test=test_images).record["test"]
+    found = run(images, tiny_clip, detector, test=test_images).record["test"]
     (learner,) = kept
-    text = encoded(mini_clip, images.class_names, learner.prompts.positive.detach())
-    predicted = by_hand(mini_clip, test_images, text)
+    text = encoded(tiny_clip, images.class_names, learner.prompts.positive.detach())
+    predicted = by_hand(tiny_clip, test_images, text)
     assert found["accuracy"] == pytest.approx(share_right(predicted, images.class_names, test_images))
-    assert np.array_equal(predictions(detector, images, mini_clip, test_images), predicted)
+    assert np.array_equal(predictions(detector, images, tiny_clip, test_images), predicted)
     assert found["images"] == 20 and found["unreadable"] == 0 and found["fingerprint"]
 
 
@@ -156,36 +156,36 @@ def test_what_trains_nothing_is_tested_zero_shot(
 
 @pytest.mark.parametrize("peft", ["none", "vpt-deep", "full"])
 def test_training_images_as_test_images_are_predicted_alike(
-    peft: str, images: LabelledImages, mini_clip: VisionLanguageModel
+    peft: str, images: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     detector = GMM(**QUICK, peft=peft, learning_rate=1e-3)  # type: ignore[arg-type]
-    own = score(detector, images, mini_clip).predicted
-    assert np.array_equal(predictions(detector, images, mini_clip, images), own)
+    own = score(detector, images, tiny_clip).predicted
+    assert np.array_equal(predictions(detector, images, tiny_clip, images), own)
     backwards = images.take(np.arange(len(images))[::-1].copy())
-    assert np.array_equal(predictions(detector, images, mini_clip, backwards)[::-1], own)
+    assert np.array_equal(predictions(detector, images, tiny_clip, backwards)[::-1], own)
 
 
 def test_an_adapted_tower_is_what_is_tested(
-    images: LabelledImages, test_images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+    images: LabelledImages, test_images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = keep_learners(monkeypatch, plain)
-    predicted = predictions(GMM(**QUICK, peft="vpt-deep"), images, mini_clip, test_images)
+    predicted = predictions(GMM(**QUICK, peft="vpt-deep"), images, tiny_clip, test_images)
     (learner,) = kept
-    text = encoded(mini_clip, images.class_names, learner.prompts.positive.detach())
+    text = encoded(tiny_clip, images.class_names, learner.prompts.positive.detach())
     with learner.attached():
-        assert np.array_equal(by_hand(mini_clip, test_images, text), predicted)
+        assert np.array_equal(by_hand(tiny_clip, test_images, text), predicted)
 
 
 @pytest.mark.parametrize("name", TESTABLE)
 def test_test_images_change_no_verdict(
-    name: str, images: LabelledImages, test_images: LabelledImages, mini_clip: VisionLanguageModel
+    name: str, images: LabelledImages, test_images: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     kind = detector_class(name)
     detector = kind(**QUICK) if issubclass(kind, Training) else kind()
-    shown, alone = (run(images, mini_clip, detector, test=test) for test in (test_images, None))
+    shown, alone = (run(images, tiny_clip, detector, test=test) for test in (test_images, None))
     assert shown.table.equals(alone.table) and alone.record["test"] is None
     other = dataclasses.replace(test_images, labels=(test_images.labels + 1) % 4)
-    relabelled = run(images, mini_clip, detector, test=other)
+    relabelled = run(images, tiny_clip, detector, test=other)
     assert relabelled.table.equals(shown.table), "the labels of test images are read by nobody but the accuracy"
     assert relabelled.record["test"]["fingerprint"] != shown.record["test"]["fingerprint"]
 
@@ -204,27 +204,29 @@ def test_the_record_is_kept_with_the_run(
     assert not any("flatters" in n for n in run(images, mini_clip, LabelMatch(), test=test_images).record["notes"])
 
 
-@pytest.mark.parametrize("detector", [LabelMatch(), GMM(**QUICK), GMM(**QUICK, peft="vpt-deep")], ids=str)
+@pytest.mark.parametrize(
+    "detector", [LabelMatch(), GMM(**QUICK), GMM(**QUICK, peft="vpt-deep")], ids=["label-match", "gmm", "gmm-vpt-deep"]
+)
 def test_unreadable_test_images_do_not_count(
     detector: Any,
     images: LabelledImages,
     test_images: LabelledImages,
-    mini_clip: VisionLanguageModel,
+    tiny_clip: VisionLanguageModel,
     photo_folder: Callable[..., Path],
 ) -> None:
     folder = photo_folder({"boat": 3, "cat": 3})
     whole = load_images(folder)
     (folder / "boat" / "0.png").write_bytes(b"")
     broken = load_images(folder)
-    predicted, full = (predictions(detector, images, mini_clip, test) for test in (broken, whole))
+    predicted, full = (predictions(detector, images, tiny_clip, test) for test in (broken, whole))
     assert predicted[0] == -1 and np.array_equal(predicted[1:], full[1:])
-    found = run(images, mini_clip, detector, test=broken).record["test"]
+    found = run(images, tiny_clip, detector, test=broken).record["test"]
     assert found["unreadable"] == 1 and found["images"] == 6
     right = np.array(images.class_names)[full] == np.repeat(["boat", "cat"], 3)
     assert found["accuracy"] == pytest.approx(right[1:].mean())
     for each in folder.rglob("*.png"):
         each.write_bytes(b"")
-    none = run(images, mini_clip, detector, test=load_images(folder)).record["test"]
+    none = run(images, tiny_clip, detector, test=load_images(folder)).record["test"]
     assert (none["unreadable"], none["accuracy"]) == (6, 0.0)
 
 
@@ -334,19 +336,19 @@ def test_a_fixed_context_stays_and_the_rest_learns(
     detector: Training,
     module: Any,
     images: LabelledImages,
-    mini_clip: VisionLanguageModel,
+    tiny_clip: VisionLanguageModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    changed = changed_by(detector, images, mini_clip, keep_learners(monkeypatch, module))
+    changed = changed_by(detector, images, tiny_clip, keep_learners(monkeypatch, module))
     assert "prompts.positive" not in changed
     assert ("prompts.negative" in changed) == isinstance(detector, DeFT)
     assert any(name.startswith("peft.") for name in changed) == (detector.peft != "none")
 
 
 def test_a_learning_context_learns(
-    images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+    images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert changed_by(GMM(**QUICK, peft="none"), images, mini_clip, keep_learners(monkeypatch, plain)) == {
+    assert changed_by(GMM(**QUICK, peft="none"), images, tiny_clip, keep_learners(monkeypatch, plain)) == {
         "prompts.positive"
     }
 
@@ -367,16 +369,16 @@ def test_nothing_to_train_is_one_line(kind: Any, settings: dict[str, Any]) -> No
 
 
 def test_auto_takes_visual_prompts_where_nothing_else_would_learn(
-    images: LabelledImages, mini_clip: VisionLanguageModel
+    images: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     out = io.StringIO()
     progress = Progress(Console(file=out, width=500))
-    verdicts = run(images, mini_clip, GMM(**FIXED, peft="auto"), progress=progress)
+    verdicts = run(images, tiny_clip, GMM(**FIXED, peft="auto"), progress=progress)
     assert verdicts.record["detector"]["settled"]["peft"] == "vpt-deep"
     assert "peft auto: visual prompts, since nothing else is left to train" in out.getvalue()
     without: dict[str, Any] = {**FIXED, "visual_prompts": 0}
     with pytest.raises(SettingsError, match=r"nothing is left to train: .* peft none"):
-        run(images, mini_clip, GMM(**without, peft="auto"))
+        run(images, tiny_clip, GMM(**without, peft="auto"))
 
 
 @pytest.mark.parametrize("detector", [DeFT(**FIXED), GMM(**FIXED, peft="vpt-deep")], ids=["deft", "gmm-vpt-deep"])
@@ -384,16 +386,16 @@ def test_resuming_with_a_fixed_context(
     detector: Training,
     images: LabelledImages,
     test_images: LabelledImages,
-    mini_clip: VisionLanguageModel,
+    tiny_clip: VisionLanguageModel,
     tmp_path: Path,
 ) -> None:
     detector = dataclasses.replace(detector, batch_size=8)
-    unbroken = run(images, mini_clip, detector, test=test_images)
+    unbroken = run(images, tiny_clip, detector, test=test_images)
     with pytest.MonkeyPatch.context() as patch:
         break_off(patch, Feed, "epoch", epoch=2, batch=2)
         with pytest.raises(KeyboardInterrupt):
-            run(images, mini_clip, detector, out=tmp_path)
-    resumed = run(images, mini_clip, detector, test=test_images, out=tmp_path, resume=True)
+            run(images, tiny_clip, detector, out=tmp_path)
+    resumed = run(images, tiny_clip, detector, test=test_images, out=tmp_path, resume=True)
     assert resumed.table.equals(unbroken.table)
     losses = [[epoch["loss"] for epoch in each.record["history"]] for each in (unbroken, resumed)]
     assert losses[0] == losses[1] and resumed.record["test"] == unbroken.record["test"]

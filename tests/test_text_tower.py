@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ NAMES = ["cat", "a cup of tea of a friend", "Sail_Boat", "tree", "of of of of of
 Encode = Callable[[Tensor, Tensor], Tensor]
 
 
+OTHERS = {"open-clip": make_open_clip, "siglip": make_siglip, "open-clip-siglip": make_open_clip_siglip}
+
+
 def load(kind: str, folder: Path) -> Any:
     folder.mkdir(exist_ok=True)
-    if kind == "open-clip":
+    if kind in OTHERS:
         pytest.importorskip("open_clip")
-        make_open_clip(folder)
+        OTHERS[kind](folder)
     else:
         model_folder(folder)
     if kind == "legacy":
@@ -44,9 +48,15 @@ def loaded(folder: Path) -> Any:
     return ls.load_vlm(folder)
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Returns a function that gives the model of a kind, made once."""
+    return cache(lambda kind: load(kind, tmp_path_factory.mktemp(kind) / "model"))
+
+
 @pytest.fixture(scope="module", params=["clip", "legacy", "open-clip"])
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load(request.param, tmp_path_factory.mktemp(request.param) / "model")
+def vlm(request: pytest.FixtureRequest, models: Callable[[str], Any]) -> Any:
+    return models(request.param)
 
 
 def random_context(vlm: Any, tokens: int, seed: int = 0) -> Tensor:
@@ -78,7 +88,7 @@ def test_features_and_gradients_are_those_of_each_prompt_alone(vlm: Any, tokens:
 
 
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_however_many_names_there_are_and_however_long(vlm: Any, data: st.DataObject) -> None:
     words = st.lists(st.sampled_from(["cat", "of", "tea", "sail", "boat"]), min_size=1, max_size=8).map(" ".join)
     names = data.draw(st.lists(words, min_size=1, max_size=40))
@@ -115,17 +125,10 @@ def test_a_name_sees_the_beginning_and_itself() -> None:
 @pytest.mark.parametrize("kind", ["clip", "open-clip", "siglip", "open-clip-siglip"])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_parts_that_are_computed_again_are_the_whole(
-    kind: str, bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, bf16: bool, models: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    makers = {"siglip": make_siglip, "open-clip-siglip": make_open_clip_siglip}
-    if kind in makers:
-        pytest.importorskip("open_clip")
-        (tmp_path / "m").mkdir()
-        makers[kind](tmp_path / "m")
-        vlm: Any = ls.load_vlm(tmp_path / "m")
-        assert vlm.causal_text is None, "each token sees all of its prompt"
-    else:
-        vlm = load(kind, tmp_path / "m")
+    vlm = models(kind)
+    assert (vlm.causal_text is None) == ("siglip" in kind), "there each token sees all of its prompt"
     ids, _ = vlm.tokenize_names(["cat", "cup of tea", "tree"] * 9, context_tokens=4)
     context, calls = random_context(vlm, 4), [0]
 
