@@ -1396,7 +1396,7 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
 
 
 def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    name = "paper/figure4"  # of all that train, the cheapest; `make smoke` runs the others
+    name = "paper/figure4"  # one that trains, and quick; `make smoke` runs all
     code, out, _ = run("bench", name, "--smoke", "--out", tmp_path)
     assert code == 0 and "1 experiments run" in out
     text = (tmp_path / name / "results.md").read_text()
