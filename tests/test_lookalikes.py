@@ -52,7 +52,7 @@ sym-20 = { kind = "symmetric", rate = 0.2 }
 
 [method]
 label-match = { detector = "label-match" }
-knn = { detector = "knn" }
+again = { detector = "label-match", settings = {} }
 """
 
 

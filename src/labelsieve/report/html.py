@@ -8,6 +8,7 @@ data; and a policy in the page forbids every script but the one that belongs to 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import shlex
@@ -95,6 +96,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         check_report(path, advice="choose another name or pass --overwrite (overwrite=True)")
 
 
+@functools.cache  # it keeps the compiled page, which takes longer to compile than to fill in
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("labelsieve.report"),
