@@ -270,17 +270,24 @@ def images(drawn_folder: Path) -> LabelledImages:
     return ls.load_images(drawn_folder)
 
 
-@pytest.mark.parametrize("peft", ["none", "vpt-deep"])
-def test_scan(vlm: Any, family: Family, images: LabelledImages, peft: Any) -> None:
+def scan(vlm: Any, images: LabelledImages, peft: Any) -> None:
     detector = ls.DeFT(epochs=1, min_steps=0, warmup_epochs=0, peft=peft, visual_prompts=2, batch_size=16)
-    if peft != "none" and not family.transformer:
-        with pytest.raises(SettingsError, match="use --peft none"):
-            ls.scan(images, vlm, detector=detector, device="cpu", precision="fp32")
-        return
     verdicts = ls.scan(images, vlm, detector=detector, device="cpu", precision="fp32")
     quality = verdicts.table["label_quality"].to_numpy()
     assert len(quality) == 32 and np.isfinite(quality).all() and len(np.unique(quality)) > 1
     assert verdicts.record["model"]["fingerprint"] == vlm.fingerprint
+
+
+def test_scan(vlm: Any, images: LabelledImages) -> None:
+    scan(vlm, images, "none")
+
+
+def test_scan_with_visual_prompts(folders: Callable[[str], Path], images: LabelledImages) -> None:
+    """One of each kind of tower: `test_visual_prompts` has those of every family."""
+    scan(load_vlm(folders("siglip2")), images, "vpt-deep")
+    scan(load_vlm(folders("open_clip")), images, "vpt-deep")
+    with pytest.raises(SettingsError, match="use --peft none"):
+        scan(load_vlm(folders("open_clip ResNet")), images, "vpt-deep")
 
 
 # ---------------------------------------------------------------------------------------------------------- bad folders
