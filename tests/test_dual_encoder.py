@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return folder
 
 
+@pytest.fixture(scope="module")
+def loaded(folders: Folders) -> Callable[[str], Any]:
+    """Returns a function that loads the model with an image encoder once; nothing may stay attached to it."""
+    return cache(lambda image: load_vlm(folders(image)))
+
+
 @pytest.fixture
 def copy(folders: Folders, tmp_path: Path) -> Folders:
     return lambda *kinds: Path(shutil.copytree(folders(*kinds), tmp_path / "model"))
@@ -106,11 +113,10 @@ def test_every_text_encoder_gives_the_features_of_the_library(text: str, folders
 
 
 @pytest.mark.parametrize("image", list(TAKES))
-def test_every_image_encoder(image: str, folders: Folders) -> None:
+def test_every_image_encoder(image: str, folders: Folders, loaded: Callable[[str], Any]) -> None:
     """Its features are the library's, and it is known beforehand which modules it takes."""
-    folder = folders(image)
-    vlm: Any = load_vlm(folder)
-    whole: Any = transformers.VisionTextDualEncoderModel.from_pretrained(folder).eval()
+    vlm = loaded(image)
+    whole: Any = transformers.VisionTextDualEncoderModel.from_pretrained(folders(image)).eval()
     pooled = whole.vision_model(pixel_values=pixels()).pooler_output.flatten(1)  # the library forgets that of ResNets
     equal(vlm.project(vlm.pool(pixels())), whole.visual_projection(pooled))
     assert {kind for kind in PEFT if fits(kind, vlm)} == TAKES[image]
@@ -155,19 +161,21 @@ FROZEN = DeFT(context_learns=False, negative_prompts=False, evidence="threshold"
         ("timm", FROZEN, "bitfit", r"all biases of the image encoder \(bitfit\): .* and nothing else is left to train"),
     ],
 )
-def test_auto_chooses_what_works(image: str, detector: DeFT, chosen: str, line: str, folders: Folders) -> None:
-    out, vlm = io.StringIO(), load_vlm(folders(image))
+def test_auto_chooses_what_works(
+    image: str, detector: DeFT, chosen: str, line: str, loaded: Callable[[str], Any]
+) -> None:
+    out, vlm = io.StringIO(), loaded(image)
     assert settle(detector, vlm, readable=30, engine=engine_on("cuda", out)).peft == chosen
     assert re.search(f"peft auto: {line}", out.getvalue())
 
 
 def test_a_module_without_a_place_is_refused_before_images_are_read(
-    folders: Folders, images: LabelledImages, monkeypatch: pytest.MonkeyPatch
+    loaded: Callable[[str], Any], images: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labelsieve.detect.planning.view_of", lambda *_, **__: pytest.fail("read all images"))
     engine = make_engine(device="cpu", precision="fp32")
     with pytest.raises(SettingsError, match=r"^--peft lora does not know the blocks .*; use --peft none, bitfit"):
-        prepare(DeFT(peft="lora"), images, load_vlm(folders("timm")), engine=engine)
+        prepare(DeFT(peft="lora"), images, loaded("timm"), engine=engine)
 
 
 @pytest.fixture
@@ -179,8 +187,10 @@ def images(drawn_folder: Path) -> LabelledImages:
 
 
 @pytest.mark.parametrize("image", ["timm", "timm vit", "clip", "beit", "swin", "convnext", "resnet"])
-def test_a_classifier_reads_the_feature_that_meets_texts(image: str, folders: Folders) -> None:
-    vlm: Any = load_vlm(folders(image))
+def test_a_classifier_reads_the_feature_that_meets_texts(
+    image: str, folders: Folders, loaded: Callable[[str], Any]
+) -> None:
+    vlm = loaded(image)
     backbone = load_backbone(str(folders(image)), CLASSES)
     with torch.inference_mode():
         equal(backbone.pool(pixels()), vlm.pool(pixels()))

@@ -287,10 +287,11 @@ def test_many_images_and_classes_give_a_small_file(tmp_path: Path) -> None:
         pictures=[png()] * n,
     )
     path = write_report(verdicts, images, tmp_path / "report.html")
-    page = Page(path.read_text("utf-8"))
-    pictures = sum(len(image.get("src") or "") for image in page.all("img"))
+    text = path.read_text("utf-8")
+    page = Page(re.sub("<article.*?</article>", "", text, flags=re.DOTALL))  # to read all of them takes seconds
+    pictures = sum(map(len, re.findall('<img [^>]*src="([^"]*)"', text)))
     assert path.stat().st_size - pictures + THUMBNAIL_BUDGET < 40_000_000, "whatever the pictures are"
-    assert len(page.all("article")) == MAX_IMAGES and pictures > 0
+    assert text.count("<article") == MAX_IMAGES and pictures > 0
     assert f"The top {MAX_BARS}, and {classes - MAX_BARS} more." in page.words
     assert f"the top {MAX_PAIRS}, and" in page.words
     assert f"and {classes - MAX_CLASS_ROWS} more" in page.words

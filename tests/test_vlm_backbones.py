@@ -201,10 +201,10 @@ def test_the_model_of_the_scan_becomes_a_standard_classifier(
     kind: str, prefix: str, tune: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = [
-        Image.new("RGB", (SIDE, SIDE), tuple(200 if own == row % 3 else row for own in range(3))) for row in range(18)
+        Image.new("RGB", (SIDE, SIDE), tuple(200 if own == row % 3 else row for own in range(3))) for row in range(9)
     ]
-    images = load_images(drawn, labels=np.arange(18) % 3, class_names=CLASSES)
-    quality = np.ones(18, dtype=np.float32)
+    images = load_images(drawn, labels=np.arange(9) % 3, class_names=CLASSES)
+    quality = np.ones(9, dtype=np.float32)
     name = f"{prefix}{folders(kind)}"
     record = {"data": {"fingerprint": images.fingerprint}, "model": {"name": name}}
     verdicts = decide(images, Scores(label_quality=quality, predicted=images.labels, confidence=quality), record=record)
