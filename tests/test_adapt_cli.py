@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from forked import Command
 from interrupting import break_off
 from labelsieve.adapt import train as training
 from labelsieve.adapt.losses import LOSSES
@@ -20,7 +21,6 @@ from labelsieve.adapt.settings import RECIPES
 from labelsieve.adapt.tuning import TUNE
 from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
-from processes import Command
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 import labelsieve.bench
+from forked import Command
 from interrupting import break_off
 from labelsieve.bench import estimate as estimating
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
@@ -41,7 +42,6 @@ from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, 
 from labelsieve.locks import locked
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json
-from processes import Command
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from forked import Command
 from interrupting import break_off
 from labelsieve.cli import main
 from labelsieve.data.images import LabelledImages
@@ -42,7 +43,6 @@ from labelsieve.scan import CHECKPOINT_FOLDER, scan
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract
-from processes import Command
 
 STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2, "peft": "none"}
