@@ -92,6 +92,14 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
     return load_vlm(model_folder(tmp_path_factory.mktemp("tiny") / "clip"))
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a transition matrix be fitted less well, which is enough to compare two outcomes."""
+    from labelsieve.detect import transition
+
+    monkeypatch.setattr(transition, "STEPS", 40)
+
+
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder of four class folders with eight drawings each, one of them wrong. Copy it to change it.

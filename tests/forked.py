@@ -30,7 +30,8 @@ class Command:
     """
 
     def __init__(self, words: Sequence[object], *, processes: int = 1, setup: str = "") -> None:
-        self._server, self.returncode = _server(), cast("int | None", None)
+        self._server = _server()
+        self.returncode: int | None = None
         self._stderr = Path(tempfile.mkstemp(prefix="labelsieve-tests-")[1])
         request = {"words": list(map(str, words)), "processes": processes, "setup": setup, "cwd": os.getcwd()}
         self.pid: int = self._server({**request, "stderr": str(self._stderr), "environment": dict(os.environ)})
@@ -68,7 +69,12 @@ class Command:
 def _server() -> Callable[[dict[str, Any]], Any]:
     """Returns a function that asks the server of this process, which ends with it."""
     here = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+    # threads of OpenMP that a model has started here would be missing in what is forked
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]),
+    }
     server = subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -92,13 +98,14 @@ def _serve() -> dict[str, Any] | None:
         child = os.fork()
         if not child:
             return cast("dict[str, Any]", request)
+        os.setpgid(child, child)  # here too: a signal may be sent before the process itself has come to it
         print(child, flush=True)
     return None
 
 
 def _become(request: dict[str, Any]) -> None:
     """Makes a process that was forked what a shell would have started."""
-    os.setsid()
+    os.setpgid(0, 0)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

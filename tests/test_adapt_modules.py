@@ -36,7 +36,7 @@ from small_models import model_folder
 PROMPTS = ["vpt-deep", "vpt-shallow"]
 KINDS = [*PROMPTS, "adapter", "ssf"]
 STAY = [*PROMPTS, "adapter"]
-# Every module, on a model of transformers or on one of timm: what a module does there is tested on every architecture.
+# Every module, on a ViT or on the image encoder of CLIP: what it does to the logits is tested on every architecture.
 SPREAD = [("vpt-deep", "clip"), ("vpt-shallow", "vit"), ("adapter", "clip"), ("ssf", "vit")]
 VITS = ["vit", "mae", "dinov2", "clip", "siglip", "blip"]
 SWIN: dict[str, Any] = {"patch_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2], "window_size": 4}

@@ -29,7 +29,7 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import CLASS_NAMES, drawings
 from labelsieve.demo.run import mislabel
-from labelsieve.detect import dual, transition
+from labelsieve.detect import dual
 from labelsieve.detect.base import DETECTORS, Scores, detector_class, detector_name
 from labelsieve.detect.deft import RECIPES, DeFT
 from labelsieve.detect.dual import DualObjective
@@ -56,6 +56,8 @@ QUICK: dict[str, Any] = {
     "visual_prompts": 2,
     "neighbours": 3,
 }
+# SimiFeat's estimate of the noise is tested with its other rivals
+pytestmark = pytest.mark.usefixtures("few_steps")
 TRAINED = [name for name in DETECTORS if issubclass(detector_class(name), Training)]
 # DeFT without what is added to s+ at the end, so that it can be compared with plain training
 PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": False, "warmup_loss": "ce"}
@@ -103,12 +105,6 @@ def noisy(clean: LabelledImages) -> LabelledImages:
 def scored(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> Callable[[str], Scores]:
     """Returns a function that gives what a quick detector says of the noisy images, scored once."""
     return cache(lambda name: score(quick(name), noisy, mini_clip))
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the noise be estimated in fewer steps, where no setting says how many there are."""
-    monkeypatch.setattr(transition, "STEPS", 30)
 
 
 def check_contract(scores: Scores, images: LabelledImages, *, unreadable: list[int]) -> None:

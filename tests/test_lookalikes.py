@@ -52,7 +52,7 @@ sym-20 = { kind = "symmetric", rate = 0.2 }
 
 [method]
 label-match = { detector = "label-match" }
-again = { detector = "label-match", settings = {} }
+clip-margin = { detector = "clip-margin" }
 """
 
 

@@ -48,12 +48,6 @@ def noisy(count: int = 120, *, classes: int = 4, rate: float = 0.25, noise: floa
     return found.with_labels(labels, truth=truth)
 
 
-@pytest.fixture
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fits the noise less well, which is enough to compare two outcomes."""
-    monkeypatch.setattr(transition, "STEPS", 40)
-
-
 def score(detector: Any, features: LabelledFeatures) -> Scores:
     found: Scores = detector.score(features, None, engine=engine())
     return found

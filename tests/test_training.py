@@ -438,7 +438,7 @@ def test_what_processes_sum_lies_on_their_device(
     assert len(counts) == 3 and all(isinstance(value, Elsewhere) for value in counts)
 
 
-def launched(arguments: list[str]) -> tuple[int, str]:
+def by_accelerate(arguments: list[str]) -> tuple[int, str]:
     """Runs a command in two processes as docs/several-machines.md has it for CPUs, but for a port of its own."""
     accelerate = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     launch = [sys.executable, "-m", *accelerate, "-m", "labelsieve"]
@@ -446,7 +446,7 @@ def launched(arguments: list[str]) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-def forked(arguments: list[str]) -> tuple[int | None, str]:
+def by_forking(arguments: list[str]) -> tuple[int | None, str]:
     with Command(arguments, processes=2) as process:
         said = process.communicate()
     return process.returncode, said
@@ -458,10 +458,10 @@ _THRESHOLD = ["--evidence", "threshold"]
 @pytest.mark.parametrize(
     ("trained", "start"),
     [
-        ([*_THRESHOLD, "--peft", "vpt-deep"], launched),
-        ([*_THRESHOLD, "--no-context-learns"], forked),
-        (["--detector", "small-loss", "--noise-rate", "0.4", "--warmup-epochs", "0"], forked),
-        (["--detector", "gmm", "--peft", "vpt-deep"], forked),
+        ([*_THRESHOLD, "--peft", "vpt-deep"], by_accelerate),
+        ([*_THRESHOLD, "--no-context-learns"], by_forking),
+        (["--detector", "small-loss", "--noise-rate", "0.4", "--warmup-epochs", "0"], by_forking),
+        (["--detector", "gmm", "--peft", "vpt-deep"], by_forking),
     ],
     ids=["all", "negative-prompts", "small-loss", "gmm"],
 )
