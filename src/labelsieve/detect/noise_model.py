@@ -56,6 +56,10 @@ class Noise(ABC):
         """
 
     @abstractmethod
+    def draw(self, probability: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Draws true classes from p_k(x), (n, K), and returns the labels that they would be given, (n,)."""
+
+    @abstractmethod
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """Returns the noise after a round of expectation-maximisation over probabilities (m, K) and labels (m,)."""
 
@@ -87,9 +91,20 @@ class ClassNoise(Noise):
         others = probability * self.rates * spread
         return mine, others.scatter(1, labels[:, None], 0.0)
 
-    def partners(self) -> Tensor:
-        """Returns the class that is given most often instead of each true class, (K,)."""
-        return (_even(len(self.rates)) if self.confusion is None else self.confusion).argmax(dim=1)
+    def exchange(self) -> Self:
+        """Returns noise of the same rate for all classes, each given as the one that is given most often instead."""
+        partners = self._confusion().argmax(dim=1)
+        confusion = torch.nn.functional.one_hot(partners, len(self.rates)).float()
+        return type(self)(self.rate, torch.full_like(self.rates, self.rate), confusion)
+
+    def draw(self, probability: Tensor, *, generator: torch.Generator) -> Tensor:
+        """See :meth:`Noise.draw`."""
+        truth = _drawn(probability, generator)
+        instead = _drawn(self._confusion()[truth], generator)
+        return torch.where(torch.rand(len(truth), generator=generator) < self.rates[truth], instead, truth)
+
+    def _confusion(self) -> Tensor:
+        return _even(len(self.rates)) if self.confusion is None else self.confusion
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
@@ -140,6 +155,15 @@ class LookAlikeNoise(Noise):
         mine, alike, any_class = self._parts(probability, labels)
         return mine, alike + any_class
 
+    def draw(self, probability: Tensor, *, generator: torch.Generator) -> Tensor:
+        """See :meth:`Noise.draw`."""
+        truth = _drawn(probability, generator)
+        others = (probability + SMALL).scatter(1, truth[:, None], 0.0)
+        follows = (torch.rand(len(truth), generator=generator) < self.alike)[:, None]
+        instead = _drawn(torch.where(follows, others, (others > 0).float()), generator)
+        rate = self.rates[torch.bucketize(probability.amax(dim=1), self.edges)]
+        return torch.where(torch.rand(len(truth), generator=generator) < rate, instead, truth)
+
     def _parts(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         most, at = probability.max(dim=1, keepdim=True)
         rate = self.rates[torch.bucketize(most.detach(), self.edges)]
@@ -179,6 +203,11 @@ def _falling(values: Tensor, weights: Tensor) -> Tensor:
 
     fitted = isotonic_regression(values.double().numpy(), sample_weight=weights.double().numpy(), increasing=False)
     return torch.from_numpy(fitted.copy()).float()
+
+
+def _drawn(probability: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns one class of each row, (n,), drawn by its weight, (n, K)."""
+    return probability.multinomial(1, generator=generator)[:, 0]
 
 
 def _even(classes: int) -> Tensor:

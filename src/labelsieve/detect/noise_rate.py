@@ -16,6 +16,8 @@ from labelsieve.detect.noise_model import Joined, Mistakes
 
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
+# So many of them have to be of each class, on average, that a class tells its own rate.
+SURE_OF_A_CLASS = 30
 # Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # A logit scale is far off from this factor on.
@@ -23,18 +25,22 @@ FAR_OFF = 3.0
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = None) -> Interval | None:
+def noise_rate(joined: Joined, mistakes: Mistakes | None = None, *, reliable: float | None = None) -> Interval | None:
     """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
 
-    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
-    that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more often
-    made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the names;
-    else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for doubt of
-    its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the evidence.
+    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). They are
+    the surest of each class where classes may differ in their noise and have enough images: of a class with many wrong
+    labels the evidence is less sure, so that few of the surest images of all are of it.
+
+    Noise that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more
+    often made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the
+    names; else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for
+    doubt of its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the
+    evidence.
 
     Args:
         joined: Joined logits and given labels.
-        mistakes: What the wrong labels are.
+        mistakes: What the wrong labels are; None if that is not known yet, and the share among the surest is asked for.
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
@@ -44,11 +50,13 @@ def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = N
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
     disagrees = predicted != joined.labels
-    shares = _among_surest(disagrees[confidence.argsort(descending=True)])
-    chance = 1 / joined.logits.shape[1]
+    classes = joined.logits.shape[1]
+    by_class = mistakes not in (Mistakes.EVEN, Mistakes.ALIKE) and SUREST * len(predicted) >= SURE_OF_A_CLASS * classes
+    shares = _among_surest(disagrees[_surest_first(confidence, predicted if by_class else torch.zeros_like(predicted))])
+    chance = 1 / classes
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
-    if mistakes in (Mistakes.EVEN, Mistakes.EXCHANGED):
+    if mistakes in (None, Mistakes.EVEN, Mistakes.EXCHANGED):
         return shares
     rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(disagrees.float().mean())
     value, _, high = (max(share, min(rise * share + FLOOR, most)) for share in shares)
@@ -90,6 +98,15 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
     height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
     return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
+
+
+def _surest_first(confidence: Tensor, group: Tensor) -> Tensor:
+    """Returns the order of images, (n,), by the rank that their confidence has within their group."""
+    order = confidence.argsort(descending=True)
+    order = order[group[order].argsort(stable=True)]
+    sizes = group.bincount()
+    rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[group[order]]
+    return order[((rank + 0.5) / sizes[group[order]]).argsort(stable=True)]
 
 
 def _among_surest(disagrees: Tensor) -> Interval:
