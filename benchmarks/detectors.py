@@ -33,10 +33,10 @@ from labelsieve.data.noise import inject
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.base import Detector
-from labelsieve.detect.deft import RECIPES
-from labelsieve.detect.discriminant import Discriminant, fit_discriminants
-from labelsieve.detect.noise_model import Mistakes
-from labelsieve.detect.settings import frozen_if_auto
+from labelsieve.detect.deft.detector import RECIPES
+from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
+from labelsieve.detect.evidence.noise_model import Mistakes
+from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.engine import make_engine
 from labelsieve.provenance import versions, write_atomically, write_text
 from labelsieve.verdicts import METRIC_TITLES
@@ -83,12 +83,12 @@ def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
 
 # The default with one part of it replaced: module, name there, value.
 ABLATED: dict[str, tuple[str, str, Any]] = {
-    "deft-sharp-by-likelihood": ("labelsieve.detect.joint_fit", "noise_rate", lambda *_, **__: None),
-    "deft-even-confusion": ("labelsieve.detect.joint_fit", "_mistakes", lambda *_: Mistakes.EVEN),
-    "deft-surest-alone": ("labelsieve.detect.joint_fit", "EXCHANGED", 0.0),
-    "deft-noise-by-class": ("labelsieve.detect.joint_fit", "ALIKE", math.inf),
-    "deft-one-discriminant": ("labelsieve.detect.dual", "fit_discriminants", _plain_twice),
-    "deft-flag-at-half": ("labelsieve.detect.joint", "best_threshold", lambda _clean: 0.5),
+    "deft-sharp-by-likelihood": ("labelsieve.detect.evidence.fit", "noise_rate", lambda *_, **__: None),
+    "deft-even-confusion": ("labelsieve.detect.evidence.fit", "_mistakes", lambda *_: Mistakes.EVEN),
+    "deft-surest-alone": ("labelsieve.detect.evidence.fit", "EXCHANGED", 0.0),
+    "deft-noise-by-class": ("labelsieve.detect.evidence.fit", "ALIKE", math.inf),
+    "deft-one-discriminant": ("labelsieve.detect.deft.objective", "fit_discriminants", _plain_twice),
+    "deft-flag-at-half": ("labelsieve.detect.evidence.posterior", "best_threshold", lambda _clean: 0.5),
 }
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")
 

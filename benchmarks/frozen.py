@@ -23,11 +23,11 @@ import torch
 import tyro
 from torch import Tensor
 
-from labelsieve.detect.deft import DeFT
-from labelsieve.detect.dual import DualObjective
-from labelsieve.detect.learner import Feed, Learner
-from labelsieve.detect.planning import settle
-from labelsieve.detect.training import make_schedule, train
+from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.deft.objective import DualObjective
+from labelsieve.detect.training.autoconfig import settle
+from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.loop import make_schedule, train
 from labelsieve.engine import make_engine
 from labelsieve.memory import keeping_room
 from labelsieve.vlm.features import ImageFeatures

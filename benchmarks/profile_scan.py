@@ -29,13 +29,13 @@ from labelsieve.report.html import write_report
 
 # Module, name there, and what it is called in the table. A stage within another one counts there only.
 STAGES = (
-    ("labelsieve.detect.view", "image_features", "features of the frozen tower"),
-    ("labelsieve.detect.view", "class_features", "text features of the class names"),
-    ("labelsieve.detect.dual", "train", "training of the prompts"),
-    ("labelsieve.detect.dual", "fit_discriminants", "discriminants, out of fold"),
-    ("labelsieve.detect.dual", "judge_jointly", "fit of the joint evidence, and scores"),
-    ("labelsieve.scan", "decide", "verdicts"),
-    ("labelsieve.scan", "diagnose", "findings"),
+    ("labelsieve.detect.inputs", "image_features", "features of the frozen tower"),
+    ("labelsieve.detect.inputs", "class_features", "text features of the class names"),
+    ("labelsieve.detect.deft.objective", "train", "training of the prompts"),
+    ("labelsieve.detect.deft.objective", "fit_discriminants", "discriminants, out of fold"),
+    ("labelsieve.detect.deft.objective", "judge_jointly", "fit of the joint evidence, and scores"),
+    ("labelsieve.pipeline", "decide", "verdicts"),
+    ("labelsieve.pipeline", "diagnose", "findings"),
 )
 
 

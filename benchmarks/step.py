@@ -24,11 +24,11 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect.compiling import compiled
-from labelsieve.detect.deft import RECIPES
-from labelsieve.detect.dual import DualObjective
-from labelsieve.detect.learner import Learner
-from labelsieve.detect.training import Step
+from labelsieve.detect.deft.detector import RECIPES
+from labelsieve.detect.deft.objective import DualObjective
+from labelsieve.detect.training.compiling import compiled
+from labelsieve.detect.training.learner import Learner
+from labelsieve.detect.training.loop import Step
 from labelsieve.engine import make_engine
 from labelsieve.memory import keeping_room
 from labelsieve.vlm.clip import HuggingFaceCLIP

@@ -26,7 +26,7 @@ import tyro
 
 import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
-from labelsieve.detect.base import detector_class
+from labelsieve.detect.registry import detector_class
 from labelsieve.report.html import write_report
 from memory import megabytes
 

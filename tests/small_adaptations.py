@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 import labelsieve as ls
-from labelsieve.adapt.result import Adapted
-from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
+from labelsieve.finetune.result import Adapted
+from labelsieve.finetune.settings import Adaptation
 from labelsieve.verdicts import Verdicts, decide
 from small_backbones import SIZE
 

@@ -25,26 +25,26 @@ from torch.nn.functional import cross_entropy
 
 import labelsieve as ls
 from interrupting import break_off
-from labelsieve.adapt import losses as robust
-from labelsieve.adapt import train as training
-from labelsieve.adapt.backbones import load_backbone
-from labelsieve.adapt.result import Adapted, model_card
-from labelsieve.adapt.run import check_model_folder
-from labelsieve.adapt.selection import Selection, choose
-from labelsieve.adapt.settings import RECIPES, Adaptation
-from labelsieve.adapt.terminal import summarize
-from labelsieve.adapt.timm_towers import TOWERS
-from labelsieve.adapt.towers import Tower
-from labelsieve.adapt.train import hold_out
-from labelsieve.adapt.tuning import TUNE, prepare
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.data.test_sets import measure, with_class_names
-from labelsieve.detect.base import Scores
-from labelsieve.detect.discriminant import fit_linear
-from labelsieve.detect.gmm import small_mean_posterior
+from labelsieve.detect.evidence.discriminants import fit_linear
+from labelsieve.detect.mixture import small_mean_posterior
+from labelsieve.detect.scores import Scores
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.finetune import loop as training
+from labelsieve.finetune import losses as robust
+from labelsieve.finetune.backbones import load_backbone
+from labelsieve.finetune.job import hold_out
+from labelsieve.finetune.result import Adapted, model_card
+from labelsieve.finetune.run import check_model_folder
+from labelsieve.finetune.selection import Selection, choose
+from labelsieve.finetune.settings import RECIPES, Adaptation
+from labelsieve.finetune.terminal import summarize
+from labelsieve.finetune.timm_towers import TOWERS
+from labelsieve.finetune.towers import Tower
+from labelsieve.finetune.tuning import TUNE, prepare
 from labelsieve.marks import after_marks, clean_part, read_marks
 from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts, decide

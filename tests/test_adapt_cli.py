@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from forked import Command
 from interrupting import break_off
-from labelsieve.adapt import train as training
-from labelsieve.adapt.losses import LOSSES
-from labelsieve.adapt.settings import RECIPES
-from labelsieve.adapt.tuning import TUNE
 from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
+from labelsieve.finetune import loop as training
+from labelsieve.finetune.losses import LOSSES
+from labelsieve.finetune.settings import RECIPES
+from labelsieve.finetune.tuning import TUNE
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")

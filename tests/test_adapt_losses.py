@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labelsieve.adapt.losses import LOSSES, EarlyLearning, generalised_cross_entropy
 from labelsieve.detect.losses import symmetric_cross_entropy
+from labelsieve.finetune.losses import LOSSES, EarlyLearning, generalised_cross_entropy
 from small_models import parity
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}

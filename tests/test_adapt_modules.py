@@ -17,15 +17,16 @@ from torch import Tensor
 
 import labelsieve as ls
 from interrupting import break_off
-from labelsieve.adapt import modules, tuning
-from labelsieve.adapt import train as training
-from labelsieve.adapt.backbones import Backbone, load_backbone
-from labelsieve.adapt.run import _job
-from labelsieve.adapt.selection import choose
-from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
 from labelsieve.engine import make_engine
 from labelsieve.errors import LabelsieveError, SettingsError
+from labelsieve.finetune import loop as training
+from labelsieve.finetune import modules, tuning
+from labelsieve.finetune.backbones import Backbone, load_backbone
+from labelsieve.finetune.run import _job
+from labelsieve.finetune.selection import choose
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.seeds import Purpose
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
@@ -244,7 +245,7 @@ def test_resuming_gives_the_module_of_an_unbroken_run(
     def run(folder: Path, *, resume: bool = False) -> dict[str, Tensor]:
         engine = make_engine(device="cpu", precision="fp32", checkpoint=folder, resume=resume)
         backbone = load_backbone(str(model(kind)), CLASSES)
-        tuning.prepare(backbone, settings, generator=engine.generator(tuning.INITIAL))
+        tuning.prepare(backbone, settings, generator=engine.generator(Purpose.INITIAL_MODULES))
         training.train(_job(backbone, images, selection, None, settings, engine))
         return {key: value.detach() for key, value in backbone.model.state_dict().items()}
 
@@ -355,7 +356,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
     with pytest.raises(SettingsError, match=said) as caught:
         result.save(tmp_path / "m")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(sys.modules["labelsieve.adapt.run"], "_check_same_data", None)  # nothing comes before
+    monkeypatch.setattr(sys.modules["labelsieve.finetune.run"], "_check_same_data", None)  # nothing comes before
     with pytest.raises(SettingsError, match=said):
         adapted(images, verdicts, model("vit"), tune=tune, out=tmp_path / "m")
     assert not (tmp_path / "m").exists()

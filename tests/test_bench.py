@@ -37,7 +37,7 @@ from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import main
-from labelsieve.detect.learner import Feed
+from labelsieve.detect.training.learner import Feed
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.locks import locked
 from labelsieve.progress import Progress
@@ -769,7 +769,7 @@ def test_more_seeds_and_methods_only_add(file: Path, tmp_path: Path) -> None:
 def test_the_same_scan_is_made_once_and_a_damaged_one_again(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, runs = importlib.import_module("labelsieve.scan"), tmp_path / "out" / "runs"
+    module, runs = importlib.import_module("labelsieve.pipeline"), tmp_path / "out" / "runs"
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
     changed(file, '[method.untrained]\ndetector = "deft"\nsettings = { epochs = 0 }', "")
     real, scans = module.scan, list[Path]()
@@ -830,7 +830,7 @@ def test_keys_tell_apart_what_gives_other_numbers(file: Path) -> None:
 
 
 def with_other_defaults(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    from labelsieve.detect.deft import RECIPES
+    from labelsieve.detect.deft.detector import RECIPES
 
     monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], **changes))
 
@@ -866,7 +866,7 @@ def test_cells_of_other_defaults_are_measured_again_and_told(
 
 
 def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from labelsieve.adapt.settings import RECIPES
+    from labelsieve.finetune.settings import RECIPES
 
     (tmp_path / "tiny.toml").write_text(TRAINED)
     experiment = read_experiment(tmp_path / "tiny.toml")
@@ -920,7 +920,7 @@ def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path: Path) -> None:
-    from labelsieve.detect.learner import Feed
+    from labelsieve.detect.training.learner import Feed
 
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
     changed(file, "epochs = 0", "epochs = 3, min_steps = 0")

@@ -25,7 +25,7 @@ from labelsieve.bench.run import run_experiment, with_noise
 from labelsieve.bench.store import CELLS
 from labelsieve.bench.tables import write_tables
 from labelsieve.cli import main
-from labelsieve.detect.base import DETECTORS, FeatureDetector, detector_class
+from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, LabelsieveError, SettingsError
 from labelsieve.progress import Progress
@@ -293,7 +293,7 @@ def test_a_subset_of_features_is_another_one_for_each_seed(tmp_path: Path) -> No
     assert first.labels.tolist() == arrays()["label_people"][rows].tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if issubclass(detector_class(name), FeatureDetector)])
+@pytest.mark.parametrize("name", [name for name in DETECTORS if "images" not in detector_class(name).requires])
 def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Path) -> None:
     write(tmp_path)
     rows = ls.load_features(tmp_path / "one.npz", label_column="label_sym_0")
@@ -308,14 +308,14 @@ def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Pat
 
 def test_text_regimes_that_a_model_makes_of_images(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.demo.run import write_drawings
-    from labelsieve.detect.view import view_of
+    from labelsieve.detect.inputs import detector_inputs
 
     engine = make_engine()
     images, test = (write_drawings(tmp_path / f"{seed}.parquet", count=48, seed=seed) for seed in (0, 1))
     assert test.truth is not None
     test = test.with_labels(test.truth)
     found = of_images(images, mini_clip, ["text", "text_of_images", "none"], test=test, engine=engine)
-    view, other = view_of(images, mini_clip, engine=engine), view_of(test, mini_clip, engine=engine)
+    view, other = detector_inputs(images, mini_clip, engine=engine), detector_inputs(test, mini_clip, engine=engine)
     assert view.text is not None
     for rows in found.values():
         assert np.allclose(rows.features, view.all_joint().numpy()) and rows.labels.tolist() == images.labels.tolist()

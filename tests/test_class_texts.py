@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from labelsieve.data.sources import load_images
-from labelsieve.detect.base import check_input
+from labelsieve.detect.joint import Joint
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.training_free import Joint
+from labelsieve.detect.registry import check_input
 from labelsieve.detect.zero_shot import class_text_notes, same_texts
 from labelsieve.errors import SettingsError
 from labelsieve.vlm.huggingface import load_vlm

@@ -20,7 +20,7 @@ import pytest
 
 from labelsieve.cli import VERBS, main
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.locks import locked
 from labelsieve.verdicts import Verdicts, decide
 

@@ -23,7 +23,6 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 import labelsieve as ls
-from labelsieve.adapt.conversion import converted_rows
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages, decode
 from labelsieve.data.plain import shortened
@@ -31,6 +30,7 @@ from labelsieve.data.rgb import is_flat, source_code
 from labelsieve.data.sources import load_images
 from labelsieve.detect.knn import KNN
 from labelsieve.errors import RunError
+from labelsieve.finetune.conversion import converted_rows
 from small_adaptations import judged
 from small_backbones import backbone_folder
 from small_pictures import encoded

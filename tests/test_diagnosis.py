@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.diagnosis import CHECKS, Finding, diagnose
 from labelsieve.symptoms import MOST_NAMES, percent, shortened
 from labelsieve.verdicts import decide

@@ -20,13 +20,14 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labelsieve.adapt.backbones import load_backbone
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.detect.deft import DeFT
-from labelsieve.detect.planning import prepare, settle
+from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.training.autoconfig import settle
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import ModelError, SettingsError
+from labelsieve.finetune.backbones import load_backbone
+from labelsieve.pipeline import scan
 from labelsieve.progress import Progress
 from labelsieve.vlm.huggingface import DUAL_ENCODER, load_vlm
 from labelsieve.vlm.peft.base import PEFT, build_peft, fits
@@ -172,10 +173,9 @@ def test_auto_chooses_what_works(
 def test_a_module_without_a_place_is_refused_before_images_are_read(
     loaded: Callable[[str], Any], images: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labelsieve.detect.planning.view_of", lambda *_, **__: pytest.fail("read all images"))
-    engine = make_engine(device="cpu", precision="fp32")
+    monkeypatch.setattr("labelsieve.pipeline.detector_inputs", lambda *_, **__: pytest.fail("read all images"))
     with pytest.raises(SettingsError, match=r"^--peft lora does not know the blocks .*; use --peft none, bitfit"):
-        prepare(DeFT(peft="lora"), images, loaded("timm"), engine=engine)
+        scan(images, loaded("timm"), detector=DeFT(peft="lora"))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.errors import DataError, RunError, SettingsError
 from labelsieve.folders import new_folder
 from labelsieve.marks import read_marks

@@ -19,25 +19,25 @@ from sklearn.neighbors import NearestNeighbors
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import neighbours as blocks
 from labelsieve.detect import transition
-from labelsieve.detect.area import ORDER, THRESHOLD
 from labelsieve.detect.aum import AUM
-from labelsieve.detect.base import Scores, detector_class, feature_detectors
 from labelsieve.detect.clip_margin import ClipMargin
 from labelsieve.detect.confident_learning import ConfidentLearning
+from labelsieve.detect.inputs import detector_inputs
+from labelsieve.detect.joint import Joint
 from labelsieve.detect.knn import KNN
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.lemon import Lemon
+from labelsieve.detect.lemon import Lemon, multimodal_score
 from labelsieve.detect.mixture import upper_posterior
-from labelsieve.detect.multimodal import multimodal_score
 from labelsieve.detect.neighbours import nearest, vote
-from labelsieve.detect.probe import FOLDS, out_of_fold_probabilities, stratified_folds
+from labelsieve.detect.probe import out_of_fold_probabilities, stratified_folds
 from labelsieve.detect.prototype import PrototypeGMM
 from labelsieve.detect.prototypes import prototype_margins
-from labelsieve.detect.training_free import Joint
-from labelsieve.detect.view import view_of
+from labelsieve.detect.registry import detector_class, feature_detectors
+from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import ZeroShot
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import SettingsError, TrainingError
+from labelsieve.seeds import Purpose
 from labelsieve.verdicts import decide, evaluate
 from tensor_sizes import LargestTensor
 
@@ -79,7 +79,7 @@ def noisy(count: int = 80, *, classes: int = 4, rate: float = 0.2, seed: int = 0
 
 
 def score(detector: Any, features: LabelledFeatures, *, seed: int = 0) -> Scores:
-    found: Scores = detector.score(features, None, engine=engine(seed))
+    found: Scores = detector.score(detector_inputs(features, None, engine=engine(seed)))
     return found
 
 
@@ -288,7 +288,7 @@ def test_confident_learning_is_cleanlab_on_the_probe() -> None:
     from sklearn.preprocessing import StandardScaler
 
     features = noisy()
-    folds = stratified_folds(features.labels, folds=5, generator=engine().generator(FOLDS))
+    folds = stratified_folds(features.labels, folds=5, generator=engine().generator(Purpose.PROBE_FOLDS))
     probability = np.zeros((80, 4))
     for fold in range(5):
         here = folds == fold
@@ -315,14 +315,15 @@ def test_folds_are_stratified(labels: list[int], folds: int) -> None:
 
 def test_no_row_has_a_say_in_its_own_probability() -> None:
     features = noisy()
-    view = view_of(features, None, engine=engine())
-    before = out_of_fold_probabilities(view, folds=5, strength=1.0, engine=engine())
-    row = int(np.flatnonzero(stratified_folds(features.labels, folds=5, generator=engine().generator(FOLDS)) == 0)[0])
+    view = detector_inputs(features, None, engine=engine())
+    before = out_of_fold_probabilities(view, folds=5, strength=1.0)
+    dealt = stratified_folds(features.labels, folds=5, generator=engine().generator(Purpose.PROBE_FOLDS))
+    row = int(np.flatnonzero(dealt == 0)[0])
     changed = features.features.copy()
     changed[row] = 1e3
-    view = view_of(dataclasses.replace(features, features=changed), None, engine=engine())
-    after = out_of_fold_probabilities(view, folds=5, strength=1.0, engine=engine())
-    same = stratified_folds(features.labels, folds=5, generator=engine().generator(FOLDS)) == 0
+    view = detector_inputs(dataclasses.replace(features, features=changed), None, engine=engine())
+    after = out_of_fold_probabilities(view, folds=5, strength=1.0)
+    same = dealt == 0
     same[row] = False
     np.testing.assert_allclose(before[same], after[same])
     assert not np.allclose(before[~same], after[~same])
@@ -336,7 +337,7 @@ def aum_by_hand(features: LabelledFeatures, settings: AUM) -> tuple[NDArray[np.f
     values = features.features.astype(np.float64)
     values = (values - values.mean(axis=0)) / values.std(axis=0) / np.sqrt(WIDTH)
     count, classes = len(values), len(features.class_names)
-    order = torch.randperm(count, generator=engine().generator(THRESHOLD)).numpy()
+    order = torch.randperm(count, generator=engine().generator(Purpose.AUM_THRESHOLD_SAMPLES)).numpy()
     share = count // (len(np.unique(features.labels)) + 1)
     fakes = order[:share], order[share : 2 * share]
     excess = np.zeros(count)
@@ -347,7 +348,7 @@ def aum_by_hand(features: LabelledFeatures, settings: AUM) -> tuple[NDArray[np.f
         margins: list[list[float]] = [[] for _ in range(count)]
         mean = np.zeros((count, classes + 1))
         for epoch in range(1, settings.epochs + 1):
-            shuffled = torch.randperm(count, generator=engine().generator(ORDER, run, epoch)).numpy()
+            shuffled = torch.randperm(count, generator=engine().generator(Purpose.AUM_ORDER, run, epoch)).numpy()
             for start in range(0, count, settings.batch_size):
                 gradient = settings.weight_decay * weight
                 part = shuffled[start : start + settings.batch_size]
@@ -435,7 +436,7 @@ def test_lemon_is_its_formula(k: int, text_distance: Any) -> None:
     features = noisy(50)
     features = features.with_labels(np.where(np.arange(50) < 45, features.labels, 3))
     detector = Lemon(neighbours=k, beta=3.0, gamma=2.0, distance_decay=0.7, pair_decay=2.0, text_distance=text_distance)
-    found = multimodal_score(detector, view_of(features, None, engine=engine()), engine=engine())
+    found = multimodal_score(detector, detector_inputs(features, None, engine=engine()))
     np.testing.assert_allclose(found, lemon_by_hand(features, detector), atol=1e-5)
     quality = score(detector, features).label_quality
     np.testing.assert_allclose(quality, upper_posterior(-found), atol=1e-4)
@@ -444,7 +445,7 @@ def test_lemon_is_its_formula(k: int, text_distance: Any) -> None:
 def test_lemon_without_neighbours_is_the_distance_to_the_text() -> None:
     features = noisy(50)
     assert features.text is not None
-    found = multimodal_score(Lemon(beta=0, gamma=0), view_of(features, None, engine=engine()), engine=engine())
+    found = multimodal_score(Lemon(beta=0, gamma=0), detector_inputs(features, None, engine=engine()))
     expected = 1 - (unit(features.features) * unit(features.text)[features.labels]).sum(axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ ORDER = (
     ("vlm",),
     ("detect",),
     ("verdicts",),
-    ("scan", "diagnosis", "symptoms", "marks"),
-    ("report", "adapt"),
+    ("pipeline", "diagnosis", "symptoms", "marks"),
+    ("report", "finetune"),
     ("demo",),
     ("bench",),
     ("cli", "commands"),
@@ -43,6 +43,7 @@ EVERYWHERE = {
     "folders",
     "records",
     "spreadsheets",
+    "seeds",
 }
 HEAVY = (
     "torch",
@@ -68,6 +69,13 @@ def part_of(file: Path) -> str:
 
 def imported(file: Path) -> Iterator[tuple[int, str]]:
     """Yields line and part of every import from our own package, those in functions and for types included."""
+    for line, module in modules_of(file):
+        first = module.split(".")[1]
+        yield line, first if first in RANK or first in EVERYWHERE else ""
+
+
+def modules_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields line and name of what is imported from our own package, `labelsieve.x` where that names no module."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -79,9 +87,8 @@ def imported(file: Path) -> Iterator[tuple[int, str]]:
             continue
         for module in modules:
             package, _, rest = module.partition(".")
-            first = rest.split(".")[0]
-            if package == "labelsieve" and first != "__version__":
-                yield node.lineno, first if first in RANK or first in EVERYWHERE else ""
+            if package == "labelsieve" and rest != "__version__":
+                yield node.lineno, f"labelsieve.{rest}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=[file.relative_to(ROOT).as_posix() for file in FILES])
@@ -94,8 +101,25 @@ def test_imports_point_only_to_the_left(file: Path) -> None:
     assert not wrong, f"{part} imports what lies to its right: {', '.join(wrong)}"
 
 
+def test_no_imports_go_in_a_circle() -> None:
+    modules = {".".join(("labelsieve", *file.relative_to(ROOT).with_suffix("").parts)): file for file in FILES}
+    modules = {name.removesuffix(".__init__"): file for name, file in modules.items()}
+    graph = {name: {_owner(found, modules) for _, found in modules_of(file)} for name, file in modules.items()}
+    for name, found in graph.items():
+        found.discard(name)
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
+
+
+def _owner(name: str, modules: Iterable[str]) -> str:
+    """Returns the module that holds what an import names."""
+    return max((module for module in modules if f"{name}.".startswith(f"{module}.")), key=len)
+
+
 def test_the_imports_are_found() -> None:
-    assert {"data", "vlm", "detect", "errors"} <= {part for _, part in imported(ROOT / "detect" / "dual.py")}
+    assert {"data", "vlm", "detect", "errors"} <= {part for _, part in imported(ROOT / "detect" / "inputs.py")}
     assert "report" in {part for _, part in imported(ROOT / "demo" / "run.py")}, "imports in functions count too"
 
 
@@ -129,9 +153,10 @@ def test_public_names_are_there(name: str) -> None:
     assert name in dir(labelsieve)
 
 
-def test_the_function_scan_is_not_hidden_by_its_module() -> None:
-    module = importlib.import_module("labelsieve.scan")
-    assert callable(labelsieve.scan) and labelsieve.scan is module.scan
+def test_no_module_has_the_name_of_a_function() -> None:
+    """Importing a module puts its name into the package, in the place of what the package has there."""
+    assert not {file.stem for file in ROOT.glob("*.py")} & set(labelsieve.__all__)
+    assert not {folder.name for folder in ROOT.iterdir() if folder.is_dir()} & set(labelsieve.__all__)
 
 
 def test_unknown_name() -> None:

@@ -17,11 +17,10 @@ from torch import Tensor
 
 import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures, load_features
-from labelsieve.detect import joint_fit
-from labelsieve.detect.discriminant import fit_discriminants
-from labelsieve.detect.joint import MOST_CLEAN, best_threshold
-from labelsieve.detect.joint_fit import _likeliest, _match, _mistakes, _Sample, fit_joint
-from labelsieve.detect.noise_model import (
+from labelsieve.detect.evidence import fit as joint_fit
+from labelsieve.detect.evidence.discriminants import fit_discriminants
+from labelsieve.detect.evidence.fit import _likeliest, _match, _mistakes, _Sample, fit_joint
+from labelsieve.detect.evidence.noise_model import (
     SMALL,
     ClassNoise,
     Joined,
@@ -30,7 +29,8 @@ from labelsieve.detect.noise_model import (
     Mistakes,
     Noise,
 )
-from labelsieve.detect.noise_rate import ALIKE_RISE, FLOOR, RISE, _among_surest, noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import ALIKE_RISE, FLOOR, RISE, _among_surest, noise_rate, reliability_rate
+from labelsieve.detect.evidence.posterior import MOST_CLEAN, best_threshold
 from labelsieve.detect.zero_shot import fitting_factor
 
 CLASSES = 5

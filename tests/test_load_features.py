@@ -21,7 +21,7 @@ import labelsieve as ls
 from labelsieve.cli import main
 from labelsieve.data.feature_files import holds_features
 from labelsieve.data.features import LabelledFeatures, load_features
-from labelsieve.detect.base import DETECTORS, detector_class, feature_detectors
+from labelsieve.detect.registry import DETECTORS, detector_class, feature_detectors
 from labelsieve.errors import DataError, LabelsieveError, SettingsError
 from labelsieve.verdicts import Verdicts
 

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labelsieve.detect import dual
-from labelsieve.detect.deft import DeFT
-from labelsieve.detect.learner import Learner
+from labelsieve.detect.deft import objective as dual
+from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.losses import (
     SMALLEST_PROBABILITY,
     clean_probability,
@@ -24,7 +23,8 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.training import Step
+from labelsieve.detect.training.learner import Learner
+from labelsieve.detect.training.loop import Step
 from labelsieve.engine import make_engine
 
 

@@ -16,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect import dual
-from labelsieve.detect.deft import DeFT
-from labelsieve.detect.dual import DualObjective
-from labelsieve.detect.gmm import small_mean_posterior
-from labelsieve.detect.learner import Feed, Learner
+from labelsieve.detect.deft import objective as dual
+from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.deft.objective import DualObjective
 from labelsieve.detect.losses import (
     clean_probability,
     dual_prompt_loss,
@@ -28,7 +26,9 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.training import Reads, Schedule, Step, train
+from labelsieve.detect.mixture import small_mean_posterior
+from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.loop import Reads, Schedule, Step, train
 from labelsieve.engine import Engine, make_engine
 from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP

@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from interrupting import break_off
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.detect.deft import DeFT
-from labelsieve.detect.learner import Feed, Learner, adapted_features
-from labelsieve.detect.settings import Training
+from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training.learner import Feed, Learner, adapted_features
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import make_engine
 from labelsieve.errors import SettingsError, TrainingError
+from labelsieve.pipeline import scan
 from labelsieve.progress import Progress
-from labelsieve.scan import scan
 from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from labelsieve.vlm.peft.adapter import Adapter
@@ -430,7 +431,7 @@ def test_the_settings_name_the_whole_table() -> None:
 
 def test_a_bottleneck_needs_a_width(plain: HuggingFaceCLIP) -> None:
     with pytest.raises(SettingsError, match="expected bottleneck from 1 to 1,024, got 0"):
-        Training(peft="lora", bottleneck=0)
+        SmallLoss(peft="lora", bottleneck=0)
     with pytest.raises(SettingsError, match="expected a bottleneck of at least 1, got 0"):
         make("adapter", plain, bottleneck=0)
 

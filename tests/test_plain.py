@@ -12,17 +12,17 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.adapt.backbones import load_backbone
-from labelsieve.adapt.run import adapt
-from labelsieve.adapt.settings import Adaptation
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import unit
 from labelsieve.data.plain import Plain, plain_pictures
 from labelsieve.data.sources import load_images
-from labelsieve.detect.deft import DeFT
+from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.scan import scan
+from labelsieve.finetune.backbones import load_backbone
+from labelsieve.finetune.run import adapt
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.pipeline import scan
 from labelsieve.vlm.huggingface import load_vlm
 from small_backbones import BACKBONES, backbone_folder
 from small_families import FAMILIES

@@ -26,23 +26,23 @@ from torch.utils.checkpoint import checkpoint
 
 from interrupting import break_off
 from labelsieve import memory
-from labelsieve.adapt.run import adapt
-from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.detect import planning
-from labelsieve.detect.compiling import compiled
-from labelsieve.detect.deft import RECIPES, DeFT
+from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.learner import Feed, Learner
-from labelsieve.detect.planning import settle
-from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training import autoconfig
+from labelsieve.detect.training.autoconfig import settle
+from labelsieve.detect.training.compiling import compiled
+from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import SettingsError
+from labelsieve.finetune.run import adapt
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.pipeline import scan
 from labelsieve.progress import Progress
-from labelsieve.scan import scan
 from labelsieve.verdicts import Verdicts
 
 QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "visual_prompts": 2}
@@ -69,8 +69,8 @@ def verdicts(images: LabelledImages, mini_clip: Any) -> Verdicts:
 
 @given(images=st.integers(1, 10**7), epochs=st.integers(1, 50), min_steps=st.sampled_from([0, 300, 1000]))
 def test_a_batch_of_frozen_features_leaves_enough_steps(images: int, epochs: int, min_steps: int) -> None:
-    settings = Training(epochs=epochs, min_steps=min_steps)
-    size = planning._with(settings, peft="none", images=images).batch_size
+    settings = SmallLoss(epochs=epochs, min_steps=min_steps)
+    size = autoconfig._with(settings, peft="none", images=images).batch_size
     assert isinstance(size, int) and 64 <= size <= 2048 and size & (size - 1) == 0
     enough = max(300, min_steps)
     assert size == 64 or images * epochs / size >= enough
@@ -78,8 +78,8 @@ def test_a_batch_of_frozen_features_leaves_enough_steps(images: int, epochs: int
 
 
 def test_a_batch_for_an_adapted_tower_is_that_of_the_paper() -> None:
-    assert planning._with(Training(), peft="vpt-deep", images=10**6).batch_size == 64
-    assert planning._with(Training(batch_size=7), peft="none", images=10**6).batch_size == 7
+    assert autoconfig._with(SmallLoss(), peft="vpt-deep", images=10**6).batch_size == 64
+    assert autoconfig._with(SmallLoss(batch_size=7), peft="none", images=10**6).batch_size == 7
     assert {recipe.batch_size for name, recipe in RECIPES.items() if name != "default"} == {64}
 
 
@@ -88,7 +88,7 @@ def test_a_wrong_batch_size_is_told(wrong: Any) -> None:
     with pytest.raises(
         SettingsError, match=r"expected batch_size (from 1 to 1,048,576|to be of type int or 'auto'), got"
     ):
-        Training(batch_size=wrong)
+        SmallLoss(batch_size=wrong)
 
 
 def engine_on(device: str, out: io.StringIO | None = None) -> Engine:
@@ -174,21 +174,21 @@ def test_all_processes_take_as_many_pictures_as_the_least_of_them(
 ) -> None:
     """Else one would wait for the others to try what these find not worth trying."""
     engine = make_engine(device="cpu", precision="fp32")
-    learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft="vpt-deep"), engine=engine)
-    monkeypatch.setattr("labelsieve.detect.planning.gather_object", lambda own: [*own, 8])
-    assert planning._at_once(learner, most=64) == 8
+    learner = Learner(mini_clip, ("cat", "dog"), settings=SmallLoss(peft="vpt-deep"), engine=engine)
+    monkeypatch.setattr("labelsieve.detect.training.autoconfig.gather_object", lambda own: [*own, 8])
+    assert autoconfig._at_once(learner, most=64) == 8
 
 
 def test_what_cannot_be_prompted_stays_frozen(mini_clip: Any) -> None:
     for changed in ({"epochs": 0}, {"visual_prompts": 0}):
-        settings = Training(**{"peft": "auto", **changed})  # type: ignore[arg-type]
+        settings = SmallLoss(**{"peft": "auto", **changed})  # type: ignore[arg-type]
         assert settle(settings, mini_clip, readable=30, engine=engine_on("cuda")).peft == "none"
 
 
 def test_a_resumed_run_goes_on_with_what_was_chosen(images: LabelledImages, tiny_clip: Any, tmp_path: Path) -> None:
     detector = SmallLoss(peft="auto", batch_size=8, **QUICK)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "_choose_peft", lambda *_, **__: "vpt-deep")  # as on an accelerator
+        patch.setattr(autoconfig, "_choose_peft", lambda *_, **__: "vpt-deep")  # as on an accelerator
         break_off(patch, Feed, "epoch", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             said(images, tiny_clip, detector, out=tmp_path / "run")
@@ -323,7 +323,7 @@ def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledIm
 @pytest.mark.parametrize("kind", ["lora", "ssf"])
 def test_modules_inside_of_compiled_blocks_have_their_gradients(kind: Any, mini_clip: Any) -> None:
     engine = make_engine(device="cpu", precision="fp32")
-    learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft=kind), engine=engine)
+    learner = Learner(mini_clip, ("cat", "dog"), settings=SmallLoss(peft=kind), engine=engine)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in learner.peft.parameters():  # type: ignore[union-attr]
@@ -352,11 +352,11 @@ def test_where_compiling_fails_it_goes_on_without(
     monkeypatch.setattr(torch, "compile", broken)
     out = io.StringIO()
     learner = Learner(
-        tiny_clip, ("cat", "dog"), settings=Training(peft="vpt-deep"), engine=replace(
+        tiny_clip, ("cat", "dog"), settings=SmallLoss(peft="vpt-deep"), engine=replace(
             make_engine(device="cpu", precision="fp32"), progress=Progress(Console(file=out, width=500))
         )
     )  # fmt: skip
-    assert not planning._compiling_works("auto", learner, tried=2)
+    assert not autoconfig._compiling_works("auto", learner, tried=2)
     assert "note: torch.compile does not work here (RuntimeError); training goes on without it" in out.getvalue()
     detector = DeFT(peft="vpt-deep", **QUICK)
     with pytest.raises(SettingsError, match=r"^torch.compile does not work here \(RuntimeError\); leave --compile on"):
@@ -371,13 +371,13 @@ def test_compiling_is_for_many_images_on_a_gpu(
     device: str, images: int, chosen: bool, mini_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_engine(device="cpu", precision="fp32")
-    learner = Learner(mini_clip, ("cat", "dog"), settings=Training(peft="vpt-deep"), engine=engine)
+    learner = Learner(mini_clip, ("cat", "dog"), settings=SmallLoss(peft="vpt-deep"), engine=engine)
     accelerator = SimpleNamespace(device=torch.device(device), is_main_process=True)
     learner.engine = replace(engine, accelerator=accelerator)
-    monkeypatch.setattr(planning, "_compiling_works", lambda *_, **__: True)
-    assert planning._compiles("auto", learner, at_once=64, images=images) is chosen
-    assert not planning._compiles("off", learner, at_once=64, images=images)
-    assert planning._compiles("on", learner, at_once=64, images=1)
+    monkeypatch.setattr(autoconfig, "_compiling_works", lambda *_, **__: True)
+    assert autoconfig._compiles("auto", learner, at_once=64, images=images) is chosen
+    assert not autoconfig._compiles("off", learner, at_once=64, images=images)
+    assert autoconfig._compiles("on", learner, at_once=64, images=1)
 
 
 def test_nothing_is_compiled_for_a_short_run(

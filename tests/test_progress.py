@@ -12,22 +12,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from labelsieve.adapt.run import adapt
-from labelsieve.adapt.settings import Adaptation
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject, write_noisy
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect.base import detector_class
-from labelsieve.detect.deft import DeFT
-from labelsieve.detect.planning import prepare
-from labelsieve.detect.settings import Training
+from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.inputs import detector_inputs
+from labelsieve.detect.registry import detector_class
+from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training.autoconfig import prepare
 from labelsieve.engine import make_engine
+from labelsieve.finetune.run import adapt
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.pipeline import scan
 from labelsieve.progress import Progress
 from labelsieve.report.export import export
 from labelsieve.report.html import write_report
-from labelsieve.scan import scan
 
 
 class Recorded(Progress):
@@ -131,9 +132,10 @@ def test_class_names_in_parts_are_those_at_once(
     found = []
     for names in (512, 3):
         monkeypatch.setattr("labelsieve.detect.zero_shot.NAMES", names)
-        monkeypatch.setattr("labelsieve.detect.learner.NAMES", names)
-        ready = prepare(Training(peft="none"), images, mini_clip, engine=engine)
-        found.append([ready.view.text, *ready.feed.learner.final_text()])
+        monkeypatch.setattr("labelsieve.detect.training.learner.NAMES", names)
+        inputs = detector_inputs(images, mini_clip, engine=engine)
+        ready = prepare(SmallLoss(peft="none"), inputs)
+        found.append([inputs.text, *ready.feed.learner.final_text()])
     for whole, parts, plain in zip(*found, [found[0][0], *ready.feed.learner.text()], strict=True):
         np.testing.assert_allclose(whole.numpy(), parts.numpy(), atol=1e-5)
         np.testing.assert_allclose(whole.numpy(), plain.detach().numpy(), atol=1e-5)

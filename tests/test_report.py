@@ -15,7 +15,7 @@ from datasets import Dataset
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.errors import RunError, SettingsError
 from labelsieve.report import MAX_IMAGES, html
 from labelsieve.report.common import duration, moment, percent, score

@@ -16,7 +16,7 @@ import pytest
 from datasets import Dataset
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.report.html import write_report
 from labelsieve.verdicts import decide
 from small_pictures import plain

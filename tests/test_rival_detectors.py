@@ -15,9 +15,10 @@ from sklearn.mixture import GaussianMixture
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import neighbours as blocks
 from labelsieve.detect import softmax_regression, transition, zero_shot
-from labelsieve.detect.base import Scores
 from labelsieve.detect.clip_cleaner import CLIPCleaner
 from labelsieve.detect.fine import FINE
+from labelsieve.detect.inputs import detector_inputs
+from labelsieve.detect.scores import Scores
 from labelsieve.detect.simifeat import SimiFeat, lowest_of_each_class
 from labelsieve.detect.softmax_regression import fit_balanced
 from labelsieve.detect.transition import fit_transition, one_against_rest, share_right
@@ -49,7 +50,7 @@ def noisy(count: int = 120, *, classes: int = 4, rate: float = 0.25, noise: floa
 
 
 def score(detector: Any, features: LabelledFeatures) -> Scores:
-    found: Scores = detector.score(features, None, engine=engine())
+    found: Scores = detector.score(detector_inputs(features, None, engine=engine()))
     return found
 
 

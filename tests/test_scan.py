@@ -15,14 +15,15 @@ import labelsieve as ls
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
 from labelsieve.data.sources import load_images
-from labelsieve.detect.base import Scores
-from labelsieve.detect.deft import DeFT
+from labelsieve.detect.base import Detector
+from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.label_match import LabelMatch
+from labelsieve.detect.scores import Scores
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.engine import Engine
 from labelsieve.errors import ModelError, RunError, SettingsError
+from labelsieve.pipeline import check_run_folder, scan
 from labelsieve.progress import Progress
-from labelsieve.scan import check_run_folder, scan
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -86,14 +87,14 @@ def test_the_default_is_deft(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EveryThird:
+class EveryThird(Detector):
     """A detector of the user's own, which looks at nothing."""
 
     quality: float = 0.25
 
-    def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine) -> Scores:
-        quality = np.where(np.arange(len(images)) % 3 == 0, self.quality, 1.0).astype(np.float32)
-        return Scores(label_quality=quality, predicted=images.labels, confidence=quality)
+    def score(self, inputs: DetectorInputs) -> Scores:
+        quality = np.where(np.arange(len(inputs.labels)) % 3 == 0, self.quality, 1.0).astype(np.float32)
+        return Scores(label_quality=quality, predicted=inputs.labels, confidence=quality)
 
 
 def test_a_detector_of_the_users_own(images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path) -> None:

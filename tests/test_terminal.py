@@ -12,7 +12,7 @@ from datasets import Dataset
 from rich.console import Console
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.progress import about
 from labelsieve.report import terminal
 from labelsieve.report.terminal import summarize

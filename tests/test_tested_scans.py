@@ -23,18 +23,22 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import CLASS_NAMES, DEMO_STYLE, draw, drawings
-from labelsieve.detect import dual, plain
-from labelsieve.detect.base import DETECTORS, Scores, detector_class, predicts_test
-from labelsieve.detect.deft import DeFT
+from labelsieve.detect.base import Detector
+from labelsieve.detect.deft import scoring
+from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.gmm import GMM
+from labelsieve.detect.inputs import DetectorInputs, detector_inputs
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.learner import Feed, Learner
-from labelsieve.detect.settings import Training
+from labelsieve.detect.registry import DETECTORS, detector_class
+from labelsieve.detect.scores import Scores
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training import cross_entropy
+from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import make_engine
 from labelsieve.errors import DataError, SettingsError
+from labelsieve.pipeline import scan
 from labelsieve.progress import Progress
-from labelsieve.scan import scan
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -71,7 +75,8 @@ def predictions(
 
 
 def score(detector: Any, images: LabelledImages, vlm: VisionLanguageModel, **options: Any) -> Scores:
-    scores: Scores = detector.score(images, vlm, engine=make_engine(device="cpu", precision="fp32"), **options)
+    engine = make_engine(device="cpu", precision="fp32")
+    scores: Scores = detector.score(detector_inputs(images, vlm, engine=engine, **options))
     return scores
 
 
@@ -115,7 +120,7 @@ def share_right(predicted: NDArray[np.int64], classes: tuple[str, ...], test: La
 
 @pytest.mark.parametrize(
     ("detector", "module"),
-    [(DeFT(**QUICK), dual), (GMM(**QUICK), plain), (SmallLoss(**QUICK), plain)],
+    [(DeFT(**QUICK), scoring), (GMM(**QUICK), cross_entropy), (SmallLoss(**QUICK), cross_entropy)],
     ids=["deft", "gmm", "small-loss"],
 )
 def test_accuracy_is_that_of_the_trained_prompts(
@@ -168,7 +173,7 @@ def test_training_images_as_test_images_are_predicted_alike(
 def test_an_adapted_tower_is_what_is_tested(
     images: LabelledImages, test_images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = keep_learners(monkeypatch, plain)
+    kept = keep_learners(monkeypatch, cross_entropy)
     predicted = predictions(GMM(**QUICK, peft="vpt-deep"), images, tiny_clip, test_images)
     (learner,) = kept
     text = encoded(tiny_clip, images.class_names, learner.prompts.positive.detach())
@@ -234,7 +239,7 @@ def test_unreadable_test_images_do_not_count(
 
 
 def test_those_that_have_a_model_can_be_tested() -> None:
-    assert tuple(name for name in DETECTORS if predicts_test(detector_class(name))) == TESTABLE
+    assert tuple(name for name in DETECTORS if detector_class(name).predicts_test) == TESTABLE
 
 
 @pytest.mark.parametrize("name", [name for name in DETECTORS if name not in TESTABLE])
@@ -249,10 +254,10 @@ def test_others_say_so(
 def test_a_detector_of_the_users_own_need_not_know_of_them(
     images: LabelledImages, test_images: LabelledImages, mini_clip: VisionLanguageModel
 ) -> None:
-    class Own:
-        def score(self, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Any) -> Scores:
-            ones = np.ones(len(images), np.float32)
-            return Scores(label_quality=ones, predicted=images.labels, confidence=ones)
+    class Own(Detector):
+        def score(self, inputs: DetectorInputs) -> Scores:
+            ones = np.ones(len(inputs.labels), np.float32)
+            return Scores(label_quality=ones, predicted=inputs.labels, confidence=ones)
 
     assert run(images, mini_clip, Own()).record["test"] is None
     with pytest.raises(SettingsError, match=r"--detector .*Own has no model that could be tested"):
@@ -325,10 +330,10 @@ def changed_by(detector: Training, images: LabelledImages, vlm: VisionLanguageMo
 @pytest.mark.parametrize(
     ("detector", "module"),
     [
-        (GMM(**FIXED, peft="vpt-deep"), plain),
-        (SmallLoss(**FIXED, peft="bitfit", context_init="random"), plain),
-        (DeFT(**FIXED, peft="none"), dual),
-        (DeFT(**FIXED, peft="vpt-shallow", weight_decay=0.1), dual),
+        (GMM(**FIXED, peft="vpt-deep"), cross_entropy),
+        (SmallLoss(**FIXED, peft="bitfit", context_init="random"), cross_entropy),
+        (DeFT(**FIXED, peft="none"), scoring),
+        (DeFT(**FIXED, peft="vpt-shallow", weight_decay=0.1), scoring),
     ],
     ids=["gmm", "small-loss-random", "deft-frozen", "deft"],
 )
@@ -348,7 +353,7 @@ def test_a_fixed_context_stays_and_the_rest_learns(
 def test_a_learning_context_learns(
     images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert changed_by(GMM(**QUICK, peft="none"), images, tiny_clip, keep_learners(monkeypatch, plain)) == {
+    assert changed_by(GMM(**QUICK, peft="none"), images, tiny_clip, keep_learners(monkeypatch, cross_entropy)) == {
         "prompts.positive"
     }
 

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 import labelsieve as ls
 from labelsieve import memory
 from labelsieve.attention import WrittenOutAttention
-from labelsieve.detect.learner import Learner
-from labelsieve.detect.settings import Training
+from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training.learner import Learner
 from labelsieve.engine import make_engine
 from labelsieve.vlm import text_tower, towers
 from small_families import make_open_clip, make_open_clip_siglip, make_siglip
@@ -180,5 +180,5 @@ def test_prompts_that_are_filled_up_on_the_left_do_not_begin_alike(tmp_path: Pat
 
 
 def test_a_learner_keeps_the_tokens_on_the_cpu(vlm: Any) -> None:
-    learner = Learner(vlm, ("cat", "cup"), settings=Training(peft="none"), engine=make_engine(device="cpu"))
+    learner = Learner(vlm, ("cat", "cup"), settings=SmallLoss(peft="none"), engine=make_engine(device="cpu"))
     assert learner.prompts.token_ids.device.type == "cpu" and "prompts.token_ids" not in learner.state_dict()

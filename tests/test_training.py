@@ -29,17 +29,18 @@ from labelsieve.cli import main
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect import learner, training
-from labelsieve.detect.deft import DeFT
+from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.gmm import GMM
-from labelsieve.detect.learner import Feed
-from labelsieve.detect.plain import PlainObjective
-from labelsieve.detect.settings import Training
 from labelsieve.detect.small_loss import SmallLoss
+from labelsieve.detect.training import learner
+from labelsieve.detect.training import loop as training
+from labelsieve.detect.training.cross_entropy import PlainObjective
+from labelsieve.detect.training.learner import Feed
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import LabelsieveError, RunError
+from labelsieve.pipeline import CHECKPOINT_FOLDER, scan
 from labelsieve.progress import STOPPING, Progress
-from labelsieve.scan import CHECKPOINT_FOLDER, scan
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract
@@ -54,7 +55,7 @@ def images(drawn_folder: Path) -> LabelledImages:
 
 
 def run(images: LabelledImages, vlm: VisionLanguageModel, detector: Training, **options: Any) -> Verdicts:
-    return scan(images, vlm, detector=detector, device="cpu", **{"precision": "fp32", **options})  # type: ignore[arg-type]
+    return scan(images, vlm, detector=detector, device="cpu", **{"precision": "fp32", **options})
 
 
 def history(record: Any) -> list[dict[str, Any]]:
@@ -253,7 +254,7 @@ def test_a_broken_training_leaves_no_checkpoint_of_its_end(
 def test_epochs_and_warm_up_are_stretched_alike(
     settings: dict[str, Any], images: int, expected: tuple[int, int]
 ) -> None:
-    found = training.make_schedule(Training(**settings, batch_size=64), images=images)
+    found = training.make_schedule(SmallLoss(**settings, batch_size=64), images=images)
     assert (found.epochs, found.warmup) == expected
 
 

@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import pytest
 
-from labelsieve.adapt.settings import RECIPES, Adaptation
 from labelsieve.bench import parts
 from labelsieve.cache import LIMIT, cache_limit
 from labelsieve.cli import VERBS, _command, main
 from labelsieve.data.features import load_features
 from labelsieve.data.noise import inject
 from labelsieve.data.sources import load_images
-from labelsieve.detect.base import DETECTORS, detector_class
+from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.engine import make_engine
 from labelsieve.errors import LabelsieveError, SettingsError, UsageError
+from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.report.html import write_report
 from labelsieve.validation import Range, Seed, check_environment, check_value, field_kinds, range_of
 

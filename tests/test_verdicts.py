@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.errors import DataError, LabelsieveError, RunError
 from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide, evaluate
 

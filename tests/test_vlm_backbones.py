@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import labelsieve as ls
-from labelsieve.adapt.backbones import Backbone, load_backbone
-from labelsieve.adapt.result import model_card
-from labelsieve.adapt.settings import Adaptation
-from labelsieve.adapt.timm_towers import TOWERS
 from labelsieve.data.sources import load_images
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.errors import ModelError
+from labelsieve.finetune.backbones import Backbone, load_backbone
+from labelsieve.finetune.result import model_card
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.finetune.timm_towers import TOWERS
 from labelsieve.verdicts import decide
 from labelsieve.vlm.huggingface import ADAPTERS, DUAL_ENCODER, load_vlm
 from small_families import (

@@ -15,14 +15,9 @@ Example:
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labelsieve.adapt.result import Adapted
-    from labelsieve.adapt.run import adapt
-    from labelsieve.adapt.settings import Adaptation
     from labelsieve.data.features import LabelledFeatures, load_features
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.noise import inject
@@ -31,20 +26,23 @@ if TYPE_CHECKING:
     from labelsieve.detect.clip_cleaner import CLIPCleaner
     from labelsieve.detect.clip_margin import ClipMargin
     from labelsieve.detect.confident_learning import ConfidentLearning
-    from labelsieve.detect.deft import DeFT
+    from labelsieve.detect.deft.detector import DeFT
     from labelsieve.detect.fine import FINE
     from labelsieve.detect.gmm import GMM
+    from labelsieve.detect.joint import Joint
     from labelsieve.detect.knn import KNN
     from labelsieve.detect.label_match import LabelMatch
     from labelsieve.detect.lemon import Lemon
     from labelsieve.detect.prototype import PrototypeGMM
     from labelsieve.detect.simifeat import SimiFeat
     from labelsieve.detect.small_loss import SmallLoss
-    from labelsieve.detect.training_free import Joint
     from labelsieve.errors import LabelsieveError
+    from labelsieve.finetune.result import Adapted
+    from labelsieve.finetune.run import adapt
+    from labelsieve.finetune.settings import Adaptation
+    from labelsieve.pipeline import scan
     from labelsieve.report.export import export
     from labelsieve.report.html import write_report
-    from labelsieve.scan import scan
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.huggingface import load_vlm
 
@@ -87,12 +85,12 @@ _HOME = {
     "CLIPCleaner": "detect.clip_cleaner",
     "ClipMargin": "detect.clip_margin",
     "ConfidentLearning": "detect.confident_learning",
-    "Adaptation": "adapt.settings",
-    "Adapted": "adapt.result",
-    "DeFT": "detect.deft",
+    "Adaptation": "finetune.settings",
+    "Adapted": "finetune.result",
+    "DeFT": "detect.deft.detector",
     "FINE": "detect.fine",
     "GMM": "detect.gmm",
-    "Joint": "detect.training_free",
+    "Joint": "detect.joint",
     "KNN": "detect.knn",
     "LabelMatch": "detect.label_match",
     "LabelledFeatures": "data.features",
@@ -103,13 +101,13 @@ _HOME = {
     "SimiFeat": "detect.simifeat",
     "SmallLoss": "detect.small_loss",
     "Verdicts": "verdicts",
-    "adapt": "adapt.run",
+    "adapt": "finetune.run",
     "export": "report.export",
     "inject": "data.noise",
     "load_features": "data.features",
     "load_images": "data.sources",
     "load_vlm": "vlm.huggingface",
-    "scan": "scan",
+    "scan": "pipeline",
     "write_report": "report.html",
 }
 
@@ -126,14 +124,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps `scan` and `adapt` the functions: importing the modules of these names would put themselves there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
-from labelsieve.detect.base import GUESSING, Scores
+from labelsieve.detect.scores import GUESSING, Scores
 from labelsieve.errors import listed
 from labelsieve.symptoms import Symptoms, counted, percent, shortened
 from labelsieve.verdicts import Verdicts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.verdicts import Verdicts
 
 # Classes that a finding names; a list of hundreds is not read.

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.data.labelled import Labelled
-from labelsieve.detect.base import Scores
+from labelsieve.detect.scores import Scores
 from labelsieve.errors import DataError, RunError, first_line
 from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.records import RUN, check_kinds

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.adapt.train import steps_of
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
 from labelsieve.bench.measures import PeakMemory
@@ -31,11 +30,12 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
-from labelsieve.detect.planning import settle
-from labelsieve.detect.settings import Training
-from labelsieve.detect.training import make_schedule
+from labelsieve.detect.training.autoconfig import settle
+from labelsieve.detect.training.loop import make_schedule
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import DataError, LabelsieveError, ModelError
+from labelsieve.finetune.loop import steps_of
 from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features

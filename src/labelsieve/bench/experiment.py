@@ -43,7 +43,7 @@ from typing import Any, NamedTuple, TypeVar
 from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
-from labelsieve.detect.base import feature_detectors
+from labelsieve.detect.registry import feature_detectors
 from labelsieve.errors import LabelsieveError, SettingsError, first_line, listed, look_up, shown
 from labelsieve.provenance import fingerprint
 from labelsieve.validation import Seed, check_keys, check_value, field_names

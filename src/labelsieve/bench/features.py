@@ -19,7 +19,7 @@ from labelsieve.data.feature_files import read_text_file, stored_names
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import with_class_names
-from labelsieve.detect.view import view_of
+from labelsieve.detect.inputs import detector_inputs
 from labelsieve.engine import Engine
 from labelsieve.errors import DataError, SettingsError, did_you_mean, listed, look_up
 from labelsieve.vlm.base import VisionLanguageModel
@@ -166,10 +166,10 @@ def _features(
     images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
 ) -> tuple[LabelledFeatures, NDArray[np.float32]]:
     """Returns the features of the readable images in the joint space, and the text features of the classes."""
-    view = view_of(images, vlm, engine=engine)
-    read = images.take(view.rows)
+    inputs = detector_inputs(images, vlm, engine=engine)
+    read = images.take(inputs.rows)
     rows = LabelledFeatures(
-        features=_array(view.all_joint()),
+        features=_array(inputs.all_joint()),
         ids=read.ids,
         labels=read.labels,
         class_names=read.class_names,
@@ -177,7 +177,7 @@ def _features(
         truth=read.truth,
         notes=read.notes,
     )
-    return rows, _array(torch.as_tensor(view.text))
+    return rows, _array(torch.as_tensor(inputs.text))
 
 
 def _array(values: torch.Tensor) -> NDArray[np.float32]:

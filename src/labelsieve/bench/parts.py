@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from labelsieve.detect.base import detector_class
-from labelsieve.detect.settings import frozen_if_auto
+from labelsieve.detect.registry import detector_class
+from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.errors import SettingsError, look_up
 from labelsieve.validation import FewDrawings, Limit, Rate, Share, check_fields, check_keys, check_value, field_names
 from labelsieve.verdicts import METRIC_TITLES
@@ -159,11 +159,11 @@ class Method:
     @property
     def uses_text(self) -> bool:
         """Whether the detector, if there is one, scores otherwise with text features than without."""
-        return self.detector is not None and getattr(detector_class(self.detector), "uses_text", True)
+        return self.detector is not None and detector_class(self.detector).uses_text
 
     def works_with(self, text: str) -> bool:
         """Returns whether the detector has what it needs in a text regime."""
-        return text != NO_TEXT or not getattr(detector_class(self.detector or ""), "needs_text", False)
+        return text != NO_TEXT or "text" not in detector_class(self.detector or "").requires
 
     def make_detector(self, *, noise_rate: float) -> Any:
         """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it.
@@ -171,7 +171,7 @@ class Method:
         Where the settings do not say how the vision tower is adapted, it stays frozen: what `auto` chooses depends on
         whether there is an accelerator, and the cells of two machines have to stand side by side.
         """
-        from labelsieve.detect.deft import RECIPES, DeFT
+        from labelsieve.detect.deft.detector import RECIPES, DeFT
 
         kind = detector_class(self.detector or "")
         check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")

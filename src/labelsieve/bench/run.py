@@ -13,8 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labelsieve.adapt.backbones import load_backbone
-from labelsieve.adapt.result import without_folders
 from labelsieve.bench.experiment import Cell, Experiment, within
 from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
 from labelsieve.bench.outdated import up_to_date
@@ -29,9 +27,11 @@ from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
-from labelsieve.detect.base import check_input
+from labelsieve.detect.registry import check_input
 from labelsieve.engine import make_engine
 from labelsieve.errors import LabelsieveError, RunError, SettingsError
+from labelsieve.finetune.backbones import load_backbone
+from labelsieve.finetune.result import without_folders
 from labelsieve.folders import alone_in
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json, versions

@@ -16,7 +16,7 @@ from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
-from labelsieve.detect.settings import Training
+from labelsieve.detect.training.settings import Training
 from labelsieve.errors import RunError
 from labelsieve.progress import Progress
 

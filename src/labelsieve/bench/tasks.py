@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labelsieve.adapt.settings import Adaptation
     from labelsieve.bench.parts import Method
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.labelled import Labelled
+    from labelsieve.finetune.settings import Adaptation
     from labelsieve.progress import Progress
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.base import VisionLanguageModel
@@ -217,14 +217,13 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
     Returns:
         The verdicts, and whether they are new.
     """
-    from labelsieve.detect.base import predicts_test
     from labelsieve.engine import make_engine
-    from labelsieve.scan import scan
+    from labelsieve.pipeline import scan
     from labelsieve.verdicts import RECORD, Verdicts
     from labelsieve.vlm.features import image_features
 
     detector = given.method.make_detector(noise_rate=given.noise_rate)
-    test = given.test if predicts_test(type(detector)) else None
+    test = given.test if detector.predicts_test else None
     tested = _run_folder(given, detector, test)
     folder = tested if tests else _run_folder(given, detector, None)
     for each in dict.fromkeys((folder, tested)):
@@ -282,7 +281,7 @@ class Adapt:
 
     def check(self, method: Method) -> None:
         """Makes detector and settings once, which checks them."""
-        from labelsieve.detect.base import check_predicts_test
+        from labelsieve.detect.registry import check_predicts_test
 
         if method.train_on in ("selected", "nothing"):
             if method.detector is None:
@@ -309,10 +308,10 @@ class Adapt:
         Seconds and memory are those of training the classifier, without the scan; where nothing is trained on, those of
         the scan, memory as in :meth:`Detect.measure`.
         """
-        from labelsieve.adapt.run import adapt
-        from labelsieve.adapt.selection import choose
         from labelsieve.bench.measures import PeakMemory
         from labelsieve.data.images import LabelledImages
+        from labelsieve.finetune.run import adapt
+        from labelsieve.finetune.selection import choose
 
         images = given.images
         if not isinstance(images, LabelledImages):
@@ -357,7 +356,7 @@ def adaptation(method: Method) -> Adaptation:
     Raises:
         SettingsError: One is unknown or out of range.
     """
-    from labelsieve.adapt.settings import RECIPES, Adaptation
+    from labelsieve.finetune.settings import RECIPES, Adaptation
 
     changes = dict(method.adapt)
     recipe = look_up(RECIPES, changes.pop("recipe", "default"), what="recipe of adapt")
@@ -369,7 +368,7 @@ def selection_of(given: Given) -> Verdicts:
     """Returns the verdicts of the detector, or those that leave all images or only those whose label is right."""
     import numpy as np
 
-    from labelsieve.detect.base import Scores
+    from labelsieve.detect.scores import Scores
     from labelsieve.verdicts import decide
 
     if given.method.train_on == "selected":

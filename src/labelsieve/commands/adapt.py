@@ -11,7 +11,6 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
-from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
 from labelsieve.commands.base import (
     Command,
     Flag,
@@ -26,6 +25,7 @@ from labelsieve.commands.base import (
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
 from labelsieve.errors import UsageError, look_up
+from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.progress import Progress, is_main_process
 from labelsieve.validation import Seed
 
@@ -82,7 +82,7 @@ class Adapt(Command):
 
     def run(self, console: Console) -> None:
         """Loads, trains, measures, writes."""
-        from labelsieve.adapt.run import check_model_folder
+        from labelsieve.finetune.run import check_model_folder
         from labelsieve.folders import alone_in
         from labelsieve.verdicts import Verdicts
 
@@ -95,8 +95,8 @@ class Adapt(Command):
             self._adapt(verdicts, console)
 
     def _adapt(self, verdicts: Any, console: Console) -> None:
-        from labelsieve.adapt.run import adapt
-        from labelsieve.adapt.terminal import summarize
+        from labelsieve.finetune.run import adapt
+        from labelsieve.finetune.terminal import summarize
         from labelsieve.report.common import section
 
         progress = Progress(console if is_main_process() else None)

@@ -38,8 +38,8 @@ class Listing(Command):
 def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.bench.experiment import read_experiment, shipped
     from labelsieve.data.published.base import PUBLISHED
-    from labelsieve.detect.base import DETECTORS, detector_class
-    from labelsieve.detect.deft import RECIPES
+    from labelsieve.detect.deft.detector import RECIPES
+    from labelsieve.detect.registry import DETECTORS, detector_class
     from labelsieve.vlm.huggingface import ADAPTERS
 
     for name in DETECTORS:
@@ -63,9 +63,9 @@ def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
 
 
 def _entries_of_adapt() -> Iterator[tuple[str, str, str]]:
-    from labelsieve.adapt.losses import LOSSES
-    from labelsieve.adapt.settings import RECIPES
-    from labelsieve.adapt.tuning import TUNE
+    from labelsieve.finetune.losses import LOSSES
+    from labelsieve.finetune.settings import RECIPES
+    from labelsieve.finetune.tuning import TUNE
 
     for name in LOSSES:
         yield "adapt --loss", name, _ADAPT_NOTES.get(name, "")
@@ -77,7 +77,7 @@ def _entries_of_adapt() -> Iterator[tuple[str, str, str]]:
 
 
 def _peft(model: str | None) -> Iterator[tuple[str, str]]:
-    from labelsieve.detect.settings import Training
+    from labelsieve.detect.training.settings import Training
     from labelsieve.vlm.huggingface import load_vlm
     from labelsieve.vlm.peft.base import PEFT
     from labelsieve.vlm.peft.share import trainable, vit_b16

@@ -21,7 +21,8 @@ from labelsieve.commands.base import (
     read,
     refuse_inside,
 )
-from labelsieve.detect.base import DETECTORS, Detector, detector_class
+from labelsieve.detect.base import Detector
+from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.errors import RunError, UsageError, look_up
 from labelsieve.progress import Progress, is_main_process
 from labelsieve.validation import LogitScale, Seed, field_names
@@ -99,7 +100,7 @@ class Scan(Command, Generic[SettingsT]):
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
         from labelsieve.folders import alone_in
-        from labelsieve.scan import check_run_folder
+        from labelsieve.pipeline import check_run_folder
 
         refuse_inside(self.data.source, self.out)
         with alone_in(self.out):
@@ -136,9 +137,9 @@ class Scan(Command, Generic[SettingsT]):
         Raises:
             RunError: It was another one and is not to be replaced, or its files cannot be read.
         """
+        from labelsieve.pipeline import remove_checkpoint
         from labelsieve.provenance import fingerprint
         from labelsieve.report.common import section
-        from labelsieve.scan import remove_checkpoint
         from labelsieve.verdicts import Verdicts
 
         try:
@@ -180,7 +181,7 @@ class Scan(Command, Generic[SettingsT]):
         )
 
     def _scan(self, images: Any, test: LabelledImages | None, progress: Progress) -> Verdicts:
-        from labelsieve.scan import scan
+        from labelsieve.pipeline import scan
 
         return scan(
             images,
@@ -237,6 +238,6 @@ def _settings(detector: str, recipe: str) -> Any:
         if recipe != "default":
             raise UsageError(f"--recipe goes with --detector deft only, got {detector}; leave it out")
         return detector_class(detector)()
-    from labelsieve.detect.deft import RECIPES
+    from labelsieve.detect.deft.detector import RECIPES
 
     return look_up(RECIPES, recipe, what="--recipe", error=UsageError)

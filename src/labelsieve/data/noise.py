@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
+from labelsieve.data.noise_files import METADATA
 from labelsieve.errors import DataError, SettingsError, did_you_mean, look_up, shown
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_atomically
@@ -25,8 +26,6 @@ _RowsT = TypeVar("_RowsT", LabelledImages, "LabelledFeatures")
 KINDS = ("symmetric", "pair", "instance")
 # Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
 FEATURE_SIDE = 32
-# Where the schema of a written file says what its noise is.
-METADATA = b"labelsieve"
 _FLIP_STD = 0.1
 _CHUNK = 256
 # A row group of the written file ends at so many rows or bytes of pictures, whichever comes first.

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labels import normalise
-from labelsieve.data.noise import METADATA
 from labelsieve.errors import DataError, shown
+
+# Key of the file's metadata that says how the noise was made.
+METADATA = b"labelsieve"
 
 _COLUMNS = ("id", "label", "clean_label")
 _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"

@@ -61,7 +61,7 @@ def run_demo(
         SettingsError: The number of images or the seed is out of its range.
         RunError: A run is in the way, or the folder cannot be written to.
     """
-    from labelsieve.scan import check_run_folder
+    from labelsieve.pipeline import check_run_folder
     from labelsieve.vlm.huggingface import load_vlm
 
     check_value("images", images, Drawings)
@@ -97,11 +97,11 @@ def default_detectors() -> tuple[Detector, ...]:
 
     The tower stays frozen, so that a demonstration takes seconds on any machine.
     """
-    from labelsieve.detect.deft import DeFT
+    from labelsieve.detect.deft.detector import DeFT
     from labelsieve.detect.gmm import GMM
     from labelsieve.detect.label_match import LabelMatch
-    from labelsieve.detect.settings import frozen_if_auto
     from labelsieve.detect.small_loss import SmallLoss
+    from labelsieve.detect.training.settings import frozen_if_auto
 
     every = (DeFT(), LabelMatch(), SmallLoss(noise_rate=SYMMETRIC + SIMILAR_CLASS), GMM())
     return tuple(frozen_if_auto(detector) for detector in every)
@@ -152,9 +152,9 @@ def _scan(
     out: Path | None,
 ) -> dict[str, Any]:
     """Scans with one detector; with `out`, its run folder and report are written."""
-    from labelsieve.detect.base import detector_name
+    from labelsieve.detect.registry import detector_name
+    from labelsieve.pipeline import scan
     from labelsieve.report.html import write_report
-    from labelsieve.scan import scan
 
     name = detector_name(detector)
     progress.say(f"scanning with {name}")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
+from labelsieve.errors import TrainingError
+from labelsieve.seeds import Purpose
 from labelsieve.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
 
 if TYPE_CHECKING:
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
+
+    Reader = Callable[[NDArray[np.int64]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AUM(FeatureDetector):
+class AUM(Detector):
     """Ranks by the margin of the given label, averaged over the epochs in which a linear probe learns all labels.
 
     The margin of an image in epoch t is `z_y - max_{k≠y} z_k` of the probe's logits z when the image comes up (Eq. 1 of
@@ -53,8 +62,152 @@ class AUM(FeatureDetector):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
-        from labelsieve.detect.area import score_by_area
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        return _score(self, inputs)
 
-        return score_by_area(self, view, engine=engine)
+
+class Learned(NamedTuple):
+    """A trained probe and what it took to get there.
+
+    Attributes:
+        area: AUM, or the margin of the averaged probabilities, of each row with the label it was trained on, (n,).
+        probe: Logits of the K classes and the extra one.
+        losses: Mean loss of each epoch.
+    """
+
+    area: NDArray[np.float32]
+    probe: nn.Linear
+    losses: list[float]
+
+
+def _score(settings: AUM, inputs: DetectorInputs) -> Scores:
+    """Trains both probes and scores every row."""
+    import numpy as np
+    import torch
+
+    count, labels = len(inputs.rows), torch.from_numpy(inputs.given)
+    order = torch.randperm(count, generator=inputs.engine.generator(Purpose.AUM_THRESHOLD_SAMPLES))
+    present = len(np.unique(inputs.given))
+    share = min(max(1, count // (present + 1)), count // 2)
+    read = _reader(inputs)
+    excess = np.ones(count, dtype=np.float64)
+    predicted, confidence = inputs.given.copy(), np.ones(count, dtype=np.float32)
+    losses = []
+    for run in range(2 if share else 0):  # a single row has nothing to be compared with
+        fake = torch.zeros(count, dtype=torch.bool)
+        fake[order[run * share : (run + 1) * share]] = True
+        found = learn(settings, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
+        threshold = float(np.percentile(found.area[fake.numpy()], settings.percentile))
+        # the second probe judges the threshold samples of the first
+        mine = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
+        excess[mine] = found.area[mine] - threshold
+        predicted[mine], confidence[mine] = _classify(found.probe, read, mine, classes=inputs.classes)
+        losses.append(found.losses)
+    spread = float(excess.std()) or 1.0
+    return inputs.scores(
+        quality=1 / (1 + np.exp(-np.clip(excess / spread, -80, 80))),
+        predicted=predicted,
+        confidence=confidence,
+        history=tuple(
+            {"epoch": number, "loss": float(np.mean(both))}
+            for number, both in enumerate(zip(*losses, strict=True), start=1)
+        ),
+    )
+
+
+def _reader(inputs: DetectorInputs) -> Reader:
+    """Returns what takes positions among the readable rows to their features, standardised and scaled, (m, W)."""
+    from labelsieve.detect.evidence.discriminants import moments
+
+    mean, scale = (value.float().to(inputs.device) for value in moments(inputs.features.pooled, inputs.rows))
+    scale = scale * math.sqrt(len(scale))
+    return lambda part: (inputs.pooled(inputs.rows[part]) - mean) / scale
+
+
+def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *, run: int) -> Learned:
+    """Trains a linear probe, which starts at zero, and averages the margin that each row has when it comes up.
+
+    Where probabilities are averaged, the probe of each epoch is kept, not the probabilities, which are of N times K.
+
+    Args:
+        settings: Optimiser and epochs.
+        read: Gives the features of some rows.
+        labels: What to train on, (n,), values 0 to K, K being the extra class.
+        inputs: Number of classes, width, device, seed and progress.
+        run: Which of the probes; draws its own order of the rows.
+
+    Raises:
+        TrainingError: The loss is no longer finite.
+    """
+    import torch
+    from torch import nn
+    from torch.nn.functional import cross_entropy
+
+    from labelsieve.detect.zero_shot import margins
+
+    # skip_init: the usual start would be drawn from the global generator
+    probe = nn.utils.skip_init(nn.Linear, inputs.features.pooled.shape[1], inputs.classes + 1, device=inputs.device)
+    nn.init.zeros_(probe.weight)
+    nn.init.zeros_(probe.bias)
+    optimizer = torch.optim.SGD(
+        probe.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / math.ceil(len(labels) / settings.batch_size)))
+    area, losses, probes = torch.zeros(len(labels)), [], []
+    with inputs.progress.task(f"training probe {run + 1} of 2", total=epochs, unit="epochs") as advance:
+        for epoch in range(1, epochs + 1):
+            order = torch.randperm(len(labels), generator=inputs.engine.generator(Purpose.AUM_ORDER, run, epoch))
+            total = 0.0
+            for part in order.split(settings.batch_size):
+                target = labels[part].to(inputs.device)
+                logits = probe(read(part.numpy()))
+                loss = cross_entropy(logits, target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                area[part] += margins(logits.detach(), target).cpu() / epochs
+                total += float(loss.detach()) * len(part)
+            if not math.isfinite(total):
+                raise TrainingError(
+                    f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate"
+                )
+            losses.append(total / len(labels))
+            if settings.average_of == "probabilities":
+                probes.append((probe.weight.detach().clone(), probe.bias.detach().clone()))
+            advance(1)
+    return Learned(_margins_of_mean(probes, read, labels) if probes else area.numpy(), probe, losses)
+
+
+def _margins_of_mean(probes: list[tuple[Tensor, Tensor]], read: Reader, labels: Tensor) -> NDArray[np.float32]:
+    """Returns `log p_y - max_{k≠y} log p_k` of each row, (n,), p the mean of the probabilities of all probes."""
+    import torch
+    from torch.nn.functional import linear, log_softmax
+
+    from labelsieve.detect.zero_shot import CHUNK, margins
+
+    found = []
+    for part in torch.arange(len(labels)).split(CHUNK):
+        features = read(part.numpy())
+        total = log_softmax(linear(features, *probes[0]), dim=1)
+        for probe in probes[1:]:
+            total = total.logaddexp(log_softmax(linear(features, *probe), dim=1))
+        found.append(margins(total, labels[part].to(total.device)).cpu())
+    return torch.cat(found).numpy()
+
+
+def _classify(probe: nn.Linear, read: Reader, rows: NDArray[np.int64], *, classes: int) -> list[NDArray[Any]]:
+    """Returns the most likely class of some rows and its probability, (n,) each, the extra class left out."""
+    import torch
+
+    from labelsieve.detect.zero_shot import in_chunks
+
+    @torch.inference_mode()
+    def likeliest(part: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        confidence, predicted = probe(read(part))[:, :classes].softmax(dim=1).max(dim=1)
+        return predicted, confidence
+
+    return in_chunks(likeliest, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 from labelsieve.validation import Range, check_fields
 
 if TYPE_CHECKING:
@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
     LogProbability = Callable[[NDArray[np.int64]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPCleaner(FeatureDetector):
+class CLIPCleaner(Detector):
     """Selects what two estimates of p(y | x) take for clean, each by the loss and by consistency.
 
     One estimate is the zero-shot model, the other a logistic regression on the normalised image features, fitted to all
@@ -43,43 +42,43 @@ class CLIPCleaner(FeatureDetector):
     minimum_posterior: Annotated[float, Range(0, 1)] = 0.5
     minimum_consistency: Annotated[float, Range(0, 1)] = 0.8
     temperature: Annotated[float, Range(0.0001, 10)] | Literal["model"] = 0.07
-    needs_text = True
+    requires = frozenset({"text"})
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import numpy as np
 
         from labelsieve.detect.zero_shot import in_chunks
 
-        estimates = self._estimates(view, engine=engine)
+        estimates = self._estimates(inputs)
         # predicted class, its probability and that of the label; then log p_y and consistency of each estimate
         predicted, confidence, quality, *measures = in_chunks(
-            lambda rows: _measures([estimate(rows) for estimate in estimates], view.labels[rows]),
-            view.rows,
-            progress=engine.progress,
+            lambda rows: _measures([estimate(rows) for estimate in estimates], inputs.labels[rows]),
+            inputs.rows,
+            progress=inputs.progress,
         )
-        clean = np.ones(len(view.rows), dtype=bool)
+        clean = np.ones(len(inputs.rows), dtype=bool)
         for log_probability, consistency in zip(measures[::2], measures[1::2], strict=True):
-            clean &= self._selected(log_probability, consistency, view.given)
-        return view.scores(quality=quality, predicted=predicted, confidence=confidence, issue=~clean)
+            clean &= self._selected(log_probability, consistency, inputs.given)
+        return inputs.scores(quality=quality, predicted=predicted, confidence=confidence, issue=~clean)
 
-    def _estimates(self, view: FeatureView, *, engine: Engine) -> list[LogProbability]:
+    def _estimates(self, inputs: DetectorInputs) -> list[LogProbability]:
         """Returns functions from m row numbers to log p_k(x), (m, K)."""
         import torch
 
         from labelsieve.detect.softmax_regression import fit_balanced
 
-        scale = 1.0 if self.temperature == "model" else 1 / (self.temperature * view.logit_scale)
+        scale = 1.0 if self.temperature == "model" else 1 / (self.temperature * inputs.logit_scale)
         found: list[LogProbability] = []
         if self.estimate != "classifier":
-            found.append(lambda rows: (view.logits(rows).double().cpu() * scale).log_softmax(dim=1))
+            found.append(lambda rows: (inputs.logits(rows).double().cpu() * scale).log_softmax(dim=1))
         if self.estimate != "zero-shot":
-            labels = torch.from_numpy(view.given)
-            fitted = fit_balanced(view.all_joint().cpu(), labels, classes=view.classes, progress=engine.progress)
-            found.append(lambda rows: fitted.log_probability(view.joint(rows).cpu()))
+            labels = torch.from_numpy(inputs.given)
+            fitted = fit_balanced(inputs.all_joint().cpu(), labels, classes=inputs.classes, progress=inputs.progress)
+            found.append(lambda rows: fitted.log_probability(inputs.joint(rows).cpu()))
         return found
 
     def _selected(

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipMargin(FeatureDetector):
+class ClipMargin(Detector):
     """Ranks by the lead of the given class over the strongest other one in the untouched model's logits.
 
     The margin is `l_y - max_{k≠y} l_k` of the zero-shot logits l, at the model's own temperature. Quality is its
@@ -26,18 +25,23 @@ class ClipMargin(FeatureDetector):
     where the margin is not above 0: where another class is at least as likely. Trains nothing.
     """
 
-    needs_text = True
+    requires = frozenset({"text"})
     predicts_test = True
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import torch
 
         from labelsieve.detect.zero_shot import in_chunks, margins
 
         def judge(rows: NDArray[np.int64]) -> list[Tensor]:
-            return [margins(view.logits(rows), torch.from_numpy(view.labels[rows]).to(view.device)).sigmoid()]
+            return [margins(inputs.logits(rows), torch.from_numpy(inputs.labels[rows]).to(inputs.device)).sigmoid()]
 
-        (quality,) = in_chunks(judge, view.rows, progress=engine.progress)
-        first = view.zero_shot
-        return view.scores(quality=quality, predicted=first.predicted, confidence=first.confidence)
+        (quality,) = in_chunks(judge, inputs.rows, progress=inputs.progress)
+        first = inputs.zero_shot
+        return inputs.scores(
+            quality=quality,
+            predicted=first.predicted,
+            confidence=first.confidence,
+            test_predicted=inputs.classify_test(),
+        )

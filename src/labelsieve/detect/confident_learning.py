@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 from labelsieve.validation import Folds, Range, check_fields
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfidentLearning(FeatureDetector):
+class ConfidentLearning(Detector):
     """Prunes labels by the joint distribution of given and true ones, as `cleanlab` estimates it.
 
     The probabilities come from logistic regressions on the standardised image features, each asked about a fold that
@@ -42,18 +41,18 @@ class ConfidentLearning(FeatureDetector):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import numpy as np
 
         from labelsieve.detect.probe import out_of_fold_probabilities
 
-        probability = out_of_fold_probabilities(view, folds=self.folds, strength=self.strength, engine=engine)
-        with engine.progress.task("pruning with cleanlab", total=1, unit="passes", brief=True) as advance:
-            issue = self._prune(view.given, probability)
+        probability = out_of_fold_probabilities(inputs, folds=self.folds, strength=self.strength)
+        with inputs.progress.task("pruning with cleanlab", total=1, unit="passes", brief=True) as advance:
+            issue = self._prune(inputs.given, probability)
             advance(1)
-        return view.scores(
-            quality=probability[np.arange(len(probability)), view.given],
+        return inputs.scores(
+            quality=probability[np.arange(len(probability)), inputs.given],
             predicted=probability.argmax(axis=1),
             confidence=probability.max(axis=1),
             issue=issue,

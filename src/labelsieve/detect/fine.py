@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 from labelsieve.validation import Range, check_fields
 
 if TYPE_CHECKING:
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
+    from labelsieve.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class FINE(FeatureDetector):
+class FINE(Detector):
     """Splits the alignments of each class with the principal eigenvector of its gram matrix into two Gaussians.
 
     The direction of class k is the eigenvector u_k with the largest eigenvalue of `Σ_k = Σ_{i: y_i = k} x_i x_iᵀ`, the
@@ -39,36 +39,36 @@ class FINE(FeatureDetector):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import numpy as np
         import torch
 
         from labelsieve.detect.mixture import upper_posterior_by_class
         from labelsieve.detect.zero_shot import in_chunks
 
-        vectors, given = view.all_joint().cpu(), torch.from_numpy(view.given)
-        directions = principal_directions(vectors, view.given, classes=view.classes, engine=engine)
-        absent = torch.bincount(given, minlength=view.classes) == 0
+        vectors, given = inputs.all_joint().cpu(), torch.from_numpy(inputs.given)
+        directions = principal_directions(vectors, inputs.given, classes=inputs.classes, progress=inputs.progress)
+        absent = torch.bincount(given, minlength=inputs.classes) == 0
 
         def judge(rows: NDArray[np.int64]) -> list[Tensor]:
             alignment = (vectors[rows].double() @ directions.T).square().masked_fill(absent, -1.0)
             most = alignment.max(dim=1)
             return [alignment.gather(1, given[rows][:, None])[:, 0], most.indices, most.values]
 
-        alignment, predicted, confidence = in_chunks(judge, np.arange(len(given)), progress=engine.progress)
-        issue = upper_posterior_by_class(alignment, view.given) <= self.minimum_posterior
-        return view.scores(quality=alignment, predicted=predicted, confidence=confidence, issue=issue)
+        alignment, predicted, confidence = in_chunks(judge, np.arange(len(given)), progress=inputs.progress)
+        issue = upper_posterior_by_class(alignment, inputs.given) <= self.minimum_posterior
+        return inputs.scores(quality=alignment, predicted=predicted, confidence=confidence, issue=issue)
 
 
-def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: int, engine: Engine) -> Tensor:
+def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: int, progress: Progress) -> Tensor:
     """Returns the eigenvector with the largest eigenvalue of the gram matrix of each class, (K, D), of length 1.
 
     Args:
         vectors: Normalised features, (n, D), on the CPU.
         given: Given labels, (n,).
         classes: K; a class without images has a row of zeros.
-        engine: Shows how far it is.
+        progress: Where to show how far it is.
     """
     import numpy as np
     import torch
@@ -76,7 +76,7 @@ def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: 
     directions = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
     order = np.argsort(given, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(given[order])) + 1)
-    with engine.progress.task("finding directions", total=len(groups), unit="classes", brief=True) as advance:
+    with progress.task("finding directions", total=len(groups), unit="classes", brief=True) as advance:
         for rows in groups:
             directions[given[rows[0]]] = _principal_direction(vectors, rows)
             advance(1)

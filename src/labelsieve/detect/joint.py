@@ -1,152 +1,73 @@
-"""One clean probability from several kinds of evidence, calibrated without any truth.
-
-Each kind of evidence gives class logits. Weighted and added they are a class probability, and the given label is
-explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `joint_fit.py` finds the weights and
-the noise.
-"""
+"""Joint evidence without training: what carries the default of DeFT, on features alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from labelsieve.detect.base import Detector
+from labelsieve.seeds import Purpose
+from labelsieve.validation import Folds, check_fields
 
-from labelsieve.detect.base import Estimate, Interval
-from labelsieve.detect.joint_fit import Evidence, Fit, fit_joint
-from labelsieve.detect.noise_model import Posterior
-from labelsieve.detect.noise_rate import far_off
-from labelsieve.detect.zero_shot import in_chunks
-from labelsieve.memory import keeping_room
-from labelsieve.progress import Progress
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
-# No label is flagged that is more than three times more likely right than wrong.
-MOST_CLEAN = 0.75
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
-class Judged(NamedTuple):
-    """What a detector says of n readable images, arrays of shape (n,).
+@dataclass(frozen=True, kw_only=True)
+class Joint(Detector):
+    """Joins the zero-shot model and an out-of-fold discriminant on the image features into one posterior.
+
+    The default of `deft` without the learned prompts: see `labelsieve.detect.evidence.posterior` for the posterior and
+    where it is flagged. Works without class texts too, on the discriminant alone, which also carries the verdicts where
+    the zero-shot model does not know the names of the classes.
 
     Attributes:
-        quality: p_clean, between 0 and 1.
-        predicted: The class to suggest.
-        confidence: Its probability.
-        threshold: A label is an issue where the quality is at most this.
-        notes: Remarks for the user.
-        estimate: How many labels are wrong, where the quality is a probability that was fitted to them.
+        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
     """
 
-    quality: NDArray[np.float32]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    threshold: float = 0.5
-    notes: tuple[str, ...] = ()
-    estimate: Estimate | None = None
+    folds: Folds = 5
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
-def judge_jointly(
-    evidence: Evidence,
-    labels: NDArray[np.int64],
-    *,
-    rows: NDArray[np.int64],
-    classes: int,
-    kinds: Sequence[str],
-    logit_scale: float | None,
-    generator: torch.Generator,
-    progress: Progress | None = None,
-) -> Judged:
-    """Joins several kinds of evidence into one posterior and chooses where to flag.
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        import torch
 
-    Args:
-        evidence: Gives logits (P, n, K) for n rows.
-        labels: Given labels, (N,).
-        rows: Row numbers of the readable images, (n,), at least one.
-        classes: K.
-        kinds: Names of the P kinds of evidence.
-        logit_scale: Of the zero-shot model that is the first kind of evidence; None where there is none, or none that
-            knows the names of the classes.
-        generator: Chooses the rows to fit on where there are too many.
-        progress: Where to show how far it is.
-    """
-    with keeping_room():
-        fit = fit_joint(
-            evidence,
-            labels,
-            rows=rows,
-            classes=classes,
-            calibrated=logit_scale is not None,
-            generator=generator,
-            progress=progress,
+        from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
+        from labelsieve.detect.evidence.posterior import judge_jointly
+
+        discriminants = fit_discriminants(
+            inputs.features.pooled,
+            inputs.labels,
+            rows=inputs.rows,
+            classes=inputs.classes,
+            folds=self.folds,
+            generator=inputs.engine.generator(Purpose.DISCRIMINANT_FOLDS),
+            progress=inputs.progress,
         )
+        texts = inputs.text is not None
+        kinds = (*(["zero-shot"] if texts else []), "image features", "smoothed features")
 
-        def judge(part: NDArray[np.int64]) -> Posterior:
-            return fit.model.posterior(evidence(part), torch.from_numpy(labels[part]))
+        @torch.no_grad()
+        def evidence(rows: NDArray[np.int64]) -> Tensor:
+            features = inputs.pooled(rows)
+            fitted = logits_of(discriminants, rows, features)
+            return torch.stack([*([inputs.logits(rows)] if texts else []), *fitted]).float().cpu()
 
-        posterior = Posterior(*in_chunks(judge, rows, progress=progress))
-    threshold = best_threshold(posterior.clean)
-    wrong = posterior.clean <= np.float32(threshold)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
-    return Judged(
-        posterior.clean,
-        np.where(wrong, posterior.instead, posterior.likeliest),
-        np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
-        threshold,
-        (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
-        _estimate(fit, posterior.clean, threshold),
-    )
-
-
-def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
-    if scale is None or factor is None or not far_off(factor):
-        return ()
-    return (
-        f"the logit scale {scale:.3g} is far off: about {scale * factor:.2g} would fit the given labels, and that one"
-        " is used to tell how many are wrong",
-    )
-
-
-def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimate | None:
-    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away."""
-    if not len(fit.ends):
-        return None
-    flagged = clean <= np.float32(threshold)
-    of_fit = fit.clean.numpy() <= np.float32(threshold)
-
-    def interval(here: NDArray[np.bool_], fitted: NDArray[np.bool_], *, share: bool) -> Interval:
-        wrong = float((1 - clean[here].astype(np.float64)).sum())
-        parts = [float((1 - each.numpy()[fitted].astype(np.float64)).sum()) for each in (fit.clean, *fit.ends)]
-        most = float(here.sum())
-        ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), most) for part in parts[1:]]
-        whole = max(most, 1.0) if share else 1.0
-        return Interval(wrong / whole, max(min(wrong, *ends), 0.0) / whole, max(wrong, *ends) / whole)
-
-    everything = np.ones_like(flagged), np.ones_like(of_fit)
-    return Estimate(
-        interval(*everything, share=False),
-        interval(flagged, of_fit, share=True) if flagged.any() else None,
-        interval(~flagged, ~of_fit, share=False),
-    )
-
-
-def best_threshold(clean: NDArray[np.float32]) -> float:
-    """Returns the threshold on p_clean below which flagging is expected to give the best F1 of the issues.
-
-    The F1 that is expected under the probabilities themselves, `F = max_j 2 Σ_{i≤j} q_i / (j + Σ_i q_i)` over the
-    labels in descending order of q = 1 - p_clean, is reached by flagging where q is at least F / 2 (Lipton et al.,
-    ECML 2014, theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels
-    there, a little more.
-
-    F falls with Σ q: where next to nothing is wrong there is no F1 to be had, and flagging everything would promise the
-    most. So nothing is flagged whose p_clean is above `MOST_CLEAN`.
-
-    Args:
-        clean: p_clean, (n,), n at least 1.
-
-    Returns:
-        Between 0.5 and `MOST_CLEAN`.
-    """
-    suspicion = np.sort(1 - clean.astype(np.float64))[::-1]
-    expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + suspicion.sum())
-    return min(float(1 - expected.max() / 2), MOST_CLEAN)
+        judged = judge_jointly(
+            evidence,
+            inputs.labels,
+            rows=inputs.rows,
+            classes=inputs.classes,
+            kinds=kinds,
+            logit_scale=inputs.logit_scale if texts and inputs.zero_shot.knows_names else None,
+            generator=inputs.engine.generator(Purpose.POSTERIOR_ROWS),
+            progress=inputs.progress,
+        )
+        return inputs.scores(**judged._asdict())

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 from labelsieve.validation import Neighbours, check_fields
 
 if TYPE_CHECKING:
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class KNN(FeatureDetector):
+class KNN(Detector):
     """Lets the nearest images vote on each label, by cosine of the image features, the image itself left out.
 
     Quality is the share of the neighbours with the given label; an issue is where another label has more of them
@@ -32,16 +31,16 @@ class KNN(FeatureDetector):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import torch
 
         from labelsieve.detect.neighbours import nearest, vote
 
-        given = torch.from_numpy(view.given)
-        found = nearest(view.all_joint(), k=self.neighbours, progress=engine.progress)
+        given = torch.from_numpy(inputs.given)
+        found = nearest(inputs.all_joint(), k=self.neighbours, progress=inputs.progress)
         votes = vote(found.rows, given, given)
-        return view.scores(
+        return inputs.scores(
             quality=votes.agreement,
             predicted=votes.predicted,
             confidence=votes.share,

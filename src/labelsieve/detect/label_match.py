@@ -5,31 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelMatch(FeatureDetector):
+class LabelMatch(Detector):
     """Zero-shot agreement: an issue where the most likely class is another one; quality is the label's probability.
 
     Trains nothing. The class texts are averaged over several templates.
     """
 
-    needs_text = True
+    requires = frozenset({"text"})
     predicts_test = True
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
-        first = view.zero_shot
-        return view.scores(
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        first = inputs.zero_shot
+        return inputs.scores(
             quality=first.label_probability,
             predicted=first.predicted,
             confidence=first.confidence,
             threshold=0.0,
             demand_agreement=True,
+            test_predicted=inputs.classify_test(),
         )

@@ -1,27 +1,45 @@
-"""LEMoN: label errors by multimodal neighbours (Zhang et al., ICML 2025, arXiv 2407.18941)."""
+"""LEMoN: label errors by multimodal neighbours (Zhang et al., ICML 2025, arXiv 2407.18941).
+
+With classes, all images of one class are equally near in text space, and the published code takes whichever come first.
+Here s_m is the mean over all ways to choose among equals: it depends on no order, and needs no distances of N times N.
+Where a class has fewer than k other images, those of the class with the next nearest text follow.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
+from labelsieve.errors import DataError
 from labelsieve.validation import Neighbours, Weight, check_fields
 
 if TYPE_CHECKING:
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.neighbours import Neighbours as Found
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lemon(FeatureDetector):
+class Lemon(Detector):
     """Ranks by how far an image is from its label's text, and both from their neighbours' labels and images.
 
-    The score is `s = d_mm + beta s_n + gamma s_m`, higher = more suspicious; `labelsieve.detect.multimodal` has the
-    terms. The defaults are the fixed hyper-parameters of the paper, for data without validation labels. There the
-    paper has no threshold either: here two Gaussians with one common variance part the scores. Quality is the posterior
-    of the lower one, which ranks exactly as the score does; an issue is where it is at most one half.
+    The score is `s = d_mm + beta s_n + gamma s_m` (section 3), higher = more suspicious. With x an image and y its
+    label, both normalised features of one joint space, and d the cosine distance `1 - cos`:
+
+    * `d_mm(x, y) = d(x, y)`,
+    * `s_n = 1/k Σ_j d_Y(y, y_j) exp(-τ_1 d(x, x_j)) exp(-τ_2 d_mm(x_j, y_j))` over the k nearest images j,
+    * `s_m = 1/k Σ_j d(x, x_j) exp(-τ_1 d(y, y_j)) exp(-τ_2 d_mm(x_j, y_j))` over the k nearest labels j.
+
+    The defaults are the fixed hyper-parameters of the paper, for data without validation labels. There the paper has no
+    threshold either: here two Gaussians with one common variance split the scores. Quality is the posterior of the
+    lower one, which ranks exactly as the score does; an issue is where it is at most one half.
 
     Attributes:
         neighbours: k, at least 1; small data have fewer.
@@ -39,16 +57,103 @@ class Lemon(FeatureDetector):
     distance_decay: Weight = 0.1
     pair_decay: Weight = 5.0
     text_distance: Literal["discrete", "cosine"] = "discrete"
-    needs_text = True
+    requires = frozenset({"text"})
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         from labelsieve.detect.mixture import upper_posterior
-        from labelsieve.detect.multimodal import multimodal_score
 
-        score = multimodal_score(self, view, engine=engine)
-        first = view.zero_shot
-        return view.scores(quality=upper_posterior(-score), predicted=first.predicted, confidence=first.confidence)
+        score = multimodal_score(self, inputs)
+        first = inputs.zero_shot
+        return inputs.scores(quality=upper_posterior(-score), predicted=first.predicted, confidence=first.confidence)
+
+
+def multimodal_score(settings: Lemon, inputs: DetectorInputs) -> NDArray[np.float64]:
+    """Returns s of the readable rows, (n,), higher = more suspicious."""
+    import torch
+
+    from labelsieve.detect.neighbours import nearest
+
+    if inputs.text is None:
+        raise DataError("expected text features of the classes, found none; add them to the features")
+    image, labels = inputs.all_joint(), torch.from_numpy(inputs.given)
+    found = nearest(image, k=settings.neighbours, progress=inputs.progress)
+    image, text = image.cpu(), inputs.text.cpu().double()  # the images stay in float32 where they are many
+    pair = 1 - torch.cat([(image[rows].double() * text[labels[rows]]).sum(dim=1) for rows in _chunks(len(labels))])
+    weight = torch.exp(-settings.pair_decay * pair)
+    s_n = torch.cat([_image_space(settings, found, rows, labels, weight, text) for rows in _chunks(len(labels))])
+    s_m = _text_space(settings, image, labels, weight, text, k=found.rows.shape[1])
+    return (pair + settings.beta * s_n + settings.gamma * s_m).numpy()
+
+
+def _chunks(count: int) -> Iterator[Tensor]:
+    import torch
+
+    from labelsieve.detect.zero_shot import CHUNK
+
+    return iter(torch.arange(count).split(CHUNK))
+
+
+def _image_space(settings: Lemon, found: Found, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor) -> Tensor:
+    """Returns s_n of some rows."""
+    import torch
+
+    index = found.rows[rows]
+    if not index.shape[1]:
+        return torch.zeros(len(rows), dtype=torch.float64)
+    own, theirs = labels[rows], labels[index]
+    if settings.text_distance == "discrete":
+        apart = (theirs != own[:, None]).double()
+    else:
+        apart = (1 - text[own] @ text.T).gather(1, theirs)
+    near = torch.exp(-settings.distance_decay * (1 - found.similarity[rows].double()))
+    return (apart * near * weight[index]).mean(dim=1)
+
+
+def _text_space(settings: Lemon, image: Tensor, labels: Tensor, weight: Tensor, text: Tensor, *, k: int) -> Tensor:
+    """Returns s_m of all rows from sums over classes: Σ_j w_j (1 - x·x_j) = Σ_j w_j - x·Σ_j w_j x_j."""
+    import torch
+
+    counts = torch.bincount(labels, minlength=len(text))
+    weights = torch.zeros(len(text), dtype=torch.float64).index_add_(0, labels, weight)
+    sums = torch.zeros_like(text)
+    for part in _chunks(len(labels)):
+        sums.index_add_(0, labels[part], weight[part, None] * image[part].double())
+    result = torch.zeros(len(labels), dtype=torch.float64)
+    by_class = labels.argsort(stable=True).split(counts.tolist())
+    for own in counts.nonzero()[:, 0].tolist() if k else ():
+        rows = by_class[own]
+        mine = image[rows].double()
+        for other, share, apart in _nearest_labels(own, counts, text, k=k):
+            far = weights[other] - mine @ sums[other]
+            if other == own:  # without the row itself
+                far = far - weight[rows] * (1 - mine.square().sum(dim=1))
+            result[rows] += share / k * math.exp(-settings.distance_decay * apart) * far
+    return result
+
+
+def _nearest_labels(own: int, counts: Tensor, text: Tensor, *, k: int) -> Iterator[tuple[int, float, float]]:
+    """Yields the classes that the k nearest labels of one row of a class are of.
+
+    With each class comes how many of its images, as a share of all it has to offer, and its text's distance.
+    """
+    offered, left = int(counts[own]) - 1, k
+    if offered:
+        taken = min(left, offered)
+        yield own, taken / offered, 0.0
+        left -= taken
+    if not left:
+        return
+    apart = 1 - text @ text[own]
+    for other in apart.argsort(stable=True).tolist():
+        offered = int(counts[other])
+        if other == own or not offered:
+            continue
+        taken = min(left, offered)
+        yield other, taken / offered, float(apart[other])
+        left -= taken
+        if not left:
+            return

@@ -51,3 +51,27 @@ def upper_posterior_by_class(values: NDArray[Any], labels: NDArray[np.int64]) ->
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         posterior[rows] = upper_posterior(values[rows], common_variance=False)
     return posterior
+
+
+def small_mean_posterior(losses: Any) -> NDArray[np.float64]:
+    """Returns the posterior of the component with the smaller mean, (N,), between 0 and 1.
+
+    Losses are brought to [0, 1] first; settings of the mixture as in DivideMix (Li et al., ICLR 2020): at most 10
+    iterations, tolerance 1e-2, covariance regularised by 5e-4. Losses that are all equal are all clean.
+
+    Args:
+        losses: (N,), not negative.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    values = np.asarray(losses, dtype=np.float64)
+    span = float(np.ptp(values)) if values.size else 0.0
+    if values.size < 2 or span == 0:
+        return np.ones_like(values)
+    column = ((values - values.min()) / span)[:, None]
+    mixture = GaussianMixture(n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
+    with warnings.catch_warnings():  # the method stops after ten iterations, whether they were enough or not
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(column)
+    return np.asarray(mixture.predict_proba(column)[:, mixture.means_[:, 0].argmin()])

@@ -8,30 +8,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelsieve.detect.view import FeatureView
-from labelsieve.engine import Engine
+from labelsieve.detect.inputs import DetectorInputs
+from labelsieve.seeds import Purpose
 
-# Purpose of the random generator; see also those in learner.py and dual.py.
-FOLDS = 6
 MOST_ITERATIONS = 200
 
 
-def out_of_fold_probabilities(view: FeatureView, *, folds: int, strength: float, engine: Engine) -> NDArray[np.float64]:
+def out_of_fold_probabilities(inputs: DetectorInputs, *, folds: int, strength: float) -> NDArray[np.float64]:
     """Returns class probabilities (n, K) of the readable rows, each from a fit that has not seen the row.
 
     Features are standardised by the mean and deviation of the rows that are fitted. A class that has no rows among
     them gets probability 0.
 
     Args:
-        view: Features and labels.
+        inputs: Features and labels.
         folds: F, at least 2; stratified by class.
         strength: Inverse of the L2 regularisation.
-        engine: Draws the folds and shows how far it is.
     """
-    features, labels = view.features.pooled[view.rows], view.given
-    deal = stratified_folds(labels, folds=folds, generator=engine.generator(FOLDS))
-    probability = np.zeros((len(labels), view.classes))
-    with engine.progress.task("fitting a probe", total=folds, unit="folds") as advance:
+    features, labels = inputs.features.pooled[inputs.rows], inputs.given
+    deal = stratified_folds(labels, folds=folds, generator=inputs.engine.generator(Purpose.PROBE_FOLDS))
+    probability = np.zeros((len(labels), inputs.classes))
+    with inputs.progress.task("fitting a probe", total=folds, unit="folds") as advance:
         for fold in range(folds):
             here = deal == fold
             if here.any():

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
 from labelsieve.validation import Neighbours, Range, check_fields
 
 if TYPE_CHECKING:
-    from labelsieve.detect.base import Scores
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypeGMM(FeatureDetector):
+class PrototypeGMM(Detector):
     """Parts the margins to class prototypes into two Gaussians, and asks the neighbours of those in between.
 
     A prototype is the mean of a class's normalised image features by the given labels. The margin of an image is its
@@ -37,8 +36,8 @@ class PrototypeGMM(FeatureDetector):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import numpy as np
         import torch
 
@@ -46,14 +45,14 @@ class PrototypeGMM(FeatureDetector):
         from labelsieve.detect.neighbours import nearest, vote
         from labelsieve.detect.prototypes import prototype_margins
 
-        vectors, given = view.all_joint(), torch.from_numpy(view.given)
-        margin, predicted = prototype_margins(vectors, given, classes=view.classes, progress=engine.progress)
+        vectors, given = inputs.all_joint(), torch.from_numpy(inputs.given)
+        margin, predicted = prototype_margins(vectors, given, classes=inputs.classes, progress=inputs.progress)
         quality = upper_posterior(margin)
         unsure = np.flatnonzero((quality > 1 - self.sure) & (quality < self.sure))
         if len(unsure):
             asked = torch.from_numpy(unsure)
-            found = nearest(vectors, k=self.neighbours, queries=asked, progress=engine.progress)
+            found = nearest(vectors, k=self.neighbours, queries=asked, progress=inputs.progress)
             second = upper_posterior(vote(found.rows, given, given[asked]).agreement)
             quality[unsure] = 1 - self.sure + (2 * self.sure - 1) * second
-        confidence = np.where(predicted == view.given, quality, 1 - quality)
-        return view.scores(quality=quality, predicted=predicted, confidence=confidence)
+        confidence = np.where(predicted == inputs.given, quality, 1 - quality)
+        return inputs.scores(quality=quality, predicted=predicted, confidence=confidence)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from labelsieve.detect.base import FeatureDetector
+from labelsieve.detect.base import Detector
+from labelsieve.seeds import Purpose
 from labelsieve.validation import Range, check_fields
 
 if TYPE_CHECKING:
@@ -13,17 +14,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from labelsieve.detect.base import Scores
+    from labelsieve.detect.inputs import DetectorInputs
     from labelsieve.detect.neighbours import Neighbours
-    from labelsieve.detect.view import FeatureView
-    from labelsieve.engine import Engine
-
-# Purpose of the random generator; see also those in area.py.
-TRIPLES = 9
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimiFeat(FeatureDetector):
+class SimiFeat(Detector):
     """Ranks each class by the soft labels of the nearest images, and flags as many as the noise rate says.
 
     The soft label of an image is the sum of the labels of its k nearest ones, itself among them, weighted by their
@@ -47,27 +44,27 @@ class SimiFeat(FeatureDetector):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def score_features(self, view: FeatureView, *, engine: Engine) -> Scores:
-        """Scores every row; see :class:`labelsieve.detect.base.FeatureDetector`."""
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import torch
 
         from labelsieve.detect.neighbours import nearest
 
-        given = torch.from_numpy(view.given)
+        given = torch.from_numpy(inputs.given)
         # the noise is estimated from two other images
-        found = nearest(view.all_joint(), k=max(self.neighbours - 1, 2), progress=engine.progress)
+        found = nearest(inputs.all_joint(), k=max(self.neighbours - 1, 2), progress=inputs.progress)
         soft = soft_labels(found, given, k=self.neighbours)
         notes: tuple[str, ...] = ()
-        issue = soft.predicted != view.given
+        issue = soft.predicted != inputs.given
         if self.rule == "rank":
-            right, notes = self._share_right(found.rows, given, view, engine=engine)
-            issue = lowest_of_each_class(soft.agreement, view.given, wrong=1 - right)
-        return view.scores(
+            right, notes = self._share_right(found.rows, given, inputs)
+            issue = lowest_of_each_class(soft.agreement, inputs.given, wrong=1 - right)
+        return inputs.scores(
             quality=soft.agreement, predicted=soft.predicted, confidence=soft.share, issue=issue, notes=notes
         )
 
     def _share_right(
-        self, rows: Tensor, given: Tensor, view: FeatureView, *, engine: Engine
+        self, rows: Tensor, given: Tensor, inputs: DetectorInputs
     ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
         import numpy as np
         import torch
@@ -75,11 +72,11 @@ class SimiFeat(FeatureDetector):
         from labelsieve.detect.transition import MOST_CLASSES, share_right
 
         if rows.shape[1] < 2:  # an image and one other
-            return np.ones(view.classes), ()
+            return np.ones(inputs.classes), ()
         triples = torch.cat([given[:, None], given[rows[:, :2]]], dim=1)
-        generator = engine.generator(TRIPLES)
-        right = share_right(triples, classes=view.classes, generator=generator, progress=engine.progress)
-        many = len(np.unique(view.given))
+        generator = inputs.engine.generator(Purpose.SIMIFEAT_TRIPLES)
+        right = share_right(triples, classes=inputs.classes, generator=generator, progress=inputs.progress)
+        many = len(np.unique(inputs.given))
         note = f"{many:,} classes are more than the {MOST_CLASSES} for which a noise transition matrix is estimated; "
         return right, (note + "each class was set against the rest",) if many > MOST_CLASSES else ()
 

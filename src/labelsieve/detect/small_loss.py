@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from labelsieve.detect.settings import Training
+from labelsieve.detect.training.settings import Training
 from labelsieve.validation import Rate
 
 if TYPE_CHECKING:
-    from labelsieve.data.images import LabelledImages
-    from labelsieve.detect.base import Scores
-    from labelsieve.engine import Engine
-    from labelsieve.vlm.base import VisionLanguageModel
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelsieve.detect.inputs import DetectorInputs
+    from labelsieve.detect.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +33,23 @@ class SmallLoss(Training):
     noise_rate: Rate = 0.2
     learns_from: Literal["selected", "all"] = "selected"
 
-    def score(
-        self,
-        images: LabelledImages,
-        vlm: VisionLanguageModel,
-        *,
-        engine: Engine,
-        test: LabelledImages | None = None,
-    ) -> Scores:
-        """Scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
-        import numpy as np
-
-        from labelsieve.detect.plain import PlainObjective, SmallestLosses, train_plainly
+    def score(self, inputs: DetectorInputs) -> Scores:
+        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        from labelsieve.detect.training.cross_entropy import PlainObjective, SmallestLosses, train_plainly
 
         selecting = partial(SmallestLosses, noise_rate=self.noise_rate)
-        objective = selecting if self.learns_from == "selected" else PlainObjective
-        result = train_plainly(self, images, vlm, engine=engine, test=test, objective=objective)
-        count = round(self.noise_rate * len(result.quality))
-        issue = np.zeros(len(result.quality), dtype=bool)
-        # named one by one: the threshold is a rank, and no probability to compare with others; copies of a picture have
-        # equal losses, and the first of them go first
-        issue[np.argsort(result.quality, kind="stable")[:count]] = True
-        return result.scores(quality=result.quality, issue=issue)
+        return train_plainly(
+            self,
+            inputs,
+            objective=selecting if self.learns_from == "selected" else PlainObjective,
+            rule=lambda probability: {"quality": probability, "issue": self._largest_losses(probability)},
+        )
+
+    def _largest_losses(self, probability: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns the share with the largest losses, (n,): named one by one, for a rank is no threshold."""
+        import numpy as np
+
+        issue = np.zeros(len(probability), dtype=bool)
+        # copies of an image have equal losses, and the first of them go first
+        issue[np.argsort(probability, kind="stable")[: round(self.noise_rate * len(issue))]] = True
+        return issue

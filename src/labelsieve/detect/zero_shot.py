@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from labelsieve.detect.base import GUESSING
+from labelsieve.detect.scores import GUESSING
 from labelsieve.errors import listed
 from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
@@ -228,6 +228,12 @@ def class_text_notes(vlm: VisionLanguageModel, class_names: Sequence[str]) -> tu
             "give other words with --class-names"
         )
     return tuple(notes)
+
+
+def template_notes(vlm: VisionLanguageModel, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns a warning for class names that are longer than the text encoder takes within the longest template."""
+    longest = max(len(template.replace("{}.", "").split()) for template in TEMPLATES)
+    return shortened_note(vlm.tokenize_names(class_names, context_tokens=longest)[1])
 
 
 def shortened_note(shortened: list[str]) -> tuple[str, ...]:

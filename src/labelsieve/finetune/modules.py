@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.adapt.backbones import Backbone
 from labelsieve.errors import LabelsieveError, SettingsError
+from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of, stacks_of
 from labelsieve.vlm.peft.sites import BareTower

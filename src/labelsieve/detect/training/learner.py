@@ -24,19 +24,18 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.data.plain import plain_pictures
-from labelsieve.detect.compiling import compiled
-from labelsieve.detect.settings import Training
+from labelsieve.detect.training.compiling import compiled
+from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.engine import Engine
 from labelsieve.errors import RunError, TrainingError
 from labelsieve.memory import in_parts
+from labelsieve.seeds import Purpose
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
 
-# Purposes of random generators, so that no two draw the same numbers.
-INITIAL, ORDER = 1, 2
 # Of folders beside the checkpoint that a block makes and removes.
 PASSING = "labelsieve-"
 
@@ -58,7 +57,7 @@ class Learner(nn.Module):
         self, vlm: VisionLanguageModel, class_names: tuple[str, ...], *, settings: Training, engine: Engine
     ) -> None:
         super().__init__()
-        generator = engine.generator(INITIAL)
+        generator = engine.generator(Purpose.INITIAL_PROMPTS)
         self.prompts = DualPrompts(
             vlm,
             class_names,
@@ -213,7 +212,9 @@ class Feed:
     def epoch(self, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields rows and pooled features, with gradients where the tower is adapted, of one shuffled epoch."""
         readable = self.features.readable
-        order = readable[torch.randperm(len(readable), generator=self.engine.generator(ORDER, number)).numpy()]
+        order = readable[
+            torch.randperm(len(readable), generator=self.engine.generator(Purpose.TRAINING_ORDER, number)).numpy()
+        ]
         starts = range(0, len(order), self.batch_size)
         mine = [np.asarray(self.engine.share(order[start : start + self.batch_size])) for start in starts]
         if not self.adapts_tower:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.adapt.timm_towers import TOWERS, read_tower, tower_of
-from labelsieve.adapt.towers import as_classifier
 from labelsieve.errors import ModelError
+from labelsieve.finetune.timm_towers import TOWERS, read_tower, tower_of
+from labelsieve.finetune.towers import as_classifier
 from labelsieve.provenance import fingerprint
 from labelsieve.vlm.colours import Colours, read_colours
 from labelsieve.vlm.dual_encoder import read_encoders
@@ -105,7 +105,7 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
 
     Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
     bare tower, or with a text tower beside it; ViT-MAE loads as a ViT, and the towers of
-    vision-language models as :mod:`labelsieve.adapt.timm_towers` says. Weights are read as by
+    vision-language models as :mod:`labelsieve.finetune.timm_towers` says. Weights are read as by
     :func:`labelsieve.load_vlm`.
 
     Args:

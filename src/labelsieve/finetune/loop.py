@@ -9,116 +9,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelsieve.adapt.backbones import Backbone
-from labelsieve.adapt.judging import accuracies, losses
-from labelsieve.adapt.losses import LOSSES, Loss
-from labelsieve.adapt.selection import Selection
-from labelsieve.adapt.settings import Adaptation
-from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, batches, crop_area, unit
-from labelsieve.data.pixels import Pictures, kept_pictures
-from labelsieve.data.plain import plain_pictures
-from labelsieve.detect.training import Owner, check_finite, read_checkpoint, write_checkpoint
-from labelsieve.engine import Engine
-from labelsieve.memory import fitting, in_parts, keeping_room
+from labelsieve.data.loading import Augment, batches, unit
+from labelsieve.detect.training.loop import check_finite, read_checkpoint, write_checkpoint
+from labelsieve.finetune.backbones import Backbone
+from labelsieve.finetune.evaluation import accuracies, losses
+from labelsieve.finetune.job import Job, training_mode
+from labelsieve.finetune.losses import LOSSES, Loss
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.memory import in_parts, keeping_room
+from labelsieve.seeds import Purpose
 from labelsieve.vlm.features import image_features
-
-# Purposes of random generators, apart from those of phase 1; see also tuning.py.
-ORDER, DROPOUT, HELD_OUT = 22, 23, 24
-# Bytes of activations, on any machine, of a backbone that draws random numbers while it is trained.
-_ROOM = 2 * 2**30
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """What is trained, on what, and how.
-
-    Attributes:
-        backbone: Changed in place.
-        images: N images.
-        selection: Which of them, with which labels and weights.
-        held_out: Rows of the selection that are kept for validation.
-        test: Images that tell how well it does, with the class names of `images`; or None.
-        settings: The settings.
-        engine: Device, precision, processes, seed, checkpoints, progress.
-        owner: What a checkpoint of all of this belongs to.
-    """
-
-    backbone: Backbone
-    images: LabelledImages
-    selection: Selection
-    held_out: NDArray[np.int64]
-    test: LabelledImages | None
-    settings: Adaptation
-    engine: Engine
-    owner: Owner
-
-    @cached_property
-    def rows(self) -> NDArray[np.int64]:
-        """The rows to train on."""
-        return np.setdiff1d(self.selection.rows, self.held_out)
-
-    @cached_property
-    def pictures(self) -> Pictures:
-        """What epochs take their crops from."""
-        area = crop_area(self.backbone.image_size)
-        return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
-
-    def plain(self, images: LabelledImages) -> LabelledImages | Pictures:
-        """Returns images as the backbone prepares them, kept for all epochs; as they are where that cannot be."""
-        if images.pixels_fingerprint not in self._plain:
-            found = plain_pictures(images, self.backbone, accelerator=self.engine.accelerator)
-            self._plain[images.pixels_fingerprint] = images if found is None else found
-        return self._plain[images.pixels_fingerprint]
-
-    @cached_property
-    def _plain(self) -> dict[str, LabelledImages | Pictures]:
-        return {}
-
-    @cached_property
-    def at_once(self) -> int:
-        """How many images pass the backbone at a time: all of a batch, or as many as fit into memory.
-
-        Batch normalisation needs all of them together. What layers drop depends on the parts, so that these must not
-        depend on the machine where there are such layers.
-        """
-        backbone, engine = self.backbone, self.engine
-        most = math.ceil(self.settings.batch_size / int(engine.accelerator.num_processes))
-        if any(isinstance(module, _BatchNorm) for module in backbone.model.modules()):
-            return most
-
-        def logits(pixels: Tensor) -> Tensor:
-            with engine.autocast():
-                return backbone.logits(backbone.normalise(pixels))
-
-        one = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device=engine.device)
-        return fitting(logits, one, most=most, room=_ROOM if _draws(self, lambda: logits(one)) else None)
-
-    @property
-    def on_features(self) -> bool:
-        """Whether the tower stands still, so that its features are computed once."""
-        return self.settings.tune == "linear"
-
-
-def hold_out(selection: Selection, share: float, *, engine: Engine) -> NDArray[np.int64]:
-    """Draws a share of the rows of each class, rounded down."""
-    labels, drawn = selection.labels[selection.rows], [np.empty(0, dtype=np.int64)]
-    generator = engine.generator(HELD_OUT)
-    for label in np.unique(labels):
-        own = selection.rows[labels == label]
-        drawn.append(own[torch.randperm(len(own), generator=generator).numpy()[: int(share * len(own))]])
-    return np.sort(np.concatenate(drawn))
 
 
 class Trained(NamedTuple):
@@ -206,7 +113,7 @@ def _epoch(
     labels, weights = torch.from_numpy(job.selection.labels), torch.from_numpy(job.selection.weights)
     total, seen, steps = torch.zeros((), device=engine.device), 0, 0
     at_once = len(job.rows) if job.on_features else job.at_once  # found out before random numbers are drawn
-    with _training(job, epoch):
+    with training_mode(job.backbone, job.engine, epoch):
         for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
             join = _joining(job, loss)
             for rows, inputs in _feed(job, number):
@@ -242,7 +149,7 @@ def _epoch(
 def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields rows and augmented pictures, or cached features, of one shuffled pass over the data."""
     rows, engine, backbone = job.rows, job.engine, job.backbone
-    order = rows[torch.randperm(len(rows), generator=engine.generator(ORDER, number)).numpy()]
+    order = rows[torch.randperm(len(rows), generator=engine.generator(Purpose.FINETUNING_ORDER, number)).numpy()]
     # of nearly the same size: a rest of a single image would be too little for batch normalisation
     parts = np.array_split(order, math.ceil(len(order) / job.settings.batch_size))
     mine = [np.asarray(engine.share(part.tolist()), dtype=np.int64) for part in parts]
@@ -269,38 +176,6 @@ def _logits(job: Job, inputs: Tensor, *, at_once: int) -> Tensor:
     return in_parts(logits, count=len(inputs), at_once=at_once, device=engine.device)
 
 
-@contextmanager
-def _training(job: Job, epoch: int) -> Iterator[None]:
-    """Sets the training mode, and draws what layers drop from the seed and the epoch."""
-    model, engine = job.backbone.model, job.engine
-    model.train()
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and not all(p.requires_grad for p in module.parameters()):
-            module.eval()  # where the layer is frozen, so are its statistics
-    devices = [engine.device.index or 0] if engine.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            generator = engine.generator(DROPOUT, epoch, engine.accelerator.process_index)
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            yield
-    finally:
-        model.eval()
-
-
-@torch.no_grad()
-def _draws(job: Job, work: Callable[[], Any]) -> bool:
-    """Returns whether work with the backbone draws random numbers in training mode, as dropout does."""
-    device = job.engine.device
-
-    def state() -> Tensor:
-        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-    with _training(job, 0):
-        before = state()
-        work()
-        return not torch.equal(before, state())
-
-
 def _joining(job: Job, loss: Loss) -> Callable[[], None]:
     """Returns what brings together, after a pass, what each of several processes changed on its own."""
     engine = job.engine
@@ -319,7 +194,7 @@ def _joining(job: Job, loss: Loss) -> Callable[[], None]:
 
 
 def _losses_before(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
-    """Returns what :func:`labelsieve.adapt.judging.losses` does, and checks what the last epoch made."""
+    """Returns what :func:`labelsieve.finetune.evaluation.losses` does, and checks what the last epoch made."""
     rows, found = losses(job)
     _check(found.sum(), epoch - 1)
     return rows, found

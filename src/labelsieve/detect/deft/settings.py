@@ -1,33 +1,25 @@
-"""DeFT: dual prompts that tell clean labels from wrong ones (Wei et al., NeurIPS 2024), and what grew out of it."""
+"""Settings of DeFT: which variant of the method is trained, and what judges the labels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from labelsieve.detect.settings import Training
+from labelsieve.detect.training.settings import Training
 from labelsieve.errors import SettingsError
 from labelsieve.validation import Epochs, Folds, Weight
 
-if TYPE_CHECKING:
-    from labelsieve.data.images import LabelledImages
-    from labelsieve.detect.base import Scores
-    from labelsieve.engine import Engine
-    from labelsieve.vlm.base import VisionLanguageModel
-
 
 @dataclass(frozen=True, kw_only=True)
-class DeFT(Training):
-    """Finds wrong labels with learned positive and negative prompts.
-
-    `RECIPES` holds the settings of the paper and of its published code; the defaults are ours.
+class DeFTSettings(Training):
+    """Settings of :class:`labelsieve.detect.deft.detector.DeFT`.
 
     Attributes:
         warmup_epochs: Epochs that learn from all labels before the selection begins, stretched with `min_steps`. Half
             of them: selecting before the negative prompts have settled starves training, which then collapses.
         evidence: `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: the zero-shot model, s+, the
             learned threshold and an out-of-fold discriminant on the image features joined into one posterior, which
-            is flagged where that promises the best F1; see `labelsieve.detect.joint`.
+            is flagged where that promises the best F1; see `labelsieve.detect.evidence.posterior`.
         demand_agreement: The rule for real noise: a label is selected only where p_clean is largest for it too.
         warmup_loss: Loss on s+ during warm-up: cross-entropy or, for real noise, symmetric cross-entropy.
         pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, from the
@@ -67,47 +59,3 @@ class DeFT(Training):
     def trains_something(self, *, peft: str) -> bool:
         """Tells whether anything learns if the tower is adapted in a given way; negative prompts do where there are."""
         return self.negative_prompts or super().trains_something(peft=peft)
-
-    def score(
-        self,
-        images: LabelledImages,
-        vlm: VisionLanguageModel,
-        *,
-        engine: Engine,
-        test: LabelledImages | None = None,
-    ) -> Scores:
-        """Trains the prompts and scores every image; see :class:`labelsieve.detect.base.TestableDetector`."""
-        from labelsieve.detect.dual import score_with_dual_prompts
-
-        return score_with_dual_prompts(self, images, vlm, engine=engine, test=test)
-
-
-_PAPER = DeFT(
-    evidence="threshold",
-    demand_agreement=False,
-    warmup_loss="ce",
-    warmup_epochs=1,
-    min_steps=0,
-    batch_size=64,
-    peft="vpt-deep",
-    context_tokens=16,
-    context_init="random",
-)
-
-RECIPES: dict[str, DeFT] = {
-    "default": DeFT(),
-    # Section 4 of the paper, synthetic noise
-    "paper": _PAPER,
-    # its setting for Sym 0.8 and Ins 0.5
-    "paper-severe": DeFT(**{**vars(_PAPER), "learning_rate": 1e-2, "positive_weight": 0.25}),
-    # real noise, as in the published code
-    "paper-real": DeFT(
-        **{
-            **vars(_PAPER),
-            "demand_agreement": True,
-            "warmup_loss": "sce",
-            "warmup_epochs": 5,
-            "pseudo_labels_from": "second-epoch",
-        }
-    ),
-}

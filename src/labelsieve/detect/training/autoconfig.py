@@ -15,18 +15,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from labelsieve.data.images import LabelledImages
-from labelsieve.detect.compiling import compiled
-from labelsieve.detect.learner import Feed, Learner
-from labelsieve.detect.settings import Training
-from labelsieve.detect.training import Schedule, make_schedule, stored_settings
-from labelsieve.detect.view import FeatureView, view_of
+from labelsieve.detect.inputs import DetectorInputs
+from labelsieve.detect.training.compiling import compiled
+from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.loop import Schedule, make_schedule, stored_settings
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError, shown
 from labelsieve.memory import fitting
 from labelsieve.validation import field_names
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.peft.base import build_peft, fits
+from labelsieve.vlm.peft.base import fits
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
@@ -172,39 +171,31 @@ class Prepared(Generic[SettingsT]):
     """All that training takes.
 
     Attributes:
-        view: The first look at the images.
         feed: Batches, and through it the learner and the engine.
         schedule: The epochs.
         settings: Without `auto`.
         settled: What each `auto` became, by its name.
     """
 
-    view: FeatureView
     feed: Feed
     schedule: Schedule
     settings: SettingsT
     settled: Mapping[str, Any]
 
 
-def prepare(
-    settings: SettingsT, images: LabelledImages, vlm: VisionLanguageModel, *, engine: Engine
-) -> Prepared[SettingsT]:
-    """Takes the first look at the images, settles what is `auto`, and sets up what is trained, batches and epochs.
+def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
+    """Resolves what is `auto`, and sets up what is trained, batches and epochs.
 
     Args:
         settings: The settings of a detector.
-        images: N images.
-        vlm: The model.
-        engine: Device, processes, precision, seed, checkpoint and progress.
+        inputs: Images, model and engine.
 
     Raises:
-        DataError: Not a single image can be read.
         SettingsError: The module does not go with the model; or `compile` is `on`, and does not work here.
     """
-    if settings.peft != "auto":  # refused before all images are read
-        build_peft(settings.peft, vlm, tokens=1, bottleneck=1, generator=torch.Generator())
-    view = view_of(images, vlm, engine=engine)
-    asked, settings = settings, settle(settings, vlm, readable=len(view.rows), engine=engine)
+    images, vlm = inputs.images_and_model()
+    engine, readable = inputs.engine, len(inputs.rows)
+    asked, settings = settings, settle(settings, vlm, readable=readable, engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
@@ -212,12 +203,10 @@ def prepare(
         )
     learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
     size = int(settings.batch_size)
-    processes, schedule = engine.accelerator.num_processes, make_schedule(settings, images=len(view.rows))
+    processes, schedule = engine.accelerator.num_processes, make_schedule(settings, images=readable)
     at_once = _at_once(learner, most=math.ceil(size / processes))
-    compiles = _compiles(
-        settings.compile, learner, at_once=at_once, images=schedule.epochs * len(view.rows) // processes
-    )
+    compiles = _compiles(settings.compile, learner, at_once=at_once, images=schedule.epochs * readable // processes)
     settings = dataclasses.replace(settings, compile="on" if compiles else "off")
-    feed = Feed(images, view.features, learner, engine, size, at_once, compiles=compiles)
+    feed = Feed(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
     settled = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
-    return Prepared(view, feed, schedule, settings, settled)
+    return Prepared(feed, schedule, settings, settled)

@@ -1,10 +1,10 @@
-"""What detectors see of the data: features, labels and class texts, from a model and images or computed before."""
+"""What detectors get: features, labels and class texts, from images and a model or computed before."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,14 +16,12 @@ from torch.nn.functional import normalize
 
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import NO_MODEL, FeatureDetector, Scores, check_input
+from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import (
     CHUNK,
-    TEMPLATES,
     ZeroShot,
     class_features,
     classify,
-    shortened_note,
     zero_shot,
 )
 from labelsieve.engine import Engine
@@ -34,8 +32,8 @@ from labelsieve.vlm.features import ImageFeatures, image_features
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureView:
-    """N rows as a detector sees them; the truth is not among what it sees.
+class DetectorInputs:
+    """N rows as a detector gets them, without their true labels.
 
     There are two kinds of features, and one rule which to use: distances are measured in the joint space (`joint`),
     which contrastive training made for cosines, and linear classifiers are fitted to what comes before the projection
@@ -48,8 +46,10 @@ class FeatureView:
         text: Normalised text features of the classes, (K, D), or None.
         logit_scale: Factor from cosine similarity to logit, where there is text.
         project: Takes pooled features (n, W) into the joint space (n, D), not normalised.
-        device: Where to compute.
-        progress: Where to show how far it is.
+        engine: Device, processes, precision, seed, checkpoint and progress.
+        images: The images; None for features computed before.
+        vlm: The model; None for features computed before.
+        test: T images to classify at the end, whose labels are never read and by which nothing is chosen; or None.
     """
 
     features: ImageFeatures
@@ -58,8 +58,30 @@ class FeatureView:
     text: Tensor | None
     logit_scale: float
     project: Callable[[Tensor], Tensor]
-    device: torch.device
-    progress: Progress = field(default_factory=Progress)
+    engine: Engine
+    images: LabelledImages | None = None
+    vlm: VisionLanguageModel | None = None
+    test: LabelledImages | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return self.engine.device
+
+    @property
+    def progress(self) -> Progress:
+        """Where to show how far it is."""
+        return self.engine.progress
+
+    def images_and_model(self) -> tuple[LabelledImages, VisionLanguageModel]:
+        """Returns the images and the model, for detectors that require images.
+
+        Raises:
+            SettingsError: There are features alone.
+        """
+        if self.images is None or self.vlm is None:
+            raise SettingsError("images need a model to look at them; pass one from load_vlm()")
+        return self.images, self.vlm
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -86,7 +108,7 @@ class FeatureView:
         return normalize(self.project(self.pooled(rows)), dim=-1)
 
     def all_joint(self) -> Tensor:
-        """Returns :meth:`joint` of all readable rows, (n, D): the one array of a view that is held in memory."""
+        """Returns :meth:`joint` of all readable rows, (n, D): the one array that is held in memory."""
         return torch.cat([self.joint(self.rows[start : start + CHUNK]) for start in range(0, len(self.rows), CHUNK)])
 
     @torch.no_grad()
@@ -98,7 +120,7 @@ class FeatureView:
 
     @cached_property
     def zero_shot(self) -> ZeroShot:
-        """What the untouched model says of the readable rows. Needs `text`."""
+        """What the zero-shot model says of the readable rows. Needs `text`."""
         return zero_shot(self.logits, self.labels, rows=self.rows, classes=self.classes, progress=self.progress)
 
     def scores(
@@ -132,12 +154,32 @@ class FeatureView:
             **more,
         )
 
+    def classify_test(self) -> NDArray[np.int64] | None:
+        """Returns the zero-shot class of each test image, (T,), -1 where unreadable; None where there are none."""
+        if self.test is None or self.vlm is None:
+            return None
+        features = image_features(self.test, self.vlm, engine=self.engine)
+        seen = dataclasses.replace(self, features=features, labels=self.test.labels)
+        return classify(seen.logits, rows=seen.rows, images=len(self.test), progress=self.progress)
+
 
 @torch.inference_mode()
-def view_of(data: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None, *, engine: Engine) -> FeatureView:
-    """Looks at images with a model, whose features are cached, or at features computed before.
+def detector_inputs(
+    data: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None,
+    *,
+    engine: Engine,
+    test: LabelledImages | None = None,
+) -> DetectorInputs:
+    """Computes the features of images, which are cached, or takes those computed before.
 
     Class texts of a model are averaged over `TEMPLATES`.
+
+    Args:
+        data: N images or rows of features.
+        vlm: The model; not used with features.
+        engine: Device, processes, precision, seed, checkpoint and progress.
+        test: See :class:`DetectorInputs`.
 
     Raises:
         DataError: Not a single image can be read.
@@ -145,50 +187,31 @@ def view_of(data: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | 
     """
     if isinstance(data, LabelledFeatures):
         text = None if data.text is None else normalize(torch.from_numpy(data.text).to(engine.device), dim=-1)
-        return FeatureView(
-            ImageFeatures(data.features, {}),
-            data.labels,
-            data.class_names,
-            text,
-            data.logit_scale or 1.0,
-            lambda pooled: pooled,
-            engine.device,
-            engine.progress,
+        return DetectorInputs(
+            features=ImageFeatures(data.features, {}),
+            labels=data.labels,
+            class_names=data.class_names,
+            text=text,
+            logit_scale=data.logit_scale or 1.0,
+            project=lambda pooled: pooled,
+            engine=engine,
         )
     if vlm is None:
-        raise SettingsError(NO_MODEL)
+        raise SettingsError("images need a model to look at them; pass one from load_vlm()")
     vlm.to(engine.device)
     features = image_features(data, vlm, engine=engine)
     if not len(features.readable):
         reason = next(iter(features.errors.values()), "there are none")
         raise DataError(f"none of the {len(data)} images can be read, for example {reason}; check the source")
-    text = class_features(vlm, data.class_names, progress=engine.progress)
-    shown = engine.device, engine.progress
-    return FeatureView(features, data.labels, data.class_names, text, vlm.logit_scale, vlm.project, *shown)
-
-
-def score_by_features(
-    detector: FeatureDetector,
-    data: LabelledImages | LabelledFeatures,
-    vlm: VisionLanguageModel | None,
-    *,
-    engine: Engine,
-    test: LabelledImages | None = None,
-) -> Scores:
-    """Scores images or features with a detector that needs features only; test images are classified zero-shot.
-
-    Raises:
-        SettingsError: The detector needs a model or class texts that are not there, or cannot be tested.
-    """
-    check_input(detector, data, vlm, test=test)
-    view = view_of(data, vlm, engine=engine)
-    scores = detector.score_features(view, engine=engine)
-    if isinstance(data, LabelledFeatures) or vlm is None:
-        return scores
-    if test is not None:
-        seen = dataclasses.replace(view, features=image_features(test, vlm, engine=engine), labels=test.labels)
-        predicted = classify(seen.logits, rows=seen.rows, images=len(test), progress=engine.progress)
-        scores = dataclasses.replace(scores, test_predicted=predicted)
-    longest = max(len(template.replace("{}.", "").split()) for template in TEMPLATES)
-    _, shortened = vlm.tokenize_names(data.class_names, context_tokens=longest)
-    return dataclasses.replace(scores, notes=(*shortened_note(shortened), *scores.notes))
+    return DetectorInputs(
+        features=features,
+        labels=data.labels,
+        class_names=data.class_names,
+        text=class_features(vlm, data.class_names, progress=engine.progress),
+        logit_scale=vlm.logit_scale,
+        project=vlm.project,
+        engine=engine,
+        images=data,
+        vlm=vlm,
+        test=test,
+    )

@@ -1,20 +1,13 @@
-"""The work of DeFT: train the dual prompts, then score every image with them."""
+"""The loss of DeFT on one batch, with warm-up, selection and pseudo-labels, and the learned threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
-from labelsieve.detect.discriminant import fit_discriminants, logits_of
-from labelsieve.detect.joint import Judged, judge_jointly
-from labelsieve.detect.learner import Feed, adapted_features, classify_others
+from labelsieve.detect.deft.settings import DeFTSettings
 from labelsieve.detect.losses import (
     clean_probability,
     dual_prompt_loss,
@@ -22,21 +15,10 @@ from labelsieve.detect.losses import (
     similarity_loss,
     symmetric_cross_entropy,
 )
-from labelsieve.detect.planning import prepare
-from labelsieve.detect.training import Reads, Step, train
-from labelsieve.detect.view import FeatureView
-from labelsieve.detect.zero_shot import in_chunks, shortened_note
+from labelsieve.detect.training.loop import Reads, Step
 from labelsieve.engine import Engine
 from labelsieve.errors import SettingsError
-from labelsieve.vlm.base import VisionLanguageModel
-
-if TYPE_CHECKING:
-    from labelsieve.detect.deft import DeFT
-
-# Purposes of random generators; see also those in learner.py.
-COMPLEMENT, FOLDS, SAMPLE = 3, 4, 5
-
-EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features")
+from labelsieve.seeds import Purpose
 
 
 class DualObjective:
@@ -50,7 +32,7 @@ class DualObjective:
         engine: Draws the complementary labels and sums counts over the processes.
     """
 
-    def __init__(self, settings: DeFT, *, warmup: int, images: int, classes: int, engine: Engine) -> None:
+    def __init__(self, settings: DeFTSettings, *, warmup: int, images: int, classes: int, engine: Engine) -> None:
         self.settings, self.warmup, self.classes, self.engine = settings, warmup, classes, engine
         self.memory: dict[str, Tensor] = {}
         if settings.scores_from == "last-epoch":
@@ -125,7 +107,7 @@ class DualObjective:
     def _complementary(self, step: Step) -> Tensor:
         # drawn for all rows at once, so that neither batches nor processes change what an image gets
         if self._shifts_of != step.epoch:
-            generator = self.engine.generator(COMPLEMENT, step.epoch)
+            generator = self.engine.generator(Purpose.COMPLEMENTARY_LABELS, step.epoch)
             self._shifts = torch.randint(1, self.classes, self._shifts.shape, generator=generator)
             self._shifts_of = step.epoch
         return (step.labels + self._shifts[step.rows].to(step.labels.device)) % self.classes
@@ -159,97 +141,3 @@ def judge_by_threshold(
     predicted = (positive - negative if demand_agreement and negative is not None else positive).argmax(dim=1)
     confidence = likely.gather(1, predicted[:, None])[:, 0]
     return probability.gather(1, labels[:, None])[:, 0], predicted, confidence
-
-
-def score_with_dual_prompts(
-    settings: DeFT,
-    images: LabelledImages,
-    vlm: VisionLanguageModel,
-    *,
-    engine: Engine,
-    test: LabelledImages | None = None,
-) -> Scores:
-    """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.DeFT`."""
-    ready = prepare(settings, images, vlm, engine=engine)
-    objective = DualObjective(
-        ready.settings,
-        warmup=ready.schedule.warmup,
-        images=len(images),
-        classes=len(images.class_names),
-        engine=engine,
-    )
-    labels, feed = torch.from_numpy(images.labels), ready.feed
-    history = train(feed, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
-    judged = _judge(objective, feed, ready.view)
-    return ready.view.scores(
-        quality=judged.quality,
-        predicted=judged.predicted,
-        confidence=judged.confidence,
-        threshold=judged.threshold,
-        estimate=judged.estimate,
-        demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
-        history=history,
-        notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
-        settled=ready.settled,
-        test_predicted=None if test is None else classify_others(feed, test),
-    )
-
-
-def _judge(objective: DualObjective, feed: Feed, view: FeatureView) -> Judged:
-    if objective.settings.scores_from == "last-epoch":
-        quality, predicted, confidence = (objective.memory[name].numpy()[view.rows] for name in objective.memory)
-        return Judged(quality, predicted.astype(np.int64), confidence)
-    pooled = adapted_features(feed).pooled
-    text = feed.learner.final_text(negative=objective.settings.negative_prompts)
-    if objective.settings.evidence == "joint":
-        return _judge_jointly(feed, pooled, text, view, folds=objective.settings.folds)
-    return _judge_by_threshold(feed, pooled, text, view, demand_agreement=objective.settings.demand_agreement)
-
-
-Text = tuple[Tensor, Tensor | None]
-
-
-@torch.inference_mode()
-def _judge_by_threshold(
-    feed: Feed, pooled: NDArray[np.float32], text: Text, view: FeatureView, *, demand_agreement: bool
-) -> Judged:
-    device, labels = feed.engine.device, feed.images.labels
-
-    def judge(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
-        threshold = None if text[1] is None else negative
-        return judge_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
-
-    quality, predicted, confidence = in_chunks(judge, view.rows, progress=feed.engine.progress)
-    return Judged(quality, predicted, confidence)
-
-
-def _judge_jointly(feed: Feed, pooled: NDArray[np.float32], text: Text, view: FeatureView, *, folds: int) -> Judged:
-    labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
-    discriminants = fit_discriminants(
-        pooled,
-        labels,
-        rows=view.rows,
-        classes=classes,
-        folds=folds,
-        generator=engine.generator(FOLDS),
-        progress=engine.progress,
-    )
-
-    @torch.no_grad()
-    def evidence(rows: NDArray[np.int64]) -> Tensor:
-        features = torch.from_numpy(pooled[rows]).to(engine.device)
-        positive, negative = feed.learner.similarities(features, text)
-        fitted = logits_of(discriminants, rows, features)
-        return torch.stack([view.logits(rows), positive, positive - negative, *fitted]).float().cpu()
-
-    return judge_jointly(
-        evidence,
-        labels,
-        rows=view.rows,
-        classes=classes,
-        kinds=EVIDENCE,
-        logit_scale=view.logit_scale if view.zero_shot.knows_names else None,
-        generator=engine.generator(SAMPLE),
-        progress=engine.progress,
-    )

@@ -11,15 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelsieve.adapt import modules
-from labelsieve.adapt.backbones import Backbone
-from labelsieve.adapt.settings import Adaptation
 from labelsieve.errors import ModelError
+from labelsieve.finetune import modules
+from labelsieve.finetune.backbones import Backbone
+from labelsieve.finetune.settings import Adaptation
 from labelsieve.vlm.peft.sequence import stacks_of
-
-# Of the generator that draws what LoRA and the modules start from.
-INITIAL = 21
-
 
 Way = Callable[[Backbone, Adaptation, torch.Generator], None]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from labelsieve.detect.base import Detector
 from labelsieve.errors import SettingsError
 from labelsieve.validation import (
     BatchSize,
@@ -20,9 +21,12 @@ from labelsieve.validation import (
     check_fields,
 )
 
+if TYPE_CHECKING:
+    from labelsieve.vlm.base import VisionLanguageModel
+
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Detector):
     """How prompts and parameter-efficient modules are trained.
 
     Attributes:
@@ -48,10 +52,10 @@ class Training:
         context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
         context_learns: False keeps the context of the positive prompts as it began: a fixed text beside visual prompts
             or another change of the tower.
-        predicts_test: What was trained can classify test images, too.
     """
 
-    predicts_test: ClassVar[bool] = True
+    requires = frozenset({"images", "text"})
+    predicts_test = True
 
     epochs: Epochs = 10
     min_steps: Steps = 300
@@ -79,6 +83,15 @@ class Training:
                 f"nothing is left to train: context_learns false keeps the text and peft {self.peft}{without} the "
                 "tower as they are; change one of the two, or use epochs 0"
             )
+
+    def check_model(self, vlm: VisionLanguageModel) -> None:
+        """Refuses a model that the module does not go with; see :class:`labelsieve.detect.base.Detector`."""
+        import torch
+
+        from labelsieve.vlm.peft.base import build_peft
+
+        if self.peft != "auto":
+            build_peft(self.peft, vlm, tokens=1, bottleneck=1, generator=torch.Generator())
 
     @property
     def looks_before_epochs(self) -> bool:

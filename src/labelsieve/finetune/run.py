@@ -14,31 +14,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelsieve.adapt import tuning
-from labelsieve.adapt.backbones import Backbone, load_backbone
-from labelsieve.adapt.conversion import converted_rows
-from labelsieve.adapt.judging import predict
-from labelsieve.adapt.result import RECORD, Adapted
-from labelsieve.adapt.selection import Selection, choose
-from labelsieve.adapt.settings import RECIPES, Adaptation, check_saves
-from labelsieve.adapt.train import Job, Trained, hold_out, train
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import accuracy, described, measure, overlap_note, with_class_names
-from labelsieve.detect.discriminant import fit_linear
-from labelsieve.detect.training import belonging, seconds_before
+from labelsieve.detect.evidence.discriminants import fit_linear
+from labelsieve.detect.training.loop import belonging, seconds_before
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError, shown
+from labelsieve.finetune import tuning
+from labelsieve.finetune.backbones import Backbone, load_backbone
+from labelsieve.finetune.conversion import converted_rows
+from labelsieve.finetune.evaluation import predict
+from labelsieve.finetune.job import Job, hold_out
+from labelsieve.finetune.loop import Trained, train
+from labelsieve.finetune.result import RECORD, Adapted
+from labelsieve.finetune.selection import Selection, choose
+from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.folders import alone_in, check_no_mount, foreign
 from labelsieve.marks import MarkFiles, read_marks
+from labelsieve.pipeline import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, read_json, versions
 from labelsieve.report.common import findings, require_same_images, section
-from labelsieve.scan import CHECKPOINT_FOLDER, check_run_folder
+from labelsieve.seeds import Purpose
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
-
-# Of the generator that deals the images for the head's temperature; see also train.py and tuning.py.
-FOLDS = 25
 
 BEST_IS_NO_RESULT = (
     "test_accuracy_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
@@ -210,7 +209,7 @@ def _problems(verdicts: Verdicts) -> tuple[str, ...]:
 def _train_and_measure(job: Job, verdicts: Verdicts, notes: tuple[str, ...], started: float) -> Adapted:
     settings, backbone, engine = job.settings, job.backbone, job.engine
     _start_head(job)
-    tuning.prepare(backbone, settings, generator=engine.generator(tuning.INITIAL))
+    tuning.prepare(backbone, settings, generator=engine.generator(Purpose.INITIAL_MODULES))
     parameters = list(backbone.model.parameters())
     changed = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     trained = train(job)
@@ -237,7 +236,7 @@ def _start_head(job: Job) -> None:
             job.selection.labels,
             rows=rows,
             classes=classes,
-            generator=engine.generator(FOLDS),
+            generator=engine.generator(Purpose.HEAD_FOLDS),
             progress=engine.progress,
         )
         with torch.no_grad():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.adapt.towers import Renamed, Tower, Weights, pair, pooled, unlike
+from labelsieve.finetune.towers import Renamed, Tower, Weights, pair, pooled, unlike
 from labelsieve.vlm.open_clip import read_vision, side
 
 # Of open_clip's layer norms, which none of its own models changes.

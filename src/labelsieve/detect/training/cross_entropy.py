@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from labelsieve.data.images import LabelledImages
-from labelsieve.detect.base import Scores
-from labelsieve.detect.gmm import small_mean_posterior
-from labelsieve.detect.learner import Feed, adapted_features, classify_others
+from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.losses import similarity_loss
-from labelsieve.detect.planning import Prepared, prepare
-from labelsieve.detect.settings import Training
-from labelsieve.detect.training import Step, check_finite, train
-from labelsieve.detect.view import FeatureView
+from labelsieve.detect.mixture import small_mean_posterior
+from labelsieve.detect.scores import Scores
+from labelsieve.detect.training.autoconfig import Prepared, prepare
+from labelsieve.detect.training.learner import Feed, adapted_features, classify_others
+from labelsieve.detect.training.loop import Step, check_finite, train
+from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
-from labelsieve.engine import Engine
-from labelsieve.vlm.base import VisionLanguageModel
 
 
 class PlainObjective:
@@ -100,86 +96,54 @@ class SmallComponent(PlainObjective):
     def begins(self, epoch: int) -> None:
         """Fits the mixture."""
         if epoch > self.ready.schedule.warmup:
-            rows, feed = self.ready.view.rows, self.ready.feed
-            losses = losses_of(judge_plain(feed, rows)[0])
+            feed = self.ready.feed
+            losses = losses_of(judge_plain(feed)[0])
             check_finite(torch.from_numpy(losses).sum(), epoch - 1)
             self.chosen = torch.zeros(len(feed.images), dtype=torch.bool)
-            self.chosen[rows] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
+            self.chosen[feed.features.readable] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
 
     def selects(self, step: Step) -> Tensor | None:
         """Returns the images of the component with the smaller mean; all in warm-up."""
         return None if self.chosen is None else self.chosen[step.rows].to(step.labels.device)
 
 
-@dataclass(frozen=True, eq=False)
-class PlainResult:
-    """What a plainly trained model says of the readable images.
-
-    Attributes:
-        view: The untouched features, which know the rows.
-        quality: Probability of the given label, exp(-loss).
-        predicted: Most likely class.
-        confidence: Probability of that class.
-        history: One record for each epoch.
-        notes: Remarks for the user.
-        settled: What settings of `auto` became, by their names.
-        test_predicted: Most likely class of each test image, -1 where unreadable; None without test images.
-    """
-
-    view: FeatureView
-    quality: NDArray[np.float32]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    history: tuple[Mapping[str, Any], ...]
-    notes: tuple[str, ...]
-    settled: Mapping[str, Any]
-    test_predicted: NDArray[np.int64] | None
-
-    def scores(self, *, quality: NDArray[Any], issue: NDArray[np.bool_] | None = None) -> Scores:
-        """Returns scores with another quality, and the issues themselves unless they are those at most one half."""
-        return self.view.scores(
-            quality=quality,
-            predicted=self.predicted,
-            confidence=self.confidence,
-            issue=issue,
-            history=self.history,
-            notes=self.notes,
-            settled=self.settled,
-            test_predicted=self.test_predicted,
-        )
+Rule = Callable[[NDArray[np.float32]], Mapping[str, Any]]
+"""Takes the probability of each given label, (n,), and returns `quality` and perhaps `issue`, (n,) each."""
 
 
 def train_plainly(
     settings: Training,
-    images: LabelledImages,
-    vlm: VisionLanguageModel,
+    inputs: DetectorInputs,
     *,
-    engine: Engine,
-    test: LabelledImages | None = None,
+    rule: Rule,
     objective: Callable[[Prepared[Any]], PlainObjective] = PlainObjective,
-) -> PlainResult:
-    """Trains positive prompts and the module on the tower on the given labels, then scores plain images.
+) -> Scores:
+    """Trains prompts with cross-entropy and scores every image.
 
     Args:
         settings: How to train.
-        images: N images.
-        vlm: The model.
-        engine: Device, processes, precision, seed, checkpoint and progress.
-        test: Images to classify at the end.
+        inputs: Images, model and engine.
+        rule: Makes quality, and the issues themselves unless they are those at most one half, of what was learned.
         objective: Makes the loss.
     """
-    ready = prepare(settings, images, vlm, engine=engine)
-    view, feed, labels = ready.view, ready.feed, torch.from_numpy(images.labels)
+    ready = prepare(settings, inputs)
+    feed, labels = ready.feed, torch.from_numpy(inputs.labels)
     history = train(feed, labels, objective=objective(ready), settings=ready.settings, schedule=ready.schedule)
-    quality, predicted, confidence = judge_plain(feed, view.rows)
-    notes = shortened_note(feed.learner.prompts.shortened)
-    tested = None if test is None else classify_others(feed, test)
-    return PlainResult(view, quality, predicted, confidence, history, notes, ready.settled, tested)
+    probability, predicted, confidence = judge_plain(feed)
+    return inputs.scores(
+        **rule(probability),
+        predicted=predicted,
+        confidence=confidence,
+        history=history,
+        notes=shortened_note(feed.learner.prompts.shortened),
+        settled=ready.settled,
+        test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
+    )
 
 
 @torch.inference_mode()
-def judge_plain(feed: Feed, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """Returns probability of the given label, most likely class and its probability of some plain images, each (n,)."""
+def judge_plain(feed: Feed) -> list[NDArray[Any]]:
+    """Returns probability of the given label, most likely class and its probability of the readable images, (n,)."""
     learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
     text = learner.final_text(negative=False)
 
@@ -187,7 +151,7 @@ def judge_plain(feed: Feed, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
         positive, _ = learner.similarities(torch.from_numpy(pooled[part]).to(learner.engine.device), text)
         return by_probability(positive, labels[part])
 
-    return in_chunks(judge, rows, progress=feed.engine.progress)
+    return in_chunks(judge, feed.features.readable, progress=feed.engine.progress)
 
 
 def losses_of(quality: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from labelsieve.detect.gmm import small_mean_posterior
 from labelsieve.detect.losses import symmetric_cross_entropy
+from labelsieve.detect.mixture import small_mean_posterior
 
 
 class Loss:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,10 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import accuracy
+from labelsieve.finetune.job import Job
 from labelsieve.vlm.features import image_features, pixels_of, prepared
-
-if TYPE_CHECKING:
-    from labelsieve.adapt.train import Job
 
 
 def accuracies(job: Job) -> dict[str, float]:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsieve.adapt.open_clip_towers import open_clip_tower
-from labelsieve.adapt.towers import Renamed, Tower, Weights, as_classifier, pair, unlike
+from labelsieve.finetune.open_clip_towers import open_clip_tower
+from labelsieve.finetune.towers import Renamed, Tower, Weights, as_classifier, pair, unlike
 from labelsieve.vlm import albef
 from labelsieve.vlm.dual_encoder import pooled_images
 from labelsieve.vlm.reading import CONFIGURATION, PROCESSOR, read_part, read_weights

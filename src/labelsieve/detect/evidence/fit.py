@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.noise_model import (
+from labelsieve.detect.evidence.noise_model import (
     FIRST_RATE,
     ClassNoise,
     Joined,
@@ -28,7 +28,7 @@ from labelsieve.detect.noise_model import (
     clean_share,
     start_rate,
 )
-from labelsieve.detect.noise_rate import noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import noise_rate, reliability_rate
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 from labelsieve.progress import Progress
 

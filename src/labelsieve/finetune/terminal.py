@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labelsieve.adapt.result import Adapted, points
+from labelsieve.finetune.result import Adapted, points
 from labelsieve.marks import MARKS
 from labelsieve.progress import clean
 from labelsieve.report.common import duration

@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
-from labelsieve.detect.base import Detector, Scores, TestableDetector, check_input, detector_name
-from labelsieve.detect.deft import RECIPES, DeFT
-from labelsieve.detect.learner import PASSING
-from labelsieve.detect.training import CHECKPOINT, seconds_before
-from labelsieve.detect.zero_shot import class_text_notes
+from labelsieve.detect.base import Detector
+from labelsieve.detect.deft.detector import RECIPES, DeFT
+from labelsieve.detect.inputs import detector_inputs
+from labelsieve.detect.registry import check_input, detector_name
+from labelsieve.detect.scores import Scores
+from labelsieve.detect.training.learner import PASSING
+from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
+from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError, shown
@@ -107,16 +110,13 @@ def _scan(
     out: str | Path | None,
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-    # detectors that take no features, need a model, or cannot be tested, have been refused above
-    given = cast(LabelledImages, images), cast(VisionLanguageModel, vlm)
-    if test is None:  # a detector of the user's own need not know of test images
-        scores = detector.score(*given, engine=engine)
-    else:
-        scores = cast(TestableDetector, detector).score(*given, engine=engine, test=test)
-        notes = *scores.notes, *overlap_note(test, images.contents)
-        scores = dataclasses.replace(scores, notes=notes)
+    scores = detector.score(detector_inputs(images, vlm, engine=engine, test=test))
+    notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):
-        scores = dataclasses.replace(scores, notes=(*class_text_notes(vlm, images.class_names), *scores.notes))
+        # what is trained tells by itself which names are too long for its prompts
+        templates = () if "images" in detector.requires else template_notes(vlm, images.class_names)
+        notes = (*class_text_notes(vlm, images.class_names), *templates, *notes)
+    scores = dataclasses.replace(scores, notes=notes)
     for note in scores.notes:
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)

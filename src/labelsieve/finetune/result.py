@@ -9,11 +9,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from labelsieve.adapt.backbones import Backbone
-from labelsieve.adapt.settings import check_saves
 from labelsieve.data.published.base import named_source
 from labelsieve.data.rgb import source_code
 from labelsieve.errors import RunError
+from labelsieve.finetune.backbones import Backbone
+from labelsieve.finetune.settings import check_saves
 from labelsieve.folders import new_folder
 from labelsieve.provenance import write_json, write_text
 from labelsieve.report.common import UNKNOWN, percent, thousands
@@ -86,7 +86,7 @@ def model_card(adapted: Adapted) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("labelsieve", "adapt"),
+        loader=PackageLoader("labelsieve", "finetune"),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

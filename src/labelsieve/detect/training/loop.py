@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from labelsieve.detect.learner import Feed, Learner
-from labelsieve.detect.settings import Training
+from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.settings import Training
 from labelsieve.engine import Engine
 from labelsieve.errors import CheckpointError, TrainingError, shown
 from labelsieve.memory import keeping_room

@@ -1,0 +1,111 @@
+"""The work of DeFT: train the dual prompts, then score every image with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.detect.deft.objective import DualObjective, judge_by_threshold
+from labelsieve.detect.deft.settings import DeFTSettings
+from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
+from labelsieve.detect.evidence.posterior import Judged, judge_jointly
+from labelsieve.detect.inputs import DetectorInputs
+from labelsieve.detect.scores import Scores
+from labelsieve.detect.training.autoconfig import prepare
+from labelsieve.detect.training.learner import Feed, adapted_features, classify_others
+from labelsieve.detect.training.loop import train
+from labelsieve.detect.zero_shot import in_chunks, shortened_note
+from labelsieve.seeds import Purpose
+
+EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features")
+
+
+def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> Scores:
+    """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.detector.DeFT`."""
+    ready = prepare(settings, inputs)
+    objective = DualObjective(
+        ready.settings,
+        warmup=ready.schedule.warmup,
+        images=len(inputs.labels),
+        classes=inputs.classes,
+        engine=inputs.engine,
+    )
+    labels, feed = torch.from_numpy(inputs.labels), ready.feed
+    history = train(feed, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
+    judged = _judge(objective, feed, inputs)
+    return inputs.scores(
+        quality=judged.quality,
+        predicted=judged.predicted,
+        confidence=judged.confidence,
+        threshold=judged.threshold,
+        estimate=judged.estimate,
+        demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
+        history=history,
+        notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
+        settled=ready.settled,
+        test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
+    )
+
+
+def _judge(objective: DualObjective, feed: Feed, inputs: DetectorInputs) -> Judged:
+    if objective.settings.scores_from == "last-epoch":
+        quality, predicted, confidence = (objective.memory[name].numpy()[inputs.rows] for name in objective.memory)
+        return Judged(quality, predicted.astype(np.int64), confidence)
+    pooled = adapted_features(feed).pooled
+    text = feed.learner.final_text(negative=objective.settings.negative_prompts)
+    if objective.settings.evidence == "joint":
+        return _judge_jointly(feed, pooled, text, inputs, folds=objective.settings.folds)
+    return _judge_by_threshold(feed, pooled, text, inputs, demand_agreement=objective.settings.demand_agreement)
+
+
+Text = tuple[Tensor, Tensor | None]
+
+
+@torch.inference_mode()
+def _judge_by_threshold(
+    feed: Feed, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, demand_agreement: bool
+) -> Judged:
+    device, labels = feed.engine.device, feed.images.labels
+
+    def judge(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
+        threshold = None if text[1] is None else negative
+        return judge_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
+
+    quality, predicted, confidence = in_chunks(judge, inputs.rows, progress=feed.engine.progress)
+    return Judged(quality, predicted, confidence)
+
+
+def _judge_jointly(
+    feed: Feed, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, folds: int
+) -> Judged:
+    labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
+    discriminants = fit_discriminants(
+        pooled,
+        labels,
+        rows=inputs.rows,
+        classes=classes,
+        folds=folds,
+        generator=engine.generator(Purpose.DISCRIMINANT_FOLDS),
+        progress=engine.progress,
+    )
+
+    @torch.no_grad()
+    def evidence(rows: NDArray[np.int64]) -> Tensor:
+        features = torch.from_numpy(pooled[rows]).to(engine.device)
+        positive, negative = feed.learner.similarities(features, text)
+        fitted = logits_of(discriminants, rows, features)
+        return torch.stack([inputs.logits(rows), positive, positive - negative, *fitted]).float().cpu()
+
+    return judge_jointly(
+        evidence,
+        labels,
+        rows=inputs.rows,
+        classes=classes,
+        kinds=EVIDENCE,
+        logit_scale=inputs.logit_scale if inputs.zero_shot.knows_names else None,
+        generator=engine.generator(Purpose.POSTERIOR_ROWS),
+        progress=engine.progress,
+    )

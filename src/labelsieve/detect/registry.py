@@ -1,0 +1,118 @@
+"""The table of detectors, and whether one goes with what there is. Nothing here loads torch before it has to."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.detect.base import Detector
+from labelsieve.errors import SettingsError, listed, look_up, shown
+
+if TYPE_CHECKING:
+    from labelsieve.data.features import LabelledFeatures
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.vlm.base import VisionLanguageModel
+
+# Named, not imported: the command line reads the settings without loading torch.
+DETECTORS = {
+    "deft": "labelsieve.detect.deft.detector:DeFT",
+    "joint": "labelsieve.detect.joint:Joint",
+    "label-match": "labelsieve.detect.label_match:LabelMatch",
+    "clip-margin": "labelsieve.detect.clip_margin:ClipMargin",
+    "small-loss": "labelsieve.detect.small_loss:SmallLoss",
+    "gmm": "labelsieve.detect.gmm:GMM",
+    "confident-learning": "labelsieve.detect.confident_learning:ConfidentLearning",
+    "knn": "labelsieve.detect.knn:KNN",
+    "aum": "labelsieve.detect.aum:AUM",
+    "lemon": "labelsieve.detect.lemon:Lemon",
+    "prototype-gmm": "labelsieve.detect.prototype:PrototypeGMM",
+    "clip-cleaner": "labelsieve.detect.clip_cleaner:CLIPCleaner",
+    "simifeat": "labelsieve.detect.simifeat:SimiFeat",
+    "fine": "labelsieve.detect.fine:FINE",
+}
+
+
+def detector_class(name: str) -> type[Any]:
+    """Returns the settings class of a detector.
+
+    Raises:
+        SettingsError: There is no such detector.
+    """
+    module, _, attribute = look_up(DETECTORS, name, what="--detector").partition(":")
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+def detector_name(detector: Detector) -> str:
+    """Returns the name of a detector in the table, or its class name if it is not in it."""
+    path = f"{type(detector).__module__}:{type(detector).__qualname__}"
+    return next((name for name, known in DETECTORS.items() if known == path), type(detector).__qualname__)
+
+
+def feature_detectors(*, text: bool) -> list[str]:
+    """Returns the names of the detectors that work on features alone, with or without class text features."""
+    present = {"text"} if text else set()
+    return [name for name in DETECTORS if detector_class(name).requires <= present]
+
+
+def check_predicts_test(kind: type[Detector], name: str) -> None:
+    """Checks that a kind of detector can be shown test images.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    if not kind.predicts_test:
+        known = ", ".join(each for each in DETECTORS if detector_class(each).predicts_test)
+        raise SettingsError(
+            f"--detector {name} has no model that could be tested; leave the test images out, or use one of {known}"
+        )
+
+
+def check_input(
+    detector: Detector,
+    data: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None,
+    *,
+    test: LabelledImages | None = None,
+) -> None:
+    """Checks that a detector can do with what there is, before anything expensive starts.
+
+    Raises:
+        SettingsError: It needs images, a model or class texts that are not there, or there are test images that it can
+            do nothing with.
+    """
+    from labelsieve.data.features import LabelledFeatures
+
+    if not isinstance(detector, Detector):
+        raise SettingsError(
+            f"expected a detector, found {shown(detector)}; derive its class from labelsieve.detect.base.Detector"
+        )
+    if test is not None:
+        if isinstance(data, LabelledFeatures):
+            raise SettingsError("test images need a model to look at them, and features come without; leave them out")
+        check_predicts_test(type(detector), detector_name(detector))
+    if not isinstance(data, LabelledFeatures):
+        if vlm is None:
+            raise SettingsError("images need a model to look at them; pass one from load_vlm()")
+        _check_texts(detector, data.class_names, vlm)
+        detector.check_model(vlm)
+        return
+    name, known = detector_name(detector), ", ".join(feature_detectors(text=data.text is not None))
+    if "images" in detector.requires:
+        raise SettingsError(f"--detector {name} needs the images and a model; with features alone use one of {known}")
+    if "text" in detector.requires and data.text is None:
+        raise SettingsError(
+            f"--detector {name} needs text features of the classes, which these features lack; add them with their "
+            f"logit_scale, or use one of {known}"
+        )
+
+
+def _check_texts(detector: Detector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
+    """Refuses a detector that goes by the class names, if all of them are one text to the model."""
+    from labelsieve.detect.zero_shot import same_texts
+
+    if "text" in detector.requires and any(len(names) == len(class_names) for names in same_texts(vlm, class_names)):
+        raise SettingsError(
+            f"--detector {detector_name(detector)} goes by the class names, but "
+            f"{listed(class_names, quoted=True)} are one text to {vlm.name}; give "
+            f"other words with --class-names, or use one of {', '.join(feature_detectors(text=False))}"
+        )

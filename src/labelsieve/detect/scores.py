@@ -1,0 +1,80 @@
+"""What a detector returns: a score of each given label, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Agreement with the given labels on a scale where guessing is 0 and full agreement 1: below this a model guesses. CLIP
+# models reach 0.2 to 0.9 on photos they can judge, even with more than half of the labels wrong.
+GUESSING = 0.05
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """How many labels are wrong, and how good the flags are, without any truth.
+
+    Attributes:
+        wrong_labels: Number of wrong labels.
+        right_flags: Share of the flagged labels that are wrong, between 0 and 1; None where none is flagged.
+        missed_labels: Number of wrong labels that are not flagged.
+    """
+
+    wrong_labels: Interval
+    right_flags: Interval | None
+    missed_labels: Interval
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a detector found out about N images. Nothing here grows with N times the number of classes.
+
+    Attributes:
+        label_quality: Shape (N,), float32, between 0 and 1, higher = given label more likely correct; NaN where the
+            image could not be read.
+        predicted: Shape (N,), int64: index of the most likely class, -1 where the image could not be read.
+        confidence: Shape (N,), float32, between 0 and 1: probability of the predicted class; NaN where unreadable.
+        threshold: A label is an issue where `label_quality <= threshold`.
+        demand_agreement: If true, a label is an issue too where `predicted` differs from it.
+        issue: Shape (N,), or None: the issues themselves, from a rule that no threshold can express. Where it is given
+            it decides, and threshold and demand_agreement do not; rows that could not be read are false.
+        errors: Row number to reason, for the images that could not be read.
+        flat: Row numbers of the images that show nothing: all of their pixels are alike.
+        zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
+            detector did not ask the model.
+        zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
+        estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
+        history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
+        notes: Remarks for the user, one line each.
+        settled: What settings of `auto` became, by their names.
+        test_predicted: Shape (T,), int64: most likely class of each test image, -1 where it could not be read; None
+            where there are no test images.
+    """
+
+    label_quality: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    threshold: float = 0.5
+    demand_agreement: bool = False
+    issue: NDArray[np.bool_] | None = None
+    errors: Mapping[int, str] = field(default_factory=dict)
+    flat: tuple[int, ...] = ()
+    zero_shot_agreement: float | None = None
+    zero_shot_per_class: NDArray[np.float64] | None = None
+    estimate: Estimate | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    test_predicted: NDArray[np.int64] | None = None
