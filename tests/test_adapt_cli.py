@@ -68,7 +68,7 @@ def test_scales_and_shifts_end_in_a_standard_model(finished: Path, photos: Path,
 
 
 def test_help_names_every_option(run: Run) -> None:
-    code, out, _ = run("adapt", "--help")
+    code, out, _ = run("adapt", "--help-all")
     assert code == 0
     options = (
         "backbone",
