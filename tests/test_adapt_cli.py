@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from forked import Command
 from interrupting import break_off
 from labelsieve.adapt import train as training
 from labelsieve.adapt.losses import LOSSES
-from labelsieve.adapt.settings import RECIPES
+from labelsieve.adapt.settings import RECIPES, Adaptation
 from labelsieve.adapt.tuning import TUNE
 from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
+from labelsieve.validation import field_kinds
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")
@@ -97,6 +99,8 @@ def test_help_names_every_option(run: Run) -> None:
     assert "0.0005" in run("adapt", "--recipe", "paper", "--help")[1]
     listed = run("list")[1]
     assert all(name in listed for name in (*LOSSES, *TUNE, *RECIPES))
+    kinds = field_kinds(Adaptation)
+    assert (get_args(kinds["loss"]), get_args(kinds["tune"])) == (tuple(LOSSES), tuple(TUNE))
 
 
 @pytest.mark.parametrize(

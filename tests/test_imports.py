@@ -7,7 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,11 @@ HEAVY = (
     "pandas",
     "matplotlib",
     "cleanlab",
+    "pyarrow",
+    "peft",
+    "timm",
+    "tokenizers",
+    "safetensors",
 )
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -99,9 +104,9 @@ def test_the_imports_are_found() -> None:
     assert "report" in {part for _, part in imported(ROOT / "demo" / "run.py")}, "imports in functions count too"
 
 
-def loaded_after(code: str) -> list[str]:
+def loaded_after(code: str, *, among: Sequence[str] = HEAVY) -> list[str]:
     """Runs code in a fresh Python and returns which heavy libraries it loaded."""
-    tail = f"; import json, sys; print(json.dumps(sorted(set({HEAVY!r}) & set(sys.modules))), file=sys.stderr)"
+    tail = f"; import json, sys; print(json.dumps(sorted(set({among!r}) & set(sys.modules))), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stderr.splitlines()[-1]))
@@ -121,6 +126,15 @@ def test_help_loads_nothing_heavy() -> None:
         "    assert code == 0, (words, code)\npass"
     )
     assert loaded_after(every) == []
+
+
+def test_list_loads_nothing_heavy() -> None:
+    assert loaded_after("from labelsieve.cli import main; assert main(['list']) == 0") == []
+
+
+def test_the_version_is_told_without_any_library() -> None:
+    code = "from labelsieve.cli import main; assert main(['--version']) == 0"
+    assert loaded_after(code, among=(*HEAVY, "numpy", "tyro", "rich")) == []
 
 
 @pytest.mark.parametrize("name", labelsieve.__all__)

@@ -89,8 +89,9 @@ class Bench(Command):
 
 
 def _smoke(file: str | None, out: Path | None, console: Console) -> None:
-    from labelsieve.bench.experiment import read_experiment, shipped
+    from labelsieve.bench.experiment import read_experiment
     from labelsieve.bench.smoke import smoke
+    from labelsieve.bench.toml_files import shipped
 
     experiments = [read_experiment(name) for name in (shipped() if file is None else [file])]
     progress = Progress(console)
