@@ -43,6 +43,7 @@ EVERYWHERE = {
     "folders",
     "records",
     "spreadsheets",
+    "quantities",
 }
 HEAVY = (
     "torch",

@@ -9,9 +9,9 @@ from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from labelsieve.commands.base import Command, OptionalText
+from labelsieve.report.wrapping import Unbroken
 from labelsieve.validation import field_kinds
 
 
@@ -32,7 +32,9 @@ class Listing(Command):
             table.add_column(title, overflow="fold")
         shown = ""
         for option, name, about in _entries(self.model):
-            table.add_row("" if option == shown else option, name, Text(about))  # which may name a folder of the user
+            table.add_row(
+                "" if option == shown else option, name, Unbroken(about)
+            )  # which may name a folder of the user
             shown = option
         console.print(table)
 
