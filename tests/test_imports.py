@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import json
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import labelsieve
 from labelsieve.cli import VERBS
 
 ROOT = Path(labelsieve.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 # CONTRIBUTING.md: "imports point only to the left".
 ORDER = (
     ("data",),
@@ -44,6 +49,7 @@ EVERYWHERE = {
     "records",
     "spreadsheets",
     "quantities",
+    "deprecation",
 }
 HEAVY = (
     "torch",
@@ -152,3 +158,32 @@ def test_the_function_scan_is_not_hidden_by_its_module() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'sift'"):
         labelsieve.sift  # noqa: B018
+
+
+# ------------------------------------------------------------------------------------- what the repository says of it
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = re.search(r"^version: (\S+)$", (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None and cited[1] == project["version"]
+
+
+def test_contributing_says_what_every_dependency_is_for() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[<>=~\[ ]", each)[0] for each in wanted}
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Dependencies")[1].split("\n## ")[0]
+    first_column = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`([\w-]+)`", first_column)) - {"bench", "open-clip", "release"} == names
+
+
+def test_make_lists_every_target() -> None:
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert targets is not None
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("there is no make")
+    listed = subprocess.run([make, "-C", str(REPOSITORY)], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^make (\w+) +\S", listed, re.MULTILINE) == targets[1].split()
