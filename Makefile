@@ -1,31 +1,40 @@
-# One command from a fresh checkout: `make demo`, or `make test`.
+# One command from a fresh checkout: `make demo`, or `make test`. `make` alone lists them all.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test smoke lint format clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test smoke lint format dist clean
 
-demo: $(INSTALLED)
+help: ## list what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-8s %s\n' "$$name" "$$about"; done
+
+demo: $(INSTALLED) ## find wrong labels in bundled images; the report is runs/demo/report.html
 	$(BIN)/labelsieve demo --out runs/demo --overwrite
 
-test: lint
+test: lint ## ruff, mypy and all tests, some minutes
 	$(BIN)/pytest
 
-# Every shipped experiment on next to nothing, in a few minutes.
-smoke: $(INSTALLED)
+smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 	$(BIN)/labelsieve bench --smoke
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(INSTALLED) ## let ruff fix what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean:
+dist: $(INSTALLED) ## build and check what is uploaded to PyPI, in dist/
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+clean: ## remove runs, builds and caches
 	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests tools -name __pycache__ -type d -exec rm -rf {} +
 

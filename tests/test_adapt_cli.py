@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
 from labelsieve.finetune import loop as training
 from labelsieve.finetune.losses import LOSSES
-from labelsieve.finetune.settings import RECIPES
+from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.finetune.tuning import TUNE
+from labelsieve.validation import field_kinds
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")
@@ -68,7 +70,7 @@ def test_scales_and_shifts_end_in_a_standard_model(finished: Path, photos: Path,
 
 
 def test_help_names_every_option(run: Run) -> None:
-    code, out, _ = run("adapt", "--help")
+    code, out, _ = run("adapt", "--help-all")
     assert code == 0
     options = (
         "backbone",
@@ -97,6 +99,8 @@ def test_help_names_every_option(run: Run) -> None:
     assert "0.0005" in run("adapt", "--recipe", "paper", "--help")[1]
     listed = run("list")[1]
     assert all(name in listed for name in (*LOSSES, *TUNE, *RECIPES))
+    kinds = field_kinds(Adaptation)
+    assert (get_args(kinds["loss"]), get_args(kinds["tune"])) == (tuple(LOSSES), tuple(TUNE))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import labelsieve.bench
 from forked import Command
 from interrupting import break_off
 from labelsieve.bench import estimate as estimating
-from labelsieve.bench.experiment import Cell, Experiment, read_experiment, shipped
+from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.outdated import up_to_date
@@ -36,6 +36,7 @@ from labelsieve.bench.smoke import miniature
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
+from labelsieve.bench.toml_files import shipped, title_of
 from labelsieve.cli import main
 from labelsieve.detect.training.learner import Feed
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
@@ -1407,7 +1408,7 @@ def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]],
 def test_smoke_tells_what_fails_and_runs_the_rest(
     file: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from labelsieve.bench import experiment as module
+    from labelsieve.bench import toml_files as module
 
     changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
     good = file.with_name("good.toml")
@@ -1448,3 +1449,4 @@ def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in shipped())
+    assert all(title_of(path) == read_experiment(name).title for name, path in shipped().items())

@@ -93,7 +93,7 @@ def test_help_of_scan_names_the_options_of_the_detector(run: Run) -> None:
         "--out",
     )
     out = run("scan", "--help")[1]
-    assert all(option in out for option in (*options, *more, "--evidence"))
+    assert all(f"{option} " in out for option in (*options, *more, "--evidence"))
     assert "--noise-rate" not in out and "--noise-rate" in run("scan", "--detector", "small-loss", "--help")[1]
     assert "--epochs" not in run("scan", "--detector=label-match", "--help")[1]
 

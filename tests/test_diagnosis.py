@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.diagnosis import CHECKS, Finding, diagnose
-from labelsieve.symptoms import MOST_NAMES, percent, shortened
+from labelsieve.quantities import percent
+from labelsieve.symptoms import MOST_NAMES, shortened
 from labelsieve.verdicts import decide
 
 NO_PICTURES = Dataset.from_dict({"image": []})

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import labelsieve as ls
+from labelsieve.commands import listing
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import ModelError, SettingsError
 from labelsieve.vlm.albef import configuration as albef_configuration
@@ -97,6 +98,7 @@ def differ(features: Tensor) -> None:
 
 def test_every_family_has_a_tiny_model() -> None:
     assert {family.kind for family in FAMILIES.values()} == set(ADAPTERS)
+    assert list(listing.MODELS) == list(ADAPTERS), "each has a remark in labelsieve list"
 
 
 # ------------------------------------------------------------------------------------------------------------- features

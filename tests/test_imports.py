@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import labelsieve
 from labelsieve.cli import VERBS
 
 ROOT = Path(labelsieve.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 # CONTRIBUTING.md: "imports point only to the left".
 ORDER = (
     ("data",),
@@ -44,6 +49,8 @@ EVERYWHERE = {
     "records",
     "spreadsheets",
     "seeds",
+    "quantities",
+    "deprecation",
 }
 HEAVY = (
     "torch",
@@ -56,6 +63,11 @@ HEAVY = (
     "pandas",
     "matplotlib",
     "cleanlab",
+    "pyarrow",
+    "peft",
+    "timm",
+    "tokenizers",
+    "safetensors",
 )
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -123,9 +135,9 @@ def test_the_imports_are_found() -> None:
     assert "report" in {part for _, part in imported(ROOT / "demo" / "run.py")}, "imports in functions count too"
 
 
-def loaded_after(code: str) -> list[str]:
+def loaded_after(code: str, *, among: Sequence[str] = HEAVY) -> list[str]:
     """Runs code in a fresh Python and returns which heavy libraries it loaded."""
-    tail = f"; import json, sys; print(json.dumps(sorted(set({HEAVY!r}) & set(sys.modules))), file=sys.stderr)"
+    tail = f"; import json, sys; print(json.dumps(sorted(set({among!r}) & set(sys.modules))), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stderr.splitlines()[-1]))
@@ -147,6 +159,15 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_after(every) == []
 
 
+def test_list_loads_nothing_heavy() -> None:
+    assert loaded_after("from labelsieve.cli import main; assert main(['list']) == 0") == []
+
+
+def test_the_version_is_told_without_any_library() -> None:
+    code = "from labelsieve.cli import main; assert main(['--version']) == 0"
+    assert loaded_after(code, among=(*HEAVY, "numpy", "tyro", "rich")) == []
+
+
 @pytest.mark.parametrize("name", labelsieve.__all__)
 def test_public_names_are_there(name: str) -> None:
     assert getattr(labelsieve, name) is not None
@@ -162,3 +183,32 @@ def test_no_module_has_the_name_of_a_function() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'sift'"):
         labelsieve.sift  # noqa: B018
+
+
+# ------------------------------------------------------------------------------------- what the repository says of it
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = re.search(r"^version: (\S+)$", (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None and cited[1] == project["version"]
+
+
+def test_contributing_says_what_every_dependency_is_for() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[<>=~\[ ]", each)[0] for each in wanted}
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Dependencies")[1].split("\n## ")[0]
+    first_column = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`([\w-]+)`", first_column)) - {"bench", "open-clip", "release"} == names
+
+
+def test_make_lists_every_target() -> None:
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert targets is not None
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("there is no make")
+    listed = subprocess.run([make, "-C", str(REPOSITORY)], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^make (\w+) +\S", listed, re.MULTILINE) == targets[1].split()

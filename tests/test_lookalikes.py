@@ -13,12 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from labelsieve.bench import run as running
-from labelsieve.bench.experiment import read_experiment, shipped
+from labelsieve.bench.experiment import read_experiment
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, small
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, TEST_IMAGES, StandIns
 from labelsieve.bench.parts import Data
 from labelsieve.bench.run import load_data, load_test
 from labelsieve.bench.smoke import miniature
+from labelsieve.bench.toml_files import shipped
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.layout import Found

@@ -22,6 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from interrupting import break_off
+from labelsieve.commands import listing
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
@@ -36,7 +37,7 @@ from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import PEFT, build_peft
-from labelsieve.vlm.peft.share import trainable, vit_b16
+from labelsieve.vlm.peft.share import trainable
 from labelsieve.vlm.peft.sites import BareTower
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_models import StubProcessor, random_clip
@@ -675,6 +676,16 @@ def test_a_tower_without_known_blocks_is_refused(kind: str) -> None:
 # ---------------------------------------------------------------------------------------------------- trainable shares
 
 
+def vit_b16() -> BareTower:
+    """Returns the image encoder of CLIP ViT-B/16, with shapes and no values."""
+    width, patch = 768, 16
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 12, "patch_size": patch}
+    with torch.device("meta"):
+        model: nn.Module = transformers.CLIPModel(transformers.CLIPConfig(vision_config=sizes))
+    tower = model.get_submodule("vision_model")
+    return BareTower("CLIP ViT-B/16", width, patch, tower, list(tower.get_submodule("encoder.layers").children()))
+
+
 def test_shares_of_vit_b16() -> None:
     """By hand: width 768, 12 blocks, L = 20, rank and bottleneck 8."""
     expected = {
@@ -689,10 +700,11 @@ def test_shares_of_vit_b16() -> None:
     }
     expected["full"] = expected["full-paper"] + 768 + 768 * 3 * 16**2 + 197 * 768 + 4 * 768
     tower = vit_b16()
+    assert list(listing.PEFT) == list(PEFT)
     assert all(value.is_meta for value in tower.vision_tower.parameters())
     for kind in PEFT:
         found = trainable(kind, tower, tokens=20, bottleneck=8)
-        assert found is not None and found[0] == expected[kind]
+        assert found is not None and found[0] == expected[kind] == listing.PEFT[kind][1]
         assert found[1] == pytest.approx(expected[kind] / expected["full"])
 
 

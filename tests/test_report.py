@@ -17,8 +17,9 @@ from PIL import Image
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.errors import RunError, SettingsError
+from labelsieve.quantities import duration, percent
 from labelsieve.report import MAX_IMAGES, html
-from labelsieve.report.common import duration, moment, percent, score
+from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
 from labelsieve.report.html import (
     MAX_CLASS_ROWS,

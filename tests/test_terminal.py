@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from rich.console import Console
+from rich.table import Table
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.progress import about
+from labelsieve.progress import Progress
+from labelsieve.quantities import about, counted, megabytes, percent, plain
 from labelsieve.report import terminal
 from labelsieve.report.terminal import summarize
+from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import decide
 
 ESTIMATE = {
@@ -66,8 +70,8 @@ def test_says_what_matters(tmp_path: Path) -> None:
         "findings": [{"level": "warning", "figure": "4 % agree", "message": "Hard names.", "advice": "Rename them."}],
     }
     text = summary([0.1, 0.9, 0.2, 0.8, float("nan")], truth=True, record=record)
-    assert "2 flagged of 4 images (50\u00a0%), 2 classes, 1 unreadable" in text
-    assert "photos/ · deft · 1\u00a0min 15\u00a0s" in text and "agrees with 70\u00a0%" in text
+    assert "2 flagged of 4 images (50 %), 2 classes, 1 unreadable" in text
+    assert "photos/ · deft · 1 min 15 s" in text and "agrees with 70 %" in text
     assert "dog (2)" in text and "(clean_*)" in text and "(issue_*)" in text and "AUROC" in text
     assert "Warning: 4 % agree. Hard names." in text and "→ Rename them." in text
     assert f"{tmp_path}  report.html\n" in text
@@ -82,9 +86,9 @@ def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     lines = [line.strip() for line in summary([0.1, 0.9, 0.2, 0.8], record=record, width=60).splitlines()]
     text = " ".join(lines)
     assert "about 2 (1 to 3) of 4 labels are wrong (estimate); 2 flagged of the flagged" in text
-    assert "of the flagged about 85\u00a0% (70\u00a0% to 95\u00a0%) are wrong; of the others about 0 (0 to 1)" in text
+    assert "of the flagged about 85 % (70 % to 95 %) are wrong; of the others about 0 (0 to 1)" in text
     steps = lines[lines.index("Next steps") + 1 :]
-    assert steps[0].startswith("look at the flagged images (2.3\u00a0MB): ")
+    assert steps[0].startswith("look at the flagged images (2.3 MB): ")
     assert steps[0].endswith(f" '{folder}/report.html'")
     assert f"the report shows 1 of them; for all: labelsieve report '{folder}' --max-images 2" in steps
     assert f"write the clean part: labelsieve export '{folder}' --format imagefolder --out '{folder}-clean'" in steps
@@ -95,7 +99,7 @@ def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_empty_record_is_enough() -> None:
     text = summary([0.9, 0.8])
-    assert "0 flagged of 2 images (0\u00a0%)" in text
+    assert "0 flagged of 2 images (0 %)" in text
     assert not any(
         title in text for title in ("Files", "Next steps", "(estimate)", "Against", "Most affected", "agrees")
     )
@@ -120,5 +124,55 @@ def test_fits_a_narrow_terminal() -> None:
 
 
 def test_guessed_times_in_words() -> None:
-    words = [about(seconds) for seconds in (0.2, 80, 100, 3000, 9000, 86_400, 1_000_000)]
+    words = [plain(about(seconds)) for seconds in (0.2, 80, 100, 3000, 9000, 86_400, 1_000_000)]
     assert words == [f"about {each}" for each in ("1 s", "80 s", "1.7 min", "50 min", "2.5 h", "24 h", "12 days")]
+
+
+WITH_UNITS = re.compile(r"\d %|\d(?: test)? (?:images|labels|classes|epochs|min|s|h|MB|GB)\b")
+
+
+def test_a_number_and_its_unit_stay_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(b"x" * 2_340_000)
+    record = {
+        "source": "photos/",
+        "seconds": 4335,
+        "zero_shot_balanced_agreement": 0.704,
+        "test": {"accuracy": 0.8125, "images": 32, "unreadable": 0},
+        "out": str(tmp_path),
+        "estimate": ESTIMATE,
+        "findings": [
+            {
+                "level": "warning",
+                "figure": f"{counted(3000, 'image', 'images')} ({percent(0.0004)}) hold 12 labels of 3 classes",
+                "message": "Training took 59.6 s and 2.5 GB for 20 epochs, of which 7 % were lost on 1,234 images.",
+                "advice": "Leave out the 40 images, or take 2,048 images a step for 10 epochs; 30 min are enough.",
+            }
+        ],
+    }
+    values = [0.1, 0.9, 0.2, 0.8, float("nan")]
+    wide = summary(values, truth=True, record=record, width=1000)
+    expected = WITH_UNITS.findall(wide)
+    assert len(expected) > 25 and "\u00a0" not in wide
+    for width in range(40, 101):
+        narrow = summary(values, truth=True, record=record, width=width)
+        assert WITH_UNITS.findall(narrow) == expected, f"{width} columns"
+        assert "\u00a0" not in narrow and "\ue000" not in narrow
+        commands = ("labelsieve", str(tmp_path))  # are not wrapped
+        assert all(len(line) <= width for line in narrow.splitlines() if not any(each in line for each in commands))
+
+
+def test_unbroken_text_is_as_wide_as_it_has_to_be() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("what", overflow="fold")
+    table.add_row(Unbroken("of ", ("3,000 images", "bold"), " in 2 h 5 min"))
+    console.width = 12
+    console.print(table)
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines[1:] == ["of", "3,000 images", "in 2 h 5 min"]
+
+
+def test_what_is_said_has_usual_spaces() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    Progress(console).say(f"wrote x ({megabytes(2_340_000)})")
+    assert console.file.getvalue() == "wrote x (2.3 MB)\n"  # type: ignore[attr-defined]

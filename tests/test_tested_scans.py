@@ -24,8 +24,7 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import CLASS_NAMES, DEMO_STYLE, draw, drawings
 from labelsieve.detect.base import Detector
-from labelsieve.detect.deft import scoring
-from labelsieve.detect.deft.detector import DeFT
+from labelsieve.detect.deft.detector import DeFT, scoring
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.inputs import DetectorInputs, detector_inputs
 from labelsieve.detect.label_match import LabelMatch
@@ -292,10 +291,10 @@ def test_from_the_command_line(drawn_folder: Path, run: Run, tmp_path: Path) -> 
     code, out, err = run(*words(drawn_folder, tmp_path / "run", "--test", drawn_folder))
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "run" / "run.json").read_text())["test"]
-    said = f"right on {100 * found['accuracy']:.1f}\u00a0% of 32"
-    assert f"{said} test images" in out
+    said = f"{100 * found['accuracy']:.1f}"
+    assert f"right on {said} % of 32 test images" in out
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert said in report and "Test images" in report
+    assert f'right on <span class="quantity">{said}\u00a0%</span> of 32' in report and "Test images" in report
     assert "test images" not in run(*words(drawn_folder, tmp_path / "other"))[1]
     assert "Test images" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
 

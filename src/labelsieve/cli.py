@@ -144,7 +144,7 @@ def _stopped_by_signals(*, is_program: bool) -> Iterator[None]:
 
 
 def _dispatch(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help", "help"):
+    if not args or args[0] in ("-h", "--help", "--help-all", "help"):
         _print_help()
         return 0 if args else 2
     if args[0] == "--version":
@@ -192,8 +192,9 @@ def _print_help() -> None:
         "",
         *(f"  {verb:8}{first_line(_command(verb))}." for verb in VERBS),
         "",
-        "  labelsieve VERB --help   shows the options of a verb",
-        "  labelsieve --version     shows the version",
+        "  labelsieve VERB --help       shows the options of a verb",
+        "  labelsieve VERB --help-all   shows the rare ones too, each in full",
+        "  labelsieve --version         shows the version",
         "",
         "Begin with: labelsieve demo",
     ]

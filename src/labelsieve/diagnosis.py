@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import GUESSING, Scores
 from labelsieve.errors import listed
-from labelsieve.symptoms import Symptoms, counted, percent, shortened
+from labelsieve.quantities import counted, percent
+from labelsieve.symptoms import Symptoms, shortened
 from labelsieve.verdicts import Verdicts
 
 Finding = dict[str, str]

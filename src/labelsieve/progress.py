@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from labelsieve.quantities import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
@@ -35,15 +37,6 @@ def stop_if_asked() -> None:
         raise KeyboardInterrupt
 
 
-def about(seconds: float) -> str:
-    """Returns a time that is no more than a guess in words, to two digits at most."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 1.5 * size:
-            value = seconds / size
-            return f"about {value:.1f} {unit}" if value < 10 else f"about {value:.0f} {unit}"
-    return f"about {max(1, round(seconds))} s"
-
-
 def clean(text: str) -> str:
     """Takes out control characters: the name of a class or a file must not be able to steer the terminal."""
     return "".join(letter if letter.isprintable() or letter == "\u00a0" else "\ufffd" for letter in text)
@@ -65,7 +58,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Prints a line to the user, if there is one."""
         if self.console is not None:
-            text = "\n".join(map(clean, text.split("\n")))
+            text = plain("\n".join(map(clean, text.split("\n"))))
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager

@@ -160,17 +160,3 @@ class Symptoms:
 def shortened(text: str, width: int = 60) -> str:
     """Cuts a long name in the middle: the end of a path says more than the folders before it."""
     return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width // 2) :]}"
-
-
-def percent(share: float) -> str:
-    """Writes a share as a percentage that never rounds something to nothing, or nearly all to all."""
-    if 0 < share < 0.001:
-        return "<\u00a00.1\u00a0%"
-    if 0.999 < share < 1:
-        return ">\u00a099.9\u00a0%"
-    return f"{100 * share:.{0 if share in (0, 1) or 0.1 <= share < 0.99 else 1}f}\u00a0%"
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """Writes a number with the words for one or for many."""
-    return f"{number:,} {one if number == 1 else many}"

@@ -30,21 +30,20 @@ itself. Everything is checked when the file is read, before anything is measured
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from labelsieve.bench import toml_files
 from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.detect.registry import feature_detectors
-from labelsieve.errors import LabelsieveError, SettingsError, first_line, listed, look_up, shown
+from labelsieve.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.provenance import fingerprint
 from labelsieve.validation import Seed, check_keys, check_value, field_names
 
@@ -199,12 +198,6 @@ def _is_file_name(source: str) -> bool:
     return path.name == source and bool(path.suffix) and ":" not in source
 
 
-def shipped() -> dict[str, Path]:
-    """Returns the experiments that come with the package, by name."""
-    folder = Path(str(resources.files("labelsieve.bench"))) / "experiments"
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
-
-
 def read_experiment(file: str | Path) -> Experiment:
     """Reads and checks an experiment.
 
@@ -217,35 +210,12 @@ def read_experiment(file: str | Path) -> Experiment:
     path, name = Path(file), Path(file).stem
     if not path.is_file():
         name = str(file)
-        path = look_up(shipped(), name, what="FILE.toml, which does not exist, or NAME")
-    table = _read_toml(path)
+        path = look_up(toml_files.shipped(), name, what="FILE.toml, which does not exist, or NAME")
+    table = toml_files.read_toml(path)
     try:
-        return _experiment(name, _extended(table))
+        return _experiment(name, toml_files.extended(table))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not TOML: it is not in UTF-8; save it in that encoding") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {first_line(error)}") from None
-    except (ValueError, RecursionError):  # of numbers with thousands of digits, and of tables in tables without end
-        raise SettingsError(f"{path} is not TOML: a number is too long, or lists are too deep in one another") from None
-
-
-def _extended(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds what the shipped experiment has that a file extends, but for published numbers, which are of other data."""
-    own = dict(table)
-    if (name := own.pop("extends", None)) is None:
-        return own
-    base = _read_toml(look_up(shipped(), name, what="extends"))
-    if "extends" in base:
-        raise SettingsError(f"{name} extends {base['extends']}; extend that one")
-    base.pop("published", None)
-    return {**base, **own}
 
 
 def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:

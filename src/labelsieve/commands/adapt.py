@@ -29,6 +29,8 @@ from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.progress import Progress, is_main_process
 from labelsieve.validation import Seed
 
+_RECIPES = "{" + ",".join(RECIPES) + "}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Command):
@@ -44,8 +46,7 @@ class Adapt(Command):
         out: Folder of the model to write.
         backbone: Hub id or folder of any image model of transformers, or what --model of scan takes; by default the
             model of the run.
-        recipe: Settings to start from: default, or the paper's for five backbones: paper (CLIP), paper-resnet,
-            paper-mae, paper-vit, paper-convnext.
+        recipe: Settings to start from; those of the paper are for five backbones, `paper` for CLIP.
         marks: CSVs of marks that were downloaded from the report; a mark counts more than a verdict, and a later file
             more than an earlier one.
         test_set: Images to test the classifier on.
@@ -61,7 +62,7 @@ class Adapt(Command):
     run_folder: RunFolder
     out: Annotated[Path, arg(metavar="MODEL")]
     backbone: OptionalText = None
-    recipe: str = "default"
+    recipe: Annotated[str, arg(metavar=_RECIPES)] = "default"
     marks: MarkOption = ()
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     source: OptionalText = None

@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
+from labelsieve.commands.help import show_help, wants_help
 from labelsieve.errors import RunError, SettingsError, UsageError, did_you_mean, listed, shown
 from labelsieve.validation import Limit, check_ranges
 
@@ -43,7 +44,7 @@ _TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
-Flag = FlagCreatePairsOff[bool]
+Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
@@ -87,6 +88,8 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
         SystemExit: The words ask for help.
         UsageError: They cannot be understood.
     """
+    if help_word := wants_help(args):
+        show_help(kind, prog=prog, asked=help_word, default=default)
     start = tyro.MISSING_NONPROP if default is None else default
     said = io.StringIO()
     try:

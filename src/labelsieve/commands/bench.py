@@ -13,7 +13,8 @@ from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag
 from labelsieve.errors import LabelsieveError, SettingsError, UsageError, listed, shown
-from labelsieve.progress import Progress, about
+from labelsieve.progress import Progress
+from labelsieve.quantities import about, gigabytes
 
 if TYPE_CHECKING:
     from labelsieve.bench.estimate import Cost
@@ -89,8 +90,9 @@ class Bench(Command):
 
 
 def _smoke(file: str | None, out: Path | None, console: Console) -> None:
-    from labelsieve.bench.experiment import read_experiment, shipped
+    from labelsieve.bench.experiment import read_experiment
     from labelsieve.bench.smoke import smoke
+    from labelsieve.bench.toml_files import shipped
 
     experiments = [read_experiment(name) for name in (shipped() if file is None else [file])]
     progress = Progress(console)
@@ -136,8 +138,8 @@ def _spoken(costs: Sequence[Cost | None]) -> str:
     if not known:
         return ""
     on_device = [cost.on_device for cost in known if cost.on_device is not None]
-    parts = [about(sum(cost.seconds for cost in known)), f"{max(cost.memory for cost in known):.1f} GB"]
-    parts += [f"{max(on_device):.1f} GB of the GPU"] if on_device else []
+    parts = [about(sum(cost.seconds for cost in known)), gigabytes(max(cost.memory for cost in known))]
+    parts += [f"{gigabytes(max(on_device))} of the GPU"] if on_device else []
     parts += [f"and {len(costs) - len(known)} that could not be tried"] if len(known) < len(costs) else []
     return f": {', '.join(parts)}"
 

@@ -56,7 +56,8 @@ class Report(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
-        from labelsieve.report.common import all_flagged, megabytes
+        from labelsieve.quantities import megabytes
+        from labelsieve.report.common import all_flagged
         from labelsieve.report.html import check_free, write_report
         from labelsieve.verdicts import REPORT, Verdicts
 

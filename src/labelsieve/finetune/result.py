@@ -16,7 +16,8 @@ from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.folders import new_folder
 from labelsieve.provenance import write_json, write_text
-from labelsieve.report.common import UNKNOWN, percent, thousands
+from labelsieve.quantities import percent, points
+from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.open_clip import PREFIX
 from labelsieve.vlm.reading import quiet_loading
@@ -105,11 +106,6 @@ def model_card(adapted: Adapted) -> str:
         backbone=without_folders(record["backbone"]["name"]),
         on_hub=not (Path(record["backbone"]["name"]).exists() or record["backbone"]["name"].startswith(PREFIX)),
     )
-
-
-def points(share: float | None) -> str:
-    """Writes an accuracy between 0 and 1 in percent with one digit: models are told apart by it."""
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
 
 
 def without_folders(name: str) -> str:

@@ -30,11 +30,12 @@ class Adaptation:
     Attributes:
         labels: What becomes of flagged images: `selected` drops them, `all` keeps them with the given label, `relabel`
             gives them the predicted label (and drops those for which no other label was predicted).
-        drop_at: Of the images that are flagged for their p_clean, those are dropped (or relabelled) whose p_clean is at
-            most this, from 0 to 1. A scan of a weak model flags what is worth a look, up to a p_clean well above one
-            half; by default those of them stay that are more likely right than wrong. 1 drops all that is flagged.
-        weighting: `p_clean` weighs each image by the probability that its label is right.
-        class_weights: `balanced` gives all classes the same weight, however many images the selection left of them.
+        drop_at: Flagged images whose p_clean is at most this, from 0 to 1, are dropped (or relabelled). A scan of a
+            weak model flags what is worth a look, up to a p_clean well above one half; by default those of them stay
+            that are more likely right than wrong. 1 drops all that is flagged.
+        weighting: Whether `p_clean`, the probability that its label is right, weighs each image.
+        class_weights: Whether all classes get the same weight; `balanced` does so however many images the selection
+            left of them.
         loss: Cross-entropy, or a loss that bears wrong labels: generalised or symmetric cross-entropy, early-learning
             regularisation, which remembers a target of K numbers for each image, or cross-entropy on what a mixture of
             two Gaussians (`gmm`), fitted to all losses before each epoch, takes for clean.
@@ -53,10 +54,10 @@ class Adaptation:
         head_learning_rate: Of the head, with the same decay.
         momentum: Of sgd, from 0 to below 1.
         weight_decay: On everything that is trained.
-        epochs: At least 0; 0 leaves the head as `head_init` made it.
+        epochs: Passes over the data, at least 0; 0 leaves the head as `head_init` made it.
         min_steps: An epoch over small data passes them several times, until all epochs have this many steps.
-        batch_size: B, over all processes together. A batch that does not fit into memory passes the backbone in parts,
-            unless that has batch normalisation.
+        batch_size: Images a step, over all processes together. A batch that does not fit into memory passes the
+            backbone in parts, unless that has batch normalisation.
         validation: Share of the training part of each class that is held out; the epoch that is best on it is saved.
             With 0 it is the last. The head before all training counts as epoch 0.
     """

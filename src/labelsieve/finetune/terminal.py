@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labelsieve.finetune.result import Adapted, points
+from labelsieve.finetune.result import Adapted
 from labelsieve.marks import MARKS
 from labelsieve.progress import clean
-from labelsieve.report.common import duration
+from labelsieve.quantities import duration, plain, points
+from labelsieve.report.wrapping import Unbroken
 
 _WORST = 5
 
@@ -23,17 +24,16 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     console.print()
     console.print(_headline(record))
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
-    console.print(Text(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
+    console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
     if metrics["validation_accuracy"] is not None:
         saved = f"epoch {metrics['saved_epoch']} of {len(adapted.history)} is saved"
-        console.print(
-            f"{points(metrics['validation_accuracy'])} on the held-out training images: {saved}", highlight=False
-        )
+        console.print(Unbroken(f"{points(metrics['validation_accuracy'])} on the held-out training images: {saved}"))
     if record["converted"]["images"]:
         console.print(
-            f"{record['converted']['images']:,} training images have transparency or values above 255, which "
-            "pipeline() drops or cuts off: README.md has the lines that convert them as training did",
-            highlight=False,
+            Unbroken(
+                f"{record['converted']['images']:,} training images have transparency or values above 255, which "
+                "pipeline() drops or cuts off: README.md has the lines that convert them as training did"
+            )
         )
     if metrics["test"] is None:
         console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
@@ -47,7 +47,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     console.print()
 
 
-def _headline(record: Any) -> Text:
+def _headline(record: Any) -> Unbroken:
     selection, left = record["selection"], []
     marked = sum(selection.get(f"marked_{mark}", 0) for mark in MARKS)
     for count, what in (
@@ -59,7 +59,7 @@ def _headline(record: Any) -> Text:
         (marked, "marked by a person"),
     ):
         left += [f"{count:,} {what}"] if count else []
-    return Text.assemble(
+    return Unbroken(
         (f"{selection['trained_on']:,}", "bold green"),
         (" images trained on", "bold"),
         f" of {selection['images']:,}",
@@ -72,19 +72,21 @@ def _print_test(metrics: Any, console: Console) -> None:
     start, last, best = (points(metrics[f"test_accuracy_{which}"]) for which in ("start", "last", "best"))
     console.print()
     console.print(
-        Text.assemble(
+        Unbroken(
             (points(test["accuracy"]), "bold green"),
             f" right of {test['images']:,} test images",
             f", {points(test['balanced_accuracy'])} as a mean over the classes",
         )
     )
-    console.print(Text(f"before training {start}, last epoch {last}", style="dim"))
-    console.print(Text(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
+    console.print(Unbroken(f"before training {start}, last epoch {last}", style="dim"))
+    console.print(Unbroken(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
     if metrics["test_converted"]:
         console.print(
-            f"{metrics['test_converted']:,} test images are not what training saw: pipeline() drops transparency and "
-            f"cuts values off; converted as README.md says {points(metrics['test_accuracy_converted'])} are right",
-            highlight=False,
+            Unbroken(
+                f"{metrics['test_converted']:,} test images are not what training saw: pipeline() drops transparency "
+                "and cuts values off; converted as README.md says "
+                f"{points(metrics['test_accuracy_converted'])} are right"
+            )
         )
     rows = [row for row in test["per_class"] if row["accuracy"] is not None]
     rows.sort(key=lambda row: (row["accuracy"], row["class_name"]))
@@ -93,6 +95,6 @@ def _print_test(metrics: Any, console: Console) -> None:
     for name in ("test images", "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:_WORST]:
-        table.add_row(clean(row["class_name"]), f"{row['images']:,}", points(row["accuracy"]))
+        table.add_row(clean(row["class_name"]), f"{row['images']:,}", plain(points(row["accuracy"])))
     console.print()
     console.print(table)

@@ -12,14 +12,11 @@ import pyarrow as pa
 
 from labelsieve.data.labelled import Labelled
 from labelsieve.errors import RunError
+from labelsieve.quantities import NBSP, UNKNOWN, percent, points
 from labelsieve.report import MOST_IMAGES
-from labelsieve.symptoms import percent as _percent
 from labelsieve.verdicts import Verdicts
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
-UNKNOWN = "\u2013"
-# A space that does not break, so that a figure and its unit stay on one line.
-_NBSP = "\u00a0"
 
 
 def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
@@ -43,7 +40,7 @@ def section(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def tested(record: Mapping[str, Any]) -> str:
     """Says how well the model of a scan classifies test images; empty where there were none."""
     test = section(record, "test")
-    return f"right on {100 * test['accuracy']:.1f}{_NBSP}% of {test['images'] - test['unreadable']:,}" if test else ""
+    return f"right on {points(test['accuracy'])} of {test['images'] - test['unreadable']:,}" if test else ""
 
 
 def agreement(record: Mapping[str, Any]) -> str:
@@ -92,11 +89,6 @@ def all_flagged(verdicts: Verdicts, *, shown: int) -> str:
     return command + rest
 
 
-def megabytes(size: int) -> str:
-    """Writes the size of a file."""
-    return f"{size / 1e6:.1f}{_NBSP}MB"
-
-
 def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the findings of a record, problems first, with `level`, `title`, `figure`, `message` and `advice`."""
     order = list(LEVELS)
@@ -108,18 +100,11 @@ def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: order.index(row["level"]))
 
 
-def percent(share: float | None) -> str:
-    """Writes a share between 0 and 1 as a percentage that never rounds something to nothing, or nearly all to all."""
-    if share is None or share != share:
-        return UNKNOWN
-    return _percent(share)
-
-
 def score(value: float | None) -> str:
     """Writes a score between 0 and 1 with three digits."""
     if value is None or value != value:
         return UNKNOWN
-    return f"<{_NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
+    return f"<{NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
 
 
 def short(value: float | None) -> str:
@@ -130,18 +115,6 @@ def short(value: float | None) -> str:
 def thousands(number: int) -> str:
     """Writes a count with its thousands apart."""
     return f"{number:,}"
-
-
-def duration(seconds: float | None) -> str:
-    """Writes seconds as a person would say them; empty where unknown."""
-    if seconds is None:
-        return ""
-    if seconds < 59.5:  # more is a minute when rounded
-        return f"{seconds:.0f}{_NBSP}s" if seconds >= 1 else f"{seconds:.1f}{_NBSP}s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
-    return f"{minutes // 60}{_NBSP}h {minutes % 60}{_NBSP}min"
 
 
 def moment(text: str | None) -> str:

@@ -19,8 +19,9 @@ from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from labelsieve import quantities
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.progress import Progress
@@ -105,8 +106,18 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=common.percent, score=common.score, thousands=common.thousands)
+    environment.filters.update(
+        percent=quantities.percent, score=common.score, thousands=common.thousands, unbroken=_unbroken
+    )
     return environment
+
+
+def _unbroken(text: str) -> Markup:
+    """Escapes a text and keeps its numbers with their units on one line; what is copied has usual spaces."""
+    return Markup("").join(
+        Markup('<span class="quantity">{}</span>').format(part) if whole else escape(part)
+        for part, whole in quantities.parts(text)
+    )
 
 
 def _context(
@@ -169,7 +180,9 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
         "Test images": common.tested(record),
         "Threshold": common.short(record.get("threshold") or None),  # at 0 only the agreement decides
         "Also flagged" if record.get("threshold") else "Flagged": _demand(record.get("demand_agreement")),
-        "Took": " on ".join(part for part in (common.duration(record.get("seconds")), record.get("hardware")) if part),
+        "Took": " on ".join(
+            part for part in (quantities.duration(record.get("seconds")), record.get("hardware")) if part
+        ),
     }
     settings = detector.get("settings")
     return {

@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from labelsieve.progress import clean
+from labelsieve.quantities import UNKNOWN, duration, megabytes, percent, plain
 from labelsieve.report import MAX_IMAGES, common
+from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
@@ -29,9 +31,9 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     console.print()
     console.print(_headline(verdicts))
     for line in common.estimate(verdicts):
-        console.print(line, highlight=False)
+        console.print(Unbroken(line))
     for line in _facts(verdicts.record):
-        console.print(Text(line, style="dim"))
+        console.print(Unbroken(line, style="dim"))
     _print_classes(verdicts, console)
     _print_findings(verdicts.record, console)
     if verdicts.metrics:
@@ -41,22 +43,22 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     console.print()
 
 
-def _headline(verdicts: Verdicts) -> Text:
+def _headline(verdicts: Verdicts) -> Unbroken:
     flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
-    line = Text.assemble(
+    unreadable = len(verdicts) - readable
+    return Unbroken(
         (f"{flagged:,}", "bold yellow" if flagged else "bold green"),
         (" flagged", "bold"),
         f" of {readable:,} images",
-        f" ({common.percent(flagged / readable)})" if readable else "",
+        f" ({percent(flagged / readable)})" if readable else "",
         f", {len(verdicts.class_names):,} classes",
+        (f", {unreadable:,} unreadable" if unreadable else "", "red"),
     )
-    unreadable = len(verdicts) - readable
-    return line.append(f", {unreadable:,} unreadable", style="red") if unreadable else line
 
 
 def _facts(record: Mapping[str, Any]) -> list[str]:
     names = [common.section(record, key).get("name") for key in ("detector", "model")]
-    facts = [record.get("source"), *names, common.duration(record.get("seconds"))]
+    facts = [record.get("source"), *names, duration(record.get("seconds"))]
     lines = [" · ".join(clean(str(fact)) for fact in facts if fact)]
     agreement = common.agreement(record)
     if agreement:
@@ -83,25 +85,25 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
             _name(row["class_name"]),
             f"{row['images']:,}",
             f"{row['flagged']:,}",
-            common.percent(row["share_flagged"]),
+            plain(percent(row["share_flagged"])),
             _name(suggested).append(f" ({row['most_often_count']:,})", style="dim")
             if suggested is not None
-            else Text(common.UNKNOWN),
+            else Text(UNKNOWN),
         )
     console.print()
     console.print(table)
     if len(rows) > _TOP:
-        console.print(Text(f"and {len(rows) - _TOP:,} more", style="dim"))
+        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
 
 
 def _print_findings(record: Mapping[str, Any], console: Console) -> None:
     for finding in common.findings(record):
         console.print()
-        title = Text(f"{finding['title']}: ", style=_STYLES[finding["level"]])
+        title = (f"{finding['title']}: ", _STYLES[finding["level"]])
         head = " ".join(f"{finding[key].strip().rstrip('.')}." for key in ("figure", "message") if finding[key])
-        console.print(title.append(clean(head), style="default not bold"))
+        console.print(Unbroken(title, clean(head)))
         if finding["advice"]:
-            console.print(Padding(Text.assemble(("→ ", "bold"), clean(finding["advice"])), (0, 0, 0, 2)))
+            console.print(Padding(Unbroken(("→ ", "bold"), clean(finding["advice"])), (0, 0, 0, 2)))
 
 
 def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
@@ -110,16 +112,18 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     for name in ("precision", "recall", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     for side, title in (("clean", "correct labels kept (clean_*)"), ("issue", "wrong labels flagged (issue_*)")):
-        table.add_row(title, *(common.score(metrics.get(f"{side}_{name}")) for name in ("precision", "recall", "f1")))
+        table.add_row(
+            title, *(plain(common.score(metrics.get(f"{side}_{name}"))) for name in ("precision", "recall", "f1"))
+        )
     console.print()
     console.print(table)
     rest = (
         f"AUROC {common.score(metrics.get('auroc'))}",
         f"average precision {common.score(metrics.get('average_precision'))}",
-        f"wrong labels {common.percent(metrics.get('noise_rate'))}",
-        f"flagged {common.percent(metrics.get('flagged_rate'))}",
+        f"wrong labels {percent(metrics.get('noise_rate'))}",
+        f"flagged {percent(metrics.get('flagged_rate'))}",
     )
-    console.print(Text(", ".join(rest)))
+    console.print(Unbroken(", ".join(rest)))
 
 
 def _print_files(record: Mapping[str, Any], console: Console) -> None:
@@ -141,7 +145,7 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     report = folder / REPORT
     steps = []
     if report.is_file():
-        size = common.megabytes(report.stat().st_size)
+        size = plain(megabytes(report.stat().st_size))
         steps.append((f"look at the flagged images ({size})", f"{_OPEN} {_quoted(report)}"))
     shown = min(int(verdicts.is_issue.sum()), MAX_IMAGES)
     if more := common.all_flagged(verdicts, shown=shown):

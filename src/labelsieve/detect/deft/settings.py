@@ -17,9 +17,9 @@ class DeFTSettings(Training):
     Attributes:
         warmup_epochs: Epochs that learn from all labels before the selection begins, stretched with `min_steps`. Half
             of them: selecting before the negative prompts have settled starves training, which then collapses.
-        evidence: `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: the zero-shot model, s+, the
-            learned threshold and an out-of-fold discriminant on the image features joined into one posterior, which
-            is flagged where that promises the best F1; see `labelsieve.detect.evidence.posterior`.
+        evidence: What p_clean is made of. `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: the
+            zero-shot model, s+, the learned threshold and an out-of-fold discriminant on the image features joined into
+            one posterior, which is flagged where that promises the best F1; see `labelsieve.detect.evidence.posterior`.
         demand_agreement: The rule for real noise: a label is selected only where p_clean is largest for it too.
         warmup_loss: Loss on s+ during warm-up: cross-entropy or, for real noise, symmetric cross-entropy.
         pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, from the

@@ -34,9 +34,9 @@ class Training(Detector):
         min_steps: Small data get more epochs until there are at least this many steps.
         warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
             `min_steps` in proportion.
-        batch_size: B, over all processes together. `auto` is 64; where the tower is frozen and its features are kept,
-            it grows with the data to 2048 at most, as far as there are still 300 steps, or `min_steps` if that is
-            more. A batch that does not fit into memory passes the tower in parts.
+        batch_size: Images a step, over all processes together. `auto` is 64; where the tower is frozen and its features
+            are cached, it grows with the data to 2048 at most, as far as there are still 300 steps, or `min_steps` if
+            that is more. A batch that does not fit into memory passes the tower in parts.
         learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; full fine-tuning
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.

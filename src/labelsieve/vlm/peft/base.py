@@ -52,52 +52,27 @@ class Sizes:
     bottleneck: int
 
 
-@dataclass(frozen=True)
-class PeftKind:
-    """A line of the table.
-
-    Attributes:
-        about: What it is, as `labelsieve list` says it.
-        build: Makes a module for a model, with initial values from a generator; None where there is nothing to train.
-    """
-
-    about: str
-    build: Callable[[Tower, Sizes, torch.Generator], Peft | None]
+Build = Callable[[Tower, Sizes, torch.Generator], Peft | None]
+"""Makes a module for a model, with initial values from a generator; None where there is nothing to train."""
 
 
-def _prompts(*, deep: bool) -> Callable[[Tower, Sizes, torch.Generator], Peft | None]:
+def _prompts(*, deep: bool) -> Build:
     def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Peft | None:
         return VisualPrompts(vlm, tokens=sizes.tokens, deep=deep, generator=generator) if sizes.tokens else None
 
     return build
 
 
-PEFT: dict[str, PeftKind] = {
-    "none": PeftKind(
-        "the vision tower stays frozen: prompts are trained on cached features, fast on a CPU",
-        lambda _vlm, _sizes, _generator: None,
-    ),
-    "vpt-deep": PeftKind(
-        "learned tokens beside the patches, anew in each block: the paper's choice", _prompts(deep=True)
-    ),
-    "vpt-shallow": PeftKind("learned tokens beside the patches, in the first block only", _prompts(deep=False)),
-    "lora": PeftKind(
-        "a low-rank change of the query and value projections",
-        lambda vlm, sizes, generator: LoRA(vlm, rank=sizes.bottleneck, generator=generator),
-    ),
-    "adapter": PeftKind(
-        "a small bottleneck behind the MLP of each block",
-        lambda vlm, sizes, generator: Adapter(vlm, width=sizes.bottleneck, generator=generator),
-    ),
-    "ssf": PeftKind(
-        "a scale and a shift behind each linear layer of the blocks", lambda vlm, _sizes, _generator: ScaleShift(vlm)
-    ),
-    "bitfit": PeftKind("all biases of the vision tower", lambda vlm, _sizes, _generator: bitfit(vlm)),
-    "full": PeftKind("the whole vision tower, at a low --learning-rate", lambda vlm, _sizes, _generator: full(vlm)),
-    "full-paper": PeftKind(
-        "the transformer blocks alone, without embeddings and outer layer norms, as in the paper's code",
-        lambda vlm, _sizes, _generator: full_paper(vlm),
-    ),
+PEFT: dict[str, Build] = {
+    "none": lambda _vlm, _sizes, _generator: None,
+    "vpt-deep": _prompts(deep=True),
+    "vpt-shallow": _prompts(deep=False),
+    "lora": lambda vlm, sizes, generator: LoRA(vlm, rank=sizes.bottleneck, generator=generator),
+    "adapter": lambda vlm, sizes, generator: Adapter(vlm, width=sizes.bottleneck, generator=generator),
+    "ssf": lambda vlm, _sizes, _generator: ScaleShift(vlm),
+    "bitfit": lambda vlm, _sizes, _generator: bitfit(vlm),
+    "full": lambda vlm, _sizes, _generator: full(vlm),
+    "full-paper": lambda vlm, _sizes, _generator: full_paper(vlm),
 }
 
 
@@ -134,7 +109,7 @@ def fits(kind: str, vlm: Tower) -> bool:
 
 
 def _build(kind: str, vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Peft | None:
-    module: Any = PEFT[kind].build(vlm, sizes, generator)
+    module: Any = PEFT[kind](vlm, sizes, generator)
     if module is None or vlm.run is None or isinstance(module, OwnCopies):
         return module  # type: ignore[no-any-return]
     module.to(next(vlm.vision_tower.parameters()).device)

@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from labelsieve.errors import SettingsError
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.sites import BareTower, Tower
-
-
-def vit_b16() -> Tower:
-    """Returns the vision tower of CLIP ViT-B/16, with shapes and no values: nothing is loaded and no memory taken."""
-    import transformers
-
-    width, patch = 768, 16
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 12, "patch_size": patch}
-    with torch.device("meta"):
-        model: nn.Module = transformers.CLIPModel(transformers.CLIPConfig(vision_config=sizes))
-    tower = model.get_submodule("vision_model")
-    return BareTower("CLIP ViT-B/16", width, patch, tower, list(tower.get_submodule("encoder.layers").children()))
+from labelsieve.vlm.peft.sites import Tower
 
 
 def trainable(kind: str, vlm: Tower, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:

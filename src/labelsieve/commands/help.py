@@ -1,0 +1,192 @@
+"""The short help of verbs with many options: the ones that a user sets most, in groups, with one line each.
+
+`--help` shows these, `--help-all` shows all. What is parsed is the same with and without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, make_dataclass
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+MOST = 25
+"""Options that a short help shows at most."""
+
+# By verb: the title of each group and its fields. An empty title is the first group, which has --help. A verb that is
+# not here shows all it has. Fields that the chosen detector lacks are left out.
+SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "scan": {
+        "": ("out", "resume", "overwrite", "device", "precision", "seed"),
+        "data": ("image_column", "image_folder", "label_column", "truth_column", "class_names", "split", "limit"),
+        "method": ("model", "detector", "recipe", "test"),
+        "detector": (
+            *("epochs", "batch_size", "learning_rate", "peft", "evidence", "noise_rate", "learns_from"),
+            *("average_of", "percentile"),
+        ),
+    },
+    "adapt": {
+        "": ("out", "resume", "overwrite", "device", "precision", "seed"),
+        "data": ("source", "marks", "labels", "drop_at", "weighting", "class_weights", "validation", "test"),
+        "training": ("backbone", "recipe", "loss", "tune", "epochs", "batch_size", "learning_rate"),
+    },
+}
+# Where a detector has no more settings than this, its group shows all of them.
+_FEW = 6
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+# A point after "Eq" ends no sentence.
+_END = re.compile(r"(?<!\bEq)\.\s|\.$|;\s")
+# Characters, about one line and a half beside the names of the options.
+_LONG = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option, or the positional argument, of a verb.
+
+    Attributes:
+        name: The field.
+        group: The field that holds its dataclass; empty for one of the verb itself.
+        kind: Its annotation.
+        value: Its default, or `tyro.MISSING` where it is required.
+        about: Its help.
+    """
+
+    name: str
+    group: str
+    kind: Any
+    value: Any
+    about: str
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it is given without a name."""
+        return _POSITIONAL in get_args(self.kind)
+
+    def field(self) -> tuple[str, Any, Any]:
+        """Returns the field of a dataclass that shows it in one line."""
+        text = self.about if self.is_positional else _first_clause(self.about)
+        brief = Annotated[self.kind, arg(help=text)]  # type: ignore[name-defined]  # a type that is known only now
+        start = {} if self.value is tyro.MISSING else {"default": self.value}
+        return self.name, brief, dataclasses.field(**start)
+
+
+_POSITIONAL = get_args(Positional[str])[1]
+
+
+def wants_help(args: Sequence[str]) -> str | None:
+    """Returns which help the words ask for, `--help` or `--help-all`; None where they ask for none."""
+    words = list(args)
+    options = words[: words.index("--")] if "--" in words else words
+    if HELP_ALL in options:
+        return HELP_ALL
+    return HELP[1] if set(HELP) & set(options) else None
+
+
+def show_help(kind: Any, *, prog: str, asked: str, default: Any) -> NoReturn:
+    """Prints the help of a verb.
+
+    Args:
+        kind: Its dataclass, or a generic one with the settings of a detector.
+        prog: What starts it, such as `labelsieve scan`.
+        asked: `--help` or `--help-all`.
+        default: What `tyro.cli` is given as the default.
+
+    Raises:
+        SystemExit: Always, with code 0.
+    """
+    groups = SHOWN.get(prog.rpartition(" ")[2])
+    if groups is None or asked == HELP_ALL:
+        start = tyro.MISSING_NONPROP if default is None else default
+        tyro.cli(kind, args=["--help"], prog=prog, default=start)
+        raise SystemExit(0)
+    options = list(options_of(get_origin(kind) or kind, default))
+    shown = _grouped(options, groups)
+    with suppress(SystemExit):
+        tyro.cli(_outline(kind, options, shown), args=["--help"], prog=prog)
+    hidden = sum(not each.is_positional for each in options) - sum(map(len, shown.values()))
+    print(f"{prog} {HELP_ALL} shows the other {hidden} options, and all in full.")
+    raise SystemExit(0)
+
+
+def options_of(kind: Any, default: Any = None, *, group: str = "") -> Iterator[Option]:
+    """Yields the options of a dataclass and of those in it.
+
+    Args:
+        kind: The dataclass.
+        default: An instance whose fields replace the defaults of the class.
+        group: The field that holds the dataclass.
+    """
+    hints, about = get_type_hints(kind, include_extras=True), _about(kind)
+    for each in dataclasses.fields(kind):
+        value = _start(each) if default is None else getattr(default, each.name)
+        inner = type(value) if dataclasses.is_dataclass(value) else _without_extras(hints[each.name])
+        if dataclasses.is_dataclass(inner):
+            known = value if dataclasses.is_dataclass(value) else None
+            yield from options_of(inner, known, group=each.name)
+        else:
+            yield Option(
+                name=each.name, group=group, kind=hints[each.name], value=value, about=about.get(each.name, "")
+            )
+
+
+def _start(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
+
+
+def _without_extras(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _about(kind: type) -> dict[str, str]:
+    """Returns the help on each field out of the docstrings of a class and those before it."""
+    about: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        _, _, attributes = (inspect.cleandoc(each.__doc__ or "")).partition("\nAttributes:\n")
+        about |= {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(attributes)}
+    return about
+
+
+def _first_clause(text: str) -> str:
+    """Returns the first sentence or what comes before its semicolon; of a long one what comes before its colon."""
+    clause = _END.split(text, maxsplit=1)[0]
+    return clause if len(clause) <= _LONG else clause.partition(": ")[0]
+
+
+def _grouped(options: Sequence[Option], groups: Mapping[str, Sequence[str]]) -> dict[str, list[Option]]:
+    """Returns the options of each group, in the order of the table."""
+    named = {each.name: each for each in options if not each.is_positional}
+    settings = [each for each in options if each.group == "settings"]
+    grouped = {title: [named[name] for name in names if name in named] for title, names in groups.items()}
+    if len(settings) <= _FEW and "detector" in grouped:
+        grouped["detector"] = settings
+    return {title: chosen for title, chosen in grouped.items() if chosen}
+
+
+def _outline(kind: Any, options: Sequence[Option], shown: Mapping[str, Sequence[Option]]) -> Any:
+    """Returns a dataclass whose help is the short one: the first group, and a dataclass for each other one."""
+    first = [each.field() for each in (*(each for each in options if each.is_positional), *shown.get("", ()))]
+    others = [
+        (
+            title,
+            Annotated[OmitArgPrefixes[_made(title, [each.field() for each in chosen])], arg(help="")],  # type: ignore[misc]
+            dataclasses.field(),
+        )
+        for title, chosen in shown.items()
+        if title
+    ]
+    text, _, _ = inspect.cleandoc((get_origin(kind) or kind).__doc__ or "").partition("\nAttributes:\n")
+    return _made("verb", [*first, *others], about=text)
+
+
+def _made(name: str, fields: Sequence[tuple[str, Any, Any]], *, about: str = "") -> Any:
+    return make_dataclass(name, fields, kw_only=True, namespace={"__doc__": about})

@@ -1,0 +1,104 @@
+"""The help of the verbs: what is set most in the short one, everything in the long one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from labelsieve.cli import VERBS, _command
+from labelsieve.commands import base
+from labelsieve.commands.help import MOST, SHOWN, wants_help
+from labelsieve.commands.scan import Scan
+from labelsieve.detect.deft.detector import RECIPES
+from labelsieve.detect.registry import DETECTORS, detector_class
+from labelsieve.finetune.settings import Adaptation
+
+Run = Callable[..., tuple[int, str, str]]
+
+NESTED: dict[str, tuple[type, ...]] = {
+    "scan": (base.Source, base.TestSet),
+    "adapt": (base.TestSet, Adaptation),
+    "noise": (base.Source,),
+}
+HELPS = [
+    *((verb,) for verb in VERBS),
+    *(("scan", "--detector", name) for name in DETECTORS),
+    *(("scan", "--recipe", name) for name in RECIPES),
+]
+
+
+def options_in(text: str) -> set[str]:
+    """Returns the names that begin a line in a box, whose sides depend on the encoding."""
+    lines = re.findall(r"^.? ?(?:-h, )?--([a-z][a-z-]+)", text, re.MULTILINE)
+    assert len(lines) == len(set(lines)), "no option twice"
+    return set(lines)
+
+
+def fields_of(words: tuple[str, ...]) -> set[str]:
+    """Returns the options of a verb by the fields of its dataclasses."""
+    verb, detector = words[0], words[-1] if "--detector" in words else "deft"
+    settings = (detector_class(detector),) if verb == "scan" else ()
+    fields = [
+        field for kind in (_command(verb), *NESTED.get(verb, ()), *settings) for field in dataclasses.fields(kind)
+    ]
+    not_named = {"data", "test_set", "settings", "run_folder", "file"} | (
+        {"source"} if verb in ("scan", "noise") else set()
+    )
+    return {field.name.replace("_", "-") for field in fields if field.name not in not_named} | {"help"}
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_the_short_help_is_short_and_the_long_one_whole(words: tuple[str, ...], run: Run) -> None:
+    code, short, err = run(*words, "--help")
+    assert (code, err) == (0, "")
+    code, whole, err = run(*words, "--help-all")
+    assert (code, err) == (0, "")
+    assert options_in(whole) == fields_of(words)
+    hidden = options_in(whole) - options_in(short)
+    assert len(options_in(short)) <= MOST == 25 and options_in(short) <= options_in(whole)
+    if hidden:
+        last = f"labelsieve {words[0]} --help-all shows the other {len(hidden)} options, and all in full."
+        assert short.splitlines()[-1] == last and len(short.splitlines()) < 80
+    else:
+        assert short == whole and "--help-all" not in short
+
+
+def test_only_verbs_with_many_options_hide_some() -> None:
+    assert {verb for verb in VERBS if len(fields_of((verb,))) > MOST} == set(SHOWN)
+
+
+@pytest.mark.parametrize("verb", SHOWN)
+def test_what_is_shown_is_there(verb: str) -> None:
+    words = [("scan", "--detector", name) for name in DETECTORS] if verb == "scan" else [(verb,)]
+    known = {option for each in words for option in fields_of(each)}
+    names = [name.replace("_", "-") for group in SHOWN[verb].values() for name in group]
+    assert set(names) <= known and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_setting_of_a_detector_is_still_an_option(name: str) -> None:
+    settings, words = detector_class(name)(), []
+    for field in dataclasses.fields(settings):
+        option, value = field.name.replace("_", "-"), getattr(settings, field.name)
+        is_switch = isinstance(value, bool)
+        words += [f"--{option}" if value else f"--no-{option}"] if is_switch else [f"--{option}", str(value)]
+    parsed: Any = Scan.parse(["x", "--out", "run", "--detector", name, *words], prog="labelsieve scan")
+    assert parsed.settings == settings
+
+
+def test_help_is_shown_whatever_else_is_said(run: Run) -> None:
+    short = run("scan", "--help")
+    assert run("scan", "photos", "--folds", "3", "--nope", "-h") == short
+    assert run("scan", "photos", "--help", "--help-all") == run("scan", "--help-all") != short
+    assert "How the labels are scored (default: gmm)" in run("scan", "--detector", "gmm", "-h")[1]
+    assert "(default: 0.0005)" in run("adapt", "--recipe", "paper", "--help")[1]
+    assert run("--help-all") == run("--help")
+
+
+def test_what_follows_two_dashes_is_no_option() -> None:
+    assert wants_help(["--out", "x", "--", "--help"]) is None
+    assert wants_help(["x", "-h"]) == "--help" and wants_help(["x", "--help-all"]) == "--help-all"
