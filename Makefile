@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Without the compiled files, every process that the tests start would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test smoke lint format clean
 
