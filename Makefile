@@ -21,7 +21,7 @@ smoke: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
