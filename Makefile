@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Without the compiled files, every process that the tests start would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test smoke lint format dist clean
@@ -22,7 +24,7 @@ smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 format: $(INSTALLED) ## let ruff fix what it can
 	$(BIN)/ruff check --fix
