@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test smoke lint format clean
+.PHONY: demo test smoke docs lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/labelsieve demo --out runs/demo --overwrite
@@ -16,6 +16,11 @@ test: lint
 smoke: $(INSTALLED)
 	$(BIN)/labelsieve bench --smoke
 
+# The documentation as a site, build/docs/index.html. The tutorial runs; nothing is downloaded; warnings are errors.
+docs: $(INSTALLED)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs build/docs
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -26,7 +31,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf runs build dist docs/reference/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests tools -name __pycache__ -type d -exec rm -rf {} +
 
 # Installed again when a dependency changes.

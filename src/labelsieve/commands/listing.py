@@ -29,13 +29,18 @@ class Listing(Command):
         for title in ("option", "name", "what it is"):
             table.add_column(title, overflow="fold")
         shown = ""
-        for option, name, about in _entries(self.model):
+        for option, name, about in entries(self.model):
             table.add_row("" if option == shown else option, name, Text(about))  # which may name a folder of the user
             shown = option
         console.print(table)
 
 
-def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
+def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yields the option, a name that it takes, and what that is.
+
+    Args:
+        model: See :class:`Listing`.
+    """
     from labelsieve.bench.experiment import read_experiment, shipped
     from labelsieve.data.published.base import PUBLISHED
     from labelsieve.detect.base import DETECTORS, detector_class
