@@ -94,7 +94,7 @@ class _Made(Exception):  # noqa: N818  # it is no error
         self.parser = parser
 
 
-def _parser(verb: str, *args: str) -> argparse.ArgumentParser:
+def _parser(verb: str, *args: str) -> Any:
     """Returns the parser that a verb makes of the first words after it."""
 
     def make(kind: Any, *, prog: str, default: Any, **_others: Any) -> None:

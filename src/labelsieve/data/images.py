@@ -73,6 +73,14 @@ class LabelledImages:
             black and white: one range for all images, so that they stay comparable.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_images(pixels, labels=["cat", "dog", "cat", "dog"])
+        >>> len(images), images.class_names, images.open(0).size
+        (4, ('cat', 'dog'), (32, 32))
     """
 
     dataset: Dataset
