@@ -33,7 +33,6 @@ autodoc_class_signature = "mixed"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
 # An annotation such as np.bool_ would be read as markup.
 napoleon_attr_annotations = False
 python_maximum_signature_line_length = 100
@@ -44,12 +43,15 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180
+# Progress bars and remarks of other libraries; an error ends the build all the same.
+nb_output_stderr = "remove"
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"labelsieve {release}"
 html_static_path = ["_static"]
 html_css_files = ["labelsieve.css"]
 html_copy_source = False
+html_sidebars = {"tutorial": []}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

@@ -7,6 +7,7 @@ name a class by the module that holds it: the link leads to the page of its publ
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connects this extension."""
     app.connect("source-read", fill)
     app.connect("missing-reference", by_public_name)
+    app.connect("autodoc-process-signature", as_written)
+    app.connect("autodoc-skip-member", is_tuple_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -145,3 +148,26 @@ def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, conte
         return None
     domain, page = env.domains.python_domain, node.get("refdoc", "")
     return domain.resolve_xref(env, page, app.builder, "obj", pages[0], node, content)
+
+
+class _Written(str):
+    """An annotation that is shown as it stands in the code."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def as_written(
+    _app: Sphinx, what: str, _name: str, thing: Any, _options: Any, _signature: str, _returns: str
+) -> tuple[str, str | None] | None:
+    """Shows the settings of a class as they are written: `Epochs`, not the range that this name stands for."""
+    if what != "class" or not hasattr(thing, "__dataclass_fields__"):
+        return None
+    signature = inspect.signature(thing)
+    parameters = [each.replace(annotation=_Written(each.annotation)) for each in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)), None
+
+
+def is_tuple_field(_app: Sphinx, _what: str, _name: str, thing: Any, _skip: bool, _options: Any) -> bool | None:
+    """Skips the fields of a named tuple, which its docstring describes."""
+    return True if type(thing).__name__ == "_tuplegetter" else None

@@ -38,8 +38,8 @@ class Adapted:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
-        >>> pictures, labels = drawings(64, seed=0)
-        >>> images = ls.load_images(pictures, labels=labels, class_names=CLASS_NAMES)
+        >>> drawn, labels = drawings(64, seed=0)
+        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> images = ls.inject(images, kind="symmetric", rate=0.25)
         >>> vlm = ls.load_vlm(MINI_CLIP)
         >>> verdicts = ls.scan(images, vlm, detector=ls.Joint())
