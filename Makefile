@@ -19,7 +19,7 @@ smoke: $(INSTALLED)
 # The documentation as a site, build/docs/index.html. The tutorial runs; nothing is downloaded; warnings are errors.
 docs: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
-	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs build/docs
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env docs build/docs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -65,10 +65,6 @@ class Adaptation:
         >>> settings = ls.Adaptation(tune="linear", epochs=5)
         >>> settings.loss, settings.drop_at
         ('ce', 0.5)
-        >>> ls.Adaptation(tune="head")
-        Traceback (most recent call last):
-        ...
-        labelsieve.errors.SettingsError: ...
     """
 
     labels: Literal["selected", "all", "relabel"] = "selected"
