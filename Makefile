@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test smoke lint format dist clean
+.PHONY: help demo test smoke docs lint format dist clean
 
 help: ## list what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-8s %s\n' "$$name" "$$about"; done
@@ -20,6 +20,10 @@ test: lint ## ruff, mypy and all tests, some minutes
 
 smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 	$(BIN)/labelsieve bench --smoke
+
+docs: $(INSTALLED) ## the documentation as a site, build/docs/index.html; offline, warnings are errors
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env docs build/docs
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check
@@ -37,7 +41,7 @@ dist: $(INSTALLED) ## build and check what is uploaded to PyPI, in dist/
 	$(BIN)/twine check --strict dist/*
 
 clean: ## remove runs, builds and caches
-	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf runs build dist docs/reference/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests tools -name __pycache__ -type d -exec rm -rf {} +
 
 # Installed again when a dependency changes.

@@ -24,7 +24,8 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import CLASS_NAMES, DEMO_STYLE, draw, drawings
 from labelsieve.detect.base import Detector
-from labelsieve.detect.deft.detector import DeFT, scoring
+from labelsieve.detect.deft import scoring
+from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.inputs import DetectorInputs, detector_inputs
 from labelsieve.detect.label_match import LabelMatch

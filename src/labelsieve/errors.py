@@ -17,7 +17,16 @@ _CHARACTERS, _HEAD, _VALUES = 80, 40, 10
 
 
 class LabelsieveError(Exception):
-    """Base of every error that labelsieve raises on purpose."""
+    """Base of every error that labelsieve raises on purpose.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> try:
+        ...     ls.load_images("no such folder/")
+        ... except ls.LabelsieveError as error:
+        ...     print(type(error).__name__)
+        DataError
+    """
 
 
 class UsageError(Exception):

@@ -76,6 +76,20 @@ def scan(
 
     Raises:
         LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
+        >>> drawn, labels = drawings(64, seed=0)
+        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
+        >>> images = ls.inject(images, kind="symmetric", rate=0.25)
+        >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=ls.Joint())
+        >>> verdicts.metrics["auroc"] > 0.9
+        True
+        >>> first = verdicts.is_issue.nonzero()[0][0]
+        >>> verdicts.table["given_label"][first].as_py(), verdicts.table["predicted_label"][first].as_py()
+        ('boat', 'bird')
     """
     detector = DeFT() if detector is None else detector
     check_input(detector, images, vlm, test=test)

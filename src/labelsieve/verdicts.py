@@ -70,6 +70,22 @@ class Verdicts:
         class_names: The K names of the classes.
         record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`.
         metrics: See :func:`evaluate`; None without a truth column.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.KNN())
+        >>> frame = verdicts.table.to_pandas()
+        >>> frame[frame.is_label_issue].sort_values("rank")[["id", "given_label", "predicted_label"]].values.tolist()
+        [['0000000', 'dog', 'cat'], ['0000001', 'dog', 'cat']]
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = ls.Verdicts.load(verdicts.save(f"{folder}/run"))
+        >>> len(again)
+        100
     """
 
     table: pa.Table
@@ -292,6 +308,11 @@ def ranks(quality: NDArray[np.float32], issue: NDArray[np.bool_]) -> NDArray[np.
     Args:
         quality: Shape (N,); NaN, where an image could not be read, comes last.
         issue: Shape (N,): true where the label is an issue.
+
+    Example:
+        >>> import numpy as np
+        >>> ranks(np.array([0.9, 0.1, 0.4], dtype=np.float32), np.array([False, False, True]))
+        array([3, 2, 1])
     """
     order = np.lexsort((quality, ~issue))
     rank = np.empty(len(quality), dtype=np.int64)
@@ -323,6 +344,13 @@ def evaluate(
         `clean_precision`, `clean_recall`, `clean_f1`, `issue_precision`, `issue_recall`, `issue_f1`, all between 0 and
         1 (0 where nothing was found or nothing is to be found), `auroc` and `average_precision` of `1 - quality` for
         the issues (None if all labels are right or all are wrong), `noise_rate`, `flagged_rate` and `images`.
+
+    Example:
+        >>> import numpy as np
+        >>> wrong, flagged = np.array([True, True, False, False]), np.array([True, False, False, False])
+        >>> found = evaluate(wrong=wrong, flagged=flagged, quality=np.array([0.1, 0.6, 0.8, 0.9]))
+        >>> found["issue_precision"], found["issue_recall"], found["auroc"]
+        (1.0, 0.5, 1.0)
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 

@@ -30,6 +30,13 @@ def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[
         other label is right, by isotonic regression: 0.5 if a threshold of one half is where it should be, and 1 where
         it is so of none. All None without images. `reliability` has for each bin its images, the sum of their
         probabilities, and how many of them are right.
+
+    Example:
+        >>> import numpy as np
+        >>> quality = np.array([0.9, 0.9, 0.1, 0.1], dtype=np.float32)
+        >>> found = calibration(quality, np.array([True, True, False, False]))
+        >>> round(found["brier"], 3), round(found["ece"], 3)
+        (0.01, 0.1)
     """
     if not quality.size:
         return {"brier": None, "ece": None, "even_odds": None, "reliability": []}

@@ -31,16 +31,19 @@ class Listing(Command):
         for title in ("option", "name", "what it is"):
             table.add_column(title, overflow="fold")
         shown = ""
-        for option, name, about in _entries(self.model):
-            table.add_row(
-                "" if option == shown else option, name, Unbroken(about)
-            )  # which may name a folder of the user
+        for option, name, about in entries(self.model):
+            about_text = Unbroken(about)  # which may name a folder of the user
+            table.add_row("" if option == shown else option, name, about_text)
             shown = option
         console.print(table)
 
 
-def _entries(model: str | None) -> Iterator[tuple[str, str, str]]:
-    """Yields option, name and remark of all there is; nothing here loads torch unless a model is named."""
+def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yields the option, a name that it takes, and what that is; nothing here loads torch unless a model is named.
+
+    Args:
+        model: See :class:`Listing`.
+    """
     from labelsieve.bench.toml_files import shipped, title_of
     from labelsieve.data.published.base import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES

@@ -43,6 +43,15 @@ class LabelledFeatures:
         origin: What to pass to :func:`labelsieve.load_features` to load the same again, without `text`; empty for
             features in memory.
         notes: Remarks of the loader for the user, one line each.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> features = ls.load_features(np.eye(4), labels=["cat", "dog", "cat", "dog"])
+        >>> features.features.shape, features.ids[0]
+        ((4, 4), '0000000')
+        >>> features.with_labels(np.array([0, 1, 1, 0])).labels.tolist()
+        [0, 1, 1, 0]
     """
 
     features: NDArray[np.float32]
@@ -115,7 +124,7 @@ def load_features(
         source: A `.npz` file with arrays `features` (N, D) and `labels` (N,) and, if there are, `ids` (N,), `truth`
             (N,), `class_names` (K,), `text` (K, D) and `logit_scale`; a `.npy` file with `labels.npy` beside it; a
             Parquet or Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other
-            usual names of features and labels are found, too (docs/detectors/README.md).
+            usual names of features and labels are found, too (docs/features.md).
         labels: N names or whole numbers, for an array in memory.
         label_column: Column, or array of the `.npz` file, of the given labels. Guessed where only one fits.
         truth_column: The same for the true labels, if they are known; of a `.npz` file `truth` is read without asking.
@@ -136,8 +145,11 @@ def load_features(
         SettingsError: `limit` or `seed` is out of its range.
 
     Example:
-        >>> features = load_features("features.npz")  # doctest: +SKIP
-        >>> features = load_features(array, labels=["cat", "dog"])  # doctest: +SKIP
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> features = ls.load_features(np.eye(4), labels=["cat", "dog", "cat", "dog"])
+        >>> len(features), features.class_names, features.labels.tolist()
+        (4, ('cat', 'dog'), [0, 1, 0, 1])
     """
     check_limit(limit, seed)
     asked = Columns(label=label_column, truth=truth_column)

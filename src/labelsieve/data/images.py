@@ -69,10 +69,18 @@ class LabelledImages:
         truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
         origin: What to pass to :func:`labelsieve.load_images` to load the same again; empty for data in memory.
         notes: Remarks of the loader for the user, one line each.
-        ranges: For each kind of values that are not 0 to 255 (see :func:`labelsieve.data.rgb.value_kind`) those that
-            become black and white: one range for all images, so that they stay comparable.
+        ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.rgb.value_kind`) those that become
+            black and white: one range for all images, so that they stay comparable.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_images(pixels, labels=["cat", "dog", "cat", "dog"])
+        >>> len(images), images.class_names, images.open(0).size
+        (4, ('cat', 'dog'), (32, 32))
     """
 
     dataset: Dataset

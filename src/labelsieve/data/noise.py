@@ -70,6 +70,14 @@ def inject(
     Raises:
         SettingsError: `rate` is out of range or more than the classes in `pairs` hold, or another argument is wrong.
         DataError: There are fewer than two classes.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> features = ls.load_features(np.eye(6), labels=["cat", "dog", "owl"] * 2)
+        >>> noisy = ls.inject(features, kind="pair", rate=0.5)
+        >>> int((noisy.labels != noisy.truth).sum())
+        3
     """
     classes = len(images.class_names)
     look_up(dict.fromkeys(KINDS), kind, what="kind of noise")

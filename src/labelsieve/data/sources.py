@@ -98,8 +98,13 @@ def load_images(
         SettingsError: `limit` or `seed` is out of its range.
 
     Example:
-        >>> images = load_images("photos/")  # doctest: +SKIP
-        >>> images = load_images(array, labels=["cat", "dog"])  # doctest: +SKIP
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_images(pixels, labels=["cat", "dog", "cat", "dog"])
+        >>> images.labels.tolist()
+        [0, 1, 0, 1]
+        >>> images = ls.load_images("photos/")  # doctest: +SKIP
     """
     check_limit(limit, seed)
     if noise is not None and truth_column is not None:

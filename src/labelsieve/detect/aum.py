@@ -47,6 +47,16 @@ class AUM(Detector):
         momentum: Of SGD.
         weight_decay: Of SGD.
         percentile: Of the threshold samples, between 0 and 100; 99 in the paper.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.AUM())
+        >>> sorted(verdicts.label_quality.argsort()[:2].tolist())  # the two of lowest quality
+        [0, 1]
     """
 
     average_of: Literal["margins", "probabilities"] = "margins"

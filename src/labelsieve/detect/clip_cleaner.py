@@ -36,6 +36,17 @@ class CLIPCleaner(Detector):
         minimum_posterior: θ_gmm: the loss selects from this posterior of the upper Gaussian; 0 selects all.
         minimum_consistency: θ_cons: consistency selects from this ratio; 0 selects all.
         temperature: Of the zero-shot probabilities, 0.07 in the published code; `model` is the model's own.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> features = ls.load_features(points, labels=labels).with_text(np.eye(4), logit_scale=20)
+        >>> verdicts = ls.scan(features, detector=ls.CLIPCleaner())
+        >>> sorted(verdicts.label_quality.argsort()[:2].tolist())  # the two of lowest quality
+        [0, 1]
     """
 
     estimate: Literal["both", "zero-shot", "classifier"] = "both"

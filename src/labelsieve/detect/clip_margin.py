@@ -23,6 +23,17 @@ class ClipMargin(Detector):
     The margin is `l_y - max_{k≠y} l_k` of the zero-shot logits l, at the model's own temperature. Quality is its
     logistic function, the probability of the given class if only these two came into question. A label is an issue
     where the margin is not above 0: where another class is at least as likely. Trains nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> features = ls.load_features(points, labels=labels).with_text(np.eye(4), logit_scale=20)
+        >>> verdicts = ls.scan(features, detector=ls.ClipMargin())
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     requires = frozenset({"text"})

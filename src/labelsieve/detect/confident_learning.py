@@ -29,6 +29,16 @@ class ConfidentLearning(Detector):
         folds: Parts of the data, 2 to 100. Small data have fewer, each image a part of its own.
         filter_by: Rule of `cleanlab`.
         strength: Inverse of the regularisation of the logistic regression (C of scikit-learn), above 0.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.ConfidentLearning())
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     folds: Folds = 5

@@ -30,6 +30,16 @@ class FINE(Detector):
 
     Attributes:
         minimum_posterior: A label is clean above this posterior, 0.5 in the published code.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.FINE())
+        >>> sorted(verdicts.label_quality.argsort()[:2].tolist())  # the two of lowest quality
+        [0, 1]
     """
 
     minimum_posterior: Annotated[float, Range(0, 1)] = 0.5

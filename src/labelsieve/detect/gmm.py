@@ -21,6 +21,18 @@ class GMM(Training):
     Attributes:
         learns_from: Which labels training learns from after warm-up: those that are `selected` by a mixture that is
             fitted anew before each epoch, as in the published code of DeFT; or `all`.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
+        >>> drawn, labels = drawings(64, seed=0)
+        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
+        >>> images = ls.inject(images, kind="symmetric", rate=0.25)
+        >>> detector = ls.GMM(epochs=2, min_steps=0, peft="none")
+        >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=detector)
+        >>> verdicts.metrics["auroc"] > 0.9
+        True
     """
 
     learns_from: Literal["selected", "all"] = "selected"

@@ -28,6 +28,16 @@ class Joint(Detector):
 
     Attributes:
         folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.Joint())
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     folds: Folds = 5

@@ -17,6 +17,17 @@ class LabelMatch(Detector):
     """Zero-shot agreement: an issue where the most likely class is another one; quality is the label's probability.
 
     Trains nothing. The class texts are averaged over several templates.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> features = ls.load_features(points, labels=labels).with_text(np.eye(4), logit_scale=20)
+        >>> verdicts = ls.scan(features, detector=ls.LabelMatch())
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     requires = frozenset({"text"})

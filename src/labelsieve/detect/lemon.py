@@ -49,6 +49,17 @@ class Lemon(Detector):
         pair_decay: How much less neighbours count whose own image and label do not fit: τ_2,n and τ_2,m.
         text_distance: Distance of two labels in s_n: `discrete` is 0 or 1, as the published code has it for classes;
             `cosine` is that of their texts.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> features = ls.load_features(points, labels=labels).with_text(np.eye(4), logit_scale=20)
+        >>> verdicts = ls.scan(features, detector=ls.Lemon(neighbours=10))
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     neighbours: Neighbours = 30

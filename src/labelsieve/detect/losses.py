@@ -23,6 +23,11 @@ def clean_probability(positive: Tensor, negative: Tensor) -> Tensor:
 
     Returns:
         The same shape, between 0 and 1; above 0.5 exactly where the similarity exceeds the learned threshold (Eq. 5).
+
+    Example:
+        >>> import torch
+        >>> clean_probability(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]))
+        tensor([0.8808, 0.5000])
     """
     return torch.sigmoid(positive - negative)
 
@@ -54,6 +59,12 @@ def dual_prompt_loss(
 
     Returns:
         Scalar, not negative.
+
+    Example:
+        >>> import torch
+        >>> positive, negative = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]])
+        >>> dual_prompt_loss(positive, negative, labels=torch.tensor([0]), complementary=torch.tensor([1]))
+        tensor(0.0363)
     """
     fixed, label, other = positive.detach(), labels[:, None], complementary[:, None]
     here = clean_probability(fixed.gather(1, label), negative.gather(1, label)).clamp(SMALLEST_PROBABILITY, 1.0)
@@ -76,6 +87,14 @@ def similarity_loss(
 
     Returns:
         Scalar, not negative; zero (with zero gradients) where nothing is selected.
+
+    Example:
+        >>> import torch
+        >>> positive, labels = torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1])
+        >>> similarity_loss(positive, labels=labels)
+        tensor(2.0181)
+        >>> similarity_loss(positive, labels=labels, selected=torch.tensor([True, False]))
+        tensor(0.0181)
     """
     losses = cross_entropy(positive, labels, reduction="none")
     chosen = torch.ones_like(losses) if selected is None else selected.to(losses.dtype)
@@ -95,6 +114,12 @@ def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.
 
     Returns:
         (B,), not negative.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0]])
+        >>> symmetric_cross_entropy(logits, torch.tensor([0, 1]))
+        tensor([ 0.1838, 13.0628])
     """
     probability = logits.softmax(dim=1).clamp(1e-7, 1.0)
     target = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype).clamp(1e-4, 1.0)
@@ -113,6 +138,14 @@ def select(positive: Tensor, negative: Tensor, *, labels: Tensor, demand_agreeme
 
     Returns:
         (B,), bool.
+
+    Example:
+        >>> import torch
+        >>> positive, negative = torch.tensor([[2.0, 3.0]]), torch.tensor([[1.0, 0.0]])
+        >>> select(positive, negative, labels=torch.tensor([0]), demand_agreement=False)
+        tensor([True])
+        >>> select(positive, negative, labels=torch.tensor([0]), demand_agreement=True)
+        tensor([False])
     """
     probability = clean_probability(positive, negative)
     chosen = probability.gather(1, labels[:, None])[:, 0] > 0.5

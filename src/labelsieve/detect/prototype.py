@@ -27,6 +27,16 @@ class PrototypeGMM(Detector):
     Attributes:
         sure: Posterior from which the prototypes decide alone, 0.5 to 1.
         neighbours: k of the second look, at least 1; small data have fewer.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.PrototypeGMM(neighbours=10))
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     sure: Annotated[float, Range(0.5, 1)] = 0.9

@@ -34,6 +34,16 @@ class SimiFeat(Detector):
     Attributes:
         neighbours: k, at least 2, the image itself among them; small data have fewer.
         rule: `rank` or `vote`.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.SimiFeat())
+        >>> verdicts.is_issue.nonzero()[0].tolist()
+        [0, 1]
     """
 
     neighbours: Annotated[int, Range(2, 10_000)] = 10

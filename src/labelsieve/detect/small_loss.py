@@ -28,6 +28,20 @@ class SmallLoss(Training):
         learns_from: Which labels training learns from: those that are `selected`, in each batch the ones with the
             smallest losses, where the share that is left out rises to the noise rate during warm-up, as in co-teaching
             with one net and in the published code of DeFT; or `all`.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
+        >>> drawn, labels = drawings(64, seed=0)
+        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
+        >>> images = ls.inject(images, kind="symmetric", rate=0.25)
+        >>> detector = ls.SmallLoss(noise_rate=0.25, epochs=2, min_steps=0, peft="none")
+        >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=detector)
+        >>> verdicts.metrics["auroc"] > 0.9
+        True
+        >>> int(verdicts.is_issue.sum())  # a quarter of 64
+        16
     """
 
     noise_rate: Rate = 0.2

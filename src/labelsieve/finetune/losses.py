@@ -24,6 +24,12 @@ class Loss:
     Attributes:
         memory: Tensors that it carries from step to step, with one row for each image of the data; kept in the
             checkpoint.
+
+    Example:
+        >>> import torch
+        >>> loss = Loss(plain_cross_entropy)
+        >>> loss(torch.zeros(2, 4), torch.tensor([0, 1]), rows=torch.tensor([0, 1]))
+        tensor([1.3863, 1.3863])
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -55,6 +61,11 @@ def plain_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         (B,), not negative.
+
+    Example:
+        >>> import torch
+        >>> plain_cross_entropy(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.0181, 4.0181])
     """
     return cross_entropy(logits, labels, reduction="none")
 
@@ -72,6 +83,11 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
 
     Returns:
         (B,), between 0 and 1/q.
+
+    Example:
+        >>> import torch
+        >>> generalised_cross_entropy(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.0180, 1.3428])
     """
     # as 1 - exp(q log p_y): exact also where p_y is nearly 1, and with a gradient where it is nearly 0
     return -torch.expm1(-q * cross_entropy(logits, labels, reduction="none")) / q
@@ -91,6 +107,15 @@ class EarlyLearning(Loss):
         classes: K.
         keep: β, how much of the old target is kept.
         strength: λ.
+
+    Example:
+        >>> import torch
+        >>> loss = EarlyLearning(images=2, classes=2)
+        >>> logits, labels, rows = torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1])
+        >>> loss(logits, labels, rows)
+        tensor([-5.6057, -1.6057])
+        >>> loss.memory["target"][0]
+        tensor([0.6874, 0.0126])
     """
 
     def __init__(self, images: int, classes: int, *, keep: float = 0.3, strength: float = 5.0) -> None:
@@ -118,6 +143,13 @@ class Mixture(Loss):
 
     Args:
         images: N.
+
+    Example:
+        >>> import torch
+        >>> loss, rows = Mixture(images=6), torch.arange(6)
+        >>> loss.begins(lambda: (rows, torch.tensor([0.1, 0.2, 0.1, 0.2, 4.0, 5.0])))
+        >>> loss.selects(rows)
+        tensor([ True,  True,  True,  True, False, False])
     """
 
     def __init__(self, images: int) -> None:

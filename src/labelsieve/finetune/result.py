@@ -34,6 +34,20 @@ class Adapted:
         class_names: The K names, in the order of the logits.
         record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
         metrics: Accuracies; see :func:`labelsieve.data.test_sets.measure`. Becomes `metrics.json`.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
+        >>> drawn, labels = drawings(64, seed=0)
+        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
+        >>> images = ls.inject(images, kind="symmetric", rate=0.25)
+        >>> vlm = ls.load_vlm(MINI_CLIP)
+        >>> verdicts = ls.scan(images, vlm, detector=ls.Joint())
+        >>> settings = ls.Adaptation(tune="linear", epochs=1, min_steps=0)
+        >>> adapted = ls.adapt(images, verdicts, backbone=MINI_CLIP, settings=settings)
+        >>> adapted.class_names[:2], len(adapted.history)
+        (('bird', 'boat'), 1)
     """
 
     backbone: Backbone

@@ -60,6 +60,12 @@ class Adaptation:
             backbone in parts, unless that has batch normalisation.
         validation: Share of the training part of each class that is held out; the epoch that is best on it is saved.
             With 0 it is the last. The head before all training counts as epoch 0.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> settings = ls.Adaptation(tune="linear", epochs=5)
+        >>> settings.loss, settings.drop_at
+        ('ce', 0.5)
     """
 
     labels: Literal["selected", "all", "relabel"] = "selected"

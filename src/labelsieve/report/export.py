@@ -77,6 +77,21 @@ def export(
         SettingsError: The format is unknown, or an option does not go with it.
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is gone, or the marks cannot be read or are not of these verdicts.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> features = ls.load_features(points, labels=labels)
+        >>> verdicts = ls.scan(features, detector=ls.KNN())
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = ls.export(verdicts, features, format="cleanlab", out=Path(folder) / "issues.csv")
+        ...     made.read_text().splitlines()[:2]
+        ['"index","is_label_issue","label_quality","given_label","predicted_label"', '0,true,0.05,1,0']
     """
     out = Path(out)
     if format not in FORMATS:

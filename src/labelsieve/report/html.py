@@ -73,6 +73,19 @@ def write_report(
         SettingsError: A setting is out of range.
         RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
             cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> labels[:2] = "dog"
+        >>> features = ls.load_features(points, labels=labels)
+        >>> verdicts = ls.scan(features, detector=ls.KNN())
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ls.write_report(verdicts, features, f"{folder}/report.html").name
+        'report.html'
     """
     check_value("max_images", max_images, Images)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)

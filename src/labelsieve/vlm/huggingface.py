@@ -55,6 +55,13 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
         ModelError: There is no such folder or id, the Hub cannot be reached, the model is not a supported two-tower
             model, lacks a tokenizer or image processor or has those of another model, or its weights are missing,
             broken or not finite.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> vlm = ls.load_vlm(MINI_CLIP)  # or "openai/clip-vit-base-patch16", from the Hub
+        >>> vlm.encode_text(["a drawing of a cat", "a drawing of a dog"]).shape
+        torch.Size([2, 128])
     """
     name = str(name)
     if OpenCLIP.claims(name):

@@ -1,0 +1,64 @@
+"""The documentation: what Sphinx does not see, since it reads `docs/` alone and only when it is built."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import labelsieve as ls
+from labelsieve.commands.listing import entries
+from labelsieve.finetune.losses import LOSSES
+
+ROOT = Path(__file__).parents[1]
+NAMES = sorted({*ls.__all__} - {"__version__"})
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors of the headings of a page, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_in_the_reference_with_an_example(name: str) -> None:
+    listed = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8").split()
+    assert name in listed
+    assert ">>> " in getattr(ls, name).__doc__
+
+
+@pytest.mark.parametrize("page", OUTSIDE)
+def test_links_into_the_documentation_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [each for each in re.findall(r"\]\(([^)]+)\)", text) if "://" not in each]
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_a_list_of_pages() -> None:
+    lists = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    listed = {
+        line.strip().split("<")[-1].rstrip(">")
+        for block in re.findall(r"```\{toctree\}(.*?)```", lists, re.DOTALL)
+        for line in block.splitlines()
+    }
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.stem in listed or page.stem == "index", f"{page.name} is in no toctree"
+
+
+def test_every_list_of_the_reference_has_its_table() -> None:
+    text = (ROOT / "docs" / "reference" / "choices.md").read_text(encoding="utf-8")
+    assert {option for option, _, _ in entries(None)} == set(re.findall("<!-- from code: (.+) -->", text))
+
+
+def test_the_losses_of_adapt_are_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference" / "losses-and-metrics.md").read_text(encoding="utf-8")
+    for make in LOSSES.values():
+        loss = make(2, 2)
+        name = type(loss).__name__ if type(loss).__name__ != "Loss" else loss.function.__name__
+        assert f".{name}\n" in text
