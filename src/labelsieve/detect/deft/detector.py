@@ -17,6 +17,18 @@ class DeFT(DeFTSettings):
     """Finds wrong labels with learned positive and negative prompts.
 
     `RECIPES` holds the settings of the paper and of its published code; the defaults are ours.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
+        >>> drawn, labels = drawings(64, seed=0)
+        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
+        >>> images = ls.inject(images, kind="symmetric", rate=0.25)
+        >>> detector = ls.DeFT(epochs=2, min_steps=0, peft="none")
+        >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=detector)
+        >>> verdicts.metrics["auroc"] > 0.9
+        True
     """
 
     def score(self, inputs: DetectorInputs) -> Scores:

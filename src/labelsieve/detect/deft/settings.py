@@ -34,18 +34,6 @@ class DeFTSettings(Training):
         scores_from: `final-pass` scores plain images after training; `last-epoch` keeps what the last epoch of training
             saw, as the published code does.
         folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
-
-    Example:
-        >>> import labelsieve as ls
-        >>> from labelsieve.demo import MINI_CLIP
-        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
-        >>> drawn, labels = drawings(64, seed=0)
-        >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
-        >>> images = ls.inject(images, kind="symmetric", rate=0.25)
-        >>> detector = ls.DeFT(epochs=2, min_steps=0, peft="none")
-        >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=detector)
-        >>> verdicts.metrics["auroc"] > 0.9
-        True
     """
 
     warmup_epochs: Epochs = 5
