@@ -146,7 +146,15 @@ def _launch(words: list[str], *, processes: int, setup: str) -> None:
 # Beside what these import themselves: what is imported late, and takes its time.
 _LATE = ("datasets", "peft", "rich.progress", "scipy.stats", "sklearn.isotonic", "timm.data")
 _LAUNCHER = "torch.distributed.launcher.api"
-_OURS = ("adapt.run", "bench.run", "commands.adapt", "commands.bench", "commands.scan", "detect.dual", "report.html")
+_OURS = (
+    "bench.run",
+    "commands.adapt",
+    "commands.bench",
+    "commands.scan",
+    "detect.deft.scoring",
+    "finetune.run",
+    "report.html",
+)
 
 
 def _import_all() -> None:

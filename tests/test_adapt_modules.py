@@ -20,8 +20,8 @@ from interrupting import break_off
 from labelsieve.data.images import LabelledImages
 from labelsieve.engine import make_engine
 from labelsieve.errors import LabelsieveError, SettingsError
+from labelsieve.finetune import job, modules, tuning
 from labelsieve.finetune import loop as training
-from labelsieve.finetune import modules, tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.run import _job
 from labelsieve.finetune.selection import choose
@@ -229,7 +229,7 @@ def test_a_batch_may_pass_in_parts(
     settings: dict[str, Any] = {"tune": tune, "epochs": 1, "learning_rate": 1e-2, "optimizer": "sgd"}
     settings["head_init"] = "zeros"
     whole = adapted(images, verdicts, model("vit"), **settings)
-    monkeypatch.setattr(training, "fitting", lambda _work, _one, most, room=None: 3)
+    monkeypatch.setattr(job, "fitting", lambda _work, _one, most, room=None: 3)
     parts = adapted(images, verdicts, model("vit"), **settings)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 

@@ -556,7 +556,7 @@ def test_a_scan_is_tested_where_there_are_test_images(
 
 
 def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scans, features = (importlib.import_module(f"labelsieve.{name}") for name in ("scan", "vlm.features"))
+    scans, features = (importlib.import_module(f"labelsieve.{name}") for name in ("pipeline", "vlm.features"))
     scan, extract, scanning, read = scans.scan, features.extract, [False], list[bool]()
 
     def watched_scan(*given: Any, **more: Any) -> Any:

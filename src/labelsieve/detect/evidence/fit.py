@@ -53,6 +53,8 @@ EXCHANGED = 0.55
 ALIKE = 0.2
 # ... and less than this part of the way may lie between labels that follow looks and these, towards an exchange.
 LESS_ALIKE = 0.25
+# Nor may so much less of the surest images of all be wrong than of those of each class: looks know no classes.
+OF_ALL = 0.5
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 # A noise is learned in so many rounds from one half of the labels, to judge it by the other.
@@ -250,7 +252,9 @@ def _mistakes(
     exchanged = gains(_drawn(joined.sharpened(scale), noise.exchange(), generator))
     alike = gains(_drawn(joined.sharpened(looks_scale), looks, generator))
     way = ((found - alike) / (exchanged - alike)).clamp(0, 1).mean()
-    if found[1] > ALIKE * noise.rate * len(labels) and way < LESS_ALIKE:
+    of_all = noise_rate(joined, Mistakes.EVEN)
+    even = rate is None or of_all is None or of_all.value >= OF_ALL * rate
+    if even and found[1] > ALIKE * noise.rate * len(labels) and way < LESS_ALIKE:
         return Mistakes.ALIKE
     return Mistakes.EXCHANGED if found[0] >= EXCHANGED * exchanged[0] else Mistakes.BY_CLASS
 
