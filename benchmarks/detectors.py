@@ -39,8 +39,8 @@ from labelsieve.detect.evidence.noise_model import Mistakes
 from labelsieve.detect.evidence.noise_rate import noise_rate
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.engine import make_engine
+from labelsieve.metrics import METRIC_TITLES
 from labelsieve.provenance import versions, write_atomically, write_text
-from labelsieve.verdicts import METRIC_TITLES
 from labelsieve.vlm.features import image_features
 
 METRICS = {**METRIC_TITLES, "flagged_rate": "flagged"}

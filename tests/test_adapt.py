@@ -27,7 +27,7 @@ import labelsieve as ls
 from interrupting import break_off
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.data.test_sets import measure, with_class_names
+from labelsieve.data.test_sets import with_class_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores
@@ -46,6 +46,7 @@ from labelsieve.finetune.timm_towers import TOWERS
 from labelsieve.finetune.towers import Tower
 from labelsieve.finetune.tuning import TUNE, prepare
 from labelsieve.marks import after_marks, clean_part, read_marks
+from labelsieve.metrics import measure
 from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts, decide
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights

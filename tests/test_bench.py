@@ -27,9 +27,9 @@ from interrupting import break_off
 from labelsieve.bench import estimate as estimating
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
-from labelsieve.bench.measures import PeakMemory, calibration
 from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.parts import Data, Method
+from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.series import column_names, series
 from labelsieve.bench.smoke import miniature
@@ -41,6 +41,7 @@ from labelsieve.cli import main
 from labelsieve.detect.training.learner import Feed
 from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.locks import locked
+from labelsieve.metrics import calibration
 from labelsieve.progress import Progress
 from labelsieve.provenance import to_json
 from small_published import FINE_TEST, REPLICAS, write_cifar100

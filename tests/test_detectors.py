@@ -46,8 +46,9 @@ from labelsieve.engine import make_engine
 from labelsieve.errors import ModelError, SettingsError, TrainingError
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
+from labelsieve.metrics import evaluate
 from labelsieve.pipeline import scan
-from labelsieve.verdicts import decide, evaluate
+from labelsieve.verdicts import decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.huggingface import load_vlm
 

@@ -37,8 +37,9 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import ZeroShot
 from labelsieve.engine import Engine, make_engine
 from labelsieve.errors import SettingsError, TrainingError
+from labelsieve.metrics import evaluate
 from labelsieve.seeds import Purpose
-from labelsieve.verdicts import decide, evaluate
+from labelsieve.verdicts import decide
 from tensor_sizes import LargestTensor
 
 WIDTH = 6

@@ -49,6 +49,8 @@ EVERYWHERE = {
     "records",
     "spreadsheets",
     "seeds",
+    "metrics",
+    "flagging",
     "quantities",
     "deprecation",
 }

@@ -25,7 +25,8 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.errors import DataError, LabelsieveError, RunError
-from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide, evaluate
+from labelsieve.metrics import evaluate
+from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide
 
 NAN = float("nan")
 NO_PICTURES = Dataset.from_dict({"image": []})

@@ -249,9 +249,9 @@ def _contradicted(scan: Symptoms) -> Finding | None:
 
 
 def _piled_up(scan: Symptoms) -> Finding | None:
-    if scan.scores.issue is not None:  # no threshold decided
+    threshold = scan.scores.rule.threshold
+    if threshold is None:
         return None
-    threshold = scan.scores.threshold
     near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= BAND
     # with a threshold at an end of the scale, the clearest cases lie near it
     if not BAND <= threshold <= 1 - BAND or int(near.sum()) < FEW or near.mean() < PILED_UP:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labels import normalise
 from labelsieve.errors import DataError, SettingsError, did_you_mean, listed, shown
+from labelsieve.flagging import FlagRule
 from labelsieve.progress import Progress
 from labelsieve.spreadsheets import unescaped
 from labelsieve.verdicts import Verdicts, ranks
@@ -78,13 +79,9 @@ def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> N
 
 def kept_although_flagged(verdicts: Verdicts, *, drop_at: float) -> NDArray[np.bool_]:
     """Returns which of N images the threshold alone has flagged although their label quality is above `drop_at`."""
-    threshold = verdicts.record.get("threshold")
-    if threshold is None:  # flagged by another rule
-        return np.zeros(len(verdicts), dtype=np.bool_)
-    above = (verdicts.label_quality > np.float32(drop_at)) & (verdicts.label_quality <= np.float32(threshold))
-    if verdicts.record.get("demand_agreement"):
-        above &= verdicts.predicted == verdicts.given
-    return verdicts.is_issue & above
+    quality, rule = verdicts.label_quality, FlagRule.of_record(verdicts.record)
+    alone = rule.for_quality_alone(quality, predicted=verdicts.predicted, given=verdicts.given)
+    return verdicts.is_issue & alone & (quality > np.float32(drop_at))
 
 
 def read_marks(files: MarkFiles, verdicts: Verdicts, *, progress: Progress | None = None) -> dict[str, str]:

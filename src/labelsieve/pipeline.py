@@ -16,7 +16,7 @@ import numpy as np
 
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.test_sets import described, measure, overlap_note, with_class_names
+from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.inputs import detector_inputs
@@ -29,6 +29,7 @@ from labelsieve.diagnosis import diagnose
 from labelsieve.engine import Engine, Precision, make_engine
 from labelsieve.errors import RunError, SettingsError, shown
 from labelsieve.folders import alone_in, foreign, make_folder
+from labelsieve.metrics import measure
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, parts_of, remove_parts, target_of, versions
 from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
@@ -247,8 +248,7 @@ def _record(
             "settled": dict(scores.settled),
             "fingerprint": fingerprint(settings),
         },
-        "threshold": scores.threshold if scores.issue is None else None,
-        "demand_agreement": scores.demand_agreement if scores.issue is None else None,
+        **scores.rule.to_record(),
         "zero_shot_agreement": scores.zero_shot_agreement,
         "zero_shot_balanced_agreement": _balanced(scores),
         "estimate": _estimated(scores),

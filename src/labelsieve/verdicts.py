@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
 from labelsieve.errors import DataError, RunError, first_line
+from labelsieve.metrics import METRIC_TITLES, evaluate
 from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.records import RUN, check_kinds
 from labelsieve.spreadsheets import write_csv
@@ -33,17 +34,6 @@ RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
 _ROWS = 65_536
-METRIC_TITLES = {
-    "clean_precision": "clean P",
-    "clean_recall": "clean R",
-    "clean_f1": "clean F1",
-    "issue_precision": "issue P",
-    "issue_recall": "issue R",
-    "issue_f1": "issue F1",
-    "auroc": "AUROC",
-    "average_precision": "AP",
-}
-"""Short titles of what :func:`evaluate` returns, for tables."""
 _METRIC_KINDS = dict.fromkeys((*METRIC_TITLES, "noise_rate", "flagged_rate"), "a number from 0 to 1")
 _SCHEMA = pa.schema(
     {
@@ -69,7 +59,7 @@ class Verdicts:
             where an image could not be read; all but `id` and `given_label` are null there).
         class_names: The K names of the classes.
         record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`.
-        metrics: See :func:`evaluate`; None without a truth column.
+        metrics: See :func:`labelsieve.metrics.evaluate`; None without a truth column.
 
     Example:
         >>> import numpy as np
@@ -272,13 +262,9 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
         raise DataError(f"expected scores of shape ({len(images)},), one for each image, got {sorted(shapes)}")
     quality = np.asarray(scores.label_quality, dtype=np.float32)
     readable = ~np.isnan(quality)
-    # in float32 on both sides: a quality of 0.1 in float32 lies above the float64 number 0.1
-    if scores.issue is not None:
-        issue = readable & scores.issue
-    else:
-        issue = readable & (quality <= np.float32(scores.threshold))
-        if scores.demand_agreement:
-            issue |= readable & (scores.predicted != images.labels)
+    named = scores.issue
+    issue = scores.rule.flags(quality, predicted=scores.predicted, given=images.labels) if named is None else named
+    issue = readable & issue
     rank, unreadable = ranks(quality, issue), ~readable
     names = pa.array(images.class_names, pa.string())
     table = pa.table(
@@ -326,51 +312,3 @@ def _reasons(scores: Scores, unreadable: NDArray[np.bool_]) -> list[str | None]:
     for row in np.flatnonzero(unreadable).tolist():
         reasons[row] = scores.errors.get(row) or "the detector gave no score"
     return reasons
-
-
-def evaluate(
-    *, wrong: NDArray[np.bool_], flagged: NDArray[np.bool_], quality: NDArray[np.float32]
-) -> dict[str, float | int | None]:
-    """Scores verdicts against the truth, with the side that each number speaks of in its name.
-
-    The paper counts clean labels as the positive class (`clean_*`), cleanlab counts issues (`issue_*`).
-
-    Args:
-        wrong: Shape (N,): true where the given label differs from the true one.
-        flagged: Shape (N,): true where the label was called an issue.
-        quality: Shape (N,), between 0 and 1, higher = more likely correct.
-
-    Returns:
-        `clean_precision`, `clean_recall`, `clean_f1`, `issue_precision`, `issue_recall`, `issue_f1`, all between 0 and
-        1 (0 where nothing was found or nothing is to be found), `auroc` and `average_precision` of `1 - quality` for
-        the issues (None if all labels are right or all are wrong), `noise_rate`, `flagged_rate` and `images`.
-
-    Example:
-        >>> import numpy as np
-        >>> wrong, flagged = np.array([True, True, False, False]), np.array([True, False, False, False])
-        >>> found = evaluate(wrong=wrong, flagged=flagged, quality=np.array([0.1, 0.6, 0.8, 0.9]))
-        >>> found["issue_precision"], found["issue_recall"], found["auroc"]
-        (1.0, 0.5, 1.0)
-    """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    mixed = bool(wrong.any() and not wrong.all())
-    suspicion = -quality  # ranks as 1 - quality does, but does not round the smallest qualities to ties
-    return {
-        **_one_side("clean", ~wrong, ~flagged),
-        **_one_side("issue", wrong, flagged),
-        "auroc": float(roc_auc_score(wrong, suspicion)) if mixed else None,
-        "average_precision": float(average_precision_score(wrong, suspicion)) if mixed else None,
-        "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
-        "flagged_rate": float(flagged.mean()) if wrong.size else 0.0,
-        "images": int(wrong.size),
-    }
-
-
-def _one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float | int | None]:
-    hits, both = float((actual & found).sum()), float(actual.sum() + found.sum())
-    return {
-        f"{side}_precision": hits / float(found.sum()) if found.any() else 0.0,
-        f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
-        f"{side}_f1": 2 * hits / both if both else 0.0,
-    }

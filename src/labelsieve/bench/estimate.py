@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
-from labelsieve.bench.measures import PeakMemory
 from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Method
+from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import TEST_DRAWINGS, check_models, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
 from labelsieve.data.features import LabelledFeatures

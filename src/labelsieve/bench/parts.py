@@ -13,8 +13,8 @@ from typing import Any, Literal
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.errors import SettingsError, look_up
+from labelsieve.metrics import METRIC_TITLES
 from labelsieve.validation import FewDrawings, Limit, Rate, Share, check_fields, check_keys, check_value, field_names
-from labelsieve.verdicts import METRIC_TITLES
 
 DRAWINGS, BUNDLED = "drawings", "bundled"
 FEATURES = "features"

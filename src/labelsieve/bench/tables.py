@@ -45,7 +45,7 @@ def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
 
 
 def reliability(experiment: Experiment, records: Records) -> dict[str, list[list[float]]]:
-    """Returns for each method its bins, see :func:`labelsieve.bench.measures.calibration`, summed over all cells."""
+    """Returns for each method its bins, see :func:`labelsieve.metrics.calibration`, summed over all cells."""
     found: dict[str, list[list[float]]] = {}
     for cell in experiment.cells():
         bins = records.get(experiment.key(cell), {}).get("reliability")

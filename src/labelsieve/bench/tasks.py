@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labelsieve.errors import CheckpointError, RunError, SettingsError, look_up
+from labelsieve.metrics import METRIC_TITLES
 from labelsieve.provenance import fingerprint
 from labelsieve.validation import check_keys, field_names
-from labelsieve.verdicts import METRIC_TITLES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +167,8 @@ class Detect:
 
         Seconds are those of the scan wherever it was made; memory is known only of a scan that is made now.
         """
-        from labelsieve.bench.measures import PeakMemory, calibration
+        from labelsieve.bench.peak_memory import PeakMemory
+        from labelsieve.metrics import calibration
 
         with PeakMemory() as peak:
             verdicts, is_new = scan_once(given, tests=True)
@@ -308,7 +309,7 @@ class Adapt:
         Seconds and memory are those of training the classifier, without the scan; where nothing is trained on, those of
         the scan, memory as in :meth:`Detect.measure`.
         """
-        from labelsieve.bench.measures import PeakMemory
+        from labelsieve.bench.peak_memory import PeakMemory
         from labelsieve.data.images import LabelledImages
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.selection import choose

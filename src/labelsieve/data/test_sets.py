@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,55 +50,3 @@ def overlap_note(test: LabelledImages, trained_on: NDArray[np.uint64]) -> tuple[
     if not same:
         return ()
     return (f"{same:,} of {len(test):,} test images are among the training images: accuracy on the test set flatters",)
-
-
-def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Returns the share of right predictions, between 0 and 1; those of -1 do not count, and of none it is 0.
-
-    Example:
-        >>> import numpy as np
-        >>> accuracy(np.array([0, 1, -1]), np.array([0, 0, 0]))  # the last could not be read
-        0.5
-    """
-    readable = predicted >= 0
-    return float((predicted == labels)[readable].mean()) if readable.any() else 0.0
-
-
-def measure(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
-) -> dict[str, float | int | list[dict[str, Any]] | None]:
-    """Compares predictions with true labels.
-
-    Args:
-        predicted: Shape (N,), values 0 to K-1, or -1 where the image could not be read.
-        labels: Shape (N,), values 0 to K-1.
-        class_names: The K names.
-
-    Returns:
-        `images`, `unreadable`, `accuracy` and `balanced_accuracy` (the mean over the classes that occur), between 0 and
-        1, and `per_class`: for each class its name, images and accuracy, None where there are no images.
-
-    Example:
-        >>> import numpy as np
-        >>> found = measure(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), ["cat", "dog"])
-        >>> found["accuracy"], found["balanced_accuracy"]
-        (0.75, 0.75)
-    """
-    rows: list[dict[str, Any]] = []
-    for index, name in enumerate(class_names):
-        own = (labels == index) & (predicted >= 0)
-        rows.append(
-            {
-                "class_name": name,
-                "images": int(own.sum()),
-                "accuracy": float((predicted[own] == index).mean()) if own.any() else None,
-            }
-        )
-    known = [row["accuracy"] for row in rows if row["accuracy"] is not None]
-    return {
-        "images": int((predicted >= 0).sum()),
-        "unreadable": int((predicted < 0).sum()),
-        "accuracy": accuracy(predicted, labels),
-        "balanced_accuracy": float(np.mean(known)) if known else 0.0,
-        "per_class": rows,
-    }

@@ -13,10 +13,11 @@ from rich.table import Table
 
 from labelsieve.demo import MINI_CLIP
 from labelsieve.folders import alone_in
+from labelsieve.metrics import METRIC_TITLES
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_json, write_text
 from labelsieve.validation import Drawings, Seed, check_value
-from labelsieve.verdicts import METRIC_TITLES, REPORT
+from labelsieve.verdicts import REPORT
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from labelsieve.flagging import FlagRule
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -78,3 +80,11 @@ class Scores:
     notes: tuple[str, ...] = ()
     settled: Mapping[str, Any] = field(default_factory=dict)
     test_predicted: NDArray[np.int64] | None = None
+
+    @property
+    def rule(self) -> FlagRule:
+        """Which labels are flagged; without a threshold where `issue` names them."""
+        named = self.issue is not None
+        return FlagRule(
+            threshold=None if named else self.threshold, demand_agreement=self.demand_agreement and not named
+        )

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.test_sets import accuracy
 from labelsieve.finetune.job import Job
+from labelsieve.metrics import accuracy
 from labelsieve.vlm.features import image_features, pixels_of, prepared
 
 

@@ -33,7 +33,7 @@ class Adapted:
         backbone: The model with its processor.
         class_names: The K names, in the order of the logits.
         record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
-        metrics: Accuracies; see :func:`labelsieve.data.test_sets.measure`. Becomes `metrics.json`.
+        metrics: Accuracies; see :func:`labelsieve.metrics.measure`. Becomes `metrics.json`.
 
     Example:
         >>> import labelsieve as ls

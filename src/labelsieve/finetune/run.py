@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.test_sets import accuracy, described, measure, overlap_note, with_class_names
+from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.detect.training.loop import belonging, seconds_before
 from labelsieve.engine import Engine, Precision, make_engine
@@ -31,6 +31,7 @@ from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.folders import alone_in, check_no_mount, foreign
 from labelsieve.marks import MarkFiles, read_marks
+from labelsieve.metrics import accuracy, measure
 from labelsieve.pipeline import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, read_json, versions

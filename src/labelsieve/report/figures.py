@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.flagging import FlagRule
 from labelsieve.verdicts import Verdicts
 
 MAX_BARS = 30
@@ -103,7 +104,7 @@ def histogram(verdicts: Verdicts) -> Histogram:
         bars=tuple(bars),
         ticks=tuple((tick, _height(tick, logarithmic) / scale) for tick in ticks),
         logarithmic=logarithmic,
-        threshold=_threshold(verdicts),
+        threshold=FlagRule.of_record(verdicts.record).line,
     )
 
 
@@ -138,12 +139,6 @@ def _matrix(pairs: list[Pair], classes: int) -> tuple[tuple[Pair, ...], ...]:
         return found.get((row, column)) or Pair(given=row, suggested=column, count=0, share=0.0)
 
     return tuple(tuple(cell(row, column) for column in range(classes)) for row in range(classes))
-
-
-def _threshold(verdicts: Verdicts) -> float | None:
-    value = verdicts.record.get("threshold")
-    # a line at 0, where only the agreement with the model decides, would stand left of flagged images
-    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None
 
 
 def _needs_logarithm(counts: NDArray[np.int64]) -> bool:

@@ -24,6 +24,7 @@ from markupsafe import Markup, escape
 from labelsieve import quantities
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
+from labelsieve.flagging import FlagRule
 from labelsieve.progress import Progress
 from labelsieve.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
@@ -191,8 +192,7 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
         "Detector": " · ".join(str(detector[key]) for key in ("name", "recipe") if detector.get(key)),
         "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(record)) else None,
         "Test images": common.tested(record),
-        "Threshold": common.short(record.get("threshold") or None),  # at 0 only the agreement decides
-        "Also flagged" if record.get("threshold") else "Flagged": _demand(record.get("demand_agreement")),
+        **FlagRule.of_record(record).facts(),
         "Took": " on ".join(
             part for part in (quantities.duration(record.get("seconds")), record.get("hardware")) if part
         ),
@@ -211,10 +211,6 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
             if part.get("fingerprint")
         },
     }
-
-
-def _demand(agreement: bool | None) -> str | None:
-    return "where another class is likelier" if agreement else None
 
 
 def _classes(verdicts: Verdicts, shown: Sequence[int]) -> dict[str, Any]:

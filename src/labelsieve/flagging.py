@@ -1,0 +1,81 @@
+"""Which labels are flagged by their scores: the rule, applied, described and kept in the record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlagRule:
+    """Flags labels of low quality and, where it demands agreement, those that are not predicted.
+
+    Attributes:
+        threshold: A label is flagged where its quality is at most this; None where the detector names the issues by a
+            rule that no threshold can express.
+        demand_agreement: Whether a label is flagged, too, where another class is predicted.
+
+    Example:
+        >>> import numpy as np
+        >>> rule = FlagRule(threshold=0.5, demand_agreement=True)
+        >>> quality = np.array([0.2, 0.7, 0.9], dtype=np.float32)
+        >>> rule.flags(quality, predicted=np.array([1, 2, 1]), given=np.array([1, 1, 1])).tolist()
+        [True, True, False]
+        >>> FlagRule.of_record(rule.to_record()) == rule
+        True
+    """
+
+    threshold: float | None = 0.5
+    demand_agreement: bool = False
+
+    def flags(
+        self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Returns which labels are flagged, (N,).
+
+        Args:
+            quality: Shape (N,), between 0 and 1, higher = more likely correct; NaN is never below the threshold.
+            predicted: Shape (N,): most likely classes.
+            given: Shape (N,): given labels.
+        """
+        return np.asarray(self._low(quality) | self._differs(predicted, given))
+
+    def for_quality_alone(
+        self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Returns which labels are flagged, (N,), although agreement is not demanded or there; see :meth:`flags`."""
+        return np.asarray(self._low(quality) & ~self._differs(predicted, given))
+
+    def _low(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:
+        if self.threshold is None:
+            return np.zeros(len(quality), dtype=np.bool_)
+        # in float32 on both sides: a quality of 0.1 in float32 lies above the float64 number 0.1
+        return np.asarray(quality <= np.float32(self.threshold))
+
+    def _differs(self, predicted: NDArray[np.int64], given: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray(predicted != given) if self.demand_agreement else np.zeros(len(given), dtype=np.bool_)
+
+    @property
+    def line(self) -> float | None:
+        """Where a plot over the quality has a line: at 0 only agreement decides, and flags would stand right of it."""
+        return self.threshold if self.threshold is not None and 0 < self.threshold <= 1 else None
+
+    def facts(self) -> dict[str, str]:
+        """Returns what a report says of the rule, by its title."""
+        facts = {"Threshold": f"{self.threshold:.3g}"} if self.threshold else {}
+        if self.demand_agreement:
+            facts["Also flagged" if self.threshold else "Flagged"] = "where another class is likelier"
+        return facts
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns its entries of `run.json`, both None where the detector names the issues itself."""
+        return asdict(self) if self.threshold is not None else dict.fromkeys(asdict(self))
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """Reads it from `run.json`."""
+        return cls(threshold=record.get("threshold"), demand_agreement=bool(record.get("demand_agreement")))

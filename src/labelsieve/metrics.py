@@ -1,0 +1,167 @@
+"""How good verdicts, classifiers and probabilities are against the truth: each number has its one home here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+METRIC_TITLES = {
+    "clean_precision": "clean P",
+    "clean_recall": "clean R",
+    "clean_f1": "clean F1",
+    "issue_precision": "issue P",
+    "issue_recall": "issue R",
+    "issue_f1": "issue F1",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+}
+"""Short titles of what :func:`evaluate` returns, for tables."""
+# Bins of the calibration error, and where every other label is right.
+_BINS, _EVEN = 10, 0.5
+
+
+def evaluate(
+    *, wrong: NDArray[np.bool_], flagged: NDArray[np.bool_], quality: NDArray[np.float32]
+) -> dict[str, float | int | None]:
+    """Scores verdicts against the truth, with the side that each number speaks of in its name.
+
+    The paper counts clean labels as the positive class (`clean_*`), cleanlab counts issues (`issue_*`).
+
+    Args:
+        wrong: Shape (N,): true where the given label differs from the true one.
+        flagged: Shape (N,): true where the label was called an issue.
+        quality: Shape (N,), between 0 and 1, higher = more likely correct.
+
+    Returns:
+        `clean_precision`, `clean_recall`, `clean_f1`, `issue_precision`, `issue_recall`, `issue_f1`, all between 0 and
+        1 (0 where nothing was found or nothing is to be found), `auroc` and `average_precision` of `1 - quality` for
+        the issues (None if all labels are right or all are wrong), `noise_rate`, `flagged_rate` and `images`.
+
+    Example:
+        >>> import numpy as np
+        >>> wrong, flagged = np.array([True, True, False, False]), np.array([True, False, False, False])
+        >>> found = evaluate(wrong=wrong, flagged=flagged, quality=np.array([0.1, 0.6, 0.8, 0.9]))
+        >>> found["issue_precision"], found["issue_recall"], found["auroc"]
+        (1.0, 0.5, 1.0)
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    mixed = bool(wrong.any() and not wrong.all())
+    suspicion = -quality  # ranks as 1 - quality does, but does not round the smallest qualities to ties
+    return {
+        **_one_side("clean", ~wrong, ~flagged),
+        **_one_side("issue", wrong, flagged),
+        "auroc": float(roc_auc_score(wrong, suspicion)) if mixed else None,
+        "average_precision": float(average_precision_score(wrong, suspicion)) if mixed else None,
+        "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
+        "flagged_rate": float(flagged.mean()) if wrong.size else 0.0,
+        "images": int(wrong.size),
+    }
+
+
+def _one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float | int | None]:
+    hits, both = float((actual & found).sum()), float(actual.sum() + found.sum())
+    return {
+        f"{side}_precision": hits / float(found.sum()) if found.any() else 0.0,
+        f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
+        f"{side}_f1": 2 * hits / both if both else 0.0,
+    }
+
+
+def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Returns the share of right predictions, between 0 and 1; those of -1 do not count, and of none it is 0.
+
+    Example:
+        >>> import numpy as np
+        >>> accuracy(np.array([0, 1, -1]), np.array([0, 0, 0]))  # the last could not be read
+        0.5
+    """
+    readable = predicted >= 0
+    return float((predicted == labels)[readable].mean()) if readable.any() else 0.0
+
+
+def measure(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, float | int | list[dict[str, Any]] | None]:
+    """Compares predictions with true labels.
+
+    Args:
+        predicted: Shape (N,), values 0 to K-1, or -1 where the image could not be read.
+        labels: Shape (N,), values 0 to K-1.
+        class_names: The K names.
+
+    Returns:
+        `images`, `unreadable`, `accuracy` and `balanced_accuracy` (the mean over the classes that occur), between 0 and
+        1, and `per_class`: for each class its name, images and accuracy, None where there are no images.
+
+    Example:
+        >>> import numpy as np
+        >>> found = measure(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), ["cat", "dog"])
+        >>> found["accuracy"], found["balanced_accuracy"]
+        (0.75, 0.75)
+    """
+    rows: list[dict[str, Any]] = []
+    for index, name in enumerate(class_names):
+        own = (labels == index) & (predicted >= 0)
+        rows.append(
+            {
+                "class_name": name,
+                "images": int(own.sum()),
+                "accuracy": float((predicted[own] == index).mean()) if own.any() else None,
+            }
+        )
+    known = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+    return {
+        "images": int((predicted >= 0).sum()),
+        "unreadable": int((predicted < 0).sum()),
+        "accuracy": accuracy(predicted, labels),
+        "balanced_accuracy": float(np.mean(known)) if known else 0.0,
+        "per_class": rows,
+    }
+
+
+def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, float | list[list[float]] | None]:
+    """Compares probabilities with what came true.
+
+    Args:
+        quality: Shape (n,), from 0 to 1: the probability that the label is right.
+        right: Shape (n,): whether it is.
+
+    Returns:
+        `brier`, the mean squared difference (Brier, 1950), and `ece`, the expected calibration error (Guo et al., ICML
+        2017): the mean over the images of the distance between mean probability and share of right labels in their one
+        of 10 equal bins. Both from 0, which is best, to 1. `even_odds` is the quality from which on at least every
+        other label is right, by isotonic regression: 0.5 if a threshold of one half is where it should be, and 1 where
+        it is so of none. All None without images. `reliability` has for each bin its images, the sum of their
+        probabilities, and how many of them are right.
+
+    Example:
+        >>> import numpy as np
+        >>> quality = np.array([0.9, 0.9, 0.1, 0.1], dtype=np.float32)
+        >>> found = calibration(quality, np.array([True, True, False, False]))
+        >>> round(found["brier"], 3), round(found["ece"], 3)
+        (0.01, 0.1)
+    """
+    if not quality.size:
+        return {"brier": None, "ece": None, "even_odds": None, "reliability": []}
+    chance, true = quality.astype(np.float64), right.astype(np.float64)
+    bins = np.minimum((chance * _BINS).astype(np.int64), _BINS - 1)
+    count, expected, found = (
+        np.bincount(bins, weights=each, minlength=_BINS) for each in (np.ones_like(chance), chance, true)
+    )
+    return {
+        "brier": float(np.square(chance - true).mean()),
+        "ece": float(np.abs(expected - found).sum() / len(chance)),
+        "even_odds": _even_odds(chance, true),
+        "reliability": np.stack([count, expected, found], axis=1).tolist(),
+    }
+
+
+def _even_odds(chance: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    from sklearn.isotonic import IsotonicRegression
+
+    share = IsotonicRegression().fit_transform(chance, true)
+    return float(chance[share >= _EVEN].min(initial=1.0))
