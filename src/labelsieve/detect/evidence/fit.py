@@ -28,7 +28,7 @@ from labelsieve.detect.evidence.noise_model import (
     clean_share,
     start_rate,
 )
-from labelsieve.detect.evidence.noise_rate import noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import classes_differ, noise_rate, reliability_rate
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 from labelsieve.progress import Progress
 
@@ -53,8 +53,6 @@ EXCHANGED = 0.55
 ALIKE = 0.2
 # ... and less than this part of the way may lie between labels that follow looks and these, towards an exchange.
 LESS_ALIKE = 0.25
-# Nor may so much less of the surest images of all be wrong than of those of each class: looks know no classes.
-OF_ALL = 0.5
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 # A noise is learned in so many rounds from one half of the labels, to judge it by the other.
@@ -252,9 +250,8 @@ def _mistakes(
     exchanged = gains(_drawn(joined.sharpened(scale), noise.exchange(), generator))
     alike = gains(_drawn(joined.sharpened(looks_scale), looks, generator))
     way = ((found - alike) / (exchanged - alike)).clamp(0, 1).mean()
-    of_all = noise_rate(joined, Mistakes.EVEN)
-    even = rate is None or of_all is None or of_all.value >= OF_ALL * rate
-    if even and found[1] > ALIKE * noise.rate * len(labels) and way < LESS_ALIKE:
+    # looks know no classes
+    if not classes_differ(joined) and found[1] > ALIKE * noise.rate * len(labels) and way < LESS_ALIKE:
         return Mistakes.ALIKE
     return Mistakes.EXCHANGED if found[0] >= EXCHANGED * exchanged[0] else Mistakes.BY_CLASS
 

@@ -29,8 +29,8 @@ def noise_rate(joined: Joined, mistakes: Mistakes | None = None, *, reliable: fl
     """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). They are
-    the surest of each class where classes may differ in their noise and have enough images: of a class with many wrong
-    labels the evidence is less sure, so that few of the surest images of all are of it.
+    the surest of each class where classes may differ in their noise, or do by more than chance, and have enough images:
+    of a class with many wrong labels the evidence is less sure, so that few of the surest images of all are of it.
 
     Noise that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more
     often made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the
@@ -47,22 +47,30 @@ def noise_rate(joined: Joined, mistakes: Mistakes | None = None, *, reliable: fl
         Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
         labels than chance.
     """
-    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
-    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    disagrees = predicted != joined.labels
-    classes = joined.logits.shape[1]
-    by_class = mistakes not in (Mistakes.EVEN, Mistakes.ALIKE) and SUREST * len(predicted) >= SURE_OF_A_CLASS * classes
-    shares = _among_surest(disagrees[_surest_first(confidence, predicted if by_class else torch.zeros_like(predicted))])
+    classes, (of_all, of_each) = joined.logits.shape[1], _shares(joined)
+    by_class = of_each and (mistakes not in (Mistakes.EVEN, Mistakes.ALIKE) or _apart(of_all, of_each))
+    shares = of_each if of_each and by_class else of_all
     chance = 1 / classes
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
     if mistakes in (None, Mistakes.EVEN, Mistakes.EXCHANGED):
         return shares
-    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(disagrees.float().mean())
+    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, _disagreeing(joined)
     value, _, high = (max(share, min(rise * share + FLOOR, most)) for share in shares)
     if mistakes is Mistakes.BY_CLASS and reliable is not None:
         value = min(max(reliable, shares.value), value)
     return Interval(value, shares.low, high)
+
+
+@torch.no_grad()
+def classes_differ(joined: Joined) -> bool:
+    """Returns whether so many more of the surest images of each class are wrong than of all that it is no chance."""
+    of_all, of_each = _shares(joined)
+    return of_each is not None and _apart(of_all, of_each)
+
+
+def _apart(of_all: Interval, of_each: Interval) -> bool:
+    return of_each.low > of_all.high
 
 
 def far_off(factor: float) -> bool:
@@ -98,6 +106,21 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
     height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
     return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
+
+
+def _shares(joined: Joined) -> tuple[Interval, Interval | None]:
+    """Returns which share of the surest images disagrees: of all, and of each class where enough images are of each."""
+    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
+    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
+    disagrees = predicted != joined.labels
+    of_all = _among_surest(disagrees[_surest_first(confidence, torch.zeros_like(predicted))])
+    if SUREST * len(predicted) < SURE_OF_A_CLASS * joined.logits.shape[1]:
+        return of_all, None
+    return of_all, _among_surest(disagrees[_surest_first(confidence, predicted)])
+
+
+def _disagreeing(joined: Joined) -> float:
+    return float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
 
 
 def _surest_first(confidence: Tensor, group: Tensor) -> Tensor:
