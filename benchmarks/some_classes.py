@@ -78,9 +78,13 @@ def measured(data: LabelledFeatures, job: SomeClasses, detector: Detector) -> st
         estimate, metrics = verdicts.record["estimate"], verdicts.metrics or {}
         found["issue_f1"].append(100 * metrics["issue_f1"])
         found["auroc"].append(100 * metrics["auroc"])
-        found["estimated"].append(100 * estimate["wrong_labels"]["value"] / len(rows) if estimate else float("nan"))
+        found["estimated"] += [100 * estimate["wrong_labels"]["value"] / len(rows)] if estimate else []
         found["true"].append(100 * metrics["noise_rate"])
-    return " | ".join(f"{mean(each):.1f} ± {stdev(each) if len(each) > 1 else 0:.1f}" for each in found.values())
+    return " | ".join(map(_spread, found.values()))
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}" if values else "-"
 
 
 def main(job: SomeClasses) -> None:
