@@ -23,6 +23,7 @@ smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 
 docs: $(INSTALLED) ## the documentation as a site, build/docs/index.html; offline, warnings are errors
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	rm -rf docs/reference/generated
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env docs build/docs
 
 lint: $(INSTALLED) ## ruff and mypy

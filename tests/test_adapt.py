@@ -791,7 +791,7 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("size", "does not take the 48 x 48 pictures that its image processor makes"),
+        ("size", "does not take the 48 x 48 images that its image processor makes"),
         ("processor", "has no usable image processor"),
         ("oblong", r"to give square images .* got \(4, 3, 32, 48\)"),
         ("missing", r"incomplete, 1 missing such as vit\.layernorm\.weight"),
@@ -1003,7 +1003,7 @@ def test_the_model_card_says_what_it_was_trained_on(
     for said in (
         images.fingerprint,
         test_images.fingerprint,
-        "judged by | deft",
+        "evaluated by | deft",
         "loss | ce",
         "18 images (75\u00a0%), 3 more held out for validation",
         "transformers",

@@ -993,7 +993,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
         ("[model]", PUBLISHED + '\nother = "bundled"', "expected one model beside published numbers, got 2"),
         ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
         ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got 0, 0"),
-        ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of whole numbers, got []"),
+        ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of integers, got []"),
         ('title = "Tiny"', "", "expected title, found none"),
         ('title = "Tiny"', "title = 5", "expected title to be a text, got 5"),
         ("limit = 48", "limit = 0", "[data.drawings]: expected limit from 1 to 1,000,000,000, got 0"),

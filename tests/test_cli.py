@@ -132,12 +132,12 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
         ),
         (
             ["scan", "photos", "--out", "run", "--epochs", "many"],
-            "expected a whole number for --epochs, got many; see",
+            "expected an integer for --epochs, got many; see",
         ),
-        (["scan", "photos", "--out", "run", "--limit", "few"], "expected a whole number for --limit, got few; see"),
+        (["scan", "photos", "--out", "run", "--limit", "few"], "expected an integer for --limit, got few; see"),
         (
             ["scan", "x", "--out", "run", "--batch-size", "9.5"],
-            "a whole number or auto for --batch-size, got 9.5; see",
+            "an integer or auto for --batch-size, got 9.5; see",
         ),
         (["scan", "x", "--out", "run", "--logit-scale", "e"], "expected a number for --logit-scale, got e; see"),
         (["noise", "x", "--out", "y", "--kind", "pair", "--rate", "1/2"], "a number for --rate, got 1/2; see"),

@@ -28,11 +28,11 @@ def test_lossless_picture_keeps_its_pixels() -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"this is text, not a picture", "not a picture"),
+        (b"this is text, not a picture", "not an image"),
         (encoded(pattern(), "JPEG")[:-400], "truncated"),
         (encoded(pattern())[:-400], "broken"),
-        (encoded(pattern(), "JPEG")[:20], "not a picture"),
-        (png_of(0, 5), "picture"),
+        (encoded(pattern(), "JPEG")[:20], "not an image"),
+        (png_of(0, 5), "image"),
     ],
 )
 def test_broken_bytes_say_why(data: bytes, reason: str) -> None:

@@ -306,7 +306,7 @@ def test_copies_with_different_labels() -> None:
     case.contents[[100, 101, 102]] = 1000
     case.contents[[40, 48, 45]] = 2000  # 40 and 48 share a label
     finding = case.finding("duplicates-conflict")
-    assert "2 pictures occur more than once with different labels (6 images)" in finding["figure"]
+    assert "2 images occur more than once with different labels (6 images)" in finding["figure"]
     assert 'img-40 is "class 0", img-45 is "class 5"' in finding["figure"]
     assert "duplicates" not in case.codes()
 

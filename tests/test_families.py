@@ -595,8 +595,8 @@ def test_open_clip_from_a_file_and_by_prefix(folders: Callable[[str], Path], tmp
             "open_clip:someone/some-model",
             "the Hub cannot be reached, and this machine has no files .* of someone/some-model",
         ),
-        ("open_clip:roberta-ViT-B-32/FILE", "text tower of its own, that of .* is roberta-base; choose another"),
-        ("open_clip:coca_ViT-B-32/FILE", "text tower of its own, that of .* is one that generates; choose another"),
+        ("open_clip:roberta-ViT-B-32/FILE", "text encoder of its own, that of .* is roberta-base; choose another"),
+        ("open_clip:coca_ViT-B-32/FILE", "text encoder of its own, that of .* is one that generates; choose another"),
     ],
 )
 def test_names_of_open_clip(name: str, message: str, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def check(found: ImageFeatures, images: LabelledImages, vlm: HuggingFaceCLIP) ->
     assert np.abs(found.pooled - expected(images, vlm)).max() < 1e-5
     assert found.readable.tolist() == [0, 2, 3, 4, 5, 6]
     assert list(found.errors) == [1]
-    assert found.errors[1] == "cat/1.png: not a picture that can be decoded"
+    assert found.errors[1] == "cat/1.png: not an image that can be decoded"
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
@@ -120,7 +120,7 @@ def test_other_names_and_labels_share_the_features(
     same = load_images(folder)
     found = image_features(same.with_labels(1 - same.labels), vlm, engine=engine)
     assert vlm.seen == 6
-    assert found.errors == {1: "hen/1.png: not a picture that can be decoded"}
+    assert found.errors == {1: "hen/1.png: not an image that can be decoded"}
 
 
 @pytest.mark.parametrize("what", ["model", "precision", "pixels", "order"])

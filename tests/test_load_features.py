@@ -478,7 +478,7 @@ def test_the_command_line(
     report = (out / "report.html").read_text()
     flagged = [row["id"] for row in Verdicts.load(out).table.to_pylist() if row["is_label_issue"]]
     assert flagged and all(f'<span class="missing">{name}</span>' in report for name in flagged)
-    assert "<img src" not in report and "No picture:" not in report
+    assert "<img src" not in report and "No image:" not in report
     assert main(["report", str(out)]) == 0 and (out / "report.html").read_text() == report
     assert main(["export", str(out), "--format", "csv", "--out", str(tmp_path / "x.csv")]) == 0
     capsys.readouterr()

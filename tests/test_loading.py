@@ -44,7 +44,7 @@ def test_batches_come_in_order_and_without_the_unreadable(images: LabelledImages
     assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
     assert [batch.rows.tolist() for batch in found] == [[7, 0], [], [3, 5], [], [11], [1]]
     assert [sorted(batch.errors) for batch in found] == [[], [4], [4], [], [], []]
-    assert found[1].errors[4] == "cat/4.png: not a picture that can be decoded"
+    assert found[1].errors[4] == "cat/4.png: not an image that can be decoded"
     for batch in found:
         for row, value in zip(batch.rows.tolist(), batch.inputs, strict=True):
             assert np.array_equal(value.numpy(), np.asarray(images.open(row)))

@@ -558,7 +558,7 @@ def test_which_parameters_are_copied(plain: HuggingFaceCLIP) -> None:
 
 def test_a_tower_without_biases_has_nothing_for_bitfit() -> None:
     tower = bare(nn.Sequential(nn.Linear(4, 4, bias=False)))
-    with pytest.raises(SettingsError, match="--peft bitfit trains biases, and the vision tower of bare has none"):
+    with pytest.raises(SettingsError, match="--peft bitfit trains biases, and the image encoder of bare has none"):
         make("bitfit", tower)
 
 

@@ -113,7 +113,7 @@ def test_an_unreadable_picture_is_told_each_time(photo_folder: Callable[..., Pat
     (folder / "cat" / "1.png").write_bytes(b"no picture")
     source = kept(load_images(folder))
     for _ in range(2):
-        with pytest.raises(UnreadableImageError, match="not a picture"):
+        with pytest.raises(UnreadableImageError, match="not an image"):
             source[1]
     assert source[0].shape[0] == 3
 

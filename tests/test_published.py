@@ -245,8 +245,8 @@ def test_arrays_of_either_numpy_in_either_order() -> None:
     [
         ({"labels": [1, 2, 3]}, "expected 2 labels in labels of"),
         ({"labels": [1, 99]}, "expected labels from 0 to 9"),
-        ({"labels": ["cat", "dog"]}, "expected labels as whole numbers"),
-        ({"labels": [[1], [2, 3]]}, "expected labels as whole numbers"),
+        ({"labels": ["cat", "dog"]}, "expected labels as integers"),
+        ({"labels": [[1], [2, 3]]}, "expected labels as integers"),
         ({"data": np.zeros((2, 100), np.uint8)}, "expected pixels as uint8 of shape (N, 3072)"),
         ({"data": [1, 2]}, "found list"),
     ],
@@ -277,7 +277,7 @@ def test_labels_of_people_that_do_not_fit(copy_of: Callable[[str], Path], tmp_pa
         ({"clean_label": swapped}, '2 of 10 labels differ (first: row 2, "automobile" instead of "airplane")'),
         ({"worse_label": clean[:9]}, "expected 10 labels in worse_label of"),
         ({"aggre_label": clean + 1}, "expected labels from 0 to 9 in aggre_label of"),
-        ({"aggre_label": clean / 2}, "which cannot be read: it holds an array of f8 instead of whole numbers"),
+        ({"aggre_label": clean / 2}, "which cannot be read: it holds an array of f8 instead of integers"),
     ):
         write_human(file, {**TEN_HUMAN, **change})
         assert why in refusal(f"cifar10n:{folder}")
@@ -326,7 +326,7 @@ def test_lists_of_cars_that_are_wrong(copy_of: Callable[[str], Path]) -> None:
         ({"annotations": car_list([(0, "00001.jpg"), (1, "00002.jpg")])}, "expected labels from 1 to 3"),
         ({"annotations": car_list([(1, "00001.jpg"), (2, "../../00002.jpg")])}, "leads out of the folder"),
         ({"annotations": car_list([(1, "00001.jpg"), (2, 7)])}, "expected texts in"),
-        ({"annotations": car_list([(1, "00001.jpg"), ("x", "00002.jpg")])}, "whole numbers"),
+        ({"annotations": car_list([(1, "00001.jpg"), ("x", "00002.jpg")])}, "integers"),
     ):
         scipy.io.savemat(file, content)
         assert why in refusal(source)
@@ -396,7 +396,7 @@ def test_names_of_animals_that_say_no_label(tmp_path: Path) -> None:
     write_animal10n(tmp_path / "a" / "raw_image")
     assert len(load_images(f"animal-10n:{tmp_path / 'a'}")) == 3
     jpeg(tmp_path / "a" / "raw_image" / "training" / "cat.jpg", 1)
-    assert "expected labels as whole numbers in the names of the files in" in refusal(f"animal-10n:{tmp_path / 'a'}")
+    assert "expected labels as integers in the names of the files in" in refusal(f"animal-10n:{tmp_path / 'a'}")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "raw_image.zip").write_bytes(b"x")
     assert "found: raw_image.zip" in refusal(f"animal-10n:{tmp_path / 'b'}")

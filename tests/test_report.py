@@ -255,7 +255,7 @@ def test_one_number_for_the_agreement_of_the_model(tmp_path: Path) -> None:
 def test_a_picture_that_is_gone_leaves_its_card(tmp_path: Path) -> None:
     page = render(tmp_path, [0, 1], [0.1, 0.2], pictures=[png(), b"no picture"])
     assert len(page.all("article")) == 2 and len(page.all("img")) == 2  # one card and the enlarged view
-    assert "No picture: img-1" in page.text
+    assert "No image: img-1" in page.text
 
 
 def test_tiny_pictures_keep_their_pixels(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"label_column": "x"}, 'which has no columns, but "x" was asked for'),
         ({"split": "train"}, "splits"),
-        ({"labels": [1, 2]}, "labels go with pictures in memory only"),
+        ({"labels": [1, 2]}, "labels go with images in memory only"),
     )
     for arguments, message in cases:
         with pytest.raises(DataError, match=message):
@@ -248,7 +248,7 @@ def test_folder_has_no_columns_or_splits(photo_folder: MakeFolder) -> None:
     rows = a_dataset()
     with pytest.raises(DataError, match="either labels or label_column, got both"):
         load_images(rows, labels=[0, 1, 2, 0, 1, 2], label_column="label")
-    with pytest.raises(DataError, match="pictures in memory have no columns or splits"):
+    with pytest.raises(DataError, match="images in memory have no columns or splits"):
         load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], split="train")
     with pytest.raises(SettingsError, match="limit"):
         load_images(folder, limit=0)
@@ -495,8 +495,8 @@ def test_changed_file_is_read_anew(tmp_path: Path) -> None:
         ({"image": [b"x", b"y"], "label": [["a"], ["b", "c"]]}, "one label a row .* found 2 in row 2"),
         ({"image": [b"x", b"y"], "label": [{"name": "a"}, {"name": "b"}]}, "a row .* found records of name"),
         ({"image": [b"x", b"y"], "label": [b"caf\xe9", b"b"]}, "expected texts in UTF-8 .* found other bytes"),
-        ({"image": [1, 2], "label": ["a", "b"]}, "found whole numbers; if they name images, add --image-folder"),
-        ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of whole numbers"),
+        ({"image": [1, 2], "label": ["a", "b"]}, "found integers; if they name images, add --image-folder"),
+        ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of integers"),
         ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; features of images'),
         ({"image": [[[300]], [[1]]], "label": ["a", "b"]}, "pixels from 0 to 255 .* in row 1"),
         ({"image": [None, None], "label": ["a", "b"], "bytes": [b"x", b"y"], "raw": [b"x", b"y"]}, "several that fit"),
@@ -600,9 +600,9 @@ def test_pictures_in_memory(photo_folder: MakeFolder) -> None:
         (np.zeros((2, 3, 5, 5), np.uint8), ["a", "b"], r"got uint8 of shape \(2, 3, 5, 5\)"),
         ([np.zeros((4, 4), np.uint8), np.zeros((4, 4, 5), np.uint8)], ["a", "b"], "for image 1, got"),
         ([np.zeros((0, 4), np.uint8)], ["a"], "for image 0"),
-        (np.zeros((2, 4, 4, 3), np.uint8), ["a"], "expected 2 labels, one for each picture, got 1"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ["a"], "expected 2 labels, one for each image, got 1"),
         (np.zeros((2, 4, 4, 3), np.uint8), ["a", None], "1 of 2 labels are missing"),
-        (np.zeros((2, 4, 4, 3), np.uint8), ["a", 1], "one name or whole number"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ["a", 1], "one name or integer"),
         (np.zeros((2, 4, 4, 3), np.uint8), None, "got ndarray without labels"),
         ([], [], "found no rows"),
         (42, ["a"], "expected images as uint8"),
@@ -623,8 +623,8 @@ def test_labels_are_replaced_by_indices_alone() -> None:
         ([0, 1], r"expected 3 labels, one for each image, got shape \(2,\)"),
         ([0, 1, 2], "expected labels from 0 to 1, got 0 to 2"),
         ([-1, 0, 1], "expected labels from 0 to 1, got -1 to 1"),
-        ([0.0, 0.7, 1.0], "expected labels as whole numbers from 0 to 1, got float64"),
-        (["cat", "dog", "cat"], "expected labels as whole numbers from 0 to 1, got <U3"),
+        ([0.0, 0.7, 1.0], "expected labels as integers from 0 to 1, got float64"),
+        (["cat", "dog", "cat"], "expected labels as integers from 0 to 1, got <U3"),
     )
     for labels, message in cases:
         with pytest.raises(DataError, match=message):

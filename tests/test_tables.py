@@ -305,7 +305,7 @@ def test_sources_that_name_no_images_have_no_folder_of_images(folder: Path) -> N
     pq.write_table(pa.table({"image": [png()] * 6, "label": NAMES}), folder / "all.parquet")
     options: dict[str, Any] = {"image_folder": folder / "x"}
     refused(folder / "all.parquet", "found bytes; leave out --image-folder", image_column="image", **options)
-    with pytest.raises(DataError, match="pictures in memory have no columns"):
+    with pytest.raises(DataError, match="images in memory have no columns"):
         load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], **options)
     (folder / "classes" / "a").mkdir(parents=True)
     refused(folder / "classes", "goes with a table that names images", **options)
@@ -495,7 +495,7 @@ def test_parts_that_do_not_belong_together(tmp_path: Path) -> None:
     refused(tmp_path / "lost", "2 of 3 files of train: number 1 is missing")
     part(tmp_path / "kinds" / "part-0.parquet", 0, 3)
     part(tmp_path / "kinds" / "part-1.parquet", 3, 6, label=[0, 1, 0])
-    refused(tmp_path / "kinds", 'one kind of the column "label"', "texts in", "whole numbers in", "part-1.parquet")
+    refused(tmp_path / "kinds", 'one kind of the column "label"', "texts in", "integers in", "part-1.parquet")
     part(tmp_path / "lacks" / "part-0.parquet", 0, 3, real=["a"] * 3)
     part(tmp_path / "lacks" / "part-1.parquet", 3, 6)
     assert_read(load_images(tmp_path / "lacks"))

@@ -166,7 +166,7 @@ def test_the_limit_of_the_cache(said: str, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"])
 def test_numbers_of_a_launcher(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(name, "zero")
-    with pytest.raises(SettingsError, match=f'expected {name} to be a whole number .*, got "zero"'):
+    with pytest.raises(SettingsError, match=f'expected {name} to be an integer .*, got "zero"'):
         check_environment()
     assert main(["list"]) == 1
     said = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Where features and decoded pictures are kept from run to run, and room for them on the disk."""
+"""Where features and decoded images are kept from run to run, and room for them on the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 from labelsieve.validation import Range, number_from_environment
 
 LIMIT = "LABELSIEVE_CACHE_LIMIT"
-_Gibibytes = Annotated[float, Range(0, 1_000_000, hint="a number of GiB, 0 to keep no decoded pictures")]
+_Gibibytes = Annotated[float, Range(0, 1_000_000, hint="a number of GiB, 0 to keep no decoded images")]
 _DEFAULT_LIMIT = 50.0
 
 
@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def cache_limit() -> float:
-    """Returns how many bytes decoded pictures may take in all; the disk keeps half of what it has left, too.
+    """Returns how many bytes decoded images may take in all; the disk keeps half of what it has left, too.
 
     Raises:
         SettingsError: The variable that says so is no number of GiB, or out of its range.

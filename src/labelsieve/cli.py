@@ -1,6 +1,6 @@
 """The command line: verbs, exit codes, and what reaches the terminal.
 
-Exit codes: 0 done, 1 the user can mend it (one line on stderr), 2 the command line is wrong.
+Exit codes: 0 done, 1 the user can fix it (one line on stderr), 2 the command line is wrong.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VERBS = {
     "bench": "bench:Bench",
     "list": "listing:Listing",
 }
-# Read by the libraries when they are imported, which is later. Weights that lack something are told by `load_vlm`.
+# Read by the libraries when they are imported, which is later. Missing weights are reported by `load_vlm`.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _lost_a_process(error: Exception) -> bool:
-    """Tells whether a process that decodes pictures, or another one that computes, is gone."""
+    """Returns whether a process that decodes images, or another one that computes, is gone."""
     said = str(error)
     decoding = isinstance(error, RuntimeError) and said.startswith("DataLoader worker (pid")
     peer = any(word in said for word in ("Connection closed by peer", "Connection reset by peer", "Broken pipe"))
@@ -114,7 +114,7 @@ def _stopped_by_signals(*, is_program: bool) -> Iterator[None]:
     def stop(number: int, _frame: object) -> None:
         STOPPING.set()
         received.append(number)
-        if hasattr(signal, "SIGCHLD"):  # else the end of processes that decode is told as an error on the way out
+        if hasattr(signal, "SIGCHLD"):  # else the end of processes that decode is reported as an error on exit
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt(number)
 

@@ -39,7 +39,7 @@ UNSURE, MANY_FLAGGED = 0.4, 0.1
 EMPTIED, LEAST_KEPT = 0.05, 2
 # Human labelling seldom goes wrong for more than half of a class (CIFAR-100N: 40 % over all classes).
 HARD_HIT = 0.6
-# Fewer images for each class are too few to fine-tune a classifier on; told where the scan took that many away.
+# Fewer images for each class are too few to fine-tune a classifier on; reported where the scan took that many away.
 FEW_PER_CLASS, MANY_LOST = 10, 0.3
 # Kept labels that the model contradicts with confidence: a good selection is 95 to 99 % right (the paper's Table 1).
 SURE, CONTRADICTED = 0.8, 0.05
@@ -293,9 +293,9 @@ def _conflicting_copies(scan: Symptoms) -> Finding | None:
     return _finding(
         "duplicates-conflict",
         "problem",
-        figure=f"{counted(groups, 'picture occurs', 'pictures occur')} more than once with different labels "
+        figure=f"{counted(groups, 'image occurs', 'images occur')} more than once with different labels "
         f"({total:,} images), for example {example}",
-        message="They are the same to the last bit, so at most one label of each picture can be right.",
+        message="They are the same to the last bit, so at most one label of each image can be right.",
         advice="Keep one copy of each with the right label. Where several labels fit, the classes overlap.",
     )
 
@@ -357,7 +357,7 @@ def _imbalance(scan: Symptoms) -> Finding | None:
         figure=f"The largest class has {ratio:,.0f} times the images of the smallest: "
         f"{scan.names(np.array([largest, smallest]), lambda k: f'{scan.sizes[k]:,}')}",
         message="Verdicts on small classes are less sure, and a classifier will favour the large ones.",
-        advice="Judge small classes by eye, and collect more images of them if you can.",
+        advice="Review small classes by eye, and collect more images of them if you can.",
     )
 
 
@@ -375,7 +375,7 @@ def _tiny_classes(scan: Symptoms) -> Finding | None:
         "tiny-classes",
         "info",
         figure="; ".join(figures),
-        message="A label can hardly be judged, and not be learned, without other images of its class.",
+        message="A label can hardly be checked, and not be learned, without other images of its class.",
         advice="Add images, merge these classes with similar ones, or leave them out.",
     )
 

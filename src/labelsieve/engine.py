@@ -121,7 +121,7 @@ def make_engine(
     if precision not in ("auto", "fp32", "bf16"):
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
     check_value("seed", seed, Seed)
-    cache_limit()  # a wrong one is told now, not in the middle of the work
+    cache_limit()  # a wrong one is reported now, not in the middle of the work
     try:
         accelerator = Accelerator(cpu=device == "cpu")
     except ValueError:  # accelerate stays with the device that it began with, here a GPU
@@ -143,7 +143,7 @@ def make_engine(
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Tells whether the hardware has matrix units for bf16: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
+    """Returns whether the hardware has matrix units for bf16: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""One family of errors: everything that the user can mend.
+"""One family of errors: everything that the user can fix.
 
 Each message is one line that says what was expected, what came and what to do. The command line prints it without a
 traceback and ends with exit code 1; a developer catches :class:`LabelsieveError`.
@@ -75,7 +75,7 @@ def shown(value: Any) -> str:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except ValueError:  # Python writes out no whole number of more than 4,300 digits
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
         return f"a number of {int(value.bit_length() * 0.30103):,} digits"
 
 

@@ -95,7 +95,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         RunError: The disk is full or read-only, something else than a folder is there, or another process writes it;
-            whatever stood at `out` before is untouched.
+            whatever stood at `out` before stays as it was.
     """
     out = Path(os.path.realpath(out))
     if os.path.lexists(out) and not out.is_dir():

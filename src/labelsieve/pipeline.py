@@ -58,8 +58,8 @@ def scan(
         images: N images with given labels, or features from :func:`labelsieve.load_features`; true labels, where there
             are any, serve the metrics alone.
         vlm: The model, from :func:`labelsieve.load_vlm`; not used with features.
-        detector: How to judge; `DeFT()` if None.
-        test: Images with right labels, to measure what the detector has trained with, or the untrained model if it
+        detector: How to score the labels; `DeFT()` if None.
+        test: Images with right labels, to measure what the detector has trained with, or the zero-shot model if it
             trains nothing: how many of them s+ classifies rightly. Nothing is chosen by them, and the verdicts are the
             same without. Classes are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin
             can be tested.
@@ -67,7 +67,7 @@ def scan(
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
         out: A run folder for verdicts and, while running, checkpoints; None keeps nothing on disk.
-        resume: Go on from the checkpoint in `out`; begin anew if there is none.
+        resume: Go on from the checkpoint in `out`; start again if there is none.
         overwrite: Replace a finished run in `out`, once the new one is whole; with `resume` a checkpoint is kept.
         progress: Where to show how far it is.
 

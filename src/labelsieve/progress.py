@@ -25,9 +25,9 @@ STOPPING = threading.Event()
 
 
 def is_main_process() -> bool:
-    """Tells whether this is the process that prints and writes; under `accelerate launch` there may be several."""
+    """Returns whether this is the process that prints and writes; under `accelerate launch` there may be several."""
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip()
-    # what is no number at all is told by the check of these variables
+    # what is no number at all is reported by the check of these variables
     return not (rank.isdecimal() and rank.strip("0"))
 
 

@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_utf8(path: str | Path) -> bool:
-    """Tells whether a path is a text, which Arrow and the records of runs need; on Linux it may be any bytes."""
+    """Returns whether a path is a text, which Arrow and the records of runs need; on Linux it may be any bytes."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -142,7 +142,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
     Raises:
         RunError: The disk is full or read-only, the path is not UTF-8, or something else than a regular file is there;
-            whatever stood there before is untouched.
+            whatever stood there before stays as it was.
     """
     target = target_of(path)
     try:

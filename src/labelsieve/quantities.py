@@ -25,7 +25,7 @@ def percent(share: float | None) -> str:
 
 
 def points(share: float | None) -> str:
-    """Writes an accuracy between 0 and 1 in percent with one digit: models are told apart by it."""
+    """Writes an accuracy between 0 and 1 in percent with one digit: models are compared by it."""
     return UNKNOWN if share is None else f"{100 * share:.1f}{NBSP}%"
 
 

@@ -1,4 +1,4 @@
-"""What :mod:`labelsieve.diagnosis` measures: numbers about a scan, not judged yet. True labels are never read."""
+"""What :mod:`labelsieve.diagnosis` measures: numbers about a scan, without a verdict. True labels are never read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Copies:
-    """Images grouped by equal pictures; G groups, most of them of one image.
+    """Images grouped by equal content; G groups, most of them of one image.
 
     Attributes:
         order: Shape (n,): row numbers, group by group, ascending within each.
@@ -134,7 +134,7 @@ class Symptoms:
 
     @cached_property
     def copies(self) -> Copies:
-        """Equal pictures. Unreadable files are left out: empty ones are all equal, which means nothing."""
+        """Duplicate images. Unreadable files are left out: empty ones are all equal, which means nothing."""
         contents = self.images.contents[self.rows]
         order = np.argsort(contents, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(contents[order]) != 0])

@@ -150,7 +150,7 @@ def check_environment() -> None:
     """Checks the numbers by which a launcher of several processes tells each of them who it is.
 
     Raises:
-        SettingsError: One of the variables is no whole number from 0.
+        SettingsError: One of the variables is no integer from 0.
     """
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         number_from_environment(name, _Process, default=0)
@@ -174,7 +174,7 @@ def number_from_environment(name: str, kind: Any, *, default: Any) -> Any:
     try:
         value = int(said) if int in kinds else float(said)
     except ValueError:
-        words = "a whole number" if int in kinds else "a number"
+        words = "an integer" if int in kinds else "a number"
         hint = f"; {limits.hint}" if limits is not None and limits.hint else ""
         raise SettingsError(f'expected {name} to be {words} {limits}, got "{shown(said)}"{hint}') from None
     check_value(name, value, kind)
@@ -226,7 +226,7 @@ def _read(kind: Any) -> _Kind:
 
 
 def _fits(value: Any, kinds: Sequence[Any]) -> bool:
-    if isinstance(value, bool):  # which Python counts among the whole numbers
+    if isinstance(value, bool):  # which Python counts among the integers
         return bool in kinds
     return isinstance(value, tuple(_NUMBERS.get(each, get_origin(each) or each) for each in kinds))
 

@@ -63,7 +63,7 @@ class Summary(NamedTuple):
 
 
 def summary(experiment: Experiment, records: Records, against: Against) -> list[Summary]:
-    """Sums up a method against its rivals: all other methods that are not told the noise rate.
+    """Sums up a method against its rivals: all other methods that are not given the noise rate.
 
     A cell is a column of the tables, and its values are means over those seeds that all methods were measured for. In
     a text regime that the method is not measured in, there are none.

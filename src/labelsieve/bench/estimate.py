@@ -124,7 +124,7 @@ class _Trial:
         return self.experiment.data[self.cell.data]
 
     def open(self) -> None:
-        """Opens model and images, so that what is wrong with them is told and not taken for a failure of a method."""
+        """Opens model and images: an error in them is reported, and not taken for a failure of a method."""
         _ = self.vlm, self.whole, self.test
 
     @cached_property
@@ -298,7 +298,7 @@ def _is_there(place: str) -> bool:
 
 
 def _has_model(name: str) -> bool:
-    """Tells whether a model is bundled, a folder, or in the cache of the Hub."""
+    """Returns whether a model is bundled, a folder, or in the cache of the Hub."""
     from huggingface_hub import try_to_load_from_cache
 
     if name == BUNDLED or Path(name).expanduser().is_dir():

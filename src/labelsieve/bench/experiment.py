@@ -347,7 +347,7 @@ def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
 
 def _seeds(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
-        raise SettingsError(f"expected seeds to be a list of whole numbers, got {shown(value)}")
+        raise SettingsError(f"expected seeds to be a list of integers, got {shown(value)}")
     for each in value:
         check_value("each of seeds", each, Seed)
     if len(set(value)) != len(value):

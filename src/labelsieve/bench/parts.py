@@ -24,7 +24,7 @@ NO_TEXT = "none"
 SEED = "{seed}"
 """Stands for the seed in the name of a label column."""
 TRUE_RATE = "true"
-"""Stands for the true noise rate in the settings of a detector that has to be told it."""
+"""Stands for the true noise rate in the settings of a detector that needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Data:
         source: What :func:`labelsieve.load_images` takes, or `drawings` for those of the demonstration; or a file of
             features, see :func:`labelsieve.load_features`.
         limit: Random subset of so many images, another one for each seed; the number of drawings.
-        image_column: Column of the pictures.
+        image_column: Column of the images.
         label_column: Column of the given labels.
         truth_column: Column of the true labels.
         class_names: File of the class names.
@@ -153,7 +153,7 @@ class Method:
 
     @property
     def knows_rate(self) -> bool:
-        """Whether the detector is told the true noise rate."""
+        """Whether the detector is given the true noise rate."""
         return self.settings.get("noise_rate") == TRUE_RATE
 
     @property
@@ -166,9 +166,9 @@ class Method:
         return text != NO_TEXT or "text" not in detector_class(self.detector or "").requires
 
     def make_detector(self, *, noise_rate: float) -> Any:
-        """Returns the detector; `noise_rate`, the true one, is told where the settings ask for it.
+        """Returns the detector; `noise_rate`, the true one, is passed where the settings ask for it.
 
-        Where the settings do not say how the vision tower is adapted, it stays frozen: what `auto` chooses depends on
+        Where the settings do not say how the image encoder is adapted, it stays frozen: what `auto` chooses depends on
         whether there is an accelerator, and the cells of two machines have to stand side by side.
         """
         from labelsieve.detect.deft.detector import RECIPES, DeFT
@@ -187,7 +187,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Against:
-    """A summary of one method against the best of all others that are not told the noise rate.
+    """A summary of one method against the best of all others that are not given the noise rate.
 
     Attributes:
         method: Name of the method.

@@ -14,7 +14,7 @@ _MARKS = "osD^v<>PX*hp"
 
 
 def can_plot() -> bool:
-    """Tells whether matplotlib is installed."""
+    """Returns whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 

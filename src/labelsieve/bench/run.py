@@ -115,7 +115,7 @@ class _Tables:
 
 
 def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Opens what some cells need, so that a wrong place is told before hours are spent on others."""
+    """Opens what some cells need, so that a wrong place is reported before hours are spent on others."""
     check_models(experiment, cells)
     check_test(experiment, cells)
     _open_features(experiment, cells)

@@ -120,7 +120,7 @@ def _summed_up(experiment: Experiment, against: Against, records: Records) -> It
     yield ""
     yield (
         "Over the cells (data, noise) with wrong labels that all methods were measured on: in how many the method is "
-        "ahead of the best other one that is not told the noise rate, or so many points behind at most; the worst "
+        "ahead of the best other one that is not given the noise rate, or so many points behind at most; the worst "
         "difference, in points; in how many the estimated noise rate is so near to the true one. Last, what is flagged "
         "of right labels: mean / most."
     )

@@ -159,7 +159,7 @@ class Detect:
 
     def resolved(self, method: Method) -> dict[str, Any]:
         """Returns the settings of the detector."""
-        # as the file has them where it does, so that a rate that is told stays the word for it
+        # as the file has them where it does, so that a rate that is given stays the word for it
         return {**vars(method.make_detector(noise_rate=0.5)), **method.settings}
 
     def measure(self, given: Given) -> dict[str, Any]:

@@ -41,7 +41,7 @@ _UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
 _SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
 # As in labelsieve.data, which is not loaded to read the words of a command.
 _TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
-_KINDS = {"INT": "a whole number", "FLOAT": "a number"}
+_KINDS = {"INT": "an integer", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
@@ -76,7 +76,7 @@ class Command:
         """Does the work.
 
         Raises:
-            LabelsieveError: The user can mend it.
+            LabelsieveError: The user can fix it.
         """
         raise NotImplementedError
 

@@ -111,7 +111,7 @@ def _share(count: int, share: float, name: str) -> str:
 
 PEFT = {
     "none": ("the image encoder stays frozen: prompts are trained on cached features, fast on a CPU", 0),
-    "vpt-deep": ("learned tokens beside the patches, anew in each block: the paper's choice", 184_320),
+    "vpt-deep": ("learned tokens beside the patches, new ones in each block: the paper's choice", 184_320),
     "vpt-shallow": ("learned tokens beside the patches, in the first block only", 15_360),
     "lora": ("a low-rank change of the query and value projections", 294_912),
     "adapter": ("a small bottleneck behind the MLP of each block", 175_200),
@@ -152,7 +152,7 @@ ADAPT = {
     "lora": "low-rank matrices beside the layers of the blocks, merged at the end",
     "bitfit": "all biases",
     "ssf": "a scale and a shift behind each linear layer of the blocks, merged at the end",
-    "vpt-deep": "learned tokens beside the patches, anew in each block; cannot be saved",
+    "vpt-deep": "learned tokens beside the patches, new ones in each block; cannot be saved",
     "vpt-shallow": "learned tokens beside the patches, in the first block; cannot be saved",
     "adapter": "a small bottleneck behind the MLP of each block; cannot be saved",
 }

@@ -19,7 +19,7 @@ from labelsieve.validation import Rate, Seed
 class Noise(Command):
     """Puts wrong labels into a data set on purpose, to measure a detector with.
 
-    Writes one Parquet file with the pictures, the noisy labels (`label`) and the given ones (`clean_label`), for
+    Writes one Parquet file with the images, the noisy labels (`label`) and the given ones (`clean_label`), for
     `labelsieve scan FILE --truth-column clean_label`; or with the labels alone, which others put on their copy of the
     same images: `labelsieve scan SOURCE --noise FILE`. The file says what noise it is and of which images.
 
@@ -31,7 +31,7 @@ class Noise(Command):
         seed: Every random choice is drawn from it.
         paper_rate: Draw each image on its own, symmetric noise from all classes with the right one among them, as the
             usual benchmarks do. By default the share of wrong labels is exact.
-        labels_only: Leave the pictures out.
+        labels_only: Leave the images out.
         overwrite: Replace a file that is there.
     """
 

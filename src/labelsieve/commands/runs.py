@@ -159,7 +159,7 @@ def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = No
 
     data = data_of(verdicts, source=source, progress=progress)
     if isinstance(data, LabelledFeatures):
-        raise RunError("this run scanned features, which have no pictures; scan the images themselves for that")
+        raise RunError("this run scanned features, which have no images; scan the images for that")
     return data
 
 

@@ -43,7 +43,7 @@ class Scan(Command, Generic[SettingsT]):
     detectors.
 
     In the place of images, SOURCE may be features that were computed before: a .npz file, or a Parquet file with a
-    column `features` of lists of numbers and none of pictures.
+    column `features` of lists of numbers and none of images.
 
     Attributes:
         data: The images, or the features.
@@ -110,7 +110,7 @@ class Scan(Command, Generic[SettingsT]):
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
 
     def _lacks_a_report(self) -> bool:
-        """Tells whether to go on with a run that was stopped while its report, the last of all, was written."""
+        """Returns whether to go on with a run that was stopped while its report, the last of all, was written."""
         from labelsieve.verdicts import RECORD, REPORT
 
         return self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)

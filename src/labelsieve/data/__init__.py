@@ -1,6 +1,6 @@
 """Images with labels, from wherever they lie to the record that every later stage reads.
 
-`images.py` holds the record, :class:`~labelsieve.data.images.LabelledImages`, and decodes pictures; `sources.py` loads
+`images.py` holds the record, :class:`~labelsieve.data.images.LabelledImages`, and decodes images; `sources.py` loads
 it from a folder, a file, the Hub or memory, with `readers.py` (one function a kind of source), `csv_files.py` and
 `arrow_files.py` (tables), `shards.py` (tables in several files), `folders.py` (class folders, and rules for paths),
 `image_paths.py` (which file a value means), `columns.py` (which column is what), `labels.py` (class names, labels to

@@ -97,7 +97,7 @@ class Layout:
 
 
 def of_system(name: str) -> bool:
-    """Tells whether a folder or file is hidden, or one that a system keeps beside those of the user."""
+    """Returns whether a folder or file is hidden, or one that a system keeps beside those of the user."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
@@ -230,7 +230,7 @@ def _are_splits(folders: dict[str, Tree], *, table: bool) -> bool:
 
 
 def _alone(folders: dict[str, Tree], named: dict[str, str]) -> bool:
-    """Tells whether one other folder at most lies beside a split, and holds no other class folders."""
+    """Returns whether one other folder at most lies beside a split, and holds no other class folders."""
     others = [name for name in folders if name not in named]
     if len(others) > 1:
         return False
@@ -272,7 +272,7 @@ def _sound(name: str) -> str | None:
 
 
 def _partner(name: str, sounds: dict[str, str]) -> bool:
-    """Tells whether there is a name that differs in the split alone."""
+    """Returns whether there is a name that differs in the split alone."""
 
     def rest(each: str) -> list[str]:
         return [word for word in _words(each) if word not in _KINDS]

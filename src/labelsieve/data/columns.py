@@ -57,7 +57,7 @@ class Table:
     """What a reader found.
 
     Attributes:
-        rows: All rows; the image column holds undecoded pictures or texts (paths).
+        rows: All rows; the image column holds undecoded images or texts (paths).
         columns: Which column is what.
         where: What to call the source in a message.
         folder: What relative paths in a text column are relative to, and must lie in; None: no rule.
@@ -84,7 +84,7 @@ def refuse_split(split: str | None, where: object) -> None:
 def choose_split(
     splits: Sequence[str], split: str | None, *, where: str, slices: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """Settles which split to read: the one asked for, else the only one, else `train`.
+    """Resolves which split to read: the one asked for, else the only one, else `train`.
 
     Args:
         splits: Those there are; none if that is not known.
@@ -121,11 +121,11 @@ def choose_columns(
     image_needed: bool = True,
     about_names: Callable[[str], str] | None = None,
 ) -> Columns:
-    """Settles which columns to read.
+    """Resolves which columns to read.
 
     An image column is one that holds images by its type, else one with a usual name; where the user named a folder of
     images, one of paths or names in it. A label column is one with a usual name, else the only one with class names. A
-    column `id` of texts or whole numbers gives the ids.
+    column `id` of texts or integers gives the ids.
 
     Args:
         features: The columns: name to feature of the `datasets` library.
@@ -168,7 +168,7 @@ def holds_pictures(feature: Any) -> bool:
 
 
 def holds_pixels(feature: Any) -> bool:
-    """Returns whether a column holds nested lists of whole numbers, (H, W) or (H, W, C), a row."""
+    """Returns whether a column holds nested lists of integers, (H, W) or (H, W, C), a row."""
     if type(feature).__name__ in ("Array2D", "Array3D"):
         return str(feature.dtype).startswith(("int", "uint"))
     depth = 0
@@ -217,7 +217,7 @@ def kind_of(feature: Any) -> str:
         return "images" if name == "Image" else f"values of the kind {name}"
     words = {"string": "texts", "large_string": "texts", "binary": "bytes", "large_binary": "bytes"}
     if kind.startswith(("int", "uint")):
-        return "whole numbers"
+        return "integers"
     return "numbers" if kind.startswith(("float", "double")) else words.get(kind, kind)
 
 

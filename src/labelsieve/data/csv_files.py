@@ -1,7 +1,7 @@
-"""CSV files: texts in columns, parted by comma, semicolon, tab or bar, with a header.
+"""CSV files: texts in columns, separated by comma, semicolon, tab or bar, with a header.
 
 All values are texts: a reader that guesses types turns the class names `NA` and `007` into something else. Python's own
-reader is strict about quotes and knows the line of each row, so that a row that is lost can be told.
+reader is strict about quotes and knows the line of each row, so that a lost row can be named.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def _not_text(path: Path) -> str:
 
 
 def whole_numbers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
-    """Returns a table in which columns of floats that are all whole, as pandas writes them, are whole numbers."""
+    """Returns a table in which columns of floats that are all whole, as pandas writes them, are integers."""
     import pyarrow as pa
 
     for name in filter(None, names):

@@ -125,7 +125,7 @@ def load_features(
             (N,), `class_names` (K,), `text` (K, D) and `logit_scale`; a `.npy` file with `labels.npy` beside it; a
             Parquet or Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other
             usual names of features and labels are found, too (docs/features.md).
-        labels: N names or whole numbers, for an array in memory.
+        labels: N names or integers, for an array in memory.
         label_column: Column, or array of the `.npz` file, of the given labels. Guessed where only one fits.
         truth_column: The same for the true labels, if they are known; of a `.npz` file `truth` is read without asking.
             Only metrics read them.

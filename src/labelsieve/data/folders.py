@@ -242,7 +242,7 @@ def _advice_on_files(paths: Sequence[str]) -> str:
 
 
 def text_paths(table: Table) -> list[str] | None:
-    """Returns the paths as they stand in the image column, or None if it holds pictures."""
+    """Returns the paths as they stand in the image column, or None if it holds images."""
     column = str(table.columns.image)
     if not holds_text(table.rows.features[column]):
         return None

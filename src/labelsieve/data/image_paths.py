@@ -35,7 +35,7 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
         return None if paths is None else [_as_written(path, str(table.folder or ".")) for path in paths]
     if paths is None and holds_pictures(table.rows.features[column]):
         return None
-    if paths is None:  # whole numbers
+    if paths is None:  # integers
         values = table.rows.select_columns([column])[:][column]
         paths = ["" if value is None else str(value) for value in values]
     return _named(paths, table.columns.folder, notes)

@@ -60,12 +60,12 @@ class LabelledImages:
     """N images with a given label each, decoded one at a time when asked for.
 
     Attributes:
-        dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded pictures, each a dictionary with
+        dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded images, each a dictionary with
             `bytes` (the encoded file) or `path`.
         ids: N different names of the images that stay the same from run to run (for a folder, the relative path).
         labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
         class_names: The K names, in the order of the indices.
-        contents: Shape (N,), uint64: a hash of each encoded picture; equal pictures have equal values.
+        contents: Shape (N,), uint64: a hash of each encoded image; equal images have equal values.
         truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
         origin: What to pass to :func:`labelsieve.load_images` to load the same again; empty for data in memory.
         notes: Remarks of the loader for the user, one line each.
@@ -99,13 +99,13 @@ class LabelledImages:
 
     @cached_property
     def pixels_fingerprint(self) -> str:
-        """Fingerprint of the pictures and their order, without the labels: what cached features belong to."""
+        """Fingerprint of the images and their order, without the labels: what cached features belong to."""
         changed = [*sorted(self.ranges.items())] if not self.as_pipeline else ["pipeline"]
         return fingerprint(self.contents, changed) if changed else fingerprint(self.contents)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of pictures, ids, given labels and class names: what a run belongs to."""
+        """Fingerprint of images, ids, given labels and class names: what a run belongs to."""
         return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names))
 
     def open(self, index: int) -> Image.Image:
@@ -172,7 +172,7 @@ class LabelledImages:
 
 
 def read_file(path: str | Path) -> bytes:
-    """Reads the file of a picture.
+    """Reads the file of an image.
 
     Raises:
         OSError: It cannot be read, or is a pipe or a device: the one keeps its reader waiting, the other may not end.
@@ -253,8 +253,8 @@ def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool =
         if len(bare) < len(data):
             return reading(bare, read, mended=False)
         if isinstance(error, UnidentifiedImageError):
-            raise DataError("not a picture that can be decoded") from None
-        raise DataError(f"broken picture: {shown(first_line(error))}") from None
+            raise DataError("not an image that can be decoded") from None
+        raise DataError(f"broken image: {shown(first_line(error))}") from None
 
 
 def without_texts(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Pictures in memory, encoded losslessly so that they are a source like any other."""
+"""Images in memory, encoded losslessly so that they are a source like any other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 def read_memory(pictures: Any) -> Dataset:
-    """Encodes pictures in memory, losslessly, one at a time.
+    """Encodes images in memory, losslessly, one at a time.
 
     Args:
         pictures: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of such
@@ -31,7 +31,7 @@ def read_memory(pictures: Any) -> Dataset:
             values mean; PIL images are read like files of their mode.
 
     Raises:
-        DataError: A picture has another shape or type.
+        DataError: An image has another shape or type.
     """
     import pyarrow as pa
     from datasets import Dataset, Features

@@ -43,7 +43,7 @@ class LabelColumn:
 
     Attributes:
         where: What to call the column in a message.
-        values: The different values: names, or whole numbers that are indices into class names given elsewhere.
+        values: The different values: names, or integers that are indices into class names given elsewhere.
         codes: Shape (N,), int64: index into `values`, -1 where the label is missing.
         class_names: The class names that came with the labels, or None.
         names_from: Where `class_names` came from, for a note.
@@ -81,7 +81,7 @@ def _same_look(character: str) -> bool:
 
 
 def _unseen(character: str) -> bool:
-    """Tells whether a character has no look of its own: zero width, marks of direction, controls."""
+    """Returns whether a character has no look of its own: zero width, marks of direction, controls."""
     if character in _NO_GLYPH or "\U000e0100" <= character <= "\U000e01ef":
         return True
     return unicodedata.category(character) in ("Cf", "Cc") and character not in _TAGS
@@ -90,17 +90,17 @@ def _unseen(character: str) -> bool:
 def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, names_from: str = "") -> LabelColumn:
     """Reads labels from an Arrow array or a sequence.
 
-    Missing labels are null, NaN, an empty text or, beside known class names, -1. Floats that are whole numbers, as
-    pandas writes a column with gaps, count as whole numbers.
+    Missing labels are null, NaN, an empty text or, beside known class names, -1. Floats that are integers, as
+    pandas writes a column with gaps, count as integers.
 
     Args:
-        column: N labels: names or whole numbers.
+        column: N labels: names or integers.
         where: What to call them in a message.
-        known: Class names that whole numbers refer to, if they come with the labels (as in a `ClassLabel`).
+        known: Class names that integers refer to, if they come with the labels (as in a `ClassLabel`).
         names_from: Where `known` comes from.
 
     Raises:
-        DataError: The values are neither names nor whole numbers, or outside of `known`.
+        DataError: The values are neither names nor integers, or outside of `known`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -112,7 +112,7 @@ def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, 
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         raw, codes = array.dictionary.to_pylist(), np.asarray(array.indices.fill_null(-1)).astype(np.int64)
     except (pa.ArrowException, ValueError, TypeError) as error:
-        raise DataError(f"expected one name or whole number a row in {where}, found something else: {error}") from None
+        raise DataError(f"expected one name or integer a row in {where}, found something else: {error}") from None
     values = [_plain(value, where=where) for value in raw]
     if known is not None:
         values = [_named(value, known, where=where) for value in values]
@@ -132,7 +132,7 @@ def _plain(value: Any, *, where: str) -> str | int | None:
         return str(value)
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise DataError(f"expected one name or whole number a row in {where}, found {shown(repr(value))}")
+    raise DataError(f"expected one name or integer a row in {where}, found {shown(repr(value))}")
 
 
 def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str | int | None:
@@ -140,7 +140,7 @@ def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str 
         if value == -1:
             return None
         if not 0 <= value < len(known):
-            raise DataError(f"expected labels from 0 to {len(known) - 1} in {where}, found {value}; mend them")
+            raise DataError(f"expected labels from 0 to {len(known) - 1} in {where}, found {value}; fix them")
         return known[value]
     return value
 
@@ -183,7 +183,7 @@ def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
 def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
     names, origin = sorted(map(str, label.values)), f"the different values of {label.where}, sorted"
     if negative := [value for value in label.values if isinstance(value, int) and value < 0]:
-        raise DataError(f"expected names or numbers from 0 in {label.where}, found {negative[0]}; mend these rows")
+        raise DataError(f"expected names or numbers from 0 in {label.where}, found {negative[0]}; fix these rows")
     if names and all(name.isdecimal() for name in names):
         origin += "; the labels are numbers without names, give class_names to name them"
         return tuple(sorted(names, key=int)), origin
@@ -270,7 +270,7 @@ def to_indices(
 ) -> NDArray[np.int64]:
     """Maps labels to indices into `class_names`.
 
-    Names are looked up after :func:`normalise`. Whole numbers that are no names are indices.
+    Names are looked up after :func:`normalise`. Integers that are no names are indices.
 
     Args:
         column: The labels of N images.
@@ -294,7 +294,7 @@ def to_indices(
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
             f'first "{shown(value)}", id "{shown(ids[unknown[0]])}"{_hint(value, column, known)}; '
-            "mend the labels or give class_names"
+            "fix the labels or give class_names"
         )
     return table[column.codes]
 
@@ -303,11 +303,11 @@ def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what
     """Checks N labels that are indices already, and returns them as int64.
 
     Raises:
-        DataError: They are no whole numbers, not one for each of `count` rows, or outside of `class_names`.
+        DataError: They are no integers, not one for each of `count` rows, or outside of `class_names`.
     """
     checked, last = np.asarray(labels), len(class_names) - 1
     if checked.size and checked.dtype.kind not in "iu":
-        raise DataError(f"expected {what} as whole numbers from 0 to {last}, got {checked.dtype}")
+        raise DataError(f"expected {what} as integers from 0 to {last}, got {checked.dtype}")
     checked = checked.astype(np.int64, copy=False)
     if checked.shape != (count,):
         raise DataError(f"expected {count} {what}, one for each image, got shape {checked.shape}")

@@ -1,7 +1,7 @@
 """From rows to batches: decoding in worker processes, the model's own image processing, augmentation.
 
 Everything random is drawn from (seed, epoch, row), never from a global generator, so that a batch does not depend on
-the number of workers, and a resumed run sees the pictures that an unbroken one would have seen.
+the number of workers, and a resumed run sees the images that an unbroken one would have seen.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Batch:
 
     Attributes:
         rows: (B,), int64: row numbers of the readable images.
-        inputs: (B, ...): pixels or whatever the picture was turned into.
+        inputs: (B, ...): pixels or whatever the image was turned into.
         errors: Row number to reason, for the images of this batch that cannot be read.
         flat: Row numbers of the images that were decoded and show nothing: all pixels are alike.
     """
@@ -65,7 +65,7 @@ _Packed = tuple[list[int], Tensor | NDArray[Any], dict[int, str], list[int]]
 class Rows(Dataset[_Item]):
     """Reads and transforms one row at a time; an unreadable image yields the reason instead of a tensor.
 
-    The third value tells whether it was decoded and all pixels are alike.
+    The third value says whether it was decoded and all pixels are alike.
     """
 
     def __init__(self, images: LabelledImages | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
@@ -101,7 +101,7 @@ class Augment:
         self.crop = v2.RandomResizedCrop((size, size), scale=scale, antialias=True)
 
     def __call__(self, picture: Tensor, row: int) -> Tensor:
-        """Crops and flips the picture of one row, (3, H, W), uint8."""
+        """Crops and flips the image of one row, (3, H, W), uint8."""
         seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of the stack for absent GPUs, too
@@ -132,9 +132,9 @@ def batches(
     Args:
         images: The data: as they are, or shrunk and kept for many epochs.
         rows: The row numbers of each batch.
-        transform: Turns a picture, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
+        transform: Turns an image, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
         device: Where the batches go: beside an accelerator this process has time to spare.
-        workers: Processes that decode; None leaves one core to the model and takes at most 8, and none where pictures
+        workers: Processes that decode; None leaves one core to the model and takes at most 8, and none where images
             are kept and the model runs on the CPU: handing a batch over takes longer than making it. Where none can be
             started, this process decodes.
 

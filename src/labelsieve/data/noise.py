@@ -28,7 +28,7 @@ KINDS = ("symmetric", "pair", "instance")
 FEATURE_SIDE = 32
 _FLIP_STD = 0.1
 _CHUNK = 256
-# A row group of the written file ends at so many rows or bytes of pictures, whichever comes first.
+# A row group of the written file ends at so many rows or bytes of images, whichever comes first.
 _GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 
 
@@ -308,16 +308,16 @@ def write_noisy(
 ) -> Path:
     """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
 
-    Columns: `id`; `image`, the encoded pictures; `label`, the given labels; `clean_label`, the truth. Pictures are
-    copied as they are, one at a time; one that is missing becomes an empty one, to be told as unreadable later.
-    Without pictures the file may be given to others, who put its labels on their copy of the same data:
+    Columns: `id`; `image`, the encoded images; `label`, the given labels; `clean_label`, the truth. Images are
+    copied as they are, one at a time; one that is missing becomes an empty one, to be reported as unreadable later.
+    Without images the file may be given to others, who put its labels on their copy of the same data:
     `load_images(..., noise=path)`. What the labels belong to stands in the metadata of the file, see
     :func:`about_noise`.
 
     Args:
         images: What :func:`inject` returned.
         path: File to write, whole or not at all.
-        made: What :func:`inject` was told: kind, rate, seed, exact.
+        made: What :func:`inject` was given: kind, rate, seed, exact.
         pictures: False leaves out the column `image`.
         progress: Where to show how far it is.
 
@@ -355,11 +355,11 @@ def about_noise(images: LabelledImages, made: Mapping[str, Any] | None = None) -
 
     Args:
         images: N images with noisy labels, and the truth.
-        made: What :func:`inject` was told.
+        made: What :func:`inject` was given.
 
     Returns:
         `noise`, which is `made`; `images`, N; `changed`, how many labels are wrong; `data_fingerprint` of the images
-        with their true labels, and `pixels_fingerprint` of the pictures alone; `transitions`, K rows of K counts: how
+        with their true labels, and `pixels_fingerprint` of the images alone; `transitions`, K rows of K counts: how
         many images of a true class (row) got each label.
     """
     truth, classes = images.labels if images.truth is None else images.truth, len(images.class_names)
@@ -396,7 +396,7 @@ def _groups(images: LabelledImages, truth: NDArray[np.int64], *, pictures: bool)
 
 
 def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
-    """Returns the encoded picture with its bare file name: where it lay on this machine is nobody's business."""
+    """Returns the encoded image with its bare file name: its folder on this machine stays private."""
     picture = images.dataset[row]["image"] or {"bytes": None, "path": None}
     data, path = picture["bytes"], picture["path"]
     if data is None:

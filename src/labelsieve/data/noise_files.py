@@ -24,7 +24,7 @@ _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseFile:
-    """What a file of noise holds, without the pictures.
+    """What a file of noise holds, without the images.
 
     Attributes:
         ids: The N ids.
@@ -42,7 +42,7 @@ class NoiseFile:
 
 
 def read_noise(path: str | Path) -> NoiseFile:
-    """Reads a file that `labelsieve noise` wrote, with or without pictures.
+    """Reads a file that `labelsieve noise` wrote, with or without images.
 
     Raises:
         DataError: It is missing or is none.
@@ -66,8 +66,8 @@ def read_noise(path: str | Path) -> NoiseFile:
 def apply_noise(images: LabelledImages, path: str | Path) -> LabelledImages:
     """Puts the labels of a file of noise on the images that it was made for, or on a subset of them.
 
-    Images are told by their ids, class names and given labels, which all have to be those that the file calls right.
-    Other pictures behind them, such as smaller copies, are only noted: the same picture may be encoded in many ways.
+    Ids, class names and given labels identify the images; all have to be those that the file calls right.
+    Other images behind them, such as smaller copies, are only noted: the same image may be encoded in many ways.
 
     Args:
         images: N images; their given labels count as right and become the `truth` of the result.
@@ -84,7 +84,7 @@ def apply_noise(images: LabelledImages, path: str | Path) -> LabelledImages:
     about = noise.about
     notes = [f"labels out of {Path(path).name}: {_spoken(about.get('noise'))}"]
     if len(rows) == len(noise.ids) and images.pixels_fingerprint != about.get("pixels_fingerprint"):
-        notes.append("the pictures are not, byte for byte, those that the noise was drawn for; ids and labels are")
+        notes.append("the images are not, byte for byte, those that the noise was drawn for; ids and labels are")
     result = images.with_labels(noise.labels[rows], truth=images.labels)
     return replace(result, notes=(*images.notes, *notes))
 

@@ -1,7 +1,7 @@
-"""Decoded pictures on disk: a photo is decoded and shrunk once, whatever number of epochs sees it.
+"""Decoded images on disk: a photo is decoded and shrunk once, whatever number of epochs sees it.
 
-A picture of more pixels than a crop can use is shrunk, its shape kept; a smaller one stays as it is. Epochs see the
-shrunk picture whether it comes from the disk or is made anew, so that nothing depends on what is cached.
+An image of more pixels than a crop can use is shrunk, its shape kept; a smaller one stays as it is. Epochs see the
+shrunk image whether it comes from the disk or is made again, so that nothing depends on what is cached.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _MADE = 3
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The pictures of a data set as training sees them.
+    """The images of a data set as training sees them.
 
     Attributes:
         images: N images.
-        make: What becomes of a decoded picture, (H, W, 3); the epoch of training does not come into it.
+        make: What becomes of a decoded image, (H, W, 3); the epoch of training does not come into it.
         area: Most pixels that it keeps.
-        stem: Three files begin like this: `.pixels`, with 3 `area` bytes for each picture, of which those that it does
+        stem: Three files begin like this: `.pixels`, with 3 `area` bytes for each image, of which those that it does
             not fill take no room on the disk; `.shapes.npy`, (N, 3) int32, height, width and a checksum above 0 of each
-            picture that is there, else 0; and `.room`, how many bytes they will take in all. None where nothing is
+            image that is there, else 0; and `.room`, how many bytes they will take in all. None where nothing is
             kept.
-        beside: Other pictures of the same images, to keep as well whenever one is decoded.
+        beside: Another version of the same images, to keep as well whenever one is decoded.
     """
 
     images: LabelledImages
@@ -63,7 +63,7 @@ class Pictures:
     beside: Pictures | None = None
 
     def __getitem__(self, row: int) -> Tensor:
-        """Returns one picture, (3, H, W), uint8, not to be changed, from the disk, or decodes it and keeps it there.
+        """Returns one image, (3, H, W), uint8, not to be changed, from the disk, or decodes it and keeps it there.
 
         Raises:
             UnreadableImageError: It cannot be decoded.
@@ -72,11 +72,11 @@ class Pictures:
         return _tensor(self._take(row, self.images.open(row)) if kept is None else kept)
 
     def holds(self, rows: NDArray[np.int64]) -> bool:
-        """Tells whether all of these pictures are kept."""
+        """Returns whether all of these images are kept."""
         return self._files is not None and bool(self._files[1][rows, 2].all())
 
     def _kept(self, row: int) -> NDArray[np.uint8] | None:
-        """Returns one picture from the disk, (H, W, 3); None if it is not there, or a power cut has lost some of it."""
+        """Returns one image from the disk, (H, W, 3); None if it is not there, or a power cut has lost some of it."""
         if self._files is None:
             return None
         pixels, shapes = self._files
@@ -85,7 +85,7 @@ class Pictures:
         return values.reshape(height, width, 3) if check and check == _checksum(values) else None
 
     def _take(self, row: int, picture: Image.Image) -> NDArray[np.uint8]:
-        """Makes what is kept of a decoded picture, (H, W, 3), and keeps it."""
+        """Makes what is kept of a decoded image, (H, W, 3), and keeps it."""
         values = self.make(picture)
         if self._files is not None:
             with suppress(OSError):
@@ -97,7 +97,7 @@ class Pictures:
         return values
 
     def _write(self, values: NDArray[np.uint8], row: int) -> None:
-        """Writes one picture; not to the memory map, which would end the process where the disk is full."""
+        """Writes one image; not to the memory map, which would end the process where the disk is full."""
         assert self.stem is not None
         file = os.open(_file(self.stem, _PIXELS), os.O_WRONLY)
         try:
@@ -124,12 +124,12 @@ class Pictures:
 
 
 def _checksum(values: NDArray[np.uint8]) -> int:
-    """Returns a number from 1 on that tells whether pixels are those that were written."""
+    """Returns a checksum from 1 on, by which changed pixels are found."""
     return int(values[::_STRIDE].sum(dtype=np.int64)) % (2**31 - 2) + 1
 
 
 def shrink(picture: Image.Image, area: int) -> Image.Image:
-    """Returns a picture of at most so many pixels and, as nearly as whole pixels allow, the same shape."""
+    """Returns an image of at most so many pixels and, as nearly as whole pixels allow, the same shape."""
     width, height = picture.size
     if width * height <= area:
         return picture
@@ -144,7 +144,7 @@ def _tensor(values: NDArray[np.uint8]) -> Tensor:
 
 @dataclass(frozen=True)
 class Shrink:
-    """Makes pictures of at most so many pixels; see :func:`shrink`."""
+    """Makes images of at most so many pixels; see :func:`shrink`."""
 
     area: int
 
@@ -156,16 +156,16 @@ class Shrink:
 def kept_pictures(
     images: LabelledImages, *, area: int, accelerator: Accelerator, beside: Pictures | None = None
 ) -> Pictures:
-    """Opens the shrunk pictures of a data set, or begins to keep them; all processes call this together.
+    """Opens the shrunk images of a data set, or begins to keep them; all processes call this together.
 
     Args:
         images: N images.
-        area: Most pixels that a picture keeps.
+        area: Most pixels that an image keeps.
         accelerator: The first process makes the files.
         beside: See :class:`Pictures`.
 
     Returns:
-        Pictures that are kept where there is room for them, and else decoded each time.
+        Images that are kept where there is room for them, and else decoded each time.
 
     Raises:
         SettingsError: The limit is no number.
@@ -186,13 +186,13 @@ def kept(
     room: Callable[[], int],
     accelerator: Accelerator,
 ) -> Pictures:
-    """Opens kept pictures, or begins to keep them; see :func:`kept_pictures`.
+    """Opens kept images, or begins to keep them; see :func:`kept_pictures`.
 
     Args:
         images: N images.
         make: See :class:`Pictures`.
         name: Of the files: of these images, and of what is made of them.
-        area: Most pixels that a picture keeps.
+        area: Most pixels that an image keeps.
         room: Tells how many bytes of the disk they will take.
         accelerator: The first process makes the files.
     """
@@ -213,13 +213,13 @@ def kept(
 
 
 def _estimate(images: LabelledImages, area: int) -> int:
-    """Returns about how many bytes of the disk the pictures will take, from some of them."""
+    """Returns about how many bytes of the disk the images will take, from some of them."""
     sizes = []
     for row in range(0, len(images), max(1, len(images) // _SAMPLE)):
         with suppress(UnreadableImageError):
             width, height = images.open(row).size
             size = 3 * min(area, width * height)
-            # in whole blocks, and mostly one more, since a picture begins anywhere
+            # in whole blocks, and mostly one more, since an image begins anywhere
             sizes.append(size if size == 3 * area else _BLOCK * (-(-size // _BLOCK) + 1))
     return round(float(np.mean(sizes)) * len(images)) if sizes else 0
 
@@ -268,7 +268,7 @@ def _remove(stem: Path) -> None:
 
 
 def _make_room(folder: Path, wanted: int, limit: float) -> bool:
-    """Removes what was not used for longest until so many bytes are within the limit; tells whether they are."""
+    """Removes what was not used for longest until so many bytes are within the limit; returns whether they are."""
     folder.mkdir(parents=True, exist_ok=True)
     there = sorted(folder.glob(f"*{_SHAPES}"), key=lambda path: path.stat().st_mtime)
     stems = [path.with_name(path.name.removesuffix(_SHAPES)) for path in there]

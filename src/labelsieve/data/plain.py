@@ -1,4 +1,4 @@
-"""Plain pictures, as a model's own image processor prepares them, kept on disk for those who see them several times."""
+"""Images as a model's own image processor prepares them, kept on disk for those who see them several times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from labelsieve.data.images import LabelledImages
 
-# Pictures that tell whether a processor's pixels are whole numbers.
+# Images that show whether a processor's pixels are integers.
 _SAMPLE = 4
 _TOLERANCE = 1e-4
 # An image that is so many times as long as wide may be cut before it is prepared.
@@ -29,11 +29,11 @@ _LONG = 32
 
 
 class Prepares(Protocol):
-    """A model that prepares pictures."""
+    """A model that prepares images."""
 
     @property
     def image_size(self) -> int:
-        """Side S of a prepared picture in pixels."""
+        """Side S of a prepared image in pixels."""
         ...
 
     @property
@@ -75,7 +75,7 @@ def crops_middle(model: Prepares) -> bool:
 
 
 class Plain:
-    """What a model makes of a picture, as bytes: before it changes the colours, which is undone here.
+    """What a model makes of an image, as bytes: before it changes the colours, which is undone here.
 
     Nearly all processors resize and crop bytes, and turn them into other numbers last.
 
@@ -94,7 +94,7 @@ class Plain:
         return self._undone(picture)[0].round().clamp(0, 255).to(torch.uint8).numpy()
 
     def is_exact(self, picture: Image.Image) -> bool:
-        """Tells whether nothing is lost in a picture of the right size."""
+        """Returns whether nothing is lost in an image of the right size."""
         undone, prepared = self._undone(picture)
         if tuple(prepared.shape) != (3, self.model.image_size, self.model.image_size):
             return False
@@ -109,7 +109,7 @@ class Plain:
 
 
 def plain_pictures(images: LabelledImages, model: Prepares, *, accelerator: Accelerator) -> Pictures | None:
-    """Opens the prepared pictures of a data set and a model, or begins to keep them; all processes call this together.
+    """Opens the prepared images of a data set and a model, or begins to keep them; all processes call this together.
 
     Args:
         images: N images.
@@ -117,7 +117,7 @@ def plain_pictures(images: LabelledImages, model: Prepares, *, accelerator: Acce
         accelerator: The first process makes the files.
 
     Returns:
-        Pictures (3, S, S), uint8; None where the model does not prepare bytes.
+        Images (3, S, S), uint8; None where the model does not prepare bytes.
     """
     plain, size = Plain(model), 3 * model.image_size**2
     for row in range(0, len(images), max(1, len(images) // _SAMPLE)):

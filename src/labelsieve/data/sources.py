@@ -57,7 +57,7 @@ def load_images(
     noise: str | Path | None = None,
     progress: Progress | None = None,
 ) -> LabelledImages:
-    """Loads images with a given label each. Pictures stay encoded on disk.
+    """Loads images with a given label each. Images stay encoded on disk.
 
     None is decoded here but, where values are not 0 to 255, some, for the range that becomes black to white.
 
@@ -68,7 +68,7 @@ def load_images(
             (docs/data-sets.md); a Hub id `name/dataset`, or `name/dataset:configuration`; a `datasets.Dataset`; or
             images in memory: a uint8 array (N, H, W, 3) or (N, H, W), or a list of such arrays without N or of PIL
             images.
-        labels: N names or whole numbers, for pictures in memory or a `datasets.Dataset` without a label column.
+        labels: N names or integers, for images in memory or a `datasets.Dataset` without a label column.
         image_column: Column of the images or paths. Like `label_column` it is guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix, in the place of paths
             relative to the table.
@@ -90,8 +90,8 @@ def load_images(
     Returns:
         The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
         else the relative paths of files, else row numbers. Its `contents` are 8-byte BLAKE2b hashes: of the encoded
-        picture; of a compressed file over 128 KiB only of its size, first and last 64 KiB; of an id where the
-        picture is missing.
+        image; of a compressed file over 128 KiB only of its size, first and last 64 KiB; of an id where the
+        image is missing.
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.
@@ -161,7 +161,7 @@ def _folder(image_folder: str | Path | None) -> Path | None:
 def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Table:
     if isinstance(source, str | Path):
         if labels is not None:
-            raise DataError("labels go with pictures in memory only; name the column of a file with label_column")
+            raise DataError("labels go with images in memory only; name the column of a file with label_column")
         return read_path(str(source), asked=asked, split=split)
     if any(base.__module__.split(".")[0] == "datasets" for base in type(source).__mro__):
         if labels is not None and asked.label is not None:
@@ -169,10 +169,10 @@ def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Tab
         return read_dataset(source, asked=asked, split=split, label_needed=labels is None)
     if labels is None:
         found = type(source).__name__
-        raise DataError(f"expected a path, a Hub id, a data set, or pictures with labels=, got {found} without labels")
+        raise DataError(f"expected a path, a Hub id, a data set, or images with labels=, got {found} without labels")
     if any((asked.image, asked.label, asked.truth, asked.folder, split)):
-        raise DataError("pictures in memory have no columns or splits; pass labels=, and the truth to with_labels()")
-    return Table(rows=read_memory(source), columns=Columns(image="image"), where="the pictures in memory")
+        raise DataError("images in memory have no columns or splits; pass labels=, and the truth to with_labels()")
+    return Table(rows=read_memory(source), columns=Columns(image="image"), where="the images in memory")
 
 
 def check_limit(limit: int | None, seed: int) -> None:
@@ -237,7 +237,7 @@ def read_given(
 ) -> Given:
     """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
     given = _label_column(table, table.columns.label, labels=labels)
-    check_complete(given, ids)  # first of all: without these labels the class names would be told wrongly
+    check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
     names, note = settle_class_names(given, class_names)
     stated = class_names is not None or given.class_names is not None
     former = renamed(given, names)
@@ -318,7 +318,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
             raise DataError(f"expected texts in UTF-8 in {where}, found other bytes; write names as texts") from None
     if types.is_nested(kind) or types.is_temporal(kind):
         raise DataError(
-            f"expected one name or whole number a row in {where}, found {kind_of(feature)}; name another column with "
+            f"expected one name or integer a row in {where}, found {kind_of(feature)}; name another column with "
             "--label-column"
         )
     return values
@@ -328,7 +328,7 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
     if name is None:
         values = np.asarray(labels) if hasattr(labels, "__array__") else list(labels)
         if len(values) != len(table.rows):
-            raise DataError(f"expected {len(table.rows)} labels, one for each picture, got {len(values)}")
+            raise DataError(f"expected {len(table.rows)} labels, one for each image, got {len(values)}")
         return read_labels(values, where="labels")
     feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
     values = _plain_values(_column(table.rows, name), feature, where)

@@ -1,4 +1,4 @@
-"""Procedural drawings of everyday things: labelled pictures for demonstrations and tests, from nothing but a seed."""
+"""Procedural drawings of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
 
 from dataclasses import dataclass
 
@@ -118,7 +118,7 @@ DEMO_STYLE = Style(
     shift=0.06,
     noise=7.0,
 )
-"""Sketches in ink with hatching, on patterned paper with distracting shapes: the pictures of the demonstration."""
+"""Sketches in ink with hatching, on patterned paper with distracting shapes: the images of the demonstration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Drawing:
     """A drawing and what can be said about it.
 
     Attributes:
-        image: The picture, 64 x 64 RGB.
+        image: The image, 64 x 64 RGB.
         colour: Name of the thing's colour.
         ground: Name of the background's colour.
         background: Kind of the background.
@@ -171,13 +171,13 @@ def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Im
         style: Style to draw in.
 
     Returns:
-        A picture of 64 x 64 RGB pixels.
+        An image of 64 x 64 RGB pixels.
     """
     return render(class_name, rng=rng, style=style).image
 
 
 def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
-    """Draw a balanced, shuffled set of labelled pictures.
+    """Draw a balanced, shuffled set of labelled images.
 
     Args:
         count: Number of drawings.
@@ -185,7 +185,7 @@ def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[
         style: Style to draw in.
 
     Returns:
-        The pictures and their labels, which are indices into ``CLASS_NAMES``.
+        The images and their labels, which are indices into ``CLASS_NAMES``.
     """
     check_value("seed", seed, Seed)
     rng = np.random.default_rng(seed)

@@ -39,9 +39,9 @@ class Style:
         clutter: Greatest number of small distracting shapes.
         wobble: Standard deviation of the unsteadiness of the hand, in units of the frame.
         rotation: Greatest rotation to either side, in degrees.
-        scale: Least and greatest size; 1 fills the picture.
+        scale: Least and greatest size; 1 fills the image.
         stretch: Greatest relative change of the aspect ratio.
-        shift: Greatest distance from the centre, as a share of the picture's side.
+        shift: Greatest distance from the centre, as a share of the image's side.
         noise: Standard deviation of the pixel noise, out of 255.
     """
 
@@ -86,7 +86,7 @@ class Pen:
     """Draws shapes given in a frame from -1 to 1 (x to the right, y downwards) in one style, pose and colouring.
 
     Args:
-        canvas: Picture of ``CANVAS`` x ``CANVAS`` pixels to draw on.
+        canvas: Image of ``CANVAS`` x ``CANVAS`` pixels to draw on.
         rng: Source of randomness.
         style: Style of the drawing.
         colour: Colour of the thing.

@@ -43,7 +43,7 @@ def run_demo(
     overwrite: bool = False,
     detectors: Sequence[Detector] | None = None,
 ) -> dict[str, Any]:
-    """Draws pictures, mislabels 30 % of them, scans them with each detector, and compares.
+    """Draws images, mislabels 30 % of them, scans them with each detector, and compares.
 
     Of the labels 20 % become any other class and 10 %, on other images, the class that looks most like the right one.
 
@@ -53,7 +53,7 @@ def run_demo(
         seed: Every random choice is drawn from it.
         console: Where to print.
         overwrite: Replace a run that is there.
-        detectors: What to compare; by default DeFT, label-match, small-loss (which is told the noise rate) and GMM.
+        detectors: What to compare; by default DeFT, label-match, small-loss (which is given the noise rate) and GMM.
 
     Returns:
         What `comparison.json` holds: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
@@ -70,7 +70,7 @@ def run_demo(
     with alone_in(out):
         check_run_folder(out, overwrite=overwrite, resume=False)
         progress = Progress(console)
-        progress.say(f"drawing {images:,} pictures and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")
+        progress.say(f"drawing {images:,} images and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")
         data = write_drawings(out / DRAWINGS, count=images, seed=seed)
         vlm = load_vlm(MINI_CLIP)
         _read_once(data, vlm, progress)

@@ -31,7 +31,7 @@ class AUM(Detector):
     Pleiss et al., *Identifying Mislabeled Data using the Area Under the Margin Ranking*, NeurIPS 2020); AUM is its mean
     over the epochs (Eq. 2). The threshold is learned too: one image in K + 1 is put into an extra class, where it does
     not belong, and an image is an issue where its AUM is not above the 99th percentile of theirs. A second probe with
-    other threshold samples judges the first ones. Quality is a logistic function of the distance to the threshold, so
+    other threshold samples scores the first ones. Quality is a logistic function of the distance to the threshold, so
     that it ranks as AUM does.
 
     By `average_of="probabilities"` the margin is instead that of the logarithms of the probabilities after each epoch,
@@ -109,7 +109,7 @@ def _score(settings: AUM, inputs: DetectorInputs) -> Scores:
         fake[order[run * share : (run + 1) * share]] = True
         found = learn(settings, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
         threshold = float(np.percentile(found.area[fake.numpy()], settings.percentile))
-        # the second probe judges the threshold samples of the first
+        # the second probe scores the threshold samples of the first
         mine = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
         excess[mine] = found.area[mine] - threshold
         predicted[mine], confidence[mine] = _classify(found.probe, read, mine, classes=inputs.classes)

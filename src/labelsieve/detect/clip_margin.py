@@ -1,4 +1,4 @@
-"""CLIP-logit margin: how far the given class is ahead of the strongest other one, for the untouched model."""
+"""CLIP-logit margin: how far the given class is ahead of the strongest other one, for the zero-shot model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipMargin(Detector):
-    """Ranks by the lead of the given class over the strongest other one in the untouched model's logits.
+    """Ranks by the lead of the given class over the strongest other one in the zero-shot model's logits.
 
     The margin is `l_y - max_{k≠y} l_k` of the zero-shot logits l, at the model's own temperature. Quality is its
     logistic function, the probability of the given class if only these two came into question. A label is an issue

@@ -20,7 +20,7 @@ class GMM(Training):
 
     Attributes:
         learns_from: Which labels training learns from after warm-up: those that are `selected` by a mixture that is
-            fitted anew before each epoch, as in the published code of DeFT; or `all`.
+            fitted again before each epoch, as in the published code of DeFT; or `all`.
 
     Example:
         >>> import labelsieve as ls
@@ -39,7 +39,7 @@ class GMM(Training):
 
     @property
     def looks_before_epochs(self) -> bool:
-        """Whether the mixture is fitted anew before each epoch after warm-up."""
+        """Whether the mixture is fitted again before each epoch after warm-up."""
         return self.learns_from == "selected"
 
     def score(self, inputs: DetectorInputs) -> Scores:

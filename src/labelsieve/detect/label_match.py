@@ -1,4 +1,4 @@
-"""Label-match: a label is clean where the untouched model predicts it (Wei et al., 2024, section 4)."""
+"""Label-match: a label is clean where the zero-shot model predicts it (Wei et al., 2024, section 4)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Agreement with the given labels on a scale where guessing is 0 and full agreement 1: below this a model guesses. CLIP
-# models reach 0.2 to 0.9 on photos they can judge, even with more than half of the labels wrong.
+# models reach 0.2 to 0.9 on photos they can classify, even with more than half of the labels wrong.
 GUESSING = 0.05
 
 
@@ -54,13 +54,13 @@ class Scores:
             it decides, and threshold and demand_agreement do not; rows that could not be read are false.
         errors: Row number to reason, for the images that could not be read.
         flat: Row numbers of the images that show nothing: all of their pixels are alike.
-        zero_shot_agreement: Share of readable images whose given label the untrained model predicts; None if the
+        zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None if the
             detector did not ask the model.
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
         estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
-        settled: What settings of `auto` became, by their names.
+        settled: What settings of `auto` resolved to, by their names.
         test_predicted: Shape (T,), int64: most likely class of each test image, -1 where it could not be read; None
             where there are no test images.
     """

@@ -36,7 +36,7 @@ _BLOCK = 2**16
 def share_right(
     triples: Tensor, *, classes: int, generator: torch.Generator, progress: Progress
 ) -> NDArray[np.float64]:
-    """Returns P(true class is j | label is j) for each class, (K,), between 0 and 1; 1 where nothing can be told.
+    """Returns P(true class is j | label is j) for each class, (K,), between 0 and 1; 1 where nothing can be estimated.
 
     With more than `MOST_CLASSES` classes among the labels each is set against the rest, see :func:`one_against_rest`.
 

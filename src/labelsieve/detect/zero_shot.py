@@ -1,4 +1,4 @@
-"""What the untouched model says of the images: the first look of every detector."""
+"""What the zero-shot model says of the images: the first look of every detector."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _REMARKS = 5
 
 @dataclass(frozen=True, eq=False)
 class ZeroShot:
-    """Zero-shot classification of n readable images by the untouched model.
+    """Zero-shot classification of n readable images.
 
     Attributes:
         label_probability: Probability of the given label.
@@ -57,7 +57,7 @@ class ZeroShot:
         """Whether the model agrees with the given labels more than by guessing, as a mean over the classes.
 
         So averaged, chance is 1 / K for every model that does not look at the images. Where there is but one class,
-        nothing can be told, and the model is believed.
+        nothing can be estimated, and the model is believed.
         """
         there = self.per_class[~np.isnan(self.per_class)]
         chance = 1 / len(there)
@@ -163,7 +163,7 @@ def in_chunks(
     *,
     progress: Progress | None = None,
 ) -> list[NDArray[Any]]:
-    """Applies a judge to some rows at a time, so that no array of N times K is ever held.
+    """Applies a function to some rows at a time, so that no array of N times K is ever held.
 
     Args:
         judge: Takes n row numbers and returns tensors of shape (n,).
@@ -171,7 +171,7 @@ def in_chunks(
         progress: Where to show how far it is.
 
     Returns:
-        What the judge returned, each of the shape of `rows`.
+        What the function returned, each of the shape of `rows`.
     """
     whole: list[NDArray[Any]] = []
     with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
@@ -237,8 +237,8 @@ def template_notes(vlm: VisionLanguageModel, class_names: tuple[str, ...]) -> tu
 
 
 def shortened_note(shortened: list[str]) -> tuple[str, ...]:
-    """Returns a warning for class names that are longer than the text tower bears, if there are any."""
+    """Returns a warning for class names that are longer than the text encoder bears, if there are any."""
     if not shortened:
         return ()
     more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""
-    return (f'class name "{shortened[0]}"{more} is longer than the text tower bears and was shortened',)
+    return (f'class name "{shortened[0]}"{more} is longer than the text encoder bears and was shortened',)

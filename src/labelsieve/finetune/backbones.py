@@ -104,7 +104,7 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     """Loads a pre-trained model as a classifier of K classes with a head of zeros.
 
     Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
-    bare tower, or with a text tower beside it; ViT-MAE loads as a ViT, and the towers of
+    bare tower, or with a text encoder beside it; ViT-MAE loads as a ViT, and the towers of
     vision-language models as :mod:`labelsieve.finetune.timm_towers` says. Weights are read as by
     :func:`labelsieve.load_vlm`.
 
@@ -216,7 +216,7 @@ def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, A
             dtype=torch.float32,
             weights_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the head's, and told below of all others
+            ignore_mismatched_sizes=True,  # the head's, and reported below of all others
             **options,
         )
     path, head = _head(model, name)
@@ -250,7 +250,7 @@ def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
         logits = model(pixel_values=torch.zeros(2, 3, size, size)).logits
     except Exception as error:  # each architecture has its own
         raise ModelError(
-            f"{name} does not take the {size} x {size} pictures that its image processor makes: {first_line(error)}; "
+            f"{name} does not take the {size} x {size} images that its image processor makes: {first_line(error)}; "
             "copy the preprocessor_config.json of the model, or choose another --backbone"
         ) from error
     finally:

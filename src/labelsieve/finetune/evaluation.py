@@ -1,4 +1,4 @@
-"""What a classifier says of plain images while it is trained: classes, accuracies, losses."""
+"""What a classifier says of preprocessed images while it is trained: classes, accuracies, losses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def accuracies(job: Job) -> dict[str, float]:
 
 
 def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classifies some rows of plain images; the processes share them.
+    """Classifies some rows of preprocessed images; the processes share them.
 
     Returns:
         Shape (N,): the most likely class, -1 for other rows and for images that cannot be read.
@@ -39,7 +39,7 @@ def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArra
 
 
 def losses(job: Job) -> tuple[Tensor, Tensor]:
-    """Returns the rows that are trained on and can be read, and the cross-entropy of their plain images, each (n,)."""
+    """Returns the readable rows of training and the cross-entropy of their un-augmented images, each (n,)."""
     labels = torch.from_numpy(job.selection.labels)
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:  # and 1, to tell it from what cannot be read
@@ -54,7 +54,7 @@ def losses(job: Job) -> tuple[Tensor, Tensor]:
 def _judge(
     job: Job, images: LabelledImages, rows: NDArray[np.int64], judge: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Judges some rows of plain images; the processes share them.
+    """Evaluates some rows of preprocessed images; the processes share them.
 
     Args:
         job: Knows the backbone.

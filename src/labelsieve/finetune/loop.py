@@ -147,7 +147,7 @@ def _epoch(
 
 
 def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields rows and augmented pictures, or cached features, of one shuffled pass over the data."""
+    """Yields rows and augmented images, or cached features, of one shuffled pass over the data."""
     rows, engine, backbone = job.rows, job.engine, job.backbone
     order = rows[torch.randperm(len(rows), generator=engine.generator(Purpose.FINETUNING_ORDER, number)).numpy()]
     # of nearly the same size: a rest of a single image would be too little for batch normalisation

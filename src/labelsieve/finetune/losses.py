@@ -36,11 +36,11 @@ class Loss:
         self.function, self.memory = function, dict[str, Tensor]()
 
     def begins(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        """Is told, in all processes, that an epoch after warm-up begins.
+        """Is called, in all processes, when an epoch after warm-up begins.
 
         Args:
-            losses: Returns the rows that are trained on, (n,), and the cross-entropy of their plain images, (n,), with
-                the weights that the last epoch left.
+            losses: Returns the rows that are trained on, (n,), and the cross-entropy of their un-augmented images,
+                (n,), with the weights that the last epoch left.
         """
 
     def selects(self, rows: Tensor) -> Tensor:

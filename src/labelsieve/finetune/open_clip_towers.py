@@ -1,4 +1,4 @@
-"""Vision towers of the `open_clip` library in the words of `timm`.
+"""Image encoders of the `open_clip` library in the words of `timm`.
 
 Its own ViT and ResNet are models of `timm` under other names; its ConvNeXt, SigLIP and others are from there.
 
@@ -19,7 +19,7 @@ from labelsieve.vlm.open_clip import read_vision, side
 # Of open_clip's layer norms, which none of its own models changes.
 _EPSILON = 1e-5
 _VITS = {"GELU": "vit_base_patch16_clip_224", "QuickGELU": "vit_base_patch16_clip_quickgelu_224"}
-# By the number of blocks in each of the four stages; the width is told.
+# By the number of blocks in each of the four stages; the width is passed.
 _RESNETS = {
     (3, 4, 6, 3): "resnet50_clip",
     (3, 4, 23, 3): "resnet101_clip",
@@ -44,7 +44,7 @@ Made = tuple[str, dict[str, Any], Weights, Callable[[Tensor], Tensor]]
 
 
 def open_clip_tower(name: str, options: dict[str, Any]) -> Tower:
-    """Reads the vision tower of what `open_clip:...` or a folder names."""
+    """Reads the image encoder of what `open_clip:...` or a folder names."""
     del options  # they are for the loaders of transformers
     visual, settings = read_vision(name)
     kind = type(visual).__name__
@@ -167,7 +167,7 @@ def _processor(settings: dict[str, Any], size: int, name: str) -> Any:
 
     squash, square = settings["resize_mode"] == "squash", {"height": size, "width": size}
     if settings["resize_mode"] == "longest":
-        raise unlike(name, "takes pictures with borders around them (resize_mode longest)")
+        raise unlike(name, "takes images with borders around them (resize_mode longest)")
     mean, std = (
         [float(value) for value in (given if isinstance(given, list | tuple) else [given] * 3)]
         for given in (settings["mean"], settings["std"])

@@ -123,7 +123,7 @@ def model_card(adapted: Adapted) -> str:
 
 
 def without_folders(name: str) -> str:
-    """Returns the last part of a path: the folders above it are nobody's business. A Hub id stays whole."""
+    """Returns the last part of a path: the folders above it stay private. A Hub id stays whole."""
     if (named := named_source(name)) is not None:
         return f"{named.name}:{named.path.name}"
     if name.startswith(PREFIX):

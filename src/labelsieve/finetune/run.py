@@ -80,7 +80,7 @@ def adapt(
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
         out: A folder for the model and, while running, checkpoints; None keeps nothing on disk.
-        resume: Go on from the checkpoint in `out`; begin anew if there is none.
+        resume: Go on from the checkpoint in `out`; start again if there is none.
         overwrite: Replace a model in `out`, once the new one is whole; with `resume` a checkpoint is kept.
         progress: Where to show how far it is.
 

@@ -1,4 +1,4 @@
-"""Vision towers of vision-language models as classifiers that read the very feature that is compared with texts.
+"""Image encoders of vision-language models as classifiers that read the very feature that is compared with texts.
 
 `CLIPForImageClassification` and `SiglipForImageClassification` average the patch tokens, which the models were never
 trained to say anything with; for BLIP there is no such class. The paper puts its linear head on CLIP's own feature: the
@@ -30,16 +30,16 @@ Feature = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TowerKind:
-    """How a vision tower of `transformers` becomes one of `timm`.
+    """How an image encoder of `transformers` becomes one of `timm`.
 
     Attributes:
         reader: The class of `transformers` that reads the whole model.
         architectures: Activation and epsilon of the layer norms to the `timm` model that has them; all sizes are given.
         rename: Yields the weights of the tower under the names of `timm`, given its number of blocks.
-        options: What else the `timm` model is told.
+        options: What else is passed to the `timm` model.
         feature: What the tower makes of pixels.
-        size: The side of its pictures, given its configuration.
-        processor: The processor of such pictures, given the model's own and their side.
+        size: The side of its images, given its configuration.
+        processor: The processor of such images, given the model's own and their side.
     """
 
     reader: str
@@ -165,7 +165,7 @@ def _of_siglip2(weights: Weights, depth: int) -> Renamed:
 
 
 def _squeezing(own: Any, size: int) -> Any:
-    """Returns a processor that squeezes pictures to a square, with the colours of one that cuts patches."""
+    """Returns a processor that squeezes images to a square, with the colours of one that cuts patches."""
     import transformers
 
     kept = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
@@ -264,7 +264,7 @@ def tower_of(encoder: Any, vision: Any, processor: Any, size: int, name: str) ->
 
 
 def read_tower(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:
-    """Reads a vision tower; returns it as a classifier, whose head is still to be set, and its image processor.
+    """Reads an image encoder; returns it as a classifier, whose head is still to be set, and its image processor.
 
     Args:
         kind: One of `TOWERS`.

@@ -1,4 +1,4 @@
-"""A vision tower in the words of `timm`, and the standard classifier that is made of it."""
+"""An image encoder in the words of `timm`, and the standard classifier that is made of it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tower:
-    """What `timm` has to be told to give the very feature that a vision-language model compares with texts.
+    """What is passed to `timm`, so that it gives the very feature that a vision-language model compares with texts.
 
     Attributes:
         architecture: Name of the `timm` model.
-        options: What else that is told; nothing but JSON, since it is saved.
+        options: What else is passed to it; nothing but JSON, since it is saved.
         weights: Its weights under its own names, all but those of the head. Others are an error.
         feature: What the vision-language model itself does: pixels (B, 3, S, S) to its image feature before the
             projection (B, D).
-        size: Side of the pictures in pixels.
-        processor: A standard image processor of `transformers` that makes such pictures.
+        size: Side of the images in pixels.
+        processor: A standard image processor of `transformers` that makes such images.
     """
 
     architecture: str
@@ -48,7 +48,7 @@ def pair(new: str, old: str, weights: Weights) -> Renamed:
 
 def unlike(name: str, why: str) -> ModelError:
     """Returns the error of a tower that is none of `timm`."""
-    return ModelError(f"the vision tower of {name} {why} and cannot be made a classifier; choose another --backbone")
+    return ModelError(f"the image encoder of {name} {why} and cannot be made a classifier; choose another --backbone")
 
 
 def as_classifier(tower: Tower, class_names: Mapping[int, str], name: str) -> Any:

@@ -35,7 +35,7 @@ from labelsieve.verdicts import Verdicts, check_report
 
 # Characters for all thumbnails together: it keeps the whole file below 40 MB with as many images as by default.
 THUMBNAIL_BUDGET = 24_000_000
-# Images just above the threshold, shown beside the flagged ones so that a person can judge where it lies.
+# Images just above the threshold, shown beside the flagged ones so that a person can check where it lies.
 NEAR_MISSES = 24
 MAX_CLASS_ROWS = 300
 MAX_UNREADABLE = 200
@@ -60,10 +60,10 @@ def write_report(
     Args:
         verdicts: What to report.
         images: The images that the verdicts were made from; only those of the gallery are opened. Features that were
-            computed before have no pictures: their cards show the ids.
+            computed before have no images: their cards show the ids.
         path: The file to write, atomically.
         max_images: How many of the most suspicious images the gallery shows, 0 to 20,000.
-        thumbnail_px: Longest side of the embedded pictures, 32 to 512.
+        thumbnail_px: Longest side of the embedded images, 32 to 512.
         overwrite: Replace a file that is no report of labelsieve, too.
         progress: Where to show how far it is.
 

@@ -104,7 +104,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    """Tells whether a folder holds what an export wrote, and nothing that somebody put there since."""
+    """Returns whether a folder holds what an export wrote, and nothing that somebody put there since."""
     try:
         return read_json(folder / MARKER).get("files") == listing(folder)
     except RunError:
@@ -112,7 +112,7 @@ def _is_export(folder: Path) -> bool:
 
 
 def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
-    """Returns the encoded picture: its bytes where the data hold them, otherwise its file."""
+    """Returns the encoded image: its bytes where the data hold them, otherwise its file."""
     cell = images.dataset[row]["image"]
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
@@ -175,7 +175,7 @@ def safe_name(name: str) -> str:
 
 
 def file_name(image_id: str, source: bytes | Path) -> str:
-    """Returns the base name of an id with the suffix of the picture's encoding."""
+    """Returns the base name of an id with the suffix of the image's encoding."""
     base = PurePosixPath(image_id.replace("\\", "/")).name
     stem, suffix = os.path.splitext(base)
     known = Image.registered_extensions()
@@ -188,12 +188,12 @@ def file_name(image_id: str, source: bytes | Path) -> str:
 
 
 def _suffix_of(source: bytes | Path) -> str:
-    """Reads the kind of a picture from its first bytes."""
+    """Reads the kind of an image from its first bytes."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             kind = str(picture.format)
     except (OSError, Image.DecompressionBombError):  # it was readable when it was scanned
         raise DataError("an image of the data has changed since the scan; scan it again") from None
-    kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG with more pictures behind it
+    kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG with more images behind it
     others = (suffix for suffix, format_ in Image.registered_extensions().items() if format_ == kind)
     return _SUFFIXES.get(kind) or next(others, "")

@@ -14,27 +14,27 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.errors import DataError
 from labelsieve.progress import Progress
 
-# Up to this side a picture is kept without loss and shown with hard pixels: smoothing would only blur it.
+# Up to this side an image is kept without loss and shown with hard pixels: smoothing would only blur it.
 TINY = 64
 # Shares of the wanted side, and encoder qualities: tried in turn until a thumbnail fits its part of the budget.
 _STEPS = ((1.0, 80), (0.75, 60), (0.5, 50), (0.25, 40), (0.125, 30))
-# Decoding leaves Python's lock, so that threads help; few of them, as each may hold a very large picture.
+# Decoding leaves Python's lock, so that threads help; few of them, as each may hold a very large image.
 _THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A small picture. `uri` is empty and `error` the reason where the image can no longer be opened.
+    """A small image. `uri` is empty and `error` the reason where the image can no longer be opened.
 
-    Both are empty where there are no pictures at all.
+    Both are empty where there are no images at all.
 
     Attributes:
-        uri: The picture as a `data:` URI.
+        uri: The image as a `data:` URI.
         width: Pixels of the thumbnail.
         height: Pixels of the thumbnail.
         full_size: Width and height of the image itself in pixels; None where there is no image.
         tiny: Whether the image itself has at most `TINY` pixels a side.
-        error: Why there is no picture.
+        error: Why there is no image.
     """
 
     uri: str = ""

@@ -6,6 +6,6 @@
 * `reading.py`: configurations, tokenizers and weights, with a clear line for what is wrong with them
 * `colours.py`: what an image processor does to colours, found out by trying
 * `prompts.py`: the learned positive and negative prompts
-* `peft/`: parameter-efficient modules for the vision tower, one file a kind
+* `peft/`: parameter-efficient modules for the image encoder, one file a kind
 * `features.py`: image features, computed once and kept on disk
 """

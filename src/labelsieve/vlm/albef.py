@@ -53,7 +53,7 @@ _QKV = re.compile(r"^blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
 class ALBEF(BLIP):
     """ALBEF: contrastive heads of the authors' checkpoints, as `ViTModel` and `BertModel`. See docs/models.md.
 
-    The text tower is the first half of BERT with a mask over the padding; both features are read at the class token.
+    The text encoder is the first half of BERT with a mask over the padding; both features are read at the class token.
     """
 
     architecture: ClassVar[str] = "ALBEF"
@@ -74,7 +74,7 @@ class ALBEF(BLIP):
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the vision tower."""
+        """The transformer blocks of the image encoder."""
         tower = self.model.vision_model
         return tower.layers if hasattr(tower, "layers") else tower.encoder.layer  # type: ignore[no-any-return]  # before transformers 5
 
@@ -137,7 +137,7 @@ def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
 
 
 def read_vision(name: str, config: Any, options: dict[str, Any], state: Mapping[str, Tensor]) -> Any:
-    """Makes the vision tower, a `ViTModel`, of the weights of :func:`read_checkpoint`."""
+    """Makes the image encoder, a `ViTModel`, of the weights of :func:`read_checkpoint`."""
     import transformers
 
     return read_tower(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
@@ -180,7 +180,7 @@ def vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def text_state(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Returns the weights of the text tower under the names of `BertModel`.
+    """Returns the weights of the text encoder under the names of `BertModel`.
 
     They lie below `text_encoder.bert.` after pre-training and below `text_encoder.` after fine-tuning for retrieval.
     The layers with cross-attention and the head of the language model are left out.

@@ -1,4 +1,4 @@
-"""AltCLIP (Chen et al., 2022): CLIP with a multilingual text tower."""
+"""AltCLIP (Chen et al., 2022): CLIP with a multilingual text encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labelsieve.vlm.towers import TwoTowers
 class AltCLIP(TwoTowers):
     """AltCLIP: `AltCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text tower is XLM-RoBERTa with a mask over the padding, read at its first token. Class names may be Chinese or
+    The text encoder is XLM-RoBERTa with a mask over the padding, read at its first token. Class names may be Chinese or
     English (AltCLIP-m9: nine languages).
     """
 
@@ -30,6 +30,6 @@ class AltCLIP(TwoTowers):
         return self.model.text_model.roberta.embeddings.word_embeddings  # type: ignore[no-any-return]
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower and its projection: (K, T) to (K, D)."""
+        """Runs the text encoder and its projection: (K, T) to (K, D)."""
         output = self.model.text_model(**self.inputs(token_ids))
         return self.model.text_projection(output.pooler_output)  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from labelsieve.data.plain import Prepares
 
 
 class ImageTower(Prepares, Protocol):
-    """What turns pictures into features: all that is asked of a model where features are cached."""
+    """What turns images into features: all that is asked of a model where features are cached."""
 
     @property
     def name(self) -> str:
@@ -45,9 +45,9 @@ class VisionLanguageModel(Protocol):
     text_width: int
     """Width of the token embeddings."""
     context_length: int
-    """Number of tokens the text tower bears, start and end included."""
+    """Number of tokens the text encoder bears, start and end included."""
     vision_width: int
-    """Width of the vision tower's hidden states."""
+    """Width of the image encoder's hidden states."""
     patch_size: int
     """Side of a patch in pixels; 0 where the tower cuts no patches."""
     image_size: int
@@ -65,7 +65,7 @@ class VisionLanguageModel(Protocol):
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the vision tower, each called with hidden states (B, tokens, vision_width) first.
+        """The transformer blocks of the image encoder, each called with hidden states (B, tokens, vision_width) first.
 
         Empty where the tower is no vision transformer, or the number or width of its tokens changes.
         """
@@ -84,11 +84,11 @@ class VisionLanguageModel(Protocol):
         ...
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
+        """Runs the image encoder up to the projection: (B, 3, S, S) to (B, vision_width)."""
         ...
 
     def run(self) -> Tensor:
-        """Runs the vision tower on one black image: (1, vision_width)."""
+        """Runs the image encoder on one black image: (1, vision_width)."""
         ...
 
     def project(self, pooled: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encodes plain texts: (len(texts), D), not normalised."""
+        """Encodes texts: (len(texts), D), not normalised."""
         ...
 
     def tokenize_names(self, names: Sequence[str], *, context_tokens: int) -> tuple[Tensor, list[str]]:

@@ -16,7 +16,7 @@ INITIAL_TEMPERATURE = 0.07
 class BLIP(TwoTowers):
     """BLIP: the contrastive heads of `BlipForImageTextRetrieval` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text tower is BERT with a mask over the padding; both features are read at the class token. The checkpoints do
+    The text encoder is BERT with a mask over the padding; both features are read at the class token. The checkpoints do
     not hold the temperature: τ = 0.07 is what the authors begin to train with.
     """
 
@@ -44,12 +44,12 @@ class BLIP(TwoTowers):
         return self.model.text_encoder.embeddings.word_embeddings  # type: ignore[no-any-return]
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower and its projection: (K, T) to (K, D)."""
+        """Runs the text encoder and its projection: (K, T) to (K, D)."""
         hidden = self.model.text_encoder(**self.inputs(token_ids)).last_hidden_state
         return self.model.text_proj(hidden[:, 0])  # type: ignore[no-any-return]
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Runs the vision tower and its layer norm up to the class token: (B, 3, S, S) to (B, vision_width)."""
+        """Runs the image encoder and its layer norm up to the class token: (B, 3, S, S) to (B, vision_width)."""
         return self.model.vision_model(pixel_values=pixels).last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
     def project(self, pooled: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from labelsieve.vlm.towers import TwoTowers
 class ChineseCLIP(TwoTowers):
     """Chinese CLIP: `ChineseCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text tower is a Chinese BERT with a mask over the padding, read at the class token. Class names have to be
+    The text encoder is a Chinese BERT with a mask over the padding, read at the class token. Class names have to be
     Chinese.
     """
 
@@ -26,6 +26,6 @@ class ChineseCLIP(TwoTowers):
         return self.model.text_model.embeddings.word_embeddings  # type: ignore[no-any-return]
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower and its projection: (K, T) to (K, D)."""
+        """Runs the text encoder and its projection: (K, T) to (K, D)."""
         hidden = self.model.text_model(**self.inputs(token_ids)).last_hidden_state
         return self.model.text_projection(hidden[:, 0])  # type: ignore[no-any-return]

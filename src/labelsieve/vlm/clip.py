@@ -16,14 +16,14 @@ _LEGACY_END = 2
 class HuggingFaceCLIP(TwoTowers):
     """CLIP: `CLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text tower is causal and the feature is read at the end token.
+    The text encoder is causal and the feature is read at the end token.
     """
 
     architecture: ClassVar[str] = "CLIPModel"
 
     @classmethod
     def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Tells whether the end token is the one that the tower reads at."""
+        """Returns whether the end token is the one that the tower reads at."""
         return text.eos_token_id in (_LEGACY_END, tokenizer.eos_token_id)
 
     @property
@@ -33,7 +33,7 @@ class HuggingFaceCLIP(TwoTowers):
 
     @property
     def causal_text(self) -> CausalText | None:
-        """The parts of the text tower; none where its attention takes no mask of ours."""
+        """The parts of the text encoder; none where its attention takes no mask of ours."""
         tower = self.model.text_model
         if self.model.config.text_config._attn_implementation != "sdpa":
             return None
@@ -48,5 +48,5 @@ class HuggingFaceCLIP(TwoTowers):
         )
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower; without a mask, for what follows the end token has no influence."""
+        """Runs the text encoder; without a mask, for what follows the end token has no influence."""
         return self.model.text_projection(self.model.text_model(**self.inputs(token_ids)).pooler_output)  # type: ignore[no-any-return]

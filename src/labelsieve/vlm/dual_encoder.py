@@ -83,7 +83,7 @@ class DualEncoder(TwoTowers):
 
     @classmethod
     def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Returns whether the tokenizer goes with the configuration of the text encoder, as far as that can be told."""
+        """Returns whether the tokenizer fits the configuration of the text encoder, as far as that can be checked."""
         if text.model_type == _CAUSAL:
             return HuggingFaceCLIP.belongs(tokenizer, text)
         return super().belongs(tokenizer, text)

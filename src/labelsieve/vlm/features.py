@@ -1,4 +1,4 @@
-"""Features of the frozen vision tower, computed once for a data set and a model and kept on disk."""
+"""Features of the frozen image encoder, computed once for a data set and a model and kept on disk."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-# Goes up when the same model gives other features for the same pictures, be it by rounding: those kept from before do
+# Goes up when the same model gives other features for the same images, be it by rounding: those kept from before do
 # not count then.
 COMPUTED = 3
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """What the frozen vision tower says of N images.
+    """What the frozen image encoder says of N images.
 
     Attributes:
         pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the
@@ -65,7 +65,7 @@ def image_features(
     engine: Engine,
     batch_size: int = 64,
 ) -> ImageFeatures:
-    """Returns the pooled features of all images, from the cache if this model has seen these pictures before.
+    """Returns the pooled features of all images, from the cache if this model has encoded them before.
 
     Every image is read here once, so that unreadable ones are known before any training starts.
 
@@ -93,7 +93,7 @@ def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
     try:
         record = read_json(stem.with_suffix(".json"))
         pooled = np.lib.format.open_memmap(stem.with_suffix(".npy"), mode="r")
-        # reasons begin with the id, which is not part of the fingerprint of the pictures
+        # reasons begin with the id, which is not part of the fingerprint of the images
         errors = {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()}
         flat = tuple(int(row) for row in record["flat"])
         whole = pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
@@ -188,10 +188,10 @@ def _fill(
 def prepared(
     source: LabelledImages | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares, *, device: torch.device
 ) -> Iterable[Batch]:
-    """Yields batches of plain pictures, as they are kept or as the model's own processor prepares them.
+    """Yields batches of preprocessed images, as they are kept or as the model's own processor prepares them.
 
     Args:
-        source: The images, or their prepared pictures.
+        source: The images, or their preprocessed versions.
         rows: The row numbers of each batch.
         model: Takes what :func:`pixels_of` makes of a batch.
         device: Where it runs.

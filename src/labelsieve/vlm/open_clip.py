@@ -36,7 +36,7 @@ _TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
 
 
 class OpenCLIP(TwoTowers):
-    """open_clip: models of that library with its own text towers; needs the extra open-clip. See docs/models.md.
+    """open_clip: models of that library with its own text encoders; needs the extra open-clip. See docs/models.md.
 
     The image tower may be a ViT, a ResNet or one of `timm`; what needs a vision transformer refuses the others.
     """
@@ -66,7 +66,7 @@ class OpenCLIP(TwoTowers):
 
     @classmethod
     def claims(cls, name: str) -> bool:
-        """Tells whether a name is meant for open_clip: by its prefix, or a folder that has its configuration alone."""
+        """Returns whether a name is meant for open_clip: by its prefix, or a folder with its configuration alone."""
         folder = Path(name)
         alone = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
         return name.startswith(PREFIX) or (bool(name) and alone)
@@ -79,7 +79,7 @@ class OpenCLIP(TwoTowers):
         text = source.config["text_cfg"]
         if "hf_model_name" in text or "multimodal_cfg" in source.config or text.get("tokenizer_mode"):
             raise ModelError(
-                f"expected an open_clip model with a text tower of its own, that of {name} is "
+                f"expected an open_clip model with a text encoder of its own, that of {name} is "
                 f"{text.get('hf_model_name', 'one that generates')}; choose another --model"
             )
         model = _build(source, name)
@@ -107,17 +107,17 @@ class OpenCLIP(TwoTowers):
 
     @property
     def vision_tower(self) -> nn.Module:
-        """The vision tower without the projection."""
+        """The image encoder without the projection."""
         return getattr(self.model.visual, "trunk", self.model.visual)  # type: ignore[no-any-return]
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the vision tower; none where it is no vision transformer."""
+        """The transformer blocks of the image encoder; none where it is no vision transformer."""
         layers, width = _blocks(self.model.visual)
         return layers if width == self.vision_width else ()
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
+        """Runs the image encoder up to the projection: (B, 3, S, S) to (B, vision_width)."""
         return self.vision_tower(pixels)  # type: ignore[no-any-return]
 
     def project(self, pooled: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class OpenCLIP(TwoTowers):
         return str(getattr(self._inner, "padding_side", "right"))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokenises plain texts as the library does: (len(texts), context_length)."""
+        """Tokenises texts as the library does: (len(texts), context_length)."""
         return self.tokenizer(list(texts))  # type: ignore[no-any-return]
 
     def frame(self) -> tuple[list[int], list[int]]:
@@ -171,7 +171,7 @@ class OpenCLIP(TwoTowers):
 
     @property
     def causal_text(self) -> CausalText | None:
-        """The parts of the text tower; none where it is not causal or not read at the end token."""
+        """The parts of the text encoder; none where it is not causal or not read at the end token."""
         tower = getattr(self.model, "text", self.model)
         reads = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
         more = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
@@ -194,7 +194,7 @@ class OpenCLIP(TwoTowers):
         return CausalText(words=self.words, positions=tower.positional_embedding, blocks=blocks, finish=finish, end=end)
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower and its projection: (K, context_length) to (K, D)."""
+        """Runs the text encoder and its projection: (K, context_length) to (K, D)."""
         return self.model.encode_text(token_ids)  # type: ignore[no-any-return]
 
 
@@ -210,7 +210,7 @@ class _Source:
 
 
 def read_vision(name: str) -> tuple[Any, dict[str, Any]]:
-    """Reads a model; returns its vision tower, whatever the text tower is, and the entries of that (`vision_cfg`)."""
+    """Reads a model; returns its image encoder and the entries of that (`vision_cfg`), with any text encoder."""
     source = _source(name)
     model = _build(source, name)
     _fill(model, source.weights, name)
@@ -364,7 +364,7 @@ def _blocks(visual: Any) -> tuple[Sequence[nn.Module], int]:
 
 
 def side(visual: Any, name: str) -> int:
-    """Returns the side of the images that a vision tower takes; refuses one of oblong images."""
+    """Returns the side of the images that an image encoder takes; refuses one of oblong images."""
     size = visual.image_size
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:

@@ -21,7 +21,7 @@ class DualPrompts(nn.Module):
     """The context vectors V+ and V- and the tokenised class names they are put before.
 
     Args:
-        vlm: The model whose text tower encodes the prompts.
+        vlm: The model whose text encoder encodes the prompts.
         class_names: The K names.
         context_tokens: M, at least 1.
         init: `"random"`: both from N(0, 0.02²) as the reference does. Otherwise a text such as `"a photo of a"`:
@@ -31,7 +31,7 @@ class DualPrompts(nn.Module):
 
     Attributes:
         token_ids: (K, T), on the CPU.
-        shortened: The class names that are too long for the text tower and were cut.
+        shortened: The class names that are too long for the text encoder and were cut.
     """
 
     def __init__(

@@ -113,7 +113,7 @@ def read_weights(
             dtype=torch.float32,
             weights_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, in one line
+            ignore_mismatched_sizes=True,  # reported below, in one line
             **options,
             **extra,
         )
@@ -164,7 +164,7 @@ def refuse_pointers(folder: str | Path) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Takes away the progress bars and reports of `transformers`: what matters is told in one line of our own."""
+    """Takes away the progress bars and reports of `transformers`: what matters is reported in one line of our own."""
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -199,7 +199,7 @@ def check_weights(
 
 
 def check_processor(vlm: VisionLanguageModel) -> None:
-    """Makes sure that the image processor gives pictures of the size that the model takes."""
+    """Makes sure that the image processor gives images of the size that the model takes."""
     expected = (1, 3, vlm.image_size, vlm.image_size)
     try:
         found: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)

@@ -13,7 +13,7 @@ from labelsieve.vlm.towers import TwoTowers
 class SigLIP(TwoTowers):
     """SigLIP, and SigLIP 2 of fixed resolution: `SiglipModel` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text tower is bidirectional without a mask, was trained on texts that are padded to 64 tokens, and reads its
+    The text encoder is bidirectional without a mask, was trained on texts that are padded to 64 tokens, and reads its
     feature at the last of them: padding does have an influence and is the tokenizer's own. The pooled output of the
     attention head is the image feature; there is no projection.
 
@@ -36,19 +36,19 @@ class SigLIP(TwoTowers):
 
     @classmethod
     def check_config(cls, config: Any, name: str) -> None:
-        """Refuses a vision tower without the attention head that pools."""
+        """Refuses an image encoder without the attention head that pools."""
         if not getattr(config.vision_config, "vision_use_head", True):
             raise ModelError(
-                f"the vision tower of {name} has no pooling head (vision_use_head); choose another --model"
+                f"the image encoder of {name} has no pooling head (vision_use_head); choose another --model"
             )
 
     @classmethod
     def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Tells whether there is a token to fill texts up with."""
+        """Returns whether there is a token to fill texts up with."""
         return tokenizer.pad_token_id is not None and tokenizer.pad_token_id < text.vocab_size
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower on padded texts, without a mask: (K, context_length) to (K, D)."""
+        """Runs the text encoder on padded texts, without a mask: (K, context_length) to (K, D)."""
         return self.model.text_model(**self.inputs(token_ids)).pooler_output  # type: ignore[no-any-return]
 
     def project(self, pooled: Tensor) -> Tensor:

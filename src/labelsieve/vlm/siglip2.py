@@ -14,12 +14,12 @@ from labelsieve.vlm.siglip import SigLIP
 
 
 def square_side(vision: Any) -> int:
-    """Returns the side in pixels of a square of as many patches as a vision tower has position embeddings."""
+    """Returns the side in pixels of a square of as many patches as an image encoder has position embeddings."""
     return math.isqrt(vision.num_patches) * int(vision.patch_size)
 
 
 def pool_square(tower: Any, pixels: Tensor) -> Tensor:
-    """Cuts square pictures into patches and runs a vision tower: (B, 3, S, S) to (B, vision_width)."""
+    """Cuts square images into patches and runs an image encoder: (B, 3, S, S) to (B, vision_width)."""
     patch = int(tower.config.patch_size)
     count, grid = len(pixels), pixels.shape[-1] // patch
     cut = pixels.reshape(count, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
@@ -32,7 +32,7 @@ class SigLIP2(SigLIP):
     """SigLIP 2 of flexible resolution (NaFlex): `Siglip2Model` of `transformers`. See :class:`VisionLanguageModel`.
 
     The model takes any grid of patches. labelsieve gives it a square one, of as many patches as its position
-    embedding has: pictures are squeezed to a square, as for SigLIP 2 of fixed resolution, and all have the same size.
+    embedding has: images are squeezed to a square, as for SigLIP 2 of fixed resolution, and all have the same size.
     """
 
     architecture: ClassVar[str] = "Siglip2Model"
@@ -54,5 +54,5 @@ class SigLIP2(SigLIP):
         return cut.permute(0, 5, 1, 3, 2, 4).reshape(len(square), 3, side, side)  # type: ignore[no-any-return]
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Cuts pictures into patches and runs the vision tower: (B, 3, S, S) to (B, vision_width)."""
+        """Cuts images into patches and runs the image encoder: (B, 3, S, S) to (B, vision_width)."""
         return pool_square(self.model.vision_model, pixels)

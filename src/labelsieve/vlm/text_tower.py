@@ -1,4 +1,4 @@
-"""Learned prompts through a text tower at the price of the class names, exactly.
+"""Learned prompts through a text encoder at the price of the class names, exactly.
 
 All prompts of a set begin alike: start token and M learned vectors, then the tokens of a class name. In a causal tower
 no token sees what follows it, so the hidden states of that common beginning are the same for all classes. Here the
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from labelsieve.memory import in_parts
 
-# Names fill a row up to so many times the length of the common beginning, which each row computes anew; longer rows
+# Names fill a row up to so many times the length of the common beginning, which each row computes again; longer rows
 # would spend more on attention than that saves.
 _TIMES = 8
 _SHORTEST = 64
@@ -29,7 +29,7 @@ MOST_TOKENS = 8_192
 
 @dataclass(frozen=True, eq=False)
 class CausalText:
-    """The parts of a causal text tower.
+    """The parts of a causal text encoder.
 
     Attributes:
         words: The table of token embeddings.
@@ -70,7 +70,7 @@ def encode_behind_prefix(tower: CausalText, context: Tensor, token_ids: Tensor, 
     """Encodes prompts with learned context vectors.
 
     Args:
-        tower: The text tower.
+        tower: The text encoder.
         context: The learned vectors, (M, width).
         token_ids: On the CPU, (K, T): start tokens, M place holders, name, end token, anything.
         start: Number of start tokens.

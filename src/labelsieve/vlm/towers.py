@@ -42,7 +42,7 @@ class TwoTowers:
     padded: ClassVar[bool] = False
     """Whether the tower demands that each text is padded to the full length, and padding has an influence."""
     masked: ClassVar[bool] = False
-    """Whether the text tower masks the padding, which then has no influence."""
+    """Whether the text encoder masks the padding, which then has no influence."""
     tokenizer_files: ClassVar[str] = "tokenizer.json, or vocab.json and merges.txt"
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
@@ -98,7 +98,7 @@ class TwoTowers:
 
     @classmethod
     def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Tells whether the tokenizer goes with the configuration of the text tower, as far as that can be told."""
+        """Returns whether the tokenizer fits the configuration of the text encoder, as far as that can be checked."""
         return not cls.masked or bool(tokenizer.pad_token_id == text.pad_token_id)
 
     def to(self, device: torch.device) -> Self:
@@ -137,20 +137,20 @@ class TwoTowers:
 
     @property
     def vision_tower(self) -> nn.Module:
-        """The vision tower without the projection."""
+        """The image encoder without the projection."""
         return self.model.vision_model  # type: ignore[no-any-return]
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the vision tower."""
+        """The transformer blocks of the image encoder."""
         return self.model.vision_model.encoder.layers  # type: ignore[no-any-return]
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Runs the vision tower up to the projection: (B, 3, S, S) to (B, vision_width)."""
+        """Runs the image encoder up to the projection: (B, 3, S, S) to (B, vision_width)."""
         return self.model.vision_model(pixel_values=pixels).pooler_output  # type: ignore[no-any-return]
 
     def run(self) -> Tensor:
-        """Runs the vision tower on one black image: (1, vision_width)."""
+        """Runs the image encoder on one black image: (1, vision_width)."""
         return self.pool(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
 
     def project(self, pooled: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class TwoTowers:
         return int(self.tokenizer.pad_token_id)
 
     def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text tower and its projection: (K, T) to (K, D)."""
+        """Runs the text encoder and its projection: (K, T) to (K, D)."""
         raise NotImplementedError
 
     @property
@@ -179,19 +179,19 @@ class TwoTowers:
         return str(getattr(self.tokenizer, "padding_side", "right"))
 
     def inputs(self, token_ids: Tensor) -> dict[str, Tensor]:
-        """Returns the arguments of the text tower: the tokens and, where it masks the padding, 1 for each word."""
+        """Returns the arguments of the text encoder: the tokens and, where it masks the padding, 1 for each word."""
         mask = {"attention_mask": (token_ids != self.pad).long()} if self.masked else {}
         return {"input_ids": token_ids, **mask}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokenises plain texts as the library does: (len(texts), T). Texts too long for the tower are cut."""
+        """Tokenises texts as the library does: (len(texts), T). Texts too long for the tower are cut."""
         padding = "max_length" if self.padded else True
         return self.tokenizer(  # type: ignore[no-any-return]
             list(texts), padding=padding, truncation=True, max_length=self.context_length, return_tensors="pt"
         )["input_ids"]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encodes plain texts: (len(texts), D), not normalised. Texts too long for the tower are cut."""
+        """Encodes texts: (len(texts), D), not normalised. Texts too long for the tower are cut."""
         return self.text_features(self.tokenize(texts).to(self.device))
 
     def tokenize_names(self, names: Sequence[str], *, context_tokens: int) -> tuple[Tensor, list[str]]:
@@ -204,7 +204,7 @@ class TwoTowers:
         room = self.context_length - len(start) - len(end) - context_tokens - len(stop)
         if room < 1:
             raise ModelError(
-                f"the text tower of {self.name} bears {self.context_length} tokens: no room for a class name beside "
+                f"the text encoder of {self.name} bears {self.context_length} tokens: no room for a class name beside "
                 f"{context_tokens} context tokens; use fewer (--context-tokens)"
             )
         rows, shortened = [], []
@@ -248,7 +248,7 @@ class TwoTowers:
 
     @property
     def causal_text(self) -> CausalText | None:
-        """The parts of the text tower, where it is causal and the feature is read at the end token."""
+        """The parts of the text encoder, where it is causal and the feature is read at the end token."""
         return None
 
     def encode_prompts(self, context: Tensor, token_ids: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def write_lines(path: Path, *lines: str, end: str = "\n") -> None:
 
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes a picture of shape (H, W, 3), atomically."""
+    """Writes an image of shape (H, W, 3), atomically."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
     write_bytes(path, buffer.getvalue())
@@ -40,7 +40,7 @@ def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def python2_pickle(value: Any) -> bytes:
-    """Pickles dictionaries, lists, texts, whole numbers and arrays of uint8 as Python 2 does: texts are bytes.
+    """Pickles dictionaries, lists, texts, integers and arrays of uint8 as Python 2 does: texts are bytes.
 
     The archives of CIFAR are such pickles of protocol 2. The bytes are put together here, since nothing pickles.
     """
@@ -66,7 +66,7 @@ def _python2(value: Any) -> bytes:
 
 
 def cifar_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns pictures (N, 32, 32, 3) as rows (N, 3072): all red values, then all green and all blue ones."""
+    """Returns images (N, 32, 32, 3) as rows (N, 3072): all red values, then all green and all blue ones."""
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
 
 
@@ -130,7 +130,7 @@ def write_parquet(
     class_names: Sequence[str],
     image_column: str = "image",
 ) -> None:
-    """Writes pictures (N, H, W, 3), as PNG, with columns of labels (N,) as Parquet of the Hub, atomically."""
+    """Writes images (N, H, W, 3), as PNG, with columns of labels (N,) as Parquet of the Hub, atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features

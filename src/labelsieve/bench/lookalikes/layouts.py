@@ -41,7 +41,7 @@ class Part:
     Attributes:
         pictures: Shape (N, 64, 64, 3).
         truth: Shape (N,), indices into `NAMES`.
-        noisy: Shape (N,), other labels of which some are wrong; those of test pictures are right.
+        noisy: Shape (N,), other labels of which some are wrong; those of test images are right.
     """
 
     pictures: NDArray[np.uint8]
@@ -66,7 +66,7 @@ class Stock:
 
 
 def draw_stock(train: int, test: int) -> Stock:
-    """Draws pictures, the same each time; of the noisy labels to train on 30 % are wrong."""
+    """Draws images, the same each time; of the noisy labels to train on 30 % are wrong."""
     return Stock(train=_part(train, seed=0, noise=_NOISE), test=_part(test, seed=1, noise=0.0))
 
 
@@ -95,7 +95,7 @@ class Lookalike:
 
 
 def small(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns pictures (N, 64, 64, 3) in the size of CIFAR's, (N, 32, 32, 3)."""
+    """Returns images (N, 64, 64, 3) in the size of CIFAR's, (N, 32, 32, 3)."""
     count, side = len(pictures), pictures.shape[1] // 2
     halved: NDArray[np.uint8] = pictures.reshape(count, side, 2, side, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
     return halved
@@ -203,7 +203,7 @@ def _write_cub(folder: Path, stock: Stock) -> None:
 
 
 def _write_clothing1m(folder: Path, stock: Stock) -> None:
-    """Writes clean labels of all pictures and noisy ones of those to train on, so that every split has enough."""
+    """Writes clean labels of all images and noisy ones of those to train on, so that every split has enough."""
     train, test = (
         [f"images/{row % 10}/{row % 100:02d}/{row},{split}.jpg" for row in range(len(part))]
         for split, part in enumerate((stock.train, stock.test))
@@ -223,7 +223,7 @@ def _pair(key: str, value: object) -> str:
 
 
 def _write_webvision(folder: Path, stock: Stock) -> None:
-    """Lists some pictures a second time, as of a class that is none of the 50, to be left out."""
+    """Lists some images a second time, as of a class that is none of the 50, to be left out."""
     codes, info = _codes(_SYNSETS), folder / "info"
     write_lines(info / "synsets.txt", *(f"{code} {name}, sketch" for code, name in zip(codes, _WEB_NAMES, strict=True)))
     train = [f"google/q{label + 1:04d}/{row} drawing.jpg" for row, label in enumerate(stock.train.noisy)]

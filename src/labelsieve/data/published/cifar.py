@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N: what people said of the same pictures."""
+"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N: what people said of the same images."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def read_cifar100(path: Path, split: str) -> Found:
 
 
 def read_cifar10n(path: Path, split: str) -> Found:
-    """Reads CIFAR-10N: three labels of people for each training picture, and what follows from them."""
+    """Reads CIFAR-10N: three labels of people for each training image, and what follows from them."""
     columns = dict.fromkeys(("worse_label", "aggre_label", "random_label1", "random_label2", "random_label3"), "label")
     return _read_human(_CIFAR10, "CIFAR-10", path, split, columns={**columns, "clean_label": "label"})
 
 
 def read_cifar100n(path: Path, split: str) -> Found:
-    """Reads CIFAR-100N: a label of a person for each training picture."""
+    """Reads CIFAR-100N: a label of a person for each training image."""
     columns = {"noisy_label": "label", "clean_label": "label"}
     coarse = {"noisy_coarse_label": "coarse_label", "clean_coarse_label": "coarse_label"}
     return _read_human(_CIFAR100, "CIFAR-100", path, split, columns={**columns, **coarse})
@@ -133,7 +133,7 @@ def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:
 
 
 def _pixels(part: Mapping[str, Any], *, where: Path) -> NDArray[np.uint8]:
-    """Returns pictures, shape (N, 32, 32, 3); a row holds all red values, then all green and all blue ones."""
+    """Returns images, shape (N, 32, 32, 3); a row holds all red values, then all green and all blue ones."""
     data = _entry(part, "data", where=where)
     wanted = 3 * _SIDE * _SIDE
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (wanted,):
@@ -153,7 +153,7 @@ def _labels(record: Mapping[str, Any], key: str, names: Sequence[str], *, where:
     values = indices(_entry(record, key, where=where), names=names, where=f"{key} of {where}")
     if len(values) != count:
         raise DataError(
-            f"expected {count:,} labels in {key} of {where}, one for each picture, found {len(values):,}; {AGAIN}"
+            f"expected {count:,} labels in {key} of {where}, one for each image, found {len(values):,}; {AGAIN}"
         )
     return values
 
@@ -165,9 +165,9 @@ def _entry(record: Mapping[str, Any], key: str, *, where: object) -> Any:
 
 
 def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns: Mapping[str, str]) -> Found:
-    """Reads the pictures with labels of people; `columns` says for each kind of these which classes it has.
+    """Reads the images with labels of people; `columns` says for each kind of these which classes it has.
 
-    Only the training pictures have such labels: the test set has the clean ones.
+    Only the training images have such labels: the test set has the clean ones.
     """
     home = home_of(path, title=f"{name}N", files=[f"{name}_human.pt"], inside=["data"])
     found = _read_archive(archive, path, split)
@@ -187,7 +187,7 @@ def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns
 
 
 def _check_same(stated: Labels, known: Labels, *, where: str, archive: Path) -> None:
-    """Checks that two sources of the same labels agree: where they do not, the pictures are in another order."""
+    """Checks that two sources of the same labels agree: where they do not, the images are in another order."""
     wrong = np.flatnonzero(stated.values != known.values)
     if len(wrong):
         row = int(wrong[0])

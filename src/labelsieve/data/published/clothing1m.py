@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from labelsieve.data.published.layout import Found, Labels, home_of, indices, lines_of, looked_up, pairs, readable
 
 _NAMES, _NOISY, _CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
-# For each split the list of its pictures, and the columns of labels with their files. `both` is not listed: it is all
-# pictures that have a label in both files.
+# For each split the list of its images, and the columns of labels with their files. `both` is not listed: it is all
+# images that have a label in both files.
 _PARTS = {
     "train": ("noisy_train_key_list.txt", {"label": _NOISY}),
     "sample-64000": ("noisy_train_key_list.txt", {"label": _NOISY}),
@@ -28,7 +28,7 @@ _SAMPLE = 64_000
 def read_clothing1m(path: Path, split: str) -> Found:
     """Reads Clothing1M.
 
-    Only few of the pictures with a noisy label have a clean one too, so `train` has no true labels, and `both` is these
+    Only few of the images with a noisy label have a clean one too, so `train` has no true labels, and `both` is these
     few. `sample-64000` is a sample of `train`, the same on every machine: see :func:`balanced`.
     """
     list_file, columns = _PARTS[split]
@@ -55,7 +55,7 @@ def _sample(found: Found) -> Found:
         found,
         pictures=[found.pictures[row] for row in rows],
         labels={"label": replace(labels, values=labels.values[rows])},
-        notes=(f"a sample of {len(rows):,} of {len(labels.values):,} pictures, as many of each class as there are",),
+        notes=(f"a sample of {len(rows):,} of {len(labels.values):,} images, as many of each class as there are",),
     )
 
 

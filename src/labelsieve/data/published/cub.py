@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"^\d+\.")
 
 
 def read_cub(path: Path, split: str) -> Found:
-    """Reads CUB-200-2011. Its texts are lists of `NUMBER VALUE`; a number means the same picture or class in each."""
+    """Reads CUB-200-2011. Its texts are lists of `NUMBER VALUE`; a number means the same image or class in each."""
     home = home_of(path, title="CUB-200-2011", files=[*_TEXTS, "images/"], inside=["CUB_200_2011"])
     images, labels, classes, parts = (home / name for name in _TEXTS)
     names = dict(pairs(classes))

@@ -22,7 +22,7 @@ from labelsieve.data.published.layout import (
 
 # The field measures on the first 50 classes of the Google part of WebVision: mini-WebVision.
 _MINI = 50
-# For each split the list of its pictures, the folder they lie in, and what the paths of the list are relative to.
+# For each split the list of its images, the folder they lie in, and what the paths of the list are relative to.
 _WEBVISION = {
     "train": ("info/train_filelist_google.txt", "google/", ""),
     "val": ("info/val_filelist.txt", "val_images_256/", "val_images_256/"),
@@ -66,14 +66,14 @@ def read_webvision(path: Path, split: str) -> Found:
 
 
 def _imagenet_val(home: Path, codes: Sequence[str], names: tuple[str, ...]) -> Found:
-    """Reads the validation pictures of ImageNet of the same classes, which have a folder each."""
+    """Reads the validation images of ImageNet of the same classes, which have a folder each."""
     place = home / "imagenet" / "val" if (home / "imagenet" / "val").is_dir() else home / "imagenet-val"
-    home_of(place, title="the validation pictures of ImageNet", files=[f"{code}/" for code in codes])
+    home_of(place, title="the validation images of ImageNet", files=[f"{code}/" for code in codes])
     return _by_folder(home, [place / code for code in codes], names)
 
 
 def _by_folder(home: Path, folders: Sequence[Path], names: tuple[str, ...]) -> Found:
-    """Reads a folder of pictures for each class."""
+    """Reads a folder of images for each class."""
     pictures = [pictures_in(folder, home=home) for folder in folders]
     values = np.repeat(np.arange(len(folders)), [len(some) for some in pictures])
     return Found(

@@ -47,7 +47,7 @@ class Found:
         labels: The columns of labels by name.
         given: The one of them that holds the given labels unless another is asked for.
         truths: Those that hold true labels: the one with the same classes as the given labels is taken.
-        numbers: Further columns, of N whole numbers each.
+        numbers: Further columns, of N integers each.
         notes: Remarks for the user.
     """
 
@@ -131,7 +131,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
-    """Reads two values a line, parted by blanks or a tab.
+    """Reads two values a line, split by blanks or a tab.
 
     Args:
         path: The text file.
@@ -153,7 +153,7 @@ def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0)
     """Reads labels, texts or numbers that count from `first`, as indices into `names`.
 
     Raises:
-        DataError: One is no whole number, or outside of the names.
+        DataError: One is no integer, or outside of the names.
     """
     try:
         array = np.asarray(values).reshape(-1)
@@ -161,7 +161,7 @@ def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0)
             raise ValueError(f"they are {array.dtype}")
         found = array.astype(np.int64) - first
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"expected labels as whole numbers in {where}: {first_line(error)}; {AGAIN}") from None
+        raise DataError(f"expected labels as integers in {where}: {first_line(error)}; {AGAIN}") from None
     wrong = np.flatnonzero((found < 0) | (found >= len(names)))
     if len(wrong):
         last, odd = len(names) - 1 + first, found[wrong[0]] + first
@@ -185,7 +185,7 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
 
 
 def pictures_in(folder: Path, *, home: Path) -> list[str]:
-    """Lists the pictures in a folder, sorted, as paths relative to `home`; hidden files are left out."""
+    """Lists the images in a folder, sorted, as paths relative to `home`; hidden files are left out."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
         below = folder.relative_to(home).as_posix()
@@ -208,7 +208,7 @@ def distinct_names(synonyms: Sequence[str], *, codes: Sequence[str]) -> tuple[st
     """Names each class by its first synonym, or by as many as tell it from the other classes.
 
     Args:
-        synonyms: For each of K classes its synonyms, parted by commas.
+        synonyms: For each of K classes its synonyms, split by commas.
         codes: K codes, which are added where no synonym helps.
     """
     words = [[word.strip() for word in line.split(",")] for line in synonyms]

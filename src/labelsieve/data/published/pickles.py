@@ -25,7 +25,7 @@ _REASON = re.compile(r"(?:WeightsUnpickler error: |^(?=Trying to load))\s*(.+)",
 
 
 class _Kind:
-    """Stands for `numpy.dtype`: a kind of whole numbers, and the order of their bytes."""
+    """Stands for `numpy.dtype`: a kind of integers, and the order of their bytes."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
         self.code = _text(code)
@@ -36,7 +36,7 @@ class _Kind:
 
     def dtype(self) -> np.dtype[Any]:
         if not _WHOLE_NUMBERS.fullmatch(self.code):
-            raise pickle.UnpicklingError(f"it holds an array of {self.code} instead of whole numbers")
+            raise pickle.UnpicklingError(f"it holds an array of {self.code} instead of integers")
         kind: np.dtype[Any] = np.dtype(self.code).newbyteorder(self.order)
         return kind
 
@@ -69,7 +69,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(data: bytes, *, where: object) -> dict[str, Any]:
-    """Reads a dictionary of arrays of whole numbers, lists, texts and numbers, as Python 2 or 3 wrote it.
+    """Reads a dictionary of arrays of integers, lists, texts and numbers, as Python 2 or 3 wrote it.
 
     Raises:
         DataError: It is broken, or asks for anything else.

@@ -62,7 +62,7 @@ class DualObjective:
         return Reads(torch.cat(trained).unique().cpu(), self.settings.demand_agreement and selects)
 
     def _refines(self, step: Step) -> bool:
-        """Tells whether images that are not selected get the label that the positive prompts say."""
+        """Returns whether images that are not selected get the label that the positive prompts say."""
         first = {"after-warmup": self.warmup, "second-epoch": 1, "never": step.epoch}
         return step.epoch > first[self.settings.pseudo_labels_from]
 
@@ -124,7 +124,7 @@ class DualObjective:
 def judge_by_threshold(
     positive: Tensor, negative: Tensor | None, labels: Tensor, demand_agreement: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Judges by the learned threshold alone (Eq. 6), or by one half of softmax(s+).
+    """Scores labels by the learned threshold alone (Eq. 6), or by one half of softmax(s+).
 
     Args:
         positive: s+, (n, K).

@@ -1,4 +1,4 @@
-"""Settings of DeFT: which variant of the method is trained, and what judges the labels."""
+"""Settings of DeFT: which variant of the method is trained, and what scores the labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DeFTSettings(Training):
 
     Attributes:
         warmup_epochs: Epochs that learn from all labels before the selection begins, stretched with `min_steps`. Half
-            of them: selecting before the negative prompts have settled starves training, which then collapses.
+            of them: selecting before the negative prompts are stable starves training, which then collapses.
         evidence: What p_clean is made of. `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: the
             zero-shot model, s+, the learned threshold and an out-of-fold discriminant on the image features joined into
             one posterior, which is flagged where that promises the best F1; see `labelsieve.detect.evidence.posterior`.
@@ -31,8 +31,8 @@ class DeFTSettings(Training):
         negative_prompts: False does without negative prompts and Eq. 7: p_clean is softmax(s+) of the label, and one
             half of it a threshold that no one learned. Goes with evidence `threshold` only.
         similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the tower; 0 leaves it out.
-        scores_from: `final-pass` scores plain images after training; `last-epoch` keeps what the last epoch of training
-            saw, as the published code does.
+        scores_from: `final-pass` scores un-augmented images after training; `last-epoch` keeps what the last epoch of
+            training saw, as the published code does.
         folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
     """
 
@@ -57,5 +57,5 @@ class DeFTSettings(Training):
             raise SettingsError("scores_from last-epoch goes with evidence threshold and at least one epoch only")
 
     def trains_something(self, *, peft: str) -> bool:
-        """Tells whether anything learns if the tower is adapted in a given way; negative prompts do where there are."""
+        """Returns whether anything learns if the tower is adapted in a given way; negative prompts always learn."""
         return self.negative_prompts or super().trains_something(peft=peft)

@@ -55,7 +55,7 @@ ALIKE = 0.2
 LESS_ALIKE = 0.25
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
-# A noise is learned in so many rounds from one half of the labels, to judge it by the other.
+# A noise is learned in so many rounds from one half of the labels, and evaluated on the other.
 HELD_OUT_ROUNDS = 12
 
 
@@ -133,7 +133,7 @@ def _spread(parts: Tensor) -> Tensor:
 
 
 class _Sample:
-    """Rows to fit on. Where their logits are many, they are computed anew for each pass, one chunk at a time.
+    """Rows to fit on. Where their logits are many, they are computed again for each pass, one chunk at a time.
 
     Args:
         evidence: Gives logits (P, n, K) for n rows.

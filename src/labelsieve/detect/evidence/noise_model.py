@@ -37,7 +37,7 @@ class Noise(ABC):
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
         rounds: How many rounds of expectation-maximisation it takes from its start, and from what was learned with
-            sharper or blurrier probabilities; 0 where it may settle there at what its start does not lead to.
+            sharper or blurrier probabilities; 0 where it may converge there to what its start does not lead to.
     """
 
     rate: float
@@ -237,7 +237,7 @@ class JointModel:
         return torch.einsum("p,pnk->nk", self.weights, parts) + self.bias
 
     def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
-        """Judges n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
+        """Scores n labels by logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
         probability = self.logits(parts).softmax(dim=1)
         mine, others = self.noise.explain(probability, labels)
         instead, likeliest = others.argmax(1), probability.argmax(1)
@@ -246,7 +246,7 @@ class JointModel:
 
 
 class Posterior(NamedTuple):
-    """Judgements of n labels, each field a tensor or array of shape (n,).
+    """Scores of n labels, each field a tensor or array of shape (n,).
 
     Attributes:
         clean: p_clean, between 0 and 1.

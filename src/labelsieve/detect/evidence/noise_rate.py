@@ -26,7 +26,7 @@ FAR_OFF = 3.0
 
 @torch.no_grad()
 def noise_rate(joined: Joined, mistakes: Mistakes | None = None, *, reliable: float | None = None) -> Interval | None:
-    """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be told.
+    """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be estimated.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). They are
     the surest of each class where classes may differ in their noise, or do by more than chance, and have enough images:
@@ -74,7 +74,7 @@ def _apart(of_all: Interval, of_each: Interval) -> bool:
 
 
 def far_off(factor: float) -> bool:
-    """Tells whether logits that would fit times this factor are of another scale."""
+    """Returns whether logits that would fit times this factor are of another scale."""
     return not 1 / FAR_OFF < factor < FAR_OFF
 
 

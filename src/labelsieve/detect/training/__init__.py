@@ -4,6 +4,6 @@
 * `autoconfig.py`: what `auto` becomes
 * `learner.py`: what is trained, and its batches
 * `loop.py`: epochs, checkpoints, resuming
-* `cross_entropy.py`: training that small-loss and GMM judge by
+* `cross_entropy.py`: training whose losses small-loss and GMM use
 * `compiling.py`: `torch.compile` for the image encoder
 """

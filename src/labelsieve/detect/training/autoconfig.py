@@ -174,7 +174,7 @@ class Prepared(Generic[SettingsT]):
         feed: Batches, and through it the learner and the engine.
         schedule: The epochs.
         settings: Without `auto`.
-        settled: What each `auto` became, by its name.
+        settled: What each `auto` resolved to, by its name.
     """
 
     feed: Feed

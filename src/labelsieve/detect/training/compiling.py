@@ -1,4 +1,4 @@
-"""A vision tower through `torch.compile`, which fuses what runs element by element between the matrix products."""
+"""An image encoder through `torch.compile`, which fuses what runs element by element between the matrix products."""
 
 from __future__ import annotations
 

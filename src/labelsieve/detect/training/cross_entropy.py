@@ -1,4 +1,4 @@
-"""Plain training with cross-entropy on the labels, all or some of them: what small-loss and GMM judge by."""
+"""Cross-entropy training on the labels, all or some of them, whose losses small-loss and GMM use."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class SmallestLosses(PlainObjective):
 class SmallComponent(PlainObjective):
     """Cross-entropy, mean over the images that a mixture of two Gaussians takes for clean (Li et al., ICLR 2020).
 
-    After warm-up the mixture is fitted anew before each epoch, to the losses of all plain images.
+    After warm-up the mixture is fitted again before each epoch, to the losses of all un-augmented images.
     """
 
     def __init__(self, ready: Prepared[Any]) -> None:

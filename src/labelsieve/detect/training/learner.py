@@ -1,4 +1,4 @@
-"""What is trained: context vectors on the text side and, if asked for, a module on the vision tower.
+"""What is trained: context vectors on the text side and, if asked for, a module on the image encoder.
 
 The towers are frozen. Modules such as full fine-tuning train copies of a tower's parameters, not the parameters.
 """
@@ -85,7 +85,7 @@ class Learner(nn.Module):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches the module to the vision tower for the time of a block, which may lie in another such block."""
+        """Attaches the module to the image encoder for the time of a block, which may lie in another such block."""
         if self.peft is None or self._is_attached:
             yield
             return
@@ -165,15 +165,15 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Feed:
-    """Batches for a learner: cached features where the tower is frozen, augmented pictures where it is adapted.
+    """Batches for a learner: cached features where the tower is frozen, augmented images where it is adapted.
 
     Attributes:
         images: N images.
-        features: Features of the untouched tower; tells which images can be read.
+        features: Features of the zero-shot model; they say which images can be read.
         learner: What is trained.
         engine: Device, precision, seed.
         batch_size: B, over all processes together.
-        at_once: Pictures that pass an adapted tower at a time; more are taken in parts, which are computed again for
+        at_once: Images that pass an adapted tower at a time; more are taken in parts, which are computed again for
             their gradients.
         compiles: Whether the blocks of an adapted tower are compiled for the time of training.
     """
@@ -199,12 +199,12 @@ class Feed:
 
     @property
     def adapts_tower(self) -> bool:
-        """Whether pictures have to pass the vision tower in every epoch."""
+        """Whether images have to pass the image encoder in every epoch."""
         return self.learner.peft is not None
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches the learner's module to the vision tower, and compiles that if it is to be."""
+        """Attaches the learner's module to the image encoder, and compiles that if it is to be."""
         blocks = self.learner.vlm.vision_layers
         with self.learner.attached(), compiled(blocks, batch=self.at_once) if self.compiles else nullcontext():
             yield
@@ -226,7 +226,7 @@ class Feed:
             yield batch.rows.numpy(), self._pool(batch.inputs)
 
     def _pool(self, pixels: Tensor) -> Tensor:
-        """Computes the features of augmented pictures, (B, 3, S, S) uint8, with gradients."""
+        """Computes the features of augmented images, (B, 3, S, S) uint8, with gradients."""
         learner, device = self.learner, self.engine.device
         if not len(pixels):  # more processes than images in the last batch
             return torch.zeros(0, learner.vlm.vision_width, device=device)
@@ -238,7 +238,7 @@ class Feed:
 
 
 def adapted_features(feed: Feed, other: LabelledImages | None = None) -> ImageFeatures:
-    """Returns the pooled features of plain images after training: those of the frozen tower, or a new pass.
+    """Returns the pooled features of un-augmented images after training: those of the frozen tower, or a new pass.
 
     The new pass is deterministic: no augmentation, and the weights stand still.
 
@@ -290,7 +290,7 @@ def _passing_folder(engine: Engine) -> str:
 
 @torch.inference_mode()
 def classify_others(feed: Feed, images: LabelledImages) -> NDArray[np.int64]:
-    """Classifies images that were not trained on, by s+ on plain pixels.
+    """Classifies images that were not trained on, by s+ on un-augmented pixels.
 
     Args:
         feed: Knows what was trained.

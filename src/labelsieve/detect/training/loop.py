@@ -73,7 +73,7 @@ class Objective(Protocol):
     memory: dict[str, Tensor]
 
     def begins(self, epoch: int) -> None:
-        """Is told, in all processes, that an epoch begins, from the weights that the last one left."""
+        """Is called, in all processes, when an epoch begins, from the weights that the last one left."""
         ...
 
     def reads(self, step: Step) -> Reads | None:
@@ -109,7 +109,7 @@ class Schedule:
 def make_schedule(settings: Training, *, images: int) -> Schedule:
     """Stretches the epochs so that there are at least `min_steps` steps, the warm-up in proportion.
 
-    Epochs of 0 stay 0, and warm-up over all epochs stays that. `auto` has to be settled.
+    Epochs of 0 stay 0, and warm-up over all epochs stays that. `auto` has to be resolved.
     """
     if settings.epochs == 0 or images == 0:
         return Schedule(0, 0, 0)

@@ -41,7 +41,7 @@ class Training(Detector):
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
-        peft: How the vision tower is adapted: `none` keeps it frozen and trains on cached features, mostly within
+        peft: How the image encoder is adapted: `none` keeps it frozen and trains on cached features, mostly within
             seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
             accelerator and `none` on a CPU.
         compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
@@ -70,7 +70,7 @@ class Training(Detector):
     compile: Literal["auto", "on", "off"] = "auto"
     visual_prompts: Tokens = 20
     bottleneck: Bottleneck = 8
-    # the text tower says how many of them it has room for
+    # the text encoder says how many of them it has room for
     context_tokens: Annotated[int, Range(1, 1_024)] = 4
     context_init: str = "a photo of a"
     context_learns: bool = True
@@ -95,11 +95,11 @@ class Training(Detector):
 
     @property
     def looks_before_epochs(self) -> bool:
-        """Whether all plain images are looked at before each epoch after warm-up, to learn from some of them."""
+        """Whether all un-augmented images are evaluated before each epoch after warm-up, to learn from some of them."""
         return False
 
     def trains_something(self, *, peft: str) -> bool:
-        """Tells whether anything learns if the tower is adapted in a given way."""
+        """Returns whether anything learns if the tower is adapted in a given way."""
         adapts = peft != "none" and (self.visual_prompts > 0 or not peft.startswith("vpt"))
         return self.context_learns or adapts
 

@@ -25,13 +25,13 @@ from labelsieve.vlm.peft.vpt import VisualPrompts
 
 
 class Peft(Protocol):
-    """A `torch.nn.Module` of trainable parameters that attach to the frozen vision tower and leave no trace after.
+    """A `torch.nn.Module` of trainable parameters that attach to the frozen image encoder and leave no trace after.
 
     Its parameters are its own: neither the tower's, nor seen by the tower before :meth:`attach`.
     """
 
     def attach(self, vlm: Tower) -> Sequence[Handle]:
-        """Attaches to the vision tower; removing all returned handles restores it bit for bit."""
+        """Attaches to the image encoder; removing all returned handles restores it bit for bit."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -100,7 +100,7 @@ def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, gener
 
 
 def fits(kind: str, vlm: Tower) -> bool:
-    """Returns whether the vision tower of a model has a place for a module of a kind."""
+    """Returns whether the image encoder of a model has a place for a module of a kind."""
     try:
         _build(kind, vlm, Sizes(tokens=1, bottleneck=1), torch.Generator())
     except MisfitError:

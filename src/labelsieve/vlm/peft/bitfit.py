@@ -8,12 +8,12 @@ from labelsieve.vlm.peft.sites import MisfitError, Tower
 
 
 def bitfit(vlm: Tower) -> OwnCopies:
-    """Returns trainable copies of all biases of the vision tower: of linear layers and of layer norms.
+    """Returns trainable copies of all biases of the image encoder: of linear layers and of layer norms.
 
     Raises:
         MisfitError: The tower has no biases.
     """
     names = [name for name, _ in vlm.vision_tower.named_parameters() if name.endswith("bias")]
     if not names:
-        raise MisfitError(f"--peft bitfit trains biases, and the vision tower of {shown(vlm.name)} has none")
+        raise MisfitError(f"--peft bitfit trains biases, and the image encoder of {shown(vlm.name)} has none")
     return OwnCopies(vlm, names)

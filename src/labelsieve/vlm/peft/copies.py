@@ -1,4 +1,4 @@
-"""Training parameters of the vision tower itself, by copies that stand in for them while attached."""
+"""Training parameters of the image encoder itself, by copies that stand in for them while attached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labelsieve.vlm.peft.sites import Handle, Tower, Undo
 
 
 class OwnCopies(nn.Module):
-    """Trainable copies of some parameters of the vision tower.
+    """Trainable copies of some parameters of the image encoder.
 
     The tower keeps its own values: they wait while the copies are attached, and are back bit for bit afterwards.
     Copies start equal, so that a fresh module leaves the features as they are.

@@ -1,4 +1,4 @@
-"""Full fine-tuning of the vision tower: no parameter-efficient module, but what these are compared with."""
+"""Full fine-tuning of the image encoder: no parameter-efficient module, but what these are compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def full(vlm: Tower) -> OwnCopies:
     """Returns trainable copies of all parameters that :meth:`VisionLanguageModel.pool` computes with.
 
     The projection into the joint space comes after that and stays as it is, as in the reference of DeFT: the text side
-    and what the untrained model says are measured in that space.
+    and what the zero-shot model says are measured in that space.
     """
     return OwnCopies(vlm, [name for name, _ in vlm.vision_tower.named_parameters()])
 

@@ -1,4 +1,4 @@
-"""Where the blocks of a vision tower are, and whether they pass on one sequence of tokens."""
+"""Where the blocks of an image encoder are, and whether they pass on one sequence of tokens."""
 
 from __future__ import annotations
 

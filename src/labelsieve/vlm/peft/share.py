@@ -1,4 +1,4 @@
-"""How much of a vision tower each kind of module trains."""
+"""How much of an image encoder each kind of module trains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def trainable(kind: str, vlm: Tower, *, tokens: int, bottleneck: int) -> tuple[i
         bottleneck: Rank of `lora` and width of `adapter`.
 
     Returns:
-        Number of values, and their share of the values of the vision tower, between 0 and 1; None where the kind does
+        Number of values, and their share of the values of the image encoder, between 0 and 1; None where the kind does
         not go with the model.
     """
     try:

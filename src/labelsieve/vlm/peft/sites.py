@@ -30,7 +30,7 @@ class Tower(Protocol):
 
 @dataclass(frozen=True)
 class BareTower:
-    """A vision tower alone; see :class:`Tower`. It need not have values to run with."""
+    """An image encoder alone; see :class:`Tower`. It need not have values to run with."""
 
     name: str
     vision_width: int
@@ -41,7 +41,7 @@ class BareTower:
 
 
 class MisfitError(Exception):
-    """A module has no place in a vision tower; the message says why, and not what has."""
+    """A module has no place in an image encoder; the message says why, and not what has."""
 
 
 class Handle(Protocol):

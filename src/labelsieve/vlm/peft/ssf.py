@@ -15,7 +15,7 @@ class ScaleShift(nn.Module):
 
     It sits behind the projections to query, key and value, behind the attention, and behind both layers of the MLP, as
     in the reference of DeFT. Scales start at 1 and shifts at 0, so that a fresh module leaves the features as they
-    are: what the untrained model knows is what wrong labels are first judged by. The original draws both with a
+    are: what the zero-shot model knows is what wrong labels are first detected by. The original draws both with a
     standard deviation of 0.02 around that; each number has a gradient of its own, so there is no symmetry to break.
 
     Args:

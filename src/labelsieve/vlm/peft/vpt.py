@@ -15,18 +15,18 @@ from labelsieve.vlm.peft.sites import MisfitError, Tower
 class VisualPrompts(nn.Module):
     """L learned tokens that are appended to the sequence of class token and patches.
 
-    Deep prompts enter each block anew: the sequence is cut to its original tokens and the block's own L prompts are
+    Each block has its own deep prompts: the sequence is cut to its original tokens and the block's own L prompts are
     appended. Shallow prompts enter the first block and stay. They get no position embedding and do not pass the
     layer norm in front of the blocks. After the last block the sequence has its original length again.
 
     Args:
-        vlm: The model whose vision tower is prompted; its own modules are not changed.
+        vlm: The model whose image encoder is prompted; its own modules are not changed.
         tokens: L, at least 0; with 0 nothing is attached.
         deep: Whether each block has prompts of its own.
         generator: Source of the initial values, uniform in ±sqrt(6 / (3 p² + width)), p the patch size.
 
     Raises:
-        MisfitError: The vision tower has no transformer blocks.
+        MisfitError: The image encoder has no transformer blocks.
     """
 
     def __init__(self, vlm: Tower, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
@@ -42,7 +42,7 @@ class VisualPrompts(nn.Module):
         self.prompts = nn.Parameter((2 * values - 1) * bound)
 
     def attach(self, vlm: Tower) -> list[torch.utils.hooks.RemovableHandle]:
-        """Lets the prompts enter the vision tower; removing the returned handles leaves it as it was."""
+        """Lets the prompts enter the image encoder; removing the returned handles leaves it as it was."""
         if self.prompts.shape[1] == 0:
             return []
         layers, length = list(vlm.vision_layers), 0
