@@ -16,7 +16,7 @@ class PeakMemory:
     """Watches, for the time of a block, the most memory that this process has at once.
 
     Attributes:
-        gigabytes: The most that was resident, in 10^9 bytes; processes that decode pictures are not part of it.
+        gigabytes: The most that was resident, in 10^9 bytes; processes that decode images are not part of it.
         on_device: The most that tensors took on the GPU; None without one.
     """
 
