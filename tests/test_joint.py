@@ -398,7 +398,7 @@ def test_the_rate_is_told_by_as_many_images_as_agree() -> None:
     """Where the evidence never errs by all of them; where it does, by those before it begins to."""
     rng = np.random.default_rng(0)
     few, many, cut = [], [], []
-    for _ in range(100):
+    for _ in range(200):
         wrong = torch.from_numpy(rng.random(2000) < 0.3)
         few.append(float(wrong[:300].float().mean()))
         many.append(_among_surest(wrong).value)
