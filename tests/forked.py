@@ -48,7 +48,7 @@ class Command:
         while self.poll() is None:
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired("labelsieve", timeout)
-            time.sleep(0.005)
+            time.sleep(0.02)
         return self._stderr.read_text()
 
     def send(self, number: signal.Signals) -> None:

@@ -67,6 +67,9 @@ TRAINED = [name for name in DETECTORS if issubclass(detector_class(name), Traini
 # DeFT without what is added to s+ at the end, so that it can be compared with plain training
 PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": False, "warmup_loss": "ce"}
 
+# for what does not depend on how the evidence is joined after training
+ONE_EPOCH: dict[str, Any] = {"epochs": 1, "evidence": "threshold"}
+
 every_detector = pytest.mark.parametrize("name", DETECTORS)
 trained_detector = pytest.mark.parametrize("name", TRAINED)
 
@@ -153,18 +156,27 @@ def test_scores_have_their_shapes_and_ranges(name: str, noisy: LabelledImages, s
     assert all(np.isfinite(list(record.values())).all() for record in scores.history)
 
 
+@pytest.fixture(scope="module")
+def agreement(drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> float | None:
+    return score(LabelMatch(), drawn, tiny_clip).zero_shot_agreement
+
+
+@pytest.fixture(scope="module")
+def with_unreadable(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelledImages:
+    folder = shutil.copytree(drawn_folder, tmp_path_factory.mktemp("unreadable") / "photos")
+    (folder / "boat" / "aaa.png").write_bytes(b"")
+    (folder / "tree" / "zzz.jpg").write_text("no picture")
+    return load_images(folder)
+
+
 @every_detector
 def test_unreadable_images_get_a_reason_and_no_score(
-    name: str, drawn_folder: Path, drawn: LabelledImages, tmp_path: Path, tiny_clip: VisionLanguageModel
+    name: str, with_unreadable: LabelledImages, agreement: float | None, tiny_clip: VisionLanguageModel
 ) -> None:
-    shutil.copytree(drawn_folder, tmp_path / "photos")
-    (tmp_path / "photos" / "boat" / "aaa.png").write_bytes(b"")
-    (tmp_path / "photos" / "tree" / "zzz.jpg").write_text("no picture")
-    images = load_images(tmp_path / "photos")
-    scores = score(quick(name), images, tiny_clip)
-    check_contract(scores, images, unreadable=[0, len(images) - 1])
+    scores = score(quick(name), with_unreadable, tiny_clip)
+    check_contract(scores, with_unreadable, unreadable=[0, len(with_unreadable) - 1])
     # what cannot be read has no influence on the zero-shot look
-    assert scores.zero_shot_agreement == score(LabelMatch(), drawn, tiny_clip).zero_shot_agreement
+    assert scores.zero_shot_agreement == agreement
 
 
 @every_detector
@@ -190,11 +202,13 @@ def test_training_leaves_the_model_as_it_was(name: str, drawn: LabelledImages, t
     pixels = tiny_clip.pixels([drawn.open(row) for row in range(4)])
     with torch.inference_mode():
         before = tiny_clip.pool(pixels)
-    adapted = score(quick(name, peft="vpt-deep", epochs=1), drawn, tiny_clip)
+    adapted = score(quick(name, peft="vpt-deep", **ONE_EPOCH), drawn, tiny_clip)
     with torch.inference_mode():
         assert torch.equal(tiny_clip.pool(pixels), before)
     check_contract(adapted, drawn, unreadable=[])
-    assert not same(adapted, score(quick(name, peft="none", epochs=1), drawn, tiny_clip)), "the tower was not adapted"
+    assert not same(adapted, score(quick(name, peft="none", **ONE_EPOCH), drawn, tiny_clip)), (
+        "the tower was not adapted"
+    )
 
 
 def test_a_model_that_was_moved_without_gradients_can_be_trained() -> None:
@@ -221,14 +235,14 @@ def test_wrong_labels_are_more_suspicious(
 
 @trained_detector
 def test_no_visual_prompts_are_no_module(name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
-    frozen = score(quick(name, peft="none"), drawn, tiny_clip)
+    frozen = score(quick(name, peft="none", **ONE_EPOCH), drawn, tiny_clip)
     for kind in ("vpt-deep", "vpt-shallow"):
-        assert same(frozen, score(quick(name, peft=kind, visual_prompts=0), drawn, tiny_clip))
+        assert same(frozen, score(quick(name, peft=kind, visual_prompts=0, **ONE_EPOCH), drawn, tiny_clip))
 
 
 @trained_detector
 def test_a_batch_may_be_larger_than_the_data(name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
-    exact, larger = (score(quick(name, batch_size=size), drawn, tiny_clip) for size in (len(drawn), 1000))
+    exact, larger = (score(quick(name, batch_size=size, **ONE_EPOCH), drawn, tiny_clip) for size in (len(drawn), 1000))
     check_contract(larger, drawn, unreadable=[])
     assert same(exact, larger)
 
@@ -238,7 +252,7 @@ def test_small_data_are_trained_for_enough_steps(
     name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     # 32 images: 2 steps of 16 an epoch
-    assert len(score(quick(name, epochs=2, min_steps=9), drawn, tiny_clip).history) == 5
+    assert len(score(quick(name, min_steps=9, evidence="threshold"), drawn, tiny_clip).history) == 5
 
 
 @every_detector
@@ -267,7 +281,7 @@ def test_long_class_names_are_shortened_with_a_note(
     name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     def notes(images: LabelledImages) -> list[str]:
-        scanned = scan(images, tiny_clip, detector=quick(name), device="cpu", precision="fp32")
+        scanned = scan(images, tiny_clip, detector=quick(name, **ONE_EPOCH), device="cpu", precision="fp32")
         return [note for note in scanned.record["notes"] if "shortened" in note]
 
     long = "a very long name of a class " * 20

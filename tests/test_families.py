@@ -272,8 +272,8 @@ def images(drawn_folder: Path) -> LabelledImages:
     return ls.load_images(drawn_folder)
 
 
-def scan(vlm: Any, images: LabelledImages, peft: Any) -> None:
-    detector = ls.DeFT(epochs=1, min_steps=0, warmup_epochs=0, peft=peft, visual_prompts=2, batch_size=16)
+def scan(vlm: Any, images: LabelledImages, peft: Any, **more: Any) -> None:
+    detector = ls.DeFT(epochs=1, min_steps=0, warmup_epochs=0, peft=peft, visual_prompts=2, batch_size=16, **more)
     verdicts = ls.scan(images, vlm, detector=detector, device="cpu", precision="fp32")
     quality = verdicts.table["label_quality"].to_numpy()
     assert len(quality) == 32 and np.isfinite(quality).all() and len(np.unique(quality)) > 1
@@ -281,7 +281,7 @@ def scan(vlm: Any, images: LabelledImages, peft: Any) -> None:
 
 
 def test_scan(vlm: Any, images: LabelledImages) -> None:
-    scan(vlm, images, "none")
+    scan(vlm, images, "none", evidence="threshold")
 
 
 def test_scan_with_visual_prompts(folders: Callable[[str], Path], images: LabelledImages) -> None:

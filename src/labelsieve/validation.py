@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 from labelsieve.errors import SettingsError, did_you_mean, look_up, shown
 
@@ -189,8 +190,13 @@ def field_names(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
-def field_kinds(kind: type) -> dict[str, Any]:
+def field_kinds(kind: type) -> Mapping[str, Any]:
     """Returns the type of each field of a dataclass, with the range that it states."""
+    return _field_kinds(cast(Hashable, kind))
+
+
+@cache  # all settings that are made ask, and it takes a millisecond to read the annotations
+def _field_kinds(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {name: hints[name] for name in field_names(kind)}
 

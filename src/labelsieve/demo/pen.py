@@ -129,7 +129,9 @@ class Pen:
         if self._texture and role in ("body", "accent"):
             mask = Image.new("L", self._canvas.size)
             ImageDraw.Draw(mask).polygon(corners, fill=255)
-            self._canvas.paste(self._ink, mask=ImageChops.darker(mask, self._texture))
+            mask = ImageChops.darker(mask, self._texture)
+            box = mask.getbbox() or (0, 0, 0, 0)
+            self._canvas.paste(self._ink, box, mask.crop(box))  # no work for all that is outside of the shape
         if self._width >= 1:
             self._trace(placed)
 
