@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 BINS = 10
 _EVEN = 0.5
-_PAUSE = 0.02  # seconds between two looks at the memory
+_PAUSE = 0.02  # seconds between two measurements of the memory
 
 
 def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, float | list[list[float]] | None]:
