@@ -80,7 +80,7 @@ def test_the_losses_of_adapt_are_in_the_reference() -> None:
 
 
 def prose(path: Path) -> Iterator[str]:
-    """Yields what a person reads in a file: of Python strings and comments, without values of one word and code that they quote."""
+    """Yields what a person reads in a file, without code that it quotes and without strings of one word."""
     if path.suffix != ".py":
         yield re.sub(r"`[^`\n]*`|\{[{%].*?[%}]\}|class=\"[^\"]*\"", "", path.read_text(encoding="utf-8"))
         return
