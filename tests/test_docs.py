@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,19 @@ from labelsieve.finetune.losses import LOSSES
 ROOT = Path(__file__).parents[1]
 NAMES = sorted({*ls.__all__} - {"__version__"})
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+
+BANNED = (
+    r"pictures?|untouched|untrained|(?:vision|text) towers?|whole[ -]numbers?|anew|parted|mend(?:s|ed|ing)?|nobody's"
+    r"|tells whether|plainly|judg(?:es?|ed|ing|ements?)|settl(?:es?|ed|ing)|told"
+)
+"""Words of our own, for which the field has another: image, zero-shot model, image encoder, integer, fix, score, ..."""
+
+EXCEPTIONS = {
+    ("src/labelsieve/detect/zero_shot.py", "picture"): "a text that the model reads",
+    ("docs/performance.md", "picture"): "what benchmarks/step.py printed",
+    ("docs/performance.md", "plainly"): "what benchmarks/step.py printed",
+    ("docs/results.md", "untrained"): "a method in the published results",
+}
 
 
 def anchors(page: Path) -> set[str]:
@@ -62,3 +77,29 @@ def test_the_losses_of_adapt_are_in_the_reference() -> None:
         loss = make(2, 2)
         name = type(loss).__name__ if type(loss).__name__ != "Loss" else loss.function.__name__
         assert f".{name}\n" in text
+
+
+def prose(path: Path) -> Iterator[str]:
+    """Yields what a person reads in a file, without code that it quotes and without strings of one word."""
+    if path.suffix != ".py":
+        yield re.sub(r"`[^`\n]*`|\{[{%].*?[%}]\}|class=\"[^\"]*\"", "", path.read_text(encoding="utf-8"))
+        return
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in (tokenize.STRING, tokenize.COMMENT) and " " in token.string:
+                code = r"`[^`\n]*`|\{[^{}]*\}|^ +\w+(?=: )"  # names, values, and the parameters of a docstring
+                yield re.sub(code, "", token.string, flags=re.MULTILINE)
+
+
+def used_words() -> Iterator[tuple[str, str]]:
+    """Yields files and the banned words in them, in the singular."""
+    docs = [page for page in (ROOT / "docs").rglob("*.md") if (ROOT / "docs" / "results") not in page.parents]
+    sources = [path for kind in ("*.py", "*.jinja") for path in (ROOT / "src" / "labelsieve").rglob(kind)]
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *docs, *sources):
+        for text in prose(path):
+            for word in re.findall(rf"\b(?:{BANNED})\b", text, re.IGNORECASE):
+                yield path.relative_to(ROOT).as_posix(), word.lower().removesuffix("s")
+
+
+def test_prose_has_the_terms_of_the_field() -> None:
+    assert set(used_words()) == set(EXCEPTIONS)

@@ -483,7 +483,7 @@ def test_the_command_line(
     assert main(["export", str(out), "--format", "csv", "--out", str(tmp_path / "x.csv")]) == 0
     capsys.readouterr()
     assert main(["export", str(out), "--format", "imagefolder", "--out", str(tmp_path / "clean")]) == 1
-    assert "features, which have no pictures" in capsys.readouterr().err
+    assert "features, which have no images" in capsys.readouterr().err
 
 
 def test_command_lines_that_make_no_sense(

@@ -1,4 +1,4 @@
-"""What the zero-shot model says of the images: the first look of every detector."""
+"""What the zero-shot model says of the images: where every detector begins."""
 
 from __future__ import annotations
 

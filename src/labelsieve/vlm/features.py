@@ -78,7 +78,7 @@ def image_features(
     name = f"{images.pixels_fingerprint}-{vlm.fingerprint}-{engine.precision}-{COMPUTED}"
     stem = cache_folder() / "features" / name
     cached = read_features(stem, images)
-    # alike in all processes, who would wait for each other else: another run may finish these between two looks
+    # alike in all processes, who would wait for each other else: another run may finish these between two checks
     if int(engine.total(torch.tensor(int(cached is None), device=engine.device))):
         extract(images, vlm, stem, engine, batch_size)
         engine.accelerator.wait_for_everyone()
