@@ -349,7 +349,7 @@ def test_enlarges_to_the_image_file(open_page: Open, tmp_path: Path) -> None:
     wait_until(page, f"{shown} === 32")
     assert page.locator("#whole").is_hidden() and page.locator("#large-size").text_content() == "32 \u00d7 32 pixels"
     page.keyboard.press("ArrowRight")
-    wait_until(page, f"{shown} === 256")
+    wait_until(page, f"{shown} === 256 && document.getElementById('large-size').textContent.includes('from')")
     assert page.locator("#large-size").text_content() == "300 \u00d7 200 pixels, shown from 256 \u00d7 171"
     page.wait_for_timeout(200)
     assert [each for each in opened.problems if "ERR_FILE_NOT_FOUND" not in each] == []
