@@ -36,7 +36,6 @@ from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
 from labelsieve.detect.evidence.noise_model import Mistakes
-from labelsieve.detect.evidence.noise_rate import noise_rate
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.engine import make_engine
 from labelsieve.metrics import METRIC_TITLES
@@ -86,7 +85,7 @@ def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
 ABLATED: dict[str, tuple[str, str, Any]] = {
     "deft-sharp-by-likelihood": ("labelsieve.detect.evidence.fit", "noise_rate", lambda *_, **__: None),
     "deft-even-confusion": ("labelsieve.detect.evidence.fit", "_mistakes", lambda *_: Mistakes.EVEN),
-    "deft-surest-alone": ("labelsieve.detect.evidence.fit", "noise_rate", lambda joined, *_, **__: noise_rate(joined)),
+    "deft-surest-alone": ("labelsieve.detect.evidence.fit", "EXCHANGED", 0.0),
     "deft-noise-by-class": ("labelsieve.detect.evidence.fit", "ALIKE", math.inf),
     "deft-one-discriminant": ("labelsieve.detect.deft.scoring", "fit_discriminants", _plain_twice),
     "deft-flag-at-half": ("labelsieve.detect.evidence.posterior", "best_threshold", lambda _clean: 0.5),

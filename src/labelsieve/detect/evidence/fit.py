@@ -28,7 +28,7 @@ from labelsieve.detect.evidence.noise_model import (
     clean_share,
     start_rate,
 )
-from labelsieve.detect.evidence.noise_rate import classes_differ, noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import noise_rate, reliability_rate
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 from labelsieve.progress import Progress
 
@@ -48,14 +48,12 @@ MOST_CLASSES_WITH_CONFUSION = 2_000
 # A confusion of its own for each class has to make held-out labels so much more likely, in nats.
 LEAST_GAIN = 5.0
 # From this share of what it would gain if classes were exchanged on, they are.
-EXCHANGED = 0.55
-# Looks have to explain labels better than classes do, by so many nats for each wrong label, ...
+EXCHANGED = 0.6
+# Looks have to explain labels better than classes do, by so many nats for each wrong label.
 ALIKE = 0.2
-# ... and less than this part of the way may lie between labels that follow looks and these, towards an exchange.
-LESS_ALIKE = 0.25
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
-# A noise is learned in so many rounds from one half of the labels, and evaluated on the other.
+# A noise is learned in so many rounds from one half of the labels, to evaluate it by the other.
 HELD_OUT_ROUNDS = 12
 
 
@@ -110,10 +108,10 @@ def fit_joint(
         for number in range(ROUNDS):
             # what looks alike would explain whatever the evidence says, and what it does not
             noise = ClassNoise.even(classes, model.noise.rate) if mistakes is Mistakes.ALIKE else model.noise
-            likeliest = _likeliest(sample, JointModel(model.weights, model.bias, noise), biased=number > 0)
+            likeliest = _likeliest(sample, JointModel(model.weights, model.bias, noise))
             joined = sample.joined(likeliest)
             if not number:
-                rate = noise_rate(joined)
+                rate = noise_rate(joined, Mistakes.EVEN)
                 if zero_shot and rate:
                     factor = fitting_factor(*zero_shot, noise_rate=rate.value)
                     reliable = reliability_rate(*zero_shot, factor=factor)
@@ -180,15 +178,8 @@ class _Sample:
         return Joined(torch.cat(logits), torch.cat(labels))
 
 
-def _likeliest(sample: _Sample, model: JointModel, *, biased: bool) -> JointModel:
-    """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model.
-
-    Args:
-        sample: Rows to fit on.
-        model: Where to start, and the noise.
-        biased: Whether biases are learned, else they are 0. Under noise that is even over the classes they would
-            explain the wrong labels that some classes have and others have not.
-    """
+def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
+    """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model."""
     from scipy.optimize import minimize
 
     kinds = len(sample.spread)
@@ -208,7 +199,7 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool) -> JointMode
         return total, slope.double().numpy()
 
     # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
-    bounds = [(0.0, None)] * kinds + [(None, None) if biased else (0.0, 0.0)] * len(model.bias)
+    bounds = [(0.0, None)] * kinds + [(None, None)] * len(model.bias)
     start = torch.cat([model.weights.clamp(min=0.02), model.bias]).double().numpy()
     found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
     best = torch.from_numpy(found.x).float()
@@ -223,42 +214,39 @@ def _mistakes(
 ) -> Mistakes:
     """Tells what the wrong labels are, by how likely they make labels that were not learned from.
 
-    How much likelier looks or classes would make them is drawn: labels as the class probabilities have them if they
-    followed looks, and if each class were exchanged with another. No fixed bound tells: few images a class, or evidence
-    that knows little, show less of either.
+    An exchange of classes is separated from other mistakes of classes by how much a confusion would say of one. That is
+    drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
+    often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it.
     """
     # that nobody gives a class is no confusion
     given, labels = joined.labels.unique(return_inverse=True)
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN
-    confused = ClassNoise.even(classes, start_rate(rate), confused=True)
-    scale, noise = _match(joined, confused, rate, advance)
+    scale, noise = _match(joined, ClassNoise.even(classes, start_rate(rate), confused=True), rate, advance)
+    sharp = joined.sharpened(scale)
 
-    def explained(labels: Tensor, kind: Mistakes, factor: float) -> float:
-        return _held_out(Joined(joined.logits * factor, labels), kind.noise(classes, noise.rate), advance)
+    def likelihood(joined: Joined, kind: Mistakes) -> float:
+        return _held_out(joined, kind.noise(classes, noise.rate), advance)
 
-    def gains(labels: Tensor) -> Tensor:
-        """Returns by how much classes explain labels better than even noise does, and looks better than classes."""
-        by_class, alike = explained(labels, Mistakes.BY_CLASS, scale), explained(labels, Mistakes.ALIKE, looks_scale)
-        return torch.tensor([by_class - explained(labels, Mistakes.EVEN, scale), alike - by_class])
-
-    if explained(labels, Mistakes.BY_CLASS, scale) - explained(labels, Mistakes.EVEN, scale) <= LEAST_GAIN:
+    by_class = likelihood(sharp, Mistakes.EXCHANGED)
+    gain = by_class - likelihood(sharp, Mistakes.EVEN)
+    if gain <= LEAST_GAIN:
         return Mistakes.EVEN
-    looks_scale, looks = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
-    found = gains(labels)
-    exchanged = gains(_drawn(joined.sharpened(scale), noise.exchange(), generator))
-    alike = gains(_drawn(joined.sharpened(looks_scale), looks, generator))
-    way = ((found - alike) / (exchanged - alike)).clamp(0, 1).mean()
-    # looks know no classes
-    if not classes_differ(joined) and found[1] > ALIKE * noise.rate * len(labels) and way < LESS_ALIKE:
-        return Mistakes.ALIKE
-    return Mistakes.EXCHANGED if found[0] >= EXCHANGED * exchanged[0] else Mistakes.BY_CLASS
+    drawn = _exchanged(sharp, noise, generator)
+    if gain >= EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN)):
+        return Mistakes.EXCHANGED
+    scale, _ = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
+    alike = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
+    return Mistakes.ALIKE if alike - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
 
 
-def _drawn(joined: Joined, noise: Noise, generator: torch.Generator) -> Tensor:
-    """Returns labels as they would be given under a noise, (n,)."""
-    return torch.cat([noise.draw(probability, generator=generator) for probability, _ in joined.chunks()])
+def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
+    """Draws labels as they would be given if each class were exchanged with the one that is given most instead."""
+    chunks = [probability for probability, _ in joined.chunks()]
+    truth = torch.cat([probability.multinomial(1, generator=generator)[:, 0] for probability in chunks])
+    wrong = torch.rand(len(truth), generator=generator) < noise.rate
+    return Joined(joined.logits, torch.where(wrong, noise.partners()[truth], truth))
 
 
 def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:

@@ -37,7 +37,7 @@ class Noise(ABC):
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
         rounds: How many rounds of expectation-maximisation it takes from its start, and from what was learned with
-            sharper or blurrier probabilities; 0 where it may converge there to what its start does not lead to.
+            sharper or blurrier probabilities; 0 where it may end there at what its start does not lead to.
     """
 
     rate: float
@@ -54,10 +54,6 @@ class Noise(ABC):
         Returns:
             The part of the given class, (n,), and those of the others, (n, K), zero at k = y.
         """
-
-    @abstractmethod
-    def draw(self, probability: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Draws true classes from p_k(x), (n, K), and returns the labels that they would be given, (n,)."""
 
     @abstractmethod
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
@@ -91,20 +87,9 @@ class ClassNoise(Noise):
         others = probability * self.rates * spread
         return mine, others.scatter(1, labels[:, None], 0.0)
 
-    def exchange(self) -> Self:
-        """Returns noise of the same rate for all classes, each given as the one that is given most often instead."""
-        partners = self._confusion().argmax(dim=1)
-        confusion = torch.nn.functional.one_hot(partners, len(self.rates)).float()
-        return type(self)(self.rate, torch.full_like(self.rates, self.rate), confusion)
-
-    def draw(self, probability: Tensor, *, generator: torch.Generator) -> Tensor:
-        """See :meth:`Noise.draw`."""
-        truth = _drawn(probability, generator)
-        instead = _drawn(self._confusion()[truth], generator)
-        return torch.where(torch.rand(len(truth), generator=generator) < self.rates[truth], instead, truth)
-
-    def _confusion(self) -> Tensor:
-        return _even(len(self.rates)) if self.confusion is None else self.confusion
+    def partners(self) -> Tensor:
+        """Returns the class that is given most often instead of each true class, (K,)."""
+        return (_even(len(self.rates)) if self.confusion is None else self.confusion).argmax(dim=1)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
@@ -155,15 +140,6 @@ class LookAlikeNoise(Noise):
         mine, alike, any_class = self._parts(probability, labels)
         return mine, alike + any_class
 
-    def draw(self, probability: Tensor, *, generator: torch.Generator) -> Tensor:
-        """See :meth:`Noise.draw`."""
-        truth = _drawn(probability, generator)
-        others = (probability + SMALL).scatter(1, truth[:, None], 0.0)
-        follows = (torch.rand(len(truth), generator=generator) < self.alike)[:, None]
-        instead = _drawn(torch.where(follows, others, (others > 0).float()), generator)
-        rate = self.rates[torch.bucketize(probability.amax(dim=1), self.edges)]
-        return torch.where(torch.rand(len(truth), generator=generator) < rate, instead, truth)
-
     def _parts(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         most, at = probability.max(dim=1, keepdim=True)
         rate = self.rates[torch.bucketize(most.detach(), self.edges)]
@@ -205,11 +181,6 @@ def _falling(values: Tensor, weights: Tensor) -> Tensor:
     return torch.from_numpy(fitted.copy()).float()
 
 
-def _drawn(probability: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns one class of each row, (n,), drawn by its weight, (n, K)."""
-    return probability.multinomial(1, generator=generator)[:, 0]
-
-
 def _even(classes: int) -> Tensor:
     return (1 - torch.eye(classes)) / max(1, classes - 1)
 
@@ -237,7 +208,7 @@ class JointModel:
         return torch.einsum("p,pnk->nk", self.weights, parts) + self.bias
 
     def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
-        """Scores n labels by logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
+        """Scores n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
         probability = self.logits(parts).softmax(dim=1)
         mine, others = self.noise.explain(probability, labels)
         instead, likeliest = others.argmax(1), probability.argmax(1)
@@ -246,7 +217,7 @@ class JointModel:
 
 
 class Posterior(NamedTuple):
-    """Scores of n labels, each field a tensor or array of shape (n,).
+    """Posteriors of n labels, each field a tensor or array of shape (n,).
 
     Attributes:
         clean: p_clean, between 0 and 1.

@@ -16,8 +16,6 @@ from labelsieve.detect.scores import GUESSING, Interval
 
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
-# So many of them have to be of each class, on average, that a class tells its own rate.
-SURE_OF_A_CLASS = 30
 # Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # A logit scale is far off from this factor on.
@@ -25,52 +23,38 @@ FAR_OFF = 3.0
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, mistakes: Mistakes | None = None, *, reliable: float | None = None) -> Interval | None:
-    """Estimates the share of wrong labels, without which the sharpness of the evidence cannot be estimated.
+def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = None) -> Interval | None:
+    """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
 
-    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). They are
-    the surest of each class where classes may differ in their noise, or do by more than chance, and have enough images:
-    of a class with many wrong labels the evidence is less sure, so that few of the surest images of all are of it.
-
-    Noise that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more
-    often made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the
-    names; else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for
-    doubt of its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the
-    evidence.
+    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
+    that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more often
+    made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the names;
+    else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for doubt of
+    its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
-        mistakes: What the wrong labels are; None if that is not known yet, and the share among the surest is asked for.
+        mistakes: What the wrong labels are.
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
         Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
         labels than chance.
     """
-    classes, (of_all, of_each) = joined.logits.shape[1], _shares(joined)
-    by_class = of_each and (mistakes not in (Mistakes.EVEN, Mistakes.ALIKE) or _apart(of_all, of_each))
-    shares = of_each if of_each and by_class else of_all
-    chance = 1 / classes
+    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
+    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
+    disagrees = predicted != joined.labels
+    shares = _among_surest(disagrees[confidence.argsort(descending=True)])
+    chance = 1 / joined.logits.shape[1]
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
-    if mistakes in (None, Mistakes.EVEN, Mistakes.EXCHANGED):
+    if mistakes in (Mistakes.EVEN, Mistakes.EXCHANGED):
         return shares
-    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, _disagreeing(joined)
+    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(disagrees.float().mean())
     value, _, high = (max(share, min(rise * share + FLOOR, most)) for share in shares)
     if mistakes is Mistakes.BY_CLASS and reliable is not None:
         value = min(max(reliable, shares.value), value)
     return Interval(value, shares.low, high)
-
-
-@torch.no_grad()
-def classes_differ(joined: Joined) -> bool:
-    """Returns whether so many more of the surest images of each class are wrong than of all that it is no chance."""
-    of_all, of_each = _shares(joined)
-    return of_each is not None and _apart(of_all, of_each)
-
-
-def _apart(of_all: Interval, of_each: Interval) -> bool:
-    return of_each.low > of_all.high
 
 
 def far_off(factor: float) -> bool:
@@ -106,30 +90,6 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
     height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
     return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
-
-
-def _shares(joined: Joined) -> tuple[Interval, Interval | None]:
-    """Returns which share of the surest images disagrees: of all, and of each class where enough images are of each."""
-    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
-    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    disagrees = predicted != joined.labels
-    of_all = _among_surest(disagrees[_surest_first(confidence, torch.zeros_like(predicted))])
-    if SUREST * len(predicted) < SURE_OF_A_CLASS * joined.logits.shape[1]:
-        return of_all, None
-    return of_all, _among_surest(disagrees[_surest_first(confidence, predicted)])
-
-
-def _disagreeing(joined: Joined) -> float:
-    return float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
-
-
-def _surest_first(confidence: Tensor, group: Tensor) -> Tensor:
-    """Returns the order of images, (n,), by the rank that their confidence has within their group."""
-    order = confidence.argsort(descending=True)
-    order = order[group[order].argsort(stable=True)]
-    sizes = group.bincount()
-    rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[group[order]]
-    return order[((rank + 0.5) / sizes[group[order]]).argsort(stable=True)]
 
 
 def _among_surest(disagrees: Tensor) -> Interval:
