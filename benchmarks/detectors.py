@@ -87,7 +87,7 @@ ABLATED: dict[str, tuple[str, str, Any]] = {
     "deft-even-confusion": ("labelsieve.detect.evidence.fit", "_mistakes", lambda *_: Mistakes.EVEN),
     "deft-surest-alone": ("labelsieve.detect.evidence.fit", "EXCHANGED", 0.0),
     "deft-noise-by-class": ("labelsieve.detect.evidence.fit", "ALIKE", math.inf),
-    "deft-one-discriminant": ("labelsieve.detect.deft.scoring", "fit_discriminants", _plain_twice),
+    "deft-one-discriminant": ("labelsieve.detect.evidence.posterior", "fit_discriminants", _plain_twice),
     "deft-flag-at-half": ("labelsieve.detect.evidence.posterior", "best_threshold", lambda _clean: 0.5),
 }
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")

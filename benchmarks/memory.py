@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 import labelsieve as ls
-from labelsieve.data.noise import write_noisy
+from labelsieve.data.noise_files import write_noisy
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.drawings import CLASS_NAMES
 from labelsieve.engine import make_engine

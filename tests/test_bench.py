@@ -407,7 +407,7 @@ def test_the_lowest_error_is_the_best_and_reliability_is_drawn(tmp_path: Path) -
 
 def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
     import labelsieve as ls
-    from labelsieve.data.noise import write_noisy
+    from labelsieve.data.noise_files import write_noisy
     from labelsieve.demo.run import write_drawings
 
     drawn = write_drawings(tmp_path / "drawings.parquet", count=48, seed=0)
@@ -1134,7 +1134,7 @@ def test_what_a_classifier_lacks_is_told_before_anything_is_measured(
 
 
 def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
-    from labelsieve.data.noise import write_noisy
+    from labelsieve.data.noise_files import write_noisy
     from labelsieve.demo.run import write_drawings
 
     for name, seed in (("these", 0), ("others", 1)):

@@ -14,16 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.noise import (
-    class_weights,
-    flip_rates,
-    inject,
-    paired,
-    symmetric,
-    transition_probabilities,
-    write_noisy,
-)
-from labelsieve.data.noise_files import apply_noise, read_noise
+from labelsieve.data.noise import class_weights, flip_rates, inject, paired, symmetric, transition_probabilities
+from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
 from labelsieve.data.sources import load_images
 from labelsieve.errors import DataError, RunError, SettingsError
 
@@ -227,7 +219,7 @@ def test_written_file_loads_as_the_same(photo_folder: Callable[..., Path], tmp_p
 
 
 def test_write_in_several_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labelsieve.data.noise._GROUP_ROWS", 7)
+    monkeypatch.setattr("labelsieve.data.noise_files._GROUP_ROWS", 7)
     noisy = inject(some_images(), kind="pair", rate=0.1)
     again = load_images(write_noisy(noisy, tmp_path / "noisy.parquet"), truth_column="clean_label")
     assert np.array_equal(again.contents, noisy.contents) and np.array_equal(again.labels, noisy.labels)

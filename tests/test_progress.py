@@ -14,7 +14,8 @@ from rich.console import Console
 
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.noise import inject, write_noisy
+from labelsieve.data.noise import inject
+from labelsieve.data.noise_files import write_noisy
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import DeFT

@@ -34,7 +34,7 @@ from labelsieve.detect.gmm import GMM
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training import learner
 from labelsieve.detect.training import loop as training
-from labelsieve.detect.training.cross_entropy import PlainObjective
+from labelsieve.detect.training.cross_entropy import CrossEntropyObjective
 from labelsieve.detect.training.learner import Feed
 from labelsieve.detect.training.settings import Training
 from labelsieve.engine import Engine, make_engine
@@ -421,9 +421,9 @@ def test_what_processes_sum_lies_on_their_device(
     images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NCCL, through which GPUs talk, refuses a tensor on the CPU."""
-    compute, summed = PlainObjective.__call__, []
+    compute, summed = CrossEntropyObjective.__call__, []
 
-    def on_a_gpu(self: PlainObjective, step: training.Step) -> tuple[Tensor, Any]:
+    def on_a_gpu(self: CrossEntropyObjective, step: training.Step) -> tuple[Tensor, Any]:
         loss, seen = compute(self, step)
         return loss.as_subclass(Elsewhere), seen
 
@@ -432,7 +432,7 @@ def test_what_processes_sum_lies_on_their_device(
         return value
 
     with monkeypatch.context() as patch:
-        patch.setattr(PlainObjective, "__call__", on_a_gpu)
+        patch.setattr(CrossEntropyObjective, "__call__", on_a_gpu)
         patch.setattr(Engine, "total", total)
         run(images, mini_clip, GMM(**{**QUICK, "epochs": 1}))
     counts = [value for value in summed if value.dtype.is_floating_point]

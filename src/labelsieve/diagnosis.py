@@ -250,11 +250,10 @@ def _contradicted(scan: Symptoms) -> Finding | None:
 
 def _piled_up(scan: Symptoms) -> Finding | None:
     threshold = scan.scores.rule.threshold
-    if threshold is None:
+    if threshold is None or not BAND <= threshold <= 1 - BAND:  # at an end of the scale lie the clearest cases
         return None
     near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= BAND
-    # with a threshold at an end of the scale, the clearest cases lie near it
-    if not BAND <= threshold <= 1 - BAND or int(near.sum()) < FEW or near.mean() < PILED_UP:
+    if int(near.sum()) < FEW or near.mean() < PILED_UP:
         return None
     return _finding(
         "quality-near-threshold",

@@ -47,7 +47,7 @@ class FlagRule:
     def for_quality_alone(
         self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Returns which labels are flagged, (N,), although agreement is not demanded or there; see :meth:`flags`."""
+        """Returns which labels are flagged by the threshold alone, (N,), and not for want of agreement, too."""
         return np.asarray(self._low(quality) & ~self._differs(predicted, given))
 
     def _low(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:

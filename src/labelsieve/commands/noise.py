@@ -46,7 +46,8 @@ class Noise(Command):
 
     def run(self, console: Console) -> None:
         """Loads, changes labels, writes."""
-        from labelsieve.data.noise import inject, write_noisy
+        from labelsieve.data.noise import inject
+        from labelsieve.data.noise_files import write_noisy
         from labelsieve.provenance import target_of
 
         if self.out.suffix.lower() != ".parquet":

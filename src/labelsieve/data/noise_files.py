@@ -1,9 +1,9 @@
-"""Files of wrong labels, put on a copy of the images that they were drawn for."""
+"""Files of wrong labels: written with the images or without, and put on a copy of the images they were drawn for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import LabelledImages, read_file
 from labelsieve.data.labels import normalise
 from labelsieve.errors import DataError, shown
+from labelsieve.progress import Progress
+from labelsieve.provenance import write_atomically
 
 # Key of the file's metadata that says how the noise was made.
 METADATA = b"labelsieve"
+# A row group of the written file ends at so many rows or bytes of images, whichever comes first.
+_GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 
 _COLUMNS = ("id", "label", "clean_label")
 _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"
@@ -31,7 +35,7 @@ class NoiseFile:
         labels: Shape (N,), int64: the noisy labels.
         clean: Shape (N,), int64: the labels of before.
         class_names: The K names.
-        about: See :func:`labelsieve.data.noise.about_noise`.
+        about: See :func:`about_noise`.
     """
 
     ids: tuple[str, ...]
@@ -124,3 +128,112 @@ def _spoken(made: Any) -> str:
         return "noise of an unknown kind"
     kind, rate, seed = (shown(made.get(name)) for name in ("kind", "rate", "seed"))
     return f"{kind} noise at rate {rate} with seed {seed}"
+
+
+def write_noisy(
+    images: LabelledImages,
+    path: str | Path,
+    *,
+    made: Mapping[str, Any] | None = None,
+    pictures: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
+
+    Columns: `id`; `image`, the encoded images; `label`, the given labels; `clean_label`, the truth. Images are
+    copied as they are, one at a time; one that is missing becomes an empty one, to be reported as unreadable later.
+    Without images the file may be given to others, who put its labels on their copy of the same data:
+    `load_images(..., noise=path)`. What the labels belong to stands in the metadata of the file, see
+    :func:`about_noise`.
+
+    Args:
+        images: What :func:`labelsieve.inject` returned.
+        path: File to write, whole or not at all.
+        made: What :func:`labelsieve.inject` was given: kind, rate, seed, exact.
+        pictures: False leaves out the column `image`.
+        progress: Where to show how far it is.
+
+    Raises:
+        DataError: The images have no truth.
+        RunError: The file cannot be written.
+    """
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features, Value
+    from datasets import Image as ImageFeature
+
+    if images.truth is None:
+        raise DataError("expected images with true labels beside the noisy ones, got none; inject noise first")
+    classes = ClassLabel(names=list(images.class_names))
+    columns = {"id": Value("string"), "image": ImageFeature(), "label": classes, "clean_label": classes}
+    schema, path = (
+        Features({name: columns[name] for name in columns if pictures or name != "image"}).arrow_schema,
+        Path(path),
+    )
+    about = json.dumps(about_noise(images, made), separators=(",", ":"))
+    schema = schema.with_metadata({**schema.metadata, METADATA: about.encode()})
+    with (
+        (progress or Progress()).task("writing images", total=len(images), unit="images", brief=True) as advance,
+        write_atomically(path) as part,
+        pq.ParquetWriter(part, schema) as writer,
+    ):
+        for rows in _groups(images, images.truth, pictures=pictures):
+            writer.write_table(_table(rows, schema))
+            advance(len(rows))
+    return path
+
+
+def about_noise(images: LabelledImages, made: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns what a file of noise says of itself, as JSON under the key `labelsieve` of its Arrow schema.
+
+    Args:
+        images: N images with noisy labels, and the truth.
+        made: What :func:`labelsieve.inject` was given.
+
+    Returns:
+        `noise`, which is `made`; `images`, N; `changed`, how many labels are wrong; `data_fingerprint` of the images
+        with their true labels, and `pixels_fingerprint` of the images alone; `transitions`, K rows of K counts: how
+        many images of a true class (row) got each label.
+    """
+    truth, classes = images.labels if images.truth is None else images.truth, len(images.class_names)
+    counts = np.bincount(truth * classes + images.labels, minlength=classes**2).reshape(classes, classes)
+    return {
+        "noise": None if made is None else dict(made),
+        "images": len(images),
+        "changed": int((truth != images.labels).sum()),
+        "data_fingerprint": images.with_labels(truth).fingerprint,
+        "pixels_fingerprint": images.pixels_fingerprint,
+        "transitions": counts.tolist(),
+    }
+
+
+def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _groups(images: LabelledImages, truth: NDArray[np.int64], *, pictures: bool) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row, (name, label, clean) in enumerate(zip(images.ids, images.labels.tolist(), truth.tolist(), strict=True)):
+        group.append({"id": name, "label": label, "clean_label": clean})
+        if pictures:
+            group[-1]["image"] = _encoded(images, row)
+            size += len(group[-1]["image"]["bytes"])
+        if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
+    """Returns the encoded image with its bare file name: its folder on this machine stays private."""
+    picture = images.dataset[row]["image"] or {"bytes": None, "path": None}
+    data, path = picture["bytes"], picture["path"]
+    if data is None:
+        try:
+            data = read_file(path) if path else b""
+        except OSError:
+            data = b""
+    return {"bytes": data, "path": Path(path).name if path else None}

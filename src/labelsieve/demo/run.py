@@ -110,7 +110,7 @@ def default_detectors() -> tuple[Detector, ...]:
 
 def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
     """Writes mislabelled drawings with the truth beside them, and loads them as a user would."""
-    from labelsieve.data.noise import write_noisy
+    from labelsieve.data.noise_files import write_noisy
     from labelsieve.data.sources import load_images
     from labelsieve.demo.drawings import CLASS_NAMES, drawings
 

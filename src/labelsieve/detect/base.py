@@ -14,15 +14,13 @@ if TYPE_CHECKING:
     from labelsieve.detect.scores import Scores
     from labelsieve.vlm.base import VisionLanguageModel
 
-REQUIREMENTS = frozenset({"images", "text"})
-
 
 class Detector(ABC):
     """Base of detectors: frozen, keyword-only dataclasses of settings that score images.
 
     Attributes:
-        requires: What it cannot do without, of `REQUIREMENTS`: `images`, which come with a model, or `text`, a text
-            feature of each class. Image features it always gets.
+        requires: What it cannot do without: `images`, which come with a model, and `text`, a text feature of each
+            class. Image features it always gets.
         uses_text: Whether its scores differ with text features and without.
         predicts_test: Whether its model, trained or not, classifies the test images too.
     """

@@ -45,11 +45,16 @@ class GMM(Training):
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         from labelsieve.detect.mixture import small_mean_posterior
-        from labelsieve.detect.training.cross_entropy import PlainObjective, SmallComponent, losses_of, train_plainly
+        from labelsieve.detect.training.cross_entropy import (
+            CrossEntropyObjective,
+            SmallComponent,
+            losses_of,
+            train_and_score,
+        )
 
-        return train_plainly(
+        return train_and_score(
             self,
             inputs,
-            objective=SmallComponent if self.learns_from == "selected" else PlainObjective,
+            objective=SmallComponent if self.learns_from == "selected" else CrossEntropyObjective,
             rule=lambda probability: {"quality": small_mean_posterior(losses_of(probability))},
         )

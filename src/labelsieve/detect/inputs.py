@@ -17,13 +17,7 @@ from torch.nn.functional import normalize
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.detect.zero_shot import (
-    CHUNK,
-    ZeroShot,
-    class_features,
-    classify,
-    zero_shot,
-)
+from labelsieve.detect.zero_shot import CHUNK, ZeroShot, class_features, classify, zero_shot
 from labelsieve.engine import Engine
 from labelsieve.errors import DataError, SettingsError
 from labelsieve.progress import Progress
@@ -80,7 +74,7 @@ class DetectorInputs:
             SettingsError: There are features alone.
         """
         if self.images is None or self.vlm is None:
-            raise SettingsError("images need a model to look at them; pass one from load_vlm()")
+            raise SettingsError(NO_MODEL)
         return self.images, self.vlm
 
     @cached_property
@@ -163,6 +157,9 @@ class DetectorInputs:
         return classify(seen.logits, rows=seen.rows, images=len(self.test), progress=self.progress)
 
 
+NO_MODEL = "images need a model to look at them; pass one from load_vlm()"
+
+
 @torch.inference_mode()
 def detector_inputs(
     data: LabelledImages | LabelledFeatures,
@@ -197,7 +194,7 @@ def detector_inputs(
             engine=engine,
         )
     if vlm is None:
-        raise SettingsError("images need a model to look at them; pass one from load_vlm()")
+        raise SettingsError(NO_MODEL)
     vlm.to(engine.device)
     features = image_features(data, vlm, engine=engine)
     if not len(features.readable):

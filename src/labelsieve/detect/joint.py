@@ -6,14 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labelsieve.detect.base import Detector
-from labelsieve.seeds import Purpose
 from labelsieve.validation import Folds, check_fields
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
     from labelsieve.detect.inputs import DetectorInputs
     from labelsieve.detect.scores import Scores
 
@@ -47,37 +42,6 @@ class Joint(Detector):
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
-        import torch
+        from labelsieve.detect.evidence.posterior import judge_inputs
 
-        from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
-        from labelsieve.detect.evidence.posterior import judge_jointly
-
-        discriminants = fit_discriminants(
-            inputs.features.pooled,
-            inputs.labels,
-            rows=inputs.rows,
-            classes=inputs.classes,
-            folds=self.folds,
-            generator=inputs.engine.generator(Purpose.DISCRIMINANT_FOLDS),
-            progress=inputs.progress,
-        )
-        texts = inputs.text is not None
-        kinds = (*(["zero-shot"] if texts else []), "image features", "smoothed features")
-
-        @torch.no_grad()
-        def evidence(rows: NDArray[np.int64]) -> Tensor:
-            features = inputs.pooled(rows)
-            fitted = logits_of(discriminants, rows, features)
-            return torch.stack([*([inputs.logits(rows)] if texts else []), *fitted]).float().cpu()
-
-        judged = judge_jointly(
-            evidence,
-            inputs.labels,
-            rows=inputs.rows,
-            classes=inputs.classes,
-            kinds=kinds,
-            logit_scale=inputs.logit_scale if texts and inputs.zero_shot.knows_names else None,
-            generator=inputs.engine.generator(Purpose.POSTERIOR_ROWS),
-            progress=inputs.progress,
-        )
-        return inputs.scores(**judged._asdict())
+        return inputs.scores(**judge_inputs(inputs, inputs.features.pooled, folds=self.folds)._asdict())

@@ -81,6 +81,7 @@ def check_input(
             do nothing with.
     """
     from labelsieve.data.features import LabelledFeatures
+    from labelsieve.detect.inputs import NO_MODEL
 
     if not isinstance(detector, Detector):
         raise SettingsError(
@@ -92,7 +93,7 @@ def check_input(
         check_predicts_test(type(detector), detector_name(detector))
     if not isinstance(data, LabelledFeatures):
         if vlm is None:
-            raise SettingsError("images need a model to look at them; pass one from load_vlm()")
+            raise SettingsError(NO_MODEL)
         _check_texts(detector, data.class_names, vlm)
         detector.check_model(vlm)
         return

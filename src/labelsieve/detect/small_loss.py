@@ -49,13 +49,13 @@ class SmallLoss(Training):
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
-        from labelsieve.detect.training.cross_entropy import PlainObjective, SmallestLosses, train_plainly
+        from labelsieve.detect.training.cross_entropy import CrossEntropyObjective, SmallestLosses, train_and_score
 
         selecting = partial(SmallestLosses, noise_rate=self.noise_rate)
-        return train_plainly(
+        return train_and_score(
             self,
             inputs,
-            objective=selecting if self.learns_from == "selected" else PlainObjective,
+            objective=selecting if self.learns_from == "selected" else CrossEntropyObjective,
             rule=lambda probability: {"quality": probability, "issue": self._largest_losses(probability)},
         )
 

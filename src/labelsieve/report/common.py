@@ -107,11 +107,6 @@ def score(value: float | None) -> str:
     return f"<{NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
 
 
-def short(value: float | None) -> str:
-    """Writes a number with at most three significant digits; empty where unknown."""
-    return "" if value is None else f"{value:.3g}"
-
-
 def thousands(number: int) -> str:
     """Writes a count with its thousands apart."""
     return f"{number:,}"

@@ -9,17 +9,15 @@ from torch import Tensor
 
 from labelsieve.detect.deft.objective import DualObjective, judge_by_threshold
 from labelsieve.detect.deft.settings import DeFTSettings
-from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
-from labelsieve.detect.evidence.posterior import Judged, judge_jointly
+from labelsieve.detect.evidence.posterior import Judged, judge_inputs
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import prepare
 from labelsieve.detect.training.learner import Feed, adapted_features, classify_others
 from labelsieve.detect.training.loop import train
 from labelsieve.detect.zero_shot import in_chunks, shortened_note
-from labelsieve.seeds import Purpose
 
-EVIDENCE = ("zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features")
+LEARNED = ("positive prompts", "learned threshold")
 
 
 def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> Scores:
@@ -56,7 +54,12 @@ def _judge(objective: DualObjective, feed: Feed, inputs: DetectorInputs) -> Judg
     pooled = adapted_features(feed).pooled
     text = feed.learner.final_text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
-        return _judge_jointly(feed, pooled, text, inputs, folds=objective.settings.folds)
+
+        def learned(features: Tensor) -> tuple[Tensor, Tensor]:
+            positive, negative = feed.learner.similarities(features, text)
+            return positive, positive - negative
+
+        return judge_inputs(inputs, pooled, folds=objective.settings.folds, learned=learned, kinds=LEARNED)
     return _judge_by_threshold(feed, pooled, text, inputs, demand_agreement=objective.settings.demand_agreement)
 
 
@@ -76,36 +79,3 @@ def _judge_by_threshold(
 
     quality, predicted, confidence = in_chunks(judge, inputs.rows, progress=feed.engine.progress)
     return Judged(quality, predicted, confidence)
-
-
-def _judge_jointly(
-    feed: Feed, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, folds: int
-) -> Judged:
-    labels, engine, classes = feed.images.labels, feed.engine, len(feed.images.class_names)
-    discriminants = fit_discriminants(
-        pooled,
-        labels,
-        rows=inputs.rows,
-        classes=classes,
-        folds=folds,
-        generator=engine.generator(Purpose.DISCRIMINANT_FOLDS),
-        progress=engine.progress,
-    )
-
-    @torch.no_grad()
-    def evidence(rows: NDArray[np.int64]) -> Tensor:
-        features = torch.from_numpy(pooled[rows]).to(engine.device)
-        positive, negative = feed.learner.similarities(features, text)
-        fitted = logits_of(discriminants, rows, features)
-        return torch.stack([inputs.logits(rows), positive, positive - negative, *fitted]).float().cpu()
-
-    return judge_jointly(
-        evidence,
-        labels,
-        rows=inputs.rows,
-        classes=classes,
-        kinds=EVIDENCE,
-        logit_scale=inputs.logit_scale if inputs.zero_shot.knows_names else None,
-        generator=engine.generator(Purpose.POSTERIOR_ROWS),
-        progress=engine.progress,
-    )

@@ -7,20 +7,24 @@ the noise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
 from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
 from labelsieve.detect.evidence.noise_model import Posterior
 from labelsieve.detect.evidence.noise_rate import far_off
+from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Estimate, Interval
 from labelsieve.detect.zero_shot import in_chunks
 from labelsieve.memory import keeping_room
 from labelsieve.progress import Progress
+from labelsieve.seeds import Purpose
 
 # No label is flagged that is more than three times more likely right than wrong.
 MOST_CLEAN = 0.75
@@ -95,6 +99,53 @@ def judge_jointly(
         threshold,
         (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
+    )
+
+
+def judge_inputs(
+    inputs: DetectorInputs,
+    pooled: NDArray[np.float32],
+    *,
+    folds: int,
+    learned: Callable[[Tensor], Sequence[Tensor]] | None = None,
+    kinds: Sequence[str] = (),
+) -> Judged:
+    """Joins the zero-shot model, where there are texts, what was learned, and two out-of-fold discriminants.
+
+    Args:
+        inputs: Given labels, class texts and the zero-shot model.
+        pooled: Features that the discriminants are fitted to, (N, W).
+        folds: F, at least 2.
+        learned: Takes features (n, W) and returns the logits of each kind of learned evidence, (n, K); None for none.
+        kinds: Names of the learned kinds.
+    """
+    engine, texts = inputs.engine, inputs.text is not None
+    discriminants = fit_discriminants(
+        pooled,
+        inputs.labels,
+        rows=inputs.rows,
+        classes=inputs.classes,
+        folds=folds,
+        generator=engine.generator(Purpose.DISCRIMINANT_FOLDS),
+        progress=engine.progress,
+    )
+
+    @torch.no_grad()
+    def evidence(rows: NDArray[np.int64]) -> Tensor:
+        features = torch.from_numpy(pooled[rows]).to(inputs.device)
+        zero_shot = [inputs.logits(rows)] if texts else []
+        trained = learned(features) if learned else ()
+        return torch.stack([*zero_shot, *trained, *logits_of(discriminants, rows, features)]).float().cpu()
+
+    return judge_jointly(
+        evidence,
+        inputs.labels,
+        rows=inputs.rows,
+        classes=inputs.classes,
+        kinds=(*(["zero-shot"] if texts else []), *kinds, "image features", "smoothed features"),
+        logit_scale=inputs.logit_scale if texts and inputs.zero_shot.knows_names else None,
+        generator=engine.generator(Purpose.POSTERIOR_ROWS),
+        progress=engine.progress,
     )
 
 

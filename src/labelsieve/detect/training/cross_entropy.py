@@ -22,7 +22,7 @@ from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
 
 
-class PlainObjective:
+class CrossEntropyObjective:
     """Cross-entropy of s+ with the given labels (Eq. 8), mean over all images of a batch.
 
     Args:
@@ -52,7 +52,7 @@ class PlainObjective:
         return loss, {} if chosen is None else {"selected": learned.float()}
 
 
-class SmallestLosses(PlainObjective):
+class SmallestLosses(CrossEntropyObjective):
     """Cross-entropy, mean over those images of a batch that have the smallest losses (Han et al., NeurIPS 2018).
 
     Of B images the `int((1 - r) B)` with the smallest losses are learned from. The share r that is left out rises
@@ -83,7 +83,7 @@ class SmallestLosses(PlainObjective):
         return losses <= whole.sort().values[kept - 1] if kept else torch.zeros_like(losses, dtype=torch.bool)
 
 
-class SmallComponent(PlainObjective):
+class SmallComponent(CrossEntropyObjective):
     """Cross-entropy, mean over the images that a mixture of two Gaussians takes for clean (Li et al., ICLR 2020).
 
     After warm-up the mixture is fitted again before each epoch, to the losses of all un-augmented images.
@@ -97,7 +97,7 @@ class SmallComponent(PlainObjective):
         """Fits the mixture."""
         if epoch > self.ready.schedule.warmup:
             feed = self.ready.feed
-            losses = losses_of(judge_plain(feed)[0])
+            losses = losses_of(label_probabilities(feed)[0])
             check_finite(torch.from_numpy(losses).sum(), epoch - 1)
             self.chosen = torch.zeros(len(feed.images), dtype=torch.bool)
             self.chosen[feed.features.readable] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
@@ -111,12 +111,12 @@ Rule = Callable[[NDArray[np.float32]], Mapping[str, Any]]
 """Takes the probability of each given label, (n,), and returns `quality` and perhaps `issue`, (n,) each."""
 
 
-def train_plainly(
+def train_and_score(
     settings: Training,
     inputs: DetectorInputs,
     *,
     rule: Rule,
-    objective: Callable[[Prepared[Any]], PlainObjective] = PlainObjective,
+    objective: Callable[[Prepared[Any]], CrossEntropyObjective] = CrossEntropyObjective,
 ) -> Scores:
     """Trains prompts with cross-entropy and scores every image.
 
@@ -129,7 +129,7 @@ def train_plainly(
     ready = prepare(settings, inputs)
     feed, labels = ready.feed, torch.from_numpy(inputs.labels)
     history = train(feed, labels, objective=objective(ready), settings=ready.settings, schedule=ready.schedule)
-    probability, predicted, confidence = judge_plain(feed)
+    probability, predicted, confidence = label_probabilities(feed)
     return inputs.scores(
         **rule(probability),
         predicted=predicted,
@@ -142,7 +142,7 @@ def train_plainly(
 
 
 @torch.inference_mode()
-def judge_plain(feed: Feed) -> list[NDArray[Any]]:
+def label_probabilities(feed: Feed) -> list[NDArray[Any]]:
     """Returns probability of the given label, most likely class and its probability of the readable images, (n,)."""
     learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
     text = learner.final_text(negative=False)
