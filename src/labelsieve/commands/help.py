@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
+from docstring_parser import Docstring, DocstringStyle, parse
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
@@ -40,7 +40,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # Where a detector has no more settings than this, its group shows all of them.
 _FEW = 6
-_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 # A point after "Eq" ends no sentence.
 _END = re.compile(r"(?<!\bEq)\.\s|\.$|;\s")
 # Characters, about one line and a half beside the names of the options.
@@ -149,11 +148,12 @@ def _without_extras(kind: Any) -> Any:
 
 def _about(kind: type) -> dict[str, str]:
     """Returns the help on each field out of the docstrings of a class and those before it."""
-    about: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        _, _, attributes = (inspect.cleandoc(each.__doc__ or "")).partition("\nAttributes:\n")
-        about |= {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(attributes)}
-    return about
+    attributes = (each for kind in reversed(kind.__mro__) for each in _docstring(kind).params)
+    return {each.arg_name: " ".join((each.description or "").split()) for each in attributes}
+
+
+def _docstring(kind: type) -> Docstring:
+    return parse(kind.__doc__ or "", DocstringStyle.GOOGLE)
 
 
 def _first_clause(text: str) -> str:
@@ -184,8 +184,7 @@ def _outline(kind: Any, options: Sequence[Option], shown: Mapping[str, Sequence[
         for title, chosen in shown.items()
         if title
     ]
-    text, _, _ = inspect.cleandoc((get_origin(kind) or kind).__doc__ or "").partition("\nAttributes:\n")
-    return _made("verb", [*first, *others], about=text)
+    return _made("verb", [*first, *others], about=_docstring(get_origin(kind) or kind).description or "")
 
 
 def _made(name: str, fields: Sequence[tuple[str, Any, Any]], *, about: str = "") -> Any:
