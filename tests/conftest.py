@@ -96,12 +96,12 @@ def mini_clip() -> VisionLanguageModel:
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
+def tiny_clip() -> VisionLanguageModel:
     """Returns a model with random weights, quicker than the bundled one, for what no trained weights are needed for."""
     from labelsieve.vlm.huggingface import load_vlm
-    from small_models import model_folder
+    from small_models import tiny_folder
 
-    return load_vlm(model_folder(tmp_path_factory.mktemp("tiny") / "clip"))
+    return load_vlm(tiny_folder())
 
 
 @pytest.fixture

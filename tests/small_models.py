@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,14 @@ def model_folder(folder: Path, *, model: Any = None) -> Path:
     for name in (*TOKENIZER, PROCESSOR):
         shutil.copy(MINI_CLIP / name, folder)
     return folder
+
+
+@cache
+def tiny_folder() -> Path:
+    """Returns the folder of a random model, for what no trained weights are needed for. It is removed at the end."""
+    folder = tempfile.TemporaryDirectory(prefix="labelsieve-tests-")
+    atexit.register(folder.cleanup)
+    return model_folder(Path(folder.name) / "clip")
 
 
 def edit_json(path: Path, **changes: Any) -> None:

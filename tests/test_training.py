@@ -28,7 +28,6 @@ from interrupting import break_off
 from labelsieve.cli import main
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.small_loss import SmallLoss
@@ -44,6 +43,7 @@ from labelsieve.progress import STOPPING, Progress
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract
+from small_models import tiny_folder
 
 STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2, "peft": "none"}
@@ -92,7 +92,7 @@ def rewrite_owner(path: Path, change: Callable[[str], str]) -> None:
 
 
 def test_there_is_a_checkpoint_after_each_epoch(
-    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, whole = [], Feed.epoch
 
@@ -102,7 +102,7 @@ def test_there_is_a_checkpoint_after_each_epoch(
         return whole(self, number)
 
     monkeypatch.setattr(Feed, "epoch", watched)
-    run(images, mini_clip, GMM(**QUICK), out=tmp_path / "run")
+    run(images, tiny_clip, GMM(**QUICK), out=tmp_path / "run")
     assert seen == [0, 1, 2, 3]
     assert not (tmp_path / "run" / CHECKPOINT_FOLDER).exists(), "a finished run needs none"
 
@@ -121,47 +121,47 @@ def test_there_is_a_checkpoint_after_each_epoch(
     ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm", "gmm-vpt-deep", "gmm-all"],
 )
 def test_resuming_gives_the_verdicts_of_an_unbroken_run(
-    detector: Training, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+    detector: Training, images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:
-    unbroken = run(images, mini_clip, detector)
-    interrupted(images, mini_clip, detector, tmp_path, epoch=3)
+    unbroken = run(images, tiny_clip, detector)
+    interrupted(images, tiny_clip, detector, tmp_path, epoch=3)
     assert epochs_in(tmp_path / STATE) == 2
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FOLDER], "nothing may pass for a result"
-    interrupted(images, mini_clip, detector, tmp_path, epoch=4, resume=True)
-    assert_same(run(images, mini_clip, detector, out=tmp_path, resume=True), unbroken)
+    interrupted(images, tiny_clip, detector, tmp_path, epoch=4, resume=True)
+    assert_same(run(images, tiny_clip, detector, out=tmp_path, resume=True), unbroken)
     assert (tmp_path / RECORD).is_file() and not (tmp_path / CHECKPOINT_FOLDER).exists()
 
 
 def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
-    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+    images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:
-    interrupted(images, mini_clip, GMM(**QUICK), tmp_path, epoch=3)
+    interrupted(images, tiny_clip, GMM(**QUICK), tmp_path, epoch=3)
     with safe_open(tmp_path / STATE, framework="np") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
     slow = json.dumps([{**epoch, "seconds": 1000.0} for epoch in json.loads(metadata["history"])])
     save_file(tensors, tmp_path / STATE, metadata={**metadata, "history": slow})
-    assert 2000 < run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True).record["seconds"] < 2500
+    assert 2000 < run(images, tiny_clip, GMM(**QUICK), out=tmp_path, resume=True).record["seconds"] < 2500
 
 
 def test_resuming_without_a_checkpoint_begins_anew(
-    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+    images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:
     detector = GMM(**QUICK)
-    interrupted(images, mini_clip, detector, tmp_path, epoch=1)
+    interrupted(images, tiny_clip, detector, tmp_path, epoch=1)
     assert list(tmp_path.iterdir()) == []
-    assert_same(run(images, mini_clip, detector, out=tmp_path, resume=True), run(images, mini_clip, detector))
+    assert_same(run(images, tiny_clip, detector, out=tmp_path, resume=True), run(images, tiny_clip, detector))
 
 
 def test_without_resume_a_checkpoint_is_not_lost_by_accident(
-    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+    images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:
     detector = GMM(**QUICK)
-    interrupted(images, mini_clip, detector, tmp_path)
+    interrupted(images, tiny_clip, detector, tmp_path)
     with pytest.raises(RunError, match=r"already holds an unfinished run; use --resume .* or --overwrite"):
-        run(images, mini_clip, detector, out=tmp_path)
+        run(images, tiny_clip, detector, out=tmp_path)
     assert epochs_in(tmp_path / STATE) == 2
-    started_again = run(images, mini_clip, GMM(**{**QUICK, "epochs": 2}), out=tmp_path, overwrite=True)
+    started_again = run(images, tiny_clip, GMM(**{**QUICK, "epochs": 2}), out=tmp_path, overwrite=True)
     assert len(started_again.record["history"]) == 2
 
 
@@ -187,35 +187,35 @@ def test_a_checkpoint_of_another_run_is_refused(
     other: dict[str, Any],
     said: str,
     images: LabelledImages,
-    mini_clip: VisionLanguageModel,
+    tiny_clip: VisionLanguageModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    interrupted(images, mini_clip, GMM(**QUICK), tmp_path)
+    interrupted(images, tiny_clip, GMM(**QUICK), tmp_path)
     options: dict[str, Any] = {"detector": GMM(**QUICK), **other}
     if options.pop("labels", False):
         images = images.with_labels(np.roll(images.labels, 1))
     if options.pop("model", False):
-        monkeypatch.setattr(mini_clip, "fingerprint", "of another model")
+        monkeypatch.setattr(tiny_clip, "fingerprint", "of another model")
     written, more = options.pop("written", None), options.pop("more", False)
     if written is not None:
         rewrite_owner(tmp_path / STATE, lambda _text: written)
     if more:
         rewrite_owner(tmp_path / STATE, lambda text: text.replace('"seed"', '"sown": 1, "seed"'))
     with pytest.raises(RunError, match=f"belongs to another run: {said}.*; resume with .* with --overwrite") as caught:
-        run(images, mini_clip, out=tmp_path, resume=True, **options)
+        run(images, tiny_clip, out=tmp_path, resume=True, **options)
     assert "\n" not in str(caught.value)
     assert epochs_in(tmp_path / STATE) == 2, "the checkpoint is still good for its own run"
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-100], lambda data: b"x" * len(data)])
 def test_a_damaged_checkpoint_is_told(
-    damage: Any, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+    damage: Any, images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:
-    interrupted(images, mini_clip, GMM(**QUICK), tmp_path)
+    interrupted(images, tiny_clip, GMM(**QUICK), tmp_path)
     (tmp_path / STATE).write_bytes(damage((tmp_path / STATE).read_bytes()))
     with pytest.raises(RunError, match=r"cannot be read; start again with --overwrite") as caught:
-        run(images, mini_clip, GMM(**QUICK), out=tmp_path, resume=True)
+        run(images, tiny_clip, GMM(**QUICK), out=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
 
 
@@ -228,10 +228,10 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("any_number")
 def test_a_broken_training_leaves_no_checkpoint_of_its_end(
-    images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path
+    images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path
 ) -> None:
     with pytest.raises(LabelsieveError, match="no longer a finite number"):
-        run(images, mini_clip, GMM(**{**QUICK, "epochs": 1, "batch_size": 32, "learning_rate": 1e38}), out=tmp_path)
+        run(images, tiny_clip, GMM(**{**QUICK, "epochs": 1, "batch_size": 32, "learning_rate": 1e38}), out=tmp_path)
     assert list(tmp_path.rglob("*.*")) == []
 
 
@@ -258,8 +258,8 @@ def test_epochs_and_warm_up_are_stretched_alike(
     assert (found.epochs, found.warmup) == expected
 
 
-def test_the_rate_decays_by_epoch_as_a_cosine(images: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    found = run(images, mini_clip, GMM(**{**QUICK, "learning_rate": 0.02})).record["history"]
+def test_the_rate_decays_by_epoch_as_a_cosine(images: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
+    found = run(images, tiny_clip, GMM(**{**QUICK, "learning_rate": 0.02})).record["history"]
     expected = [0.02 * 0.5 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
     assert [epoch["learning_rate"] for epoch in found] == pytest.approx(expected)
 
@@ -268,7 +268,7 @@ def test_the_rate_decays_by_epoch_as_a_cosine(images: LabelledImages, mini_clip:
 
 
 def words(source: Path, out: Path, *more: str) -> list[str]:
-    common = ("--model", str(MINI_CLIP), "--device", "cpu", "--precision", "fp32", "--out", str(out))
+    common = ("--model", str(tiny_folder()), "--device", "cpu", "--precision", "fp32", "--out", str(out))
     frozen = () if "--peft" in more else ("--peft", "none")
     sizes = ("--min-steps", "0", "--batch-size", "8", "--visual-prompts", "2")
     return ["scan", str(source), *common, *sizes, *frozen, *more]
@@ -287,7 +287,7 @@ def wait_for(state: Path, process: Command) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [["--epochs", "60", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep", *FEW]],
+    [["--epochs", "24", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep", *FEW]],
     ids=["none", "vpt-deep"],
 )
 def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_run_with_a_line(lost: int, drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(
-        drawn_folder, tmp_path / "run", "--detector", "small-loss", "--peft", "vpt-deep", "--epochs", "30", *FEW
+        drawn_folder, tmp_path / "run", "--detector", "small-loss", "--peft", "vpt-deep", "--epochs", "16", *FEW
     )
     with Command(arguments, processes=2) as process:
         wait_for(tmp_path / "run" / STATE, process)
@@ -363,9 +363,9 @@ def test_a_lost_process_ends_the_run_with_a_line(lost: int, drawn_folder: Path, 
     assert ours[0].startswith(who) and ours[0].endswith("--resume"), ours[0]
     before = said[: said.index(ours[0])]
     assert "Traceback" not in before and "Exception ignored" not in before, before
-    assert 1 <= epochs_in(tmp_path / "run" / STATE) < 30
+    assert 1 <= epochs_in(tmp_path / "run" / STATE) < 16
     assert main(shlex.split(ours[0].partition("to go on: labelsieve ")[2])) == 0
-    assert len(Verdicts.load(tmp_path / "run").record["history"]) == 30
+    assert len(Verdicts.load(tmp_path / "run").record["history"]) == 16
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -384,7 +384,7 @@ def test_a_stop_that_was_lost_on_the_way_counts_at_the_next_step(shown: bool) ->
 
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_what_machines_share_for_a_moment_lies_in_the_run(
-    epochs: int, images: LabelledImages, mini_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    epochs: int, images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder for temporary files is one of each machine alone."""
     stems: list[Path] = []
@@ -395,14 +395,14 @@ def test_what_machines_share_for_a_moment_lies_in_the_run(
 
     monkeypatch.setattr(learner, "extract", watched)
     detector = GMM(**{**QUICK, "epochs": epochs, "peft": "vpt-deep"})
-    run(images, mini_clip, detector, out=tmp_path / "run")
-    run(images, mini_clip, detector)
+    run(images, tiny_clip, detector, out=tmp_path / "run")
+    run(images, tiny_clip, detector)
     within = [stem.is_relative_to(tmp_path / "run" / CHECKPOINT_FOLDER) for stem in stems]
     assert within == [True, False] and not any(stem.parent.exists() for stem in stems)
 
 
 def test_who_fails_alone_does_not_wait_for_the_others(
-    images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+    images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         monkeypatch.setattr(Accelerator, "wait_for_everyone", lambda _accelerator: pytest.fail("waits for ever"))
@@ -410,7 +410,7 @@ def test_who_fails_alone_does_not_wait_for_the_others(
 
     monkeypatch.setattr(learner, "extract", fail)
     with pytest.raises(RunError, match="no room"):
-        run(images, mini_clip, GMM(**{**QUICK, "epochs": 0, "peft": "vpt-deep"}))
+        run(images, tiny_clip, GMM(**{**QUICK, "epochs": 0, "peft": "vpt-deep"}))
 
 
 class Elsewhere(Tensor):
@@ -418,7 +418,7 @@ class Elsewhere(Tensor):
 
 
 def test_what_processes_sum_lies_on_their_device(
-    images: LabelledImages, mini_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+    images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NCCL, through which GPUs talk, refuses a tensor on the CPU."""
     compute, summed = CrossEntropyObjective.__call__, []
@@ -434,7 +434,7 @@ def test_what_processes_sum_lies_on_their_device(
     with monkeypatch.context() as patch:
         patch.setattr(CrossEntropyObjective, "__call__", on_a_gpu)
         patch.setattr(Engine, "total", total)
-        run(images, mini_clip, GMM(**{**QUICK, "epochs": 1}))
+        run(images, tiny_clip, GMM(**{**QUICK, "epochs": 1}))
     counts = [value for value in summed if value.dtype.is_floating_point]
     assert len(counts) == 3 and all(isinstance(value, Elsewhere) for value in counts)
 
