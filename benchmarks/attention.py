@@ -18,7 +18,7 @@ import torch
 import tyro
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from labelsieve.attention import WrittenOutAttention
+from labelsieve.core.attention import WrittenOutAttention
 
 # Side of the picture, side of a patch, width, heads, blocks.
 TOWERS = {

@@ -29,6 +29,8 @@ from unittest.mock import patch
 import tyro
 
 import labelsieve as ls
+from labelsieve.core.engine import make_engine
+from labelsieve.core.provenance import versions, write_atomically, write_text
 from labelsieve.data.noise import inject
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
@@ -37,9 +39,7 @@ from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
 from labelsieve.detect.evidence.noise_model import Mistakes
 from labelsieve.detect.training.settings import frozen_if_auto
-from labelsieve.engine import make_engine
 from labelsieve.metrics import METRIC_TITLES
-from labelsieve.provenance import versions, write_atomically, write_text
 from labelsieve.vlm.features import image_features
 
 METRICS = {**METRIC_TITLES, "flagged_rate": "flagged"}

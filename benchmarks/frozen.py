@@ -23,13 +23,13 @@ import torch
 import tyro
 from torch import Tensor
 
+from labelsieve.core.engine import make_engine
+from labelsieve.core.memory import keeping_room
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.deft.objective import DualObjective
 from labelsieve.detect.training.autoconfig import settle
 from labelsieve.detect.training.learner import Feed, Learner
 from labelsieve.detect.training.loop import make_schedule, train
-from labelsieve.engine import make_engine
-from labelsieve.memory import keeping_room
 from labelsieve.vlm.features import ImageFeatures
 from step import model
 from text_tower import names

@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from labelsieve.core.engine import make_engine
 from labelsieve.data.loading import Augment, batches, crop_area, default_workers
 from labelsieve.data.pixels import kept_pictures
 from labelsieve.data.sources import load_images
-from labelsieve.engine import make_engine
 
 CPU = torch.device("cpu")
 

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 import labelsieve as ls
+from labelsieve.core.engine import make_engine
 from labelsieve.data.noise import inject
 from labelsieve.detect.evidence.discriminants import fit_discriminants
 from labelsieve.detect.scores import Scores
-from labelsieve.engine import make_engine
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.verdicts import decide
 from labelsieve.vlm.features import image_features

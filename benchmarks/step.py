@@ -23,15 +23,15 @@ import tyro
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
+from labelsieve.core.engine import make_engine
+from labelsieve.core.memory import keeping_room
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.deft.objective import DualObjective
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.learner import Learner
 from labelsieve.detect.training.loop import Step
-from labelsieve.engine import make_engine
-from labelsieve.memory import keeping_room
-from labelsieve.vlm.clip import HuggingFaceCLIP
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from text_tower import LENGTH, names
 
 

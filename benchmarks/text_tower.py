@@ -29,10 +29,10 @@ import tyro
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
+from labelsieve.core.engine import make_engine
+from labelsieve.core.memory import keeping_room
 from labelsieve.demo import MINI_CLIP
-from labelsieve.engine import make_engine
-from labelsieve.memory import keeping_room
-from labelsieve.vlm.clip import HuggingFaceCLIP
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
 
 WORDS = ("cat", "cup", "tree", "boat", "house", "fish", "star", "sun", "leaf", "key")
 LENGTH = 77

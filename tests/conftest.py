@@ -81,7 +81,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 @pytest.fixture
 def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets settings hold numbers that no user may give, to break a training on purpose."""
-    from labelsieve.validation import Range
+    from labelsieve.core.validation import Range
 
     monkeypatch.setattr(Range, "__contains__", lambda _self, _value: True)
 

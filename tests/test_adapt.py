@@ -25,14 +25,15 @@ from torch.nn.functional import cross_entropy
 
 import labelsieve as ls
 from interrupting import break_off
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.data.test_sets import with_class_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores
-from labelsieve.engine import make_engine
-from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.finetune import loop as training
 from labelsieve.finetune import losses as robust
 from labelsieve.finetune.backbones import load_backbone
@@ -47,7 +48,6 @@ from labelsieve.finetune.towers import Tower
 from labelsieve.finetune.tuning import TUNE, prepare
 from labelsieve.marks import after_marks, clean_part, read_marks
 from labelsieve.metrics import measure
-from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts, decide
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder

@@ -17,16 +17,16 @@ from torch import Tensor
 
 import labelsieve as ls
 from interrupting import break_off
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import LabelsieveError, SettingsError
+from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
-from labelsieve.engine import make_engine
-from labelsieve.errors import LabelsieveError, SettingsError
 from labelsieve.finetune import job, modules, tuning
 from labelsieve.finetune import loop as training
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.run import _job
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.seeds import Purpose
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from labelsieve import attention
-from labelsieve.attention import WrittenOutAttention
-from labelsieve.engine import make_engine
+from labelsieve.core import attention
+from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.engine import make_engine
 
 
 @pytest.fixture

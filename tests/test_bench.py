@@ -39,13 +39,13 @@ from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
 from labelsieve.bench.toml_files import shipped, title_of
 from labelsieve.cli import main
+from labelsieve.core.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
+from labelsieve.core.locks import locked
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import to_json
 from labelsieve.demo import drawings
 from labelsieve.detect.training.learner import Feed
-from labelsieve.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
-from labelsieve.locks import locked
 from labelsieve.metrics import calibration
-from labelsieve.progress import Progress
-from labelsieve.provenance import to_json
 from labelsieve.vlm import huggingface
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
@@ -603,8 +603,8 @@ def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monk
 
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.bench.tasks import Given, scan_once
+    from labelsieve.core.provenance import fingerprint
     from labelsieve.demo.run import write_drawings
-    from labelsieve.provenance import fingerprint
 
     images = write_drawings(tmp_path / "d.parquet", count=16, seed=0)
 

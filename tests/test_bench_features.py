@@ -25,10 +25,10 @@ from labelsieve.bench.run import run_experiment, with_noise
 from labelsieve.bench.store import CELLS
 from labelsieve.bench.tables import write_tables
 from labelsieve.cli import main
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import DataError, LabelsieveError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.detect.registry import DETECTORS, detector_class
-from labelsieve.engine import make_engine
-from labelsieve.errors import DataError, LabelsieveError, SettingsError
-from labelsieve.progress import Progress
 
 CLASSES, ROWS, WIDTH = ("cat", "dog", "owl"), 60, 8
 JOINT = 'joint = { detector = "joint", settings = { folds = 2 } }\n'

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labelsieve.core.errors import DataError
 from labelsieve.data.labels import class_name_notes, normalise
 from labelsieve.data.sources import load_images
-from labelsieve.errors import DataError
 from small_pictures import plain
 
 TABLE = "id,breed\n0,a\n"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from labelsieve.core.errors import SettingsError
 from labelsieve.data.sources import load_images
 from labelsieve.detect.joint import Joint
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.registry import check_input
 from labelsieve.detect.zero_shot import class_text_notes, same_texts
-from labelsieve.errors import SettingsError
 from labelsieve.vlm.huggingface import load_vlm
 from small_families import FAMILIES
 from small_pictures import plain

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import VERBS, main
+from labelsieve.core.locks import locked
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Scores
-from labelsieve.locks import locked
 from labelsieve.verdicts import Verdicts, decide
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 import labelsieve as ls
+from labelsieve.core.errors import RunError
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages, decode
 from labelsieve.data.plain import shortened
 from labelsieve.data.rgb import is_flat, source_code
 from labelsieve.data.sources import load_images
 from labelsieve.detect.knn import KNN
-from labelsieve.errors import RunError
 from labelsieve.finetune.conversion import converted_rows
 from small_adaptations import judged
 from small_backbones import backbone_folder

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelsieve.core.errors import DataError
 from labelsieve.data.images import MAX_PIXELS, UnreadableImageError, decode
 from labelsieve.data.sources import load_images
-from labelsieve.errors import DataError
 from small_pictures import encoded, png_of
 
 

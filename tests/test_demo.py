@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from labelsieve.cli import main
+from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.data.sources import load_images
 from labelsieve.demo.drawings import CLASS_NAMES, SIMILAR, drawings
 from labelsieve.demo.run import default_detectors, mislabel, run_demo
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.registry import DETECTORS, detector_name
-from labelsieve.errors import RunError, SettingsError
 from labelsieve.verdicts import Verdicts
 
 FEW = (DeFT(epochs=1, min_steps=0), LabelMatch())

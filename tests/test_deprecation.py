@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from labelsieve.deprecation import deprecated, renamed_arguments
-from labelsieve.errors import SettingsError
+from labelsieve.core.deprecation import deprecated, renamed_arguments
+from labelsieve.core.errors import SettingsError
 
 
 @deprecated(instead="total()", removed_in="0.3")

@@ -22,6 +22,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 import labelsieve as ls
 from labelsieve.commands.scan import Scan
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import ModelError, SettingsError, TrainingError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
@@ -42,8 +44,6 @@ from labelsieve.detect.training.cross_entropy import SmallestLosses
 from labelsieve.detect.training.loop import Schedule, Step
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import TEMPLATES
-from labelsieve.engine import make_engine
-from labelsieve.errors import ModelError, SettingsError, TrainingError
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.metrics import evaluate

@@ -14,11 +14,11 @@ import pytest
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from labelsieve.core.quantities import percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.diagnosis import CHECKS, Finding, diagnose
-from labelsieve.quantities import percent
-from labelsieve.symptoms import MOST_NAMES, shortened
+from labelsieve.diagnosis.checks import CHECKS, Finding, diagnose
+from labelsieve.diagnosis.statistics import MOST_NAMES, shortened
 from labelsieve.verdicts import decide
 
 NO_PICTURES = Dataset.from_dict({"image": []})
@@ -412,7 +412,7 @@ def test_diagnosing_changes_nothing() -> None:
 
 
 def test_diagnosis_does_not_load_torch() -> None:
-    code = "import sys, labelsieve.diagnosis; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    code = "import sys, labelsieve.diagnosis.checks; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -20,15 +20,15 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.errors import ModelError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.training.autoconfig import settle
-from labelsieve.engine import Engine, make_engine
-from labelsieve.errors import ModelError, SettingsError
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.pipeline import scan
-from labelsieve.progress import Progress
 from labelsieve.vlm.huggingface import DUAL_ENCODER, load_vlm
 from labelsieve.vlm.peft.base import PEFT, build_peft, fits
 from small_families import DIM, SIDE, TEXT_ENCODERS, dual_reference, make_dual_encoder

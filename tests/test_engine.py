@@ -10,9 +10,9 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from rich.console import Console
 
-from labelsieve.engine import bf16_pays, make_engine
-from labelsieve.errors import SettingsError
-from labelsieve.progress import Progress
+from labelsieve.core.engine import bf16_pays, make_engine
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.progress import Progress
 
 
 def test_each_purpose_has_random_numbers_of_its_own() -> None:
@@ -35,7 +35,7 @@ def test_precision_is_that_of_the_towers(precision: str, dtype: torch.dtype) -> 
 def test_auto_takes_bf16_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bf16_pays(torch.device("meta"))
     for pays, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("labelsieve.engine.bf16_pays", lambda _device, pays=pays: pays)
+        monkeypatch.setattr("labelsieve.core.engine.bf16_pays", lambda _device, pays=pays: pays)
         assert make_engine(device="cpu").precision == expected
 
 

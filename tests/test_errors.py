@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelsieve.errors import DataError, did_you_mean, first_line, listed, look_up, shown
+from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, look_up, shown
 
 
 @pytest.mark.parametrize("value", ["x" * 500, "x" * 81, list(range(10_000)), "tab\there\nline\x1b[2J" * 40])

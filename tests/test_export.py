@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
+from labelsieve.core.errors import DataError, RunError, SettingsError
+from labelsieve.core.folders import new_folder
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.errors import DataError, RunError, SettingsError
-from labelsieve.folders import new_folder
 from labelsieve.marks import read_marks
 from labelsieve.report import imagefolder
 from labelsieve.report.export import FORMATS, export

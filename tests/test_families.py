@@ -24,9 +24,9 @@ from torch import Tensor
 
 import labelsieve as ls
 from labelsieve.commands import listing
+from labelsieve.core.errors import ModelError, SettingsError
 from labelsieve.data.images import LabelledImages
-from labelsieve.errors import ModelError, SettingsError
-from labelsieve.vlm.albef import configuration as albef_configuration
+from labelsieve.vlm.families.albef import configuration as albef_configuration
 from labelsieve.vlm.huggingface import ADAPTERS, load_vlm
 from labelsieve.vlm.peft.base import PEFT, build_peft
 from small_families import FAMILIES, Family, Reference, cosine, edit_family_weights

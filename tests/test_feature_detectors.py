@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from sklearn.neighbors import NearestNeighbors
 
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.errors import SettingsError, TrainingError
+from labelsieve.core.seeds import Purpose
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import neighbours as blocks
 from labelsieve.detect import transition
@@ -35,10 +38,7 @@ from labelsieve.detect.prototypes import prototype_margins
 from labelsieve.detect.registry import detector_class, feature_detectors
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import ZeroShot
-from labelsieve.engine import Engine, make_engine
-from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.metrics import evaluate
-from labelsieve.seeds import Purpose
 from labelsieve.verdicts import decide
 from tensor_sizes import LargestTensor
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.cache import cache_folder
+from labelsieve.core.cache import cache_folder
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.errors import LabelsieveError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
-from labelsieve.engine import Engine, make_engine
-from labelsieve.errors import LabelsieveError
 from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from small_models import StubProcessor, random_clip

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 import labelsieve as ls
 from labelsieve.cli import main
+from labelsieve.core.errors import DataError, LabelsieveError, SettingsError
 from labelsieve.data.feature_files import holds_features
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect.registry import DETECTORS, detector_class, feature_detectors
-from labelsieve.errors import DataError, LabelsieveError, SettingsError
 from labelsieve.verdicts import Verdicts
 
 NAMES = ("cat", "dog", "owl")

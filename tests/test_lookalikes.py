@@ -20,11 +20,11 @@ from labelsieve.bench.parts import Data
 from labelsieve.bench.run import load_data, load_test
 from labelsieve.bench.smoke import miniature
 from labelsieve.bench.toml_files import shipped
+from labelsieve.core.errors import DataError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.layout import Found
 from labelsieve.data.sources import load_images
-from labelsieve.errors import DataError
 
 SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED[name].splits]
 TESTED = {"test", "val", "imagenet-val"}

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from labelsieve.core.engine import make_engine
 from labelsieve.detect.deft import objective as dual
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.losses import (
@@ -25,7 +26,6 @@ from labelsieve.detect.losses import (
 )
 from labelsieve.detect.training.learner import Learner
 from labelsieve.detect.training.loop import Step
-from labelsieve.engine import make_engine
 
 
 @st.composite

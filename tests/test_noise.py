@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import class_weights, flip_rates, inject, paired, symmetric, transition_probabilities
 from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
 from labelsieve.data.sources import load_images
-from labelsieve.errors import DataError, RunError, SettingsError
 
 PARITY = Path(__file__).parent / "data" / "parity" / "idn.npz"
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelsieve.core.engine import Engine, make_engine
 from labelsieve.detect.deft import objective as dual
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.deft.objective import DualObjective
@@ -29,7 +30,6 @@ from labelsieve.detect.losses import (
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import Feed, Learner
 from labelsieve.detect.training.loop import Reads, Schedule, Step, train
-from labelsieve.engine import Engine, make_engine
 from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from labelsieve.vlm.peft.adapter import Adapter

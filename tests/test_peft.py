@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 from interrupting import break_off
 from labelsieve.commands import listing
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import SettingsError, TrainingError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Feed, Learner, adapted_features
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import make_engine
-from labelsieve.errors import SettingsError, TrainingError
 from labelsieve.pipeline import scan
-from labelsieve.progress import Progress
 from labelsieve.vlm.features import ImageFeatures
 from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from labelsieve.vlm.peft.adapter import Adapter

@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from labelsieve.cache import LIMIT
+from labelsieve.core.cache import LIMIT
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.loading import SCALE, Augment, batches, crop_area
 from labelsieve.data.pixels import Pictures, Shrink, _estimate, kept_pictures, shrink
 from labelsieve.data.sources import load_images
-from labelsieve.engine import make_engine
-from labelsieve.errors import SettingsError
 
 AREA = 32 * 32
 

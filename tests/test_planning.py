@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from interrupting import break_off
-from labelsieve import memory
+from labelsieve.core import memory
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import RECIPES, DeFT
@@ -37,12 +40,9 @@ from labelsieve.detect.training.autoconfig import settle
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.learner import Feed, Learner
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import Engine, make_engine
-from labelsieve.errors import SettingsError
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
-from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts
 
 QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "visual_prompts": 2}

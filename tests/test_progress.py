@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from labelsieve.core.engine import make_engine
+from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
@@ -23,11 +25,9 @@ from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.autoconfig import prepare
-from labelsieve.engine import make_engine
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
-from labelsieve.progress import Progress
 from labelsieve.report.export import export
 from labelsieve.report.html import write_report
 
@@ -148,7 +148,7 @@ def lines_of(console: Console) -> list[str]:
 
 def test_a_long_task_says_how_far_it_is_where_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 20))
-    monkeypatch.setattr("labelsieve.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("labelsieve.core.progress.time.monotonic", lambda: next(clock))
     console = Console(file=io.StringIO(), width=100)
     with Progress(console).task("training", total=3, unit="steps") as advance:
         advance(0)
@@ -161,7 +161,7 @@ def test_a_long_task_says_how_far_it_is_where_nothing_is_drawn(monkeypatch: pyte
 def test_a_brief_task_leaves_a_line_only_if_it_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=100)
     for name, seconds in (("quick", 10.0), ("slow", 0.0)):
-        monkeypatch.setattr("labelsieve.progress._BRIEF", seconds)
+        monkeypatch.setattr("labelsieve.core.progress._BRIEF", seconds)
         with Progress(console).task(name, total=1, unit="steps", brief=True) as advance:
             advance(1)
     assert [line.split()[0] for line in lines_of(console)] == ["slow"]

@@ -18,8 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelsieve.errors import RunError
-from labelsieve.provenance import fingerprint, read_json, to_json, versions, write_atomically, write_json, write_text
+from labelsieve.core.errors import RunError
+from labelsieve.core.provenance import (
+    fingerprint,
+    read_json,
+    to_json,
+    versions,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +145,7 @@ def test_json_keeps_letters_readable() -> None:
 
 def test_json_is_the_same_in_every_process() -> None:
     value = "{'b': [1, 2.5], 'a': {'y': 1, 'x': None}, 'c': {'cat', 'dog', 'fox', 'owl'}}"
-    code = f"from labelsieve.provenance import to_json; print(to_json({value}))"
+    code = f"from labelsieve.core.provenance import to_json; print(to_json({value}))"
     texts = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True

@@ -16,13 +16,13 @@ import scipy.io
 import torch
 
 from labelsieve.bench.lookalikes.formats import car_list, python2_pickle, write_human
+from labelsieve.core.errors import DataError
 from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.clothing1m import balanced
 from labelsieve.data.published.layout import distinct_names
 from labelsieve.data.published.pickles import read_pickle
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.errors import DataError
 from small_published import (
     FINE_HUMAN,
     REPLICAS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelsieve.quantities import gigabytes, glued, megabytes, parts, plain, points
+from labelsieve.core.quantities import gigabytes, glued, megabytes, parts, plain, points
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ import pytest
 
 from labelsieve.cli import main
 from labelsieve.commands.runs import images_of
+from labelsieve.core.errors import RunError
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import LabelledImages
 from labelsieve.demo import MINI_CLIP
-from labelsieve.errors import RunError
-from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint
 from labelsieve.records import REQUIRED, RUN
 from labelsieve.report.export import export
 from labelsieve.report.html import write_report

@@ -14,10 +14,10 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
+from labelsieve.core.errors import RunError, SettingsError
+from labelsieve.core.quantities import duration, percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.errors import RunError, SettingsError
-from labelsieve.quantities import duration, percent
 from labelsieve.report import MAX_IMAGES, html
 from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect import neighbours as blocks
 from labelsieve.detect import softmax_regression, transition, zero_shot
@@ -22,8 +24,6 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.simifeat import SimiFeat, lowest_of_each_class
 from labelsieve.detect.softmax_regression import fit_balanced
 from labelsieve.detect.transition import fit_transition, one_against_rest, share_right
-from labelsieve.engine import Engine, make_engine
-from labelsieve.progress import Progress
 from labelsieve.verdicts import decide
 from tensor_sizes import LargestTensor
 

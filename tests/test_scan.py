@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import labelsieve as ls
+from labelsieve.core.errors import ModelError, RunError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
 from labelsieve.data.sources import load_images
@@ -21,9 +23,7 @@ from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.errors import ModelError, RunError, SettingsError
 from labelsieve.pipeline import check_run_folder, scan
-from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_passes_for_a_result(
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs /proc to tell which file is written")
     with monkeypatch.context() as patch:
-        patch.setattr("labelsieve.provenance.os.fsync", fsync)
+        patch.setattr("labelsieve.core.provenance.os.fsync", fsync)
         with pytest.raises(RunError, match=f"could not write .*{full}: No space left on device; free some space"):
             scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run", overwrite=True)
     assert not any(name.endswith(".part") for name in names(tmp_path / "run"))

@@ -22,9 +22,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from PIL import Image
 
+from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.sources import load_images
-from labelsieve.errors import DataError, SettingsError
 from small_pictures import plain
 
 MakeFolder = Callable[..., Path]

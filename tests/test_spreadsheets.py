@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelsieve.core.spreadsheets import FORMULA, NUMBER, escaped, unescaped, write_csv
 from labelsieve.report import html
-from labelsieve.spreadsheets import FORMULA, NUMBER, escaped, unescaped, write_csv
 
 CELLS = {
     "=1+1": "'=1+1",

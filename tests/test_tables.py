@@ -15,10 +15,10 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from labelsieve.core.errors import DataError, LabelsieveError, ModelError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.errors import DataError, LabelsieveError, ModelError
 from labelsieve.vlm.huggingface import load_vlm
 from small_pictures import plain
 

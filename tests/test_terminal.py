@@ -13,10 +13,10 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
+from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import about, counted, megabytes, percent, plain
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.progress import Progress
-from labelsieve.quantities import about, counted, megabytes, percent, plain
 from labelsieve.report import terminal
 from labelsieve.report.terminal import summarize
 from labelsieve.report.wrapping import Unbroken

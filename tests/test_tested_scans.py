@@ -19,6 +19,9 @@ from torch.nn.functional import normalize
 
 import labelsieve as ls
 from interrupting import break_off
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
@@ -35,10 +38,7 @@ from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training import cross_entropy
 from labelsieve.detect.training.learner import Feed, Learner
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import make_engine
-from labelsieve.errors import DataError, SettingsError
 from labelsieve.pipeline import scan
-from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import labelsieve as ls
-from labelsieve import memory
-from labelsieve.attention import WrittenOutAttention
+from labelsieve.core import memory
+from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.engine import make_engine
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Learner
-from labelsieve.engine import make_engine
 from labelsieve.vlm import text_tower, towers
 from small_families import make_open_clip, make_open_clip_siglip, make_siglip
 from small_models import edit_json, model_folder, random_clip

@@ -26,6 +26,9 @@ from torch import Tensor
 from forked import Command
 from interrupting import break_off
 from labelsieve.cli import main
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.errors import LabelsieveError, RunError
+from labelsieve.core.progress import STOPPING, Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
@@ -36,10 +39,7 @@ from labelsieve.detect.training import loop as training
 from labelsieve.detect.training.cross_entropy import CrossEntropyObjective
 from labelsieve.detect.training.learner import Feed
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import Engine, make_engine
-from labelsieve.errors import LabelsieveError, RunError
 from labelsieve.pipeline import CHECKPOINT_FOLDER, scan
-from labelsieve.progress import STOPPING, Progress
 from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from labelsieve.bench import parts
-from labelsieve.cache import LIMIT, cache_limit
 from labelsieve.cli import VERBS, _command, main
+from labelsieve.core.cache import LIMIT, cache_limit
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import LabelsieveError, SettingsError, UsageError
+from labelsieve.core.validation import Range, Seed, check_environment, check_value, field_kinds, range_of
 from labelsieve.data.features import load_features
 from labelsieve.data.noise import inject
 from labelsieve.data.sources import load_images
 from labelsieve.detect.registry import DETECTORS, detector_class
-from labelsieve.engine import make_engine
-from labelsieve.errors import LabelsieveError, SettingsError, UsageError
 from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.report.html import write_report
-from labelsieve.validation import Range, Seed, check_environment, check_value, field_kinds, range_of
 
 SETTINGS: dict[type[Any], dict[str, Any]] = {
     **{detector_class(name): {} for name in DETECTORS},

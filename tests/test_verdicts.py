@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
+from labelsieve.core.errors import DataError, LabelsieveError, RunError
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.errors import DataError, LabelsieveError, RunError
 from labelsieve.metrics import evaluate
 from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 from PIL import Image
 
-from labelsieve.errors import ModelError, SettingsError
+from labelsieve.core.errors import ModelError, SettingsError
 from labelsieve.vlm import reading
 from labelsieve.vlm.huggingface import HuggingFaceCLIP, load_vlm
 from labelsieve.vlm.prompts import DualPrompts

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import labelsieve as ls
+from labelsieve.core.errors import ModelError
 from labelsieve.data.sources import load_images
 from labelsieve.detect.scores import Scores
-from labelsieve.errors import ModelError
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.result import model_card
 from labelsieve.finetune.settings import Adaptation

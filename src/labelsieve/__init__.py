@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelsieve.core.errors import LabelsieveError
     from labelsieve.data.features import LabelledFeatures, load_features
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.noise import inject
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from labelsieve.detect.prototype import PrototypeGMM
     from labelsieve.detect.simifeat import SimiFeat
     from labelsieve.detect.small_loss import SmallLoss
-    from labelsieve.errors import LabelsieveError
     from labelsieve.finetune.result import Adapted
     from labelsieve.finetune.run import adapt
     from labelsieve.finetune.settings import Adaptation
@@ -95,7 +95,7 @@ _HOME = {
     "LabelMatch": "detect.label_match",
     "LabelledFeatures": "data.features",
     "LabelledImages": "data.images",
-    "LabelsieveError": "errors",
+    "LabelsieveError": "core.errors",
     "Lemon": "detect.lemon",
     "PrototypeGMM": "detect.prototype",
     "SimiFeat": "detect.simifeat",

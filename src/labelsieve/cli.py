@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 # Nothing heavy: until `main` has begun, Ctrl-C ends in a traceback.
-from labelsieve.errors import LabelsieveError, UsageError, did_you_mean, shown
-from labelsieve.progress import STOPPING, clean, is_main_process
-from labelsieve.validation import check_environment
+from labelsieve.core.errors import LabelsieveError, UsageError, did_you_mean, shown
+from labelsieve.core.progress import STOPPING, clean, is_main_process
+from labelsieve.core.validation import check_environment
 
 if TYPE_CHECKING:
     from labelsieve.commands.base import Command
@@ -170,7 +170,7 @@ def _check_encoding(args: Sequence[str]) -> None:
     Raises:
         UsageError: A word is not UTF-8.
     """
-    from labelsieve.provenance import is_utf8
+    from labelsieve.core.provenance import is_utf8
 
     for word in args:
         if not is_utf8(word):

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.spreadsheets import unescaped
 from labelsieve.data.labels import normalise
-from labelsieve.errors import DataError, SettingsError, did_you_mean, listed, shown
 from labelsieve.flagging import FlagRule
-from labelsieve.progress import Progress
-from labelsieve.spreadsheets import unescaped
 from labelsieve.verdicts import Verdicts, ranks
 
 MARKS = ("right", "wrong", "unsure")

@@ -14,6 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from labelsieve.core.engine import Engine, Precision, make_engine
+from labelsieve.core.errors import RunError, SettingsError, shown
+from labelsieve.core.folders import alone_in, foreign, make_folder
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint, parts_of, remove_parts, target_of, versions
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
@@ -25,13 +30,8 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.learner import PASSING
 from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
-from labelsieve.diagnosis import diagnose
-from labelsieve.engine import Engine, Precision, make_engine
-from labelsieve.errors import RunError, SettingsError, shown
-from labelsieve.folders import alone_in, foreign, make_folder
+from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import measure
-from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint, parts_of, remove_parts, target_of, versions
 from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -76,7 +76,7 @@ def scan(
         `balanced_accuracy` and how many were `unreadable`, which do not count.
 
     Raises:
-        LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
+        LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
 
     Example:
         >>> import labelsieve as ls

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from labelsieve.errors import RunError, shown
-from labelsieve.provenance import to_json
+from labelsieve.core.errors import RunError, shown
+from labelsieve.core.provenance import to_json
 
 # More is no count or duration of anything, and too much for many a format. NaN is not within any bounds.
 _MOST = 1e15

@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, RunError, first_line
+from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
-from labelsieve.errors import DataError, RunError, first_line
 from labelsieve.metrics import METRIC_TITLES, evaluate
-from labelsieve.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.records import RUN, check_kinds
-from labelsieve.spreadsheets import write_csv
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT = "report.html"

@@ -25,6 +25,9 @@ from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import TEST_DRAWINGS, check_models, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
+from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.errors import DataError, LabelsieveError, ModelError
+from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
@@ -33,10 +36,7 @@ from labelsieve.demo.run import write_drawings
 from labelsieve.detect.training.autoconfig import settle
 from labelsieve.detect.training.loop import make_schedule
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import Engine, make_engine
-from labelsieve.errors import DataError, LabelsieveError, ModelError
 from labelsieve.finetune.loop import steps_of
-from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.huggingface import load_vlm

@@ -42,10 +42,10 @@ from labelsieve.bench import toml_files
 from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_values
 from labelsieve.bench.tasks import COST, TASKS
+from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
+from labelsieve.core.provenance import fingerprint
+from labelsieve.core.validation import Seed, check_keys, check_value, field_names
 from labelsieve.detect.registry import feature_detectors
-from labelsieve.errors import LabelsieveError, SettingsError, listed, look_up, shown
-from labelsieve.provenance import fingerprint
-from labelsieve.validation import Seed, check_keys, check_value, field_names
 
 _TableT = TypeVar("_TableT")
 

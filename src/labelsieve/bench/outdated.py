@@ -14,8 +14,8 @@ from typing import Any
 
 from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.tasks import LATER, TASKS
-from labelsieve.progress import Progress
-from labelsieve.provenance import to_json
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import to_json
 
 Records = Mapping[str, Mapping[str, Any]]
 _SHOWN = 3  # methods that a line names

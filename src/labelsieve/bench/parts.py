@@ -10,11 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from labelsieve.core.errors import SettingsError, look_up
+from labelsieve.core.validation import (
+    FewDrawings,
+    Limit,
+    Rate,
+    Share,
+    check_fields,
+    check_keys,
+    check_value,
+    field_names,
+)
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
-from labelsieve.errors import SettingsError, look_up
 from labelsieve.metrics import METRIC_TITLES
-from labelsieve.validation import FewDrawings, Limit, Rate, Share, check_fields, check_keys, check_value, field_names
 
 DRAWINGS, BUNDLED = "drawings", "bundled"
 FEATURES = "features"

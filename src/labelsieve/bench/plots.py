@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from labelsieve.provenance import write_atomically
+from labelsieve.core.provenance import write_atomically
 
 LONG = 10  # names of more characters would run into each other
 _MARKS = "osD^v<>PX*hp"

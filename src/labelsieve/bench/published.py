@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labelsieve.errors import SettingsError, listed, look_up, shown
+from labelsieve.core.errors import SettingsError, listed, look_up, shown
 
 Values = Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
 

@@ -20,6 +20,11 @@ from labelsieve.bench.parts import BUNDLED, DRAWINGS, FEATURES, Data, Noise
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_IMAGES, NO_TEST, TASKS, Given, true_labels
+from labelsieve.core.engine import make_engine
+from labelsieve.core.errors import LabelsieveError, RunError, SettingsError
+from labelsieve.core.folders import alone_in
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import to_json, versions
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
@@ -28,13 +33,8 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.registry import check_input
-from labelsieve.engine import make_engine
-from labelsieve.errors import LabelsieveError, RunError, SettingsError
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.finetune.result import without_folders
-from labelsieve.folders import alone_in
-from labelsieve.progress import Progress
-from labelsieve.provenance import to_json, versions
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.huggingface import load_vlm

@@ -16,9 +16,9 @@ from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
+from labelsieve.core.errors import RunError
+from labelsieve.core.progress import Progress
 from labelsieve.detect.training.settings import Training
-from labelsieve.errors import RunError
-from labelsieve.progress import Progress
 
 LOOKALIKES = "look-alikes"
 """Folder of the data, among those of the results."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelsieve.errors import RunError
-from labelsieve.provenance import read_json, write_json
+from labelsieve.core.errors import RunError
+from labelsieve.core.provenance import read_json, write_json
 
 CELLS, EXPERIMENT, RUNS = "cells.jsonl", "experiment.json", "runs"
 

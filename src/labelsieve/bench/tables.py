@@ -12,8 +12,8 @@ from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
 from labelsieve.bench.series import Column, Records, Spread, column_names, columns, series, spread, values
 from labelsieve.bench.tasks import DEVICE_MEMORY, MEMORY, SECONDS, TITLES
-from labelsieve.provenance import write_atomically, write_text
-from labelsieve.spreadsheets import escaped
+from labelsieve.core.provenance import write_atomically, write_text
+from labelsieve.core.spreadsheets import escaped
 
 if TYPE_CHECKING:
     from labelsieve.bench.parts import Against

@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.errors import CheckpointError, RunError, SettingsError, look_up
+from labelsieve.core.errors import CheckpointError, RunError, SettingsError, look_up
+from labelsieve.core.provenance import fingerprint
+from labelsieve.core.validation import check_keys, field_names
 from labelsieve.metrics import METRIC_TITLES
-from labelsieve.provenance import fingerprint
-from labelsieve.validation import check_keys, field_names
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from labelsieve.bench.parts import Method
+    from labelsieve.core.progress import Progress
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.labelled import Labelled
     from labelsieve.finetune.settings import Adaptation
-    from labelsieve.progress import Progress
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.base import VisionLanguageModel
 
@@ -218,7 +218,7 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
     Returns:
         The verdicts, and whether they are new.
     """
-    from labelsieve.engine import make_engine
+    from labelsieve.core.engine import make_engine
     from labelsieve.pipeline import scan
     from labelsieve.verdicts import RECORD, Verdicts
     from labelsieve.vlm.features import image_features

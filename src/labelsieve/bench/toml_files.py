@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from labelsieve.errors import SettingsError, first_line, look_up
+from labelsieve.core.errors import SettingsError, first_line, look_up
 
 
 def shipped() -> dict[str, Path]:

@@ -24,10 +24,10 @@ from labelsieve.commands.base import (
 )
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.errors import UsageError, look_up
+from labelsieve.core.errors import UsageError, look_up
+from labelsieve.core.progress import Progress, is_main_process
+from labelsieve.core.validation import Seed
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
-from labelsieve.progress import Progress, is_main_process
-from labelsieve.validation import Seed
 
 _RECIPES = "{" + ",".join(RECIPES) + "}"
 
@@ -83,8 +83,8 @@ class Adapt(Command):
 
     def run(self, console: Console) -> None:
         """Loads, trains, measures, writes."""
+        from labelsieve.core.folders import alone_in
         from labelsieve.finetune.run import check_model_folder
-        from labelsieve.folders import alone_in
         from labelsieve.verdicts import Verdicts
 
         check_saves(self.settings.tune)

@@ -17,12 +17,12 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.help import show_help, wants_help
-from labelsieve.errors import RunError, SettingsError, UsageError, did_you_mean, listed, shown
-from labelsieve.validation import Limit, check_ranges
+from labelsieve.core.errors import RunError, SettingsError, UsageError, did_you_mean, listed, shown
+from labelsieve.core.validation import Limit, check_ranges
 
 if TYPE_CHECKING:
+    from labelsieve.core.progress import Progress
     from labelsieve.data.images import LabelledImages
-    from labelsieve.progress import Progress
 
 # Sections of tyro's errors that say no more than the help does, or speak of Python.
 _NOT_SAID = ("For full helptext", "Argument helptext", "Got errors")

@@ -12,9 +12,9 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag
-from labelsieve.errors import LabelsieveError, SettingsError, UsageError, listed, shown
-from labelsieve.progress import Progress
-from labelsieve.quantities import about, gigabytes
+from labelsieve.core.errors import LabelsieveError, SettingsError, UsageError, listed, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import about, gigabytes
 
 if TYPE_CHECKING:
     from labelsieve.bench.estimate import Cost

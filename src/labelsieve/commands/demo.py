@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from labelsieve.commands.base import Command, Flag
-from labelsieve.validation import Drawings, Seed
+from labelsieve.core.validation import Drawings, Seed
 
 
 @dataclass(frozen=True, kw_only=True)

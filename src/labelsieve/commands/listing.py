@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from labelsieve.commands.base import Command, OptionalText
+from labelsieve.core.validation import field_kinds
 from labelsieve.report.wrapping import Unbroken
-from labelsieve.validation import field_kinds
 
 
 @dataclass(frozen=True, kw_only=True)

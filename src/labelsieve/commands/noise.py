@@ -10,9 +10,9 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import Command, Flag, Source, refuse_own
-from labelsieve.errors import RunError, SettingsError, shown
-from labelsieve.progress import Progress
-from labelsieve.validation import Rate, Seed
+from labelsieve.core.errors import RunError, SettingsError, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Rate, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,9 @@ class Noise(Command):
 
     def run(self, console: Console) -> None:
         """Loads, changes labels, writes."""
+        from labelsieve.core.provenance import target_of
         from labelsieve.data.noise import inject
         from labelsieve.data.noise_files import write_noisy
-        from labelsieve.provenance import target_of
 
         if self.out.suffix.lower() != ".parquet":
             raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")

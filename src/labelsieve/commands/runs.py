@@ -23,10 +23,10 @@ from labelsieve.commands.base import (
     refuse_inside,
     refuse_own,
 )
-from labelsieve.errors import DataError, RunError, listed, shown
-from labelsieve.progress import Progress
+from labelsieve.core.errors import DataError, RunError, listed, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Share
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels
-from labelsieve.validation import Share
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -56,7 +56,7 @@ class Report(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and its images, writes the report."""
-        from labelsieve.quantities import megabytes
+        from labelsieve.core.quantities import megabytes
         from labelsieve.report.common import all_flagged
         from labelsieve.report.html import check_free, write_report
         from labelsieve.verdicts import REPORT, Verdicts

@@ -21,11 +21,11 @@ from labelsieve.commands.base import (
     read,
     refuse_inside,
 )
+from labelsieve.core.errors import RunError, UsageError, look_up
+from labelsieve.core.progress import Progress, is_main_process
+from labelsieve.core.validation import LogitScale, Seed, field_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.registry import DETECTORS, detector_class
-from labelsieve.errors import RunError, UsageError, look_up
-from labelsieve.progress import Progress, is_main_process
-from labelsieve.validation import LogitScale, Seed, field_names
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -99,7 +99,7 @@ class Scan(Command, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
-        from labelsieve.folders import alone_in
+        from labelsieve.core.folders import alone_in
         from labelsieve.pipeline import check_run_folder
 
         refuse_inside(self.data.source, self.out)
@@ -137,8 +137,8 @@ class Scan(Command, Generic[SettingsT]):
         Raises:
             RunError: It was another one and is not to be replaced, or its files cannot be read.
         """
+        from labelsieve.core.provenance import fingerprint
         from labelsieve.pipeline import remove_checkpoint
-        from labelsieve.provenance import fingerprint
         from labelsieve.report.common import section
         from labelsieve.verdicts import Verdicts
 

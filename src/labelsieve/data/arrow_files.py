@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.columns import Columns, Table, choose_columns, holds_pictures, kind_of
 from labelsieve.data.file_kinds import damage
 from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.quiet import quiet, reading
-from labelsieve.errors import DataError, listed, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

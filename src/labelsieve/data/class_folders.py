@@ -24,8 +24,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from labelsieve.core.errors import listed, shown
 from labelsieve.data.labels import normalise
-from labelsieve.errors import listed, shown
 
 _SYSTEM = frozenset(
     {

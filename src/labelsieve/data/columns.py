@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset

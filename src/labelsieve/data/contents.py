@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, shown
+from labelsieve.core.progress import Progress
 from labelsieve.data.columns import Table, kind_of
 from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.folders import relative_path
 from labelsieve.data.image_paths import advice_on_folder
-from labelsieve.errors import DataError, shown
-from labelsieve.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset

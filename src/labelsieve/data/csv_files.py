@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from labelsieve.core.errors import DataError, shown
 from labelsieve.data.file_kinds import other_kind
 from labelsieve.data.folders import SUFFIXES
 from labelsieve.data.image_paths import held
-from labelsieve.errors import DataError, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

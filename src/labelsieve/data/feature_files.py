@@ -12,6 +12,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, shown
 from labelsieve.data.arrow_files import features_of, open_arrow, plain_types, read_schema
 from labelsieve.data.columns import (
     LABEL_NAMES,
@@ -24,7 +25,6 @@ from labelsieve.data.columns import (
 )
 from labelsieve.data.file_kinds import conversion, refuse_pointer
 from labelsieve.data.folders import TABLES
-from labelsieve.errors import DataError, did_you_mean, first_line, listed, shown
 
 # In lower case; the first is the documented one.
 FEATURE_NAMES = (

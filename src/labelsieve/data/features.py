@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, first_line, shown
+from labelsieve.core.provenance import fingerprint
+from labelsieve.core.validation import LogitScale, range_of
 from labelsieve.data.columns import Columns, Table
 from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
 from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
-from labelsieve.errors import DataError, first_line, shown
-from labelsieve.provenance import fingerprint
-from labelsieve.validation import LogitScale, range_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labelsieve.errors import DataError
+from labelsieve.core.errors import DataError
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZE = 1024

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.class_folders import (
     Layout,
     Tree,
@@ -23,7 +24,6 @@ from labelsieve.data.class_folders import (
     tree_of,
 )
 from labelsieve.data.columns import Columns, Table, holds_text, refuse_split
-from labelsieve.errors import DataError, listed, shown
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),

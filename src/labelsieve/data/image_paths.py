@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.columns import Table, holds_pictures
 from labelsieve.data.folders import SUFFIXES, absolute_paths, text_paths
-from labelsieve.errors import DataError, listed, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from labelsieve.core.errors import DataError, first_line, shown
+from labelsieve.core.provenance import fingerprint
 from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.labels import checked_indices
 from labelsieve.data.rgb import Ranges, to_rgb, value_kind
-from labelsieve.errors import DataError, first_line, shown
-from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.data.images import upright
 from labelsieve.data.rgb import value_kind
-from labelsieve.errors import DataError, first_line, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset

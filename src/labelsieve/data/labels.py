@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 
 _WORDNET = re.compile(r"n[0-9]{8}")
 # Remarks on class names at most.

@@ -23,10 +23,10 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
+from labelsieve.core.errors import RunError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.pixels import Pictures
 from labelsieve.data.rgb import is_flat
-from labelsieve.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

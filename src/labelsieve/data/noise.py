@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelsieve.core.errors import DataError, SettingsError, did_you_mean, look_up, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.errors import DataError, SettingsError, did_you_mean, look_up, shown
-from labelsieve.progress import Progress
-from labelsieve.validation import Rate, Seed, check_value
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import write_atomically
 from labelsieve.data.images import LabelledImages, read_file
 from labelsieve.data.labels import normalise
-from labelsieve.errors import DataError, shown
-from labelsieve.progress import Progress
-from labelsieve.provenance import write_atomically
 
 # Key of the file's metadata that says how the noise was made.
 METADATA = b"labelsieve"

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.cache import cache_folder, cache_limit, keep_room
+from labelsieve.core.cache import cache_folder, cache_limit, keep_room
 from labelsieve.data.images import UnreadableImageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from labelsieve.errors import DataError, LabelsieveError, first_line
+from labelsieve.core.errors import DataError, LabelsieveError, first_line
 
 
 @contextmanager

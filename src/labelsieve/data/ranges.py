@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelsieve.core.errors import DataError
 from labelsieve.data.images import LabelledImages, reading
 from labelsieve.data.rgb import value_kind, value_range
-from labelsieve.errors import DataError
 
 # So many images, spread over the data, are looked at, and of each so many values count.
 _LOOKED_AT, _VALUES = 256, 2**16

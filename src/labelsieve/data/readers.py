@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.provenance import is_utf8
 from labelsieve.data.arrow_files import read_arrow_files
 from labelsieve.data.columns import (
     IMAGE_NAMES,
@@ -33,8 +35,6 @@ from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.quiet import quiet, reading
 from labelsieve.data.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
-from labelsieve.errors import DataError, did_you_mean, listed, shown
-from labelsieve.provenance import is_utf8
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0

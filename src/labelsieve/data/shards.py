@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labelsieve.core.errors import DataError, listed
 from labelsieve.data.columns import choose_split, refuse_split
 from labelsieve.data.folders import SUFFIXES, TABLES
-from labelsieve.errors import DataError, listed
 
 # Names of files that say nothing of a split, and of folders that stand between a data set and its files.
 _NO_SPLIT = ("part", "data", "shard", "chunk", "file", "table", "batch")

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, SettingsError, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of
 from labelsieve.data.contents import hash_images
 from labelsieve.data.folders import absolute_paths, relative_path
@@ -32,9 +35,6 @@ from labelsieve.data.published.base import named_source
 from labelsieve.data.ranges import with_ranges
 from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.data.shards import has_pattern
-from labelsieve.errors import DataError, SettingsError, shown
-from labelsieve.progress import Progress
-from labelsieve.validation import Limit, Seed, check_value
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, did_you_mean
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labels import normalise
-from labelsieve.errors import DataError, did_you_mean
 
 
 def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:

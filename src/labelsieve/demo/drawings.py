@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from labelsieve.core.validation import Seed, check_value
 from labelsieve.demo.pen import CANVAS, Background, Pen, Rgb, Style, choose, mix
 from labelsieve.demo.shapes import SHAPES
-from labelsieve.validation import Seed, check_value
 
 __all__ = [
     "CLASS_NAMES",

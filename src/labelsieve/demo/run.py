@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from labelsieve.core.folders import alone_in
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import write_json, write_text
+from labelsieve.core.validation import Drawings, Seed, check_value
 from labelsieve.demo import MINI_CLIP
-from labelsieve.folders import alone_in
 from labelsieve.metrics import METRIC_TITLES
-from labelsieve.progress import Progress
-from labelsieve.provenance import write_json, write_text
-from labelsieve.validation import Drawings, Seed, check_value
 from labelsieve.verdicts import REPORT
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def mislabel(images: LabelledImages, *, seed: int) -> LabelledImages:
 
 def _read_once(images: LabelledImages, vlm: VisionLanguageModel, progress: Progress) -> None:
     """Fills the cache of features, so that the first detector is not timed with what all share."""
-    from labelsieve.engine import make_engine
+    from labelsieve.core.engine import make_engine
     from labelsieve.vlm.features import image_features
 
     engine = make_engine(progress=progress)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+from labelsieve.core.errors import TrainingError
+from labelsieve.core.seeds import Purpose
+from labelsieve.core.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
 from labelsieve.detect.base import Detector
-from labelsieve.errors import TrainingError
-from labelsieve.seeds import Purpose
-from labelsieve.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from labelsieve.core.validation import Range, check_fields
 from labelsieve.detect.base import Detector
-from labelsieve.validation import Range, check_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

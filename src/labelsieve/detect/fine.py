@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from labelsieve.core.validation import Range, check_fields
 from labelsieve.detect.base import Detector
-from labelsieve.validation import Range, check_fields
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from labelsieve.core.progress import Progress
     from labelsieve.detect.inputs import DetectorInputs
     from labelsieve.detect.scores import Scores
-    from labelsieve.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import CHUNK, ZeroShot, class_features, classify, zero_shot
-from labelsieve.engine import Engine
-from labelsieve.errors import DataError, SettingsError
-from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, image_features
 

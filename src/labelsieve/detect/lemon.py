@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from labelsieve.core.errors import DataError
+from labelsieve.core.validation import Neighbours, Weight, check_fields
 from labelsieve.detect.base import Detector
-from labelsieve.errors import DataError
-from labelsieve.validation import Neighbours, Weight, check_fields
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.progress import Progress
+from labelsieve.core.progress import Progress
 
 # Similarities of so many rows with so many others are held at a time: 64 MiB.
 QUERIES, OTHERS = 1024, 16_384

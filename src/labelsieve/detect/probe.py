@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labelsieve.core.seeds import Purpose
 from labelsieve.detect.inputs import DetectorInputs
-from labelsieve.seeds import Purpose
 
 MOST_ITERATIONS = 200
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from labelsieve.core.validation import Neighbours, Range, check_fields
 from labelsieve.detect.base import Detector
-from labelsieve.validation import Neighbours, Range, check_fields
 
 if TYPE_CHECKING:
     from labelsieve.detect.inputs import DetectorInputs

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from labelsieve.core.progress import Progress
 from labelsieve.detect.zero_shot import CHUNK, margins
-from labelsieve.progress import Progress
 
 # Below every cosine: a class without images is never the nearest.
 _NOWHERE = -2.0

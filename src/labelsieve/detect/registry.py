@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from labelsieve.core.errors import SettingsError, listed, look_up, shown
 from labelsieve.detect.base import Detector
-from labelsieve.errors import SettingsError, listed, look_up, shown
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+from labelsieve.core.seeds import Purpose
+from labelsieve.core.validation import Range, check_fields
 from labelsieve.detect.base import Detector
-from labelsieve.seeds import Purpose
-from labelsieve.validation import Range, check_fields
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from labelsieve.core.validation import Rate
 from labelsieve.detect.training.settings import Training
-from labelsieve.validation import Rate
 
 if TYPE_CHECKING:
     import numpy as np

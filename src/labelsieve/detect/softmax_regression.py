@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from labelsieve.core.progress import Progress
 from labelsieve.detect.zero_shot import CHUNK
-from labelsieve.progress import Progress
 
 MOST_ITERATIONS = 200
 

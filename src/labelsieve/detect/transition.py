@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.progress import Progress
+from labelsieve.core.progress import Progress
 
 STEPS, LEARNING_RATE = 400, 0.1
 # T has a parameter for each pair of classes; beyond this there are too few images for them, and each step takes long.

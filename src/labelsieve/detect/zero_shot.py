@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from labelsieve.core.errors import listed
+from labelsieve.core.progress import Progress
 from labelsieve.detect.scores import GUESSING
-from labelsieve.errors import listed
-from labelsieve.progress import Progress
 from labelsieve.vlm.base import VisionLanguageModel
 
 # Averaged, as CLIP's authors do (Radford et al., 2021, section 3.1.4), from the general ones of their list.

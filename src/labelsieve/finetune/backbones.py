@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError
+from labelsieve.core.errors import ModelError
+from labelsieve.core.provenance import fingerprint
 from labelsieve.finetune.timm_towers import TOWERS, read_tower, tower_of
 from labelsieve.finetune.towers import as_classifier
-from labelsieve.provenance import fingerprint
 from labelsieve.vlm.colours import Colours, read_colours
-from labelsieve.vlm.dual_encoder import read_encoders
+from labelsieve.vlm.families.dual_encoder import read_encoders
+from labelsieve.vlm.families.open_clip import OpenCLIP
 from labelsieve.vlm.huggingface import ADAPTERS, DUAL_ENCODER
-from labelsieve.vlm.open_clip import OpenCLIP
 from labelsieve.vlm.reading import (
     CONFIGURATION,
     PROCESSOR,

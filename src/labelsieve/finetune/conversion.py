@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelsieve.core.errors import DataError
 from labelsieve.data.images import LabelledImages, UnreadableImageError, reading
 from labelsieve.data.ranges import never_converted
 from labelsieve.data.rgb import value_kind
-from labelsieve.errors import DataError
 
 # Decoding leaves Python's lock, so that threads help.
 _THREADS = 4

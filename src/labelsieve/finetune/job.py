@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from labelsieve.core.engine import Engine
+from labelsieve.core.memory import fitting
+from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import crop_area
 from labelsieve.data.pixels import Pictures, kept_pictures
 from labelsieve.data.plain import plain_pictures
 from labelsieve.detect.training.loop import Owner
-from labelsieve.engine import Engine
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.memory import fitting
-from labelsieve.seeds import Purpose
 
 # Bytes of activations, on any machine, of a backbone that draws random numbers while it is trained.
 _ROOM = 2 * 2**30

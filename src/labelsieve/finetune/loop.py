@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labelsieve.core.memory import in_parts, keeping_room
+from labelsieve.core.seeds import Purpose
 from labelsieve.data.loading import Augment, batches, unit
 from labelsieve.detect.training.loop import check_finite, read_checkpoint, write_checkpoint
 from labelsieve.finetune.backbones import Backbone
@@ -23,8 +25,6 @@ from labelsieve.finetune.evaluation import accuracies, losses
 from labelsieve.finetune.job import Job, training_mode
 from labelsieve.finetune.losses import LOSSES, Loss
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.memory import in_parts, keeping_room
-from labelsieve.seeds import Purpose
 from labelsieve.vlm.features import image_features
 
 

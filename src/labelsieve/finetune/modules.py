@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import LabelsieveError, SettingsError
+from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of, stacks_of

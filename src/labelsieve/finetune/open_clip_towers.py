@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.finetune.towers import Renamed, Tower, Weights, pair, pooled, unlike
-from labelsieve.vlm.open_clip import read_vision, side
+from labelsieve.vlm.families.open_clip import read_vision, side
 
 # Of open_clip's layer norms, which none of its own models changes.
 _EPSILON = 1e-5

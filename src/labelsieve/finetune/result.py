@@ -9,17 +9,17 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from labelsieve.core.errors import RunError
+from labelsieve.core.folders import new_folder
+from labelsieve.core.provenance import write_json, write_text
+from labelsieve.core.quantities import percent, points
 from labelsieve.data.published.base import named_source
 from labelsieve.data.rgb import source_code
-from labelsieve.errors import RunError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
-from labelsieve.folders import new_folder
-from labelsieve.provenance import write_json, write_text
-from labelsieve.quantities import percent, points
 from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
-from labelsieve.vlm.open_clip import PREFIX
+from labelsieve.vlm.families.open_clip import PREFIX
 from labelsieve.vlm.reading import quiet_loading
 
 RECORD, CARD = "adapt.json", "README.md"

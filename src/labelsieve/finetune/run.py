@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labelsieve.core.engine import Engine, Precision, make_engine
+from labelsieve.core.errors import RunError, SettingsError, shown
+from labelsieve.core.folders import alone_in, check_no_mount, foreign
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint, read_json, versions
+from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.detect.training.loop import belonging, seconds_before
-from labelsieve.engine import Engine, Precision, make_engine
-from labelsieve.errors import RunError, SettingsError, shown
 from labelsieve.finetune import tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.conversion import converted_rows
@@ -29,14 +33,10 @@ from labelsieve.finetune.loop import Trained, train
 from labelsieve.finetune.result import RECORD, Adapted
 from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
-from labelsieve.folders import alone_in, check_no_mount, foreign
 from labelsieve.marks import MarkFiles, read_marks
 from labelsieve.metrics import accuracy, measure
 from labelsieve.pipeline import CHECKPOINT_FOLDER, check_run_folder
-from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint, read_json, versions
 from labelsieve.report.common import findings, require_same_images, section
-from labelsieve.seeds import Purpose
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
 
@@ -88,7 +88,7 @@ def adapt(
         The classifier, saved if there is an `out`.
 
     Raises:
-        LabelsieveError: See the classes in `labelsieve.errors`; the message says what to do.
+        LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
 
     Example:
         >>> import labelsieve as ls

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelsieve.errors import DataError
+from labelsieve.core.errors import DataError
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.marks import after_marks, clean_part, counts, kept_although_flagged, marks_of_rows
 from labelsieve.verdicts import Verdicts

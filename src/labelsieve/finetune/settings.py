@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from labelsieve.errors import SettingsError
-from labelsieve.validation import (
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.validation import (
     BatchSize,
     Bottleneck,
     Epochs,

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelsieve.core.progress import clean
+from labelsieve.core.quantities import duration, plain, points
 from labelsieve.finetune.result import Adapted
 from labelsieve.marks import MARKS
-from labelsieve.progress import clean
-from labelsieve.quantities import duration, plain, points
 from labelsieve.report.wrapping import Unbroken
 
 _WORST = 5

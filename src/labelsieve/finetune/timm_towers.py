@@ -20,10 +20,10 @@ from torch import Tensor
 
 from labelsieve.finetune.open_clip_towers import open_clip_tower
 from labelsieve.finetune.towers import Renamed, Tower, Weights, as_classifier, pair, unlike
-from labelsieve.vlm import albef
-from labelsieve.vlm.dual_encoder import pooled_images
+from labelsieve.vlm.families import albef
+from labelsieve.vlm.families.dual_encoder import pooled_images
+from labelsieve.vlm.families.siglip2 import pool_square, square_side
 from labelsieve.vlm.reading import CONFIGURATION, PROCESSOR, read_part, read_weights
-from labelsieve.vlm.siglip2 import pool_square, square_side
 
 Feature = Callable[[Tensor], Tensor]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError
+from labelsieve.core.errors import ModelError
 from labelsieve.vlm.reading import first_line, quiet_loading
 
 Weights = Mapping[str, Tensor]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelsieve.errors import ModelError
+from labelsieve.core.errors import ModelError
 from labelsieve.finetune import modules
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import Adaptation

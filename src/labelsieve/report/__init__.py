@@ -5,7 +5,7 @@ Everything here only reads verdicts: nothing scores, decides or trains.
 
 from typing import Annotated
 
-from labelsieve.validation import Range
+from labelsieve.core.validation import Range
 
 MAX_IMAGES = 5_000
 """How many images the report shows where nobody asks for more."""

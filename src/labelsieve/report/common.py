@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from labelsieve.core.errors import RunError
+from labelsieve.core.quantities import NBSP, UNKNOWN, percent, points
 from labelsieve.data.labelled import Labelled
-from labelsieve.errors import RunError
-from labelsieve.quantities import NBSP, UNKNOWN, percent, points
 from labelsieve.report import MOST_IMAGES
 from labelsieve.verdicts import Verdicts
 

@@ -12,8 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import RunError, SettingsError, did_you_mean
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import target_of, write_atomically
+from labelsieve.core.spreadsheets import write_csv
+from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.errors import RunError, SettingsError, did_you_mean
 from labelsieve.marks import (
     FLAGGED_ARE_DROPPED,
     MarkFiles,
@@ -23,11 +27,7 @@ from labelsieve.marks import (
     marks_of_rows,
     read_marks,
 )
-from labelsieve.progress import Progress
-from labelsieve.provenance import target_of, write_atomically
 from labelsieve.report.imagefolder import write_image_folder
-from labelsieve.spreadsheets import write_csv
-from labelsieve.validation import Share, check_value
 from labelsieve.verdicts import Verdicts
 
 Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]

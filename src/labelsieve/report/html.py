@@ -21,16 +21,16 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from labelsieve import quantities
+from labelsieve.core import quantities
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint, target_of, to_json, write_text
+from labelsieve.core.validation import check_value
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.flagging import FlagRule
-from labelsieve.progress import Progress
-from labelsieve.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
-from labelsieve.validation import check_value
 from labelsieve.verdicts import Verdicts, check_report
 
 # Characters for all thumbnails together: it keeps the whole file below 40 MB with as many images as by default.

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelsieve.core.errors import DataError, RunError
+from labelsieve.core.folders import check_no_mount, listing, new_folder
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
-from labelsieve.errors import DataError, RunError
-from labelsieve.folders import check_no_mount, listing, new_folder
-from labelsieve.progress import Progress
-from labelsieve.provenance import read_json, write_json
 from labelsieve.report.common import require_same_images
 from labelsieve.verdicts import Verdicts
 

@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from labelsieve.progress import clean
-from labelsieve.quantities import UNKNOWN, duration, megabytes, percent, plain
+from labelsieve.core.progress import clean
+from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import REPORT, RUN_FILES, Verdicts

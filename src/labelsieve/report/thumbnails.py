@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from PIL import Image, features
 
+from labelsieve.core.errors import DataError
+from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.errors import DataError
-from labelsieve.progress import Progress
 
 # Up to this side an image is kept without loss and shown with hard pixels: smoothing would only blur it.
 TINY = 64

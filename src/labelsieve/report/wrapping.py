@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from labelsieve.quantities import glued
+from labelsieve.core.quantities import glued
 
 # One column wide, no space to `rich`, and in no text that was cleaned: a character for private use.
 _GLUE = "\ue000"

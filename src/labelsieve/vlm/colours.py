@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.errors import ModelError, shown
+from labelsieve.core.errors import ModelError, shown
 from labelsieve.vlm.reading import first_line
 
 _COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))

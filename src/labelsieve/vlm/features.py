@@ -13,15 +13,15 @@ from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.cache import cache_folder, keep_room
+from labelsieve.core.cache import cache_folder, keep_room
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import RunError
+from labelsieve.core.memory import keeping_room
+from labelsieve.core.provenance import new_part, read_json, remove_parts, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Batch, batches, unit
 from labelsieve.data.pixels import Pictures
 from labelsieve.data.plain import Prepares, shortened
-from labelsieve.engine import Engine
-from labelsieve.errors import RunError
-from labelsieve.memory import keeping_room
-from labelsieve.provenance import new_part, read_json, remove_parts, write_json
 from labelsieve.vlm.base import ImageTower
 
 if TYPE_CHECKING:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labelsieve.errors import ModelError, shown
-from labelsieve.vlm.albef import ALBEF
-from labelsieve.vlm.altclip import AltCLIP
+from labelsieve.core.errors import ModelError, shown
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.blip import BLIP
-from labelsieve.vlm.chinese_clip import ChineseCLIP
-from labelsieve.vlm.clip import HuggingFaceCLIP
-from labelsieve.vlm.dual_encoder import DualEncoder
-from labelsieve.vlm.open_clip import OpenCLIP
+from labelsieve.vlm.families.albef import ALBEF
+from labelsieve.vlm.families.altclip import AltCLIP
+from labelsieve.vlm.families.blip import BLIP
+from labelsieve.vlm.families.chinese_clip import ChineseCLIP
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
+from labelsieve.vlm.families.dual_encoder import DualEncoder
+from labelsieve.vlm.families.open_clip import OpenCLIP
+from labelsieve.vlm.families.siglip import SigLIP
+from labelsieve.vlm.families.siglip2 import SigLIP2
 from labelsieve.vlm.reading import CONFIGURATION, loader_options, raw_configuration, read_part
-from labelsieve.vlm.siglip import SigLIP
-from labelsieve.vlm.siglip2 import SigLIP2
 from labelsieve.vlm.towers import TwoTowers
 
 __all__ = ["ADAPTERS", "DUAL_ENCODER", "HuggingFaceCLIP", "load_vlm"]

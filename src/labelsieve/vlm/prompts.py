@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import SettingsError
+from labelsieve.core.errors import SettingsError
 from labelsieve.vlm.base import VisionLanguageModel
 
 REFERENCE_STD = 0.02

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from labelsieve.core.errors import ModelError, listed, shown
+from labelsieve.core.provenance import fingerprint
 from labelsieve.data.file_kinds import POINTER_SIZE, is_pointer
-from labelsieve.errors import ModelError, listed, shown
-from labelsieve.provenance import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from labelsieve.memory import in_parts
+from labelsieve.core.memory import in_parts
 
 # Names fill a row up to so many times the length of the common beginning, which each row computes again; longer rows
 # would spend more on attention than that saves.

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError
-from labelsieve.memory import in_parts
+from labelsieve.core.errors import ModelError
+from labelsieve.core.memory import in_parts
 from labelsieve.vlm.reading import (
     CONFIGURATION,
     PROCESSOR,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.provenance import write_atomically
+from labelsieve.core.provenance import write_atomically
 
 _QUALITY = 95
 

@@ -13,9 +13,9 @@ import numpy as np
 from labelsieve.bench.lookalikes.formats import write_parquet
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, draw_stock
 from labelsieve.bench.parts import DRAWINGS, NO_TEXT, Data
+from labelsieve.core.provenance import fingerprint
 from labelsieve.data.published.base import named_source
 from labelsieve.demo.drawings import CLASS_NAMES
-from labelsieve.provenance import fingerprint
 
 IMAGES, TEST_IMAGES = 72, 24
 WIDTH = 16

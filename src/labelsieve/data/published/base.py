@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from labelsieve.core.errors import DataError, look_up
 from labelsieve.data.columns import Columns, Table, choose_columns, choose_split
 from labelsieve.data.published import clothing1m, food101n
 from labelsieve.data.published.animal10n import read_animal10n
@@ -17,7 +18,6 @@ from labelsieve.data.published.cifar import read_cifar10, read_cifar10n, read_ci
 from labelsieve.data.published.cub import read_cub
 from labelsieve.data.published.imagenet import read_tiny_imagenet, read_webvision
 from labelsieve.data.published.layout import Found, to_rows
-from labelsieve.errors import DataError, look_up
 
 # A drive of Windows has one letter, and a web address goes on with two slashes.
 _LIKE_A_NAME = re.compile(r"([\w.-]{2,}):(?!//)")

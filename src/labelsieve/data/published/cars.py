@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, first_line
 from labelsieve.data.published.layout import AGAIN, Found, Labels, home_of, indices, readable
-from labelsieve.errors import DataError, first_line
 
 _META, _TRAIN, _TEST = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, first_line, listed
 from labelsieve.data.published.layout import AGAIN, Found, Labels, home_of, indices, readable
 from labelsieve.data.published.pickles import read_pickle, read_torch
-from labelsieve.errors import DataError, first_line, listed
 
 _SIDE = 32
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from labelsieve.core.errors import DataError, shown
 from labelsieve.data.published.layout import (
     AGAIN,
     Found,
@@ -18,7 +19,6 @@ from labelsieve.data.published.layout import (
     positions,
     readable,
 )
-from labelsieve.errors import DataError, shown
 
 _LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "verified-val": "verified_val.tsv"}
 SPLITS = tuple(_LISTS)

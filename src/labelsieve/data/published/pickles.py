@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import DataError, first_line
 from labelsieve.data.published.layout import AGAIN
-from labelsieve.errors import DataError, first_line
 
 _WHOLE_NUMBERS = re.compile("[biu][1248]")
 _REASON = re.compile(r"(?:WeightsUnpickler error: |^(?=Trying to load))\s*(.+)", re.MULTILINE)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.seeds import Purpose
 from labelsieve.detect.deft.settings import DeFTSettings
 from labelsieve.detect.losses import (
     clean_probability,
@@ -16,9 +19,6 @@ from labelsieve.detect.losses import (
     symmetric_cross_entropy,
 )
 from labelsieve.detect.training.loop import Reads, Step
-from labelsieve.engine import Engine
-from labelsieve.errors import SettingsError
-from labelsieve.seeds import Purpose
 
 
 class DualObjective:

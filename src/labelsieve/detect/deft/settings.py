@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.validation import Epochs, Folds, Weight
 from labelsieve.detect.training.settings import Training
-from labelsieve.errors import SettingsError
-from labelsieve.validation import Epochs, Folds, Weight
 
 
 @dataclass(frozen=True, kw_only=True)

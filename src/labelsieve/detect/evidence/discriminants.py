@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.memory import keeping_room
-from labelsieve.progress import Progress
+from labelsieve.core.memory import keeping_room
+from labelsieve.core.progress import Progress
 
 CHUNK = 8192
 # The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.noise_model import (
     FIRST_RATE,
     ClassNoise,
@@ -30,7 +31,6 @@ from labelsieve.detect.evidence.noise_model import (
 )
 from labelsieve.detect.evidence.noise_rate import noise_rate, reliability_rate
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
-from labelsieve.progress import Progress
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelsieve.core.memory import keeping_room
+from labelsieve.core.progress import Progress
+from labelsieve.core.seeds import Purpose
 from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
 from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
 from labelsieve.detect.evidence.noise_model import Posterior
@@ -22,9 +25,6 @@ from labelsieve.detect.evidence.noise_rate import far_off
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Estimate, Interval
 from labelsieve.detect.zero_shot import in_chunks
-from labelsieve.memory import keeping_room
-from labelsieve.progress import Progress
-from labelsieve.seeds import Purpose
 
 # No label is flagged that is more than three times more likely right than wrong.
 MOST_CLEAN = 0.75

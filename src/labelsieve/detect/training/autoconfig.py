@@ -15,15 +15,15 @@ from typing import Any, Generic, TypeVar
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import SettingsError, shown
+from labelsieve.core.memory import fitting
+from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.learner import Feed, Learner
 from labelsieve.detect.training.loop import Schedule, make_schedule, stored_settings
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import Engine
-from labelsieve.errors import SettingsError, shown
-from labelsieve.memory import fitting
-from labelsieve.validation import field_names
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.peft.base import fits
 

@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import RunError, TrainingError
+from labelsieve.core.memory import in_parts
+from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_pictures
@@ -27,10 +31,6 @@ from labelsieve.data.plain import plain_pictures
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
-from labelsieve.engine import Engine
-from labelsieve.errors import RunError, TrainingError
-from labelsieve.memory import in_parts
-from labelsieve.seeds import Purpose
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
 from labelsieve.vlm.peft.base import build_peft

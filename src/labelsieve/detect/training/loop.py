@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import CheckpointError, TrainingError, shown
+from labelsieve.core.memory import keeping_room
+from labelsieve.core.provenance import to_json, write_atomically
 from labelsieve.detect.training.learner import Feed, Learner
 from labelsieve.detect.training.settings import Training
-from labelsieve.engine import Engine
-from labelsieve.errors import CheckpointError, TrainingError, shown
-from labelsieve.memory import keeping_room
-from labelsieve.provenance import to_json, write_atomically
 
 CHECKPOINT = "state.safetensors"
 # Goes up when the same settings train in another way: a checkpoint from before does not go on then.

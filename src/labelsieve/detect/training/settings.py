@@ -6,9 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from labelsieve.detect.base import Detector
-from labelsieve.errors import SettingsError
-from labelsieve.validation import (
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.validation import (
     BatchSize,
     Bottleneck,
     Epochs,
@@ -20,6 +19,7 @@ from labelsieve.validation import (
     WeightDecay,
     check_fields,
 )
+from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel

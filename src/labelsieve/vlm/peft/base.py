@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import SettingsError, listed, look_up, shown
+from labelsieve.core.errors import SettingsError, listed, look_up, shown
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.bitfit import bitfit
 from labelsieve.vlm.peft.copies import OwnCopies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelsieve.errors import shown
+from labelsieve.core.errors import shown
 from labelsieve.vlm.peft.copies import OwnCopies
 from labelsieve.vlm.peft.sites import MisfitError, Tower
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from labelsieve.errors import SettingsError
+from labelsieve.core.errors import SettingsError
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.sites import Tower
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from labelsieve.errors import shown
+from labelsieve.core.errors import shown
 
 
 class Tower(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import shown
+from labelsieve.core.errors import shown
 from labelsieve.vlm.peft.sites import MisfitError, Tower
 
 

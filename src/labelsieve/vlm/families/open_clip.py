@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError, did_you_mean, listed, shown
+from labelsieve.core.errors import ModelError, did_you_mean, listed, shown
 from labelsieve.vlm.reading import (
     check_processor,
     check_weights,

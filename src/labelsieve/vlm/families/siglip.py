@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from labelsieve.errors import ModelError
+from labelsieve.core.errors import ModelError
 from labelsieve.vlm.towers import TwoTowers
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelsieve.provenance import write_atomically
+from labelsieve.core.provenance import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.errors import RunError, first_line
-from labelsieve.locks import locked
+from labelsieve.core.errors import RunError, first_line
+from labelsieve.core.locks import locked
 
 _PACKAGES = ("labelsieve", "torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "numpy")
 # What a temporary file holds before anything is written to it.

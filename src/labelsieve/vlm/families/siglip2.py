@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.vlm.siglip import SigLIP
+from labelsieve.vlm.families.siglip import SigLIP
 
 
 def square_side(vision: Any) -> int:

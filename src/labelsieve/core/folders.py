@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from labelsieve.errors import RunError
-from labelsieve.locks import locked
-from labelsieve.progress import is_main_process
-from labelsieve.provenance import fingerprint, is_utf8, new_part, parts_of, remove_parts
+from labelsieve.core.errors import RunError
+from labelsieve.core.locks import locked
+from labelsieve.core.progress import is_main_process
+from labelsieve.core.provenance import fingerprint, is_utf8, new_part, parts_of, remove_parts
 
 # Folders that a block of this process has for itself: thread, device, inode.
 _ours: set[tuple[int, int, int]] = set()

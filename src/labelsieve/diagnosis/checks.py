@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.errors import listed
+from labelsieve.core.quantities import counted, percent
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import GUESSING, Scores
-from labelsieve.errors import listed
-from labelsieve.quantities import counted, percent
-from labelsieve.symptoms import Symptoms, shortened
+from labelsieve.diagnosis.statistics import Symptoms, shortened
 from labelsieve.verdicts import Verdicts
 
 Finding = dict[str, str]

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError, listed
-from labelsieve.vlm.blip import BLIP
+from labelsieve.core.errors import ModelError, listed
+from labelsieve.vlm.families.blip import BLIP
 from labelsieve.vlm.reading import (
     CONFIGURATION,
     check_processor,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from labelsieve.validation import Range, number_from_environment
+from labelsieve.core.validation import Range, number_from_environment
 
 LIMIT = "LABELSIEVE_CACHE_LIMIT"
 _Gibibytes = Annotated[float, Range(0, 1_000_000, hint="a number of GiB, 0 to keep no decoded images")]

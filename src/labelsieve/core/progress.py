@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from labelsieve.quantities import plain
+from labelsieve.core.quantities import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

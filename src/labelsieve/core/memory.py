@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from labelsieve.attention import WrittenOutAttention
+from labelsieve.core.attention import WrittenOutAttention
 
 # Share of the memory that activations may take; the rest is for the model, what comes and goes, and other programs.
 _SHARE = 0.25

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError, shown
-from labelsieve.vlm.clip import HuggingFaceCLIP
+from labelsieve.core.errors import ModelError, shown
 from labelsieve.vlm.colours import read_colours
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of
 from labelsieve.vlm.reading import (
     CONFIGURATION,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from labelsieve.errors import SettingsError
+from labelsieve.core.errors import SettingsError
 
 _P = ParamSpec("_P")
 _ResultT = TypeVar("_ResultT")

@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
-from labelsieve.errors import SettingsError, did_you_mean, look_up, shown
+from labelsieve.core.errors import SettingsError, did_you_mean, look_up, shown
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from labelsieve.attention import WrittenOutAttention
-from labelsieve.cache import cache_limit
-from labelsieve.errors import SettingsError
-from labelsieve.progress import Progress
-from labelsieve.validation import Seed, check_value
+from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.cache import cache_limit
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Seed, check_value
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from labelsieve.errors import ModelError
+from labelsieve.core.errors import ModelError
 from labelsieve.vlm.towers import TwoTowers
 
 # Of ALBEF and BLIP before training; `transformers` has no place for the learned one.

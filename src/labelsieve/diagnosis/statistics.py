@@ -1,4 +1,4 @@
-"""What :mod:`labelsieve.diagnosis` measures: numbers about a scan, without a verdict. True labels are never read."""
+"""Numbers about a scan, for :mod:`labelsieve.diagnosis.checks` to compare. True labels are never read."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Purpose(IntEnum):
-    """First number of :meth:`labelsieve.engine.Engine.generator`; a changed value changes the verdicts of a seed."""
+    """First number of :meth:`labelsieve.core.engine.Engine.generator`; a new value changes the verdicts of a seed."""
 
     INITIAL_PROMPTS = 1
     TRAINING_ORDER = 2

@@ -1,0 +1,1 @@
+"""Statistics of finished verdicts, and what they say about data, model and settings."""
