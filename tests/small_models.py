@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from labelsieve.demo import MINI_CLIP
-from labelsieve.vlm.huggingface import HuggingFaceCLIP
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
 
 PARITY = Path(__file__).parent / "data" / "parity"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")

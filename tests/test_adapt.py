@@ -38,6 +38,7 @@ from labelsieve.finetune import loop as training
 from labelsieve.finetune import losses as robust
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.finetune.job import hold_out
+from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.result import Adapted, model_card
 from labelsieve.finetune.run import check_model_folder
 from labelsieve.finetune.selection import Selection, choose
@@ -45,7 +46,7 @@ from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.finetune.terminal import summarize
 from labelsieve.finetune.timm_towers import TOWERS
 from labelsieve.finetune.towers import Tower
-from labelsieve.finetune.tuning import TUNE, prepare
+from labelsieve.finetune.tuning import prepare
 from labelsieve.marks import after_marks, clean_part, read_marks
 from labelsieve.metrics import measure
 from labelsieve.verdicts import Verdicts, decide

@@ -20,9 +20,8 @@ from labelsieve.cli import main
 from labelsieve.core.validation import field_kinds
 from labelsieve.demo import MINI_CLIP
 from labelsieve.finetune import loop as training
-from labelsieve.finetune.losses import LOSSES
+from labelsieve.finetune.registry import LOSSES, TUNE
 from labelsieve.finetune.settings import RECIPES, Adaptation
-from labelsieve.finetune.tuning import TUNE
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--device", "cpu", "--precision", "fp32", "--epochs", "2", "--min-steps", "0", "--batch-size", "16")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from labelsieve.detect.losses import symmetric_cross_entropy
-from labelsieve.finetune.losses import LOSSES, EarlyLearning, generalised_cross_entropy
+from labelsieve.finetune.losses import EarlyLearning, generalised_cross_entropy, make_loss
+from labelsieve.finetune.registry import LOSSES
 from small_models import parity
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
@@ -47,7 +48,7 @@ def probabilities(row: list[float]) -> list[float]:
 
 def test_symmetric_cross_entropy_is_the_reference(reference: dict[str, Tensor]) -> None:
     logits, labels = reference["logits"].requires_grad_(), reference["labels"]
-    loss = LOSSES["sce"](20, 7)(logits, labels, torch.arange(10))
+    loss = make_loss("sce", images=20, classes=7)(logits, labels, torch.arange(10))
     torch.testing.assert_close(loss, reference["sce_none"], **CLOSE)
     torch.testing.assert_close(loss.mean(), reference["sce_mean"][0], **CLOSE)
     torch.testing.assert_close(gradient(loss, logits), reference["sce_mean_grad"], **CLOSE)
@@ -57,7 +58,7 @@ def test_symmetric_cross_entropy_is_the_reference(reference: dict[str, Tensor]) 
 
 
 def test_early_learning_is_the_reference_over_two_steps(reference: dict[str, Tensor]) -> None:
-    loss = LOSSES["elr"](20, 7)
+    loss = make_loss("elr", images=20, classes=7)
     for step, suffix in ((1, ""), (2, "_2")):
         logits = reference[f"{'elr_' if suffix else ''}logits{suffix}"].detach().requires_grad_()
         labels = reference[f"{'elr_' if suffix else ''}labels{suffix}"]
@@ -68,7 +69,7 @@ def test_early_learning_is_the_reference_over_two_steps(reference: dict[str, Ten
 
 
 def test_mixture_is_the_reference(reference: dict[str, Tensor]) -> None:
-    loss, labels = LOSSES["gmm"](80, 7), reference["gmm_labels"]
+    loss, labels = make_loss("gmm", images=80, classes=7), reference["gmm_labels"]
     rows = torch.arange(80)
     assert loss.selects(rows).all(), "all images in warm-up"
     own = rows[10:70]
@@ -134,7 +135,8 @@ def test_early_learning_without_strength_is_cross_entropy() -> None:
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     rows = torch.arange(5)
     torch.testing.assert_close(
-        EarlyLearning(5, 3, strength=0.0)(logits, labels, rows), LOSSES["ce"](5, 3)(logits, labels, rows)
+        EarlyLearning(5, 3, strength=0.0)(logits, labels, rows),
+        make_loss("ce", images=5, classes=3)(logits, labels, rows),
     )
 
 
@@ -154,7 +156,7 @@ def test_early_learning_remembers_each_row_on_its_own() -> None:
 def test_every_loss_is_finite_and_falls_with_the_label(name: str, drawn: tuple[Tensor, Tensor]) -> None:
     logits, labels = drawn[0].clone().requires_grad_(), drawn[1]
     rows = torch.arange(len(labels))
-    loss = LOSSES[name](len(labels), logits.shape[1])
+    loss = make_loss(name, images=len(labels), classes=logits.shape[1])
     found = loss(logits, labels, rows)
     assert found.shape == labels.shape and torch.isfinite(found).all()
     slope = gradient(found, logits)

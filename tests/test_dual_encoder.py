@@ -29,8 +29,10 @@ from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.training.autoconfig import settle
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.pipeline import scan
-from labelsieve.vlm.huggingface import DUAL_ENCODER, load_vlm
-from labelsieve.vlm.peft.base import PEFT, build_peft, fits
+from labelsieve.vlm.families.registry import DUAL_ENCODER
+from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.peft.base import build_peft, fits
+from labelsieve.vlm.peft.registry import PEFT
 from small_families import DIM, SIDE, TEXT_ENCODERS, dual_reference, make_dual_encoder
 from small_models import edit_json, edit_weights
 

@@ -20,8 +20,8 @@ from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import LabelsieveError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
-from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from small_models import StubProcessor, random_clip
 
 

@@ -22,7 +22,6 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from interrupting import break_off
-from labelsieve.commands import listing
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import SettingsError, TrainingError
 from labelsieve.core.progress import Progress
@@ -33,10 +32,11 @@ from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Feed, Learner, adapted_features
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
+from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.features import ImageFeatures
-from labelsieve.vlm.huggingface import HuggingFaceCLIP
 from labelsieve.vlm.peft.adapter import Adapter
-from labelsieve.vlm.peft.base import PEFT, build_peft
+from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.peft.registry import PEFT
 from labelsieve.vlm.peft.share import trainable
 from labelsieve.vlm.peft.sites import BareTower
 from labelsieve.vlm.peft.vpt import VisualPrompts
@@ -700,11 +700,10 @@ def test_shares_of_vit_b16() -> None:
     }
     expected["full"] = expected["full-paper"] + 768 + 768 * 3 * 16**2 + 197 * 768 + 4 * 768
     tower = vit_b16()
-    assert list(listing.PEFT) == list(PEFT)
     assert all(value.is_meta for value in tower.vision_tower.parameters())
     for kind in PEFT:
         found = trainable(kind, tower, tokens=20, bottleneck=8)
-        assert found is not None and found[0] == expected[kind] == listing.PEFT[kind][1]
+        assert found is not None and found[0] == expected[kind] == PEFT.entries[kind].values
         assert found[1] == pytest.approx(expected[kind] / expected["full"])
 
 

@@ -163,7 +163,7 @@ def test_what_trains_nothing_is_tested_zero_shot(
 def test_training_images_as_test_images_are_predicted_alike(
     peft: str, images: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
-    detector = GMM(**QUICK, peft=peft, learning_rate=1e-3)  # type: ignore[arg-type]
+    detector = GMM(**QUICK, peft=peft, learning_rate=1e-3)
     own = score(detector, images, tiny_clip).predicted
     assert np.array_equal(predictions(detector, images, tiny_clip, images), own)
     backwards = images.take(np.arange(len(images))[::-1].copy())

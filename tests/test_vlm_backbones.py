@@ -26,7 +26,8 @@ from labelsieve.finetune.result import model_card
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.finetune.timm_towers import TOWERS
 from labelsieve.verdicts import decide
-from labelsieve.vlm.huggingface import ADAPTERS, DUAL_ENCODER, load_vlm
+from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
+from labelsieve.vlm.huggingface import load_vlm
 from small_families import (
     OPEN_CLIP,
     SIDE,

@@ -183,14 +183,14 @@ def _command(verb: str) -> type[Command]:
 
 
 def _print_help() -> None:
-    from labelsieve.commands.listing import first_line
+    from labelsieve.core.registry import first_sentence
 
     lines = [
         "usage: labelsieve VERB [OPTIONS]",
         "",
         "Finds the wrong labels in an image data set with a vision-language model, and shows them to you.",
         "",
-        *(f"  {verb:8}{first_line(_command(verb))}." for verb in VERBS),
+        *(f"  {verb:8}{first_sentence(_command(verb))}." for verb in VERBS),
         "",
         "  labelsieve VERB --help       shows the options of a verb",
         "  labelsieve VERB --help-all   shows the rare ones too, each in full",

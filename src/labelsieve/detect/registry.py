@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import SettingsError, listed, look_up, shown
+from labelsieve.core.registry import Entry, Registry
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
     from labelsieve.vlm.base import VisionLanguageModel
 
-# Named, not imported: the command line reads the settings without loading torch.
-DETECTORS = {
-    "deft": "labelsieve.detect.deft.detector:DeFT",
-    "joint": "labelsieve.detect.joint:Joint",
-    "label-match": "labelsieve.detect.label_match:LabelMatch",
-    "clip-margin": "labelsieve.detect.clip_margin:ClipMargin",
-    "small-loss": "labelsieve.detect.small_loss:SmallLoss",
-    "gmm": "labelsieve.detect.gmm:GMM",
-    "confident-learning": "labelsieve.detect.confident_learning:ConfidentLearning",
-    "knn": "labelsieve.detect.knn:KNN",
-    "aum": "labelsieve.detect.aum:AUM",
-    "lemon": "labelsieve.detect.lemon:Lemon",
-    "prototype-gmm": "labelsieve.detect.prototype:PrototypeGMM",
-    "clip-cleaner": "labelsieve.detect.clip_cleaner:CLIPCleaner",
-    "simifeat": "labelsieve.detect.simifeat:SimiFeat",
-    "fine": "labelsieve.detect.fine:FINE",
-}
+DETECTORS: Registry[type[Any], Entry] = Registry(
+    "--detector",
+    Entry("deft", "labelsieve.detect.deft.detector:DeFT"),
+    Entry("joint", "labelsieve.detect.joint:Joint"),
+    Entry("label-match", "labelsieve.detect.label_match:LabelMatch"),
+    Entry("clip-margin", "labelsieve.detect.clip_margin:ClipMargin"),
+    Entry("small-loss", "labelsieve.detect.small_loss:SmallLoss"),
+    Entry("gmm", "labelsieve.detect.gmm:GMM"),
+    Entry("confident-learning", "labelsieve.detect.confident_learning:ConfidentLearning"),
+    Entry("knn", "labelsieve.detect.knn:KNN"),
+    Entry("aum", "labelsieve.detect.aum:AUM"),
+    Entry("lemon", "labelsieve.detect.lemon:Lemon"),
+    Entry("prototype-gmm", "labelsieve.detect.prototype:PrototypeGMM"),
+    Entry("clip-cleaner", "labelsieve.detect.clip_cleaner:CLIPCleaner"),
+    Entry("simifeat", "labelsieve.detect.simifeat:SimiFeat"),
+    Entry("fine", "labelsieve.detect.fine:FINE"),
+)
+"""What each is, the first sentence of its docstring says; reading the settings loads no torch."""
 
 
 def detector_class(name: str) -> type[Any]:
@@ -38,14 +39,12 @@ def detector_class(name: str) -> type[Any]:
     Raises:
         SettingsError: There is no such detector.
     """
-    module, _, attribute = look_up(DETECTORS, name, what="--detector").partition(":")
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    return look_up(DETECTORS, name, what=DETECTORS.option)
 
 
 def detector_name(detector: Detector) -> str:
     """Returns the name of a detector in the table, or its class name if it is not in it."""
-    path = f"{type(detector).__module__}:{type(detector).__qualname__}"
-    return next((name for name, known in DETECTORS.items() if known == path), type(detector).__qualname__)
+    return DETECTORS.name_of(type(detector)) or type(detector).__qualname__
 
 
 def feature_detectors(*, text: bool) -> list[str]:

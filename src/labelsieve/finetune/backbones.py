@@ -18,7 +18,7 @@ from labelsieve.finetune.towers import as_classifier
 from labelsieve.vlm.colours import Colours, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
-from labelsieve.vlm.huggingface import ADAPTERS, DUAL_ENCODER
+from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
 from labelsieve.vlm.reading import (
     CONFIGURATION,
     PROCESSOR,

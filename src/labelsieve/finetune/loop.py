@@ -23,7 +23,7 @@ from labelsieve.detect.training.loop import check_finite, read_checkpoint, write
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.evaluation import accuracies, losses
 from labelsieve.finetune.job import Job, training_mode
-from labelsieve.finetune.losses import LOSSES, Loss
+from labelsieve.finetune.losses import Loss, make_loss
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.vlm.features import image_features
 
@@ -51,7 +51,7 @@ def train(job: Job) -> Trained:
         RunError: A checkpoint to resume from belongs to something else.
     """
     settings, backbone = job.settings, job.backbone
-    loss = LOSSES[settings.loss](len(job.images), len(job.images.class_names))
+    loss = make_loss(settings.loss, images=len(job.images), classes=len(job.images.class_names))
     optimizer = _optimizer(backbone, settings)
     start = accuracies(job)
     best = _copy(backbone) if len(job.held_out) else {}

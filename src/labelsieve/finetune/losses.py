@@ -1,6 +1,6 @@
 """Losses of phase 2: cross-entropy, and those that bear wrong labels, with which the selection is compared.
 
-A new loss is one function of a batch, or a class for what remembers or selects, and one line in `LOSSES`.
+:mod:`labelsieve.finetune.registry` has the table of them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from labelsieve.detect.losses import symmetric_cross_entropy
 from labelsieve.detect.mixture import small_mean_posterior
+from labelsieve.finetune.registry import LOSSES
 
 
 class Loss:
@@ -152,7 +152,7 @@ class Mixture(Loss):
         tensor([ True,  True,  True,  True, False, False])
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, _classes: int = 0) -> None:
         super().__init__(plain_cross_entropy)
         self.chosen = torch.ones(images, dtype=torch.bool)  # no memory: it follows from the weights
 
@@ -166,11 +166,18 @@ class Mixture(Loss):
         return self.chosen[rows]
 
 
-# Each by its name, made for N images and K classes.
-LOSSES: dict[str, Callable[[int, int], Loss]] = {
-    "ce": lambda _images, _classes: Loss(plain_cross_entropy),
-    "gce": lambda _images, _classes: Loss(generalised_cross_entropy),
-    "sce": lambda _images, _classes: Loss(symmetric_cross_entropy),
-    "elr": EarlyLearning,
-    "gmm": lambda images, _classes: Mixture(images),
-}
+def make_loss(name: str, *, images: int, classes: int) -> Loss:
+    """Makes a loss by its name in `LOSSES`.
+
+    Args:
+        name: The name.
+        images: N, the number of images that it may remember.
+        classes: K.
+
+    Example:
+        >>> import torch
+        >>> make_loss("gce", images=3, classes=2)(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0]))
+        tensor([0.5492])
+    """
+    found = LOSSES[name]
+    return found(images, classes) if isinstance(found, type) else Loss(found)

@@ -19,6 +19,8 @@ from labelsieve.core.validation import (
     WeightDecay,
     check_fields,
 )
+from labelsieve.finetune.registry import LossKind, TuneKind
+from labelsieve.vlm.peft.registry import PEFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +74,9 @@ class Adaptation:
     drop_at: Share = 0.5
     weighting: Literal["none", "p_clean"] = "none"
     class_weights: Literal["none", "balanced"] = "none"
-    loss: Literal["ce", "gce", "sce", "elr", "gmm"] = "ce"
+    loss: LossKind = "ce"
     warmup_epochs: Epochs = 1
-    tune: Literal["full", "linear", "paper", "lora", "bitfit", "ssf", "vpt-deep", "vpt-shallow", "adapter"] = "full"
+    tune: TuneKind = "full"
     visual_prompts: Annotated[int, Range(1, 500)] = 20
     bottleneck: Bottleneck = 8
     head_init: Literal["probe", "zeros"] = "probe"
@@ -92,16 +94,13 @@ class Adaptation:
         check_fields(self)
 
 
-_STAYS_ATTACHED = ("vpt-deep", "vpt-shallow", "adapter")
-
-
 def check_saves(tune: str) -> None:
     """Checks that what is trained has a place in a standard model.
 
     Raises:
         SettingsError: It has none.
     """
-    if tune in _STAYS_ATTACHED:
+    if tune in PEFT and PEFT.entries[tune].backbone == "stays":
         raise SettingsError(
             f"--tune {tune} adds to the model what a standard one has no place for, so it cannot be saved; use --tune "
             "lora, ssf or bitfit (Python without an out, and labelsieve bench, measure it all the same)"

@@ -1,6 +1,6 @@
 """Which weights of a backbone are trained beside the head.
 
-A new way is one function and one line in `TUNE`; a module of :mod:`labelsieve.vlm.peft` is that line alone.
+:mod:`labelsieve.finetune.registry` has the table of ways.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from torch import nn
 from labelsieve.core.errors import ModelError
 from labelsieve.finetune import modules
 from labelsieve.finetune.backbones import Backbone
+from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.vlm.peft.sequence import stacks_of
 
 Way = Callable[[Backbone, Adaptation, torch.Generator], None]
 
 
-def _nothing(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    pass
+def nothing(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+    """Leaves the backbone as it is: the head alone is trained."""
 
 
-def _everything(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def everything(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+    """Trains all parameters."""
     backbone.model.requires_grad_(True)
 
 
-def _blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """Leaves embeddings and outer layer norms, as the published code of DeFT does."""
     for _, module in _stacks(backbone):
         module.requires_grad_(True)
 
 
-def _biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """BitFit (Ben Zaken et al., ACL 2022)."""
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(name.endswith("bias"))  # `timm` calls some q_bias and v_bias
 
 
-def _lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
+def lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
     """LoRA (Hu et al., ICLR 2022) beside the linear layers of the blocks; where there are none, beside convolutions."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -54,26 +56,11 @@ def _lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone.model)
 
 
-def _module(kind: str) -> Way:
-    def attach(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
-        modules.attach(
-            backbone, kind, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
-        )
-
-    return attach
-
-
-TUNE: dict[str, Way] = {
-    "full": _everything,
-    "linear": _nothing,
-    "paper": _blocks,
-    "lora": _lora,
-    "bitfit": _biases,
-    "ssf": _module("ssf"),
-    "vpt-deep": _module("vpt-deep"),
-    "vpt-shallow": _module("vpt-shallow"),
-    "adapter": _module("adapter"),
-}
+def module(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
+    """A module of phase 1, on the blocks."""
+    modules.attach(
+        backbone, settings.tune, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
+    )
 
 
 def prepare(backbone: Backbone, settings: Adaptation, *, generator: torch.Generator) -> None:

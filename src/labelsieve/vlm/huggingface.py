@@ -1,7 +1,4 @@
-"""Loading a vision-language model, and the table of families.
-
-A family is one adapter class in its own file and one line in `ADAPTERS`.
-"""
+"""Loading a vision-language model by its name; :mod:`labelsieve.vlm.families.registry` has the table of families."""
 
 from __future__ import annotations
 
@@ -10,34 +7,9 @@ from typing import Any
 
 from labelsieve.core.errors import ModelError, shown
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.families.albef import ALBEF
-from labelsieve.vlm.families.altclip import AltCLIP
-from labelsieve.vlm.families.blip import BLIP
-from labelsieve.vlm.families.chinese_clip import ChineseCLIP
-from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.families.dual_encoder import DualEncoder
 from labelsieve.vlm.families.open_clip import OpenCLIP
-from labelsieve.vlm.families.siglip import SigLIP
-from labelsieve.vlm.families.siglip2 import SigLIP2
+from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.reading import CONFIGURATION, loader_options, raw_configuration, read_part
-from labelsieve.vlm.towers import TwoTowers
-
-__all__ = ["ADAPTERS", "DUAL_ENCODER", "HuggingFaceCLIP", "load_vlm"]
-
-DUAL_ENCODER = "vision-text-dual-encoder"
-
-ADAPTERS: dict[str, type[TwoTowers]] = {
-    "clip": HuggingFaceCLIP,
-    "siglip": SigLIP,
-    "siglip2": SigLIP2,
-    "blip": BLIP,
-    "albef": ALBEF,
-    "altclip": AltCLIP,
-    "chinese_clip": ChineseCLIP,
-    DUAL_ENCODER: DualEncoder,
-    "open_clip": OpenCLIP,
-}
-"""By `model_type` of config.json; `open_clip` by its prefix or by open_clip_config.json."""
 
 
 def load_vlm(name: str | Path) -> VisionLanguageModel:

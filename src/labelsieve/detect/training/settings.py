@@ -20,6 +20,7 @@ from labelsieve.core.validation import (
     check_fields,
 )
 from labelsieve.detect.base import Detector
+from labelsieve.vlm.peft.registry import PeftKind
 
 if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
@@ -64,9 +65,7 @@ class Training(Detector):
     learning_rate: LearningRate = 3e-2
     momentum: Momentum = 0.9
     weight_decay: WeightDecay = 5e-4
-    peft: Literal[
-        "auto", "none", "vpt-deep", "vpt-shallow", "lora", "adapter", "ssf", "bitfit", "full", "full-paper"
-    ] = "auto"
+    peft: PeftKind = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     visual_prompts: Tokens = 20
     bottleneck: Bottleneck = 8

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from labelsieve.vlm.peft.sites import Handle, Tower, blocks_of
+from labelsieve.vlm.peft.sites import Handle, Sizes, Tower, blocks_of
 
 
 class Adapter(nn.Module):
@@ -59,3 +59,8 @@ def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.Module
     for zero in (down.bias, up.weight, up.bias):
         nn.init.zeros_(zero)
     return nn.ModuleDict({"norm": nn.LayerNorm(outer), "down": down, "up": up})
+
+
+def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Adapter:
+    """Makes the module for a model."""
+    return Adapter(vlm, width=sizes.bottleneck, generator=generator)

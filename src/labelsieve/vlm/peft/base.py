@@ -1,27 +1,18 @@
-"""What a parameter-efficient module is, and the table of kinds.
-
-A new kind is one file and one line in `PEFT`.
-"""
+"""What a parameter-efficient module is, and how one is built; :mod:`labelsieve.vlm.peft.registry` has the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import SettingsError, listed, look_up, shown
-from labelsieve.vlm.peft.adapter import Adapter
-from labelsieve.vlm.peft.bitfit import bitfit
 from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.full import full, full_paper
-from labelsieve.vlm.peft.lora import LoRA
-from labelsieve.vlm.peft.sites import Handle, MisfitError, Tower
-from labelsieve.vlm.peft.ssf import ScaleShift
-from labelsieve.vlm.peft.vpt import VisualPrompts
+from labelsieve.vlm.peft.registry import PEFT
+from labelsieve.vlm.peft.sites import Handle, MisfitError, Sizes, Tower
 
 
 class Peft(Protocol):
@@ -39,41 +30,12 @@ class Peft(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How large a module is.
-
-    Attributes:
-        tokens: L, the number of visual prompts, at least 0.
-        bottleneck: Rank of `lora` and width of `adapter`, at least 1.
-    """
-
-    tokens: int
-    bottleneck: int
-
-
 Build = Callable[[Tower, Sizes, torch.Generator], Peft | None]
 """Makes a module for a model, with initial values from a generator; None where there is nothing to train."""
 
 
-def _prompts(*, deep: bool) -> Build:
-    def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Peft | None:
-        return VisualPrompts(vlm, tokens=sizes.tokens, deep=deep, generator=generator) if sizes.tokens else None
-
-    return build
-
-
-PEFT: dict[str, Build] = {
-    "none": lambda _vlm, _sizes, _generator: None,
-    "vpt-deep": _prompts(deep=True),
-    "vpt-shallow": _prompts(deep=False),
-    "lora": lambda vlm, sizes, generator: LoRA(vlm, rank=sizes.bottleneck, generator=generator),
-    "adapter": lambda vlm, sizes, generator: Adapter(vlm, width=sizes.bottleneck, generator=generator),
-    "ssf": lambda vlm, _sizes, _generator: ScaleShift(vlm),
-    "bitfit": lambda vlm, _sizes, _generator: bitfit(vlm),
-    "full": lambda vlm, _sizes, _generator: full(vlm),
-    "full-paper": lambda vlm, _sizes, _generator: full_paper(vlm),
-}
+def no_module(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> None:
+    """Builds nothing: the image encoder stays frozen."""
 
 
 def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
 from labelsieve.core.errors import shown
 from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.sites import MisfitError, Tower
+from labelsieve.vlm.peft.sites import MisfitError, Sizes, Tower
 
 
-def bitfit(vlm: Tower) -> OwnCopies:
+def build(vlm: Tower, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:
     """Returns trainable copies of all biases of the image encoder: of linear layers and of layer norms.
 
     Raises:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.sites import Tower, unknown_blocks
+from labelsieve.vlm.peft.sites import Sizes, Tower, unknown_blocks
 
 
-def full(vlm: Tower) -> OwnCopies:
+def build(vlm: Tower, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:
     """Returns trainable copies of all parameters that :meth:`VisionLanguageModel.pool` computes with.
 
     The projection into the joint space comes after that and stays as it is, as in the reference of DeFT: the text side
@@ -15,7 +17,7 @@ def full(vlm: Tower) -> OwnCopies:
     return OwnCopies(vlm, [name for name, _ in vlm.vision_tower.named_parameters()])
 
 
-def full_paper(vlm: Tower) -> OwnCopies:
+def build_paper(vlm: Tower, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:
     """Returns trainable copies of the parameters of the transformer blocks, which the reference of DeFT trains.
 
     Class token, patch and position embeddings and the layer norms outside of the blocks stay as they are.

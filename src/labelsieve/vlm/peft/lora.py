@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelsieve.vlm.peft.sites import Block, Handle, Site, Tower, Undo, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.sites import Block, Handle, Site, Sizes, Tower, Undo, blocks_of, unknown_blocks
 
 _NAME = "default"
 """What `peft` calls a single adapter."""
@@ -80,3 +80,8 @@ def _replace(site: Site, layer: Any) -> Undo:
     layer.base_layer = original
     setattr(site.parent, site.name, layer)
     return Undo(lambda: setattr(site.parent, site.name, original))
+
+
+def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> LoRA:
+    """Makes the module for a model."""
+    return LoRA(vlm, rank=sizes.bottleneck, generator=generator)

@@ -40,6 +40,19 @@ class BareTower:
     run: Callable[[], Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large a module is.
+
+    Attributes:
+        tokens: L, the number of visual prompts, at least 0.
+        bottleneck: Rank of `lora` and width of `adapter`, at least 1.
+    """
+
+    tokens: int
+    bottleneck: int
+
+
 class MisfitError(Exception):
     """A module has no place in an image encoder; the message says why, and not what has."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.vlm.peft.sites import Block, Handle, Site, Tower, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.sites import Block, Handle, Site, Sizes, Tower, blocks_of, unknown_blocks
 
 
 class ScaleShift(nn.Module):
@@ -73,3 +73,8 @@ def scaled_layers(vlm: Tower) -> list[Site]:
         return [*block.attention_in, block.attention_out, block.mlp_in, block.mlp_out]
 
     return [site for block in blocks_of(vlm, peft="ssf") for site in of(block)]
+
+
+def build(vlm: Tower, _sizes: Sizes, _generator: torch.Generator) -> ScaleShift:
+    """Makes the module for a model; it starts as the identity."""
+    return ScaleShift(vlm)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import shown
-from labelsieve.vlm.peft.sites import MisfitError, Tower
+from labelsieve.vlm.peft.sites import MisfitError, Sizes, Tower
 
 
 class VisualPrompts(nn.Module):
@@ -64,3 +64,13 @@ class VisualPrompts(nn.Module):
 
         handles = [layers[index].register_forward_pre_hook(enter(index)) for index in range(len(self.prompts))]
         return [*handles, layers[-1].register_forward_hook(leave)]
+
+
+def build_deep(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
+    """Makes prompts for each block of a model; None if there are to be none."""
+    return VisualPrompts(vlm, tokens=sizes.tokens, deep=True, generator=generator) if sizes.tokens else None
+
+
+def build_shallow(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
+    """Makes prompts for the first block of a model; None if there are to be none."""
+    return VisualPrompts(vlm, tokens=sizes.tokens, deep=False, generator=generator) if sizes.tokens else None

@@ -1,0 +1,64 @@
+"""The tables of losses and of ways to train a backbone. Nothing here loads torch.
+
+A new loss is one function of a batch, or a class for what remembers or selects, and one line in `LOSSES`. A new way to
+train is one function and one line in `TUNE`; a module of :mod:`labelsieve.vlm.peft` has a part in phase 2 by its own
+line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from labelsieve.core.registry import Entry, Registry
+from labelsieve.vlm.peft.registry import PEFT
+
+_HERE = "labelsieve.finetune."
+LOSSES: Registry[Callable[..., Any], Entry] = Registry(
+    "--loss",
+    Entry("ce", _HERE + "losses:plain_cross_entropy", "cross-entropy"),
+    Entry(
+        "gce",
+        _HERE + "losses:generalised_cross_entropy",
+        "generalised cross-entropy: images that the model does not believe pull less",
+    ),
+    Entry(
+        "sce",
+        "labelsieve.detect.losses:symmetric_cross_entropy",
+        "symmetric cross-entropy: a second term that a wrong label cannot make large",
+    ),
+    Entry(
+        "elr",
+        _HERE + "losses:EarlyLearning",
+        "early-learning regularisation: holds to what the model said of an image before",
+    ),
+    Entry(
+        "gmm",
+        _HERE + "losses:Mixture",
+        "cross-entropy on what a mixture of two Gaussians on the losses takes for clean, fitted before each epoch",
+    ),
+)
+TUNE: Registry[Callable[..., None], Entry] = Registry(
+    "--tune",
+    Entry("full", _HERE + "tuning:everything", "everything"),
+    Entry("linear", _HERE + "tuning:nothing", "the head alone, on cached features: fast on a CPU"),
+    Entry("paper", _HERE + "tuning:blocks", "the blocks; embeddings and outer layer norms stay"),
+    Entry("lora", _HERE + "tuning:lora", "low-rank matrices beside the layers of the blocks, merged at the end"),
+    Entry("bitfit", _HERE + "tuning:biases", "all biases"),
+    *(
+        Entry(
+            module.name,
+            _HERE + "tuning:module",
+            module.about + (", merged at the end" if module.backbone == "merges" else "; cannot be saved"),
+        )
+        for module in PEFT.entries.values()
+        if module.backbone != "no"
+    ),
+)
+
+if TYPE_CHECKING:
+    LossKind = str
+    TuneKind = str
+else:
+    LossKind = Literal[tuple(LOSSES)]
+    TuneKind = Literal[tuple(TUNE)]

@@ -1,0 +1,41 @@
+"""The table of families: `load_vlm` and `labelsieve list` derive from it. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labelsieve.core.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from labelsieve.vlm.towers import TwoTowers
+
+DUAL_ENCODER = "vision-text-dual-encoder"
+
+_HERE = "labelsieve.vlm.families."
+ADAPTERS: Registry[type[TwoTowers], Entry] = Registry(
+    "--model",
+    Entry("clip", _HERE + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
+    Entry("siglip", _HERE + "siglip:SigLIP", "SigLIP, and SigLIP 2 of fixed resolution: SiglipModel of transformers"),
+    Entry(
+        "siglip2", _HERE + "siglip2:SigLIP2", "SigLIP 2 of flexible resolution (NaFlex): Siglip2Model of transformers"
+    ),
+    Entry("blip", _HERE + "blip:BLIP", "BLIP: the contrastive heads of BlipForImageTextRetrieval of transformers"),
+    Entry(
+        "albef",
+        _HERE + "albef:ALBEF",
+        "ALBEF: contrastive heads of the authors' checkpoints, as ViTModel and BertModel",
+    ),
+    Entry("altclip", _HERE + "altclip:AltCLIP", "AltCLIP: AltCLIPModel of transformers"),
+    Entry("chinese_clip", _HERE + "chinese_clip:ChineseCLIP", "Chinese CLIP: ChineseCLIPModel of transformers"),
+    Entry(
+        DUAL_ENCODER,
+        _HERE + "dual_encoder:DualEncoder",
+        "LiT and others: VisionTextDualEncoderModel of transformers, which joins any two encoders",
+    ),
+    Entry(
+        "open_clip",
+        _HERE + "open_clip:OpenCLIP",
+        "open_clip: models of that library with its own text encoders; needs the extra open-clip",
+    ),
+)
+"""By `model_type` of config.json; `open_clip` by its prefix or by open_clip_config.json."""

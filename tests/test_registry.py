@@ -1,0 +1,59 @@
+"""The tables of choices: whatever is registered loads, says what it is, and is offered to the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labelsieve.commands.listing import entries
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.registry import Entry, Registry
+from labelsieve.detect.registry import DETECTORS
+from labelsieve.finetune.registry import LOSSES, TUNE
+from labelsieve.vlm.families.registry import ADAPTERS
+from labelsieve.vlm.peft.registry import PEFT
+
+REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (DETECTORS, PEFT, ADAPTERS, LOSSES, TUNE)}
+EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
+
+
+@pytest.mark.parametrize(("option", "name"), EVERY)
+def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) -> None:
+    registry = REGISTRIES[option]
+    assert callable(registry[name]) and name in registry
+    assert registry.about(name) and "\n" not in registry.about(name)
+
+
+def test_all_of_it_is_listed() -> None:
+    listed = {(option.removeprefix("adapt "), name) for option, name, _ in entries(None)}
+    assert set(EVERY) <= listed
+
+
+def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
+    own = {"full", "linear", "paper", "lora", "bitfit"}
+    assert set(TUNE) - own == {name for name, module in PEFT.entries.items() if module.backbone != "no"}
+    assert all(
+        ("cannot be saved" in TUNE.about(name)) == (PEFT.entries[name].backbone == "stays") for name in set(TUNE) - own
+    )
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(SettingsError, match="--codec json is registered twice"):
+        Registry("--codec", Entry("json", "json:dumps"), Entry("json", "json:loads"))
+
+
+def test_nothing_is_loaded_before_it_is_asked_for() -> None:
+    registry: Registry[Any, Entry] = Registry("--codec", Entry("gone", "no_such_module:thing", "about"))
+    assert "gone" in registry and "other" not in registry
+    assert (list(registry), len(registry), registry.about("gone")) == (["gone"], 1, "about")
+    with pytest.raises(ModuleNotFoundError):
+        registry["gone"]
+    with pytest.raises(KeyError):
+        registry["other"]
+
+
+def test_a_thing_has_its_name() -> None:
+    for name in DETECTORS:
+        assert DETECTORS.name_of(DETECTORS[name]) == name
+    assert DETECTORS.name_of(Registry) is None
