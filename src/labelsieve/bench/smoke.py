@@ -114,7 +114,7 @@ def _only(
         name: {
             method: {noise: row[noise] for noise in noises if noise in row}
             for method, row in published.values.get(name, {}).items()
-            if method in methods
+            if method in methods or method in published.only_published
         }
         for name in data
     }
@@ -124,11 +124,14 @@ def _only(
 def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str, Noise]:
     """Returns noises of some data, one of each kind; for a file, which is of other images, the labels as drawn."""
     found: dict[str, tuple[str, Noise]] = {}
+
+    def every(name: str) -> bool:
+        return all(experiment.has(data=each, noise=name) for each in data)
+
     for name, noise in experiment.noise.items():
-        has = all(experiment.has(data=each, noise=name) for each in data)
-        if has and (noise.rate or not noise.puts_in):
+        if every(name) and (noise.rate or not noise.puts_in):
             found.setdefault(noise.kind, (name, Noise(kind="given") if noise.kind == "file" else noise))
-    return dict(found.values()) or dict(experiment.noise)
+    return dict(found.values()) or _first({name: each for name, each in experiment.noise.items() if every(name)})
 
 
 def _brief(method: Method, *, adapts: bool) -> Method:

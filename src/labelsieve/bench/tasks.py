@@ -270,7 +270,7 @@ def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Pat
 
 
 class Adapt:
-    """Trains a classifier on what the detector left, or on all images, or on those whose label is right, and tests it.
+    """Trains a classifier on all images, or on what a detector, a probe or the truth left of them, and tests it.
 
     The accuracy is that of the last epoch, on the test set. Where nothing is trained on, it is that of the model that
     the scan has trained: the method without phase 2.
@@ -286,7 +286,7 @@ class Adapt:
 
         if method.train_on in ("selected", "nothing"):
             if method.detector is None:
-                others = "" if method.train_on == "nothing" else ', or train_on = "all" or "truth"'
+                others = "" if method.train_on == "nothing" else ', or train_on = "all", "probe" or "truth"'
                 raise SettingsError(f"expected a detector{others}, found none")
             detector = method.make_detector(noise_rate=0.5)
             if method.train_on == "nothing":
@@ -310,6 +310,7 @@ class Adapt:
         the scan, memory as in :meth:`Detect.measure`.
         """
         from labelsieve.bench.peak_memory import PeakMemory
+        from labelsieve.bench.selection import selection_of
         from labelsieve.data.images import LabelledImages
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.selection import choose
@@ -321,7 +322,8 @@ class Adapt:
             raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
             return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *COST, "note"))
-        verdicts, settings = selection_of(given), adaptation(given.method)
+        settings = adaptation(given.method)
+        verdicts = selection_of(given, images, settings)
         with PeakMemory() as peak:
             adapted = adapt(
                 images,
@@ -363,23 +365,6 @@ def adaptation(method: Method) -> Adaptation:
     recipe = look_up(RECIPES, changes.pop("recipe", "default"), what="recipe of adapt")
     check_keys(changes, field_names(Adaptation), what="adapt")
     return replace(recipe, **changes)
-
-
-def selection_of(given: Given) -> Verdicts:
-    """Returns the verdicts of the detector, or those that leave all images or only those whose label is right."""
-    import numpy as np
-
-    from labelsieve.detect.scores import Scores
-    from labelsieve.verdicts import decide
-
-    if given.method.train_on == "selected":
-        return scan_once(given, tests=False)[0]
-    labels = given.images.labels
-    kept = np.ones(len(labels), bool) if given.method.train_on == "all" else given.truth == labels
-    scores = Scores(
-        label_quality=kept.astype(np.float32), predicted=given.truth, confidence=np.ones(len(labels), np.float32)
-    )
-    return decide(given.images, scores, record={"model": {"name": None if given.vlm is None else given.vlm.name}})
 
 
 TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}
