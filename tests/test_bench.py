@@ -34,7 +34,7 @@ from labelsieve.bench.parts import Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.series import column_names, series
-from labelsieve.bench.smoke import miniature
+from labelsieve.bench.smoke import _brief, miniatures
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
@@ -1484,16 +1484,24 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
 ) -> None:
     experiment = read_experiment(name)
     for each, data in experiment.data.items():
-        small = miniature(experiment, {each: stand_ins.of(data)})
-        assert list(small.method) == list(experiment.method) and small.name != name
-        assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
-        assert all(method.backbone is None for method in small.method.values())
-        places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
-        assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
-        assert len(places) == 1 + (data.test_source is not None)
-        assert {noise.kind for noise in small.noise.values()} == {noise.kind for noise in experiment.noise.values()}
-        write_tables(small, {}, tmp_path)  # beside published numbers, too
-        assert small.title in (tmp_path / "results.md").read_text()
+        parts = miniatures(experiment, {each: stand_ins.of(data)})
+        assert list(parts[name].method) == list(experiment.method)
+        kinds = [noise.kind for small in parts.values() for noise in small.noise.values()]
+        assert len(set(kinds)) == len(kinds) and set(kinds) == {noise.kind for noise in experiment.noise.values()}
+        for small in parts.values():
+            assert small.name != name and small.seeds == experiment.seeds[:1]
+            assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
+            assert all(method.backbone is None for method in small.method.values())
+            places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
+            assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
+            assert len(places) == 1 + (data.test_source is not None)
+            write_tables(small, {}, tmp_path)  # beside published numbers, too
+            assert small.title in (tmp_path / "results.md").read_text()
+
+
+def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:
+    small = _brief(read_experiment("paper/table3").method["gmm"], adapts=True)
+    assert {**small.adapt} == {"recipe": "paper", "loss": "gmm", "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
 
 
 def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

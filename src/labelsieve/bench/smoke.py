@@ -1,8 +1,9 @@
 """Experiments end to end within minutes and without network: does each of them still run?
 
 Tiny look-alikes of the data, in the same layout, stand in their place, and the bundled model in that of all models and
-backbones. Every method is measured on the first data set, with the first noise of each kind, for one seed and hardly
-any epochs; on each further one, only the first method with the first noise. The numbers mean nothing.
+backbones. Every method is measured on the first data set with the first noise, for one seed and hardly any epochs.
+Other kinds of noise and other data sets, which no method knows of, are tried with the first method alone. The numbers
+mean nothing.
 """
 
 from __future__ import annotations
@@ -62,24 +63,34 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterato
                 continue
             whole = not done
             done.add(small)
-            place = experiment.name if whole else f"{experiment.name}-{name}"
-            run_experiment(miniature(experiment, {name: small}, whole=whole), out / place)
+            for place, each in miniatures(experiment, {name: small}, whole=whole).items():
+                run_experiment(each, out / place)
         except Exception as error:  # whatever it is, the others are to be run, too
             yield f"{type(error).__name__}: {error} (data {name})"
 
 
-def miniature(experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True) -> Experiment:
-    """Returns an experiment with the methods of another one, on next to nothing.
+def miniatures(experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True) -> dict[str, Experiment]:
+    """Returns what is tried of an experiment, by the names of the folders.
 
     Args:
-        experiment: The other one.
+        experiment: The experiment.
         data: What stands in the place of one of its data sets, by the name of that one.
-        whole: Keep all methods and one noise of each kind; else only the first of each.
+        whole: Whether to try all methods and, with the first of them, one noise of each kind; else there is one cell.
     """
-    methods, adapts = dict(experiment.method), experiment.task == "adapt"
-    noises = {name: replace(noise, data=None) for name, noise in _one_of_each_kind(experiment, data).items()}
+    first, *others = _one_of_each_kind(experiment, data).items()
+    # one table, since most of the time of so small a run would go into drawing the others
+    single = replace(experiment, method=_first(experiment.method), tables=experiment.tables[:1], against=None)
     if not whole:
-        noises, methods = _first(noises), _first(methods)
+        return {f"{experiment.name}-{next(iter(data))}": _miniature(single, data, dict([first]))}
+    found = {experiment.name: _miniature(experiment, data, dict([first]))}
+    if others:
+        found[f"{experiment.name}-noises"] = _miniature(single, data, dict(others))
+    return found
+
+
+def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping[str, Noise]) -> Experiment:
+    """Returns an experiment on next to nothing, with the methods of another one and some of its noises."""
+    adapts = experiment.task == "adapt"
     return replace(
         experiment,
         name=f"smoke-{experiment.name}",  # so that no folder of results is taken for its own
@@ -87,10 +98,9 @@ def miniature(experiment: Experiment, data: Mapping[str, Data], *, whole: bool =
         seeds=experiment.seeds[:1],
         model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,
-        noise=noises,
-        method={each: _brief(method, adapts=adapts) for each, method in methods.items()},
-        published=_only(experiment.published, data, methods, noises),
-        against=experiment.against if whole else None,
+        noise={name: replace(noise, data=None) for name, noise in noises.items()},
+        method={each: _brief(method, adapts=adapts) for each, method in experiment.method.items()},
+        published=_only(experiment.published, data, experiment.method, noises),
     )
 
 
@@ -138,7 +148,7 @@ def _brief(method: Method, *, adapts: bool) -> Method:
     """Returns a method with hardly any epochs, of which those that were warm-up altogether stay so."""
     changes: dict[str, Any] = {"backbone": None}
     if adapts:
-        changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0}
+        changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
     if method.detector is None:
         return replace(method, **changes)
     detector = method.make_detector(noise_rate=0.5)
