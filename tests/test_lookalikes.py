@@ -13,18 +13,18 @@ import pytest
 from numpy.typing import NDArray
 
 from labelsieve.bench import run as running
-from labelsieve.bench.experiment import read_experiment
+from labelsieve.bench.experiment import Experiment, read_experiment
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, small
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, TEST_IMAGES, StandIns
 from labelsieve.bench.parts import Data
 from labelsieve.bench.run import load_data, load_test
-from labelsieve.bench.smoke import miniatures
+from labelsieve.bench.smoke import miniatures, smoke
 from labelsieve.bench.toml_files import shipped
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.layout import Found
 from labelsieve.data.sources import load_images
-from labelsieve.errors import DataError
+from labelsieve.errors import DataError, RunError
 
 SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED[name].splits]
 TESTED = {"test", "val", "imagenet-val"}
@@ -216,6 +216,32 @@ def test_smoke_reads_every_data_set(three: Path, run: Callable[..., tuple[int, s
         assert f"{count} of {count} cells measured" in text and ("clip-margin" in text) == (name == "three")
     assert "sym-20 | pair-30" in (out / "three-noises" / "results.md").read_text()
     assert run("bench", three, "--smoke", "--out", out)[0] == 0, "look-alikes are the same each time"
+
+
+def test_smoke_tries_a_method_of_several_experiments_once(
+    three: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = [three, three.with_name("other.toml"), three.with_name("renamed.toml")]
+    files[1].write_text(THREE.replace('clip-margin = { detector = "clip-margin" }', 'knn = { detector = "knn" }'))
+    files[2].write_text(THREE.replace("clip-margin =", "by-another-name ="))
+    measured: dict[str, list[str]] = {}
+
+    def measure(experiment: Experiment, out: Path) -> None:
+        if not measured:
+            measured["failed"] = list(experiment.method)
+            raise DataError("no space")
+        measured[out.name] = list(experiment.method)
+
+    monkeypatch.setattr(running, "run_experiment", measure)
+    with pytest.raises(RunError, match="1 of 4 experiments failed: three; three: DataError: no space"):
+        smoke([read_experiment(file) for file in (files[0], *files)], tmp_path)
+    assert {name: methods for name, methods in measured.items() if "-" not in name} == {
+        "failed": ["label-match", "clip-margin"],
+        "three": ["clip-margin"],  # the other one was tried with further data since
+        "other": ["knn"],
+        "renamed": ["label-match"],  # for the noise, since there is nothing new
+    }
+    assert all(methods == ["label-match"] for name, methods in measured.items() if "-" in name) and len(measured) == 13
 
 
 @pytest.mark.parametrize(("name", "other"), [("cifar100", "three-tiny-imagenet"), ("tiny-imagenet", "three")])

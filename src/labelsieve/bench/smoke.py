@@ -1,9 +1,9 @@
 """Experiments end to end within minutes and without network: does each of them still run?
 
 Tiny look-alikes of the data, in the same layout, stand in their place, and the bundled model in that of all models and
-backbones. Every method is measured on the first data set with the first noise, for one seed and hardly any epochs.
-Other kinds of noise and other data sets, which no method knows of, are tried with the first method alone. The numbers
-mean nothing.
+backbones. Every method is measured on the first data set with the first noise, for one seed and hardly any epochs; one
+that several experiments have is tried with the first of them. Other kinds of noise and other data sets, which no method
+knows of, are tried with the first method alone. The numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from labelsieve.bench.published import Published
 from labelsieve.detect.training.settings import Training
 from labelsieve.errors import RunError
 from labelsieve.progress import Progress
+from labelsieve.provenance import fingerprint
 
 LOOKALIKES = "look-alikes"
 """Folder of the data, among those of the results."""
@@ -40,19 +41,20 @@ def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | 
     Raises:
         RunError: One or more failed; the others were run all the same.
     """
-    progress, failed, stand_ins = progress or Progress(), dict[str, str](), StandIns(out / LOOKALIKES)
+    progress, failed, tried = progress or Progress(), dict[str, str](), set[str]()
+    stand_ins = StandIns(out / LOOKALIKES)
     for number, experiment in enumerate(experiments, 1):
         sets = "1 data set" if len(experiment.data) == 1 else f"{len(experiment.data)} data sets"
         progress.say(f"{number} of {len(experiments)}: {experiment.name}, {len(experiment.method)} methods, {sets}")
-        for why in _failures(experiment, out, stand_ins):
+        for why in _failures(experiment, out, stand_ins, tried):
             failed.setdefault(experiment.name, why)
     if failed:
         name, why = next(iter(failed.items()))
         raise RunError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; {name}: {why}")
 
 
-def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterator[str]:
-    """Runs the miniatures of an experiment, and yields why some fail."""
+def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set[str]) -> Iterator[str]:
+    """Runs the miniatures of an experiment, and yields why some fail; adds its methods to those that were tried."""
     from labelsieve.bench.run import run_experiment
 
     done = set[Data]()
@@ -63,26 +65,33 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterato
                 continue
             whole = not done
             done.add(small)
-            for place, each in miniatures(experiment, {name: small}, whole=whole).items():
+            for place, each in miniatures(experiment, {name: small}, whole=whole, tried=tried).items():
                 run_experiment(each, out / place)
+                tried |= {_kind(experiment, experiment.method[method]) for method in each.method}
         except Exception as error:  # whatever it is, the others are to be run, too
             yield f"{type(error).__name__}: {error} (data {name})"
 
 
-def miniatures(experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True) -> dict[str, Experiment]:
+def miniatures(
+    experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True, tried: Collection[str] = ()
+) -> dict[str, Experiment]:
     """Returns what is tried of an experiment, by the names of the folders.
 
     Args:
         experiment: The experiment.
         data: What stands in the place of one of its data sets, by the name of that one.
         whole: Whether to try all methods and, with the first of them, one noise of each kind; else there is one cell.
+        tried: Methods that were tried before, and need not be again; of none but those the first is.
     """
     first, *others = _one_of_each_kind(experiment, data).items()
     # one table, since most of the time of so small a run would go into drawing the others
     single = replace(experiment, method=_first(experiment.method), tables=experiment.tables[:1], against=None)
     if not whole:
         return {f"{experiment.name}-{next(iter(data))}": _miniature(single, data, dict([first]))}
-    found = {experiment.name: _miniature(experiment, data, dict([first]))}
+    methods = {name: each for name, each in experiment.method.items() if _kind(experiment, each) not in tried}
+    against = experiment.against if experiment.against and experiment.against.method in methods else None
+    new = replace(experiment, method=methods, against=against) if methods else single
+    found = {experiment.name: _miniature(new, data, dict([first]))}
     if others:
         found[f"{experiment.name}-noises"] = _miniature(single, data, dict(others))
     return found
@@ -102,6 +111,12 @@ def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping
         method={each: _brief(method, adapts=adapts) for each, method in experiment.method.items()},
         published=_only(experiment.published, data, experiment.method, noises),
     )
+
+
+def _kind(experiment: Experiment, method: Method) -> str:
+    """Returns a fingerprint of all that makes a run of the method differ from another one here."""
+    on_features = bool(experiment.text) or any(data.is_features for data in experiment.data.values())
+    return fingerprint(experiment.task, on_features, vars(_brief(method, adapts=experiment.task == "adapt")))
 
 
 def _columns(experiment: Experiment) -> list[str]:
