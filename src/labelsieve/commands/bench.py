@@ -37,7 +37,7 @@ class Bench(Command):
 
     Attributes:
         file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.
-        out: Folder of the results. --smoke goes without, and then keeps none; so does --dry-run.
+        out: Folder of the results. Only --smoke and --dry-run go without; then they keep none, and know of none.
         source: Where data sets lie, by their names in the file; or the folder of all that the file names by a bare
             file name.
         test: Where their test images lie.
