@@ -1,4 +1,4 @@
-"""What the fine-tuning of a cell trains on: what a detector, a probe or the truth leaves of the images, or all."""
+"""What a classifier is fine-tuned on where no detector selects it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from labelsieve.bench.tasks import Given, scan_once
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.mixture import small_mean_posterior
@@ -17,45 +17,51 @@ from labelsieve.detect.zero_shot import by_probability
 from labelsieve.engine import make_engine
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
+from labelsieve.progress import Progress
 from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.features import image_features
 
 
-def selection_of(given: Given, images: LabelledImages, settings: Adaptation) -> Verdicts:
-    """Returns the verdicts by which a cell selects what it trains on.
+def only(images: LabelledImages, kept: NDArray[np.bool_], *, truth: NDArray[np.int64], model: str | None) -> Verdicts:
+    """Returns verdicts that leave some images.
 
     Args:
-        given: What the cell is measured on.
-        images: Its images.
-        settings: Of the fine-tuning that is to come.
+        images: N images.
+        kept: Which of them, (N,).
+        truth: Their true labels, (N,), which are what is predicted.
+        model: Name of the model that is fine-tuned where no backbone is named.
     """
-    if given.method.train_on == "selected":
-        return scan_once(given, tests=False)[0]
-    labels = images.labels
-    kept = given.truth == labels if given.method.train_on == "truth" else np.ones(len(labels), bool)
     scores = Scores(
-        label_quality=kept.astype(np.float32), predicted=given.truth, confidence=np.ones(len(labels), np.float32)
+        label_quality=kept.astype(np.float32), predicted=truth, confidence=np.ones(len(images), dtype=np.float32)
     )
-    found = decide(images, scores, record={"model": {"name": None if given.vlm is None else given.vlm.name}})
-    return _by_probe(given, images, found, settings) if given.method.train_on == "probe" else found
+    return decide(images, scores, record={"model": {"name": model}})
 
 
-def _by_probe(given: Given, images: LabelledImages, everything: Verdicts, settings: Adaptation) -> Verdicts:
-    """Selects as TURN does (Ahn et al., 2023, arXiv 2310.17668), with verdicts that flag nothing to begin with.
+def by_probe(
+    images: LabelledImages,
+    everything: Verdicts,
+    *,
+    backbone: str | None,
+    settings: Adaptation,
+    seed: int,
+    progress: Progress,
+) -> Verdicts:
+    """Selects as TURN does (Ahn et al., 2023, arXiv 2310.17668).
 
-    A linear probe on the backbone is trained with generalised cross-entropy on all images, otherwise with the settings
-    of the fine-tuning. Two Gaussians are fitted to its losses: the quality of a label is the posterior of the one with
-    the smaller mean.
+    A linear probe on the backbone is trained with generalised cross-entropy on all images. Two Gaussians are fitted to
+    its losses: the quality of a label is the posterior of the one with the smaller mean.
+
+    Args:
+        images: N images.
+        everything: Verdicts that leave all of them.
+        backbone: Hub id or folder; by default the model of the verdicts.
+        settings: Of the fine-tuning that is to come; the probe has the same but for its loss and what is trained.
+        seed: Of the probe.
+        progress: Where to show how far it is.
     """
-    probe = adapt(
-        images,
-        everything,
-        backbone=given.method.backbone,
-        settings=replace(settings, tune="linear", loss="gce"),
-        seed=given.seed,
-        progress=given.progress,
-    ).backbone
-    engine = make_engine(seed=given.seed, progress=given.progress)
+    linear = replace(settings, tune="linear", loss="gce")
+    probe = adapt(images, everything, backbone=backbone, settings=linear, seed=seed, progress=progress).backbone
+    engine = make_engine(seed=seed, progress=progress)
     inputs = DetectorInputs(
         features=image_features(images, probe, engine=engine),
         labels=images.labels,

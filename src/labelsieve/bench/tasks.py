@@ -310,7 +310,6 @@ class Adapt:
         the scan, memory as in :meth:`Detect.measure`.
         """
         from labelsieve.bench.peak_memory import PeakMemory
-        from labelsieve.bench.selection import selection_of
         from labelsieve.data.images import LabelledImages
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.selection import choose
@@ -365,6 +364,22 @@ def adaptation(method: Method) -> Adaptation:
     recipe = look_up(RECIPES, changes.pop("recipe", "default"), what="recipe of adapt")
     check_keys(changes, field_names(Adaptation), what="adapt")
     return replace(recipe, **changes)
+
+
+def selection_of(given: Given, images: LabelledImages, settings: Adaptation) -> Verdicts:
+    """Returns the verdicts by which a cell selects what it fine-tunes on with these settings."""
+    from labelsieve.bench.selection import by_probe, only
+
+    method, right = given.method, given.truth == images.labels
+    if method.train_on == "selected":
+        return scan_once(given, tests=False)[0]
+    kept = right if method.train_on == "truth" else right | True
+    found = only(images, kept, truth=given.truth, model=None if given.vlm is None else given.vlm.name)
+    if method.train_on != "probe":
+        return found
+    return by_probe(
+        images, found, backbone=method.backbone, settings=settings, seed=given.seed, progress=given.progress
+    )
 
 
 TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}
