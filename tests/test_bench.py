@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 import labelsieve.bench
 from forked import Command
@@ -33,7 +34,7 @@ from labelsieve.bench.parts import Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.series import column_names, series
-from labelsieve.bench.smoke import miniature
+from labelsieve.bench.smoke import _brief, miniatures
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
@@ -44,6 +45,7 @@ from labelsieve.core.locks import locked
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json
 from labelsieve.demo import drawings
+from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import Feed
 from labelsieve.metrics import calibration
 from labelsieve.vlm import huggingface
@@ -307,8 +309,45 @@ def test_published_numbers_stand_beside_ours(file: Path, tmp_path: Path) -> None
     write_tables(experiment, made_up(experiment, {("sym-20", "untrained", s): 0.7 + 0.1 * s for s in (0, 1)}), tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "## Beside Somebody, 2024, Table 3" in text
-    assert "| data | noise | method | clean P | published | difference | clean R | published | difference |" in text
+    titles = ("clean P: ours | paper | difference", "clean R: ours | paper | difference")
+    assert f"| data | noise | method | {' | '.join(titles)} |" in text
     assert "| drawings | sym-20 | untrained | 75.00 | 60.25 | +14.75 | 75.00 | 97.50 | -22.50 |" in text
+
+
+RIVAL = PUBLISHED.replace("untrained =", "bystander = { sym-20 = [12.5, 50.0] }\nuntrained =").replace(
+    "\n\n[published.values", '\nonly_published = ["bystander"]\n\n[published.values'
+)
+
+
+def test_numbers_of_a_method_that_is_not_measured_stand_alone(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(changed(file, "[model]", RIVAL))
+    assert "bystander" not in experiment.method
+    write_tables(experiment, made_up(experiment, {("sym-20", "untrained", s): 0.75 for s in (0, 1)}), tmp_path)
+    rows = [line for line in (tmp_path / "results.md").read_text().splitlines() if "| sym-20 |" in line][-2:]
+    assert rows == [
+        "| drawings | sym-20 | bystander | \N{EN DASH} | 12.50 | \N{EN DASH} | \N{EN DASH} | 50.00 | \N{EN DASH} |",
+        "| drawings | sym-20 | untrained | 75.00 | 60.25 | +14.75 | 75.00 | 97.50 | -22.50 |",
+    ]
+    assert not {cell.method for cell in experiment.cells()} - {"label-match", "untrained"}
+
+
+def test_a_dry_run_sets_ours_beside_the_paper(
+    file: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelsieve.bench.estimate.estimate", lambda *_args, **_options: {})
+    experiment, out = read_experiment(changed(file, "[model]", PUBLISHED)), tmp_path / "out"
+    code, said, _ = run("bench", file, "--dry-run")
+    assert code == 0 and "beside Somebody, 2024, Table 3, in %:" in said and "8 of 8 cells are missing" in said
+    assert "| data | noise | method | clean P: ours | paper | difference | clean R: ours | paper | difference |" in said
+    assert "| untrained | \N{EN DASH} | 60.25 | \N{EN DASH} |" in said and not out.exists()
+    store = Store.open(out, name="tiny")
+    out.mkdir()
+    store.begin(experiment)
+    for record in made_up(experiment, {("sym-20", "untrained", 0): 0.5, ("sym-20", "untrained", 1): 0.7}).values():
+        store.add(record)
+    code, said, _ = run("bench", file, "--dry-run", "--out", out)
+    assert code == 0 and "| untrained | 60.00 | 60.25 | -0.25 | 60.00 | 97.50 | -37.50 |" in said
+    assert "6 of 8 cells are missing" in said.splitlines()[-1]
 
 
 def test_defaults_hold_where_a_table_says_nothing(file: Path) -> None:
@@ -529,6 +568,35 @@ def test_without_phase_2_the_model_of_the_scan_is_tested(
     assert len(list(folder.glob("*/run.json"))) == 1, "the others with this detector go on from its scan"
 
 
+def test_a_probe_selects_what_it_has_small_losses_for(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    import labelsieve as ls
+    from labelsieve.demo import MINI_CLIP
+
+    settings = {"epochs": 2, "min_steps": 0, "head_init": "zeros", "head_learning_rate": 0.1}
+    file = tmp_path / "tiny.toml"
+    file.write_text(re.sub(r"\[method\.\S+\]\n(.+\n)+\n?", "", TRAINED).replace("rate = 0.5", "rate = 0.25"))
+    told = ", ".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    file.write_text(f'{file.read_text()}[method.turn]\ntrain_on = "probe"\nadapt = {{ tune = "bitfit", {told} }}\n')
+    (row,) = lines_of(run_experiment(read_experiment(file), tmp_path / "out"))
+
+    drawn = ls.load_images(trained[1] / "runs" / "drawings-64-0.parquet", label_column="clean_label")
+    noisy = ls.inject(drawn, kind="symmetric", rate=0.25, seed=0)
+    all_right = ls.scan(noisy.with_labels(noisy.labels, truth=None), ls.load_vlm(MINI_CLIP), detector=ls.LabelMatch())
+    probe = ls.adapt(
+        noisy,
+        all_right,
+        settings=ls.Adaptation(tune="linear", loss="gce", labels="all", **settings),  # type: ignore[arg-type]
+    )
+    with torch.no_grad():
+        logits = probe.backbone.logits(probe.backbone.pixels([noisy.open(index) for index in range(64)]))
+    losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(noisy.labels), reduction="none")
+    kept = small_mean_posterior(losses.numpy()) > 0.5
+    right = noisy.labels == noisy.truth
+    assert row["used_rate"] == kept.mean() and row["used_clean"] == right[kept].mean()
+    assert 0.3 < row["used_rate"] < 1 and row["used_clean"] > 0.85, "of 75 % right labels"
+    assert row["test_accuracy"] > row["test_accuracy_start"] and row["test_accuracy_start"] < 0.2, "a head of its own"
+
+
 def test_a_classifier_is_trained_without_paying_for_a_test_of_the_scan(tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
     file.write_text(re.sub(r"\[method\.(all|oracle)\]\n(.+\n)+", "", TRAINED))  # those without a scan
@@ -669,7 +737,7 @@ def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Pat
         ('tune = "linear"', 'tune = "liner"', 'got liner (did you mean "linear"?)'),
         ('tune = "linear"', 'recipe = "papr"', 'got papr (did you mean "paper"?)'),
         ('train_on = "truth"', 'train_on = "truth"\ndetector = "gmm"', "train_on truth takes no detector"),
-        ('detector = "label-match"\nadapt', "adapt", 'expected a detector, or train_on = "all" or "truth", found none'),
+        ('detector = "label-match"\nadapt', "adapt", 'expected a detector, or train_on = "all", "probe"'),
         ('detector = "label-match"\ntrain_on', "train_on", "expected a detector, found none"),
         ('"label-match"\ntrain_on', '"knn"\ntrain_on', "--detector knn has no model that could be tested"),
         ('train_on = "nothing"', 'train_on = "nothing"\nbackbone = "x"', "train_on nothing trains no backbone"),
@@ -1013,6 +1081,14 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
             'got clean_recal (did you mean "clean_recall"?)',
         ),
         ("[model]", PUBLISHED + '\nother = "bundled"', "expected one model beside published numbers, got 2"),
+        (
+            "[model]",
+            RIVAL.replace('["bystander"]', '["untrained"]'),
+            "names methods that are measured here, untrained;",
+        ),
+        ("[model]", RIVAL.replace('["bystander"]', '"bystander"'), "expected only_published to be a list of names of"),
+        ("[model]", RIVAL.replace('["bystander"]', "[5]"), "expected only_published to be a list of names of methods"),
+        ("[model]", RIVAL.replace('["bystander"]', '["bystandr"]'), 'got bystander (did you mean "bystandr"?)'),
         ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
         ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got 0, 0"),
         ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of integers, got []"),
@@ -1307,17 +1383,18 @@ SHIPPED = {
     "cost": 99,
     "human": 108,
     "models": 168,
-    "paper/figure1": 300,
-    "paper/figure3": 144,
-    "paper/figure4": 75,
+    "modules": 108,
+    "paper/figure1": 72,
+    "paper/figure3": 108,
+    "paper/figure4": 60,
     "paper/table1": 216,
-    "paper/table10": 108,
+    "paper/table10": 360,
     "paper/table2": 360,
     "paper/table3": 54,
-    "paper/table4": 48,
+    "paper/table4": 60,
     "paper/table5": 216,
     "paper/table6": 72,
-    "paper/table7": 54,
+    "paper/table7": 216,
     "paper/table8": 15,
     "paper/table9": 36,
     "peft": 150,
@@ -1407,16 +1484,24 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
 ) -> None:
     experiment = read_experiment(name)
     for each, data in experiment.data.items():
-        small = miniature(experiment, {each: stand_ins.of(data)})
-        assert list(small.method) == list(experiment.method) and small.name != name
-        assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
-        assert all(method.backbone is None for method in small.method.values())
-        places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
-        assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
-        assert len(places) == 1 + (data.test_source is not None)
-        assert {noise.kind for noise in small.noise.values()} == {noise.kind for noise in experiment.noise.values()}
-        write_tables(small, {}, tmp_path)  # beside published numbers, too
-        assert small.title in (tmp_path / "results.md").read_text()
+        parts = miniatures(experiment, {each: stand_ins.of(data)})
+        assert list(parts[name].method) == list(experiment.method)
+        kinds = [noise.kind for small in parts.values() for noise in small.noise.values()]
+        assert len(set(kinds)) == len(kinds) and set(kinds) == {noise.kind for noise in experiment.noise.values()}
+        for small in parts.values():
+            assert small.name != name and small.seeds == experiment.seeds[:1]
+            assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
+            assert all(method.backbone is None for method in small.method.values())
+            places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
+            assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
+            assert len(places) == 1 + (data.test_source is not None)
+            write_tables(small, {}, tmp_path)  # beside published numbers, too
+            assert small.title in (tmp_path / "results.md").read_text()
+
+
+def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:
+    small = _brief(read_experiment("paper/table3").method["gmm"], adapts=True)
+    assert {**small.adapt} == {"recipe": "paper", "loss": "gmm", "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
 
 
 def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
@@ -1444,7 +1529,7 @@ def test_smoke_tells_what_fails_and_runs_the_rest(
 
 
 def test_bench_without_a_file_or_folder(run: Callable[..., tuple[int, str, str]], file: Path) -> None:
-    for words in (("bench",), ("bench", file), ("bench", "--out", "x")):
+    for words in (("bench",), ("bench", file), ("bench", "--out", "x"), ("bench", "--dry-run")):
         code, _, error = run(*words)
         assert code == 2 and "expected FILE.toml or NAME, and --out DIR" in error
 

@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from labelsieve.bench import run as running
-from labelsieve.bench.experiment import read_experiment
+from labelsieve.bench.experiment import Experiment, read_experiment
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, small
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, TEST_IMAGES, StandIns
 from labelsieve.bench.parts import Data
 from labelsieve.bench.run import load_data, load_test
-from labelsieve.bench.smoke import miniature
+from labelsieve.bench.smoke import miniatures, smoke
 from labelsieve.bench.toml_files import shipped
-from labelsieve.core.errors import DataError
+from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.layout import Found
@@ -183,22 +183,65 @@ def test_test_images_of_other_kinds(stand_ins: StandIns) -> None:
 
 def test_further_data_sets_keep_their_published_numbers_of_the_first_method_and_noise(stand_ins: StandIns) -> None:
     experiment = read_experiment("paper/table1")
-    published = miniature(experiment, {"cifar-100": stand_ins.of(experiment.data["cifar-100"])}).published
-    assert published is not None and set(published.values) == {"cifar-100"} and len(list(published.cells())) > 2
-    small = miniature(experiment, {"stanford-cars": stand_ins.of(experiment.data["stanford-cars"])}, whole=False)
-    assert len(list(small.cells())) == 1 and small.published is not None
-    assert {where[1] for where, _ in small.published.cells()} <= set(small.method)
+    parts = miniatures(experiment, {"cifar-100": stand_ins.of(experiment.data["cifar-100"])})
+    assert {
+        name: [where[1:] for where, _ in part.published.cells()] for name, part in parts.items() if part.published
+    } == {
+        "paper/table1": [("sym-20", method) for method in ("label-match", "small-loss", "deft")],
+        "paper/table1-noises": [("ins-20", "label-match")],
+    }
+    ((name, small),) = miniatures(
+        experiment, {"stanford-cars": stand_ins.of(experiment.data["stanford-cars"])}, whole=False
+    ).items()
+    assert name == "paper/table1-stanford-cars" and len(list(small.cells())) == 1 and small.published is not None
+    assert [where for where, _ in small.published.cells()] == [("stanford-cars", "sym-20", "label-match")]
+
+
+def test_data_with_right_labels_alone_are_tried_with_one_noise(stand_ins: StandIns) -> None:
+    experiment = read_experiment("paper/figure1")
+    for name, noise in {"tiny-imagenet": "sym-20", "cifar-100": "clean"}.items():
+        (small,) = miniatures(experiment, {name: stand_ins.of(experiment.data[name])}).values()
+        assert list(small.noise) == [noise]
 
 
 def test_smoke_reads_every_data_set(three: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     out = tmp_path / "out"
+    three.write_text(THREE.replace("[method]", 'pair-30 = { kind = "pair", rate = 0.3 }\n\n[method]'))
     code, said, _ = run("bench", three, "--smoke", "--out", out)
     assert code == 0 and "1 of 1: three, 2 methods, 3 data sets" in said
-    assert "4 of 4 cells measured" in (out / "three" / "results.md").read_text()
-    assert {folder.name for folder in out.iterdir()} == {"three", "three-tiny-imagenet", "three-mine", "look-alikes"}
-    for name in ("tiny-imagenet", "mine"):
-        assert "1 of 1 cells measured" in (out / f"three-{name}" / "results.md").read_text()
+    cells = {"three": 2, "three-noises": 2, "three-tiny-imagenet": 1, "three-mine": 1}
+    assert {folder.name for folder in out.iterdir()} == {*cells, "look-alikes"}
+    for name, count in cells.items():
+        text = (out / name / "results.md").read_text()
+        assert f"{count} of {count} cells measured" in text and ("clip-margin" in text) == (name == "three")
+    assert "sym-20 | pair-30" in (out / "three-noises" / "results.md").read_text()
     assert run("bench", three, "--smoke", "--out", out)[0] == 0, "look-alikes are the same each time"
+
+
+def test_smoke_tries_a_method_of_several_experiments_once(
+    three: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = [three, three.with_name("other.toml"), three.with_name("renamed.toml")]
+    files[1].write_text(THREE.replace('clip-margin = { detector = "clip-margin" }', 'knn = { detector = "knn" }'))
+    files[2].write_text(THREE.replace("clip-margin =", "by-another-name ="))
+    measured: dict[str, list[str]] = {}
+
+    def measure(experiment: Experiment, out: Path) -> None:
+        if not measured:
+            measured["failed"] = list(experiment.method)
+            raise DataError("no space")
+        measured[out.name] = list(experiment.method)
+
+    monkeypatch.setattr(running, "run_experiment", measure)
+    with pytest.raises(RunError, match="1 of 4 experiments failed: three; three: DataError: no space"):
+        smoke([read_experiment(file) for file in (files[0], *files)], tmp_path)
+    assert {name: methods for name, methods in measured.items() if "-" not in name} == {
+        "failed": ["label-match", "clip-margin"],
+        "three": ["clip-margin"],  # the other one was tried with further data since
+        "other": ["knn"],
+        "renamed": ["label-match"],  # for the noise, since there is nothing new
+    }
+    assert all(methods == ["label-match"] for name, methods in measured.items() if "-" in name) and len(measured) == 13
 
 
 @pytest.mark.parametrize(("name", "other"), [("cifar100", "three-tiny-imagenet"), ("tiny-imagenet", "three")])

@@ -40,7 +40,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from labelsieve.bench import toml_files
 from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
-from labelsieve.bench.published import Published, read_values
+from labelsieve.bench.published import Published, read_rivals, read_values
 from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint
@@ -299,9 +299,9 @@ def _published(given: Any, experiment: Experiment) -> Published:
             raise SettingsError(f"expected one text regime beside published numbers, got {listed(experiment.text)}")
         if not isinstance(given, dict):
             raise SettingsError(f"expected a table, got {shown(given)}")
-        parts = (experiment.data, experiment.method, experiment.noise)
-        values = read_values(given.get("values", {}), *parts)
-    found = _build(Published, {**given, "values": values}, "published")
+        rivals = read_rivals(given.get("only_published", []), experiment.method)
+        values = read_values(given.get("values", {}), experiment.data, [*experiment.method, *rivals], experiment.noise)
+    found = _build(Published, {**given, "only_published": rivals, "values": values}, "published")
     with within("published"):
         # seconds and gigabytes are no percentages
         shares = [name for name in TASKS[experiment.task].metrics if name not in COST]

@@ -143,8 +143,9 @@ class Method:
         detector: Name of a detector, see `labelsieve list`.
         recipe: Settings of deft to start from.
         settings: Settings of the detector. `noise_rate = "true"` tells the true rate.
-        train_on: For task `adapt`: `all` images, those that the detector `selected`, or those whose label is the
-            `truth`. `nothing` leaves phase 2 out: what the detector itself has trained in phase 1 is tested.
+        train_on: For task `adapt`: `all` images, those that the detector `selected`, those for which a linear `probe`
+            on the backbone has small losses (TURN), or those whose label is the `truth`. `nothing` leaves phase 2 out:
+            what the detector itself has trained in phase 1 is tested.
         adapt: For task `adapt`: settings of :class:`labelsieve.Adaptation`, and `recipe` to start from. Without effect
             where `nothing` is trained on.
         backbone: For task `adapt`: Hub id or folder of what is trained; by default the model of the scan.
@@ -153,7 +154,7 @@ class Method:
     detector: str | None = None
     recipe: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    train_on: Literal["all", "selected", "truth", "nothing"] = "selected"
+    train_on: Literal["all", "selected", "probe", "truth", "nothing"] = "selected"
     adapt: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
 

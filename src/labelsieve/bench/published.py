@@ -9,7 +9,7 @@ They stand as the paper prints them, in percent::
     [published.values.cifar-100]
     deft = { sym-20 = [99.51, 97.77] }
 
-A number that is not at hand is left out.
+A method of the paper that the experiment does not measure is named in `only_published`; its numbers stand alone.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ class Published:
     Attributes:
         source: The paper and its table.
         metrics: What the numbers of each cell are, in their order.
+        only_published: Names of methods that the paper measures and the experiment does not.
         values: Name of the data to method to noise to the numbers, in percent.
     """
 
     source: str
     metrics: tuple[str, ...]
+    only_published: tuple[str, ...] = ()
     values: Values = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,6 +55,19 @@ class Published:
             for method, noises in methods.items():
                 for noise, numbers in noises.items():
                     yield (data, noise, method), numbers
+
+
+def read_rivals(given: Any, methods: Iterable[str]) -> tuple[str, ...]:
+    """Checks the names of the methods that only the paper measures.
+
+    Raises:
+        SettingsError: They are no names, or the experiment has a method of one of them.
+    """
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
+        raise SettingsError(f"expected only_published to be a list of names of methods, got {shown(given)}")
+    if both := [name for name in given if name in methods]:
+        raise SettingsError(f"only_published names methods that are measured here, {listed(both)}; leave them out")
+    return tuple(given)
 
 
 def read_values(

@@ -1,8 +1,9 @@
 """Experiments end to end within minutes and without network: does each of them still run?
 
 Tiny look-alikes of the data, in the same layout, stand in their place, and the bundled model in that of all models and
-backbones. Every method is measured on the first data set, with the first noise of each kind, for one seed and hardly
-any epochs; on each further one, only the first method with the first noise. The numbers mean nothing.
+backbones. Every method is measured on the first data set with the first noise, for one seed and hardly any epochs; one
+that several experiments have is tried with the first of them. Other kinds of noise and other data sets, which no method
+knows of, are tried with the first method alone. The numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint
 from labelsieve.detect.training.settings import Training
 
 LOOKALIKES = "look-alikes"
@@ -39,19 +41,20 @@ def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | 
     Raises:
         RunError: One or more failed; the others were run all the same.
     """
-    progress, failed, stand_ins = progress or Progress(), dict[str, str](), StandIns(out / LOOKALIKES)
+    progress, failed, tried = progress or Progress(), dict[str, str](), set[str]()
+    stand_ins = StandIns(out / LOOKALIKES)
     for number, experiment in enumerate(experiments, 1):
         sets = "1 data set" if len(experiment.data) == 1 else f"{len(experiment.data)} data sets"
         progress.say(f"{number} of {len(experiments)}: {experiment.name}, {len(experiment.method)} methods, {sets}")
-        for why in _failures(experiment, out, stand_ins):
+        for why in _failures(experiment, out, stand_ins, tried):
             failed.setdefault(experiment.name, why)
     if failed:
         name, why = next(iter(failed.items()))
         raise RunError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; {name}: {why}")
 
 
-def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterator[str]:
-    """Runs the miniatures of an experiment, and yields why some fail."""
+def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set[str]) -> Iterator[str]:
+    """Runs the miniatures of an experiment, and yields why some fail; adds its methods to those that were tried."""
     from labelsieve.bench.run import run_experiment
 
     done = set[Data]()
@@ -62,24 +65,41 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns) -> Iterato
                 continue
             whole = not done
             done.add(small)
-            place = experiment.name if whole else f"{experiment.name}-{name}"
-            run_experiment(miniature(experiment, {name: small}, whole=whole), out / place)
+            for place, each in miniatures(experiment, {name: small}, whole=whole, tried=tried).items():
+                run_experiment(each, out / place)
+                tried |= {_kind(experiment, experiment.method[method]) for method in each.method}
         except Exception as error:  # whatever it is, the others are to be run, too
             yield f"{type(error).__name__}: {error} (data {name})"
 
 
-def miniature(experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True) -> Experiment:
-    """Returns an experiment with the methods of another one, on next to nothing.
+def miniatures(
+    experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True, tried: Collection[str] = ()
+) -> dict[str, Experiment]:
+    """Returns what is tried of an experiment, by the names of the folders.
 
     Args:
-        experiment: The other one.
+        experiment: The experiment.
         data: What stands in the place of one of its data sets, by the name of that one.
-        whole: Keep all methods and one noise of each kind; else only the first of each.
+        whole: Whether to try all methods and, with the first of them, one noise of each kind; else there is one cell.
+        tried: Methods that were tried before, and need not be again; of none but those the first is.
     """
-    methods, adapts = dict(experiment.method), experiment.task == "adapt"
-    noises = {name: replace(noise, data=None) for name, noise in _one_of_each_kind(experiment, data).items()}
+    first, *others = _one_of_each_kind(experiment, data).items()
+    # one table, since most of the time of so small a run would go into drawing the others
+    single = replace(experiment, method=_first(experiment.method), tables=experiment.tables[:1], against=None)
     if not whole:
-        noises, methods = _first(noises), _first(methods)
+        return {f"{experiment.name}-{next(iter(data))}": _miniature(single, data, dict([first]))}
+    methods = {name: each for name, each in experiment.method.items() if _kind(experiment, each) not in tried}
+    against = experiment.against if experiment.against and experiment.against.method in methods else None
+    new = replace(experiment, method=methods, against=against) if methods else single
+    found = {experiment.name: _miniature(new, data, dict([first]))}
+    if others:
+        found[f"{experiment.name}-noises"] = _miniature(single, data, dict(others))
+    return found
+
+
+def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping[str, Noise]) -> Experiment:
+    """Returns an experiment on next to nothing, with the methods of another one and some of its noises."""
+    adapts = experiment.task == "adapt"
     return replace(
         experiment,
         name=f"smoke-{experiment.name}",  # so that no folder of results is taken for its own
@@ -87,11 +107,16 @@ def miniature(experiment: Experiment, data: Mapping[str, Data], *, whole: bool =
         seeds=experiment.seeds[:1],
         model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,
-        noise=noises,
-        method={each: _brief(method, adapts=adapts) for each, method in methods.items()},
-        published=_only(experiment.published, data, methods, noises),
-        against=experiment.against if whole else None,
+        noise={name: replace(noise, data=None) for name, noise in noises.items()},
+        method={each: _brief(method, adapts=adapts) for each, method in experiment.method.items()},
+        published=_only(experiment.published, data, experiment.method, noises),
     )
+
+
+def _kind(experiment: Experiment, method: Method) -> str:
+    """Returns a fingerprint of all that makes a run of the method differ from another one here."""
+    on_features = bool(experiment.text) or any(data.is_features for data in experiment.data.values())
+    return fingerprint(experiment.task, on_features, vars(_brief(method, adapts=experiment.task == "adapt")))
 
 
 def _columns(experiment: Experiment) -> list[str]:
@@ -114,7 +139,7 @@ def _only(
         name: {
             method: {noise: row[noise] for noise in noises if noise in row}
             for method, row in published.values.get(name, {}).items()
-            if method in methods
+            if method in methods or method in published.only_published
         }
         for name in data
     }
@@ -124,18 +149,21 @@ def _only(
 def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str, Noise]:
     """Returns noises of some data, one of each kind; for a file, which is of other images, the labels as drawn."""
     found: dict[str, tuple[str, Noise]] = {}
+
+    def every(name: str) -> bool:
+        return all(experiment.has(data=each, noise=name) for each in data)
+
     for name, noise in experiment.noise.items():
-        has = all(experiment.has(data=each, noise=name) for each in data)
-        if has and (noise.rate or not noise.puts_in):
+        if every(name) and (noise.rate or not noise.puts_in):
             found.setdefault(noise.kind, (name, Noise(kind="given") if noise.kind == "file" else noise))
-    return dict(found.values()) or dict(experiment.noise)
+    return dict(found.values()) or _first({name: each for name, each in experiment.noise.items() if every(name)})
 
 
 def _brief(method: Method, *, adapts: bool) -> Method:
     """Returns a method with hardly any epochs, of which those that were warm-up altogether stay so."""
     changes: dict[str, Any] = {"backbone": None}
     if adapts:
-        changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0}
+        changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
     if method.detector is None:
         return replace(method, **changes)
     detector = method.make_detector(noise_rate=0.5)

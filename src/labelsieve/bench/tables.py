@@ -88,29 +88,40 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
     if experiment.against is not None:
         yield from _summed_up(experiment, experiment.against, records)
     if experiment.published is not None:
-        yield from _compared(experiment, experiment.published, records)
+        yield ""
+        yield f"## Beside {experiment.published.source}"
+        yield ""
+        yield "The mean over our seeds, the paper, and ours less the paper, in %."
+        yield ""
+        yield from compared(experiment, experiment.published, records)
 
 
-def _compared(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
-    """Yields the published numbers beside ours, with the difference in points."""
-    (model,), (text,) = experiment.model, experiment.texts
-    yield ""
-    yield f"## Beside {published.source}"
-    yield ""
-    yield "Ours, published, and ours less published, in %."
-    yield ""
-    titles = (f"{TITLES[metric]} | published | difference" for metric in published.metrics)
+def compared(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
+    """Yields the lines of a table with ours, the paper's number and the difference in points, a row for each cell."""
+    titles = (f"{TITLES[metric]}: ours | paper | difference" for metric in published.metrics)
     yield f"| data | noise | method | {' | '.join(titles)} |"
     yield "|---|---|---|" + "---:|---:|---:|" * len(published.metrics)
     for (data, noise, method), numbers in published.cells():
-        parts = []
-        for metric, number in zip(published.metrics, numbers, strict=True):
-            column = Column(model, data, noise, text)
-            ours = spread(values(experiment, records, column, method, metric, experiment.seeds))
-            difference = _MISSING if ours is None else f"{100 * ours.mean - number:+.2f}"
-            parts.append(f"{_MISSING if ours is None else f'{100 * ours.mean:.2f}'} | {number:.2f} | {difference}")
-        names = " | ".join(map(_cell_text, (data, noise, method)))
-        yield f"| {names} | {' | '.join(parts)} |"
+        ours = [_ours(experiment, published, records, data, noise, method, metric) for metric in published.metrics]
+        parts = [_beside(mean, number) for mean, number in zip(ours, numbers, strict=True)]
+        yield f"| {' | '.join([*map(_cell_text, (data, noise, method)), *parts])} |"
+
+
+def _ours(
+    experiment: Experiment, published: Published, records: Records, data: str, noise: str, method: str, metric: str
+) -> float | None:
+    """Returns the mean over the seeds in %; None where nothing is measured."""
+    if method in published.only_published:
+        return None
+    (model,), (text,) = experiment.model, experiment.texts
+    found = spread(values(experiment, records, Column(model, data, noise, text), method, metric, experiment.seeds))
+    return None if found is None else 100 * found.mean
+
+
+def _beside(ours: float | None, number: float) -> str:
+    if ours is None:
+        return f"{_MISSING} | {number:.2f} | {_MISSING}"
+    return f"{ours:.2f} | {number:.2f} | {ours - number:+.2f}"
 
 
 def _summed_up(experiment: Experiment, against: Against, records: Records) -> Iterator[str]:

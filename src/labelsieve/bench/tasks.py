@@ -270,7 +270,7 @@ def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Pat
 
 
 class Adapt:
-    """Trains a classifier on what the detector left, or on all images, or on those whose label is right, and tests it.
+    """Trains a classifier on all images, or on what a detector, a probe or the truth left of them, and tests it.
 
     The accuracy is that of the last epoch, on the test set. Where nothing is trained on, it is that of the model that
     the scan has trained: the method without phase 2.
@@ -286,7 +286,7 @@ class Adapt:
 
         if method.train_on in ("selected", "nothing"):
             if method.detector is None:
-                others = "" if method.train_on == "nothing" else ', or train_on = "all" or "truth"'
+                others = "" if method.train_on == "nothing" else ', or train_on = "all", "probe" or "truth"'
                 raise SettingsError(f"expected a detector{others}, found none")
             detector = method.make_detector(noise_rate=0.5)
             if method.train_on == "nothing":
@@ -321,7 +321,8 @@ class Adapt:
             raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
             return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *COST, "note"))
-        verdicts, settings = selection_of(given), adaptation(given.method)
+        settings = adaptation(given.method)
+        verdicts = selection_of(given, images, settings)
         with PeakMemory() as peak:
             adapted = adapt(
                 images,
@@ -365,21 +366,20 @@ def adaptation(method: Method) -> Adaptation:
     return replace(recipe, **changes)
 
 
-def selection_of(given: Given) -> Verdicts:
-    """Returns the verdicts of the detector, or those that leave all images or only those whose label is right."""
-    import numpy as np
+def selection_of(given: Given, images: LabelledImages, settings: Adaptation) -> Verdicts:
+    """Returns the verdicts by which a cell selects what it fine-tunes on with these settings."""
+    from labelsieve.bench.selection import by_probe, only
 
-    from labelsieve.detect.scores import Scores
-    from labelsieve.verdicts import decide
-
-    if given.method.train_on == "selected":
+    method, right = given.method, given.truth == images.labels
+    if method.train_on == "selected":
         return scan_once(given, tests=False)[0]
-    labels = given.images.labels
-    kept = np.ones(len(labels), bool) if given.method.train_on == "all" else given.truth == labels
-    scores = Scores(
-        label_quality=kept.astype(np.float32), predicted=given.truth, confidence=np.ones(len(labels), np.float32)
+    kept = right if method.train_on == "truth" else right | True
+    found = only(images, kept, truth=given.truth, model=None if given.vlm is None else given.vlm.name)
+    if method.train_on != "probe":
+        return found
+    return by_probe(
+        images, found, backbone=method.backbone, settings=settings, seed=given.seed, progress=given.progress
     )
-    return decide(given.images, scores, record={"model": {"name": None if given.vlm is None else given.vlm.name}})
 
 
 TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}

@@ -37,14 +37,15 @@ class Bench(Command):
 
     Attributes:
         file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.
-        out: Folder of the results. Only --smoke goes without, and then keeps none.
+        out: Folder of the results. Only --smoke and --dry-run go without; then they keep none, and know of none.
         source: Where data sets lie, by their names in the file; or the folder of all that the file names by a bare
             file name.
         test: Where their test images lie.
         model: Where models lie, by their names in the file.
         noise: Where files of noise lie, by the names of the noises.
         dry_run: List the cells and say which are missing, and about how long they take and how much memory, from a
-            short trial of each method on this machine; measure nothing.
+            short trial of each method on this machine; set ours beside the numbers of a paper where the file has some;
+            measure nothing.
         smoke: Only try whether everything runs.
     """
 
@@ -64,8 +65,10 @@ class Bench(Command):
         if self.smoke:
             _smoke(self.file, self.out, console)
             return
-        if self.file is None or self.out is None:
-            raise UsageError("expected FILE.toml or NAME, and --out DIR; only --smoke goes without them")
+        if self.file is None or (self.out is None and not self.dry_run):
+            raise UsageError(
+                "expected FILE.toml or NAME, and --out DIR; --smoke goes without them, --dry-run without --out"
+            )
         sources_folder, sources = _folder(self.source)
         experiment = read_experiment(self.file).place(
             folder=sources_folder,
@@ -74,7 +77,7 @@ class Bench(Command):
             models=_places(self.model, "--model"),
             noises=_places(self.noise, "--noise"),
         )
-        if self.dry_run:
+        if self.out is None or self.dry_run:
             _list_cells(experiment, self.out, console)
             return
         from labelsieve.bench.plots import can_plot
@@ -104,18 +107,24 @@ def _smoke(file: str | None, out: Path | None, console: Console) -> None:
     progress.say(f"{len(experiments)} experiments run")
 
 
-def _list_cells(experiment: Experiment, out: Path, console: Console) -> None:
+def _list_cells(experiment: Experiment, out: Path | None, console: Console) -> None:
     from labelsieve.bench.outdated import up_to_date
     from labelsieve.bench.store import Store
+    from labelsieve.bench.tables import compared
 
     progress = Progress(console)
-    records = up_to_date(experiment, Store.open(out, name=experiment.name).read(), progress=progress)
+    measured = {} if out is None else Store.open(out, name=experiment.name).read()
+    records = up_to_date(experiment, measured, progress=progress)
     every = {cell: experiment.key(cell) in records for cell in experiment.cells()}
     missing = [cell for cell, done in every.items() if not done]
     costs = _costs(experiment, missing, progress)
     for cell, done in every.items():
         words = "  ".join(map(str, cell))
         progress.say(f"done     {words}" if done else f"missing  {words}{_spoken([costs.get(cell)])}")
+    if experiment.published is not None:
+        progress.say(f"beside {experiment.published.source}, in %:")
+        for line in compared(experiment, experiment.published, records):
+            progress.say(line)
     progress.say(f"{len(missing)} of {len(every)} cells are missing{_spoken([costs.get(cell) for cell in missing])}")
 
 
