@@ -1,0 +1,1 @@
+"""What a person answered about labels, and what follows from it."""
