@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 # Divisions of the wrong labels between the sides that are tried, and the share of the error that bounds their range.
 _GRID, _OF_ERROR = 64, 1 / 20
 _EXACT = 1e-9
+# Numbers that are kept for a side: as many probabilities, for all numbers of wrong labels.
+_TABLE = 1_000_000
 
 
 class Bounded(NamedTuple):
@@ -261,6 +263,7 @@ def _p_value(first: _Count, second: _Count, weights: tuple[float, float], least:
     return _maximum(probability, low, high) + spent
 
 
+@lru_cache(maxsize=32)  # all tests of one bound ask for the same
 def _range(count: _Count, error: float) -> tuple[int, int]:
     """Returns which numbers of wrong labels are within two-sided bounds; both ends together err with `error`."""
     upper = _upper_of_side(count._replace(fixed=0), error / 2)
@@ -298,21 +301,43 @@ def _as_small(
     # where nothing was seen of the second side, its estimate is no matter of chance
     most = np.floor(left / step + _EXACT) if step else np.where(left >= -_EXACT, second.seen, -1)
     most = np.clip(most, -1, second.seen).astype(np.int64) + 1
-    below = np.pad(np.cumsum(_probabilities(second, other), axis=1), ((0, 0), (1, 0)))
-    return np.asarray((_probabilities(first, wrong) * below[:, most]).sum(axis=1))
+    return np.asarray((_probabilities(first, wrong) * _below(second, other)[:, most]).sum(axis=1))
 
 
 def _probabilities(count: _Count, wrong: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns how likely 0 to n wrong labels are among the n seen, for each of C numbers of wrong ones, (C, n + 1)."""
-    seen, total, logs = np.arange(count.seen + 1), wrong[:, None], _log_factorials(count.open)
+    if (count.open + 1) * (count.seen + 1) <= _TABLE:
+        return np.asarray(_table(count.open, count.seen)[0][wrong])
+    return _hypergeometric(count.open, count.seen, wrong)
 
-    def choose(among: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        left = among - chosen
-        ways = logs[among] - logs[np.maximum(chosen, 0)] - logs[np.maximum(left, 0)]
-        return np.asarray(np.where((chosen < 0) | (left < 0), -np.inf, ways))
 
-    every = choose(np.asarray(count.open), np.asarray(count.seen))
-    return np.asarray(np.exp(choose(total, seen) + choose(count.open - total, count.seen - seen) - every))
+def _below(count: _Count, wrong: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns how likely fewer than 0 to n + 1 wrong labels are among the n seen, (C, n + 2)."""
+    if (count.open + 1) * (count.seen + 1) <= _TABLE:
+        return np.asarray(_table(count.open, count.seen)[1][wrong])
+    return _summed(_hypergeometric(count.open, count.seen, wrong))
+
+
+@lru_cache(maxsize=8)  # one bound asks for the same numbers many times
+def _table(labels: int, seen: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    every = _hypergeometric(labels, seen, np.arange(labels + 1))
+    return every, _summed(every)
+
+
+def _summed(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.pad(np.cumsum(probabilities, axis=1), ((0, 0), (1, 0)))
+
+
+def _hypergeometric(labels: int, chosen: int, wrong: NDArray[np.int64]) -> NDArray[np.float64]:
+    seen, total, logs = np.arange(chosen + 1), wrong[:, None], _log_factorials(labels)
+
+    def choose(among: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.float64]:
+        left = among - taken
+        ways = logs[among] - logs[np.maximum(taken, 0)] - logs[np.maximum(left, 0)]
+        return np.asarray(np.where((taken < 0) | (left < 0), -np.inf, ways))
+
+    every = choose(np.asarray(labels), np.asarray(chosen))
+    return np.asarray(np.exp(choose(total, seen) + choose(labels - total, chosen - seen) - every))
 
 
 @lru_cache(maxsize=8)
