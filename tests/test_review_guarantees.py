@@ -73,10 +73,10 @@ def test_in_a_small_population_they_invert_the_hypergeometric_test(wrong: int) -
     assert found is not None and (found.low, found.high) == (min(kept), max(kept))
 
 
-def test_a_settled_stratum_is_counted_and_not_estimated() -> None:
+def test_a_whole_stratum_is_counted_and_not_estimated() -> None:
     open_part = Side(images=100, seen=30, seen_wrong=3, known_wrong=3, known_right=27)
-    with_settled = Side(images=160, settled=60, settled_wrong=50, seen=30, seen_wrong=3, known_wrong=53, known_right=37)
-    alone, both = (wrong_on_side(side, confidence=0.9) for side in (open_part, with_settled))
+    with_whole = Side(images=160, whole=60, whole_wrong=50, seen=30, seen_wrong=3, known_wrong=53, known_right=37)
+    alone, both = (wrong_on_side(side, confidence=0.9) for side in (open_part, with_whole))
     assert alone is not None and both is not None
     assert np.allclose(np.array(both) - 50, np.array(alone))
 
@@ -192,7 +192,7 @@ def test_the_bounds_hold_as_often_as_they_say(case: str) -> None:
 
 
 def test_the_bounds_hold_for_an_audit_within_a_review_of_the_most_suspicious() -> None:
-    """One card in five is drawn for the audit, and what the review settled before its turn takes its place there."""
+    """One card in five is drawn for the audit, and what the review answered before its turn takes its place there."""
     quality = np.sort(np.random.default_rng(1).beta(2, 1, IMAGES))
     verdicts, held = made(quality, quality <= 0.5), []
     for seed in range(DATA_SETS):
@@ -202,7 +202,7 @@ def test_the_bounds_hold_for_an_audit_within_a_review_of_the_most_suspicious() -
             next_row = plan.draw(known=known, count=1)[0] if card % 5 == 4 else np.flatnonzero(~known)[0]
             known[next_row] = True
         sides = _sides(plan, known_of(known, wrong), plan.prefix(known))
-        assert sides[0].settled, "the most suspicious stratum is known as a whole"
+        assert sides[0].whole, "the most suspicious stratum is known as a whole"
         held.append(holds(sides, wrong, quality <= 0.5))
     assert (np.mean(held, axis=0) >= CONFIDENCE - 0.02).all(), dict(enumerate(np.mean(held, axis=0)))
 

@@ -44,8 +44,8 @@ def statement(
         confidence: How often each number holds, from 0.5 to below 1.
         contents: Shape (N,): `LabelledImages.contents` of the same images, so that copies of an image share its answer.
             None: answers belong to the ids that the images had.
-        at_most: A share of wrong labels, to be told how many more images to look at until no more are left.
-        false_flags: A share of false flags, to be told where to flag for it.
+        at_most: A share of wrong labels, to learn how many more images to look at until no more are left.
+        false_flags: A share of false flags, to learn where to flag for it.
         seed: Of the audit.
 
     Raises:
@@ -133,18 +133,18 @@ def _sides(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[
     is_seen = np.zeros(len(plan.stratum), dtype=np.bool_)
     is_seen[sample] = True
     decided = np.bincount(plan.stratum[known.is_decided], minlength=len(plan.sizes))
-    is_settled, is_readable = decided == plan.sizes, plan.stratum >= 0
+    is_whole, is_readable = decided == plan.sizes, plan.stratum >= 0
 
     def side(flagged: bool) -> Side:
         here = is_readable.copy()
         here[is_readable] = plan.flagged[plan.stratum[is_readable]] == flagged
-        settled = here.copy()
-        settled[here] = is_settled[plan.stratum[here]]
-        seen, right = here & ~settled & is_seen, known.is_decided & ~known.is_wrong
+        whole = here.copy()
+        whole[here] = is_whole[plan.stratum[here]]
+        seen, right = here & ~whole & is_seen, known.is_decided & ~known.is_wrong
         return Side(
             images=int(here.sum()),
-            settled=int(settled.sum()),
-            settled_wrong=int((settled & known.is_wrong).sum()),
+            whole=int(whole.sum()),
+            whole_wrong=int((whole & known.is_wrong).sum()),
             seen=int(seen.sum()),
             seen_wrong=int((seen & known.is_wrong).sum()),
             seen_unsure=int((seen & ~known.is_decided).sum()),

@@ -47,8 +47,8 @@ class Side:
 
     Attributes:
         images: How many labels there are.
-        settled: Labels of the strata that are known as a whole.
-        settled_wrong: How many of these are wrong.
+        whole: Labels of the strata that are known as a whole.
+        whole_wrong: How many of these are wrong.
         seen: Labels of the other strata that are in the sample.
         seen_wrong: How many of these are wrong.
         seen_unsure: How many of these were answered without a decision.
@@ -57,8 +57,8 @@ class Side:
     """
 
     images: int
-    settled: int = 0
-    settled_wrong: int = 0
+    whole: int = 0
+    whole_wrong: int = 0
     seen: int = 0
     seen_wrong: int = 0
     seen_unsure: int = 0
@@ -68,7 +68,7 @@ class Side:
     @property
     def open(self) -> int:
         """Labels of the strata of which not all are known."""
-        return self.images - self.settled
+        return self.images - self.whole
 
     @property
     def is_sampled(self) -> bool:
@@ -80,13 +80,13 @@ class Side:
         """About how many of its labels are wrong, at best; NaN where nothing can be said."""
         if not self.is_sampled:
             return math.nan
-        return self.settled_wrong + self.open * (self.seen_wrong / max(self.seen - self.seen_unsure, 1))
+        return self.whole_wrong + self.open * (self.seen_wrong / max(self.seen - self.seen_unsure, 1))
 
     def mirrored(self) -> Side:
         """Returns the side with right and wrong exchanged, so that a lower bound is an upper one."""
         return replace(
             self,
-            settled_wrong=self.settled - self.settled_wrong,
+            whole_wrong=self.whole - self.whole_wrong,
             seen_wrong=self.seen - self.seen_wrong - self.seen_unsure,
             known_wrong=self.known_right,
             known_right=self.known_wrong,
@@ -118,10 +118,10 @@ class _Count(NamedTuple):
 
 
 def _counted(side: Side, *, unsure_is_wrong: bool) -> _Count:
-    low = side.known_wrong - side.settled_wrong
-    high = side.open - (side.known_right - (side.settled - side.settled_wrong))
+    low = side.known_wrong - side.whole_wrong
+    high = side.open - (side.known_right - (side.whole - side.whole_wrong))
     wrong = side.seen_wrong + (side.seen_unsure if unsure_is_wrong else 0)
-    return _Count(side.settled_wrong, side.open, side.seen, wrong, low, high)
+    return _Count(side.whole_wrong, side.open, side.seen, wrong, low, high)
 
 
 def wrong_on_side(side: Side, *, confidence: float) -> Bounded | None:

@@ -8,7 +8,7 @@ spread evenly over strata of p_clean. All of it depends on the verdicts and a se
 * so after any number of looks, the images seen of each stratum are a simple random sample of it, and each image of a
   side was as likely to be seen as any other.
 
-The population is all readable images, however they become known. An image whose label was settled before its turn, in a
+The population is all readable images, however they become known. An image that was answered before its turn, in a
 review or by a copy of it, takes its place in the sample without another look: skipping it would bias the sample towards
 what the review left over. An unreadable image has no label that could be seen right or wrong, and is never drawn.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelsieve.quantities import counted, percent, points
+from labelsieve.quantities import NBSP, counted, percent
 from labelsieve.review.guarantees import Bounded
 from labelsieve.review.statement import Sentence, Statement
 
@@ -11,6 +11,7 @@ LEFT = (
     f"{SAMPLE}; every label that was found wrong gets corrected; the size of the audit was not chosen by its result "
     "(to look again and again, ask for a confidence of 99 %)"
 )
+KNOWN = "the answers are right, and every label that was found wrong gets corrected"
 FLAGS = f"{SAMPLE}; on average over audits"
 # docs/results/calibration and docs/results/cifar10n/calibration have the numbers.
 ESTIMATE = (
@@ -36,6 +37,8 @@ def _left(found: Statement) -> Sentence:
     about, low, high = (f"{round(each):,}" for each in found.left)
     share = percent(found.at_most / found.images) if found.images else percent(0)
     labels = counted(found.images, "label", "labels")
+    if found.left.low == found.left.high:
+        return Sentence(f"{found.at_most:,} of {labels} are still wrong, as all were looked at.", KNOWN)
     return Sentence(
         f"With {_confidence(found)} confidence at most {found.at_most:,} of {labels} ({share}) are still wrong; about "
         f"{about} are ({low} to {high}).",
@@ -101,9 +104,8 @@ def _estimate(found: Statement) -> list[Sentence]:
 
 def _interval(share: Bounded) -> str:
     value, low, high = (percent(each) for each in share)
-    return f"{value} ({low} to {high})"
+    return value if share.low == share.high else f"{value} ({low} to {high})"
 
 
 def _confidence(found: Statement) -> str:
-    digits = percent(found.confidence)
-    return digits if round(found.confidence, 2) == found.confidence else points(found.confidence)
+    return f"{100 * found.confidence:.6g}{NBSP}%"

@@ -44,7 +44,7 @@ class Statement:
 
     Attributes:
         confidence: How often each number holds, each by itself.
-        images: Labels that could be judged: readable images.
+        images: Labels of readable images.
         flagged: How many of them are flagged.
         answered: Labels that are known by an answer, right or wrong.
         found: How many of these are wrong.
