@@ -179,6 +179,14 @@ def test_flags_with_a_wanted_share_of_false_ones(made: SmallRun) -> None:
         flagged_again(made.verdicts, few, false_flags=0.01)
 
 
+def test_a_p_clean_that_tells_nothing_cannot_flag_whatever_the_size_of_the_audit(made: SmallRun) -> None:
+    order = design(made.verdicts).order
+    for looks, said in ((200, "too many right labels have a p_clean as low"), (239, "all of them are known")):
+        reviews = review.resolve(answers_on(made, order[:looks], wrong=lambda row: row % 2 == 1))
+        with pytest.raises(RunError, match=said):
+            flagged_again(made.verdicts, reviews, false_flags=0.1)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("confidence", 1.0), ("confidence", 0.2), ("confidence", float("nan")), ("at_most", 2.0), ("false_flags", 0.0)],
@@ -213,6 +221,13 @@ def test_audit_prints_each_sentence_with_its_assumption_and_writes_the_numbers(a
     assert [each["text"] for each in found["sentences"]]
     _, other, _ = run("audit", str(audited.folder), "--confidence", "0.99")
     assert "With 99 % confidence" in " ".join(other.split())
+
+
+def test_a_new_scan_in_the_folder_removes_the_numbers_of_the_old_one(audited: SmallRun, run: Run) -> None:
+    run("audit", str(audited.folder))
+    assert (audited.folder / "audit.json").is_file()
+    audited.verdicts.save(audited.folder)
+    assert not (audited.folder / "audit.json").exists() and (audited.folder / "reviews.jsonl").is_file()
 
 
 def test_the_report_and_the_export_have_it_too(audited: SmallRun, run: Run, tmp_path: Path) -> None:
