@@ -15,6 +15,7 @@ from labelsieve.errors import RunError, SettingsError
 from labelsieve.review import Answer, AnswerLog, key_of
 from labelsieve.review.audit import flagged_again, statement
 from labelsieve.review.known import known_labels
+from labelsieve.review.queue import ReviewQueue, Spec
 from labelsieve.review.sampling import design
 from labelsieve.verdicts import Verdicts
 from small_reviews import NAMES, SmallRun, small_run
@@ -98,6 +99,20 @@ def test_what_the_review_answered_counts_without_another_look(made: SmallRun) ->
     assert found.audited > 60, "the flagged ones take their places in the sample"
     only = statement(made.verdicts, review.resolve(answers_on(made, audited[:1] + flagged, wrong=is_wrong)))
     assert found.at_most is not None and (only.at_most is None or found.at_most < only.at_most)
+
+
+def test_the_audit_queue_of_a_review_deals_the_sample_that_is_counted(made: SmallRun) -> None:
+    """One card in five, in the order of the design, whatever is answered between."""
+    queue, answers = ReviewQueue(made.verdicts, made.images.contents), []
+    for number in range(50):
+        spec = Spec(queue="audit") if number % 5 == 4 else Spec()
+        (row,) = queue.take(spec, client="a", reviewer="ann", count=1)
+        answers += answers_on(made, [int(row)], wrong=is_wrong, mode="audit" if spec.queue == "audit" else "review")
+        queue.add(answers[-1:])
+    found = statement(made.verdicts, review.resolve(answers), contents=made.images.contents)
+    assert 10 < found.audited < 50 == found.answered, "ten audited ones, and those that were known before their turn"
+    left = truly_wrong(made) - found.found
+    assert found.left is not None and found.left.low <= left <= found.left.high
 
 
 def test_a_review_alone_guarantees_nothing_but_what_is_known_as_a_whole(made: SmallRun) -> None:
