@@ -27,8 +27,8 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.memory import keeping_room
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.deft.objective import DualObjective
-from labelsieve.detect.training.autoconfig import settle
-from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.autoconfig import resolve
+from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import make_schedule, train
 from labelsieve.vlm.features import ImageFeatures
 from step import model
@@ -56,7 +56,7 @@ class FrozenMode:
     device: str = "auto"
 
 
-class InTheLoop(Feed):
+class InTheLoop(BatchSource):
     """Passes pictures through the tower at each step, and stops after some steps."""
 
     steps = 0
@@ -92,8 +92,8 @@ def run(options: FrozenMode) -> None:
         return time.perf_counter() - started
 
     asked = DeFT(epochs=options.epochs, peft="none")
-    settings = settle(asked, vlm, readable=options.images, engine=engine)
-    ours = timed(settings, Feed)
+    settings = resolve(asked, vlm, readable=options.images, engine=engine)
+    ours = timed(settings, BatchSource)
     steps = make_schedule(settings, images=options.images).epochs * -(-options.images // int(settings.batch_size))
     print(f"cached features ({engine.precision}): {ours:.1f} s, {steps} steps of {settings.batch_size}", flush=True)
 

@@ -325,7 +325,7 @@ def test_selection(images: LabelledImages) -> None:
     assert (every.labels == images.labels)[every.rows].all()
     rows = list(FLAGGED)
     assert (relabelled.labels[rows] == (images.labels[rows] - 1) % 3).all()
-    common = {"images": 24, "spared": 0, "unreadable": 1}
+    common = {"images": 24, "kept": 0, "unreadable": 1}
     assert selected.counts == {**common, "used": 20, "dropped": 3, "relabelled": 0}
     assert relabelled.counts == {**common, "used": 23, "dropped": 0, "relabelled": 3}
 
@@ -342,28 +342,28 @@ def test_of_the_flagged_those_are_dropped_whose_label_is_hardly_right(
     dropped = np.setdiff1d(np.arange(24), found.rows)
     lower = min(np.float32(threshold), np.float32(drop_at))
     assert dropped.tolist() == np.flatnonzero(values <= lower).tolist()
-    assert found.counts["dropped"] + found.counts["spared"] == int((values <= np.float32(threshold)).sum())
+    assert found.counts["dropped"] + found.counts["kept"] == int((values <= np.float32(threshold)).sum())
     every = choose(scanned, Adaptation(drop_at=1.0))
-    assert not every.counts["spared"] and not scanned.is_issue[every.rows].any()
-    assert choose(scanned, Adaptation(labels="all", drop_at=drop_at)).counts["spared"] == 0
+    assert not every.counts["kept"] and not scanned.is_issue[every.rows].any()
+    assert choose(scanned, Adaptation(labels="all", drop_at=drop_at)).counts["kept"] == 0
 
 
-def test_what_is_flagged_for_another_reason_is_not_spared(images: LabelledImages, tmp_path: Path) -> None:
+def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, tmp_path: Path) -> None:
     quality = np.full(24, 0.9, dtype=np.float32)
     quality[[0, 5, 7, 11]] = 0.6
     other = images.labels.copy()
     other[[5, 11]] = (other[[5, 11]] + 1) % 3
     demanding = judged(images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True)
-    assert choose(demanding, Adaptation()).counts["spared"] == 2
+    assert choose(demanding, Adaptation()).counts["kept"] == 2
     assert set(range(24)) - set(choose(demanding, Adaptation()).rows) == {5, 11}, "the model disagrees with these"
     named = judged(images, flagged=(), label_quality=quality, issue=quality < 0.7)
     assert set(range(24)) - set(choose(named, Adaptation()).rows) == {0, 5, 7, 11}, "the detector named them"
     scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = read_marks(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
     marked = choose(scanned, Adaptation(), marks=marks)
-    assert set(range(24)) - set(marked.rows) == {0} and marked.counts["spared"] == 2
+    assert set(range(24)) - set(marked.rows) == {0} and marked.counts["kept"] == 2
     relabelled = choose(scanned, Adaptation(labels="relabel"))
-    assert not relabelled.counts["relabelled"] and relabelled.counts["spared"] == 4
+    assert not relabelled.counts["relabelled"] and relabelled.counts["kept"] == 4
 
 
 def test_relabelling_drops_what_has_no_other_label(images: LabelledImages) -> None:
@@ -538,7 +538,7 @@ def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path
     scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
     trained = choose(scanned, Adaptation(), marks=read_marks(marks, scanned))
-    assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["spared"] == 2
+    assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["kept"] == 2
     marked = after_marks(scanned, read_marks(marks, scanned))
     assert np.flatnonzero(clean_part(marked, drop_at=0.5)).tolist() == trained.rows.tolist()
     every = choose(scanned, Adaptation(drop_at=1.0), marks=read_marks(marks, scanned))
@@ -969,9 +969,9 @@ def test_the_summary_says_what_matters(
     told = {"test_accuracy_start": 0.5, "test_accuracy_last": 0.8125, "test_accuracy_best": 0.9}
     text = summary(result, metrics={**result.metrics, **told, "test": test, "validation_accuracy": 1.0})
     assert "18 images trained on of 24 (3 flagged left out, 3 held out)" in text
-    spared = {**result.record["selection"], "dropped": 1, "spared": 2}
+    kept = {**result.record["selection"], "dropped": 1, "kept": 2}
     assert "(1 flagged left out, 2 flagged but kept, 3 held out)" in summary(
-        result, record={**result.record, "selection": spared}
+        result, record={**result.record, "selection": kept}
     )
     marked = {**result.record["selection"], "marked_right": 2, "marked_wrong": 1, "marked_unsure": 1}
     assert "3 held out, 4 marked by a person)" in summary(result, record={**result.record, "selection": marked})
@@ -1021,8 +1021,8 @@ def test_the_card_counts_what_is_flagged_but_kept(images: LabelledImages, model:
     quality = np.linspace(0.3, 1.0, 24).astype(np.float32)
     scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
     result = adapted(images, scanned, model("vit"), epochs=0)
-    spared = int(((quality > 0.5) & (quality <= 0.7)).sum())
-    assert f"| flagged but kept | {spared}, whose label is right with a probability above 0.5 |" in model_card(result)
+    kept = int(((quality > 0.5) & (quality <= 0.7)).sum())
+    assert f"| flagged but kept | {kept}, whose label is right with a probability above 0.5 |" in model_card(result)
 
 
 def test_a_class_name_cannot_break_the_card(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:

@@ -46,7 +46,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json
 from labelsieve.demo import drawings
 from labelsieve.detect.mixture import small_mean_posterior
-from labelsieve.detect.training.learner import Feed
+from labelsieve.detect.training.learner import BatchSource
 from labelsieve.metrics import calibration
 from labelsieve.vlm import huggingface
 from small_published import FINE_TEST, REPLICAS, write_cifar100
@@ -452,7 +452,7 @@ def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
     drawn = write_drawings(tmp_path / "drawings.parquet", count=48, seed=0)
     assert drawn.truth is not None
     noisy = ls.inject(drawn.with_labels(drawn.truth), kind="pair", rate=0.5, seed=9)
-    write_noisy(noisy, tmp_path / "noise.parquet", pictures=False)
+    write_noisy(noisy, tmp_path / "noise.parquet", with_images=False)
     changed(changed(file, AS_DRAWN, ""), 'kind = "symmetric"\nrate = 0.25', 'kind = "file"\nfile = "nowhere.parquet"')
     changed(
         changed(file, "seeds = [0, 1]", "seeds = [0]"), 'source = "drawings"\nlimit = 48', 'source = "drawn.parquet"'
@@ -795,11 +795,11 @@ def _die() -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in_an_epoch(real: Any = Feed.epoch) -> None:
-    def epoch(feed: Feed, number: int) -> Iterator[Any]:
+def die_in_an_epoch(real: Any = BatchSource.epoch) -> None:
+    def epoch(feed: BatchSource, number: int) -> Iterator[Any]:
         yield from (_die() if number == 2 else each for each in real(feed, number))
 
-    Feed.epoch = epoch  # type: ignore[assignment, method-assign]
+    BatchSource.epoch = epoch  # type: ignore[assignment, method-assign]
 
 
 def die_before_the_cell_is_kept(real: Any = Store.add) -> None:
@@ -1012,12 +1012,12 @@ def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path: Path) -> None:
-    from labelsieve.detect.training.learner import Feed
+    from labelsieve.detect.training.learner import BatchSource
 
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
     changed(file, "epochs = 0", "epochs = 3, min_steps = 0")
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, Feed, "epoch", epoch=2, batch=0)
+        break_off(patch, BatchSource, "epoch", epoch=2, batch=0)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(read_experiment(file), tmp_path / "out")
     (state,) = (tmp_path / "out" / "runs").glob("*/checkpoint/*")
@@ -1215,7 +1215,7 @@ def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, t
 
     for name, seed in (("these", 0), ("others", 1)):
         write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
-    write_noisy(write_drawings(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", pictures=False)
+    write_noisy(write_drawings(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
     changed(file, AS_DRAWN, f'[noise.file]\nkind = "file"\nfile = "{tmp_path / "noise.parquet"}"\n')
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "these.parquet"}"\ntruth_column = "clean_label"')
     with pytest.raises(DataError, match="belongs to other images"):

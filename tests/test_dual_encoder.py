@@ -26,7 +26,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
-from labelsieve.detect.training.autoconfig import settle
+from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.registry import DUAL_ENCODER
@@ -168,7 +168,7 @@ def test_auto_chooses_what_works(
     image: str, detector: DeFT, chosen: str, line: str, loaded: Callable[[str], Any]
 ) -> None:
     out, vlm = io.StringIO(), loaded(image)
-    assert settle(detector, vlm, readable=30, engine=engine_on("cuda", out)).peft == chosen
+    assert resolve(detector, vlm, readable=30, engine=engine_on("cuda", out)).peft == chosen
     assert re.search(f"peft auto: {line}", out.getvalue())
 
 

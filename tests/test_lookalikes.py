@@ -72,7 +72,7 @@ def three(tmp_path: Path) -> Path:
 def drawn(images: LabelledImages, part: Part) -> NDArray[np.int64]:
     """Returns which drawing each picture is, and checks that each is there once, unchanged by all but JPEG."""
     read = np.stack([np.asarray(images.open(row)) for row in range(len(images))]).astype(np.float32)
-    known = small(part.pictures) if read.shape[1] == 32 else part.pictures
+    known = small(part.images) if read.shape[1] == 32 else part.images
     apart = np.abs(read[:, None] - known[None]).mean(axis=(2, 3, 4))
     rows: NDArray[np.int64] = apart.argmin(axis=1)
     assert sorted(rows.tolist()) == list(range(len(part)))
@@ -162,7 +162,7 @@ def test_files_have_the_columns_that_are_named_and_no_other(stand_ins: StandIns)
     images, train = load_data(own, seed=0), stand_ins.stock.train
     assert images.labels.tolist() == train.noisy.tolist() and images.truth is not None
     assert images.truth.tolist() == train.truth.tolist()
-    assert all(np.array_equal(np.asarray(images.open(row)), train.pictures[row]) for row in range(len(images)))
+    assert all(np.array_equal(np.asarray(images.open(row)), train.images[row]) for row in range(len(images)))
     assert load_data(plain, seed=0).labels.tolist() == train.truth.tolist(), "right, where no truth is beside them"
     assert load_test(own, own.test).labels.tolist() == stand_ins.stock.test.truth.tolist()
     assert (plain.limit, plain.class_names, own.limit) == (IMAGES, None, None)

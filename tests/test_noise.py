@@ -242,7 +242,7 @@ MADE = {"kind": "pair", "rate": 0.5, "seed": 3, "exact": True}
 
 def labels_only(folder: Path, images: LabelledImages) -> Path:
     noisy = inject(images, kind="pair", rate=0.5, seed=3)
-    return write_noisy(noisy, folder / "noise.parquet", made=MADE, pictures=False)
+    return write_noisy(noisy, folder / "noise.parquet", made=MADE, with_images=False)
 
 
 def test_labels_alone_give_the_same_images_as_the_noise_itself(

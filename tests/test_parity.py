@@ -28,7 +28,7 @@ from labelsieve.detect.losses import (
     symmetric_cross_entropy,
 )
 from labelsieve.detect.mixture import small_mean_posterior
-from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Reads, Schedule, Step, train
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.features import ImageFeatures
@@ -348,7 +348,7 @@ class StepsDoneError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceFeed(Feed):
+class ReferenceFeed(BatchSource):
     """Feeds the batches of the reference to the training loop and keeps what each step leaves behind.
 
     Attributes:

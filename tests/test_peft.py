@@ -29,7 +29,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.detect.training.learner import Feed, Learner, adapted_features
+from labelsieve.detect.training.learner import BatchSource, Learner, adapted_features
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
@@ -748,7 +748,7 @@ def test_a_scan_learns_and_resumes(
     unbroken = run()
     assert len(unbroken.record["history"]) == 2
     with monkeypatch.context() as patch:
-        break_off(patch, Feed, "epoch", epoch=2)
+        break_off(patch, BatchSource, "epoch", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             run(out=tmp_path / "run")
     untouched.check()
@@ -776,7 +776,7 @@ def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages,
     untouched, engine = Untouched(tiny_clip.model), make_engine(device="cpu", precision="fp32")
     learner = Learner(tiny_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
     features = ImageFeatures(np.zeros((8, 32), np.float32), {})
-    feed = Feed(pictures, features, learner, engine, 4, 4, compiles=False)
+    feed = BatchSource(pictures, features, learner, engine, 4, 4, compiles=False)
     assert np.isfinite(adapted_features(feed).pooled).all()
     with torch.no_grad():
         next(learner.peft.parameters()).fill_(float("inf"))  # type: ignore[union-attr]

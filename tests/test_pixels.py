@@ -24,7 +24,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.loading import SCALE, Augment, batches, crop_area
-from labelsieve.data.pixels import Pictures, Shrink, _estimate, kept_pictures, shrink
+from labelsieve.data.pixels import Pictures, Shrink, _estimate, kept_images, shrink
 from labelsieve.data.sources import load_images
 
 AREA = 32 * 32
@@ -47,7 +47,7 @@ def photos(seed: int = 0, *, count: int = 6) -> LabelledImages:
 
 
 def kept(images: LabelledImages, **more: Any) -> Pictures:
-    return kept_pictures(images, **{"area": AREA, "accelerator": Accelerator(cpu=True), **more})
+    return kept_images(images, **{"area": AREA, "accelerator": Accelerator(cpu=True), **more})
 
 
 def never(*_args: Any) -> Any:

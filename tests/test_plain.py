@@ -15,7 +15,7 @@ from torch import Tensor
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import unit
-from labelsieve.data.plain import Plain, plain_pictures
+from labelsieve.data.plain import Plain, preprocessed_images
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
@@ -124,7 +124,7 @@ def test_a_model_that_prepares_no_bytes_prepares_each_time(cache: Path, tiny_cli
             found: Tensor = tiny_clip.pixels(images)
             return (found + found.roll(1, -1)) / 2
 
-    assert plain_pictures(photos(), Blurred(), accelerator=Accelerator(cpu=True)) is None
+    assert preprocessed_images(photos(), Blurred(), accelerator=Accelerator(cpu=True)) is None
     assert not cache.exists()
 
 

@@ -36,9 +36,9 @@ from labelsieve.detect.gmm import GMM
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training import autoconfig
-from labelsieve.detect.training.autoconfig import settle
+from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.detect.training.compiling import compiled
-from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import Training
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
@@ -121,10 +121,10 @@ def test_what_auto_becomes_does_not_depend_on_how_busy_the_machine_is(
     slow: float, free: int, peft: Any, device: str, readable: int, epochs: int, mini_clip: Any
 ) -> None:
     settings = DeFT(peft=peft, epochs=epochs)
-    calm = settle(settings, mini_clip, readable=readable, engine=engine_on(device))
+    calm = resolve(settings, mini_clip, readable=readable, engine=engine_on(device))
     with pytest.MonkeyPatch.context() as patch:
         busy(patch, slow=slow, free=free)
-        assert settle(settings, mini_clip, readable=readable, engine=engine_on(device)) == calm
+        assert resolve(settings, mini_clip, readable=readable, engine=engine_on(device)) == calm
     if peft == "auto":
         assert calm.peft == ("vpt-deep" if device != "cpu" and epochs and readable else "none")
 
@@ -165,7 +165,7 @@ def test_the_other_choice_is_counted(settings: Training, times: int, mini_clip: 
         ("cuda", f"since there is an accelerator (cuda): about {times} times as long as reading the images once"),
     ):
         out = io.StringIO()
-        settle(settings, mini_clip, readable=300, engine=engine_on(device, out))
+        resolve(settings, mini_clip, readable=300, engine=engine_on(device, out))
         assert line in out.getvalue()
 
 
@@ -182,14 +182,14 @@ def test_all_processes_take_as_many_pictures_as_the_least_of_them(
 def test_what_cannot_be_prompted_stays_frozen(mini_clip: Any) -> None:
     for changed in ({"epochs": 0}, {"visual_prompts": 0}):
         settings = SmallLoss(**{"peft": "auto", **changed})  # type: ignore[arg-type]
-        assert settle(settings, mini_clip, readable=30, engine=engine_on("cuda")).peft == "none"
+        assert resolve(settings, mini_clip, readable=30, engine=engine_on("cuda")).peft == "none"
 
 
 def test_a_resumed_run_goes_on_with_what_was_chosen(images: LabelledImages, tiny_clip: Any, tmp_path: Path) -> None:
     detector = SmallLoss(peft="auto", batch_size=8, **QUICK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autoconfig, "_choose_peft", lambda *_, **__: "vpt-deep")  # as on an accelerator
-        break_off(patch, Feed, "epoch", epoch=2)
+        break_off(patch, BatchSource, "epoch", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             said(images, tiny_clip, detector, out=tmp_path / "run")
     printed, verdicts = said(images, tiny_clip, detector, out=tmp_path / "run", resume=True)

@@ -36,7 +36,7 @@ from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training import cross_entropy
-from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
 from labelsieve.verdicts import Verdicts
@@ -85,7 +85,7 @@ def keep_learners(patch: pytest.MonkeyPatch, module: Any) -> list[Learner]:
     kept: list[Learner] = []
     real = module.train
 
-    def train(feed: Feed, *arguments: Any, **options: Any) -> Any:
+    def train(feed: BatchSource, *arguments: Any, **options: Any) -> Any:
         history = real(feed, *arguments, **options)
         kept.append(feed.learner)
         return history
@@ -397,7 +397,7 @@ def test_resuming_with_a_fixed_context(
     detector = dataclasses.replace(detector, batch_size=8)
     unbroken = run(images, tiny_clip, detector, test=test_images)
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, Feed, "epoch", epoch=2, batch=2)
+        break_off(patch, BatchSource, "epoch", epoch=2, batch=2)
         with pytest.raises(KeyboardInterrupt):
             run(images, tiny_clip, detector, out=tmp_path)
     resumed = run(images, tiny_clip, detector, test=test_images, out=tmp_path, resume=True)

@@ -37,7 +37,7 @@ from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training import learner
 from labelsieve.detect.training import loop as training
 from labelsieve.detect.training.cross_entropy import CrossEntropyObjective
-from labelsieve.detect.training.learner import Feed
+from labelsieve.detect.training.learner import BatchSource
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import CHECKPOINT_FOLDER, scan
 from labelsieve.verdicts import RECORD, Verdicts
@@ -71,7 +71,7 @@ def interrupted(
     images: LabelledImages, vlm: VisionLanguageModel, detector: Training, out: Path, *, epoch: int = 3, **options: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, Feed, "epoch", epoch=epoch, batch=2)
+        break_off(patch, BatchSource, "epoch", epoch=epoch, batch=2)
         with pytest.raises(KeyboardInterrupt):
             run(images, vlm, detector, out=out, **options)
 
@@ -94,14 +94,14 @@ def rewrite_owner(path: Path, change: Callable[[str], str]) -> None:
 def test_there_is_a_checkpoint_after_each_epoch(
     images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, whole = [], Feed.epoch
+    seen, whole = [], BatchSource.epoch
 
-    def watched(self: Feed, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def watched(self: BatchSource, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         state = tmp_path / "run" / STATE
         seen.append(epochs_in(state) if state.is_file() else 0)
         return whole(self, number)
 
-    monkeypatch.setattr(Feed, "epoch", watched)
+    monkeypatch.setattr(BatchSource, "epoch", watched)
     run(images, tiny_clip, GMM(**QUICK), out=tmp_path / "run")
     assert seen == [0, 1, 2, 3]
     assert not (tmp_path / "run" / CHECKPOINT_FOLDER).exists(), "a finished run needs none"
@@ -335,7 +335,7 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
     assert main(words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "1")) == 0
     before = Verdicts.load(tmp_path / "run").record["created"]
     with monkeypatch.context() as patch:
-        break_off(patch, Feed, "epoch", epoch=1)
+        break_off(patch, BatchSource, "epoch", epoch=1)
         arguments = words(drawn_folder, tmp_path / "run", "--detector", "gmm", "--epochs", "2", "--overwrite")
         capsys.readouterr()
         assert main(arguments) == 1

@@ -245,7 +245,7 @@ def _record(
             "name": detector_name(detector),
             "recipe": recipe,
             "settings": settings,
-            "settled": dict(scores.settled),
+            "settled": dict(scores.resolved),
             "fingerprint": fingerprint(settings),
         },
         **scores.rule.to_record(),

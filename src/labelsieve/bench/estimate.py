@@ -33,7 +33,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
-from labelsieve.detect.training.autoconfig import settle
+from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.detect.training.loop import make_schedule
 from labelsieve.detect.training.settings import Training
 from labelsieve.finetune.loop import steps_of
@@ -197,7 +197,7 @@ class _Trial:
             detector = method.make_detector(noise_rate=0.5)
             steps, trained = 0, isinstance(detector, Training) and detector.epochs > 0
             if trained and self.vlm is not None:
-                ready = settle(detector, self.vlm, readable=self.images, engine=self.engine)
+                ready = resolve(detector, self.vlm, readable=self.images, engine=self.engine)
                 steps = make_schedule(ready, images=self.images).steps
             seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
         if self.experiment.task == "adapt" and method.train_on != "nothing":

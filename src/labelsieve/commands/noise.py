@@ -62,6 +62,6 @@ class Noise(Command):
         made = {"kind": self.kind, "rate": self.rate, "seed": self.seed, "exact": exact}
         for note in noisy.notes:
             progress.say(f"note: {note}")
-        path = write_noisy(noisy, self.out, made=made, pictures=not self.labels_only, progress=progress)
+        path = write_noisy(noisy, self.out, made=made, with_images=not self.labels_only, progress=progress)
         advice = f"scan SOURCE --noise {path}" if self.labels_only else "scan it with --truth-column clean_label"
         progress.say(f"wrote {path}; {advice}")

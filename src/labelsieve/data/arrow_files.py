@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, shown
-from labelsieve.data.columns import Columns, Table, choose_columns, holds_pictures, kind_of
+from labelsieve.data.columns import Columns, Table, choose_columns, holds_images, kind_of
 from labelsieve.data.file_kinds import damage
 from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.quiet import quiet, reading
@@ -58,13 +58,13 @@ def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, plain:
     import datasets
 
     undecoded = datasets.Image(decode=False)
-    pictures = holds_pictures(features[image])
-    if pictures and plain:
+    images = holds_images(features[image])
+    if images and plain:
         features[image] = undecoded
     settings: dict[str, Any] = {"columns": list(features), "batch_size": _ROWS} if kind == "parquet" else {}
     names = [glob.escape(str(path)) for path in files]
     rows = datasets.load_dataset(kind, data_files=names, split="train", features=features, **settings)
-    return rows if plain or not pictures else rows.cast_column(image, undecoded)
+    return rows if plain or not images else rows.cast_column(image, undecoded)
 
 
 def read_schema(path: Path, *, kind: str) -> pa.Schema:

@@ -160,7 +160,7 @@ def choose_columns(
     return Columns(image=image, label=label, truth=asked.truth, id="id" if named else None, folder=folder)
 
 
-def holds_pictures(feature: Any) -> bool:
+def holds_images(feature: Any) -> bool:
     """Returns whether a column holds encoded images: an image, bytes, or a struct of `bytes` and `path`."""
     if isinstance(feature, Mapping):
         return "bytes" in feature
@@ -201,7 +201,7 @@ def _holds_names(feature: Any) -> bool:
 
 def _holds_paths(feature: Any) -> bool:
     """Returns whether a column holds images that may be there by their path alone."""
-    return holds_pictures(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
+    return holds_images(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
 
 
 def kind_of(feature: Any) -> str:
@@ -224,7 +224,7 @@ def kind_of(feature: Any) -> str:
 def may_hold_images(features: Mapping[str, Any]) -> bool:
     """Returns whether a table has a column that would be taken for images or their paths."""
     return any(
-        holds_pictures(feature) or (is_usual(name, IMAGE_NAMES) and (holds_text(feature) or holds_pixels(feature)))
+        holds_images(feature) or (is_usual(name, IMAGE_NAMES) and (holds_text(feature) or holds_pixels(feature)))
         for name, feature in features.items()
     )
 
@@ -238,7 +238,7 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
                 f"expected paths or names of images in {column}, found {kind_of(feature)}; leave out "
                 "--image-folder, or name another with --image-column"
             )
-    elif not (holds_pictures(feature) or holds_text(feature) or holds_pixels(feature)):
+    elif not (holds_images(feature) or holds_text(feature) or holds_pixels(feature)):
         advice = "if they name images, add --image-folder FOLDER" if _holds_names(feature) else "name another"
         raise DataError(
             f"expected images or paths in {column}, found {kind_of(feature)}; {advice}"
@@ -247,11 +247,11 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
 
 
 def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
-    pictures = [name for name, feature in features.items() if holds_pictures(feature)]
+    images = [name for name, feature in features.items() if holds_images(feature)]
     paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
     pixels = [name for name, feature in features.items() if holds_pixels(feature) and is_usual(name, IMAGE_NAMES)]
-    usual = [name for name in pictures if is_usual(name, IMAGE_NAMES)]
-    found = usual if len(usual) == 1 else pictures or paths or pixels
+    usual = [name for name in images if is_usual(name, IMAGE_NAMES)]
+    found = usual if len(usual) == 1 else images or paths or pixels
     if len(found) == 1:
         return found[0]
     if not found:

@@ -33,7 +33,7 @@ _HEAD = 2048
 
 
 def hash_images(
-    pictures: Dataset, ids: Sequence[str], notes: list[str], *, table: Table, progress: Progress
+    images: Dataset, ids: Sequence[str], notes: list[str], *, table: Table, progress: Progress
 ) -> NDArray[np.uint64]:
     """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image."""
     found = np.empty(len(ids), dtype=np.uint64)
@@ -41,7 +41,7 @@ def hash_images(
     pointers: list[str] = []
     row = 0
     with progress.task("looking for the images", total=len(ids), unit="images", brief=True) as advance:
-        for digest, pointer, path in _hashes(pictures, advance):
+        for digest, pointer, path in _hashes(images, advance):
             if digest is None:
                 missing.append((ids[row], path))
                 digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
@@ -53,9 +53,9 @@ def hash_images(
     return found
 
 
-def _hashes(pictures: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
+def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
     """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
-    for batch in pictures.with_format("arrow").iter(batch_size=_BATCH):
+    for batch in images.with_format("arrow").iter(batch_size=_BATCH):
         for chunk in batch.column("image").chunks:
             encoded, paths = chunk.field("bytes"), chunk.field("path")
             for index in range(len(chunk)):

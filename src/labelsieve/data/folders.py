@@ -58,7 +58,7 @@ class _Found:
 
     @property
     def loose(self) -> list[str]:
-        return [name for name in self.files if _is_picture(name)]
+        return [name for name in self.files if _is_image(name)]
 
     @property
     def suffixes(self) -> str:
@@ -110,7 +110,7 @@ def _in_utf8(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
@@ -152,7 +152,7 @@ def _walk(folder: Path, name: str, found: _Found, *, above: set[str]) -> None:
         for file in files:
             if of_system(file):
                 continue
-            if _is_picture(file):
+            if _is_image(file):
                 paths.append(f"{below}/{file}")
             else:
                 found.other[os.path.splitext(file)[1].lower()] += 1

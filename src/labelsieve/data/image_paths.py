@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, shown
-from labelsieve.data.columns import Table, holds_pictures
+from labelsieve.data.columns import Table, holds_images
 from labelsieve.data.folders import SUFFIXES, absolute_paths, text_paths
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
     column, paths = str(table.columns.image), text_paths(table)
     if table.columns.folder is None:
         return None if paths is None else [_as_written(path, str(table.folder or ".")) for path in paths]
-    if paths is None and holds_pictures(table.rows.features[column]):
+    if paths is None and holds_images(table.rows.features[column]):
         return None
     if paths is None:  # integers
         values = table.rows.select_columns([column])[:][column]

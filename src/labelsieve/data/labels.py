@@ -145,7 +145,7 @@ def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str 
     return value
 
 
-def settle_class_names(label: LabelColumn, given: Sequence[str] | str | Path | None) -> tuple[tuple[str, ...], str]:
+def resolve_class_names(label: LabelColumn, given: Sequence[str] | str | Path | None) -> tuple[tuple[str, ...], str]:
     """Returns the class names in the order of the indices, and a line on where they came from.
 
     They are, in this order: those given, those that came with the labels, the different labels in sorted order.

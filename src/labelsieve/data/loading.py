@@ -75,8 +75,8 @@ class Rows(Dataset[_Item]):
         try:
             if isinstance(self.images, Pictures):
                 return row, self.transform(self.images[row], row), False
-            picture = self.images.open(row)
-            return row, self.transform(picture, row), is_flat(picture)
+            image = self.images.open(row)
+            return row, self.transform(image, row), is_flat(image)
         except UnreadableImageError as error:
             return row, str(error), False
 
@@ -100,15 +100,15 @@ class Augment:
         self.seed, self.epoch = seed, epoch
         self.crop = v2.RandomResizedCrop((size, size), scale=scale, antialias=True)
 
-    def __call__(self, picture: Tensor, row: int) -> Tensor:
+    def __call__(self, image: Tensor, row: int) -> Tensor:
         """Crops and flips the image of one row, (3, H, W), uint8."""
         seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of the stack for absent GPUs, too
-            at = self.crop.make_params([picture])
+            at = self.crop.make_params([image])
             turned = bool(torch.rand(1) < _TURNED)
         # what the transform itself would do, which takes twice as long: it keeps the order of the colours in memory
-        part = picture[:, at["top"] : at["top"] + at["height"], at["left"] : at["left"] + at["width"]][None]
+        part = image[:, at["top"] : at["top"] + at["height"], at["left"] : at["left"] + at["width"]][None]
         part = part.contiguous(memory_format=torch.channels_last)
         found = interpolate(part, size=self.crop.size, mode="bicubic", antialias=True)[0]
         return found.flip(-1) if turned else found

@@ -281,11 +281,11 @@ def _features(
         for row in rows[start : start + _CHUNK].tolist():
             advance(1)
             try:
-                picture = images.open(row)
+                image = images.open(row)
             except UnreadableImageError:
                 unreadable.append(images.ids[row])
                 continue
-            small = picture.resize((FEATURE_SIDE, FEATURE_SIDE), Image.Resampling.BILINEAR)
+            small = image.resize((FEATURE_SIDE, FEATURE_SIDE), Image.Resampling.BILINEAR)
             pixels.append(np.asarray(small).transpose(2, 0, 1).ravel())
             found.append(row)
         if found:

@@ -135,7 +135,7 @@ def write_noisy(
     path: str | Path,
     *,
     made: Mapping[str, Any] | None = None,
-    pictures: bool = True,
+    with_images: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
@@ -150,7 +150,7 @@ def write_noisy(
         images: What :func:`labelsieve.inject` returned.
         path: File to write, whole or not at all.
         made: What :func:`labelsieve.inject` was given: kind, rate, seed, exact.
-        pictures: False leaves out the column `image`.
+        with_images: False leaves out the column `image`.
         progress: Where to show how far it is.
 
     Raises:
@@ -166,7 +166,7 @@ def write_noisy(
     classes = ClassLabel(names=list(images.class_names))
     columns = {"id": Value("string"), "image": ImageFeature(), "label": classes, "clean_label": classes}
     schema, path = (
-        Features({name: columns[name] for name in columns if pictures or name != "image"}).arrow_schema,
+        Features({name: columns[name] for name in columns if with_images or name != "image"}).arrow_schema,
         Path(path),
     )
     about = json.dumps(about_noise(images, made), separators=(",", ":"))
@@ -176,7 +176,7 @@ def write_noisy(
         write_atomically(path) as part,
         pq.ParquetWriter(part, schema) as writer,
     ):
-        for rows in _groups(images, images.truth, pictures=pictures):
+        for rows in _groups(images, images.truth, with_images=with_images):
             writer.write_table(_table(rows, schema))
             advance(len(rows))
     return path
@@ -212,12 +212,12 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _groups(images: LabelledImages, truth: NDArray[np.int64], *, pictures: bool) -> Iterator[list[dict[str, Any]]]:
+def _groups(images: LabelledImages, truth: NDArray[np.int64], *, with_images: bool) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     size = 0
     for row, (name, label, clean) in enumerate(zip(images.ids, images.labels.tolist(), truth.tolist(), strict=True)):
         group.append({"id": name, "label": label, "clean_label": clean})
-        if pictures:
+        if with_images:
             group[-1]["image"] = _encoded(images, row)
             size += len(group[-1]["image"]["bytes"])
         if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
@@ -229,8 +229,8 @@ def _groups(images: LabelledImages, truth: NDArray[np.int64], *, pictures: bool)
 
 def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
     """Returns the encoded image with its bare file name: its folder on this machine stays private."""
-    picture = images.dataset[row]["image"] or {"bytes": None, "path": None}
-    data, path = picture["bytes"], picture["path"]
+    image = images.dataset[row]["image"] or {"bytes": None, "path": None}
+    data, path = image["bytes"], image["path"]
     if data is None:
         try:
             data = read_file(path) if path else b""

@@ -84,16 +84,16 @@ class Pictures:
         values = pixels[3 * self.area * row :][: 3 * height * width]
         return values.reshape(height, width, 3) if check and check == _checksum(values) else None
 
-    def _take(self, row: int, picture: Image.Image) -> NDArray[np.uint8]:
+    def _take(self, row: int, image: Image.Image) -> NDArray[np.uint8]:
         """Makes what is kept of a decoded image, (H, W, 3), and keeps it."""
-        values = self.make(picture)
+        values = self.make(image)
         if self._files is not None:
             with suppress(OSError):
                 self._write(values, row)
                 # last: it makes the pixels count
                 self._files[1][row] = *values.shape[:2], _checksum(values.reshape(-1))
         if self.beside is not None and self.beside._files is not None and self.beside._kept(row) is None:
-            self.beside._take(row, picture)
+            self.beside._take(row, image)
         return values
 
     def _write(self, values: NDArray[np.uint8], row: int) -> None:
@@ -128,14 +128,14 @@ def _checksum(values: NDArray[np.uint8]) -> int:
     return int(values[::_STRIDE].sum(dtype=np.int64)) % (2**31 - 2) + 1
 
 
-def shrink(picture: Image.Image, area: int) -> Image.Image:
+def shrink(image: Image.Image, area: int) -> Image.Image:
     """Returns an image of at most so many pixels and, as nearly as whole pixels allow, the same shape."""
-    width, height = picture.size
+    width, height = image.size
     if width * height <= area:
-        return picture
+        return image
     factor = (area / (width * height)) ** 0.5
     sides = (min(area, max(1, int(side * factor))) for side in (width, height))
-    return picture.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
+    return image.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
 
 
 def _tensor(values: NDArray[np.uint8]) -> Tensor:
@@ -148,12 +148,12 @@ class Shrink:
 
     area: int
 
-    def __call__(self, picture: Image.Image) -> NDArray[np.uint8]:
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Returns (H, W, 3)."""
-        return np.array(shrink(picture, self.area))
+        return np.array(shrink(image, self.area))
 
 
-def kept_pictures(
+def kept_images(
     images: LabelledImages, *, area: int, accelerator: Accelerator, beside: Pictures | None = None
 ) -> Pictures:
     """Opens the shrunk images of a data set, or begins to keep them; all processes call this together.

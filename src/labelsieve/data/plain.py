@@ -50,18 +50,18 @@ class Prepares(Protocol):
         ...
 
 
-def shortened(picture: Image.Image, model: Prepares) -> Image.Image:
+def shortened(image: Image.Image, model: Prepares) -> Image.Image:
     """Returns an image as it is, or the middle of a very long one if the model crops that anyway.
 
     Resized as a whole until its short side fits, an image of 20 x 4,000,000 pixels would take gigabytes.
     """
-    short, long = sorted(picture.size)
+    short, long = sorted(image.size)
     if long <= _LONG * short or not crops_middle(model):
-        return picture
+        return image
     kept = _LONG * short + (long - _LONG * short) % 2  # the middle stays where it is
     start = (long - kept) // 2
-    across = picture.width == long
-    return picture.crop((start, 0, start + kept, short) if across else (0, start, short, start + kept))
+    across = image.width == long
+    return image.crop((start, 0, start + kept, short) if across else (0, start, short, start + kept))
 
 
 def crops_middle(model: Prepares) -> bool:
@@ -89,26 +89,26 @@ class Plain:
         ends = model.normalise(torch.eye(3).view(3, 3, 1, 1))[:, :, 0, 0].double()
         self._offset, self._inverse = offset, torch.linalg.inv((ends - offset).T)
 
-    def __call__(self, picture: Image.Image) -> NDArray[np.uint8]:
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Returns (S, S, 3)."""
-        return self._undone(picture)[0].round().clamp(0, 255).to(torch.uint8).numpy()
+        return self._undone(image)[0].round().clamp(0, 255).to(torch.uint8).numpy()
 
-    def is_exact(self, picture: Image.Image) -> bool:
+    def is_exact(self, image: Image.Image) -> bool:
         """Returns whether nothing is lost in an image of the right size."""
-        undone, prepared = self._undone(picture)
+        undone, prepared = self._undone(image)
         if tuple(prepared.shape) != (3, self.model.image_size, self.model.image_size):
             return False
         again = self.model.normalise(unit(undone.round().clamp(0, 255).to(torch.uint8).permute(2, 0, 1)[None]))[0]
         return bool((again - prepared).abs().max() < _TOLERANCE)
 
-    def _undone(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+    def _undone(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         """Returns the bytes as numbers, (S, S, 3), and what the processor made of them, (3, S, S)."""
-        prepared = self.model.pixels([shortened(picture, self.model)])[0]
+        prepared = self.model.pixels([shortened(image, self.model)])[0]
         whole = torch.einsum("oc,chw->hwo", self._inverse, prepared.double() - self._offset[:, None, None])
         return 255 * whole, prepared
 
 
-def plain_pictures(images: LabelledImages, model: Prepares, *, accelerator: Accelerator) -> Pictures | None:
+def preprocessed_images(images: LabelledImages, model: Prepares, *, accelerator: Accelerator) -> Pictures | None:
     """Opens the prepared images of a data set and a model, or begins to keep them; all processes call this together.
 
     Args:

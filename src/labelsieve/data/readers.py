@@ -24,7 +24,7 @@ from labelsieve.data.columns import (
     Table,
     choose_columns,
     choose_split,
-    holds_pictures,
+    holds_images,
     is_usual,
     refuse_split,
 )
@@ -236,7 +236,7 @@ def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, 
         raise DataError(f"expected a datasets.Dataset, got {type(found).__name__}; a stream has to be saved first")
     rows = found.with_format(None)  # also drops transforms of the caller, which would be run on every row
     columns = choose_columns(rows.features, asked=asked, where=where, label_needed=label_needed)
-    if columns.image and holds_pictures(rows.features[columns.image]):
+    if columns.image and holds_images(rows.features[columns.image]):
         with reading(where):
             rows = rows.cast_column(columns.image, datasets.Image(decode=False))
     return Table(rows=rows, columns=columns, where=where, folder=columns.folder, notes=notes)

@@ -28,7 +28,7 @@ from labelsieve.data.labels import (
     class_size_notes,
     read_labels,
     renamed,
-    settle_class_names,
+    resolve_class_names,
     to_indices,
 )
 from labelsieve.data.published.base import named_source
@@ -205,15 +205,15 @@ def _assemble(
     ids = read_ids(table, paths, notes)
     names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
     notes.append(note)
-    pictures = _pictures(table, paths)
+    images = _images(table, paths)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
-        pictures, ids, indices = pictures.select(rows), [ids[row] for row in rows], indices[rows]
+        images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
     notes += [*class_name_notes(names), *class_size_notes(indices, names)]
-    contents = hash_images(pictures, ids, notes, table=table, progress=progress or Progress())
+    contents = hash_images(images, ids, notes, table=table, progress=progress or Progress())
     return LabelledImages(
-        dataset=pictures,
+        dataset=images,
         ids=tuple(ids),
         labels=indices,
         class_names=names,
@@ -238,7 +238,7 @@ def read_given(
     """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
     given = _label_column(table, table.columns.label, labels=labels)
     check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
-    names, note = settle_class_names(given, class_names)
+    names, note = resolve_class_names(given, class_names)
     stated = class_names is not None or given.class_names is not None
     former = renamed(given, names)
     indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
@@ -339,7 +339,7 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
     return read_labels(values, where=where)
 
 
-def _pictures(table: Table, paths: list[str] | None) -> Dataset:
+def _images(table: Table, paths: list[str] | None) -> Dataset:
     """Returns the rows with the one column `image` of undecoded images."""
     from datasets import Dataset, Features, Image
 

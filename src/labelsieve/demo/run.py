@@ -114,8 +114,8 @@ def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
     from labelsieve.data.sources import load_images
     from labelsieve.demo.drawings import CLASS_NAMES, drawings
 
-    pictures, labels = drawings(count, seed=seed)
-    clean = load_images(pictures, labels=labels, class_names=CLASS_NAMES)
+    images, labels = drawings(count, seed=seed)
+    clean = load_images(images, labels=labels, class_names=CLASS_NAMES)
     write_noisy(mislabel(clean, seed=seed), path)
     return load_images(path, truth_column="clean_label")
 

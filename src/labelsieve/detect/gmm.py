@@ -38,7 +38,7 @@ class GMM(Training):
     learns_from: Literal["selected", "all"] = "selected"
 
     @property
-    def looks_before_epochs(self) -> bool:
+    def evaluates_before_epochs(self) -> bool:
         """Whether the mixture is fitted again before each epoch after warm-up."""
         return self.learns_from == "selected"
 

@@ -60,7 +60,7 @@ class Scores:
         estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
-        settled: What settings of `auto` resolved to, by their names.
+        resolved: What settings of `auto` resolved to, by their names.
         test_predicted: Shape (T,), int64: most likely class of each test image, -1 where it could not be read; None
             where there are no test images.
     """
@@ -78,7 +78,7 @@ class Scores:
     estimate: Estimate | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
-    settled: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
     test_predicted: NDArray[np.int64] | None = None
 
     @property

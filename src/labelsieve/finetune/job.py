@@ -20,8 +20,8 @@ from labelsieve.core.memory import fitting
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import crop_area
-from labelsieve.data.pixels import Pictures, kept_pictures
-from labelsieve.data.plain import plain_pictures
+from labelsieve.data.pixels import Pictures, kept_images
+from labelsieve.data.plain import preprocessed_images
 from labelsieve.detect.training.loop import Owner
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.selection import Selection
@@ -61,15 +61,15 @@ class Job:
         return np.setdiff1d(self.selection.rows, self.held_out)
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def crop_source(self) -> Pictures:
         """What epochs take their crops from."""
         area = crop_area(self.backbone.image_size)
-        return kept_pictures(self.images, area=area, accelerator=self.engine.accelerator)
+        return kept_images(self.images, area=area, accelerator=self.engine.accelerator)
 
     def plain(self, images: LabelledImages) -> LabelledImages | Pictures:
         """Returns images as the backbone prepares them, kept for all epochs; as they are where that cannot be."""
         if images.pixels_fingerprint not in self._plain:
-            found = plain_pictures(images, self.backbone, accelerator=self.engine.accelerator)
+            found = preprocessed_images(images, self.backbone, accelerator=self.engine.accelerator)
             self._plain[images.pixels_fingerprint] = images if found is None else found
         return self._plain[images.pixels_fingerprint]
 

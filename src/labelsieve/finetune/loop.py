@@ -159,7 +159,7 @@ def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield torch.from_numpy(own), torch.from_numpy(pooled[own])
         return
     augment = Augment(backbone.image_size, seed=engine.seed, epoch=number)
-    for batch in batches(job.pictures, mine, transform=augment, device=engine.device):
+    for batch in batches(job.crop_source, mine, transform=augment, device=engine.device):
         yield batch.rows, batch.inputs
 
 

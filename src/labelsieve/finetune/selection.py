@@ -30,7 +30,7 @@ class Selection:
         rows: Shape (n,), int64, ascending: the rows to train on.
         labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
         weights: Shape (N,), float32, with mean 1 over `rows`.
-        counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`spared`), unreadable,
+        counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`kept`), unreadable,
             and marked by a person.
         notes: Remarks for the user, one line each.
     """
@@ -58,7 +58,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
     """
     said = marks_of_rows(verdicts, marks or {})
     verdicts = after_marks(verdicts, marks)
-    spared = kept_although_flagged(verdicts, drop_at=settings.drop_at)
+    kept = kept_although_flagged(verdicts, drop_at=settings.drop_at)
     wrong = said == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
     relabelled = other if settings.labels == "relabel" else np.zeros_like(other)
@@ -74,7 +74,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         "used": len(rows),
         "dropped": int((verdicts.is_readable & wrong & ~relabelled).sum()),
         "relabelled": int(relabelled.sum()),
-        "spared": 0 if settings.labels == "all" else int(spared.sum()),
+        "kept": 0 if settings.labels == "all" else int(kept.sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
         **({f"marked_{mark}": number for mark, number in counts(marks).items()} if marks is not None else {}),
     }

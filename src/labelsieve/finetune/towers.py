@@ -82,10 +82,10 @@ def _fill(timm_model: Any, weights: Weights) -> None:
 
 
 def _check_same(tower: Tower, timm_model: nn.Module, name: str) -> None:
-    picture = torch.rand(1, 3, tower.size, tower.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image = torch.rand(1, 3, tower.size, tower.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        expected = tower.feature(picture)
-        found = pooled(timm_model, picture)
+        expected = tower.feature(image)
+        found = pooled(timm_model, image)
     same = expected.shape == found.shape
     off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)) if same else float("inf")
     if not off < _TOLERANCE:

@@ -190,8 +190,8 @@ def file_name(image_id: str, source: bytes | Path) -> str:
 def _suffix_of(source: bytes | Path) -> str:
     """Reads the kind of an image from its first bytes."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            kind = str(picture.format)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            kind = str(image.format)
     except (OSError, Image.DecompressionBombError):  # it was readable when it was scanned
         raise DataError("an image of the data has changed since the scan; scan it again") from None
     kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG with more images behind it

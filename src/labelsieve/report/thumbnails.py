@@ -61,10 +61,10 @@ def make_thumbnails(
 
     def make(row: int) -> Thumbnail:
         try:
-            picture = images.open(row)
+            image = images.open(row)
         except DataError as error:
             return Thumbnail(error=str(error))
-        return _thumbnail(picture, side=side, limit=each)
+        return _thumbnail(image, side=side, limit=each)
 
     shown, made = progress or Progress(), []
     with (
@@ -77,16 +77,16 @@ def make_thumbnails(
     return made
 
 
-def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:
-    tiny, full = max(picture.size) <= TINY, picture.size
-    picture.info.clear()  # no place, camera or owner of a photo gets into the report
+def _thumbnail(image: Image.Image, *, side: int, limit: int) -> Thumbnail:
+    tiny, full = max(image.size) <= TINY, image.size
+    image.info.clear()  # no place, camera or owner of a photo gets into the report
     if tiny:
-        uri = _encode(picture, quality=None)
+        uri = _encode(image, quality=None)
         if len(uri) <= limit:
-            return Thumbnail(uri=uri, width=picture.width, height=picture.height, full_size=full, tiny=True)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            return Thumbnail(uri=uri, width=image.width, height=image.height, full_size=full, tiny=True)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     for share, quality in _STEPS:
-        small = picture.copy()
+        small = image.copy()
         small.thumbnail((max(32, int(side * share)),) * 2, Image.Resampling.LANCZOS)
         uri = _encode(small, quality=quality)
         if len(uri) <= limit:
@@ -94,12 +94,12 @@ def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:
     return Thumbnail(uri=uri, width=small.width, height=small.height, full_size=full, tiny=tiny)
 
 
-def _encode(picture: Image.Image, *, quality: int | None) -> str:
-    kind, data = encode(picture, quality=quality)
+def _encode(image: Image.Image, *, quality: int | None) -> str:
+    kind, data = encode(image, quality=quality)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def encode(picture: Image.Image, *, quality: int | None) -> tuple[str, bytes]:
+def encode(image: Image.Image, *, quality: int | None) -> tuple[str, bytes]:
     """Encodes to WebP, or to JPEG and PNG where Pillow was built without it; without a quality, without loss.
 
     Returns:
@@ -109,13 +109,13 @@ def encode(picture: Image.Image, *, quality: int | None) -> tuple[str, bytes]:
     if features.check("webp"):
         kind = "webp"
         if quality is None:
-            picture.save(buffer, "WEBP", lossless=True, method=1)
+            image.save(buffer, "WEBP", lossless=True, method=1)
         else:
-            picture.save(buffer, "WEBP", quality=quality, method=1)
+            image.save(buffer, "WEBP", quality=quality, method=1)
     elif quality is None:
         kind = "png"
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
     else:
         kind = "jpeg"
-        picture.save(buffer, "JPEG", quality=quality)
+        image.save(buffer, "JPEG", quality=quality)
     return kind, buffer.getvalue()

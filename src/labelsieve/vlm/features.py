@@ -119,7 +119,7 @@ def extract(
     engine: Engine,
     batch_size: int,
     *,
-    pictures: Pictures | None = None,
+    pixels: Pictures | None = None,
 ) -> None:
     """Writes the pooled features of all images to `stem`.npy and the reasons of unreadable ones to `stem`.json.
 
@@ -132,7 +132,7 @@ def extract(
         stem: Of the files.
         engine: Its processes share the rows.
         batch_size: Images at a time.
-        pictures: The images as the model prepares them, if they are kept.
+        pixels: The images as the model prepares them, if they are kept.
 
     Raises:
         RunError: The folder is not writable or its disk is full.
@@ -140,7 +140,7 @@ def extract(
     accelerator = engine.accelerator
     with ExitStack() as stack:
         part = _new_part(stem, (len(images), vlm.vision_width), engine, stack)
-        errors, flat = _fill(part, pictures or images, vlm, engine, batch_size)
+        errors, flat = _fill(part, pixels or images, vlm, engine, batch_size)
         found, flat = dict(gather_object(list(errors.items()))), sorted(gather_object(flat))
         if accelerator.is_main_process:
             part.replace(stem.with_suffix(".npy"))
@@ -207,10 +207,10 @@ def prepared(
         device: Where it runs.
     """
     if isinstance(source, Pictures):
-        return batches(source, rows, transform=lambda picture, _row: picture, device=device)
+        return batches(source, rows, transform=lambda image, _row: image, device=device)
 
-    def pixels(picture: Image.Image, _row: int) -> Tensor:
-        return model.pixels([shortened(picture, model)])[0]
+    def pixels(image: Image.Image, _row: int) -> Tensor:
+        return model.pixels([shortened(image, model)])[0]
 
     return batches(source, rows, transform=pixels, device=device)
 

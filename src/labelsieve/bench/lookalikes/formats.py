@@ -124,7 +124,7 @@ def car_list(rows: Sequence[tuple[Any, Any]]) -> NDArray[Any]:
 
 def write_parquet(
     path: Path,
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     labels: Mapping[str, NDArray[np.int64]],
     *,
     class_names: Sequence[str],
@@ -140,6 +140,6 @@ def write_parquet(
 
     classes = ClassLabel(names=list(class_names))
     schema = Features({image_column: ImageFeature(), **dict.fromkeys(labels, classes)}).arrow_schema
-    columns = {image_column: read_memory(pictures).data.column("image"), **{k: pa.array(v) for k, v in labels.items()}}
+    columns = {image_column: read_memory(images).data.column("image"), **{k: pa.array(v) for k, v in labels.items()}}
     with write_atomically(path) as temporary:
         pq.write_table(pa.table(columns, schema=schema), temporary)

@@ -39,12 +39,12 @@ class Part:
     """The drawings of one split.
 
     Attributes:
-        pictures: Shape (N, 64, 64, 3).
+        images: Shape (N, 64, 64, 3).
         truth: Shape (N,), indices into `NAMES`.
         noisy: Shape (N,), other labels of which some are wrong; those of test images are right.
     """
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     truth: NDArray[np.int64]
     noisy: NDArray[np.int64]
 
@@ -73,9 +73,9 @@ def draw_stock(train: int, test: int) -> Stock:
 def _part(count: int, *, seed: int, noise: float) -> Part:
     from labelsieve.data.noise import symmetric
 
-    pictures, truth = drawings(count, seed=seed)
+    images, truth = drawings(count, seed=seed)
     noisy = symmetric(truth, classes=len(NAMES), rate=noise, seed=seed)
-    return Part(pictures=np.stack([np.asarray(picture) for picture in pictures]), truth=truth, noisy=noisy)
+    return Part(images=np.stack([np.asarray(image) for image in images]), truth=truth, noisy=noisy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +94,17 @@ class Lookalike:
 # ---------------------------------------------------------------- CIFAR
 
 
-def small(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def small(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns images (N, 64, 64, 3) in the size of CIFAR's, (N, 32, 32, 3)."""
-    count, side = len(pictures), pictures.shape[1] // 2
-    halved: NDArray[np.uint8] = pictures.reshape(count, side, 2, side, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
+    count, side = len(images), images.shape[1] // 2
+    halved: NDArray[np.uint8] = images.reshape(count, side, 2, side, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
     return halved
 
 
-def _batch(pictures: NDArray[np.uint8], **labels: NDArray[np.int64]) -> bytes:
+def _batch(images: NDArray[np.uint8], **labels: NDArray[np.int64]) -> bytes:
     record: dict[str, Any] = {name: values.tolist() for name, values in labels.items()}
-    files = [f"drawing_s_{row:06d}.png" for row in range(len(pictures))]
-    return python2_pickle({**record, "data": cifar_rows(small(pictures)), "filenames": files})
+    files = [f"drawing_s_{row:06d}.png" for row in range(len(images))]
+    return python2_pickle({**record, "data": cifar_rows(small(images)), "filenames": files})
 
 
 def _underscored(name: str) -> str:
@@ -119,8 +119,8 @@ def _coarse(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 def _write_cifar10(folder: Path, stock: Stock) -> None:
     home, train, test = folder / "cifar-10-batches-py", stock.train, stock.test
     for number, rows in enumerate(np.array_split(np.arange(len(train)), 5), 1):
-        write_bytes(home / f"data_batch_{number}", _batch(train.pictures[rows], labels=train.truth[rows]))
-    write_bytes(home / "test_batch", _batch(test.pictures, labels=test.truth))
+        write_bytes(home / f"data_batch_{number}", _batch(train.images[rows], labels=train.truth[rows]))
+    write_bytes(home / "test_batch", _batch(test.images, labels=test.truth))
     write_bytes(home / "batches.meta", python2_pickle({"label_names": list(map(_underscored, NAMES))}))
 
 
@@ -135,7 +135,7 @@ def _write_cifar10n(folder: Path, stock: Stock) -> None:
 def _write_cifar100(folder: Path, stock: Stock) -> None:
     home = folder / "cifar-100-python"
     for name, part in (("train", stock.train), ("test", stock.test)):
-        batch = _batch(part.pictures, fine_labels=part.truth, coarse_labels=_coarse(part.truth))
+        batch = _batch(part.images, fine_labels=part.truth, coarse_labels=_coarse(part.truth))
         write_bytes(home / name, batch)
     meta = {"fine_label_names": list(map(_underscored, NAMES)), "coarse_label_names": list(_COARSE)}
     write_bytes(home / "meta", python2_pickle(meta))
@@ -162,15 +162,15 @@ def _write_tiny_imagenet(folder: Path, stock: Stock) -> None:
     write_lines(folder / "words.txt", "n00000000\tentity", *words)
     for row, label in enumerate(stock.train.truth.tolist()):
         file = f"{codes[label]}_{row}.JPEG"
-        write_jpeg(folder / "train" / codes[label] / "images" / file, stock.train.pictures[row])
+        write_jpeg(folder / "train" / codes[label] / "images" / file, stock.train.images[row])
     files = [f"val_{row}.JPEG" for row in range(len(stock.test))]
     listed = (f"{file}\t{codes[label]}\t0\t0\t63\t63" for file, label in zip(files, stock.test.truth, strict=True))
     write_lines(folder / "val" / "val_annotations.txt", *listed)
-    _write_pictures(folder / "val" / "images", files, stock.test)
+    _write_images(folder / "val" / "images", files, stock.test)
 
 
-def _write_pictures(folder: Path, files: list[str], part: Part) -> None:
-    for file, pixels in zip(files, part.pictures, strict=True):
+def _write_images(folder: Path, files: list[str], part: Part) -> None:
+    for file, pixels in zip(files, part.images, strict=True):
         write_jpeg(folder / file, pixels)
 
 
@@ -181,7 +181,7 @@ def _write_cars(folder: Path, stock: Stock) -> None:
         files = [f"{row:05d}.jpg" for row in range(1, len(part) + 1)]
         listed = list(zip((part.truth + 1).tolist(), files, strict=True))
         write_matlab(folder / lists[split], {"annotations": car_list(listed)})
-        _write_pictures(folder / f"cars_{split}", files, part)
+        _write_images(folder / f"cars_{split}", files, part)
 
 
 def _write_cub(folder: Path, stock: Stock) -> None:
@@ -191,7 +191,7 @@ def _write_cub(folder: Path, stock: Stock) -> None:
     for part, flag in ((stock.train, 1), (stock.test, 0)):
         given = part.truth.tolist()
         own = [f"{folders[label]}/{names[label]}_{row:04d}_{flag}.jpg" for row, label in enumerate(given)]
-        _write_pictures(folder / "images", own, part)
+        _write_images(folder / "images", own, part)
         files, labels, flags = [*files, *own], [*labels, *given], [*flags, *[flag] * len(part)]
     for name, values in (
         ("classes.txt", folders),
@@ -214,8 +214,8 @@ def _write_clothing1m(folder: Path, stock: Stock) -> None:
     write_lines(folder / "clean_label_kv.txt", *map(_pair, [*train, *test], clean))
     for name, keys in (("noisy_train", train), ("clean_train", train), ("clean_val", test), ("clean_test", test)):
         write_lines(folder / f"{name}_key_list.txt", *keys)
-    _write_pictures(folder, train, stock.train)
-    _write_pictures(folder, test, stock.test)
+    _write_images(folder, train, stock.train)
+    _write_images(folder, test, stock.test)
 
 
 def _pair(key: str, value: object) -> str:
@@ -230,12 +230,12 @@ def _write_webvision(folder: Path, stock: Stock) -> None:
     test = [f"val{row:06d}.jpg" for row in range(1, len(stock.test) + 1)]
     for file, keys, part in (("train_filelist_google", train, stock.train), ("val_filelist", test, stock.test)):
         write_lines(info / f"{file}.txt", _pair(keys[0], _MINI), *map(_pair, keys, part.noisy), _pair(keys[-1], _MINI))
-    _write_pictures(folder, train, stock.train)
-    _write_pictures(folder / "val_images_256", test, stock.test)
+    _write_images(folder, train, stock.train)
+    _write_images(folder / "val_images_256", test, stock.test)
     for code in codes[:_MINI]:
         (folder / "imagenet-val" / code).mkdir(parents=True, exist_ok=True)
     files = [f"{codes[label]}/ILSVRC2012_val_{row:08d}.JPEG" for row, label in enumerate(stock.test.truth)]
-    _write_pictures(folder / "imagenet-val", files, stock.test)
+    _write_images(folder / "imagenet-val", files, stock.test)
 
 
 def _write_food101n(folder: Path, stock: Stock) -> None:
@@ -247,7 +247,7 @@ def _write_food101n(folder: Path, stock: Stock) -> None:
     for part in ("train", "val"):
         verified = (f"{key}\t{flag}" for key, flag in zip(keys, right, strict=True))
         write_lines(meta / f"verified_{part}.tsv", f"{head}\tverification_label", *verified)
-    _write_pictures(folder / "images", keys, stock.train)
+    _write_images(folder / "images", keys, stock.train)
 
 
 # ANIMAL-10N is not here: its reader knows its ten classes, of which nearly none can be drawn.

@@ -115,7 +115,7 @@ class StandIns:
         split, column = "train" if part is self.stock.train else "test", image or "image"
         path = self.folder / f"{split}-{fingerprint(column, list(labels), names)}.parquet"
         if path.name not in self._written:
-            write_parquet(path, part.pictures, labels, class_names=names, image_column=column)
+            write_parquet(path, part.images, labels, class_names=names, image_column=column)
             self._written.add(path.name)
         return str(path)
 

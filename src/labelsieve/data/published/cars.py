@@ -28,8 +28,8 @@ def read_cars(path: Path, split: str) -> Found:
     if missing:
         raise DataError(f"expected annotations with class and fname in {home / file}, found no {missing[0]}; {AGAIN}")
     values = indices(annotations["class"].tolist(), names=names, where=home / file, first=1)
-    pictures = [f"cars_{split}/{name}" for name in _texts(annotations["fname"], where=home / file)]
-    return Found(folder=home, pictures=pictures, labels={"label": Labels(values=values, names=names)})
+    images = [f"cars_{split}/{name}" for name in _texts(annotations["fname"], where=home / file)]
+    return Found(folder=home, images=images, labels={"label": Labels(values=values, names=names)})
 
 
 def _variable(path: Path, name: str) -> NDArray[Any]:

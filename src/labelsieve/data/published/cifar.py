@@ -94,10 +94,10 @@ def _read_archive(archive: _Archive, path: Path, split: str) -> Found:
     for column, (key, key_of_names) in archive.keys.items():
         classes = _class_names(meta, key_of_names, where=folder / archive.meta)
         values = []
-        for name, part, pictures in zip(names[1:], parts, pixels, strict=True):
-            values.append(_labels(part, key, classes, where=folder / name, count=len(pictures)))
+        for name, part, images in zip(names[1:], parts, pixels, strict=True):
+            values.append(_labels(part, key, classes, where=folder / name, count=len(images)))
         labels[column] = Labels(values=np.concatenate(values), names=classes)
-    return Found(folder=folder, pictures=np.concatenate(pixels), labels=labels)
+    return Found(folder=folder, images=np.concatenate(pixels), labels=labels)
 
 
 def _contents(archive: _Archive, path: Path, names: Sequence[str]) -> tuple[Path, list[bytes]]:
@@ -178,7 +178,7 @@ def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns
     for column, kind in columns.items():
         classes = found.labels[kind].names
         labels[column] = Labels(
-            values=_labels(record, column, classes, where=file, count=len(found.pictures)), names=classes
+            values=_labels(record, column, classes, where=file, count=len(found.images)), names=classes
         )
     truths = tuple(column for column in columns if column.startswith("clean"))
     for column in truths:

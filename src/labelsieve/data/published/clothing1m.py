@@ -44,7 +44,7 @@ def read_clothing1m(path: Path, split: str) -> Found:
         values = looked_up(keys, tables[column], where=home / file, of=home / list_file)
         labels[column] = Labels(values=indices(values, names=names, where=home / file), names=names)
     truths = ("clean_label",) if split == "both" else ()
-    found = Found(folder=home, pictures=keys, labels=labels, truths=truths)
+    found = Found(folder=home, images=keys, labels=labels, truths=truths)
     return _sample(found) if split == "sample-64000" else found
 
 
@@ -53,7 +53,7 @@ def _sample(found: Found) -> Found:
     rows = balanced(labels.values, _SAMPLE)
     return replace(
         found,
-        pictures=[found.pictures[row] for row in rows],
+        images=[found.images[row] for row in rows],
         labels={"label": replace(labels, values=labels.values[rows])},
         notes=(f"a sample of {len(rows):,} of {len(labels.values):,} images, as many of each class as there are",),
     )

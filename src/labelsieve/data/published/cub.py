@@ -19,15 +19,17 @@ def read_cub(path: Path, split: str) -> Found:
     images, labels, classes, parts = (home / name for name in _TEXTS)
     names = dict(pairs(classes))
     part_of, label_of, wanted = dict(pairs(parts)), dict(pairs(labels)), "1" if split == "train" else "0"
-    pictures = pairs(images)
-    looked_up(list(label_of), dict(pictures), where=images, of=labels)  # else a list that was cut off is a smaller set
-    flags = looked_up([number for number, _ in pictures], part_of, where=parts, of=images)
-    pictures = [picture for picture, flag in zip(pictures, flags, strict=True) if flag == wanted]
-    given = looked_up([number for number, _ in pictures], label_of, where=labels, of=images)
+    listed_images = pairs(images)
+    looked_up(
+        list(label_of), dict(listed_images), where=images, of=labels
+    )  # else a list that was cut off is a smaller set
+    flags = looked_up([number for number, _ in listed_images], part_of, where=parts, of=images)
+    listed_images = [image for image, flag in zip(listed_images, flags, strict=True) if flag == wanted]
+    given = looked_up([number for number, _ in listed_images], label_of, where=labels, of=images)
     values = looked_up(given, positions(names), where=classes, of=labels)
     return Found(
         folder=home,
-        pictures=[f"images/{file}" for _, file in pictures],
+        images=[f"images/{file}" for _, file in listed_images],
         labels={
             "label": Labels(
                 values=np.array(values, dtype=np.int64),

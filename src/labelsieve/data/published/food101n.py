@@ -41,8 +41,8 @@ def read_food101n(path: Path, split: str) -> Found:
     given = [key.partition("/")[0] for key in keys]
     values = looked_up(given, positions(folders), where=home / files[0], of=listed)
     labels = Labels(values=np.array(values, dtype=np.int64), names=names)
-    pictures = [f"images/{key}" for key in keys]
-    return Found(folder=home, pictures=pictures, labels={"label": labels}, numbers=numbers)
+    images = [f"images/{key}" for key in keys]
+    return Found(folder=home, images=images, labels={"label": labels}, numbers=numbers)
 
 
 def _below_header(lines: list[str], path: Path) -> list[str]:

@@ -12,11 +12,11 @@ from labelsieve.data.published.layout import (
     Labels,
     distinct_names,
     home_of,
+    images_in,
     indices,
     lines_of,
     looked_up,
     pairs,
-    pictures_in,
     positions,
 )
 
@@ -45,7 +45,7 @@ def read_tiny_imagenet(path: Path, split: str) -> Found:
     listed = [(file, rest.split()[0]) for file, rest in pairs(where)]
     values = looked_up([code for _, code in listed], positions(codes), where=home / "wnids.txt", of=where)
     labels = Labels(values=np.array(values, dtype=np.int64), names=names)
-    return Found(folder=home, pictures=[f"val/images/{file}" for file, _ in listed], labels={"label": labels})
+    return Found(folder=home, images=[f"val/images/{file}" for file, _ in listed], labels={"label": labels})
 
 
 def read_webvision(path: Path, split: str) -> Found:
@@ -61,8 +61,8 @@ def read_webvision(path: Path, split: str) -> Found:
     listed = pairs(home / file, last=True)
     values = indices([label for _, label in listed], names=synsets, where=home / file)
     mini = values < _MINI
-    pictures = [f"{below}{picture}" for (picture, _), taken in zip(listed, mini, strict=True) if taken]
-    return Found(folder=home, pictures=pictures, labels={"label": Labels(values=values[mini], names=names)})
+    images = [f"{below}{image}" for (image, _), taken in zip(listed, mini, strict=True) if taken]
+    return Found(folder=home, images=images, labels={"label": Labels(values=values[mini], names=names)})
 
 
 def _imagenet_val(home: Path, codes: Sequence[str], names: tuple[str, ...]) -> Found:
@@ -74,10 +74,10 @@ def _imagenet_val(home: Path, codes: Sequence[str], names: tuple[str, ...]) -> F
 
 def _by_folder(home: Path, folders: Sequence[Path], names: tuple[str, ...]) -> Found:
     """Reads a folder of images for each class."""
-    pictures = [pictures_in(folder, home=home) for folder in folders]
-    values = np.repeat(np.arange(len(folders)), [len(some) for some in pictures])
+    images = [images_in(folder, home=home) for folder in folders]
+    values = np.repeat(np.arange(len(folders)), [len(some) for some in images])
     return Found(
         folder=home,
-        pictures=[picture for some in pictures for picture in some],
+        images=[image for some in images for image in some],
         labels={"label": Labels(values=values, names=names)},
     )

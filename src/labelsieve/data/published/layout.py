@@ -43,7 +43,7 @@ class Found:
 
     Attributes:
         folder: What the paths are relative to, and must lie in.
-        pictures: N paths relative to `folder`, or an array of shape (N, H, W, 3), uint8.
+        images: N paths relative to `folder`, or an array of shape (N, H, W, 3), uint8.
         labels: The columns of labels by name.
         given: The one of them that holds the given labels unless another is asked for.
         truths: Those that hold true labels: the one with the same classes as the given labels is taken.
@@ -52,7 +52,7 @@ class Found:
     """
 
     folder: Path
-    pictures: Sequence[str] | NDArray[np.uint8]
+    images: Sequence[str] | NDArray[np.uint8]
     labels: Mapping[str, Labels]
     given: str = "label"
     truths: tuple[str, ...] = ()
@@ -72,10 +72,10 @@ def to_rows(found: Found, *, where: str) -> Dataset:
     import pyarrow as pa
     from datasets import ClassLabel, Dataset, Features, Image, Value
 
-    in_memory = isinstance(found.pictures, np.ndarray)
-    pictures = read_memory(found.pictures).data.column("image") if in_memory else pa.array(found.pictures, pa.string())
+    in_memory = isinstance(found.images, np.ndarray)
+    images = read_memory(found.images).data.column("image") if in_memory else pa.array(found.images, pa.string())
     features = {"image": Image(decode=False) if in_memory else Value("string")}
-    columns = {"image": pictures}
+    columns = {"image": images}
     for name, labels in found.labels.items():
         check_class_names(labels.names, where=where)
         features[name], columns[name] = ClassLabel(names=list(labels.names)), pa.array(labels.values)
@@ -184,7 +184,7 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
     return [table[key] for key in keys]
 
 
-def pictures_in(folder: Path, *, home: Path) -> list[str]:
+def images_in(folder: Path, *, home: Path) -> list[str]:
     """Lists the images in a folder, sorted, as paths relative to `home`; hidden files are left out."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())

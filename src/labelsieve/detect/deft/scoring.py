@@ -13,7 +13,7 @@ from labelsieve.detect.evidence.posterior import Judged, judge_inputs
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import prepare
-from labelsieve.detect.training.learner import Feed, adapted_features, classify_others
+from labelsieve.detect.training.learner import BatchSource, adapted_features, classify_others
 from labelsieve.detect.training.loop import train
 from labelsieve.detect.zero_shot import in_chunks, shortened_note
 
@@ -42,12 +42,12 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
         notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
-        settled=ready.settled,
+        resolved=ready.resolved,
         test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
     )
 
 
-def _judge(objective: DualObjective, feed: Feed, inputs: DetectorInputs) -> Judged:
+def _judge(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Judged:
     if objective.settings.scores_from == "last-epoch":
         quality, predicted, confidence = (objective.memory[name].numpy()[inputs.rows] for name in objective.memory)
         return Judged(quality, predicted.astype(np.int64), confidence)
@@ -68,7 +68,7 @@ Text = tuple[Tensor, Tensor | None]
 
 @torch.inference_mode()
 def _judge_by_threshold(
-    feed: Feed, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, demand_agreement: bool
+    feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, demand_agreement: bool
 ) -> Judged:
     device, labels = feed.engine.device, feed.images.labels
 

@@ -21,7 +21,7 @@ from labelsieve.core.memory import fitting
 from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
-from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Schedule, make_schedule, stored_settings
 from labelsieve.detect.training.settings import Training
 from labelsieve.vlm.base import VisionLanguageModel
@@ -41,7 +41,7 @@ _MANY = 200_000
 _FORWARD_AND_BACKWARD = 3
 
 
-def settle(settings: SettingsT, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> SettingsT:
+def resolve(settings: SettingsT, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> SettingsT:
     """Replaces `auto` in `peft` and `batch_size` of a detector, the same in all processes.
 
     A run that is resumed goes on with what it began with, be it on another device.
@@ -106,7 +106,7 @@ def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int,
 def _times_reading(settings: Training, *, images: int) -> int:
     """Returns how many forward passes over the images visual prompts take, counted, not measured."""
     schedule = make_schedule(_with(settings, peft="vpt-deep", images=images), images=images)
-    evaluations = 1 + (schedule.epochs - schedule.warmup if settings.looks_before_epochs else 0)
+    evaluations = 1 + (schedule.epochs - schedule.warmup if settings.evaluates_before_epochs else 0)
     return _FORWARD_AND_BACKWARD * schedule.epochs + evaluations
 
 
@@ -174,13 +174,13 @@ class Prepared(Generic[SettingsT]):
         feed: Batches, and through it the learner and the engine.
         schedule: The epochs.
         settings: Without `auto`.
-        settled: What each `auto` resolved to, by its name.
+        resolved: What each `auto` resolved to, by its name.
     """
 
-    feed: Feed
+    feed: BatchSource
     schedule: Schedule
     settings: SettingsT
-    settled: Mapping[str, Any]
+    resolved: Mapping[str, Any]
 
 
 def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
@@ -195,7 +195,7 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     """
     images, vlm = inputs.images_and_model()
     engine, readable = inputs.engine, len(inputs.rows)
-    asked, settings = settings, settle(settings, vlm, readable=readable, engine=engine)
+    asked, settings = settings, resolve(settings, vlm, readable=readable, engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
@@ -207,6 +207,6 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     at_once = _at_once(learner, most=math.ceil(size / processes))
     compiles = _compiles(settings.compile, learner, at_once=at_once, images=schedule.epochs * readable // processes)
     settings = dataclasses.replace(settings, compile="on" if compiles else "off")
-    feed = Feed(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
-    settled = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
-    return Prepared(feed, schedule, settings, settled)
+    feed = BatchSource(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
+    resolved = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
+    return Prepared(feed, schedule, settings, resolved)

@@ -16,7 +16,7 @@ from labelsieve.detect.losses import similarity_loss
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import Prepared, prepare
-from labelsieve.detect.training.learner import Feed, adapted_features, classify_others
+from labelsieve.detect.training.learner import BatchSource, adapted_features, classify_others
 from labelsieve.detect.training.loop import Step, check_finite, train
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
@@ -136,13 +136,13 @@ def train_and_score(
         confidence=confidence,
         history=history,
         notes=shortened_note(feed.learner.prompts.shortened),
-        settled=ready.settled,
+        resolved=ready.resolved,
         test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
     )
 
 
 @torch.inference_mode()
-def label_probabilities(feed: Feed) -> list[NDArray[Any]]:
+def label_probabilities(feed: BatchSource) -> list[NDArray[Any]]:
     """Returns probability of the given label, most likely class and its probability of the readable images, (n,)."""
     learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
     text = learner.final_text(negative=False)

@@ -26,8 +26,8 @@ from labelsieve.core.memory import in_parts
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
-from labelsieve.data.pixels import Pictures, kept_pictures
-from labelsieve.data.plain import plain_pictures
+from labelsieve.data.pixels import Pictures, kept_images
+from labelsieve.data.plain import preprocessed_images
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
@@ -164,7 +164,7 @@ class Learner(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Feed:
+class BatchSource:
     """Batches for a learner: cached features where the tower is frozen, augmented images where it is adapted.
 
     Attributes:
@@ -187,15 +187,15 @@ class Feed:
     compiles: bool
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def crop_source(self) -> Pictures:
         """What epochs take their crops from."""
         area, accelerator = crop_area(self.learner.vlm.image_size), self.engine.accelerator
-        return kept_pictures(self.images, area=area, accelerator=accelerator, beside=self.plain)
+        return kept_images(self.images, area=area, accelerator=accelerator, beside=self.plain)
 
     @cached_property
     def plain(self) -> Pictures | None:
         """What the adapted tower sees at the end."""
-        return plain_pictures(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
+        return preprocessed_images(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
 
     @property
     def adapts_tower(self) -> bool:
@@ -222,7 +222,7 @@ class Feed:
                 yield rows, torch.from_numpy(self.features.pooled[rows]).to(self.engine.device)
             return
         augment = Augment(self.learner.vlm.image_size, seed=self.engine.seed, epoch=number)
-        for batch in batches(self.pictures, mine, transform=augment, device=self.engine.device):
+        for batch in batches(self.crop_source, mine, transform=augment, device=self.engine.device):
             yield batch.rows.numpy(), self._pool(batch.inputs)
 
     def _pool(self, pixels: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ class Feed:
         return in_parts(pool, count=len(pixels), at_once=self.at_once, device=device)
 
 
-def adapted_features(feed: Feed, other: LabelledImages | None = None) -> ImageFeatures:
+def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
     """Returns the pooled features of un-augmented images after training: those of the frozen tower, or a new pass.
 
     The new pass is deterministic: no augmentation, and the weights stand still.
@@ -249,15 +249,15 @@ def adapted_features(feed: Feed, other: LabelledImages | None = None) -> ImageFe
     engine, learner = feed.engine, feed.learner
     if not feed.adapts_tower:
         return feed.features if other is None else image_features(other, learner.vlm, engine=engine)
-    images, pictures = feed.images, feed.plain
+    images, pixels = feed.images, feed.plain
     if other is not None:
-        images, pictures = other, plain_pictures(other, learner.vlm, accelerator=engine.accelerator)
+        images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     folder = [_passing_folder(engine)] if engine.accelerator.is_main_process else [""]
     broadcast_object_list(folder)
     stem = Path(folder[0]) / "adapted"
     try:
         with learner.attached():
-            extract(images, learner.vlm, stem, engine, feed.batch_size, pictures=pictures)
+            extract(images, learner.vlm, stem, engine, feed.batch_size, pixels=pixels)
         engine.accelerator.wait_for_everyone()
         found = read_features(stem, images)
         if found is None:
@@ -289,7 +289,7 @@ def _passing_folder(engine: Engine) -> str:
 
 
 @torch.inference_mode()
-def classify_others(feed: Feed, images: LabelledImages) -> NDArray[np.int64]:
+def classify_others(feed: BatchSource, images: LabelledImages) -> NDArray[np.int64]:
     """Classifies images that were not trained on, by s+ on un-augmented pixels.
 
     Args:

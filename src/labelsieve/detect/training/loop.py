@@ -23,7 +23,7 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.errors import CheckpointError, TrainingError, shown
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.provenance import to_json, write_atomically
-from labelsieve.detect.training.learner import Feed, Learner
+from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import Training
 
 CHECKPOINT = "state.safetensors"
@@ -120,7 +120,7 @@ def make_schedule(settings: Training, *, images: int) -> Schedule:
 
 
 def train(
-    feed: Feed, labels: Tensor, *, objective: Objective, settings: Training, schedule: Schedule
+    feed: BatchSource, labels: Tensor, *, objective: Objective, settings: Training, schedule: Schedule
 ) -> tuple[Mapping[str, Any], ...]:
     """Trains the learner of a feed in place and returns one record for each epoch.
 
@@ -159,7 +159,7 @@ def train(
 
 
 def _epoch(
-    feed: Feed, labels: Tensor, objective: Objective, optimizer: torch.optim.Optimizer, epoch: int, advance: Any
+    feed: BatchSource, labels: Tensor, objective: Objective, optimizer: torch.optim.Optimizer, epoch: int, advance: Any
 ) -> dict[str, Any]:
     engine, learner, started = feed.engine, feed.learner, time.perf_counter()
     sums: dict[str, Tensor] = {}

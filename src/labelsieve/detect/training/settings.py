@@ -93,7 +93,7 @@ class Training(Detector):
             build_peft(self.peft, vlm, tokens=1, bottleneck=1, generator=torch.Generator())
 
     @property
-    def looks_before_epochs(self) -> bool:
+    def evaluates_before_epochs(self) -> bool:
         """Whether all un-augmented images are evaluated before each epoch after warm-up, to learn from some of them."""
         return False
 
