@@ -39,6 +39,7 @@ WORDS = {
     "export": ["run", "--format", "imagefolder", "--out", "clean"],
     "noise": ["photos", "--kind", "pair", "--out", "x.parquet"],
     "demo": [],
+    "compare": ["run", "other"],
 }
 
 
