@@ -32,16 +32,20 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Holds the lock of an existing file or folder for the time of a block; nothing is written to it.
+
+    Args:
+        path: The file or folder.
+        wait: Wait for whoever holds it.
 
     Yields:
         Whether the lock is held: false where there are no locks.
 
     Raises:
-        BlockingIOError: Another process, or another block of this one, holds it.
+        BlockingIOError: Without `wait`: another process, or another block of this one, holds it.
     """
-    handle = _acquire(path)
+    handle = _acquire(path, wait=wait)
     if handle is None:
         yield False
         return
@@ -54,7 +58,7 @@ def locked(path: Path) -> Iterator[bool]:
             os.close(handle)
 
 
-def _acquire(path: Path) -> int | None:
+def _acquire(path: Path, *, wait: bool) -> int | None:
     if not _HAS_LOCKS:
         return None
     try:
@@ -62,7 +66,7 @@ def _acquire(path: Path) -> int | None:
     except OSError:  # it may not be read, or is gone
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(handle)
         raise

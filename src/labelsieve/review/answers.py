@@ -1,0 +1,191 @@
+"""One answer of a person on one image."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from labelsieve.errors import DataError, shown
+
+KINDS = ("label", "several", "none", "wrong", "unsure", "skip", "undo")
+MODES = ("review", "audit")
+# Kinds that say what an image shows or does not show; the others leave that open.
+DECIDED = ("label", "several", "none", "wrong")
+# Characters: more is no name and no note, and would make the log unreadable.
+LONGEST_NOTE, LONGEST_NAME, MOST_LABELS = 10_000, 200, 1_000
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+def key_of(content: int) -> str:
+    """Returns the key of an image: its content hash as 16 hexadecimal digits.
+
+    Args:
+        content: The hash, one of `LabelledImages.contents`.
+
+    Example:
+        >>> key_of(255)
+        '00000000000000ff'
+    """
+    return f"{int(content):016x}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one person said about one image, once.
+
+    Attributes:
+        token: Made by whoever answers, unique: the same token is not appended to the log twice.
+        key: The content of the image, see :func:`key_of`. Answers belong to it, not to an id or a path.
+        id: Id of the image in this run, as it was then.
+        given_label: As it was then.
+        kind: `label`: exactly one class, the given one included; `several`: two or more classes; `none`: none of the
+            classes; `wrong`: the given label is wrong, the right one is not said; `unsure`; `skip`; `undo`: takes back
+            the answer `undoes`.
+        labels: The classes: one for `label`, two or more for `several`, else none.
+        reviewer: A name.
+        time: UTC, ISO 8601.
+        mode: `review`, or `audit`: drawn at random by a known design and shown blind.
+        shown: What was on the card: queue, suggested label, p_clean, whether it was flagged; for an audit also the
+            stratum and the number of images in it.
+        seconds: How long the card was shown.
+        note: Free text.
+        undoes: The token of the answer that is taken back.
+
+    Raises:
+        DataError: An attribute is none of these.
+
+    Example:
+        >>> answer = Answer(token="1", key=key_of(7), id="a.jpg", given_label="cat", kind="label", labels=("dog",),
+        ...                 reviewer="ann", time="2026-11-28T10:00:00+00:00", mode="review", shown={})
+        >>> answer.is_right
+        False
+    """
+
+    token: str
+    key: str
+    id: str
+    given_label: str
+    kind: str
+    labels: tuple[str, ...] = ()
+    reviewer: str
+    time: str
+    mode: str
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    note: str = ""
+    undoes: str = ""
+
+    def __post_init__(self) -> None:
+        _check_texts(self)
+        _check_choices(self)
+        _check_labels(self)
+
+    @property
+    def is_right(self) -> bool | None:
+        """Whether the given label is right by this answer; None where the answer leaves that open."""
+        return is_right(self.kind, self.labels, self.given_label)
+
+    def to_line(self) -> str:
+        """Returns the answer as one line of JSON, without the line end."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Answer:
+        """Returns the answer that a JSON object holds; keys of later versions are passed over.
+
+        Raises:
+            DataError: Something is missing, or of another kind.
+        """
+        known = {each.name: each for each in dataclasses.fields(cls)}
+        missing = [
+            name
+            for name, each in known.items()
+            if each.default is dataclasses.MISSING
+            and each.default_factory is dataclasses.MISSING
+            and name not in values
+        ]
+        if missing:
+            raise DataError(f'expected "{missing[0]}" in an answer, found none')
+        chosen = {name: value for name, value in values.items() if name in known}
+        if "labels" in chosen:
+            if not isinstance(chosen["labels"], list | tuple):
+                raise DataError(f'expected "labels" of an answer to be a list, got {shown(chosen["labels"])}')
+            chosen["labels"] = tuple(chosen["labels"])
+        return cls(**chosen)
+
+
+def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | None:
+    """Returns whether a given label is right by an answer; None where the answer leaves that open.
+
+    A given label that is one of several right ones counts as right.
+
+    Example:
+        >>> is_right("several", ("cat", "dog"), "cat"), is_right("none", (), "cat"), is_right("unsure", (), "cat")
+        (True, False, None)
+    """
+    if kind not in DECIDED:
+        return None
+    return kind in ("label", "several") and given_label in labels
+
+
+def _check_texts(answer: Answer) -> None:
+    for name in ("token", "key", "id", "given_label", "kind", "reviewer", "time", "mode", "note", "undoes"):
+        value = getattr(answer, name)
+        if not _is_text(value):
+            raise DataError(f'expected "{name}" of an answer to be a text, got {shown(value)}')
+    for name, most in (("token", LONGEST_NAME), ("reviewer", LONGEST_NAME), ("note", LONGEST_NOTE)):
+        if len(getattr(answer, name)) > most:
+            raise DataError(f'expected "{name}" of an answer of at most {most:,} characters; shorten it')
+    for name in ("token", "reviewer"):
+        if not getattr(answer, name).strip():
+            raise DataError(f'expected a "{name}" in an answer, found an empty one')
+    if not isinstance(answer.shown, Mapping):
+        raise DataError(f'expected "shown" of an answer to be an object, got {shown(answer.shown)}')
+
+
+def _is_text(value: Any) -> bool:
+    """Returns whether a value is a text that UTF-8 can hold; JSON may have half of a pair of surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_choices(answer: Answer) -> None:
+    for name, choices in (("kind", KINDS), ("mode", MODES)):
+        if getattr(answer, name) not in choices:
+            got = shown(getattr(answer, name))
+            raise DataError(f'expected "{name}" of an answer to be one of {", ".join(choices)}, got {got}')
+    if not _KEY.fullmatch(answer.key):
+        raise DataError(f'expected 16 hexadecimal digits as "key" of an answer, got {shown(answer.key)}')
+    seconds = answer.seconds
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not (math.isfinite(seconds) and seconds >= 0):
+        raise DataError(f'expected "seconds" of an answer to be a number from 0, got {shown(seconds)}')
+    try:
+        datetime.fromisoformat(answer.time)
+    except ValueError:
+        raise DataError(f'expected "time" of an answer as in 2026-11-28T10:00:00Z, got {shown(answer.time)}') from None
+    if bool(answer.undoes) != (answer.kind == "undo"):
+        raise DataError('expected "undoes" in an answer of kind undo and in no other')
+
+
+def _check_labels(answer: Answer) -> None:
+    labels = answer.labels
+    if not isinstance(labels, tuple) or not all(map(_is_text, labels)):
+        raise DataError(f'expected "labels" of an answer to be texts, got {shown(labels)}')
+    if len(set(labels)) < len(labels) or len(labels) > MOST_LABELS:
+        raise DataError(f'expected at most {MOST_LABELS:,} different "labels" in an answer, got {shown(labels)}')
+    least, most = {"label": (1, 1), "several": (2, MOST_LABELS)}.get(answer.kind, (0, 0))
+    if not least <= len(labels) <= most:
+        asked = {"label": "one label", "several": "two labels or more"}.get(answer.kind, "no labels")
+        raise DataError(f"expected {asked} in an answer of kind {answer.kind}, got {len(labels)}")

@@ -1,0 +1,107 @@
+"""Which answers stand, and what they say together."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from labelsieve.review import Answer, AnswerLog, Reviews, key_of, load, resolve
+from test_review_log import answer
+
+KEY = key_of(7)
+
+
+def by(reviewer: str, kind: str = "label", *labels: str, token: str = "", key: int = 7, mode: str = "review") -> Answer:
+    return answer(token or f"{reviewer}-{key}", key=key, kind=kind, labels=labels, reviewer=reviewer, mode=mode)
+
+
+def said(*answers: Answer) -> tuple[str, tuple[str, ...]]:
+    found = resolve(answers).by_key[KEY]
+    return found.kind, found.labels
+
+
+def test_the_latest_answer_of_a_reviewer_counts() -> None:
+    assert said(by("ann", "label", "dog", token="1"), by("ann", "none", token="2")) == ("none", ())
+
+
+def test_an_undo_takes_one_answer_back_and_the_one_before_it_stands_again() -> None:
+    first, second = by("ann", "label", "dog", token="1"), by("ann", "none", token="2")
+    undo = answer("3", kind="undo", undoes="2", reviewer="ann")
+    assert said(first, second, undo) == ("label", ("dog",))
+    assert not resolve([first, second, undo, answer("4", kind="undo", undoes="1")])
+    assert said(first, answer("5", kind="undo", undoes="unknown")) == ("label", ("dog",))
+
+
+def test_a_skip_says_nothing() -> None:
+    assert said(by("ann", "label", "dog", token="1"), by("ann", "skip", token="2")) == ("label", ("dog",))
+    skipped = resolve([by("ann", "skip")])
+    assert len(skipped) == 0 and [each.kind for each in skipped.standing] == ["skip"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([by("a", "label", "dog"), by("b", "label", "cat"), by("c", "label", "dog")], ("label", ("dog",))),
+        ([by("a", "label", "dog"), by("b", "label", "cat")], ("unsure", ())),
+        ([by("a", "label", "dog"), by("b", "unsure")], ("label", ("dog",))),
+        ([by("a", "unsure"), by("b", "unsure")], ("unsure", ())),
+        ([by("a", "several", "dog", "cat"), by("b", "several", "cat", "dog")], ("several", ("dog", "cat"))),
+        ([by("a", "wrong"), by("b", "label", "dog")], ("label", ("dog",))),
+        ([by("a", "wrong"), by("b", "none")], ("none", ())),
+        ([by("a", "wrong"), by("b", "label", "cat")], ("unsure", ())),
+        ([by("a", "wrong"), by("b", "wrong")], ("wrong", ())),
+    ],
+)
+def test_the_majority_counts(answers: list[Answer], expected: tuple[str, tuple[str, ...]]) -> None:
+    assert said(*answers) == expected
+
+
+def test_a_tie_is_disputed_and_doubt_alone_is_not() -> None:
+    tie = resolve([by("a", "label", "dog"), by("b", "none")]).by_key[KEY]
+    assert tie.disputed and not tie.agreed and tie.reviewers == ("a", "b")
+    doubt = resolve([by("a", "unsure"), by("b", "unsure")]).by_key[KEY]
+    assert not doubt.disputed and doubt.agreed
+
+
+def test_facts_are_what_is_known() -> None:
+    reviews = resolve([by("a", "label", "cat", key=1), by("a", "unsure", key=2), by("a", "wrong", key=3)])
+    assert set(reviews.facts) == {key_of(1), key_of(3)}
+    right = {key: found.is_right("cat") for key, found in reviews.by_key.items()}
+    assert right == {key_of(1): True, key_of(2): None, key_of(3): False}
+    assert reviews.facts[key_of(1)].is_right("dog") is False
+
+
+def test_the_audit_keeps_the_first_answer_on_each_image() -> None:
+    audit = [by("a", "skip", mode="audit", token="0"), by("a", "none", mode="audit", token="1")]
+    reviews = resolve([*audit, by("b", "label", "dog", mode="audit", token="2"), by("a", "none", key=8)])
+    assert [each.token for each in reviews.audit] == ["1"]
+
+
+def test_kappa_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.choice(["cat", "dog", "fox"], 60), rng.choice(["cat", "dog", "fox"], 60)
+    other[:40] = one[:40]
+    answers = [
+        by(who, "label", str(label), key=key) for who, of in (("a", one), ("b", other)) for key, label in enumerate(of)
+    ]
+    found = resolve(answers).agreement()
+    assert found.images == 60 and found.share == pytest.approx((one == other).mean())
+    assert found.kappa == pytest.approx(cohen_kappa_score(one, other)) == found.pairs["a", "b"][1]
+
+
+def test_kappa_is_unknown_where_it_is_not_defined() -> None:
+    alone = resolve([by("a", "none")]).agreement()
+    assert alone.images == 0 and math.isnan(alone.share) and math.isnan(alone.kappa)
+    alike = resolve([by("a", "none"), by("b", "none")]).agreement()
+    assert alike.images == 1 and alike.share == 1 and math.isnan(alike.kappa)
+
+
+def test_reviews_are_loaded_from_a_run(tmp_path: Path) -> None:
+    assert len(load(tmp_path)) == 0
+    AnswerLog(tmp_path).append(by("a", "none"))
+    reviews = load(tmp_path)
+    assert isinstance(reviews, Reviews) and reviews.by_key[KEY].kind == "none"
