@@ -40,6 +40,7 @@ WORDS = {
     "noise": ["photos", "--kind", "pair", "--out", "x.parquet"],
     "demo": [],
     "compare": ["run", "other"],
+    "apply": ["run", "--out", "corrected"],
 }
 
 

@@ -30,6 +30,7 @@ VERBS = {
     "adapt": "adapt:Adapt",
     "report": "runs:Report",
     "export": "runs:Export",
+    "apply": "apply:Apply",
     "compare": "compare:Compare",
     "noise": "noise:Noise",
     "demo": "demo:Demo",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
-import unicodedata
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,7 +16,7 @@ from PIL import Image
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.errors import DataError, RunError
-from labelsieve.folders import check_no_mount, listing, new_folder
+from labelsieve.folders import UniqueNames, check_no_mount, listing, new_folder, safe_name
 from labelsieve.progress import Progress
 from labelsieve.provenance import read_json, write_json
 from labelsieve.report.common import require_same_images
@@ -27,10 +25,6 @@ from labelsieve.verdicts import Verdicts
 # In every exported folder: what it was made from, and the proof that it may be replaced. Loaders skip hidden files.
 MARKER = ".labelsieve-export.json"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp"}
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-# File systems allow 255 bytes a name; the rest is for counters and suffixes.
-_MOST_BYTES = 180
 
 
 def write_image_folder(
@@ -38,18 +32,20 @@ def write_image_folder(
     images: LabelledImages,
     out: Path,
     *,
-    issues: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    kept: NDArray[np.bool_],
     copy: bool,
     overwrite: bool,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the images whose label is no issue as class folders; classes without any are left out.
+    """Writes images as class folders; classes without any are left out.
 
     Args:
         verdicts: Of N images; says which of them can be read.
         images: The images that the verdicts were made from.
         out: The folder to write; it appears whole or not at all.
-        issues: (N,): whose label is wrong.
+        labels: (N,): the classes, as indices.
+        kept: (N,): which of the readable ones to write.
         copy: Copy image files instead of linking to them. Images held as bytes are always written.
         overwrite: Replace `out` if it is an empty folder or an earlier export.
         progress: Where to show how far it is.
@@ -60,18 +56,18 @@ def write_image_folder(
     """
     require_same_images(verdicts, images)
     _check_free(out, overwrite=overwrite)
-    kept = np.flatnonzero(verdicts.is_readable & ~issues).tolist()
+    rows = np.flatnonzero(verdicts.is_readable & kept).tolist()
     names = UniqueNames()
     folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
     shown = progress or Progress()
-    with new_folder(out) as part, shown.task("writing images", total=len(kept), unit="images", brief=True) as advance:
-        for row in kept:
-            folder = folders[verdicts.given[row]]
+    with new_folder(out) as part, shown.task("writing images", total=len(rows), unit="images", brief=True) as advance:
+        for row in rows:
+            folder = folders[labels[row]]
             source = _source(images, row, out)
             (part / folder).mkdir(exist_ok=True)
             _place(source, part / folder / names.take(f"{folder}/", file_name(images.ids[row], source)), copy=copy)
             advance(1)
-        _write_marker(verdicts, part, folders, kept=len(kept))
+        _write_marker(verdicts, part, folders, kept=len(rows))
     return out
 
 
@@ -142,36 +138,6 @@ def _link(source: Path, target: Path) -> None:
         except OSError:
             continue
     shutil.copyfile(source, target)
-
-
-class UniqueNames:
-    """Hands out names that differ within a folder, also on file systems that ignore case or the form of accents."""
-
-    def __init__(self) -> None:
-        self._taken: set[tuple[str, str]] = set()
-        self._next: dict[tuple[str, str], int] = {}
-
-    def take(self, folder: str, name: str) -> str:
-        """Returns `name`, with a number added if it is taken in `folder`."""
-        key, candidate = (folder, _folded(name)), name
-        stem, suffix = os.path.splitext(name)
-        while (folder, _folded(candidate)) in self._taken:
-            number = self._next.get(key, 2)
-            self._next[key] = number + 1  # remembered, so that many equal names do not each count from 2
-            candidate = f"{stem}-{number}{suffix}"
-        self._taken.add((folder, _folded(candidate)))
-        return candidate
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def safe_name(name: str) -> str:
-    """Returns `name` as one part of a path on any file system: no separator or `..`, not hidden, reserved or long."""
-    cleaned = _UNSAFE.sub("_", name).strip(" .")
-    cleaned = cleaned.encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(" .")
-    return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned
 
 
 def file_name(image_id: str, source: bytes | Path) -> str:
