@@ -77,7 +77,7 @@ class Apply(Command):
         if self.in_place and not (placed.changed or placed.left_out):
             progress.say(f"nothing to change in {options['source']}")
             return
-        listed = self._write_list(changes, Path(options["source"]).expanduser())
+        listed = self._write_list(changes, options)
         try:
             applied = apply(images, placed, options=options, out=self.out, copy=self.copy, progress=progress)
         except BaseException:
@@ -141,16 +141,17 @@ class Apply(Command):
             raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {run}")
         return changes_of(reviews, images)
 
-    def _write_list(self, changes: Sequence[Change], source: Path) -> Path | None:
+    def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:
         """Writes the list of changes beside the result; one that was given is there already."""
+        from labelsieve.data.folders import CHANGES
+        from labelsieve.data.readers import find_source
         from labelsieve.review.apply import free_name
         from labelsieve.review.changes import write_changes
 
         if self.changes is not None:
             return None
-        beside = source if self.out is None else self.out
-        name = beside.stem if self.out is not None and beside.suffix else beside.name
-        path = free_name(Path(beside).with_name(name), ".changes", ".csv")
+        beside = self.out or find_source(options["source"], split=options.get("split")).path
+        path = free_name(beside, CHANGES)
         write_changes(path, changes)
         return path
 

@@ -28,7 +28,7 @@ from labelsieve.data.columns import (
 )
 from labelsieve.data.csv_files import CsvTable, read_texts, whole_numbers
 from labelsieve.data.file_kinds import conversion, refuse_pointer
-from labelsieve.data.folders import SUFFIXES, TABLES, read_folder
+from labelsieve.data.folders import SUFFIXES, TABLES, is_table, read_folder
 from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.quiet import quiet, reading
@@ -150,8 +150,7 @@ def _read_class_folders(path: Path, *, asked: Columns, split: str | None) -> Tab
 def _tables_in(folder: Path) -> list[str]:
     with suppress(OSError):  # whoever reads the folder next says why it cannot be read
         names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-        found = (name for name in names if os.path.splitext(name)[1].lower() in TABLES)
-        return sorted(name for name in found if name[0] != "." and is_utf8(name))
+        return sorted(name for name in names if is_table(name) and name[0] != "." and is_utf8(name))
     return []
 
 

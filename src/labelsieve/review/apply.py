@@ -183,7 +183,7 @@ class _Job:
             self._write_tables(dict(zip(changing, changing, strict=True)))
             return Applied(path=self.place.path, backup=next(iter(backups), None), notes=())
         folder = Path(os.path.realpath(self.place.path))
-        backup = _backup_of(folder)
+        backup = free_name(folder, BACKUP)
         with _in_place_of(folder, backup) as part:
             self._write_folder(part, copied if self.copy else hard_linked)
         return Applied(path=self.place.path, backup=backup, notes=())
@@ -251,16 +251,11 @@ class _Job:
         return os.path.isabs(str(value["path"] if isinstance(value, dict) else value))
 
 
-def _backup_of(path: Path) -> Path:
-    """Returns a free name for what is replaced: `photos.backup`, `photos.backup-2` ..."""
-    return free_name(path, BACKUP)
-
-
-def free_name(path: Path, ending: str, suffix: str = "") -> Path:
-    """Returns the name of a path with an ending and, if it is taken, a number."""
-    candidate, number = path.with_name(f"{path.name}{ending}{suffix}"), 2
+def free_name(path: Path, ending: str) -> Path:
+    """Returns a name beside a file or folder that is not taken: `photos.backup`, `photos-2.backup` ..."""
+    candidate, number = path.with_name(f"{path.name}{ending}"), 2
     while os.path.lexists(candidate):
-        candidate = path.with_name(f"{path.name}{ending}-{number}{suffix}")
+        candidate = path.with_name(f"{path.name}-{number}{ending}")
         number += 1
     return candidate
 
@@ -271,7 +266,7 @@ def _keep(path: Path) -> Path:
     Raises:
         RunError: It cannot be copied.
     """
-    backup = _backup_of(path)
+    backup = free_name(path, BACKUP)
     with write_atomically(backup) as part:
         shutil.copy2(os.path.realpath(path), part)
     return backup
