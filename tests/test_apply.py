@@ -18,8 +18,8 @@ import pytest
 from labelsieve.data.sources import load_images
 from labelsieve.review.changes import read_changes
 from labelsieve.review.writers.arrow_tables import _compression
+from small_answers import answer, labels_of, run_of
 from small_pictures import plain
-from small_reviews import answer, labels_of, run_of
 
 Run = Callable[..., tuple[int, str, str]]
 
