@@ -69,6 +69,14 @@ def test_the_same_token_is_appended_once(tmp_path: Path) -> None:
     assert AnswerLog(tmp_path).answers() == [answer(1)]
 
 
+def test_a_log_is_prepared_without_an_answer(tmp_path: Path) -> None:
+    for _ in range(2):
+        AnswerLog(tmp_path).prepare()
+    assert (tmp_path / LOG).read_bytes().count(b"\n") == 1 and AnswerLog(tmp_path).answers() == []
+    with pytest.raises(RunError, match="could not be written"):
+        AnswerLog(tmp_path / "nowhere").prepare()
+
+
 def test_a_group_is_appended_as_a_whole(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path)
     log.append(answer(2))

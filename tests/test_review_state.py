@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from labelsieve.review import Answer, AnswerLog, Reviews, key_of, load, resolve
+from labelsieve.review import Answer, AnswerLog, Reviews, Standing, key_of, load, resolve
 from test_review_log import answer
 
 KEY = key_of(7)
@@ -98,6 +98,19 @@ def test_kappa_is_unknown_where_it_is_not_defined() -> None:
     assert alone.images == 0 and math.isnan(alone.share) and math.isnan(alone.kappa)
     alike = resolve([by("a", "none"), by("b", "none")]).agreement()
     assert alike.images == 1 and alike.share == 1 and math.isnan(alike.kappa)
+
+
+def test_what_stands_is_kept_up_to_date() -> None:
+    standing = Standing()
+    first, second, skip = by("a", "none", token="1"), by("a", "label", "dog", token="2"), by("a", "skip", token="3")
+    assert [standing.add(each) for each in (first, second, skip)] == [KEY] * 3
+    assert standing.latest_of("a") == skip and standing.latest_of("b") is None
+    assert standing.add(answer("4", kind="undo", undoes="3")) == KEY
+    assert standing.latest_of("a") == second and standing.of_key(KEY) == (first, second)
+    assert standing.add(answer("5", kind="undo", undoes="2")) == KEY
+    assert standing.by_key[KEY].kind == "none"
+    assert standing.add(answer("6", kind="undo", undoes="1")) == KEY and not standing.by_key
+    assert standing.add(answer("7", kind="undo", undoes="1")) is None
 
 
 def test_reviews_are_loaded_from_a_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -272,6 +273,30 @@ def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] 
 
     log = [run / LOG] if (run / LOG).is_file() else []
     return [*log, *(path for paths in option for path in paths)] or None
+
+
+def percentage(text: str, option: str) -> float:
+    """Returns the share that a text says: `10%`, `10 %` or `0.1`.
+
+    Args:
+        text: What was given.
+        option: What it was given with.
+
+    Raises:
+        UsageError: It is no share from 0 to 1.
+
+    Example:
+        >>> percentage("2.5%", "--overlap"), percentage("0.1", "--overlap")
+        (0.025, 0.1)
+    """
+    number, sign, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if sign else 1)
+    except ValueError:
+        share = math.nan
+    if rest.strip() or not 0 <= share <= 1:
+        raise UsageError(f"expected a share such as 10% or 0.1 for {option}, got {shown(text)}")
+    return share
 
 
 def refuse_inside(source: str | None, out: Path) -> None:

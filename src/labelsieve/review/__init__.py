@@ -5,7 +5,7 @@ Answers are kept in an append-only log in the run folder and belong to the conte
 
 from labelsieve.review.answers import KINDS, Answer, key_of
 from labelsieve.review.log import LOG, AnswerLog
-from labelsieve.review.state import Agreement, Resolved, Reviews, load, resolve
+from labelsieve.review.state import Agreement, Resolved, Reviews, Standing, load, resolve
 
 __all__ = [
     "KINDS",
@@ -15,6 +15,7 @@ __all__ = [
     "AnswerLog",
     "Resolved",
     "Reviews",
+    "Standing",
     "key_of",
     "load",
     "resolve",

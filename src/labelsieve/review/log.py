@@ -75,6 +75,17 @@ class AnswerLog:
                     self._catch_up(file)
             return self._answers[before:]
 
+    def prepare(self) -> None:
+        """Makes sure that answers can be written, before anybody gives one; makes the log if there is none.
+
+        Raises:
+            RunError: See :meth:`append`.
+        """
+        with self._lock, self._opened("ab+") as file:
+            torn = self._catch_up(file)
+            if not self._read:
+                self._write(file, [], torn=torn)
+
     def append(self, answer: Answer) -> bool:
         """Appends an answer; it is on the disk when this returns.
 

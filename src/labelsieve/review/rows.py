@@ -25,6 +25,7 @@ from labelsieve.provenance import fingerprint
 from labelsieve.quantities import counted
 from labelsieve.review.answers import Answer, key_of
 from labelsieve.review.changes import check_classes, resolved_label, speaks_of
+from labelsieve.review.known import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
 from labelsieve.spreadsheets import unescaped
@@ -203,19 +204,9 @@ def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
 
 
 def _by_row(reviews: Reviews, verdicts: Verdicts, contents: NDArray[np.uint64] | None) -> dict[int, Resolved]:
-    if contents is not None:
-        keys = np.array([int(key, 16) for key in reviews.by_key], dtype=np.uint64)
-        rows = np.flatnonzero(np.isin(contents, keys))
-        by_row = {row: reviews.by_key[key_of(contents[row])] for row in rows.tolist()}
-        return {row: each for row, each in by_row.items() if speaks_of(each, _given(verdicts, row))}
-    place = {name: row for row, name in enumerate(verdicts.table["id"].to_pylist())}
-    found = {}
-    for each in reviews.by_key.values():
-        for answer in each.answers:
-            row = place.get(answer.id)
-            if row is not None and _same_label(answer.given_label, verdicts, row):
-                found[row] = each
-    return found
+    pairs = rows_and_keys(verdicts, reviews, contents=contents)
+    found = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
+    return {row: each for row, each in found.items() if speaks_of(each, _given(verdicts, row))}
 
 
 def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:

@@ -138,7 +138,7 @@ def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews
     return resolve(AnswerLog(run_folder, progress=progress).answers())
 
 
-def resolve(answers: Sequence[Answer]) -> Reviews:
+def resolve(answers: Iterable[Answer]) -> Reviews:
     """Returns which answers stand and what they say together.
 
     Of each reviewer the latest answer on an image counts; to skip an image says nothing of it. Where reviewers differ
@@ -148,20 +148,63 @@ def resolve(answers: Sequence[Answer]) -> Reviews:
     Args:
         answers: In the order in which they came.
     """
-    standing = _standing(answers)
-    latest: dict[str, dict[str, Answer]] = {}
-    for each in standing:
-        if each.kind != "skip":
-            of_key = latest.setdefault(each.key, {})
-            of_key.pop(each.reviewer, None)  # so that the order is that of the latest answers
-            of_key[each.reviewer] = each
-    by_key = {key: resolve_one(of_key.values()) for key, of_key in latest.items()}
-    return Reviews(standing=standing, by_key=by_key)
+    standing = Standing()
+    for each in answers:
+        standing.add(each)
+    return standing.reviews()
 
 
-def _standing(answers: Sequence[Answer]) -> tuple[Answer, ...]:
-    undone = {each.undoes for each in answers if each.kind == "undo"}
-    return tuple(each for each in answers if each.kind != "undo" and each.token not in undone)
+class Standing:
+    """The answers that stand, kept up to date answer by answer: each costs the same however many there are."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, Answer] = {}
+        self._undone: set[str] = set()
+        self._of_key: dict[str, dict[str, Answer]] = {}
+        self.by_key: dict[str, Resolved] = {}
+
+    def add(self, answer: Answer) -> str | None:
+        """Takes one more answer.
+
+        Returns:
+            The key of the image of which the state may have changed.
+        """
+        if answer.kind == "undo":
+            self._undone.add(answer.undoes)
+            undone = self._answers.pop(answer.undoes, None)
+            if undone is None:
+                return None
+            del self._of_key[undone.key][undone.token]
+            return self._resolve(undone.key)
+        if answer.token in self._undone:
+            return None
+        self._answers[answer.token] = answer
+        self._of_key.setdefault(answer.key, {})[answer.token] = answer
+        return self._resolve(answer.key)
+
+    def of_key(self, key: str) -> tuple[Answer, ...]:
+        """Returns the standing answers on an image, skips included, in the order in which they came."""
+        return tuple(self._of_key.get(key, {}).values())
+
+    def latest_of(self, reviewer: str) -> Answer | None:
+        """Returns the last answer of a reviewer that stands, skips included; what an undo takes back."""
+        return next((each for each in reversed(self._answers.values()) if each.reviewer == reviewer), None)
+
+    def reviews(self) -> Reviews:
+        """Returns what stands now."""
+        return Reviews(standing=tuple(self._answers.values()), by_key=dict(self.by_key))
+
+    def _resolve(self, key: str) -> str:
+        latest: dict[str, Answer] = {}
+        for each in self._of_key[key].values():
+            if each.kind != "skip":
+                latest.pop(each.reviewer, None)  # so that the order is that of the latest answers
+                latest[each.reviewer] = each
+        if latest:
+            self.by_key[key] = resolve_one(latest.values())
+        else:
+            self.by_key.pop(key, None)
+        return key
 
 
 def resolve_one(answers: Iterable[Answer]) -> Resolved:

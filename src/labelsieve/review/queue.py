@@ -1,0 +1,331 @@
+"""Which image comes next for whom: orders, filters, leases, and images that two people look at on purpose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from labelsieve.errors import DataError, did_you_mean, shown
+from labelsieve.review.answers import Answer, key_of
+from labelsieve.review.sampling import AuditDesign, design
+from labelsieve.review.state import Resolved, Standing
+from labelsieve.validation import Share, check_fields, check_value
+from labelsieve.verdicts import Verdicts
+
+QUEUES = ("suspicious", "class", "pair", "group", "audit")
+STATES = ("open", "skipped", "unsure", "disputed", "answered", "all")
+# Seconds without a sign of life after which the cards of a browser go to others.
+LEASE = 120.0
+# One image in so many is drawn for the audit.
+AUDIT_EVERY = 5
+# Mixes the bits of a content hash, so that those who share an image do not depend on how it was hashed.
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_OPEN, _DECIDED, _UNSURE, _DISPUTED = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which images a queue has.
+
+    Attributes:
+        given: Given label; None for all.
+        suggested: Suggested label; None for all.
+        low: Smallest p_clean.
+        high: Largest p_clean.
+        text: What the id contains, in whatever case.
+        which: `flagged`, `unflagged`, `unreadable` or `all`.
+        state: `open`: to be answered; `skipped`: open and skipped by this reviewer; `unsure`, `disputed`, `answered`;
+            or `all`.
+    """
+
+    given: str | None = None
+    suggested: str | None = None
+    low: Share = 0.0
+    high: Share = 1.0
+    text: str = ""
+    which: Literal["flagged", "unflagged", "unreadable", "all"] = "flagged"
+    state: Literal["open", "skipped", "unsure", "disputed", "answered", "all"] = "open"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One queue with its filters; the audit has none, they would bias it."""
+
+    queue: Literal["suspicious", "class", "pair", "group", "audit"] = "suspicious"
+    filters: Filters = Filters()
+
+    def __post_init__(self) -> None:
+        check_value("queue", self.queue, Literal["suspicious", "class", "pair", "group", "audit"])
+
+
+class ReviewQueue:
+    """The images of a run, and which of them to show next.
+
+    Copies of an image, of equal content, are one image here: they share their answers. Every method is quick, some
+    operations on arrays of N values at most.
+
+    Args:
+        verdicts: Of N images.
+        contents: Shape (N,), uint64: a hash of each image.
+        overlap: Share of the images that two reviewers look at.
+        seed: Draws the audit.
+        clock: Seconds that only ever grow.
+
+    Raises:
+        SettingsError: The overlap is out of range.
+    """
+
+    def __init__(
+        self,
+        verdicts: Verdicts,
+        contents: NDArray[np.uint64],
+        *,
+        overlap: float = 0.0,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_value("overlap", overlap, Share)
+        self.verdicts, self.standing, self._clock = verdicts, Standing(), clock
+        self.contents, self.group = np.unique(contents, return_inverse=True)
+        self.design: AuditDesign = design(verdicts, seed=seed)
+        groups = len(self.contents)
+        self._is_shared = is_shared(self.contents, overlap)
+        self._reviewers = np.zeros(groups, dtype=np.int16)
+        self._status = np.full(groups, _OPEN, dtype=np.int8)
+        self._answered_by: dict[str, NDArray[np.bool_]] = {}
+        self._skipped_by: dict[str, NDArray[np.bool_]] = {}
+        self.outcome = np.full(len(verdicts), -1, dtype=np.int8)
+        self._leases: dict[int, tuple[str, float]] = {}
+        self._order = np.argsort(verdicts.table["rank"].fill_null(len(verdicts) + 1).to_numpy(), kind="stable")
+        self._by_group = np.argsort(self.group, kind="stable")
+        self._starts = np.searchsorted(self.group[self._by_group], np.arange(groups + 1))
+        self._known_names = frozenset(verdicts.class_names)
+        self._rows_of = lru_cache(maxsize=32)(self._find_rows)
+
+    # what was answered
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Takes answers that came, of whomever."""
+        keys = {self.standing.add(each) for each in answers}
+        for key in keys - {None}:
+            self._update(str(key))
+
+    def _update(self, key: str) -> None:
+        group = self.group_of(key)
+        if group is None:
+            return
+        found = self._valid(self.standing.by_key.get(key))
+        answered = set(found.reviewers) if found else set()
+        # a skip counts until an answer follows it
+        last = {each.reviewer: each.kind for each in self.standing.of_key(key)}
+        for name in {*last, *answered, *self._answered_by}:
+            self._mask(self._answered_by, name)[group] = name in answered
+            self._mask(self._skipped_by, name)[group] = last.get(name) == "skip"
+        self._reviewers[group] = len(answered)
+        self._status[group] = _status(found)
+        for row in self.copies(group):
+            right = found.is_right(self.given_label(row)) if found else None
+            self.outcome[row] = -1 if right is None else int(right)
+
+    def _valid(self, found: Resolved | None) -> Resolved | None:
+        """Returns what was answered, None if it names a class that no longer exists: the image is asked again then."""
+        return found if found and self._known_names.issuperset(found.labels) else None
+
+    def _mask(self, masks: dict[str, NDArray[np.bool_]], reviewer: str) -> NDArray[np.bool_]:
+        return masks.setdefault(reviewer, np.zeros(len(self.contents), dtype=np.bool_))
+
+    def group_of(self, key: str) -> int | None:
+        """Returns the number of the images with a key; None if the run has none."""
+        content = np.uint64(int(key, 16))
+        place = int(np.searchsorted(self.contents, content))
+        return place if place < len(self.contents) and self.contents[place] == content else None
+
+    def copies(self, group: int) -> NDArray[np.int64]:
+        """Returns the rows of equal images."""
+        return self._by_group[self._starts[group] : self._starts[group + 1]]
+
+    def key(self, row: int) -> str:
+        """Returns the key of an image."""
+        return key_of(int(self.contents[self.group[row]]))
+
+    def given_label(self, row: int) -> str:
+        """Returns the given label of an image."""
+        return str(self.verdicts.class_names[int(self.verdicts.given[row])])
+
+    def resolved(self, row: int) -> Resolved | None:
+        """Returns what was answered on an image."""
+        return self.standing.by_key.get(self.key(row))
+
+    @property
+    def is_answered(self) -> NDArray[np.bool_]:
+        """Shape (N,): images that somebody answered."""
+        return np.asarray(self._reviewers[self.group] > 0)
+
+    # what comes next
+
+    def take(
+        self, spec: Spec, *, client: str, reviewer: str, count: int, after: int | None = None
+    ) -> NDArray[np.int64]:
+        """Returns the next images and leases them to a browser.
+
+        Args:
+            spec: The queue.
+            client: The browser; a card that it, or another one, has already is not handed out again.
+            reviewer: Who looks; what this person has answered does not come again.
+            count: How many at most.
+            after: Row of the last card: what comes before it in the queue is passed over.
+        """
+        rows = self._waiting(spec, reviewer)
+        if after is not None:
+            order = self._rows_of(spec)
+            place = np.flatnonzero(order == after)
+            if len(place):
+                rows = rows[np.isin(rows, order[place[0] + 1 :], assume_unique=True)]
+        taken = rows[self._is_free(rows)][: max(count, 0)]
+        self.lease(taken, client)
+        return taken
+
+    def alike(self, spec: Spec, row: int, *, reviewer: str) -> NDArray[np.int64]:
+        """Returns the free images of a queue that have the given and the suggested label of an image, without it."""
+        rows = self._waiting(spec, reviewer)
+        given, suggested = self.verdicts.given, self.verdicts.predicted
+        same = (given[rows] == given[row]) & (suggested[rows] == suggested[row]) & (rows != row)
+        return np.asarray(rows[same & self._is_free(rows)])
+
+    def left(self, spec: Spec, *, reviewer: str) -> int:
+        """Returns how many images of a queue wait for a reviewer, those on somebody's screen included."""
+        return len(self._waiting(spec, reviewer))
+
+    def size(self, spec: Spec) -> int:
+        """Returns how many images a queue has in all, whatever was answered."""
+        return len(self._rows_of(spec))
+
+    def _waiting(self, spec: Spec, reviewer: str) -> NDArray[np.int64]:
+        rows = self._rows_of(spec)
+        return np.asarray(rows[self._in_state(spec.filters.state, reviewer)[self.group[rows]]])
+
+    def _in_state(self, state: str, reviewer: str) -> NDArray[np.bool_]:
+        """Returns which images are in a state, for a reviewer."""
+        answered, skipped = self._mask(self._answered_by, reviewer), self._mask(self._skipped_by, reviewer)
+        wanted = ~answered & ((self._reviewers == 0) | (self._is_shared & (self._reviewers < 2)))
+        masks: dict[str, NDArray[np.bool_]] = {
+            "open": wanted & ~skipped,
+            "skipped": wanted & skipped,
+            "unsure": self._status == _UNSURE,
+            "disputed": self._status == _DISPUTED,
+            "answered": self._reviewers > 0,
+            "all": np.ones(len(wanted), dtype=np.bool_),
+        }
+        return masks[state]
+
+    def _find_rows(self, spec: Spec) -> NDArray[np.int64]:
+        """Returns the rows of a queue in their order, one of each group of copies; it depends on the verdicts alone."""
+        rows = self.design.order if spec.queue == "audit" else self._sorted(spec.queue, self._chosen(spec.filters))
+        _, first = np.unique(self.group[rows], return_index=True)
+        return np.asarray(rows[np.sort(first)])
+
+    def _chosen(self, filters: Filters) -> NDArray[np.int64]:
+        """Returns the rows that pass the filters, by rank."""
+        verdicts, keep = self.verdicts, np.ones(len(self.verdicts), dtype=np.bool_)
+        if filters.which == "unreadable":
+            keep &= ~verdicts.is_readable
+        elif filters.which != "all":
+            keep &= verdicts.is_readable & (verdicts.is_issue == (filters.which == "flagged"))
+        for name, column in ((filters.given, verdicts.given), (filters.suggested, verdicts.predicted)):
+            if name is not None:
+                keep &= column == self.class_index(name)
+        if (filters.low, filters.high) != (0.0, 1.0):
+            quality = verdicts.label_quality
+            keep &= (quality >= np.float32(filters.low)) & (quality <= np.float32(filters.high))
+        if filters.text:
+            keep &= np.asarray(pc.match_substring(verdicts.table["id"], filters.text, ignore_case=True))
+        return np.asarray(self._order[keep[self._order]])
+
+    def class_index(self, name: str) -> int:
+        """Returns the index of a class.
+
+        Raises:
+            DataError: There is no such class.
+        """
+        return class_index(self.verdicts, name)
+
+    def _sorted(self, queue: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Puts the class, or the confused pair, with most of the images first; within it they stay by rank."""
+        if queue not in ("class", "pair"):
+            return rows
+        codes = self.verdicts.given[rows]
+        if queue == "pair":
+            codes = codes * (len(self.verdicts.class_names) + 1) + self.verdicts.predicted[rows] + 1
+        _, place, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        return np.asarray(rows[np.lexsort((codes, -counts[place]))])
+
+    # leases
+
+    def lease(self, rows: Iterable[int] | NDArray[np.int64], client: str) -> None:
+        """Keeps images for a browser until it answers, gives them back, or is silent for too long."""
+        until = self._clock() + LEASE
+        self._leases.update({int(self.group[row]): (client, until) for row in rows})
+
+    def renew(self, client: str) -> None:
+        """Keeps all images of a browser for longer: it gave a sign of life."""
+        until = self._clock() + LEASE
+        for group, (holder, _) in self._leases.items():
+            if holder == client:
+                self._leases[group] = (holder, until)
+
+    def release(self, client: str, rows: Iterable[int] | None = None) -> None:
+        """Gives images back, all those of a browser or the given ones."""
+        chosen = None if rows is None else {int(self.group[row]) for row in rows}
+        for group, (holder, _) in list(self._leases.items()):
+            if holder == client and (chosen is None or group in chosen):
+                del self._leases[group]
+
+    def _is_free(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        now = self._clock()
+        self._leases = {group: lease for group, lease in self._leases.items() if lease[1] > now}
+        if not self._leases:
+            return np.ones(len(rows), dtype=np.bool_)
+        return ~np.isin(self.group[rows], np.fromiter(self._leases, dtype=np.int64))
+
+
+def is_shared(contents: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Returns which images two reviewers look at, (N,): about a share of them, always the same ones.
+
+    Args:
+        contents: Their hashes, (N,).
+        share: From 0 to 1.
+    """
+    if share >= 1:
+        return np.ones(len(contents), dtype=np.bool_)
+    return np.asarray((contents * _MIX).astype(np.float64) / 2.0**64 < share)
+
+
+def class_index(verdicts: Verdicts, name: str) -> int:
+    """Returns the index of a class.
+
+    Raises:
+        DataError: There is no such class; names the nearest.
+    """
+    found = pc.index(pa.array(verdicts.class_names, pa.string()), name).as_py()
+    if found < 0:
+        raise DataError(f'expected a class of the run, got "{shown(name)}"{did_you_mean(name, verdicts.class_names)}')
+    return int(found)
+
+
+def _status(found: Resolved | None) -> int:
+    if found is None:
+        return _OPEN
+    if found.kind != "unsure":
+        return _DECIDED
+    return _DISPUTED if found.disputed else _UNSURE
