@@ -103,8 +103,9 @@ def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
         )
         assert found.predicted.tolist() == [1, 0, 0, 1, 2, 1, -1, 2]
         flags = found.rule.flags(found.label_quality, predicted=found.predicted, given=images.labels)
-        flags = flags if issue is None else found.issue
-        assert np.flatnonzero(flags).tolist() == [0, 3, 4], "right ones are not flagged, wrong ones are"
+        assert np.flatnonzero(flags if found.issue is None else found.issue).tolist() == [0, 3, 4], (
+            "right ones are not flagged, wrong ones are"
+        )
         # 0.1 + 0.9 + 0.3 of three labels became 1 + 0 + 1
         assert found.estimate is not None and found.estimate.wrong_labels.value == pytest.approx(1.8 - 1.3 + 2)
         assert found.estimate.right_flags is not None
