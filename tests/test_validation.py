@@ -42,6 +42,7 @@ WORDS = {
     "demo": [],
     "compare": ["run", "other"],
     "apply": ["run", "--out", "corrected"],
+    "status": ["run"],
 }
 
 

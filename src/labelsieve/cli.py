@@ -31,6 +31,7 @@ VERBS = {
     "adapt": "adapt:Adapt",
     "report": "runs:Report",
     "export": "runs:Export",
+    "status": "status:Status",
     "apply": "apply:Apply",
     "compare": "compare:Compare",
     "noise": "noise:Noise",
