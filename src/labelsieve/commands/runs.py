@@ -104,13 +104,14 @@ class Export(Command):
 
     Attributes:
         run_folder: Folder of the run.
-        format: One table (csv, parquet), one as cleanlab has it, or the clean part as a folder of class folders.
+        format: One table (csv, parquet), one as cleanlab has it; the clean part as a folder of class folders; all
+            images with annotations as label-studio, fiftyone, cvat or coco import them; or a card of what was changed.
         out: File or folder to write.
         marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
             folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
         drop_at: For imagefolder: of the flagged images, leave out those whose p_clean is at most this. 1 leaves out all
             of them; 0.5 leaves out what `labelsieve adapt` leaves out by default.
-        copy: Copy the images of an imagefolder instead of linking to them.
+        copy: Copy the images of a folder instead of linking to them.
         overwrite: Replace what is there.
         false_flags: A share, such as 10%: flag where the audit says that no more of the flags are false, not where the
             scan did.
@@ -118,7 +119,9 @@ class Export(Command):
     """
 
     run_folder: RunFolder
-    format: Literal["csv", "parquet", "imagefolder", "cleanlab"]
+    format: Literal[
+        "csv", "parquet", "imagefolder", "cleanlab", "label-studio", "fiftyone", "cvat", "coco", "dataset-card"
+    ]
     out: Path
     marks: MarkOption = ()
     drop_at: Share = 1.0
@@ -152,9 +155,10 @@ class Export(Command):
 
     def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
         """Loads what the format needs; answers are found by the content of the images, where these can be loaded."""
+        from labelsieve.report.export import FOLDERS
         from labelsieve.review.log import LOG
 
-        if self.format == "imagefolder":
+        if self.format in FOLDERS:
             images = images_of(verdicts, source=self.source, progress=progress)
             refuse_inside(images.origin.get("source"), self.out)
             return images

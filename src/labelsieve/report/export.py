@@ -16,7 +16,9 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.errors import RunError, SettingsError, did_you_mean
 from labelsieve.progress import Progress
 from labelsieve.provenance import target_of, write_atomically
+from labelsieve.report.card import write_card
 from labelsieve.report.imagefolder import write_image_folder
+from labelsieve.report.tools import TOOLS, write_for_tool
 from labelsieve.review.rows import (
     FLAGGED_ARE_DROPPED,
     ReviewFiles,
@@ -32,7 +34,9 @@ from labelsieve.spreadsheets import write_csv
 from labelsieve.validation import Share, check_value
 from labelsieve.verdicts import Verdicts
 
-Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]
+Format = Literal[
+    "csv", "parquet", "imagefolder", "cleanlab", "label-studio", "fiftyone", "cvat", "coco", "dataset-card"
+]
 Reviewed = RowReviews | None
 
 
@@ -61,18 +65,21 @@ def export(
     * `imagefolder`: one folder for each class with the clean part, and nothing else: the readable images that are not
       flagged or, with a `drop_at` below 1, flagged with a label quality above it; and those whose right label a
       reviewer named, in the folder of that.
+    * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images and the annotations as that tool
+      imports them; see :mod:`labelsieve.report.tools`.
+    * `dataset-card`: a `README.md` for the Hub of Hugging Face that says which labels were changed.
 
     Args:
         verdicts: What to export.
-        images: The images that the verdicts were made from; only `imagefolder` needs them. With them, copies of an
-            image share a review.
+        images: The images that the verdicts were made from; the formats that are a folder need them. With them,
+            copies of an image share a review.
         format: One of the names above.
         out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
         marks: What people said of the images: run folders with a log of answers, and CSV files of marks, downloaded
             from the report; one or several, see :func:`labelsieve.review.rows.read_reviews`.
         drop_at: For `imagefolder`: 1 leaves out every flagged image; 0.5 leaves out what :func:`labelsieve.adapt`
             leaves out by default, which keeps flagged images that are more likely right than wrong.
-        copy: For `imagefolder`: copy the image files instead of linking to them.
+        copy: For the formats that are a folder: copy the image files instead of linking to them.
         overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
         progress: Where to show how far it is, and to say what reviews and `drop_at` made of the verdicts.
 
@@ -104,18 +111,22 @@ def export(
         raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
     check_value("drop_at", drop_at, Share)
     reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
-    if format == "imagefolder":
-        if images is None:
-            raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
+    if drop_at != FLAGGED_ARE_DROPPED and format != "imagefolder":
+        raise SettingsError(f"drop_at goes with format imagefolder only, got format {format}; leave it out")
+    if format in FOLDERS and images is None:
+        raise SettingsError(f"format {format} needs the images; pass those that the run scanned")
+    if format in TOOLS and images is not None:
+        return write_for_tool(
+            verdicts, images, out, tool=format, reviews=reviews, copy=copy, overwrite=overwrite, progress=progress
+        )
+    if format == "imagefolder" and images is not None:
         labels = corrected(verdicts, reviews or {})
         kept = _clean_part(after_reviews(verdicts, reviews), drop_at, progress) | (labels != verdicts.given)
         return write_image_folder(
             verdicts, images, out, labels=labels, kept=kept, copy=copy, overwrite=overwrite, progress=progress
         )
-    if drop_at != FLAGGED_ARE_DROPPED:
-        raise SettingsError(f"drop_at goes with format imagefolder only, got format {format}; leave it out")
     if copy:
-        raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
+        raise SettingsError(f"copy goes with {', '.join(FOLDERS)} only, got format {format}; leave it out")
     target_of(out)
     if out.exists() and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
@@ -187,12 +198,14 @@ def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
         pq.write_table(table, part)
 
 
-# The formats that are one file, each by its name. `imagefolder` is a folder and stands apart.
+# The formats that are one file, each by its name.
 _TABLES: dict[str, Callable[[Verdicts, Reviewed, Path], None]] = {
     "csv": _write_csv,
     "parquet": _write_parquet,
     "cleanlab": _write_cleanlab,
+    "dataset-card": write_card,
 }
 # A table of one kind under the suffix of the other would be unreadable for the tool that opens it.
 _OTHER = {"csv": ".parquet", "parquet": ".csv"}
-FORMATS = (*_TABLES, "imagefolder")
+FOLDERS = ("imagefolder", *TOOLS)
+FORMATS = (*_TABLES, *FOLDERS)

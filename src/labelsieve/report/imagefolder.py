@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -54,31 +56,80 @@ def write_image_folder(
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is gone.
     """
-    require_same_images(verdicts, images)
-    _check_free(out, overwrite=overwrite)
     rows = np.flatnonzero(verdicts.is_readable & kept).tolist()
-    names = UniqueNames()
-    folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
-    shown = progress or Progress()
-    with new_folder(out) as part, shown.task("writing images", total=len(rows), unit="images", brief=True) as advance:
-        for row in rows:
-            folder = folders[labels[row]]
-            source = _source(images, row, out)
-            (part / folder).mkdir(exist_ok=True)
-            _place(source, part / folder / names.take(f"{folder}/", file_name(images.ids[row], source)), copy=copy)
-            advance(1)
-        _write_marker(verdicts, part, folders, kept=len(rows))
+    taken = UniqueNames()
+    folders = [taken.take("", safe_name(name)) for name in verdicts.class_names]
+    with export_folder(verdicts, images, out, overwrite=overwrite) as part:
+        place_images(images, part, {row: folders[labels[row]] for row in rows}, out=out, copy=copy, progress=progress)
+        write_marker(
+            verdicts, part, kept=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
+        )
     return out
 
 
-def _write_marker(verdicts: Verdicts, folder: Path, folders: list[str], *, kept: int) -> None:
+@contextmanager
+def export_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yields a temporary folder, which becomes `out` when the block ends well.
+
+    Raises:
+        RunError: `out` is in the way, or the images are not those of the verdicts.
+    """
+    require_same_images(verdicts, images)
+    _check_free(out, overwrite=overwrite)
+    with new_folder(out) as part:
+        yield part
+
+
+def place_images(
+    images: LabelledImages,
+    part: Path,
+    folders: Mapping[int, str],
+    *,
+    out: Path,
+    copy: bool,
+    by_stem: bool = False,
+    progress: Progress | None = None,
+) -> dict[int, str]:
+    """Writes images into folders of an export, under names of their own.
+
+    Args:
+        images: N images.
+        part: The folder that is written.
+        folders: Row to the folder in it.
+        out: Where that will be.
+        copy: Copy image files instead of linking to them. Images held as bytes are always written.
+        by_stem: Names differ in more than their suffix.
+        progress: Where to show how far it is.
+
+    Returns:
+        Row to the path in the folder.
+
+    Raises:
+        DataError: An image file is gone.
+    """
+    names, paths = UniqueNames(), {}
+    shown = progress or Progress()
+    with shown.task("writing images", total=len(folders), unit="images", brief=True) as advance:
+        for row, folder in folders.items():
+            source = _source(images, row, out)
+            (part / folder).mkdir(exist_ok=True)
+            stem, suffix = os.path.splitext(file_name(images.ids[row], source))
+            name = names.take(folder, stem) + suffix if by_stem else names.take(folder, stem + suffix)
+            paths[row] = f"{folder}/{name}"
+            _place(source, part / paths[row], copy=copy)
+            advance(1)
+    return paths
+
+
+def write_marker(verdicts: Verdicts, folder: Path, *, kept: int, class_of_folder: Mapping[str, str]) -> None:
+    """Writes what an export was made from, by which it is known when it is to be replaced."""
     content = {
         "made_by": "labelsieve export",
         "version": verdicts.record.get("labelsieve"),
         "source": verdicts.record.get("source"),
         "images": kept,
         "left_out": len(verdicts) - kept,
-        "class_of_folder": dict(zip(folders, verdicts.class_names, strict=True)),
+        "class_of_folder": class_of_folder,
         "files": listing(folder),
     }
     write_json(folder / MARKER, content)
