@@ -344,7 +344,7 @@ def test_bad_settings_are_named(tmp_path: Path, four: tuple[Verdicts, LabelledIm
         export(*four, format="imagefoler", out=tmp_path / "x")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="needs the images"):
         export(four[0], None, format="imagefolder", out=tmp_path / "x")
-    with pytest.raises(SettingsError, match="imagefolder only"):
+    with pytest.raises(SettingsError, match="copy goes with imagefolder"):
         export(*four, format="csv", out=tmp_path / "x.csv", copy=True)
     for format, name in (("csv", "x.parquet"), ("parquet", "x.CSV")):
         with pytest.raises(SettingsError, match=rf"ending in \.{format} .* got {name}"):

@@ -99,7 +99,7 @@ def test_dataset_card(reviewed: Path, run: Run) -> None:
     code, _, err = run("export", reviewed, "--format", "dataset-card", "--out", out)
     assert (code, err) == (0, "")
     card = DatasetCard(out.read_text())
-    metadata, body = card.data.to_dict(), card.text
+    metadata, body = vars(card.data), card.text
     assert metadata["task_categories"] == ["image-classification"] and metadata["size_categories"] == ["n<1K"]
     names = metadata["dataset_info"]["features"][1]["dtype"]["class_label"]["names"]
     assert names == {"0": "cat", "1": "dog", "2": "owl & co"}

@@ -110,7 +110,7 @@ def _made(
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return str(label) if edits.by_number(texts) else name
     raise DataError(
-        f'no image has the class "{shown(name)}" yet, so it cannot be told how {where}, of type {kind}, writes it; '
+        f'no image has the class "{shown(name)}" yet, so it is not known how {where}, of type {kind}, writes it; '
         "correct these images by hand"
     )
 
