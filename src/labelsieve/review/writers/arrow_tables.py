@@ -75,7 +75,7 @@ def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
         where: What to call the column in a message.
 
     Raises:
-        DataError: It cannot be told how to write a class that the column does not have.
+        DataError: It is not known how to write a class that the column does not have.
     """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
