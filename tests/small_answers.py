@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.data.sources import load_images
 from labelsieve.detect.scores import Scores
 from labelsieve.review import Answer, AnswerLog, key_of
@@ -32,7 +33,7 @@ def run_of(out: Path, source: object, **options: Any) -> LabelledImages:
 
 
 def answer(
-    run: Path, images: LabelledImages, said: Mapping[str, Sequence[str]], *, reviewer: str = "ann", **more: Any
+    run: Path, images: Labelled, said: Mapping[str, Sequence[str]], *, reviewer: str = "ann", **more: Any
 ) -> None:
     """Appends answers on images by their ids: a class, several classes, or a kind in angle brackets."""
     log = AnswerLog(run)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -378,6 +379,28 @@ def test_what_cannot_be_applied(photos: Path, tmp_path: Path, run: Run) -> None:
     one_line(run("apply", done, "--out", out), "is there already")
     one_line(run("apply", done, "--out", out / "below"), "could not write")
     assert out.read_text() == "mine" and not list(tmp_path.glob("*changes*"))
+
+
+def test_names_and_sources_that_do_not_go(table: Path, tmp_path: Path, run: Run) -> None:
+    done = tmp_path / "run"
+    answer(done, run_of(done, table), {"cat/0.png": "dog"})
+    for name in ("new.parquet", "new", "new.txt"):
+        one_line(run("apply", done, "--out", tmp_path / name), "expected --out to end in .csv")
+    (tmp_path / "changes.csv").write_text("id,old,new\ncat/0.png,cat,dog\n")
+    moved = table.with_name("moved.csv")
+    one_line(run("apply", "--changes", tmp_path / "changes.csv", moved, "--out", tmp_path / "x.csv"), "does not exist")
+    table.rename(moved)
+    one_line(run("apply", done, "--out", tmp_path / "x.csv"), "--source says where")
+    assert run("apply", done, "--out", tmp_path / "x.csv", "--source", moved)[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["changes.csv", "x.csv", "x.csv.changes.csv"]
+
+
+def test_features_are_not_written_back(tmp_path: Path, run: Run) -> None:
+    points = np.repeat(np.eye(2, dtype=np.float32), 10, axis=0)
+    np.savez(tmp_path / "f.npz", features=points, labels=np.repeat(["cat", "dog"], 10))
+    words = ("--detector", "knn", "--device", "cpu", "--out", tmp_path / "run")
+    assert run("scan", tmp_path / "f.npz", *words)[0] == 0
+    one_line(run("apply", tmp_path / "run", "--out", tmp_path / "x"), "features have no file of labels")
 
 
 def test_a_class_that_does_not_exist_any_more(photos: Path, tmp_path: Path, run: Run) -> None:

@@ -102,6 +102,14 @@ def test_metrics_side_by_side(photo_folder: Callable[..., Path], tmp_path: Path,
     assert "issue R 0.500 1.000 +0.500" in lines and "AUROC 0.750 1.000 +0.250" in lines
 
 
+def test_names_are_texts_and_no_markup(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
+    source = photo_folder({"[red]": 2, "dog": 2})
+    for name, qualities in (("[b]", [0.9, 0.9, 0.9, 0.9]), ("two", [0.9, 0.1, 0.9, 0.9])):
+        run_of(source, qualities, out=tmp_path / name, truth=True)
+    out = run("compare", tmp_path / "[b]", tmp_path / "two")[1]
+    assert "[red]/1.png" in out and "[b]" in out and out.count("[red]") == 3
+
+
 def test_the_same_run_twice(drawn_folder: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "run"
     assert main(["scan", str(drawn_folder), *SCAN, "--out", str(out)]) == 0

@@ -12,6 +12,7 @@ import pytest
 
 from labelsieve import review
 from labelsieve.cli import main
+from labelsieve.data.features import load_features
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Estimate, Interval, Scores
@@ -166,6 +167,23 @@ def test_round_trip(detector: str, drawn_folder: Path, tmp_path: Path, run: Run)
     issues = {key for key, issue in zip(again.contents.tolist(), verdicts.is_issue, strict=True) if issue}
     assert not issues & {int(key, 16) for key in reviews.by_key}
     assert "0 flags" in run("compare", second, second)[1]
+
+
+def test_features_remember_too(tmp_path: Path, run: Run) -> None:
+    points = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0) + np.random.default_rng(0).normal(0, 0.1, (30, 3))
+    names = np.repeat(["cat", "dog", "owl"], 10)
+    names[0] = "dog"
+    np.savez(tmp_path / "f.npz", features=points.astype(np.float32), labels=names)
+    words = ("scan", tmp_path / "f.npz", "--detector", "knn", "--device", "cpu", "--out")
+    assert run(*words, tmp_path / "one")[0] == 0
+    features = load_features(tmp_path / "f.npz")
+    answer(tmp_path / "one", features, {features.ids[0]: "dog", features.ids[1]: "owl"})
+    # in the same folder, too: the answers stay
+    assert run(*words, tmp_path / "one", "--overwrite", "--reviewed", tmp_path / "one")[0] == 0
+    verdicts = Verdicts.load(tmp_path / "one")
+    assert verdicts.label_quality[:2].tolist() == [1, 0] and verdicts.is_issue[:2].tolist() == [False, True]
+    assert verdicts.table["predicted_label"].to_pylist()[:2] == ["dog", "owl"]
+    assert len(review.AnswerLog(tmp_path / "one").answers()) == 2
 
 
 def test_reviews_that_do_not_fit(photos: Path, drawn_folder: Path, tmp_path: Path, run: Run) -> None:

@@ -27,7 +27,7 @@ ORDER = (
     ("vlm",),
     ("detect",),
     ("verdicts",),
-    ("pipeline", "diagnosis", "symptoms", "marks", "review"),
+    ("pipeline", "diagnosis", "symptoms", "review"),
     ("report", "finetune"),
     ("app",),
     ("demo",),

@@ -68,7 +68,7 @@ class Apply(Command):
         progress = Progress(console)
         options = self._options()
         check_target(options["source"], self.out)
-        images = _images(options, progress)
+        images = self._images(options, progress)
         changes = self._changes(images, progress)
         where = "the reviews" if self.changes is None else str(self.changes)
         placed = place(changes, images, where=where)
@@ -155,11 +155,13 @@ class Apply(Command):
         write_changes(path, changes)
         return path
 
+    def _images(self, options: dict[str, Any], progress: Progress) -> LabelledImages:
+        from labelsieve.data.feature_files import holds_features
+        from labelsieve.data.sources import load_images
 
-def _images(options: dict[str, Any], progress: Progress) -> LabelledImages:
-    from labelsieve.data.features import LabelledFeatures
-
-    images = load_origin(options, progress=progress)
-    if isinstance(images, LabelledFeatures):
-        raise RunError("this run scanned features, whose labels are not written back; use: labelsieve export RUN")
-    return images
+        if holds_features(options["source"]):
+            raise RunError("features have no file of labels that could be written again; use: labelsieve export RUN")
+        if self.changes is not None:
+            return load_images(**options, progress=progress)
+        images: Any = load_origin(options, progress=progress)
+        return images  # type: ignore[no-any-return]  # no features, as was checked

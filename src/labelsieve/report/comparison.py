@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.progress import clean
@@ -199,7 +200,7 @@ def _print_changes(comparison: Comparison, kind: str, title: str, console: Conso
         table.add_column(name, overflow="fold")
     for row in rows[:_TOP]:
         table.add_row(
-            clean(row["id"]),
+            Text(clean(row["id"])),
             *(_then(row[f"first_{name}"], row[name]) for name in ("given_label", "predicted_label")),
         )
     console.print()
@@ -208,9 +209,9 @@ def _print_changes(comparison: Comparison, kind: str, title: str, console: Conso
         console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
 
 
-def _then(before: str | None, after: str | None) -> str:
+def _then(before: str | None, after: str | None) -> Text:
     words = [clean(each or "unreadable") for each in (before, after)]
-    return words[0] if words[0] == words[1] else " → ".join(words)
+    return Text(words[0] if words[0] == words[1] else " → ".join(words))
 
 
 def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
@@ -220,7 +221,7 @@ def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Cons
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("Against the truth", overflow="fold")
     for name in (*map(clean, names), "difference"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     for key, title in METRIC_TITLES.items():
         before, after = ((each or {}).get(key) for each in found)
         difference = "" if before is None or after is None else f"{after - before:+.3f}"

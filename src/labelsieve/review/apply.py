@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from labelsieve.data.columns import Columns, Table
+from labelsieve.data.folders import TABLES
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.readers import Place, find_source, read_hub, read_path
-from labelsieve.errors import DataError, RunError
+from labelsieve.errors import DataError, RunError, shown
 from labelsieve.folders import check_no_mount, new_folder
 from labelsieve.progress import Progress
 from labelsieve.provenance import write_atomically
@@ -162,6 +163,7 @@ class _Job:
     def to(self, out: Path) -> Applied:
         """Writes to a new place."""
         check_target(self.source, out)
+        self._check_suffix(out)
         placing = copied if self.copy else linked
         if not self._is_folder:
             self._write_tables({self.place.files[0]: out})
@@ -172,6 +174,14 @@ class _Job:
             with new_folder(out) as part:
                 self._write_folder(part, placing)
         return Applied(path=out, backup=None, notes=self._notes(out))
+
+    def _check_suffix(self, out: Path) -> None:
+        """Refuses a name under which the table would be read as another kind, or not at all."""
+        if not self._is_folder and TABLES.get(out.suffix.lower()) != self.place.kind:
+            suffix = self.place.path.suffix
+            raise RunError(
+                f"expected --out to end in {suffix}, as {self.place.path}, got {shown(out)}; change the name"
+            )
 
     def in_place(self) -> Applied:
         """Changes the source itself; what was there before stays beside it."""
