@@ -91,9 +91,7 @@ class Session:
 
     def _tell(self) -> None:
         if not self.has_features:
-            self._say(
-                "note: the cache has no features of this run, so classes are ranked by how often they are confused"
-            )
+            self._say("note: no features of this run are cached; classes are ranked by how often they are confused")
         answers = self.log.answers()
         foreign = sum(self.queue.group_of(each.key) is None for each in answers)
         if foreign:
@@ -228,7 +226,7 @@ class Session:
 
     def _check_labels(self, labels: Any) -> None:
         for label in labels if isinstance(labels, list) else [labels]:
-            if label not in self._names:
+            if not isinstance(label, str) or label not in self._names:
                 hint = did_you_mean(str(label), self.verdicts.class_names)
                 raise DataError(f'expected a class of the run, got "{shown(label)}"{hint}')
 
