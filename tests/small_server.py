@@ -51,6 +51,7 @@ class Client:
     address: str
     reviewer: str = "ann"
     client: str = "browser"
+    undos: int = 0
     headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
 
     def open(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -72,6 +73,11 @@ class Client:
 
     def cards(self, count: int = 99, **spec: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.post("/cards", count=count, **spec)["cards"]
+        return found
+
+    def undo(self, token: str = "") -> list[dict[str, Any]]:
+        self.undos += 1
+        found: list[dict[str, Any]] = self.post("/undo", token=token or f"undo {self.undos}")["cards"]
         return found
 
     def answer(self, card: dict[str, Any], kind: str = "none", *labels: str, token: str = "", **more: Any) -> Any:

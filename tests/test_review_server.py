@@ -207,6 +207,7 @@ def test_a_wrong_answer_is_refused_and_nothing_is_kept(
         ("/cards", b'{"client": "a", "filters": {"given": "wolf"}}'),
         ("/cards", b'{"client": "a", "filters": 3}'),
         ("/answers", b'{"client": "a"}'),
+        ("/undo", b'{"client": "a"}'),
         ("/answers", b'{"client": "a", "answers": [1]}'),
         ("/near", b'{"client": "a", "row": 99, "labels": []}'),
         ("/near", b'{"client": "a", "row": 0, "labels": ["x"]}'),
@@ -222,12 +223,19 @@ def test_undo_takes_back_any_number_of_answers(client: Client, made: SmallRun) -
     cards = client.cards(3)
     for card in cards:
         client.answer(card)
-    assert rows(client.post("/undo")["cards"]) == [2]
-    assert rows(client.post("/undo")["cards"]) == [1]
+    assert rows(client.undo()) == [2]
+    assert rows(client.undo()) == [1]
     assert client.post("/alive")["answered"] == 1
-    assert rows(client.post("/undo")["cards"]) == [0]
-    assert client.post("/undo") == {"status": 200, "cards": []}
+    assert rows(client.undo()) == [0]
+    assert client.undo() == []
     assert len(load(made.folder)) == 0 and len(log_of(made)) == 6
+
+
+def test_an_undo_that_is_sent_again_takes_back_nothing_more(client: Client, made: SmallRun) -> None:
+    for card in client.cards(2):
+        client.answer(card)
+    assert rows(client.undo("t")) == rows(client.undo("t")) == [1]
+    assert [kind for _, kind, _ in log_of(made)] == ["none", "none", "undo"]
 
 
 def test_a_group_is_answered_and_undone_as_a_whole(client: Client, made: SmallRun) -> None:
@@ -238,7 +246,7 @@ def test_a_group_is_answered_and_undone_as_a_whole(client: Client, made: SmallRu
     assert client.post("/answers", answers=answers, back=[out["card"]])["kept"] == 2
     assert len(load(made.folder).facts) == 2
     assert rows(client.cards(1)) == [1], "what was taken out comes in its order"
-    (again,) = client.post("/undo")["cards"]
+    (again,) = client.undo()
     assert rows(again["members"]) == [0, 3] and len(load(made.folder)) == 0
 
 

@@ -168,7 +168,8 @@ async function answer(kind, labels = []) {
 }
 
 async function undo() {
-  await saving(() => ask("/undo", { reviewer: state.reviewer }), async (reply) => {
+  const body = { reviewer: state.reviewer, token: randomName() };
+  await saving(() => ask("/undo", body), async (reply) => {
     if (!reply.cards.length) {
       toast("There is nothing to undo.");
       return;
@@ -181,14 +182,15 @@ async function undo() {
 
 /** Does something that is saved, until it is: the same request is sent again, and the server keeps it once. */
 async function saving(send, then) {
-  state.saving = performance.now();
+  state.saving ??= performance.now();
   document.body.classList.add("saving");
   try {
     const reply = await send();
     problem("");
     await then(reply);
   } catch (error) {
-    problem(`Not saved: ${error.message}`, () => saving(send, then), error.again);
+    [state.saving, state.waiting] = [-QUICK, null];  // no key counts until it is saved
+    problem(`Not saved: ${error.message}`, error.again ? () => saving(send, then) : null, error.again);
     if (error.again) return;  // the card stays and nothing else can be answered
   }
   state.saving = null;

@@ -66,4 +66,5 @@ dialog.addEventListener("keydown", (event) => {
   else if (event.key === "Enter" && !event.isComposing) { if (current) close(Number(current.dataset.index)); }
   else return;
   event.preventDefault();
+  event.stopPropagation();  // the dialog may be closed by now, and the key must not answer the card
 });
