@@ -46,7 +46,8 @@ def take(
     queue: ReviewQueue, asked: Spec | None = None, *, count: int = 99, who: str = "ann", **options: Any
 ) -> list[int]:
     client = options.pop("client", f"browser of {who}")
-    return queue.take(asked or spec(), client=client, reviewer=who, count=count, **options).tolist()
+    taken = queue.take(asked or spec(), client=client, reviewer=who, count=count, **options)
+    return [int(row) for row in taken]
 
 
 def said(queue: ReviewQueue, row: int, kind: str = "none", *labels: str, who: str = "ann", token: str = "") -> Answer:

@@ -104,13 +104,27 @@ def test_what_stands_is_kept_up_to_date() -> None:
     standing = Standing()
     first, second, skip = by("a", "none", token="1"), by("a", "label", "dog", token="2"), by("a", "skip", token="3")
     assert [standing.add(each) for each in (first, second, skip)] == [KEY] * 3
-    assert standing.latest_of("a") == skip and standing.latest_of("b") is None
+    assert standing.last("a") == [skip] and standing.last("b") == []
     assert standing.add(answer("4", kind="undo", undoes="3")) == KEY
-    assert standing.latest_of("a") == second and standing.of_key(KEY) == (first, second)
+    assert (
+        standing.last("a") == [second]
+        and standing.recent("a", 9) == [second, first]
+        and standing.of_key(KEY) == (first, second)
+    )
     assert standing.add(answer("5", kind="undo", undoes="2")) == KEY
     assert standing.by_key[KEY].kind == "none"
     assert standing.add(answer("6", kind="undo", undoes="1")) == KEY and not standing.by_key
     assert standing.add(answer("7", kind="undo", undoes="1")) is None
+
+
+def test_a_group_is_taken_back_as_a_whole() -> None:
+    standing = Standing()
+    group = [answer(str(key), key=key, kind="none", shown={"group": "g"}) for key in range(3)]
+    for each in [answer("before", key=9, kind="none"), *group]:
+        standing.add(each)
+    assert standing.last("ann") == group
+    standing.add(answer("after", key=8, kind="none"))
+    assert [each.token for each in standing.last("ann")] == ["after"]
 
 
 def test_reviews_are_loaded_from_a_run(tmp_path: Path) -> None:

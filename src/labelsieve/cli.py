@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # A new verb is one file in `commands/` and one line here.
 VERBS = {
     "scan": "scan:Scan",
+    "review": "review:Review",
     "audit": "audit:Audit",
     "adapt": "adapt:Adapt",
     "report": "runs:Report",

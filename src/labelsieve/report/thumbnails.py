@@ -95,7 +95,16 @@ def _thumbnail(picture: Image.Image, *, side: int, limit: int) -> Thumbnail:
 
 
 def _encode(picture: Image.Image, *, quality: int | None) -> str:
-    """Encodes to WebP, or to JPEG and PNG where Pillow was built without it; without a quality, without loss."""
+    kind, data = encode(picture, quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def encode(picture: Image.Image, *, quality: int | None) -> tuple[str, bytes]:
+    """Encodes to WebP, or to JPEG and PNG where Pillow was built without it; without a quality, without loss.
+
+    Returns:
+        `webp`, `jpeg` or `png`, and the bytes.
+    """
     buffer = io.BytesIO()
     if features.check("webp"):
         kind = "webp"
@@ -109,4 +118,4 @@ def _encode(picture: Image.Image, *, quality: int | None) -> str:
     else:
         kind = "jpeg"
         picture.save(buffer, "JPEG", quality=quality)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return kind, buffer.getvalue()

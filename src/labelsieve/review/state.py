@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,8 @@ class Reviews:
     def agreement(self) -> Agreement:
         """Returns how far the reviewers agree where more than one of them answered."""
         said: dict[str, dict[str, str]] = {}
-        for key, found in self.by_key.items():
+        shared = {key: found for key, found in self.by_key.items() if len(found.answers) > 1}
+        for key, found in shared.items():
             for answer in found.answers:
                 said.setdefault(answer.reviewer, {})[key] = "\0".join(_said(answer))
         pairs, same = {}, 0.0
@@ -113,12 +114,11 @@ class Reviews:
                 first, second = [said[one][key] for key in both], [said[other][key] for key in both]
                 pairs[one, other] = (len(both), _kappa(first, second))
                 same += sum(map(str.__eq__, first, second))
-        shared = sum(len(found.answers) > 1 for found in self.by_key.values())
         compared = sum(images for images, _ in pairs.values())
         known = [(images, kappa) for images, kappa in pairs.values() if math.isfinite(kappa)]
         weights = sum(images for images, _ in known)
         mean = sum(images * kappa for images, kappa in known) / weights if weights else math.nan
-        return Agreement(images=shared, share=same / compared if compared else math.nan, kappa=mean, pairs=pairs)
+        return Agreement(images=len(shared), share=same / compared if compared else math.nan, kappa=mean, pairs=pairs)
 
 
 def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews:
@@ -186,9 +186,22 @@ class Standing:
         """Returns the standing answers on an image, skips included, in the order in which they came."""
         return tuple(self._of_key.get(key, {}).values())
 
-    def latest_of(self, reviewer: str) -> Answer | None:
-        """Returns the last answer of a reviewer that stands, skips included; what an undo takes back."""
-        return next((each for each in reversed(self._answers.values()) if each.reviewer == reviewer), None)
+    def recent(self, reviewer: str, count: int) -> list[Answer]:
+        """Returns the last answers of a reviewer that stand, skips included, the latest first."""
+        own = (each for each in reversed(self._answers.values()) if each.reviewer == reviewer)
+        return list(islice(own, count))
+
+    def last(self, reviewer: str) -> list[Answer]:
+        """Returns what an undo takes back: the last answer of a reviewer that stands, or the group it was given with.
+
+        Those that were given at once have the same `group` in what was shown.
+        """
+        latest = self.recent(reviewer, 1)
+        group = latest[0].shown.get("group") if latest else None
+        if not group:
+            return latest
+        own = (each for each in self._answers.values() if each.reviewer == reviewer)
+        return [each for each in own if each.shown.get("group") == group]
 
     def reviews(self) -> Reviews:
         """Returns what stands now."""

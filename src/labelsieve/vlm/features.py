@@ -75,8 +75,7 @@ def image_features(
         engine: Its processes share the rows; it sets the precision and shows how far it is.
         batch_size: Images at a time.
     """
-    name = f"{images.pixels_fingerprint}-{vlm.fingerprint}-{engine.precision}-{COMPUTED}"
-    stem = cache_folder() / "features" / name
+    stem = feature_stem(images, vlm.fingerprint, engine.precision)
     cached = read_features(stem, images)
     # alike in all processes, who would wait for each other else: another run may finish these between two checks
     if int(engine.total(torch.tensor(int(cached is None), device=engine.device))):
@@ -86,6 +85,17 @@ def image_features(
     if cached is None:
         raise RunError(f"the features could not be kept in {stem.parent}; set LABELSIEVE_CACHE to a writable folder")
     return cached
+
+
+def feature_stem(images: LabelledImages, model: str, precision: str) -> Path:
+    """Returns where the features of images are kept, without the endings of the files.
+
+    Args:
+        images: The images.
+        model: Fingerprint of the model.
+        precision: In which it computed them.
+    """
+    return cache_folder() / "features" / f"{images.pixels_fingerprint}-{model}-{precision}-{COMPUTED}"
 
 
 def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:

@@ -1,0 +1,112 @@
+"""What a browser is shown of an image, and what the log keeps of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from labelsieve.app.looks import Looks
+from labelsieve.review.queue import ReviewQueue
+from labelsieve.review.state import Resolved
+
+# Classes to choose with one key, and images beside each of them.
+TOP, EXAMPLES = 3, 4
+
+
+class Dealt(NamedTuple):
+    """A card that a browser has, as the server remembers it: what was shown is not taken from the browser."""
+
+    row: int
+    mode: str
+    shown: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardMaker:
+    """Makes cards of images."""
+
+    queue: ReviewQueue
+    looks: Looks
+
+    def cards(self, rows: Sequence[int], *, mode: str, answers: bool) -> list[dict[str, Any]]:
+        """Returns what a browser needs to show each image.
+
+        In an audit a card says neither what was suggested nor whether the label was flagged, and the classes to choose
+        from stand in their usual order.
+
+        Args:
+            rows: The images.
+            mode: `review` or `audit`.
+            answers: Whether to show the answers that are there.
+        """
+        liked = self.looks.classes(rows, TOP + 2)
+        cards = [self._card(row, found, mode) for row, found in zip(rows, liked, strict=True)]
+        if answers and mode == "review":
+            for row, card in zip(rows, cards, strict=True):
+                card["answer"] = answer_of(self.queue.resolved(row))
+        return cards
+
+    def _card(self, row: int, liked: list[int], mode: str) -> dict[str, Any]:
+        verdicts, blind = self.queue.verdicts, mode == "audit"
+        given, suggested = int(verdicts.given[row]), int(verdicts.predicted[row])
+        readable = bool(verdicts.is_readable[row])
+        card: dict[str, Any] = {
+            "row": row,
+            "mode": mode,
+            "id": verdicts.table["id"][row].as_py(),
+            "given": given,
+            "error": verdicts.table["error"][row].as_py() or "",
+            "copies": self._copies(row),
+        }
+        if blind:
+            top = sorted(dict.fromkeys([*liked[: TOP - 1], given]))[:TOP]
+        else:
+            top = list(dict.fromkeys([suggested, given, *liked]))[:TOP] if readable else [given]
+            card |= {
+                "suggested": suggested if readable else None,
+                "p_clean": _number(verdicts.table["label_quality"][row].as_py()),
+                "confidence": _number(verdicts.table["predicted_confidence"][row].as_py()),
+                "rank": verdicts.table["rank"][row].as_py(),
+                "flagged": bool(verdicts.is_issue[row]),
+            }
+        card["top"] = [{"label": each, "examples": self.looks.examples(row, each, EXAMPLES)} for each in top]
+        return card
+
+    def _copies(self, row: int) -> list[dict[str, Any]]:
+        """Returns id and given label of the other images of equal content: an answer counts for them, too."""
+        verdicts = self.queue.verdicts
+        others = [int(each) for each in self.queue.copies(int(self.queue.group[row])) if each != row]
+        return [{"id": verdicts.table["id"][each].as_py(), "given": int(verdicts.given[each])} for each in others[:TOP]]
+
+    def shown(self, row: int, *, mode: str, queue: str) -> dict[str, Any]:
+        """Returns what the log keeps of a card: what the verdicts said, and of an audit how the image was drawn."""
+        verdicts, audit = self.queue.verdicts, self.queue.design
+        said = {
+            "queue": "audit" if mode == "audit" else queue,
+            "suggested_label": verdicts.table["predicted_label"][row].as_py(),
+            "p_clean": _number(verdicts.table["label_quality"][row].as_py()),
+            "flagged": bool(verdicts.is_issue[row]),
+        }
+        if mode == "audit":
+            stratum = int(audit.stratum[row])
+            said |= {"stratum": stratum, "images_in_stratum": int(audit.sizes[stratum])}
+        return said
+
+
+def answer_of(found: Resolved | None) -> dict[str, Any] | None:
+    """Returns what a card says of an answer that is there."""
+    if found is None:
+        return None
+    return {
+        "kind": found.kind,
+        "labels": list(found.labels),
+        "reviewers": list(found.reviewers),
+        "note": found.note,
+        "disputed": found.disputed,
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """Returns a number with the digits that count; None where there is none."""
+    return None if value is None or value != value else round(float(value), 6)

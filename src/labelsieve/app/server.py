@@ -1,0 +1,274 @@
+"""The server behind the pages: who may ask, and what is answered. What it does is in the session."""
+
+from __future__ import annotations
+
+import functools
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from labelsieve.app.session import Session, Viewer, spec_of
+from labelsieve.app.thumbnails import SIDES
+from labelsieve.data.images import UnreadableImageError
+from labelsieve.errors import DataError, LabelsieveError, RunError, shown
+from labelsieve.review.answers import LONGEST_NAME
+
+STATIC = Path(__file__).with_name("static")
+_KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+# Only this machine, by its own names: a page of elsewhere that leads here by a name of its own is refused.
+_OWN_NAMES = ("127.0.0.1", "localhost")
+_LARGEST_BODY = 4_000_000
+_PAIRS = 200
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def make_app(session: Session, *, token: str, reviewer: str) -> ASGIApp:
+    """Returns the server of a review.
+
+    Args:
+        session: The review.
+        token: What a browser has to know; it is in the address that is opened.
+        reviewer: Whose name a browser has that says none.
+    """
+    pages = _Pages(session, reviewer)
+    routes = [
+        Route("/", pages.home),
+        Route("/static/{name}", _static),
+        Route("/classes", pages.classes),
+        Route("/thumbnails/{side}/{row:int}", pages.thumbnail),
+        Route("/images/{row:int}", pages.original),
+        *(
+            Route(f"/{name}", _json(work), methods=["POST"])
+            for name, work in {
+                "cards": pages.cards,
+                "answers": pages.answers,
+                "undo": pages.undo,
+                "alive": pages.alive,
+                "precision": pages.precision,
+                "near": pages.near,
+                "release": pages.release,
+            }.items()
+        ),
+    ]
+    return _Guard(Starlette(routes=routes), token)
+
+
+class _Guard:
+    """Lets in whoever knows the token and comes from a page of this server, and nobody else."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        reason = self._refused(request)
+        if reason:
+            await PlainTextResponse(f"{reason}\n", status_code=403, headers=_HEADERS)(scope, receive, send)
+            return
+        cookie = f"{_cookie(request)}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                extra = {**_HEADERS, **({"Set-Cookie": cookie} if "token" in request.query_params else {})}
+                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+    def _refused(self, request: Request) -> str:
+        """Returns why a request is refused; empty if it is not."""
+        host, headers = request.headers.get("host", ""), request.headers
+        if host.rpartition(":")[0] not in _OWN_NAMES and host not in _OWN_NAMES:
+            return f"expected a request to 127.0.0.1, got one to {shown(host) or 'no host'}"
+        opens_page = request.method == "GET" and request.url.path == "/"
+        origin = headers.get("origin")
+        if origin is not None and origin != f"http://{host}":
+            return f"a page of {shown(origin)} may not use this server"
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not opens_page:
+            return "a page of another site may not use this server"
+        if not self._knows_token(request, opens_page):
+            return "expected the token of this review; open the address that `labelsieve review` has printed"
+        return ""
+
+    def _knows_token(self, request: Request, opens_page: bool) -> bool:
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        asked = request.query_params.get("token", "") if opens_page else ""
+        given = asked or bearer or request.cookies.get(_cookie(request), "")
+        return secrets.compare_digest(given.encode(), self.token.encode())
+
+
+def _cookie(request: Request) -> str:
+    """Returns the name of the cookie: browsers share cookies between all ports of a machine."""
+    return f"labelsieve-{request.headers.get('host', '').rpartition(':')[2]}"
+
+
+class _Pages:
+    def __init__(self, session: Session, reviewer: str) -> None:
+        self.session, self.reviewer = session, reviewer
+
+    # pages and files
+
+    def home(self, request: Request) -> Response:
+        """Returns the page."""
+        data = {"reviewer": request.query_params.get("reviewer", "").strip() or self.reviewer, **self.session.start()}
+        page = _environment().get_template("review.html.jinja").render(data=data)
+        return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+    def classes(self, _request: Request) -> Response:
+        """Returns the names of the classes and the confused pairs, which may be many and are asked for once."""
+        return JSONResponse({"names": self.session.verdicts.class_names, "pairs": self.session.pairs(_PAIRS)})
+
+    def thumbnail(self, request: Request) -> Response:
+        """Returns a small version of an image."""
+        row, side = request.path_params["row"], request.path_params["side"]
+        if side not in SIDES or row >= len(self.session.verdicts):
+            return PlainTextResponse("no such image", status_code=404)
+        return _image(lambda: self.session.thumbnails.get(row, side))
+
+    def original(self, request: Request) -> Response:
+        """Returns an image as it is."""
+        row = request.path_params["row"]
+        if row >= len(self.session.verdicts):
+            return PlainTextResponse("no such image", status_code=404)
+        return _image(lambda: self.session.thumbnails.original(row))
+
+    # what a page asks for
+
+    def cards(self, body: Mapping[str, Any]) -> Any:
+        """Returns the next cards; of a page that has just been opened, the cards of the one before are given back."""
+        viewer = self._viewer(body)
+        if body.get("instead_of"):
+            self.session.release(str(body["instead_of"]))
+        after, count = body.get("after"), body.get("count", 1)
+        if not isinstance(count, int) or not (after is None or isinstance(after, int)):
+            raise DataError(f'expected integers as "count" and "after", got {shown(count)} and {shown(after)}')
+        return {"cards": self.session.deal(viewer, spec_of(body), count=count, after=after)}
+
+    def answers(self, body: Mapping[str, Any]) -> Any:
+        """Keeps answers; the reply says that they are on the disk."""
+        given, back = body.get("answers"), body.get("back") or []
+        if not isinstance(given, list) or not given or not all(isinstance(each, dict) for each in given):
+            raise DataError(f'expected a list of objects as "answers", got {shown(given)}')
+        if not isinstance(back, list):
+            raise DataError(f'expected a list of cards as "back", got {shown(back)}')
+        return {"kept": self.session.answer(self._viewer(body), given, [str(each) for each in back])}
+
+    def undo(self, body: Mapping[str, Any]) -> Any:
+        """Takes the last answer back."""
+        token = body.get("token")
+        if not isinstance(token, str) or not token:
+            raise DataError(f'expected a text as "token", got {shown(token)}')
+        return {"cards": self.session.undo(self._viewer(body), token=token)}
+
+    def alive(self, body: Mapping[str, Any]) -> Any:
+        """Returns how far the review is."""
+        return self.session.alive(self._viewer(body), spec_of(body))
+
+    def precision(self, _body: Mapping[str, Any]) -> Any:
+        """Returns how often the flags were right so far."""
+        return self.session.precision()
+
+    def near(self, body: Mapping[str, Any]) -> Any:
+        """Returns the nearest images of some classes."""
+        row, labels = body.get("row"), body.get("labels")
+        is_row = isinstance(row, int) and 0 <= row < len(self.session.verdicts)
+        if not is_row or not isinstance(labels, list) or not all(isinstance(each, int) for each in labels):
+            raise DataError(f'expected a "row" of the run and a list of "labels", got {shown(row)} and {shown(labels)}')
+        return {"near": self.session.near(int(row or 0), labels)}
+
+    def release(self, body: Mapping[str, Any]) -> Any:
+        """Gives the cards of a page back that is closed."""
+        self.session.release(str(body.get("client")))
+        return {}
+
+    def _viewer(self, body: Mapping[str, Any]) -> Viewer:
+        client, reviewer = body.get("client"), body.get("reviewer", self.reviewer)
+        if not isinstance(client, str) or not client:
+            raise DataError(f'expected a name as "client", got {shown(client)}')
+        if not isinstance(reviewer, str) or not reviewer.strip() or len(reviewer) > LONGEST_NAME:
+            raise DataError(
+                f"expected a name of 1 to {LONGEST_NAME} characters for the reviewer, got {shown(reviewer)}"
+            )
+        return Viewer(client=client, reviewer=reviewer.strip())
+
+
+@functools.cache  # it keeps the compiled page
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("labelsieve.app"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _static(request: Request) -> Response:
+    path = STATIC / request.path_params["name"]
+    if path.suffix not in _KINDS or path.name not in {each.name for each in STATIC.iterdir()}:
+        return PlainTextResponse("no such file", status_code=404)
+    return Response(path.read_bytes(), media_type=_KINDS[path.suffix], headers={"Cache-Control": "no-cache"})
+
+
+def _image(read: Callable[[], tuple[str, bytes]]) -> Response:
+    """Returns an image, which the browser may keep: another image has another content, and the page asks by row."""
+    try:
+        kind, data = read()
+    except UnreadableImageError as error:
+        return PlainTextResponse(shown(error), status_code=404)
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _json(work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request], Any]:
+    """Returns an endpoint that takes and returns JSON objects; what the user can fix is one line in "error"."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            body = _object(await _read(request))
+            return JSONResponse(await run_in_threadpool(work, body))
+        except RunError as error:  # the disk: the same may go well later
+            return JSONResponse({"error": str(error)}, status_code=503)
+        except LabelsieveError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+
+    return endpoint
+
+
+async def _read(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise DataError(f"expected a request of at most {_LARGEST_BODY:,} bytes")
+    return body
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise DataError(f"expected a JSON object, got {shown(body[:80].decode(errors='replace'))}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"expected a JSON object, got {shown(value)}")
+    return value

@@ -1,0 +1,98 @@
+"""How far a review is: done, left, pace, and how often the flags were right so far."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from labelsieve.review.queue import Filters, ReviewQueue, Spec
+
+# Answers that the pace is taken from, and seconds of one beyond which the person was away.
+_RECENT, _AWAY = 50, 300.0
+_BINS, _CLASSES = 10, 50
+
+
+def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, Any]:
+    """Returns the numbers of the top bar, for one reviewer and one queue."""
+    left, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
+    states = {state: queue.left(_all_in(state), reviewer=reviewer) for state in ("skipped", "unsure", "disputed")}
+    return {
+        "left": left,
+        "size": queue.size(spec),
+        "answered": int(queue.is_answered.sum()),
+        "flagged": int(queue.verdicts.is_issue.sum()),
+        "flagged_answered": int((queue.is_answered & queue.verdicts.is_issue).sum()),
+        "images": len(queue.verdicts),
+        "seconds_each": pace,
+        "seconds_left": None if pace is None else pace * left,
+        **states,
+    }
+
+
+def _all_in(state: Any) -> Spec:
+    """Returns a queue of all images in a state."""
+    return Spec(queue="suspicious", filters=Filters(which="all", state=state))
+
+
+def _pace(queue: ReviewQueue, reviewer: str) -> float | None:
+    """Returns the seconds of an answer of a reviewer, the median of the recent ones; None before the first."""
+    times = [each.seconds for each in queue.standing.recent(reviewer, _RECENT) if 0 < each.seconds < _AWAY]
+    return float(np.median(times)) if times else None
+
+
+def precision_of(queue: ReviewQueue) -> dict[str, Any]:
+    """Returns how often labels were wrong among those that were answered: of the flags, by class and by p_clean."""
+    verdicts, outcome = queue.verdicts, queue.outcome
+    known, wrong = outcome >= 0, outcome == 0
+    flags = verdicts.is_issue & known
+    return {
+        "flags": {"answered": int(flags.sum()), "wrong": int((flags & wrong).sum())},
+        "by_p_clean": _by_p_clean(queue),
+        "by_class": _by_class(queue),
+        "reviewers": _reviewers(queue),
+    }
+
+
+def _by_p_clean(queue: ReviewQueue) -> list[dict[str, Any]]:
+    known = (queue.outcome >= 0) & queue.verdicts.is_readable
+    bins = np.minimum((queue.verdicts.label_quality[known] * _BINS).astype(np.int64), _BINS - 1)
+    answered = np.bincount(bins, minlength=_BINS)
+    wrong = np.bincount(bins[queue.outcome[known] == 0], minlength=_BINS)
+    return [
+        {"low": low / _BINS, "high": (low + 1) / _BINS, "answered": int(answered[low]), "wrong": int(wrong[low])}
+        for low in range(_BINS)
+    ]
+
+
+def _by_class(queue: ReviewQueue) -> list[dict[str, Any]]:
+    """Returns for each given class the flagged labels that were answered, and how many were wrong; the most first."""
+    flags = (queue.outcome >= 0) & queue.verdicts.is_issue
+    given = queue.verdicts.given[flags]
+    classes, answered = np.unique(given, return_counts=True)
+    wrong = Counter(given[queue.outcome[flags] == 0].tolist())
+    rows = [
+        {"label": int(label), "answered": int(count), "wrong": wrong[int(label)]}
+        for label, count in zip(classes, answered, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["answered"])[:_CLASSES]
+
+
+def _reviewers(queue: ReviewQueue) -> dict[str, Any]:
+    """Returns how many answers each reviewer gave, and how far they agree."""
+    reviews = queue.standing.reviews()
+    counts = Counter(each.reviewer for found in reviews.by_key.values() for each in found.answers)
+    agreement = reviews.agreement()
+    return {
+        "answers": [{"name": name, "answers": count} for name, count in counts.most_common()],
+        "shared": agreement.images,
+        "agree": _finite(agreement.share),
+        "kappa": _finite(agreement.kappa),
+        "audited": len(reviews.audit),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,40 @@
+// Requests to the server. What it refuses is an Error with its one line; `again` says whether the same may go well later.
+
+import { randomName } from "./dom.js";
+
+const BEFORE = "labelsieve-client";
+
+export const client = randomName();
+/** The page that this one takes the place of, when it was loaded again: its cards are given back. */
+export const before = sessionStorage.getItem(BEFORE);
+sessionStorage.setItem(BEFORE, client);
+
+export async function ask(path, body) {
+  let reply;
+  try {
+    reply = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ client, ...body }),
+    });
+  } catch {
+    throw Object.assign(new Error("The server does not answer. Is `labelsieve review` still running?"), { again: true });
+  }
+  if (reply.ok) return reply.json();
+  const text = await reply.text();
+  let said = text.trim();
+  try {
+    said = JSON.parse(text).error;
+  } catch { /* no JSON: a line of text */ }
+  throw Object.assign(new Error(said || `The server failed (${reply.status}).`), { again: reply.status >= 500 });
+}
+
+/** Gives the cards of this page back when it is closed. */
+export function releaseOnClose() {
+  addEventListener("pagehide", () => {
+    navigator.sendBeacon("/release", new Blob([JSON.stringify({ client })], { type: "application/json" }));
+  });
+}
+
+export const thumbnail = (row, side) => `/thumbnails/${side}/${row}`;
+export const original = (row) => `/images/${row}`;

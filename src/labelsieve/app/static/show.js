@@ -1,0 +1,148 @@
+// How a card looks: image, given and suggested label, and the classes to choose from.
+
+import { original, thumbnail } from "./api.js";
+import { byId, count, make, percent, score } from "./dom.js";
+import { nameOf } from "./names.js";
+
+export const TINY = 64;
+
+/** Shows a card. `state.chosen` are the classes of an answer with several, null if it has one. */
+export function showCard(card, state, act) {
+  byId("main").hidden = false;
+  byId("end").hidden = true;
+  byId("main").classList.toggle("audit", card.mode === "audit");
+  byId("stage").replaceChildren(card.members ? grid(card, act) : single(card, act));
+  byId("about").replaceChildren(...about(card));
+  showTop(card, state, act);
+  byId("actions").querySelector("[data-do=skip]").disabled = card.mode === "audit";
+}
+
+function single(card, act) {
+  if (card.error) return make("p", { class: "missing" }, `This image cannot be read: ${card.error}`);
+  const failed = () => byId("stage").replaceChildren(make("p", { class: "missing" }, "The image can no longer be opened. Was it moved?"));
+  const button = make("button", { type: "button", class: "whole", "aria-label": "Full size", onclick: () => act("original") }, card.image);
+  const sized = () => card.image.classList.toggle("tiny", Math.max(card.image.naturalWidth, card.image.naturalHeight) <= TINY);
+  card.ready.then((isThere) => (isThere ? sized() : failed()));
+  return button;
+}
+
+function grid(card, act) {
+  const cells = card.members.map((member, place) => {
+    member.isOut ??= false;
+    const button = make("button", {
+      type: "button",
+      class: "member",
+      "aria-pressed": String(!member.isOut),
+      "aria-label": `Image ${place + 1}, ${member.id}`,
+      onclick: () => {
+        member.isOut = !member.isOut;
+        button.setAttribute("aria-pressed", String(!member.isOut));
+        act("regroup");
+      },
+    }, member.error ? make("span", { class: "missing" }, member.error) : member.image);
+    return button;
+  });
+  return make("div", { class: "grid" }, ...cells);
+}
+
+function about(card) {
+  const parts = [];
+  if (card.mode === "audit") parts.push(make("p", { class: "badge" }, "Audit: drawn at random. Which class is it?"));
+  if (card.members) {
+    const inside = card.members.filter((each) => !each.isOut).length;
+    parts.push(make("p", { class: "badge group" }, `${inside} of ${card.members.length} look-alikes. Click those that do not belong.`));
+  }
+  const facts = [fact("Given", nameOf(card.given), "given")];
+  if (card.mode !== "audit" && card.suggested !== null) {
+    const isSame = card.suggested === card.given;
+    const sure = card.confidence === null ? "" : ` ${percent(card.confidence)}`;
+    facts.push(fact("Suggested", nameOf(card.suggested), isSame ? "suggested same" : "suggested", sure));
+  }
+  parts.push(make("dl", { class: "facts" }, ...facts));
+  if (!card.members) parts.push(make("p", { class: "id", title: card.id }, card.id));
+  if (card.mode !== "audit" && !card.members && card.p_clean !== null) {
+    const flag = card.flagged ? "flagged" : "not flagged";
+    parts.push(make("p", { class: "numbers" }, `p_clean ${score(card.p_clean)} · #${count(card.rank)} · ${flag}`));
+  }
+  if (card.copies.length) {
+    const others = card.copies.map((each) => `${each.id} (${nameOf(each.given)})`).join(", ");
+    parts.push(make("p", { class: "numbers" }, `Copies, which your answer counts for too: ${others}`));
+  }
+  if (card.answer) parts.push(make("p", { class: "numbers answered" }, answered(card.answer)));
+  return parts;
+}
+
+function fact(term, text, kind, more = "") {
+  return make("div", { class: kind }, make("dt", {}, term), make("dd", { title: text }, make("span", { class: "name" }, text), more && make("small", {}, more)));
+}
+
+function answered(answer) {
+  const said = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", unsure: "unsure" };
+  const note = answer.note ? ` · ${answer.note}` : "";
+  return `${answer.disputed ? "Disputed" : `Answered: ${said[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
+}
+
+/** Shows the classes on the keys 1 to 3, and the recent ones on 4 to 9. */
+export function showTop(card, state, act) {
+  byId("main").classList.toggle("choosing", state.chosen !== null);
+  byId("top").replaceChildren(...card.top.map((choice, place) => topChoice(card, choice, place, state, act)));
+  const recent = state.recent.filter((label) => !card.top.some((choice) => choice.label === label)).slice(0, 6);
+  state.onDigits = recent;
+  const chosen = [...(state.chosen ?? [])].filter((label) => !recent.includes(label) && !card.top.some((choice) => choice.label === label));
+  byId("recent").replaceChildren(
+    ...recent.map((label, place) => chip(label, String(place + 4), state, act)),
+    ...chosen.map((label) => chip(label, "", state, act)),
+    ...(state.chosen === null ? [] : [make("button", { type: "button", class: "primary", disabled: state.chosen.size < 2, onclick: () => act("accept") }, make("kbd", {}, "Enter"), " These classes")]),
+  );
+}
+
+function topChoice(card, choice, place, state, act) {
+  const isSuggested = card.mode !== "audit" && choice.label === card.suggested && card.suggested !== card.given;
+  const isGiven = choice.label === card.given;
+  const note = isSuggested ? "suggested" : isGiven ? "given" : "";
+  const button = make("button", {
+    type: "button",
+    class: ["choice", isSuggested && "suggested", isGiven && "given"].filter(Boolean).join(" "),
+    "aria-keyshortcuts": String(place + 1),
+    "aria-pressed": state.chosen === null ? null : String(state.chosen.has(choice.label)),
+    onclick: () => act("label", choice.label),
+  }, make("kbd", {}, String(place + 1)), make("span", { class: "name", title: nameOf(choice.label) }, nameOf(choice.label)), note && make("small", {}, note));
+  return make("li", {}, button, make("div", { class: "examples", "aria-hidden": "true" }, ...(choice.images ?? [])));
+}
+
+function chip(label, digit, state, act) {
+  return make("button", {
+    type: "button",
+    class: "chip",
+    title: nameOf(label),
+    "aria-pressed": state.chosen === null ? null : String(state.chosen.has(label)),
+    onclick: () => act("label", label),
+  }, digit && make("kbd", {}, digit), make("span", { class: "name" }, nameOf(label)));
+}
+
+/** Fills the dialog with the image as it is, and the nearest images of the given and the suggested class. */
+export function showOriginal(card, near) {
+  const dialog = byId("original");
+  const image = make("img", { alt: "", src: original(card.row) });
+  image.addEventListener("load", () => {
+    size.textContent = `${image.naturalWidth} × ${image.naturalHeight} pixels`;
+    image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= TINY);
+  });
+  const size = make("span", { class: "muted" });
+  const strips = make("div", { class: "strips" });
+  dialog.replaceChildren(
+    make("p", { class: "head" }, make("span", { class: "id", title: card.id }, card.id), size, make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
+    make("button", { type: "button", class: "full", title: "Fit, or pixel by pixel", onclick: (event) => event.currentTarget.classList.toggle("actual") }, image),
+    strips,
+  );
+  dialog.showModal();
+  near.then((found) => strips.replaceChildren(...found.map((each) => strip(each, card, image))), () => {});
+}
+
+function strip(near, card, image) {
+  const role = near.label === card.given ? "given" : near.label === card.suggested ? "suggested" : "";
+  const title = make("h3", {}, nameOf(near.label), " ", make("small", {}, role));
+  const images = near.examples.map((row) => make("button", { type: "button", "aria-label": "Show this image", onclick: () => { image.src = original(row); } },
+    make("img", { alt: "", src: thumbnail(row, "small") })));
+  return make("section", {}, title, images.length ? make("div", { class: "row" }, ...images) : make("p", { class: "muted" }, "No other image of this class"));
+}

@@ -1,0 +1,65 @@
+// The bar at the top and the dialog with precision by class and by p_clean.
+
+import { ask } from "./api.js";
+import { byId, count, duration, make, percent } from "./dom.js";
+import { nameOf } from "./names.js";
+
+/** Shows done, left, rate and time left of the queue. */
+export function showBar(found) {
+  const done = found.size - found.left;
+  const share = found.size ? done / found.size : 1;
+  byId("meter").firstElementChild.style.width = `${100 * share}%`;
+  byId("meter").setAttribute("aria-valuenow", String(Math.round(100 * share)));
+  const parts = [`${count(done)} done`, `${count(found.left)} left`];
+  if (found.seconds_each !== null) {
+    parts.push(`${found.seconds_each.toFixed(found.seconds_each < 10 ? 1 : 0)} s each`);
+    if (found.left) parts.push(`${duration(found.seconds_left)} to go`);
+  }
+  byId("progress-text").textContent = parts.join(" · ");
+}
+
+/** Opens the dialog. */
+export async function openStats(start) {
+  const dialog = byId("stats");
+  const found = await ask("/precision", {});
+  const { flags } = found;
+  const close = make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
+  dialog.replaceChildren(
+    make("p", { class: "head" }, make("strong", {}, "Progress"), make("span"), close),
+    flags.answered
+      ? make("p", { class: "lead" }, `Of ${count(flags.answered)} flagged labels that were answered, ${count(flags.wrong)} were wrong: ${percent(flags.wrong / flags.answered)}.`)
+      : make("p", { class: "lead" }, "No flagged label has been answered yet."),
+    make("p", { class: "muted" }, "So far, in the order of the queue. What holds for all labels is drawn from the audit: labelsieve audit RUN."),
+    make("div", { class: "tables" },
+      table("By p_clean", "p_clean", found.by_p_clean.filter((row) => row.answered), (row) => `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`),
+      table("Flags by given class", "Class", found.by_class, (row) => nameOf(row.label)),
+      people(found.reviewers)),
+    make("p", { class: "muted" }, `${count(start.images)} images, ${count(start.flagged)} flagged, ${count(start.unreadable)} unreadable; ${count(found.reviewers.audited)} audited`),
+  );
+  dialog.showModal();
+}
+
+function table(title, first, rows, name) {
+  if (!rows.length) return make("section", {}, make("h3", {}, title), make("p", { class: "muted" }, "No answers yet"));
+  const body = rows.map((row) => make("tr", {}, make("th", { scope: "row" }, name(row)),
+    make("td", {}, count(row.answered)), make("td", {}, count(row.wrong)), make("td", {}, bar(row.wrong / row.answered))));
+  const head = make("tr", {}, ...[first, "Answered", "Wrong", "Share"].map((each) => make("th", { scope: "col" }, each)));
+  return make("section", {}, make("h3", {}, title), make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+}
+
+function bar(share) {
+  const inside = make("span");
+  inside.style.width = `${100 * share}%`;
+  return make("span", { class: "share" }, make("span", { class: "track", "aria-hidden": "true" }, inside), percent(share));
+}
+
+function people(found) {
+  const rows = found.answers.map((each) => make("tr", {}, make("th", { scope: "row" }, each.name), make("td", {}, count(each.answers))));
+  const parts = [make("h3", {}, "Reviewers"), make("table", {}, make("tbody", {}, ...rows))];
+  if (found.shared) {
+    const kappa = found.kappa === null ? "" : `, kappa ${found.kappa.toFixed(2)}`;
+    const agree = found.agree === null ? "" : `: they agree on ${percent(found.agree)}${kappa}`;
+    parts.push(make("p", {}, `${count(found.shared)} images have answers of more than one reviewer${agree}`));
+  }
+  return make("section", {}, ...parts);
+}

@@ -1,0 +1,104 @@
+"""Small versions of images, made once and kept in the cache from one review to the next."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from labelsieve.cache import cache_folder
+from labelsieve.data.images import LabelledImages, UnreadableImageError, reading
+from labelsieve.errors import DataError
+from labelsieve.provenance import fingerprint
+from labelsieve.report.thumbnails import TINY, encode
+from labelsieve.review.answers import key_of
+
+# Longest sides in pixels: of a card, and of the small images beside it.
+SIDES = {"large": 720, "small": 160}
+_QUALITY = 82
+# Goes up when the same image gives another thumbnail.
+_MADE = 1
+# What every browser shows by itself, by Pillow's names.
+_SHOWN_BY_BROWSERS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+
+
+class Thumbnails:
+    """The thumbnails of images; where the cache cannot be written, they are made again each time.
+
+    Args:
+        images: The images.
+    """
+
+    def __init__(self, images: LabelledImages) -> None:
+        self.images = images
+        # how values become black and white changes what an image looks like
+        look = fingerprint(_MADE, sorted(SIDES.items()), sorted(images.ranges.items()))
+        self.folder = cache_folder() / "thumbnails" / look
+
+    def get(self, row: int, side: str) -> tuple[str, bytes]:
+        """Returns the media type and the bytes of a thumbnail, `large` or `small`.
+
+        Raises:
+            UnreadableImageError: The image cannot be read.
+        """
+        kept = self._kept(row, side)
+        if kept is None:
+            made = self._make(row)
+            for name, data in made.items():
+                self._keep(row, name, data)
+            kept = made[side]
+        return f"image/{_kind_of(kept)}", kept
+
+    def original(self, row: int) -> tuple[str, bytes]:
+        """Returns the media type and the bytes of an image itself, as a PNG where browsers do not show its format.
+
+        Raises:
+            UnreadableImageError: The image cannot be read.
+        """
+        data = self.images.encoded(row)
+        try:
+            kind = reading(data, lambda image: image.format)
+        except DataError as error:
+            raise UnreadableImageError(f"{self.images.ids[row]}: {error}") from None
+        is_plain = reading(data, lambda image: image.mode in ("1", "L", "LA", "P", "RGB", "RGBA"))
+        if kind in _SHOWN_BY_BROWSERS and is_plain:
+            return _SHOWN_BY_BROWSERS[kind], data
+        kind, data = encode(self.images.open(row), quality=None)
+        return f"image/{kind}", data
+
+    def _path(self, row: int, side: str) -> Path:
+        key = key_of(int(self.images.contents[row]))
+        return self.folder / key[:2] / f"{key}-{side}"
+
+    def _kept(self, row: int, side: str) -> bytes | None:
+        try:
+            return self._path(row, side).read_bytes() or None
+        except OSError:
+            return None
+
+    def _make(self, row: int) -> dict[str, bytes]:
+        image = self.images.open(row)
+        image.info.clear()
+        quality = None if max(image.size) <= TINY else _QUALITY
+        made = {}
+        for name, side in SIDES.items():  # the largest first, so that the others are made of it
+            image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            made[name] = encode(image, quality=quality)[1]
+        return made
+
+    def _keep(self, row: int, side: str, data: bytes) -> None:
+        path = self._path(row, side)
+        with suppress(OSError):  # the cache is full or cannot be written to
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            part.write_bytes(data)
+            os.replace(part, path)
+
+
+def _kind_of(data: bytes) -> str:
+    if data.startswith(b"\x89PNG"):
+        return "png"
+    return "jpeg" if data.startswith(b"\xff\xd8") else "webp"

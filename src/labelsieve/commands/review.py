@@ -1,0 +1,76 @@
+"""`labelsieve review`: a person answers which labels are wrong, in the browser."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+from rich.console import Console
+from tyro.conf import arg
+
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, percentage
+from labelsieve.progress import Progress
+from labelsieve.validation import Range
+
+Port = Annotated[int | None, Range(1, 65_535)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review(Command):
+    """Opens a page in the browser on which you answer, image by image, which labels are wrong.
+
+    Each answer is on the disk, in reviews.jsonl of the run, before the next image is shown. Several people may review a
+    run at once, each with a name.
+
+    Attributes:
+        run_folder: Folder of the run.
+        reviewer: Your name in the log; by default that of your account. Can be changed on the page.
+        overlap: Share of the images that two reviewers look at, such as 10%.
+        no_audit: Draw no image at random. Otherwise one in five is, and shown blind: what is known of all labels rests
+            on these.
+        source: Where the images lie now, if not where the run found them.
+        port: Port of the server; by default 8765, or a free one.
+        no_browser: Print the address and open no browser.
+    """
+
+    run_folder: RunFolder
+    reviewer: OptionalText = None
+    overlap: Annotated[str, arg(metavar="SHARE")] = "0%"
+    no_audit: Flag = False
+    source: OptionalText = None
+    port: Annotated[Port, arg(metavar="N", help_behavior_hint="(optional)")] = None
+    no_browser: Flag = False
+
+    def run(self, console: Console) -> None:
+        """Loads the run and its images, and serves them until it is stopped."""
+        overlap = percentage(self.overlap, "--overlap")
+        from labelsieve.app.serving import serve
+        from labelsieve.app.session import Session
+        from labelsieve.commands.runs import images_of
+        from labelsieve.verdicts import Verdicts
+
+        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
+        images = images_of(verdicts, source=self.source, progress=progress)
+        session = Session(
+            verdicts, images, self.run_folder, overlap=overlap, audit=not self.no_audit, progress=progress
+        )
+        before = len(session.log.answers())
+        with suppress(KeyboardInterrupt):  # how a review ends
+            serve(
+                session,
+                reviewer=(self.reviewer or "").strip() or _own_name(),
+                port=self.port,
+                say=progress.say,
+                browser=not self.no_browser,
+            )
+        answers = len(session.log.answers())
+        progress.say(f"{answers - before:,} new answers, {answers:,} in all, in {session.log.path}")
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # an account without a name, as in containers
+        return "reviewer"
