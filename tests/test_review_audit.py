@@ -15,6 +15,7 @@ from labelsieve.errors import RunError, SettingsError
 from labelsieve.review import Answer, AnswerLog, key_of
 from labelsieve.review.audit import flagged_again, statement
 from labelsieve.review.known import known_labels
+from labelsieve.review.queue import ReviewQueue, Spec
 from labelsieve.review.sampling import design
 from labelsieve.verdicts import Verdicts
 from small_reviews import NAMES, SmallRun, small_run
@@ -100,6 +101,20 @@ def test_what_the_review_answered_counts_without_another_look(made: SmallRun) ->
     assert found.at_most is not None and (only.at_most is None or found.at_most < only.at_most)
 
 
+def test_the_audit_queue_of_a_review_deals_the_sample_that_is_counted(made: SmallRun) -> None:
+    """One card in five, in the order of the design, whatever is answered between."""
+    queue, answers = ReviewQueue(made.verdicts, made.images.contents), []
+    for number in range(50):
+        spec = Spec(queue="audit") if number % 5 == 4 else Spec()
+        (row,) = queue.take(spec, client="a", reviewer="ann", count=1)
+        answers += answers_on(made, [int(row)], wrong=is_wrong, mode="audit" if spec.queue == "audit" else "review")
+        queue.add(answers[-1:])
+    found = statement(made.verdicts, review.resolve(answers), contents=made.images.contents)
+    assert 10 < found.audited < 50 == found.answered, "ten audited ones, and those that were known before their turn"
+    left = truly_wrong(made) - found.found
+    assert found.left is not None and found.left.low <= left <= found.left.high
+
+
 def test_a_review_alone_guarantees_nothing_but_what_is_known_as_a_whole(made: SmallRun) -> None:
     answers = answers_on(made, range(60), wrong=is_wrong, mode="review")
     found = statement(made.verdicts, review.resolve(answers))
@@ -179,6 +194,14 @@ def test_flags_with_a_wanted_share_of_false_ones(made: SmallRun) -> None:
         flagged_again(made.verdicts, few, false_flags=0.01)
 
 
+def test_a_p_clean_that_tells_nothing_cannot_flag_whatever_the_size_of_the_audit(made: SmallRun) -> None:
+    order = design(made.verdicts).order
+    for looks, said in ((200, "too many right labels have a p_clean as low"), (239, "all of them are known")):
+        reviews = review.resolve(answers_on(made, order[:looks], wrong=lambda row: row % 2 == 1))
+        with pytest.raises(RunError, match=said):
+            flagged_again(made.verdicts, reviews, false_flags=0.1)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("confidence", 1.0), ("confidence", 0.2), ("confidence", float("nan")), ("at_most", 2.0), ("false_flags", 0.0)],
@@ -213,6 +236,13 @@ def test_audit_prints_each_sentence_with_its_assumption_and_writes_the_numbers(a
     assert [each["text"] for each in found["sentences"]]
     _, other, _ = run("audit", str(audited.folder), "--confidence", "0.99")
     assert "With 99 % confidence" in " ".join(other.split())
+
+
+def test_a_new_scan_in_the_folder_removes_the_numbers_of_the_old_one(audited: SmallRun, run: Run) -> None:
+    run("audit", str(audited.folder))
+    assert (audited.folder / "audit.json").is_file()
+    audited.verdicts.save(audited.folder)
+    assert not (audited.folder / "audit.json").exists() and (audited.folder / "reviews.jsonl").is_file()
 
 
 def test_the_report_and_the_export_have_it_too(audited: SmallRun, run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import cache
 
@@ -129,6 +130,41 @@ def test_two_sides_together_are_bounded_more_closely_than_each_by_itself() -> No
 # ---------------------------------------------------------------------------------------------------------- coverage
 
 
+@pytest.mark.parametrize(("sizes", "looks"), [((12, 15), (5, 6)), ((4, 30), (3, 8)), ((9, 9), (9, 2))])
+def test_every_bound_holds_as_often_as_it_says_whatever_is_true(sizes: tuple[int, int], looks: tuple[int, int]) -> None:
+    """Exactly, for plain random samples: all that can be seen, weighed by its probability, for all that can be true."""
+    outcomes = {
+        (one, two): bounds(
+            (
+                Side(images=sizes[0], seen=looks[0], seen_wrong=one, known_wrong=one, known_right=looks[0] - one),
+                Side(images=sizes[1], seen=looks[1], seen_wrong=two, known_wrong=two, known_right=looks[1] - two),
+            )
+        )
+        for one, two in itertools.product(range(looks[0] + 1), range(looks[1] + 1))
+    }
+    seen = [np.arange(count + 1) for count in looks]
+    for first, second in itertools.product(range(sizes[0] + 1), range(sizes[1] + 1)):
+        of_first, of_second = (
+            hypergeom.pmf(each, size, wrong, count)
+            for each, size, wrong, count in zip(seen, sizes, (first, second), looks, strict=True)
+        )
+        held = np.zeros(5)
+        for (one, two), found in outcomes.items():
+            held += of_first[one] * of_second[two] * np.array(_hold(found, first, second))
+        assert (held >= CONFIDENCE - 1e-9).all(), (first, second, held)
+
+
+def test_more_wrong_labels_seen_never_make_a_bound_smaller() -> None:
+    def most(one: int, two: int) -> int:
+        first = Side(images=40, seen=8, seen_wrong=one, known_wrong=one, known_right=8 - one)
+        second = Side(images=90, seen=12, seen_wrong=two, known_wrong=two, known_right=12 - two)
+        return most_wrong((first, second), confidence=0.95)
+
+    found = np.array([[most(one, two) for two in range(13)] for one in range(9)])
+    assert (np.diff(found, axis=0) >= 0).all() and (np.diff(found, axis=1) >= 0).all()
+    assert found[0, 0] > 0 and found[-1, -1] == 130
+
+
 @cache
 def bounds(sides: tuple[Side, Side]) -> tuple[int, int, Bounded | None, Bounded | None, Bounded | None]:
     confidence = CONFIDENCE
@@ -141,17 +177,21 @@ def bounds(sides: tuple[Side, Side]) -> tuple[int, int, Bounded | None, Bounded 
     )
 
 
-def holds(sides: tuple[Side, Side], wrong: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> list[bool]:
+def _hold(
+    found: tuple[int, int, Bounded | None, Bounded | None, Bounded | None], on_flags: int, others: int
+) -> list[bool]:
     """Returns whether each bound holds; what says nothing cannot be wrong."""
-    high, low, of_flags, of_others, missed = bounds(sides)
-    on_flags, others = int((wrong & flagged).sum()), int((wrong & ~flagged).sum())
-    share = others / max(on_flags + others, 1)
-    pairs = ((of_flags, on_flags), (of_others, others), (missed, share))
+    high, low, of_flags, of_others, missed = found
+    pairs = ((of_flags, on_flags), (of_others, others), (missed, others / max(on_flags + others, 1)))
     return [
         high >= on_flags + others,
         low <= on_flags + others,
-        *(each is None or each.low - 1e-9 <= truth <= each.high + 1e-9 for each, truth in pairs),
+        *(each is None or each.low - 1e-4 <= truth <= each.high + 1e-4 for each, truth in pairs),
     ]
+
+
+def holds(sides: tuple[Side, Side], wrong: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> list[bool]:
+    return _hold(bounds(sides), int((wrong & flagged).sum()), int((wrong & ~flagged).sum()))
 
 
 def as_scored(generator: np.random.Generator, quality: NDArray[np.float64]) -> NDArray[np.bool_]:

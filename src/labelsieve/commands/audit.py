@@ -42,9 +42,9 @@ class Audit(Command):
     def run(self, console: Console) -> None:
         """Reads the run and its reviews, prints the sentences and writes the numbers."""
         from labelsieve import review
-        from labelsieve.report.audit import AUDIT, print_statement
+        from labelsieve.report.audit import print_statement
         from labelsieve.review.audit import statement
-        from labelsieve.verdicts import Verdicts
+        from labelsieve.verdicts import AUDIT, Verdicts
 
         confidence, at_most, false_flags = (
             text if text is None else percentage(text, option)
@@ -70,7 +70,7 @@ class Audit(Command):
     def _written(self, found: Statement) -> str:
         """Writes the numbers; returns a note where the folder cannot be written to, as they were printed already."""
         from labelsieve.provenance import write_json
-        from labelsieve.report.audit import AUDIT
+        from labelsieve.verdicts import AUDIT
 
         try:
             write_json(self.run_folder / AUDIT, found.to_record())

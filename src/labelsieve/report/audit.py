@@ -12,8 +12,6 @@ from labelsieve.quantities import plain
 from labelsieve.report.wrapping import Unbroken
 from labelsieve.review.statement import Statement
 
-AUDIT = "audit.json"
-
 
 def print_statement(found: Statement, console: Console, *, run: Path) -> None:
     """Prints the sentences of an audit, each with what it assumes, and how to audit where that was not done."""

@@ -16,7 +16,7 @@ from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_th
 from labelsieve.review.guarantees import Bounded, Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
 from labelsieve.review.known import Known, known_labels
 from labelsieve.review.sampling import AuditDesign, design
-from labelsieve.review.sentences import sentences
+from labelsieve.review.sentences import no_threshold, sentences
 from labelsieve.review.state import Reviews
 from labelsieve.review.statement import Statement, Wanted
 from labelsieve.validation import Range, Share, check_value
@@ -113,11 +113,10 @@ def flagged_again(
         SettingsError: The share is out of its range.
         RunError: The audit is too small for it, or belongs to other images.
     """
-    found = statement(verdicts, reviews, false_flags=false_flags, contents=contents, seed=seed)
-    chosen = found.flag_threshold
+    chosen = statement(verdicts, reviews, false_flags=false_flags, contents=contents, seed=seed).flag_threshold
     if chosen is None or chosen.threshold is None:
-        said = next(each.text for each in sentences(found) if "flagged so that" in each.text)
-        raise RunError(f"{said.rstrip('.')}; audit more images with labelsieve review, or allow more false flags")
+        said = no_threshold(chosen) if chosen else "no share of false flags was asked for"
+        raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
     rule = FlagRule(threshold=chosen.threshold)
     issue = rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
     table, unreadable = verdicts.table, ~verdicts.is_readable

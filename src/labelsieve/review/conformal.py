@@ -31,6 +31,7 @@ class FlagThreshold:
         flagged: How many labels have a p_clean of at most the threshold.
         right_seen: How many right labels of the audit it rests on.
         right_needed: How many it takes at least to flag as many labels as are expected to be wrong.
+        tested: How many labels are not in the audit, or were left out of its calibration.
     """
 
     false_flags: float
@@ -38,6 +39,7 @@ class FlagThreshold:
     flagged: int
     right_seen: int
     right_needed: int
+    tested: int
 
 
 def calibration_rows(design: AuditDesign, sample: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -91,6 +93,7 @@ def flag_threshold(
         flagged=flagged,
         right_seen=seen,
         right_needed=max(needed, 1),
+        tested=labels,
     )
 
 
