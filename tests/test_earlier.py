@@ -17,6 +17,7 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Estimate, Interval, Scores
 from labelsieve.review.earlier import earlier
+from labelsieve.review.queue import Filters, ReviewQueue, Spec
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
 
@@ -166,6 +167,11 @@ def test_round_trip(detector: str, drawn_folder: Path, tmp_path: Path, run: Run)
     assert len(reviews) == 9 and all(each.is_right(each.labels[0]) for each in reviews.by_key.values())
     issues = {key for key, issue in zip(again.contents.tolist(), verdicts.is_issue, strict=True) if issue}
     assert not issues & {int(key, 16) for key in reviews.by_key}
+    queue = ReviewQueue(verdicts, again.contents)
+    queue.add(review.AnswerLog(second).answers())
+    everything = Spec(queue="suspicious", filters=Filters(which="all"))
+    asked = queue.take(everything, client="browser", reviewer="ben", count=99).tolist()
+    assert len(asked) == len(again) - 9 and not {queue.key(row) for row in asked} & reviews.by_key.keys()
     assert "0 flags" in run("compare", second, second)[1]
 
 
