@@ -24,7 +24,7 @@ from labelsieve.verdicts import Verdicts
 CHANGES = {
     "came": ("flag came", "flags came"),
     "went": ("flag went", "flags went"),
-    "changed": ("label changed", "labels changed"),
+    "changed": ("other label changed", "other labels changed"),
 }
 """What may differ between two runs: the word in the table of changes, and what one and many of them are called."""
 # Changes of each kind that the terminal shows.
