@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.data.sources import load_images
+from labelsieve.review import apply
 from labelsieve.review.changes import read_changes
 from labelsieve.review.writers.arrow_tables import _compression
 from small_answers import answer, labels_of, run_of
@@ -162,6 +164,23 @@ def test_a_csv_in_place(table: Path, tmp_path: Path, run: Run) -> None:
     assert table.read_bytes() == before.replace(b'"cat/0.png";cat', b'"cat/0.png";dog')
     assert table.with_name("labels.csv.backup").read_bytes() == before
     assert f"what was there before is {table}.backup" in told
+
+
+@pytest.mark.parametrize("kind", ["csv", "folder"])
+def test_what_fails_in_place_leaves_all_as_it_was(
+    kind: str, table: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, done = table if kind == "csv" else table.parent, tmp_path / "run"
+    before = files_of(table.parent)
+    answer(done, run_of(done, source), {"cat/0.png": "dog"})
+
+    def full(*_words: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(apply, "write_csv_tables" if kind == "csv" else "write_class_folders", full)
+    one_line(run("apply", done, "--in-place"), "No space left on device")
+    assert files_of(table.parent) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
 
 @pytest.mark.parametrize(

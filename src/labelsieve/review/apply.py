@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,8 +189,8 @@ class _Job:
             raise DataError(f"{self.source} is a data set of the Hub, which is not changed; pass --out FOLDER")
         if self.place.files:
             changing = [path for path, part in zip(self.place.files, self.parts, strict=True) if len(part.rows)]
-            backups = [_keep(path) for path in changing]
-            self._write_tables(dict(zip(changing, changing, strict=True)))
+            with _kept(changing) as backups:
+                self._write_tables(dict(zip(changing, changing, strict=True)))
             return Applied(path=self.place.path, backup=next(iter(backups), None), notes=())
         folder = Path(os.path.realpath(self.place.path))
         backup = free_name(folder, BACKUP)
@@ -270,16 +270,25 @@ def free_name(path: Path, ending: str) -> Path:
     return candidate
 
 
-def _keep(path: Path) -> Path:
-    """Copies a file that is going to be replaced, and returns the copy.
+@contextmanager
+def _kept(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Copies files that are replaced in the block, and removes the copies if it fails: the files are as they were then.
 
     Raises:
-        RunError: It cannot be copied.
+        RunError: One cannot be copied.
     """
-    backup = free_name(path, BACKUP)
-    with write_atomically(backup) as part:
-        shutil.copy2(os.path.realpath(path), part)
-    return backup
+    backups: list[Path] = []
+    try:
+        for path in files:
+            backup = free_name(path, BACKUP)
+            with write_atomically(backup) as part:
+                shutil.copy2(os.path.realpath(path), part)
+            backups.append(backup)
+        yield backups
+    except BaseException:
+        for backup in backups:
+            backup.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
