@@ -47,8 +47,8 @@ from labelsieve.finetune.terminal import summarize
 from labelsieve.finetune.timm_towers import TOWERS
 from labelsieve.finetune.towers import Tower
 from labelsieve.finetune.tuning import prepare
-from labelsieve.marks import after_marks, clean_part, read_marks
 from labelsieve.metrics import measure
+from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder
@@ -359,8 +359,8 @@ def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, 
     named = judged(images, flagged=(), label_quality=quality, issue=quality < 0.7)
     assert set(range(24)) - set(choose(named, Adaptation()).rows) == {0, 5, 7, 11}, "the detector named them"
     scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
-    marks = read_marks(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
-    marked = choose(scanned, Adaptation(), marks=marks)
+    marks = read_reviews(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
+    marked = choose(scanned, Adaptation(), reviews=marks)
     assert set(range(24)) - set(marked.rows) == {0} and marked.counts["kept"] == 2
     relabelled = choose(scanned, Adaptation(labels="relabel"))
     assert not relabelled.counts["relabelled"] and relabelled.counts["kept"] == 4
@@ -468,6 +468,11 @@ def test_unreadable_images_are_left_out(photo_folder: Callable[..., Path], model
 # ---------------------------------------------------------------- marks
 
 
+def said_of(verdicts: Verdicts, reviews: RowReviews) -> dict[str, str]:
+    marks = marks_of_rows(verdicts, reviews)
+    return {name: mark for name, mark in zip(verdicts.table["id"].to_pylist(), marks.tolist(), strict=True) if mark}
+
+
 def write_marks(path: Path, verdicts: Verdicts, marks: dict[int, str]) -> Path:
     lines = ["id,given_label,suggested_label,label_quality,mark"]
     for row, mark in marks.items():
@@ -481,10 +486,10 @@ def write_marks(path: Path, verdicts: Verdicts, marks: dict[int, str]) -> Path:
 
 def test_marks_count_more_than_verdicts(images: LabelledImages, verdicts: Verdicts, tmp_path: Path) -> None:
     path = write_marks(tmp_path / "marks.csv", verdicts, {0: "right", 5: "unsure", 11: "wrong", 3: "wrong", 4: "right"})
-    marks = read_marks(path, verdicts)
+    marks = read_reviews(path, verdicts)
     assert len(marks) == 5
     chosen = {
-        labels: choose(verdicts, Adaptation(labels=labels), marks=marks) for labels in ("selected", "all", "relabel")
+        labels: choose(verdicts, Adaptation(labels=labels), reviews=marks) for labels in ("selected", "all", "relabel")
     }
     assert set(range(24)) - set(chosen["selected"].rows) == {5, 11, 3}
     assert set(range(24)) - set(chosen["all"].rows) == {11, 3}, "a person called them wrong"
@@ -492,7 +497,7 @@ def test_marks_count_more_than_verdicts(images: LabelledImages, verdicts: Verdic
     assert chosen["relabel"].labels[0] == images.labels[0] and chosen["relabel"].labels[11] != images.labels[11]
     counts = chosen["selected"].counts
     assert (counts["marked_right"], counts["marked_wrong"], counts["marked_unsure"]) == (2, 2, 1)
-    weighted = choose(verdicts, Adaptation(weighting="p_clean"), marks=marks)
+    weighted = choose(verdicts, Adaptation(weighting="p_clean"), reviews=marks)
     assert weighted.weights[0] == weighted.weights.max(), "a person is believed"
 
 
@@ -511,10 +516,10 @@ def test_bad_marks_are_told(change: Any, said: str, verdicts: Verdicts, tmp_path
     path = write_marks(tmp_path / "marks.csv", verdicts, {0: "right", 3: "wrong"})
     path.write_text(change(path.read_text()))
     with pytest.raises(DataError, match=said) as caught:
-        read_marks(path, verdicts)
+        read_reviews(path, verdicts)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="cannot be read as a CSV of marks"):
-        read_marks(tmp_path / "none.csv", verdicts)
+        read_reviews(tmp_path / "none.csv", verdicts)
 
 
 def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -> None:
@@ -523,12 +528,12 @@ def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -
     heard = io.StringIO()
     progress = Progress(Console(file=heard, width=200))
     expected = {"0000000": "right", "0000003": "wrong", "0000004": "right", "0000005": "unsure"}
-    assert read_marks([first, str(second)], verdicts, progress=progress) == expected
+    assert said_of(verdicts, read_reviews([first, str(second)], verdicts, progress=progress)) == expected
     assert heard.getvalue() == (
         "note: 2 files of marks, 4 images marked; the files differ on 1, where the last one counts: 0000004\n"
     )
-    assert read_marks([second, first], verdicts)["0000004"] == "wrong", "the order counts"
-    read_marks([first], verdicts, progress=progress)
+    assert said_of(verdicts, read_reviews([second, first], verdicts))["0000004"] == "wrong", "the order counts"
+    read_reviews([first], verdicts, progress=progress)
     assert heard.getvalue().count("\n") == 1, "one file needs no remark"
 
 
@@ -537,18 +542,34 @@ def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path
     quality[[0, 5, 7, 11]] = 0.6, 0.4, 0.6, 0.6
     scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
-    trained = choose(scanned, Adaptation(), marks=read_marks(marks, scanned))
+    trained = choose(scanned, Adaptation(), reviews=read_reviews(marks, scanned))
     assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["kept"] == 2
-    marked = after_marks(scanned, read_marks(marks, scanned))
+    marked = after_reviews(scanned, read_reviews(marks, scanned))
     assert np.flatnonzero(clean_part(marked, drop_at=0.5)).tolist() == trained.rows.tolist()
-    every = choose(scanned, Adaptation(drop_at=1.0), marks=read_marks(marks, scanned))
+    every = choose(scanned, Adaptation(drop_at=1.0), reviews=read_reviews(marks, scanned))
     assert np.flatnonzero(clean_part(marked)).tolist() == every.rows.tolist()
     assert set(trained.rows) - set(every.rows) == {0, 11}
 
 
 def test_marks_need_no_more_than_ids(verdicts: Verdicts, tmp_path: Path) -> None:
     (tmp_path / "marks.csv").write_text("\ufeffid,mark\n0000003,wrong\n0000003,wrong\n", encoding="utf-8")
-    assert read_marks(tmp_path / "marks.csv", verdicts) == {"0000003": "wrong"}
+    assert said_of(verdicts, read_reviews(tmp_path / "marks.csv", verdicts)) == {"0000003": "wrong"}
+
+
+def test_a_label_that_a_person_names_is_trained_on(verdicts: Verdicts, tmp_path: Path) -> None:
+    other = next(name for name in verdicts.class_names if name not in (verdicts.class_names[verdicts.given[3]],))
+    (tmp_path / "marks.csv").write_text(f"id,mark,new_label\n0000003,wrong,{other}\n0000004,right,\n")
+    reviews = read_reviews(tmp_path / "marks.csv", verdicts)
+    for labels in ("selected", "all", "relabel"):
+        chosen = choose(verdicts, Adaptation(labels=labels), reviews=reviews)
+        assert 3 in chosen.rows and verdicts.class_names[chosen.labels[3]] == other
+        assert chosen.counts["marked_wrong"] == 1 and chosen.counts["relabelled"] >= 1
+    (tmp_path / "marks.csv").write_text("id,mark,new_label\n0000003,wrong,owl\n")
+    with pytest.raises(DataError, match='found "owl"'):
+        read_reviews(tmp_path / "marks.csv", verdicts)
+    (tmp_path / "marks.csv").write_text(f"id,mark,new_label\n0000003,right,{other}\n")
+    with pytest.raises(DataError, match="expected the mark wrong beside another new label in line 2"):
+        read_reviews(tmp_path / "marks.csv", verdicts)
 
 
 def test_a_share_of_each_class_is_held_out() -> None:
@@ -974,7 +995,7 @@ def test_the_summary_says_what_matters(
         result, record={**result.record, "selection": kept}
     )
     marked = {**result.record["selection"], "marked_right": 2, "marked_wrong": 1, "marked_unsure": 1}
-    assert "3 held out, 4 marked by a person)" in summary(result, record={**result.record, "selection": marked})
+    assert "3 held out, 4 reviewed by a person)" in summary(result, record={**result.record, "selection": marked})
     assert "100.0 % on the held-out training images: epoch" in text and "full fine-tuning" in text
     assert "81.2 % right of 12 test images, 75.0 % as a mean over the classes" in text
     assert "before training 50.0 %, last epoch 81.2 %" in text

@@ -14,13 +14,13 @@ import pytest
 from datasets import Dataset
 
 from labelsieve.core.errors import DataError, RunError, SettingsError
-from labelsieve.core.folders import new_folder
+from labelsieve.core.folders import UniqueNames, new_folder, safe_name
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.marks import read_marks
 from labelsieve.report import imagefolder
 from labelsieve.report.export import FORMATS, export
-from labelsieve.report.imagefolder import MARKER, UniqueNames, file_name, safe_name
+from labelsieve.report.imagefolder import MARKER, file_name
+from labelsieve.review.rows import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import plain
 
@@ -122,7 +122,7 @@ def test_tables_follow_the_marks(tmp_path: Path, four: tuple[Verdicts, LabelledI
     marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\nd.png,wrong\n")
     out = export(verdicts, None, format=kind, out=tmp_path / f"t.{kind}", marks=marks)  # type: ignore[arg-type]
     table = pq.read_table(out) if kind == "parquet" else pyarrow.csv.read_csv(out)
-    assert table.column_names == [*verdicts.table.column_names, "mark"]
+    assert table.column_names == [*verdicts.table.column_names, "mark", "new_label"]
     assert table["is_label_issue"].to_pylist() == [True, False, False, None]
     assert table["label_quality"].to_pylist()[:2] == [0, 1] and table["label_quality"][2].as_py() == pytest.approx(0.8)
     assert table["rank"].to_pylist() == [1, 3, 2, None], "what is marked wrong is the most suspicious"
@@ -130,7 +130,7 @@ def test_tables_follow_the_marks(tmp_path: Path, four: tuple[Verdicts, LabelledI
         expected = verdicts.table[column].to_pylist()
         assert [value or None for value in table[column].to_pylist()] == pytest.approx(expected), "the model's own"
     if kind == "parquet":
-        assert table.schema.remove(len(table.column_names) - 1).equals(verdicts.table.schema)
+        assert table.select(verdicts.table.column_names).schema.equals(verdicts.table.schema)
         assert table["mark"].to_pylist() == ["wrong", "right", "unsure", "wrong"]
 
 
@@ -286,9 +286,11 @@ def test_names_that_begin_as_formulas_do(tmp_path: Path) -> None:
     table = pq.read_table(export(verdicts, images, format="parquet", out=tmp_path / "t.parquet"))
     assert table["id"].to_pylist() == ids
     (tmp_path / "marks.csv").write_text("id,mark\n" + "".join(f"{name},wrong\n" for name in written))
-    assert read_marks(tmp_path / "marks.csv", verdicts) == dict.fromkeys(ids, "wrong")
+    reviews = read_reviews(tmp_path / "marks.csv", verdicts)
+    assert marks_of_rows(verdicts, reviews).tolist() == ["wrong"] * len(ids)
     (tmp_path / "marks.csv").write_text("id,mark\n=1+1,right\n")  # as reports of before wrote it
-    assert read_marks(tmp_path / "marks.csv", verdicts) == {"=1+1": "right"}
+    reviews = read_reviews(tmp_path / "marks.csv", verdicts)
+    assert {ids[row]: found.kind for row, found in reviews.items()} == {"=1+1": "label"}
 
 
 def test_an_export_that_is_the_source_is_not_replaced(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:
@@ -342,7 +344,7 @@ def test_bad_settings_are_named(tmp_path: Path, four: tuple[Verdicts, LabelledIm
         export(*four, format="imagefoler", out=tmp_path / "x")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="needs the images"):
         export(four[0], None, format="imagefolder", out=tmp_path / "x")
-    with pytest.raises(SettingsError, match="imagefolder only"):
+    with pytest.raises(SettingsError, match="copy goes with imagefolder"):
         export(*four, format="csv", out=tmp_path / "x.csv", copy=True)
     for format, name in (("csv", "x.parquet"), ("parquet", "x.CSV")):
         with pytest.raises(SettingsError, match=rf"ending in \.{format} .* got {name}"):

@@ -29,7 +29,7 @@ ORDER = (
     ("vlm",),
     ("detect",),
     ("verdicts",),
-    ("pipeline", "diagnosis", "marks", "review"),
+    ("pipeline", "diagnosis", "review"),
     ("report", "finetune"),
     ("app",),
     ("demo",),

@@ -45,6 +45,7 @@ def whole(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = json.loads((out / "run.json").read_text())
     interval = {"value": 1.0, "low": 0.0, "high": 2.0}  # no detector can be shown test images and estimates, too
     record["estimate"] = dict.fromkeys(("wrong_labels", "right_flags", "missed_labels"), interval)
+    record["reviewed"] = {"run": "an earlier run", "images": 2, "wrong": 1, "fingerprint": "0123456789abcdef"}
     (out / "run.json").write_text(json.dumps(record))
     return out
 

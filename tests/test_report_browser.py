@@ -386,6 +386,40 @@ def test_marks_with_the_keyboard_and_downloads_them(open_page: Open, report: Pat
     assert opened.ids() == img(0, 8)
 
 
+def test_the_right_class_is_typed_beside_the_enlarged_image(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.locator("article").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("#choose").fill("wolfx")
+    page.locator("#choose").press("Tab")
+    assert page.locator("#marked").text_content() == "0", "there is no such class"
+    page.locator("#choose").fill("DOG")
+    page.locator("#choose").press("Tab")
+    assert page.locator("#count-wrong").text_content() == "1"
+    assert page.locator("#choose").input_value() == "dog"
+    page.locator("#next").click()
+    assert page.locator("#choose").input_value() == ""
+    page.locator("#choose").fill(page.locator("#large-given").text_content() or "")
+    page.locator("#choose").press("Tab")
+    assert page.locator("#count-right").text_content() == "1"
+    page.locator("#close").click()
+    reload(page)
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    rows = list(csv.DictReader(waiting.value.path().read_text("utf-8").splitlines()))
+    assert [(row["id"], row["mark"], row["new_label"]) for row in rows] == [
+        ("img-00", "wrong", "dog"),
+        ("img-01", "right", ""),
+    ]
+    # another mark takes the class away
+    page.locator("article").first.focus()
+    page.keyboard.press("u")
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    assert "new_label" not in waiting.value.path().read_text("utf-8")
+
+
 def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Open, report: Path) -> None:
     opened = open_page(report, viewport={"width": 700, "height": 900})
     page = opened.page

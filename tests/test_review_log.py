@@ -92,6 +92,7 @@ def test_a_log_follows_what_others_append(tmp_path: Path) -> None:
     assert log.follow() == []
     log.append(answer(2))
     assert [each.token for each in log.answers()] == ["1", "2"]
+    assert [each.token for each in log.follow()] == ["2"], "its own answers are among them"
 
 
 @pytest.mark.parametrize("torn", [b'{"token": "9", "ke', b"\0" * 100, b'{"token": "9", "ke\n', b"\xff\xfe"])

@@ -41,6 +41,9 @@ WORDS = {
     "export": ["run", "--format", "imagefolder", "--out", "clean"],
     "noise": ["photos", "--kind", "pair", "--out", "x.parquet"],
     "demo": [],
+    "compare": ["run", "other"],
+    "apply": ["run", "--out", "corrected"],
+    "status": ["run"],
 }
 
 

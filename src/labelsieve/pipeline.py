@@ -32,6 +32,7 @@ from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import measure
+from labelsieve.review.earlier import Earlier, earlier
 from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -44,6 +45,7 @@ def scan(
     *,
     detector: Detector | None = None,
     test: LabelledImages | None = None,
+    reviewed: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -63,6 +65,9 @@ def scan(
             trains nothing: how many of them s+ classifies rightly. Nothing is chosen by them, and the verdicts are the
             same without. Classes are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin
             can be tested.
+        reviewed: Folder of an earlier run whose reviews are facts about the same images, by their content: a label that
+            is right is not flagged, one that is wrong is, and the detector learns from the right ones. They go to the
+            log of `out`, too.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -97,6 +102,7 @@ def scan(
     if test is not None:
         test = with_class_names(test, images.class_names)
         test = dataclasses.replace(test, ranges={**test.ranges, **getattr(images, "ranges", {})})
+    known = None if reviewed is None else earlier(reviewed, images, progress=progress)
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
         engine = make_engine(
@@ -107,8 +113,10 @@ def scan(
             resume=resume,
             progress=progress,
         )
-        verdicts = _scan(images, vlm, detector, test, engine, out=out)
+        verdicts = _scan(images, vlm, detector, test, engine, known=known, out=out)
         if folder is not None and engine.accelerator.is_main_process:
+            if known is not None:
+                known.carry_to(folder)
             verdicts.save(folder)
             remove_checkpoint(folder)
         engine.accelerator.wait_for_everyone()
@@ -122,10 +130,13 @@ def _scan(
     test: LabelledImages | None,
     engine: Engine,
     *,
+    known: Earlier | None,
     out: str | Path | None,
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-    scores = detector.score(detector_inputs(images, vlm, engine=engine, test=test))
+    taught = images if known is None else images.with_labels(known.labels)
+    scores = detector.score(detector_inputs(taught, vlm, engine=engine, test=test))
+    scores = scores if known is None else known.on(scores, images.labels)
     notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):
         # what is trained tells by itself which names are too long for its prompts
@@ -136,6 +147,7 @@ def _scan(
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
     record |= {"test": None if test is None else _tested(test, scores)}
+    record |= {"reviewed": None if known is None else known.to_record()}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
     record |= {"findings": findings, "out": None if out is None else str(out)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from labelsieve.verdicts import Verdicts
 _DIRECTIONS = 96
 # Images that the directions are found with, and rows that are projected at a time.
 _SAMPLE, _BLOCK = 20_000, 8_192
+# Classes that may be asked for at a time.
+_MOST_ASKED = 10
 # Nearest images that vote for the classes of an image.
 _VOTERS = 20
 _NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -44,6 +47,8 @@ class Looks:
         self.vectors = None if features is None else reduced(features, verdicts.is_readable)
         self._trust = np.nan_to_num(verdicts.label_quality, nan=0.0)
         self._by_class, self._starts = _examples_by_class(verdicts)
+        sizes = np.bincount(verdicts.given, minlength=len(verdicts.class_names))
+        self._largest_classes = _largest(sizes, _MOST_ASKED)
         self._means = None if self.vectors is None else _class_means(self.vectors, verdicts, self._trust)
 
     def classes(self, rows: Sequence[int], count: int) -> list[list[int]]:
@@ -86,10 +91,11 @@ class Looks:
         return np.asarray(among[_largest(self.vectors[among] @ self.vectors[row], count)])
 
     def _confused(self, given: int, count: int) -> list[int]:
-        """Returns the classes that are most often suggested for flagged images of a class."""
+        """Returns the classes that are most often suggested for flagged images of a class, then the largest ones."""
         chosen = self.verdicts.is_issue & (self.verdicts.given == given) & (self.verdicts.predicted != given)
         suggested, counts = np.unique(self.verdicts.predicted[chosen], return_counts=True)
-        return [int(each) for each in suggested[np.argsort(-counts, kind="stable")][:count]]
+        confused = suggested[np.argsort(-counts, kind="stable")][:count]
+        return [int(each) for each in dict.fromkeys([*confused, *self._largest_classes])][:count]
 
 
 def reduced(features: NDArray[np.float32], is_readable: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -128,7 +134,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def _largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Returns the indices of the largest values, the largest first."""
     count = min(count, len(values))
     if not count:

@@ -176,7 +176,10 @@ class _Pages:
 
     def undo(self, body: Mapping[str, Any]) -> Any:
         """Takes the last answer back."""
-        return {"cards": self.session.undo(self._viewer(body))}
+        token = body.get("token")
+        if not isinstance(token, str) or not token:
+            raise DataError(f'expected a text as "token", got {shown(token)}')
+        return {"cards": self.session.undo(self._viewer(body), token=token)}
 
     def alive(self, body: Mapping[str, Any]) -> Any:
         """Returns how far the review is."""

@@ -71,9 +71,14 @@ def bound(port: int | None) -> socket.socket:
         return _bound(USUAL_PORT if port is None else port)
     except OSError as error:
         if port is None:
-            return _bound(0)
+            return free_socket()
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
         raise RunError(f"port {port} {reason}; choose another --port, or leave it out for a free one") from None
+
+
+def free_socket() -> socket.socket:
+    """Returns a socket that listens on a free port of this machine."""
+    return _bound(0)
 
 
 def _bound(port: int) -> socket.socket:

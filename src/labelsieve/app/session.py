@@ -77,6 +77,7 @@ class Session:
         self._maker = CardMaker(queue=self.queue, looks=self.looks)
         self._lock = threading.RLock()
         self._dealt: dict[str, Dealt] = {}
+        self._undone: dict[str, list[Answer]] = {}
         # cards and audits among them, of each reviewer since the start
         self._turns: dict[str, tuple[int, int]] = {}
         self._follow()
@@ -91,9 +92,7 @@ class Session:
 
     def _tell(self) -> None:
         if not self.has_features:
-            self._say(
-                "note: the cache has no features of this run, so classes are ranked by how often they are confused"
-            )
+            self._say("note: no features of this run are cached; classes are ranked by how often they are confused")
         answers = self.log.answers()
         foreign = sum(self.queue.group_of(each.key) is None for each in answers)
         if foreign:
@@ -228,21 +227,28 @@ class Session:
 
     def _check_labels(self, labels: Any) -> None:
         for label in labels if isinstance(labels, list) else [labels]:
-            if label not in self._names:
+            if not isinstance(label, str) or label not in self._names:
                 hint = did_you_mean(str(label), self.verdicts.class_names)
                 raise DataError(f'expected a class of the run, got "{shown(label)}"{hint}')
 
-    def undo(self, viewer: Viewer) -> list[dict[str, Any]]:
+    def undo(self, viewer: Viewer, *, token: str) -> list[dict[str, Any]]:
         """Takes the last answer of a reviewer back, or the last group as a whole, and returns its cards again.
+
+        Args:
+            viewer: Who asks.
+            token: Of this request: one that is sent again takes nothing more back.
 
         Raises:
             RunError: That cannot be written.
         """
         with self._lock:
             self._follow()
-            undone = self.queue.standing.last(viewer.reviewer)
-            self.log.append_all([_undo(each, viewer.reviewer) for each in undone])
-            self._follow()
+            undone = self._undone.get(token)
+            if undone is None:
+                undone = self.queue.standing.last(viewer.reviewer)
+                self.log.append_all([_undo(each, viewer.reviewer) for each in undone])
+                self._undone[token] = undone
+                self._follow()
             return self._again(viewer, undone)
 
     def _again(self, viewer: Viewer, undone: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from labelsieve.commands.base import (
     OptionalText,
     RunFolder,
     TestSet,
-    mark_files,
     read,
     refuse_inside,
+    review_files,
 )
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
@@ -47,8 +47,8 @@ class Adapt(Command):
         backbone: Hub id or folder of any image model of transformers, or what --model of scan takes; by default the
             model of the run.
         recipe: Settings to start from; those of the paper are for five backbones, `paper` for CLIP.
-        marks: CSVs of marks that were downloaded from the report; a mark counts more than a verdict, and a later file
-            more than an earlier one.
+        marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
+            folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
         test_set: Images to test the classifier on.
         source: Where the images of the run lie now, if not where the run found them.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -109,7 +109,7 @@ class Adapt(Command):
             verdicts,
             backbone=self.backbone,
             settings=self.settings,
-            marks=mark_files(self.marks),
+            marks=review_files(self.run_folder, self.marks),
             test=test,
             seed=self.seed,
             device=self.device,

@@ -51,9 +51,9 @@ OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(op
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 # several files in one use of the option, and several uses, are all taken
 MarkOption = Annotated[
-    UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE.csv ...", help_behavior_hint="(optional)")
+    UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE ...", help_behavior_hint="(optional)")
 ]
-"""CSVs of marks: `--marks a.csv b.csv`, or `--marks a.csv --marks b.csv`."""
+"""CSVs of marks or logs of answers: `--marks a.csv b.csv`, or `--marks a.csv --marks b.csv`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +267,14 @@ class TestSet:
         return source.load(seed=seed, progress=progress)
 
 
+def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
+    """Returns the log of answers of a run, if there is one, and the files of a `MarkOption`; None if there are none."""
+    from labelsieve.review.log import LOG
+
+    log = [run / LOG] if (run / LOG).is_file() else []
+    return [*log, *(path for paths in option for path in paths)] or None
+
+
 def percentage(text: str, option: str) -> float:
     """Returns the share that a text says: `10%`, `10 %` or `0.1`.
 
@@ -289,11 +297,6 @@ def percentage(text: str, option: str) -> float:
     if rest.strip() or not 0 <= share <= 1:
         raise UsageError(f"expected a share such as 10% or 0.1 for {option}, got {shown(text)}")
     return share
-
-
-def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
-    """Returns the files of a `MarkOption` in their order; None where there are none."""
-    return [path for paths in option for path in paths] or None
 
 
 def refuse_inside(source: str | None, out: Path) -> None:
@@ -322,9 +325,10 @@ def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None,
     Raises:
         UsageError: It is a file of the run, or the file of the source.
     """
+    from labelsieve.review.log import LOG
     from labelsieve.verdicts import RUN_FILES
 
-    own = [run / name for name in RUN_FILES if name != but] if run is not None else []
+    own = [run / name for name in (*RUN_FILES, LOG) if name != but] if run is not None else []
     if _real(out) in map(_real, own):
         raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
     if source and _real(out) == _real(Path(source).expanduser()):

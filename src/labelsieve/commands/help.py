@@ -26,7 +26,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "scan": {
         "": ("out", "resume", "overwrite", "device", "precision", "seed"),
         "data": ("image_column", "image_folder", "label_column", "truth_column", "class_names", "split", "limit"),
-        "method": ("model", "detector", "recipe", "test"),
+        "method": ("model", "detector", "recipe", "test", "reviewed"),
         "detector": (
             *("epochs", "batch_size", "learning_rate", "peft", "evidence", "noise_rate", "learns_from"),
             *("average_of", "percentile"),

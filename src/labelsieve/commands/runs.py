@@ -19,10 +19,10 @@ from labelsieve.commands.base import (
     MarkOption,
     OptionalText,
     RunFolder,
-    mark_files,
     percentage,
     refuse_inside,
     refuse_own,
+    review_files,
 )
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, listed, shown
 from labelsieve.core.progress import Progress
@@ -104,13 +104,14 @@ class Export(Command):
 
     Attributes:
         run_folder: Folder of the run.
-        format: One table (csv, parquet), one as cleanlab has it, or the clean part as a folder of class folders.
+        format: One table (csv, parquet), one as cleanlab has it; the clean part as a folder of class folders; all
+            images with annotations as label-studio, fiftyone, cvat or coco import them; or a card of what was changed.
         out: File or folder to write.
-        marks: CSVs of marks that were downloaded from the report; a mark counts more than a verdict, and a later file
-            more than an earlier one.
+        marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
+            folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
         drop_at: For imagefolder: of the flagged images, leave out those whose p_clean is at most this. 1 leaves out all
             of them; 0.5 leaves out what `labelsieve adapt` leaves out by default.
-        copy: Copy the images of an imagefolder instead of linking to them.
+        copy: Copy the images of a folder instead of linking to them.
         overwrite: Replace what is there.
         false_flags: A share, such as 10%: flag where the audit says that no more of the flags are false, not where the
             scan did.
@@ -118,7 +119,9 @@ class Export(Command):
     """
 
     run_folder: RunFolder
-    format: Literal["csv", "parquet", "imagefolder", "cleanlab"]
+    format: Literal[
+        "csv", "parquet", "imagefolder", "cleanlab", "label-studio", "fiftyone", "cvat", "coco", "dataset-card"
+    ]
     out: Path
     marks: MarkOption = ()
     drop_at: Share = 1.0
@@ -136,22 +139,31 @@ class Export(Command):
         refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         if self.false_flags is not None:
             verdicts = self._flagged_again(verdicts, percentage(self.false_flags, "--false-flags"), progress)
-        images = None
-        if self.format == "imagefolder":
-            images = images_of(verdicts, source=self.source, progress=progress)
-            refuse_inside(images.origin.get("source"), self.out)
+        images = self._images(verdicts, progress)
         path = export(
             verdicts,
             images,
             format=self.format,
             out=self.out,
-            marks=mark_files(self.marks),
+            marks=review_files(self.run_folder, self.marks),
             drop_at=self.drop_at,
             copy=self.copy,
             overwrite=self.overwrite,
             progress=progress,
         )
-        progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
+        progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if self.format == "imagefolder" else ""))
+
+    def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
+        """Loads what the format needs; answers are found by the content of the images, where these can be loaded."""
+        from labelsieve.report.export import FOLDERS
+        from labelsieve.review.log import LOG
+
+        if self.format in FOLDERS:
+            images = images_of(verdicts, source=self.source, progress=progress)
+            refuse_inside(images.origin.get("source"), self.out)
+            return images
+        is_reviewed = (self.run_folder / LOG).is_file()
+        return _data_if_there(verdicts, source=self.source, progress=progress) if is_reviewed else None
 
     def _flagged_again(self, verdicts: Verdicts, false_flags: float, progress: Progress) -> Verdicts:
         from labelsieve import review
@@ -200,16 +212,43 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
         RunError: The run had its data in memory, or they are not the same any more.
         DataError: The data cannot be loaded.
     """
-    from labelsieve.data.feature_files import holds_features
-    from labelsieve.data.features import load_features
-    from labelsieve.data.sources import load_images
     from labelsieve.report.common import section
 
+    origin = origin_of(verdicts, source=source)
+    data = load_origin(origin, progress=progress)
+    if data.fingerprint != section(verdicts.record, "data").get("fingerprint"):
+        raise RunError(
+            f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
+            "the old ones are"
+        )
+    return data
+
+
+def origin_of(verdicts: Verdicts, *, source: str | None = None) -> dict[str, Any]:
+    """Returns what the data of a run are loaded with, from where it found them or from `source`.
+
+    Raises:
+        RunError: The run had its data in memory.
+    """
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     if source is not None:
         origin = _moved(origin, source)
     if not origin.get("source"):
         raise RunError("the images of this run were in memory; say with --source where they lie")
+    return origin
+
+
+def load_origin(origin: Mapping[str, Any], *, progress: Progress) -> LabelledImages | LabelledFeatures:
+    """Loads images or features with what :func:`origin_of` returns; whether they are those of the run is not checked.
+
+    Raises:
+        RunError: The run has options that there are not.
+        DataError: The data cannot be loaded.
+    """
+    from labelsieve.data.feature_files import holds_features
+    from labelsieve.data.features import load_features
+    from labelsieve.data.sources import load_images
+
     try:
         load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
         unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))
@@ -218,11 +257,6 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
         data: LabelledImages | LabelledFeatures = load(**origin)
     except DataError as error:
         raise DataError(f"{error} (--source says where the images of a run lie now)") from error
-    if data.fingerprint != section(verdicts.record, "data").get("fingerprint"):
-        raise RunError(
-            f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
-            "the old ones are"
-        )
     return data
 
 
@@ -232,8 +266,15 @@ def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = 
     Raises:
         LabelsieveError: They are not in `source`, where that is given.
     """
+    data = _data_if_there(verdicts, source=source, progress=progress)
+    return None if data is None else data.contents
+
+
+def _data_if_there(
+    verdicts: Verdicts, *, progress: Progress, source: str | None
+) -> LabelledImages | LabelledFeatures | None:
     try:
-        return data_of(verdicts, source=source, progress=progress).contents
+        return data_of(verdicts, source=source, progress=progress)
     except LabelsieveError as error:
         if source is not None:
             raise

@@ -56,6 +56,8 @@ class Scan(Command, Generic[SettingsT]):
         detector: How the labels are scored.
         test_set: Images to test the model on as the detector leaves it: trained, or as it was if nothing is trained.
             Goes with deft, small-loss, gmm, label-match and clip-margin.
+        reviewed: Folder of an earlier run on the same images, wherever they lie now: what was answered in its review is
+            known, is never asked again, and the other images are ranked with it.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -75,6 +77,7 @@ class Scan(Command, Generic[SettingsT]):
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
+    reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -103,11 +106,19 @@ class Scan(Command, Generic[SettingsT]):
         from labelsieve.pipeline import check_run_folder
 
         refuse_inside(self.data.source, self.out)
+        self._check_reviewed()
         with alone_in(self.out):
             stopped_at_report = self._lacks_a_report()
             if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
+
+    def _check_reviewed(self) -> None:
+        """Checks that there are reviews, before minutes of loading."""
+        from labelsieve.review.earlier import check_reviewed
+
+        if self.reviewed is not None:
+            check_reviewed(self.reviewed)
 
     def _lacks_a_report(self) -> bool:
         """Returns whether to go on with a run that was stopped while its report, the last of all, was written."""
@@ -145,10 +156,12 @@ class Scan(Command, Generic[SettingsT]):
         try:
             verdicts = Verdicts.load(self.out)
             record = verdicts.record
-            parts = {name: section(record, name).get("fingerprint") for name in ("data", "test", "detector")}
+            names = ("data", "test", "reviewed", "detector")
+            parts = {name: section(record, name).get("fingerprint") for name in names}
             asked = {
                 "data": images.fingerprint,
                 "test": None if test is None else test.fingerprint,
+                "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
             model = section(record, "model").get("name")
@@ -160,6 +173,12 @@ class Scan(Command, Generic[SettingsT]):
             raise
         remove_checkpoint(self.out)
         return verdicts
+
+    def _known(self, images: Any) -> str | None:
+        """Returns the fingerprint of what is known from an earlier review."""
+        from labelsieve.review.earlier import earlier
+
+        return None if self.reviewed is None else str(earlier(self.reviewed, images).to_record()["fingerprint"])
 
     def _load(self, progress: Progress) -> Any:
         from labelsieve.data.feature_files import holds_features
@@ -188,6 +207,7 @@ class Scan(Command, Generic[SettingsT]):
             self._model(images, progress),
             detector=self.settings,
             test=test,
+            reviewed=self.reviewed,
             seed=self.seed,
             device=self.device,
             precision=self.precision,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,10 @@ from labelsieve.core.provenance import fingerprint, is_utf8, new_part, parts_of,
 _ours: set[tuple[int, int, int]] = set()
 # What file managers leave in any folder they show; hidden files count as such, too.
 _JUNK = ("thumbs.db", "desktop.ini")
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+# File systems allow 255 bytes a name; the rest is for counters and suffixes.
+_MOST_BYTES = 180
 
 
 def make_folder(folder: Path) -> Path:
@@ -152,3 +158,33 @@ def listing(folder: Path) -> str:
 
 def _names(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(".") and name.lower() not in _JUNK]
+
+
+class UniqueNames:
+    """Hands out names that differ within a folder, also on file systems that ignore case or the form of accents."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, str]] = set()
+        self._next: dict[tuple[str, str], int] = {}
+
+    def take(self, folder: str, name: str) -> str:
+        """Returns `name`, with a number added if it is taken in `folder`."""
+        key, candidate = (folder, _folded(name)), name
+        stem, suffix = os.path.splitext(name)
+        while (folder, _folded(candidate)) in self._taken:
+            number = self._next.get(key, 2)
+            self._next[key] = number + 1  # remembered, so that many equal names do not each count from 2
+            candidate = f"{stem}-{number}{suffix}"
+        self._taken.add((folder, _folded(candidate)))
+        return candidate
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def safe_name(name: str) -> str:
+    """Returns `name` as one part of a path on any file system: no separator or `..`, not hidden, reserved or long."""
+    cleaned = _UNSAFE.sub("_", name).strip(" .")
+    cleaned = cleaned.encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(" .")
+    return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned

@@ -78,7 +78,7 @@ def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
             head = binary.read(2)
         encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         with path.open(encoding=encoding, newline="") as handle:
-            first, skipped, separator = _start(handle)
+            first, skipped, separator = find_header(handle)
         layout = _Layout(encoding, skipped, separator)
         if not first:
             raise DataError(f"expected a CSV file with a header, but {path} is empty; write it again")
@@ -98,7 +98,7 @@ class _QuoteError(Exception):
     """The quotes of a file do not fit."""
 
 
-def _start(handle: Iterable[str]) -> tuple[str, int, str]:
+def find_header(handle: Iterable[str]) -> tuple[str, int, str]:
     """Returns the first line with anything in it, how many lines are above it, and what separates the columns."""
     stated, first, above = None, "", 0
     for number, line in enumerate(handle):

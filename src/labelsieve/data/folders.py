@@ -30,6 +30,8 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico"),
 )
 TABLES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+# How the lists of changes end that `labelsieve apply` writes beside a data set, of which they are no part.
+CHANGES = ".changes.csv"
 _LAYOUT = "expected a folder of class folders such as photos/cat/1.jpg"
 _TABLE_COLUMNS = "write a CSV with the columns path,label and pass that"
 
@@ -114,8 +116,9 @@ def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _is_table(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in TABLES
+def is_table(name: str) -> bool:
+    """Returns whether a file is a table by its name, and no list of changes."""
+    return os.path.splitext(name)[1].lower() in TABLES and not name.lower().endswith(CHANGES)
 
 
 def _look(folder: Path) -> _Found:
@@ -125,7 +128,7 @@ def _look(folder: Path) -> _Found:
     files = [entry.name for entry in entries if entry.is_file() and not of_system(entry.name)]
     found = _Found(folders=[name for name in folders if not of_system(name)], files=files)
     found.system.update(filter(of_system, folders))
-    found.tables += filter(_is_table, files)
+    found.tables += filter(is_table, files)
     root = Path(os.path.realpath(folder))
     for name in found.folders:
         _walk(folder, name, found, above={str(root), *map(str, root.parents)})
@@ -156,7 +159,7 @@ def _walk(folder: Path, name: str, found: _Found, *, above: set[str]) -> None:
                 paths.append(f"{below}/{file}")
             else:
                 found.other[os.path.splitext(file)[1].lower()] += 1
-                found.tables += [f"{below}/{file}"] if _is_table(file) else []
+                found.tables += [f"{below}/{file}"] if is_table(file) else []
     found.paths += sorted(paths)
 
 
@@ -189,7 +192,7 @@ def _without_images(found: _Found, tree: Tree) -> list[str]:
 
 def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout) -> None:
     """Refuses a folder that is none of class folders, and says what to pass in its place."""
-    loose, tables = found.loose, [name for name in found.files if _is_table(name)]
+    loose, tables = found.loose, [name for name in found.files if is_table(name)]
     if not found.files and not found.folders:
         raise DataError(f"{_LAYOUT}, but {folder} is empty; check the path")
     if not found.folders:

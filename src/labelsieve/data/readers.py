@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from labelsieve.data.columns import (
 )
 from labelsieve.data.csv_files import CsvTable, read_texts, whole_numbers
 from labelsieve.data.file_kinds import conversion, refuse_pointer
-from labelsieve.data.folders import SUFFIXES, TABLES, read_folder
+from labelsieve.data.folders import SUFFIXES, TABLES, is_table, read_folder
 from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.quiet import quiet, reading
@@ -42,11 +42,31 @@ _HUB_TIMEOUT = 5.0
 _TRIED = 256
 
 
-def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
-    """Reads a folder, a file, a pattern of files, a published data set or a Hub id, whichever `source` is.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a source is, and where it lies.
+
+    Attributes:
+        kind: `folder` of class folders; `csv`, `parquet` or `arrow`, a table in one or several files; `saved` by
+            `Dataset.save_to_disk`; `published` in its official layout; `hub`.
+        path: The folder or file; of several files that are named by a pattern, the folder that holds them.
+        files: The files of a table, in their order.
+        where: What to call a table in a message.
+        notes: Remarks for the user.
+    """
+
+    kind: str
+    path: Path
+    files: tuple[Path, ...] = ()
+    where: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def find_source(source: str, *, split: str | None = None) -> Place:
+    """Returns whether a source is a folder, a file, a pattern of files, a published data set or a Hub id.
 
     Raises:
-        DataError: It is none of them, or cannot be read.
+        DataError: It is none of them, or has no such split.
     """
     if not source:  # of a shell variable that is not set; as a path it would be the current folder
         raise DataError("expected a folder, a file or a Hub data set, got an empty text; check the source")
@@ -55,20 +75,48 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
     if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run hold paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
     if named is not None:
-        _refuse_image_folder(asked, "a published data set")
-        return read_published(named, asked=asked, split=split)
+        return Place(kind="published", path=path)
     if path.is_dir():
-        return _read_dir(path, asked=asked, split=split)
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            return Place(kind="saved", path=path)
+        shards = shards_of_folder(path, split=split)
+        return _in_files(shards, path, f"the folder {path}") if shards else Place(kind="folder", path=path)
     if path.is_file():
         refuse_pointer(path)
         refuse_split(split, path)
-        return _read_files([path], kind=_kind(path), asked=asked, where=f"the file {path}")
+        return Place(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
     if has_pattern(source):
-        return _read_shards(shards_of_pattern(source, split=split), asked=asked, where=f"the files {source}")
+        shards = shards_of_pattern(source, split=split)
+        return _in_files(shards, folder_of(shards.files), f"the files {source}")
     if path.suffix.lower() not in TABLES and _HUB_ID.fullmatch(source):
-        return read_hub(source, asked=asked, split=split)
+        return Place(kind="hub", path=path)
     refuse_unknown_name(source)
     raise DataError(f"expected a folder, a file or a Hub data set, but {shown(source)} does not exist; check the path")
+
+
+def _in_files(shards: Shards, path: Path, where: str) -> Place:
+    return Place(kind=shards.kind, path=path, files=shards.files, where=where, notes=shards.notes)
+
+
+def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
+    """Reads a folder, a file, a pattern of files, a published data set or a Hub id, whichever `source` is.
+
+    Raises:
+        DataError: It is none of them, or cannot be read.
+    """
+    place = find_source(source, split=split)
+    named = named_source(source)
+    if named is not None:
+        _refuse_image_folder(asked, "a published data set")
+        return read_published(named, asked=asked, split=split)
+    if place.kind == "saved":
+        return read_saved(place.path, asked=asked, split=split)
+    if place.kind == "folder":
+        return _read_class_folders(place.path, asked=asked, split=split)
+    if place.kind == "hub":
+        return read_hub(source, asked=asked, split=split)
+    table = _read_files(place.files, kind=place.kind, asked=asked, where=place.where)
+    return replace(table, notes=(*place.notes, *table.notes))
 
 
 def _kind(path: Path) -> str:
@@ -83,12 +131,8 @@ def _kind(path: Path) -> str:
     )
 
 
-def _read_dir(path: Path, *, asked: Columns, split: str | None) -> Table:
-    """Reads a saved data set, the parts of a table, or a folder of class folders."""
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return read_saved(path, asked=asked, split=split)
-    if (shards := shards_of_folder(path, split=split)) is not None:
-        return _read_shards(shards, asked=asked, where=f"the folder {path}")
+def _read_class_folders(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads a folder of class folders, with a remark on tables beside them."""
     tables = _tables_in(path)
     if not tables:
         _refuse_image_folder(asked, "a folder of class folders")
@@ -106,19 +150,13 @@ def _read_dir(path: Path, *, asked: Columns, split: str | None) -> Table:
 def _tables_in(folder: Path) -> list[str]:
     with suppress(OSError):  # whoever reads the folder next says why it cannot be read
         names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-        found = (name for name in names if os.path.splitext(name)[1].lower() in TABLES)
-        return sorted(name for name in found if name[0] != "." and is_utf8(name))
+        return sorted(name for name in names if is_table(name) and name[0] != "." and is_utf8(name))
     return []
 
 
 def _refuse_image_folder(asked: Columns, what: str) -> None:
     if asked.folder is not None:
         raise DataError(f"--image-folder goes with a table that names images, and this is {what}; leave it out")
-
-
-def _read_shards(shards: Shards, *, asked: Columns, where: str) -> Table:
-    table = _read_files(shards.files, kind=shards.kind, asked=asked, where=where)
-    return replace(table, notes=(*shards.notes, *table.notes))
 
 
 def _read_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed
 from labelsieve.data.columns import choose_split, refuse_split
-from labelsieve.data.folders import SUFFIXES, TABLES
+from labelsieve.data.folders import CHANGES, SUFFIXES, TABLES, is_table
 
 # Names of files that say nothing of a split, and of folders that stand between a data set and its files.
 _NO_SPLIT = ("part", "data", "shard", "chunk", "file", "table", "batch")
@@ -57,7 +57,7 @@ def shards_of_pattern(pattern: str, *, split: str | None) -> Shards:
         DataError: None fits, they are no tables or of several kinds, or there is no such split.
     """
     found = [Path(path) for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]
-    files = [path for path in found if path.is_file()]
+    files = [path for path in found if path.is_file() and not path.name.lower().endswith(CHANGES)]
     if not files:
         raise DataError(f"expected tables, but no file fits {pattern}; check the pattern")
     if other := [path.name for path in files if path.suffix.lower() not in TABLES]:
@@ -130,7 +130,7 @@ def _tables(folder: Path) -> list[Path]:
             images += suffix in SUFFIXES
             if images == _IMAGES:
                 return []
-            if suffix in TABLES and name[0] not in "._":
+            if is_table(name) and name[0] not in "._":
                 found.append(Path(here, name))
     with_images = images and any(TABLES[path.suffix.lower()] == "csv" for path in found)
     return [] if with_images else sorted(found)

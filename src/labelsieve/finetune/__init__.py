@@ -1,7 +1,7 @@
 """Phase 2: a standard image classifier, trained on what a scan left.
 
 * `settings.py`: every option, and the recipes of the paper
-* `selection.py`: which images, with which labels and weights, out of the verdicts and a person's marks
+* `selection.py`: which images, with which labels and weights, out of the verdicts and the reviews
 * `backbones.py`: classification models of `transformers` with a new head
 * `tuning.py`: which of their weights are trained
 * `modules.py`: the modules of phase 1 on their blocks

@@ -33,10 +33,10 @@ from labelsieve.finetune.loop import Trained, train
 from labelsieve.finetune.result import RECORD, Adapted
 from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
-from labelsieve.marks import MarkFiles, read_marks
 from labelsieve.metrics import accuracy, measure
 from labelsieve.pipeline import CHECKPOINT_FOLDER, check_run_folder
 from labelsieve.report.common import findings, require_same_images, section
+from labelsieve.review.rows import ReviewFiles, read_reviews
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
 
@@ -52,7 +52,7 @@ def adapt(
     *,
     backbone: str | Path | None = None,
     settings: Adaptation | None = None,
-    marks: MarkFiles | None = None,
+    marks: ReviewFiles | None = None,
     test: LabelledImages | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -72,8 +72,9 @@ def adapt(
         backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
         settings: How to train; `Adaptation()` if None. What trains visual prompts or adapters goes without an `out`.
-        marks: CSV of a person's marks, downloaded from the report, or several; they count more than the verdicts, and a
-            later file more than an earlier one.
+        marks: What people said of the images, which counts more than the verdicts: run folders with a log of answers,
+            and CSV files of marks, downloaded from the report; one or several, see
+            :func:`labelsieve.review.rows.read_reviews`.
         test: Images with right labels, to measure accuracy with, as `pipeline("image-classification")` sees them.
             Nothing is chosen by them.
         seed: Every random choice is drawn from it.
@@ -111,8 +112,8 @@ def adapt(
     _check_same_data(images, verdicts)
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
-        marked = None if marks is None else read_marks(marks, verdicts, progress=progress)
-        selection = choose(verdicts, settings, marks=marked)
+        reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
+        selection = choose(verdicts, settings, reviews=reviews)
         tested = None if test is None else _seen_by_pipeline(with_class_names(test, verdicts.class_names), images)
         engine = make_engine(
             device=device,

@@ -1,7 +1,8 @@
-"""What is trained on: rows, labels and weights, out of the verdicts and, where there are any, a person's marks.
+"""What is trained on: rows, labels and weights, out of the verdicts and, where there are any, reviews.
 
-By default the clean part (:func:`labelsieve.marks.clean_part`) and the flagged images that are more likely right than
-wrong: the images that `labelsieve export --format imagefolder --drop-at 0.5` writes.
+By default the clean part (:func:`labelsieve.review.rows.clean_part`), images whose right label a reviewer named, and
+flagged images that are more likely right than wrong: those that `labelsieve export --format imagefolder --drop-at 0.5`
+writes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.marks import after_marks, clean_part, counts, kept_although_flagged, marks_of_rows
+from labelsieve.review.rows import (
+    MARKS,
+    RowReviews,
+    after_reviews,
+    clean_part,
+    corrected,
+    kept_although_flagged,
+    marks_of_rows,
+)
 from labelsieve.verdicts import Verdicts
 
 # Names that a line holds; a list of hundreds is not read.
@@ -42,26 +51,28 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str] | None = None) -> Selection:
+def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | None = None) -> Selection:
     """Chooses rows, labels and weights.
 
-    A mark counts more than a verdict: `right` keeps the given label; `wrong` drops the image or, with labels `relabel`,
-    gives it the predicted label; `unsure` leaves it to the verdict. See :func:`labelsieve.marks.after_marks`.
+    A review counts more than a verdict. Where a reviewer named another class, the image is trained on with that; a
+    label that is right stays; one that is wrong drops the image or, with labels `relabel`, gives it the predicted
+    label; unsure leaves it to the verdict. See :func:`labelsieve.review.rows.after_reviews`.
 
     Args:
         verdicts: Of N images.
         settings: `labels`, `drop_at`, `weighting` and `class_weights` of it.
-        marks: Image id to mark, from :func:`labelsieve.marks.read_marks`.
+        reviews: Row to what the reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
 
     Raises:
-        DataError: Nothing is left.
+        DataError: Nothing is left, or a review names a class that there is not.
     """
-    said = marks_of_rows(verdicts, marks or {})
-    verdicts = after_marks(verdicts, marks)
+    said = marks_of_rows(verdicts, reviews or {})
+    named = verdicts.is_readable & (corrected(verdicts, reviews or {}) != verdicts.given)
+    verdicts = after_reviews(verdicts, reviews)
     kept = kept_although_flagged(verdicts, drop_at=settings.drop_at)
     wrong = said == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
-    relabelled = other if settings.labels == "relabel" else np.zeros_like(other)
+    relabelled = other if settings.labels == "relabel" else named
     rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled))
     if not len(rows):
         raise DataError(
@@ -76,7 +87,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         "relabelled": int(relabelled.sum()),
         "kept": 0 if settings.labels == "all" else int(kept.sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
-        **({f"marked_{mark}": number for mark, number in counts(marks).items()} if marks is not None else {}),
+        **({} if reviews is None else _marked(said)),
     }
     return Selection(
         rows=rows,
@@ -85,6 +96,10 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, marks: Mapping[str, str]
         counts=numbers,
         notes=_emptied(labels[rows], verdicts.class_names),
     )
+
+
+def _marked(marks: NDArray[np.str_]) -> dict[str, int]:
+    return {f"marked_{mark}": int((marks == mark).sum()) for mark in MARKS}
 
 
 def _weights(

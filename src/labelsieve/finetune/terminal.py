@@ -12,8 +12,8 @@ from rich.text import Text
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import duration, plain, points
 from labelsieve.finetune.result import Adapted
-from labelsieve.marks import MARKS
 from labelsieve.report.wrapping import Unbroken
+from labelsieve.review.rows import MARKS
 
 _WORST = 5
 
@@ -56,7 +56,7 @@ def _headline(record: Any) -> Unbroken:
         (selection["relabelled"], "relabelled"),
         (selection["unreadable"], "unreadable"),
         (selection["held_out"], "held out"),
-        (marked, "marked by a person"),
+        (marked, "reviewed by a person"),
     ):
         left += [f"{count:,} {what}"] if count else []
     return Unbroken(

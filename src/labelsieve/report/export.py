@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,20 +18,26 @@ from labelsieve.core.provenance import target_of, write_atomically
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.marks import (
+from labelsieve.report.card import write_card
+from labelsieve.report.imagefolder import write_image_folder
+from labelsieve.report.tools import TOOLS, write_for_tool
+from labelsieve.review.rows import (
     FLAGGED_ARE_DROPPED,
-    MarkFiles,
-    after_marks,
+    ReviewFiles,
+    RowReviews,
+    after_reviews,
     clean_part,
+    corrected,
     kept_although_flagged,
     marks_of_rows,
-    read_marks,
+    read_reviews,
 )
-from labelsieve.report.imagefolder import write_image_folder
 from labelsieve.verdicts import Verdicts
 
-Format = Literal["csv", "parquet", "imagefolder", "cleanlab"]
-Marks = Mapping[str, str] | None
+Format = Literal[
+    "csv", "parquet", "imagefolder", "cleanlab", "label-studio", "fiftyone", "cvat", "coco", "dataset-card"
+]
+Reviewed = RowReviews | None
 
 
 def export(
@@ -40,7 +46,7 @@ def export(
     *,
     format: Format,
     out: Path,
-    marks: MarkFiles | None = None,
+    marks: ReviewFiles | None = None,
     drop_at: float = FLAGGED_ARE_DROPPED,
     copy: bool = False,
     overwrite: bool = False,
@@ -48,27 +54,34 @@ def export(
 ) -> Path:
     """Writes the verdicts in a form that other tools read.
 
-    A person's mark counts more than the verdict: what is marked `right` is no issue and has label quality 1, what is
-    marked `wrong` is one and has label quality 0, and ranks follow; see :func:`labelsieve.marks.after_marks`.
+    A review counts more than the verdict: a label that is right is no issue and has label quality 1, one that is wrong
+    is one and has label quality 0, and ranks follow; see :func:`labelsieve.review.rows.after_reviews`.
 
-    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with marks, a column `mark`.
-      In a CSV file a text that a spreadsheet would take for a formula gets an apostrophe before it.
+    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with reviews, a column `mark`
+      (`right`, `wrong` or `unsure`) and a column `new_label`, where a reviewer named another class. In a CSV file a
+      text that a spreadsheet would take for a formula gets an apostrophe before it.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
     * `imagefolder`: one folder for each class with the clean part, and nothing else: the readable images that are not
-      flagged or, with a `drop_at` below 1, flagged with a label quality above it.
+      flagged or, with a `drop_at` below 1, flagged with a label quality above it; and those whose right label a
+      reviewer named, in the folder of that.
+    * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images and the annotations as that tool
+      imports them; see :mod:`labelsieve.report.tools`.
+    * `dataset-card`: a `README.md` for the Hub of Hugging Face that says which labels were changed.
 
     Args:
         verdicts: What to export.
-        images: The images that the verdicts were made from; only `imagefolder` needs them.
+        images: The images that the verdicts were made from; the formats that are a folder need them. With them,
+            copies of an image share a review.
         format: One of the names above.
         out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
-        marks: CSV of a person's marks, downloaded from the report, or several.
+        marks: What people said of the images: run folders with a log of answers, and CSV files of marks, downloaded
+            from the report; one or several, see :func:`labelsieve.review.rows.read_reviews`.
         drop_at: For `imagefolder`: 1 leaves out every flagged image; 0.5 leaves out what :func:`labelsieve.adapt`
             leaves out by default, which keeps flagged images that are more likely right than wrong.
-        copy: For `imagefolder`: copy the image files instead of linking to them.
+        copy: For the formats that are a folder: copy the image files instead of linking to them.
         overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
-        progress: Where to show how far it is, and to say what marks and `drop_at` made of the verdicts.
+        progress: Where to show how far it is, and to say what reviews and `drop_at` made of the verdicts.
 
     Returns:
         The path that was written.
@@ -76,7 +89,7 @@ def export(
     Raises:
         SettingsError: The format is unknown, or an option does not go with it.
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
-        DataError: An image file is gone, or the marks cannot be read or are not of these verdicts.
+        DataError: An image file is gone, or the reviews cannot be read or are not of these verdicts.
 
     Example:
         >>> import numpy as np
@@ -97,24 +110,29 @@ def export(
     if format not in FORMATS:
         raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
     check_value("drop_at", drop_at, Share)
-    marked = None if marks is None else read_marks(marks, verdicts, progress=progress)
-    if format == "imagefolder":
-        if images is None:
-            raise SettingsError("format imagefolder needs the images; pass those that the run scanned")
-        issues = ~_clean_part(after_marks(verdicts, marked), drop_at, progress)
-        return write_image_folder(
-            verdicts, images, out, issues=issues, copy=copy, overwrite=overwrite, progress=progress
-        )
-    if drop_at != FLAGGED_ARE_DROPPED:
+    reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
+    if drop_at != FLAGGED_ARE_DROPPED and format != "imagefolder":
         raise SettingsError(f"drop_at goes with format imagefolder only, got format {format}; leave it out")
+    if format in FOLDERS and images is None:
+        raise SettingsError(f"format {format} needs the images; pass those that the run scanned")
+    if format in TOOLS and images is not None:
+        return write_for_tool(
+            verdicts, images, out, tool=format, reviews=reviews, copy=copy, overwrite=overwrite, progress=progress
+        )
+    if format == "imagefolder" and images is not None:
+        labels = corrected(verdicts, reviews or {})
+        kept = _clean_part(after_reviews(verdicts, reviews), drop_at, progress) | (labels != verdicts.given)
+        return write_image_folder(
+            verdicts, images, out, labels=labels, kept=kept, copy=copy, overwrite=overwrite, progress=progress
+        )
     if copy:
-        raise SettingsError(f"copy goes with format imagefolder only, got format {format}; leave it out")
+        raise SettingsError(f"copy goes with {', '.join(FOLDERS)} only, got format {format}; leave it out")
     target_of(out)
     if out.exists() and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if format in _OTHER and out.suffix.lower() == _OTHER[format]:
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
-    _TABLES[format](verdicts, marked, out)
+    _TABLES[format](verdicts, reviews, out)
     return out
 
 
@@ -126,16 +144,16 @@ def _clean_part(verdicts: Verdicts, drop_at: float, progress: Progress | None) -
     return clean
 
 
-def cleanlab_table(verdicts: Verdicts, marks: Mapping[str, str] | None = None) -> pa.Table:
+def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.Table:
     """Returns one row for each image, in the order of the data, with labels as indices into `class_names`.
 
     cleanlab knows no unreadable images: they are no issue, with quality NaN and predicted label -1.
 
     Args:
         verdicts: Of N images.
-        marks: Image id to mark, from :func:`labelsieve.marks.read_marks`; they count more than the verdicts.
+        reviews: From :func:`labelsieve.review.rows.read_reviews`; they count more than the verdicts.
     """
-    verdicts = after_marks(verdicts, marks)
+    verdicts = after_reviews(verdicts, reviews)
     table = pa.table(
         {
             "index": pa.array(np.arange(len(verdicts), dtype=np.int64)),
@@ -148,26 +166,28 @@ def cleanlab_table(verdicts: Verdicts, marks: Mapping[str, str] | None = None) -
     return table.replace_schema_metadata({"class_names": json.dumps(verdicts.class_names)})
 
 
-def _write_csv(verdicts: Verdicts, marks: Marks, out: Path) -> None:
-    _save_table(_with_marks(verdicts, marks), out, as_csv=True)
+def _write_csv(verdicts: Verdicts, reviews: Reviewed, out: Path) -> None:
+    _save_table(_with_reviews(verdicts, reviews), out, as_csv=True)
 
 
-def _write_parquet(verdicts: Verdicts, marks: Marks, out: Path) -> None:
-    _save_table(_with_marks(verdicts, marks), out, as_csv=False)
+def _write_parquet(verdicts: Verdicts, reviews: Reviewed, out: Path) -> None:
+    _save_table(_with_reviews(verdicts, reviews), out, as_csv=False)
 
 
-def _with_marks(verdicts: Verdicts, marks: Marks) -> pa.Table:
-    if marks is None:
+def _with_reviews(verdicts: Verdicts, reviews: Reviewed) -> pa.Table:
+    if reviews is None:
         return verdicts.table
-    mark = marks_of_rows(verdicts, marks)
-    column = pa.array(mark.tolist(), pa.string(), mask=mark == "")
-    return after_marks(verdicts, marks).table.append_column("mark", column)
+    mark, labels = marks_of_rows(verdicts, reviews), corrected(verdicts, reviews)
+    names = pa.array(verdicts.class_names, pa.string())
+    table = after_reviews(verdicts, reviews).table
+    table = table.append_column("mark", pa.array(mark.tolist(), pa.string(), mask=mark == ""))
+    return table.append_column("new_label", names.take(pa.array(labels, mask=labels == verdicts.given)))
 
 
-def _write_cleanlab(verdicts: Verdicts, marks: Marks, out: Path) -> None:
+def _write_cleanlab(verdicts: Verdicts, reviews: Reviewed, out: Path) -> None:
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
-    _save_table(cleanlab_table(verdicts, marks), out, as_csv=out.suffix.lower() == ".csv")
+    _save_table(cleanlab_table(verdicts, reviews), out, as_csv=out.suffix.lower() == ".csv")
 
 
 def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
@@ -178,12 +198,14 @@ def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
         pq.write_table(table, part)
 
 
-# The formats that are one file, each by its name. `imagefolder` is a folder and stands apart.
-_TABLES: dict[str, Callable[[Verdicts, Marks, Path], None]] = {
+# The formats that are one file, each by its name.
+_TABLES: dict[str, Callable[[Verdicts, Reviewed, Path], None]] = {
     "csv": _write_csv,
     "parquet": _write_parquet,
     "cleanlab": _write_cleanlab,
+    "dataset-card": write_card,
 }
 # A table of one kind under the suffix of the other would be unreadable for the tool that opens it.
 _OTHER = {"csv": ".parquet", "parquet": ".csv"}
-FORMATS = (*_TABLES, "imagefolder")
+FOLDERS = ("imagefolder", *TOOLS)
+FORMATS = (*_TABLES, *FOLDERS)

@@ -287,10 +287,9 @@ def _link(images: LabelledImages, row: int, page: Path) -> str:
 def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]], files: list[str]) -> dict[str, Any]:
     """What the script needs. Marks belong to images and their given labels, so they outlive a new report on them."""
     known = common.section(verdicts.record, "data").get("fingerprint")
-    used = sorted({card[side] for card in cards for side in ("given", "suggested")})
     return {
         "key": str(known or fingerprint(images.fingerprint)),
-        "names": {index: verdicts.class_names[index] for index in used},
+        "names": verdicts.class_names,  # all of them: any may be the right one
         "cards": [
             {
                 "id": card["id"],

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
-import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError, RunError
-from labelsieve.core.folders import check_no_mount, listing, new_folder
+from labelsieve.core.folders import UniqueNames, check_no_mount, listing, new_folder, safe_name
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
@@ -27,10 +27,6 @@ from labelsieve.verdicts import Verdicts
 # In every exported folder: what it was made from, and the proof that it may be replaced. Loaders skip hidden files.
 MARKER = ".labelsieve-export.json"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp"}
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-# File systems allow 255 bytes a name; the rest is for counters and suffixes.
-_MOST_BYTES = 180
 
 
 def write_image_folder(
@@ -38,18 +34,20 @@ def write_image_folder(
     images: LabelledImages,
     out: Path,
     *,
-    issues: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    kept: NDArray[np.bool_],
     copy: bool,
     overwrite: bool,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the images whose label is no issue as class folders; classes without any are left out.
+    """Writes images as class folders; classes without any are left out.
 
     Args:
         verdicts: Of N images; says which of them can be read.
         images: The images that the verdicts were made from.
         out: The folder to write; it appears whole or not at all.
-        issues: (N,): whose label is wrong.
+        labels: (N,): the classes, as indices.
+        kept: (N,): which of the readable ones to write.
         copy: Copy image files instead of linking to them. Images held as bytes are always written.
         overwrite: Replace `out` if it is an empty folder or an earlier export.
         progress: Where to show how far it is.
@@ -58,31 +56,80 @@ def write_image_folder(
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is gone.
     """
-    require_same_images(verdicts, images)
-    _check_free(out, overwrite=overwrite)
-    kept = np.flatnonzero(verdicts.is_readable & ~issues).tolist()
-    names = UniqueNames()
-    folders = [names.take("", safe_name(name)) for name in verdicts.class_names]
-    shown = progress or Progress()
-    with new_folder(out) as part, shown.task("writing images", total=len(kept), unit="images", brief=True) as advance:
-        for row in kept:
-            folder = folders[verdicts.given[row]]
-            source = _source(images, row, out)
-            (part / folder).mkdir(exist_ok=True)
-            _place(source, part / folder / names.take(f"{folder}/", file_name(images.ids[row], source)), copy=copy)
-            advance(1)
-        _write_marker(verdicts, part, folders, kept=len(kept))
+    rows = np.flatnonzero(verdicts.is_readable & kept).tolist()
+    taken = UniqueNames()
+    folders = [taken.take("", safe_name(name)) for name in verdicts.class_names]
+    with export_folder(verdicts, images, out, overwrite=overwrite) as part:
+        place_images(images, part, {row: folders[labels[row]] for row in rows}, out=out, copy=copy, progress=progress)
+        write_marker(
+            verdicts, part, kept=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
+        )
     return out
 
 
-def _write_marker(verdicts: Verdicts, folder: Path, folders: list[str], *, kept: int) -> None:
+@contextmanager
+def export_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yields a temporary folder, which becomes `out` when the block ends well.
+
+    Raises:
+        RunError: `out` is in the way, or the images are not those of the verdicts.
+    """
+    require_same_images(verdicts, images)
+    _check_free(out, overwrite=overwrite)
+    with new_folder(out) as part:
+        yield part
+
+
+def place_images(
+    images: LabelledImages,
+    part: Path,
+    folders: Mapping[int, str],
+    *,
+    out: Path,
+    copy: bool,
+    by_stem: bool = False,
+    progress: Progress | None = None,
+) -> dict[int, str]:
+    """Writes images into folders of an export, under names of their own.
+
+    Args:
+        images: N images.
+        part: The folder that is written.
+        folders: Row to the folder in it.
+        out: Where that will be.
+        copy: Copy image files instead of linking to them. Images held as bytes are always written.
+        by_stem: Names differ in more than their suffix.
+        progress: Where to show how far it is.
+
+    Returns:
+        Row to the path in the folder.
+
+    Raises:
+        DataError: An image file is gone.
+    """
+    names, paths = UniqueNames(), {}
+    shown = progress or Progress()
+    with shown.task("writing images", total=len(folders), unit="images", brief=True) as advance:
+        for row, folder in folders.items():
+            source = _source(images, row, out)
+            (part / folder).mkdir(exist_ok=True)
+            stem, suffix = os.path.splitext(file_name(images.ids[row], source))
+            name = names.take(folder, stem) + suffix if by_stem else names.take(folder, stem + suffix)
+            paths[row] = f"{folder}/{name}"
+            _place(source, part / paths[row], copy=copy)
+            advance(1)
+    return paths
+
+
+def write_marker(verdicts: Verdicts, folder: Path, *, kept: int, class_of_folder: Mapping[str, str]) -> None:
+    """Writes what an export was made from, by which it is known when it is to be replaced."""
     content = {
         "made_by": "labelsieve export",
         "version": verdicts.record.get("labelsieve"),
         "source": verdicts.record.get("source"),
         "images": kept,
         "left_out": len(verdicts) - kept,
-        "class_of_folder": dict(zip(folders, verdicts.class_names, strict=True)),
+        "class_of_folder": class_of_folder,
         "files": listing(folder),
     }
     write_json(folder / MARKER, content)
@@ -142,36 +189,6 @@ def _link(source: Path, target: Path) -> None:
         except OSError:
             continue
     shutil.copyfile(source, target)
-
-
-class UniqueNames:
-    """Hands out names that differ within a folder, also on file systems that ignore case or the form of accents."""
-
-    def __init__(self) -> None:
-        self._taken: set[tuple[str, str]] = set()
-        self._next: dict[tuple[str, str], int] = {}
-
-    def take(self, folder: str, name: str) -> str:
-        """Returns `name`, with a number added if it is taken in `folder`."""
-        key, candidate = (folder, _folded(name)), name
-        stem, suffix = os.path.splitext(name)
-        while (folder, _folded(candidate)) in self._taken:
-            number = self._next.get(key, 2)
-            self._next[key] = number + 1  # remembered, so that many equal names do not each count from 2
-            candidate = f"{stem}-{number}{suffix}"
-        self._taken.add((folder, _folded(candidate)))
-        return candidate
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def safe_name(name: str) -> str:
-    """Returns `name` as one part of a path on any file system: no separator or `..`, not hidden, reserved or long."""
-    cleaned = _UNSAFE.sub("_", name).strip(" .")
-    cleaned = cleaned.encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(" .")
-    return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned
 
 
 def file_name(image_id: str, source: bytes | Path) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
+from labelsieve.data.published.base import named_source
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import REPORT, RUN_FILES, Verdicts
@@ -153,6 +154,10 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     if common.section(record, "model").get("name"):  # features have no images to write or to train on
         run, beside = _quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
         tidy, model = (shlex.quote(f"{beside}-{what}") for what in ("clean", "model"))
+        steps.append(("give the right labels", f"labelsieve review {run}"))
+        if (suffix := _suffix_of_corrected(record)) is not None:
+            corrected = shlex.quote(f"{beside}-corrected{suffix}")
+            steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {tidy}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
         steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to both"))
@@ -161,6 +166,16 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     console.print(Text("Next steps", style="dim"))
     for what, command in steps:
         console.print(Text.assemble((f"  {what}: ", "dim"), clean(command)), soft_wrap=True)
+
+
+def _suffix_of_corrected(record: Mapping[str, Any]) -> str | None:
+    """Returns the suffix of the data with other labels, None where they are not written back."""
+    origin = common.section(record, "origin")
+    source = str(origin.get("source") or "")
+    if not source or origin.get("noise") or named_source(source):
+        return None
+    path = Path(source)
+    return path.suffix if path.is_file() else ""
 
 
 def _quoted(path: Path) -> str:

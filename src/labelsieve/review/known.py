@@ -47,8 +47,7 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     names, given = verdicts.class_names, verdicts.given
     masks = [np.zeros(len(verdicts), dtype=np.bool_) for _ in range(5)]
     has_answer, is_decided, is_wrong, is_audited, is_closed = masks
-    pairs = _by_id(verdicts, reviews) if contents is None else _by_content(reviews, contents)
-    for row, key in pairs:
+    for row, key in rows_and_keys(verdicts, reviews, contents=contents):
         if not verdicts.is_readable[row]:
             continue
         found = reviews.by_key.get(key)
@@ -59,6 +58,19 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     return Known(
         has_answer=has_answer, is_decided=is_decided, is_wrong=is_wrong, is_audited=is_audited, is_closed=is_closed
     )
+
+
+def rows_and_keys(
+    verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None
+) -> Iterator[tuple[int, str]]:
+    """Yields the rows of a run whose images were answered or skipped, each with the key of its answers.
+
+    Args:
+        verdicts: Of N images.
+        reviews: The answers.
+        contents: See :func:`known_labels`.
+    """
+    return _by_id(verdicts, reviews) if contents is None else _by_content(reviews, contents)
 
 
 def _is_right(found: Resolved, given_label: str) -> bool | None:

@@ -49,6 +49,7 @@ class AnswerLog:
         self._tokens: set[str] = set()
         # of the file: bytes and lines that are read, and whether what follows them is torn
         self._read, self._lines, self._has_told = 0, 0, False
+        self._followed = 0
 
     def answers(self) -> list[Answer]:
         """Returns all answers in the order of the file, those that were taken back and what took them back included.
@@ -57,11 +58,11 @@ class AnswerLog:
             RunError: The file cannot be read, or a line before its last one is broken.
         """
         with self._lock:
-            self.follow()
+            self._refresh()
             return list(self._answers)
 
     def follow(self) -> list[Answer]:
-        """Returns the answers that came since the last call, by other processes or by :meth:`append`.
+        """Returns the answers that came since the last call, whoever appended them.
 
         It costs no more than a look at the size of the file where nothing came.
 
@@ -69,11 +70,15 @@ class AnswerLog:
             RunError: See :meth:`answers`.
         """
         with self._lock:
-            before = len(self._answers)
-            if self._size() != self._read:
-                with self._opened("rb") as file:
-                    self._catch_up(file)
-            return self._answers[before:]
+            self._refresh()
+            new = self._answers[self._followed :]
+            self._followed = len(self._answers)
+            return new
+
+    def _refresh(self) -> None:
+        if self._size() != self._read:
+            with self._opened("rb") as file:
+                self._catch_up(file)
 
     def prepare(self) -> None:
         """Makes sure that answers can be written, before anybody gives one; makes the log if there is none.

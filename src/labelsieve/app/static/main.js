@@ -15,6 +15,9 @@ const start = JSON.parse(byId("start").textContent);
 const QUICK = 250;
 const RETRY = 2000;
 const ALIVE = 20000;
+const LOOK_AGAIN = 5000;
+// After so long without a key or touch, the cards of this page go to others.
+const AWAY = 300000;
 const RECENT = 12;
 const KEYS = {
   Enter: "accept", " ": "accept", g: "keep", n: "none", m: "several", u: "unsure", s: "skip", z: "undo", t: "note", "/": "search",
@@ -23,7 +26,7 @@ const KEYS = {
 
 const state = {
   card: null, shownAt: 0, note: "", chosen: null, recent: [], onDigits: [],
-  saving: null, waiting: null, reviewer: start.reviewer,
+  saving: null, waiting: null, looking: 0, activeAt: performance.now(), reviewer: start.reviewer,
 };
 const filters = new Filters(start, () => restart());
 const deck = new Deck(() => ({ ...filters.spec(), reviewer: state.reviewer }));
@@ -54,6 +57,7 @@ function show(card) {
 }
 
 async function restart() {
+  clearTimeout(state.looking);
   deck.restart();
   state.card = null;
   await next();
@@ -81,6 +85,8 @@ async function end() {
   );
   place.hidden = false;
   place.focus();
+  clearTimeout(state.looking);
+  if (found?.left) state.looking = setTimeout(() => { if (!state.card && !document.querySelector("dialog[open]")) restart(); }, LOOK_AGAIN);
 }
 
 // answers
@@ -162,7 +168,8 @@ async function answer(kind, labels = []) {
 }
 
 async function undo() {
-  await saving(() => ask("/undo", { reviewer: state.reviewer }), async (reply) => {
+  const body = { reviewer: state.reviewer, token: randomName() };
+  await saving(() => ask("/undo", body), async (reply) => {
     if (!reply.cards.length) {
       toast("There is nothing to undo.");
       return;
@@ -175,14 +182,15 @@ async function undo() {
 
 /** Does something that is saved, until it is: the same request is sent again, and the server keeps it once. */
 async function saving(send, then) {
-  state.saving = performance.now();
+  state.saving ??= performance.now();
   document.body.classList.add("saving");
   try {
     const reply = await send();
     problem("");
     await then(reply);
   } catch (error) {
-    problem(`Not saved: ${error.message}`, () => saving(send, then), error.again);
+    [state.saving, state.waiting] = [-QUICK, null];  // no key counts until it is saved
+    problem(`Not saved: ${error.message}`, error.again ? () => saving(send, then) : null, error.again);
     if (error.again) return;  // the card stays and nothing else can be answered
   }
   state.saving = null;
@@ -259,7 +267,9 @@ function refresh() {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (document.querySelector("dialog[open]") || event.target.matches?.("input, textarea, select")) return;
+  if (document.querySelector("dialog[open]")) return;
+  // a field of a dialog keeps the focus for a moment after the dialog is closed
+  if (event.target.matches?.("input, textarea, select") && !event.target.closest("dialog:not([open])")) return;
   const isPress = event.key === "Enter" || event.key === " ";
   if (isPress && event.target.matches?.("button:focus-visible")) return;
   const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
@@ -299,7 +309,8 @@ else state.reviewer = sessionStorage.getItem("labelsieve-reviewer") || state.rev
 history.replaceState(null, "", "/");
 releaseOnClose();
 showName();
-setInterval(refresh, ALIVE);
+for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => { state.activeAt = performance.now(); }, true);
+setInterval(() => { if (performance.now() - state.activeAt < AWAY) refresh(); }, ALIVE);
 load().then(() => { filters.ready(); return next(); }).catch((error) => problem(error.message, () => location.reload()));
 
 

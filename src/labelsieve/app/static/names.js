@@ -31,6 +31,6 @@ export function search(text) {
     if (found[rank].length < MOST) found[rank].push(index);
     if (!asked && found[0].length === MOST) break;
   }
-  found[0].sort((one, other) => folded[one].length - folded[other].length || one - other);
+  if (asked) found[0].sort((one, other) => folded[one].length - folded[other].length || one - other);
   return { found: found.flat().slice(0, MOST), isAll: found.flat().length < MOST };
 }

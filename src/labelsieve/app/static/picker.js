@@ -62,7 +62,9 @@ dialog.addEventListener("keydown", (event) => {
   const current = list.querySelector("[aria-selected=true]");
   if (event.key === "ArrowDown") mark(current?.nextElementSibling ?? current);
   else if (event.key === "ArrowUp") mark(current?.previousElementSibling ?? current);
+  else if (event.key === "Escape") dialog.close();  // a search field would keep the key to itself
   else if (event.key === "Enter" && !event.isComposing) { if (current) close(Number(current.dataset.index)); }
   else return;
   event.preventDefault();
+  event.stopPropagation();  // the dialog may be closed by now, and the key must not answer the card
 });

@@ -132,7 +132,7 @@ export function showOriginal(card, near) {
   const strips = make("div", { class: "strips" });
   dialog.replaceChildren(
     make("p", { class: "head" }, make("span", { class: "id", title: card.id }, card.id), size, make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
-    make("div", { class: "full" }, image),
+    make("button", { type: "button", class: "full", title: "Fit, or pixel by pixel", onclick: (event) => event.currentTarget.classList.toggle("actual") }, image),
     strips,
   );
   dialog.showModal();

@@ -65,6 +65,7 @@
   const { key, names, cards } = JSON.parse(source.textContent);
   for (const card of cards) Object.assign(card, { givenName: names[card.given], suggestedName: names[card.suggested] });
   const markKey = `labelsieve-marks-${key}`;
+  const labelKey = `labelsieve-labels-${key}`;
   const KEYS = { 1: "wrong", w: "wrong", 2: "right", r: "right", 3: "unsure", u: "unsure" };
   const gallery = find("gallery");
   const filter = find("filter");
@@ -76,11 +77,12 @@
   let current = 0;
 
   // ---- Marks ----
-  const marks = readMarks();
-  function readMarks() {
+  const marks = readStored(markKey, (mark) => Object.values(KEYS).includes(mark));
+  const labels = readStored(labelKey, (name) => names.includes(name)); // the right class of what is marked wrong
+  function readStored(name, isKnown) {
     try {
-      const entries = Object.entries(JSON.parse(storage?.getItem(markKey) ?? "{}"));
-      return new Map(entries.filter(([, mark]) => Object.values(KEYS).includes(mark)));
+      const entries = Object.entries(JSON.parse(storage?.getItem(name) ?? "{}"));
+      return new Map(entries.filter(([, value]) => isKnown(value)));
     } catch {
       return new Map();
     }
@@ -90,12 +92,41 @@
     const { id } = cards[index];
     if (marks.get(id) === mark) marks.delete(id);
     else marks.set(id, mark);
-    const kept = remember(markKey, JSON.stringify(Object.fromEntries(marks)));
+    if (marks.get(id) !== "wrong") labels.delete(id);
+    keepMarks(index);
+  }
+
+  function keepMarks(index) {
+    const { id } = cards[index];
+    const kept = [[markKey, marks], [labelKey, labels]].every(([name, map]) => remember(name, JSON.stringify(Object.fromEntries(map))));
     find("volatile").hidden = kept;
     showMark(index);
     showTally();
-    find("said").textContent = `${id}: ${marks.get(id) ?? "mark removed"}`;
+    find("said").textContent = `${id}: ${said(id) ?? "mark removed"}`;
   }
+
+  const said = (id) => (labels.has(id) ? `${marks.get(id)}, ${labels.get(id)} is right` : marks.get(id));
+
+  // ---- The right class, by its name ----
+  const byName = new Map(names.map((name) => [name.trim().toLowerCase(), name]));
+  const choose = find("choose");
+  choose.addEventListener("focus", () => {
+    if (find("class-list").childElementCount) return;
+    find("class-list").append(...names.map((name) => new Option("", name))); // only now: there may be thousands
+  });
+  choose.addEventListener("input", () => choose.setCustomValidity(""));
+  choose.addEventListener("change", () => {
+    const name = byName.get(choose.value.trim().toLowerCase());
+    const { id, givenName } = cards[current];
+    choose.setCustomValidity(name === undefined && choose.value.trim() ? "There is no such class." : "");
+    if (!choose.reportValidity()) return;
+    if (name === undefined) labels.delete(id);
+    else if (name === givenName) marks.set(id, "right");
+    else marks.set(id, "wrong");
+    if (name !== undefined && name !== givenName) labels.set(id, name);
+    else labels.delete(id);
+    keepMarks(current);
+  });
 
   /** Gives a card its buttons: in the page they would be a third of the file. */
   function addButtons(item) {
@@ -112,9 +143,15 @@
     const mark = marks.get(cards[index].id);
     if (mark) items[index].dataset.marked = mark;
     else delete items[index].dataset.marked;
-    items[index].querySelector(".about").dataset.said = mark ?? "";
+    items[index].querySelector(".about").dataset.said = said(cards[index].id) ?? "";
     press(items[index].querySelectorAll("[data-mark]"), mark);
-    if (dialog.open && index === current) press(dialog.querySelectorAll("[data-mark]"), mark);
+    if (dialog.open && index === current) showInDialog(index);
+  }
+
+  function showInDialog(index) {
+    press(dialog.querySelectorAll("[data-mark]"), marks.get(cards[index].id));
+    choose.value = labels.get(cards[index].id) ?? "";
+    choose.setCustomValidity("");
   }
 
   function showTally() {
@@ -131,10 +168,13 @@
     const safe = (value) => (/^'*[=+\-@\t\r\n＝＋－＠]/.test(value)
       && !/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(value) ? `'${value}` : value);
     const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-    const lines = ["id,given_label,suggested_label,label_quality,mark"];
+    const more = cards.some((card) => labels.has(card.id)); // marks alone stay as they always were
+    const lines = [`id,given_label,suggested_label,label_quality,mark${more ? ",new_label" : ""}`];
     for (const card of cards) {
       const mark = marks.get(card.id);
-      if (mark) lines.push([card.id, card.givenName, card.suggestedName, String(card.quality ?? ""), mark].map(safe).map(quote).join(","));
+      const line = [card.id, card.givenName, card.suggestedName, String(card.quality ?? ""), mark];
+      if (more) line.push(labels.get(card.id) ?? "");
+      if (mark) lines.push(line.map(safe).map(quote).join(","));
     }
     return lines.join("\n") + "\n";
   }
@@ -433,7 +473,7 @@
       dialog.showModal();
       find("close").focus(); // not by `autofocus`, which browsers act upon, and complain of, when the page is loaded
     }
-    press(dialog.querySelectorAll("[data-mark]"), marks.get(card.id));
+    showInDialog(index);
     find("previous").disabled = order[0] === index;
     find("next").disabled = order.at(-1) === index;
   }
@@ -444,7 +484,7 @@
   }
 
   dialog.addEventListener("keydown", (event) => {
-    if (!plain(event)) return;
+    if (!plain(event) || event.target === choose) return;
     const mark = KEYS[event.key.toLowerCase()];
     if (mark) {
       const target = markByKey(mark);

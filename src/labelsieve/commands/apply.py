@@ -1,0 +1,167 @@
+"""`labelsieve apply`: corrected labels, back in the form that the data came in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, refuse_own, review_files
+from labelsieve.commands.runs import load_origin, origin_of
+from labelsieve.core.errors import RunError, UsageError
+from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import counted
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.review.changes import Change
+
+_OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(optional)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apply(Command):
+    """Writes a data set with the labels that reviewers corrected, in the form that it came in.
+
+    A folder of class folders, CSV, Parquet and Arrow files and folders of `save_to_disk` stay what they are, with all
+    that is in them beside the labels. An image of none of the classes, and one whose label is wrong while nobody knows
+    the right one, is left out. All changes are listed in a CSV file beside the result.
+
+    Attributes:
+        run_folder: Folder of a reviewed run or, with --changes, the data set: what SOURCE of `labelsieve scan` may be.
+        out: File or folder to write, which is not there yet.
+        in_place: Change the data set itself; what was there before is kept beside it.
+        changes: A list of changes that `labelsieve apply` has written, to make them on another copy of the data set.
+        marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review`.
+        copy: Copy the images of a folder instead of linking to them.
+        source: Where the images of the run lie now, if not where the run found them.
+        image_column: With --changes: see `labelsieve scan`.
+        image_folder: With --changes: see `labelsieve scan`.
+        label_column: With --changes: see `labelsieve scan`.
+        class_names: With --changes: see `labelsieve scan`.
+        split: With --changes: see `labelsieve scan`.
+    """
+
+    run_folder: Annotated[Positional[str], arg(metavar="RUN|SOURCE")]
+    out: _OptionalPath = None
+    in_place: Flag = False
+    changes: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    marks: MarkOption = ()
+    copy: Flag = False
+    source: OptionalText = None
+    image_column: OptionalText = None
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
+    label_column: OptionalText = None
+    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    split: OptionalText = None
+
+    def run(self, console: Console) -> None:
+        """Finds out what changes, and writes the list of changes and the data set."""
+        from labelsieve.review.apply import apply, check_target
+        from labelsieve.review.changes import place
+
+        self._check_options()
+        progress = Progress(console)
+        options = self._options()
+        check_target(options["source"], self.out)
+        images = self._images(options, progress)
+        changes = self._changes(images, progress)
+        where = "the reviews" if self.changes is None else str(self.changes)
+        placed = place(changes, images, where=where)
+        for note in placed.notes:
+            progress.say(f"note: {note}")
+        if self.in_place and not (placed.changed or placed.left_out):
+            progress.say(f"nothing to change in {options['source']}")
+            return
+        listed = self._write_list(changes, options)
+        try:
+            applied = apply(images, placed, options=options, out=self.out, copy=self.copy, progress=progress)
+        except BaseException:
+            if listed is not None:
+                listed.unlink(missing_ok=True)
+            raise
+        for note in applied.notes:
+            progress.say(f"note: {note}")
+        left_out = f", {counted(placed.left_out, 'image', 'images')} left out" if placed.left_out else ""
+        progress.say(f"wrote {applied.path}: {counted(placed.changed, 'label', 'labels')} corrected{left_out}")
+        if listed is not None:
+            progress.say(f"wrote {listed}: the list of changes")
+        if applied.backup is not None:
+            progress.say(f"what was there before is {applied.backup}")
+
+    def _check_options(self) -> None:
+        if (self.out is None) != self.in_place:
+            raise UsageError("expected either --out PATH or --in-place; give one of both")
+        of_source = (self.image_column, self.image_folder, self.label_column, self.split, *self.class_names)
+        if self.changes is None and any(of_source):
+            raise UsageError("a run knows how its data are read; leave out the options of the source")
+        if self.changes is not None and (self.marks or self.source is not None):
+            raise UsageError("--marks and --source go with a run, not with --changes; leave them out")
+
+    def _options(self) -> dict[str, Any]:
+        """Returns what the whole data set is loaded with, of which a run may have scanned a subset."""
+        from labelsieve.verdicts import Verdicts
+
+        if self.changes is None:
+            if not Path(self.run_folder).is_dir():
+                raise RunError(
+                    f"expected the folder of a run, got {self.run_folder}; with a data set add --changes FILE"
+                )
+            verdicts = Verdicts.load(self.run_folder)
+            origin = origin_of(verdicts, source=self.source)
+            if self.out is not None:
+                refuse_own(self.out, run=Path(self.run_folder), source=origin["source"])
+            return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
+        names = self.class_names[0] if len(self.class_names) == 1 else self.class_names
+        options = {
+            "source": self.run_folder,
+            "image_column": self.image_column,
+            "image_folder": None if self.image_folder is None else str(self.image_folder),
+            "label_column": self.label_column,
+            "class_names": names or None,
+            "split": self.split,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _changes(self, images: LabelledImages, progress: Progress) -> Sequence[Change]:
+        from labelsieve.review.changes import changes_of, read_changes
+        from labelsieve.review.rows import reviews_of
+        from labelsieve.verdicts import Verdicts
+
+        if self.changes is not None:
+            return read_changes(self.changes)
+        run = Path(self.run_folder)
+        files = review_files(run, self.marks)
+        reviews = None if files is None else reviews_of(files, Verdicts.load(run), images=images, progress=progress)
+        if not reviews:
+            raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {run}")
+        return changes_of(reviews, images)
+
+    def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:
+        """Writes the list of changes beside the result; one that was given is there already."""
+        from labelsieve.data.folders import CHANGES
+        from labelsieve.data.readers import find_source
+        from labelsieve.review.apply import free_name
+        from labelsieve.review.changes import write_changes
+
+        if self.changes is not None:
+            return None
+        beside = self.out or find_source(options["source"], split=options.get("split")).path
+        path = free_name(beside, CHANGES)
+        write_changes(path, changes)
+        return path
+
+    def _images(self, options: dict[str, Any], progress: Progress) -> LabelledImages:
+        from labelsieve.data.feature_files import holds_features
+        from labelsieve.data.sources import load_images
+
+        if holds_features(options["source"]):
+            raise RunError("features have no file of labels that could be written again; use: labelsieve export RUN")
+        if self.changes is not None:
+            return load_images(**options, progress=progress)
+        images: Any = load_origin(options, progress=progress)
+        return images  # type: ignore[no-any-return]  # no features, as was checked

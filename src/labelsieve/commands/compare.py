@@ -1,0 +1,78 @@
+"""`labelsieve compare`: what changed from one run to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from labelsieve.commands.base import Command, Flag, OptionalText, refuse_own
+from labelsieve.commands.runs import data_of
+from labelsieve.core.errors import LabelsieveError, RunError
+from labelsieve.core.progress import Progress
+
+if TYPE_CHECKING:
+    from labelsieve.verdicts import Verdicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Command):
+    """Shows which flags came, went and changed from one run to another, and metrics side by side.
+
+    Images are matched by their ids or, where the runs have other ids, by their content, for which the images of both
+    runs are read.
+
+    Attributes:
+        run_folder: Folder of the earlier run.
+        other_run: Folder of the later run.
+        out: CSV file to write all changes to.
+        overwrite: Replace a file that is there.
+        source: Where the images of the earlier run lie now, if not where the run found them.
+        other_source: The same for the later run.
+    """
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN1")]
+    other_run: Annotated[Positional[Path], arg(metavar="RUN2")]
+    out: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    overwrite: Flag = False
+    source: OptionalText = None
+    other_source: OptionalText = None
+
+    def run(self, console: Console) -> None:
+        """Reads both runs and prints what differs."""
+        from labelsieve.core.spreadsheets import write_csv
+        from labelsieve.report.comparison import compare, needs_contents, print_comparison
+        from labelsieve.verdicts import Verdicts
+
+        first, second = Verdicts.load(self.run_folder), Verdicts.load(self.other_run)
+        self._check_out()
+        contents = self._contents(first, second, Progress(console)) if needs_contents(first, second) else None
+        comparison = compare(first, second, contents=contents)
+        print_comparison(comparison, (str(self.run_folder), str(self.other_run)), console)
+        if self.out is not None:
+            write_csv(self.out, comparison.table)
+            Progress(console).say(f"wrote {self.out}: {comparison.table.num_rows:,} changes")
+
+    def _check_out(self) -> None:
+        if self.out is None:
+            return
+        for run in (self.run_folder, self.other_run):
+            refuse_own(self.out, run=run)
+        if self.out.exists() and not self.overwrite:
+            raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
+
+    def _contents(self, first: Verdicts, second: Verdicts, progress: Progress) -> Any:
+        """Returns the hashes of the images of both runs; None, with a note, if they cannot be read any more."""
+        try:
+            return (
+                data_of(first, source=self.source, progress=progress).contents,
+                data_of(second, source=self.other_source, progress=progress).contents,
+            )
+        except LabelsieveError as error:
+            if self.source is not None or self.other_source is not None:
+                raise
+            progress.say(f"note: the images are matched by id, for their content cannot be compared: {error}")
+            return None

@@ -1,0 +1,36 @@
+"""`labelsieve status`: how far a review is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from labelsieve.commands.base import Command, OptionalText, RunFolder
+from labelsieve.commands.runs import contents_of
+from labelsieve.core.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(Command):
+    """Says how far the review of a run is: images reviewed, wrong labels left, time a card.
+
+    Attributes:
+        run_folder: Folder of the run.
+        source: Where the images lie now, if not where the run found them.
+    """
+
+    run_folder: RunFolder
+    source: OptionalText = None
+
+    def run(self, console: Console) -> None:
+        """Reads the run and its answers and prints some lines."""
+        from labelsieve import review
+        from labelsieve.review.progress import status_lines
+        from labelsieve.verdicts import Verdicts
+
+        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
+        reviews = review.load(self.run_folder, progress=progress)
+        contents = contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None
+        for line in status_lines(verdicts, reviews, contents=contents):
+            progress.say(line)

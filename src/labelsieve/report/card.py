@@ -1,0 +1,102 @@
+"""A card for the Hub of Hugging Face: what a data set holds, and which of its labels were changed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from labelsieve.core.provenance import write_text
+from labelsieve.core.quantities import counted, percent, plain
+from labelsieve.report.common import section
+from labelsieve.review.rows import RowReviews, corrected, marks_of_rows
+from labelsieve.verdicts import Verdicts
+
+# Pairs of classes in the table.
+_PAIRS = 20
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def write_card(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+    """Writes a `README.md` with the metadata that the Hub reads.
+
+    Args:
+        verdicts: Of N images.
+        reviews: What reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
+        out: The file.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    write_text(out, "\n".join([*_head(verdicts), "", *_body(verdicts, reviews or {})]) + "\n")
+
+
+def _head(verdicts: Verdicts) -> list[str]:
+    size = next((name for most, name in _SIZES if len(verdicts) < most), "n>1M")
+    names = [
+        f"          {json.dumps(str(index))}: {json.dumps(name)}" for index, name in enumerate(verdicts.class_names)
+    ]
+    return [
+        "---",
+        "task_categories:",
+        "- image-classification",
+        "size_categories:",
+        f"- {size}",
+        "tags:",
+        "- labelsieve",
+        "dataset_info:",
+        "  features:",
+        "  - name: image",
+        "    dtype: image",
+        "  - name: label",
+        "    dtype:",
+        "      class_label:",
+        "        names:",
+        *names,
+        "---",
+    ]
+
+
+def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
+    labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
+    changed = np.flatnonzero(labels != verdicts.given)
+    left_out = np.flatnonzero((marks == "wrong") & (labels == verdicts.given))
+    record = verdicts.record
+    names = [section(record, key).get("name") for key in ("detector", "model")]
+    by = " with ".join(_text(str(name)) for name in names if name)
+    images = counted(len(verdicts), "image", "images")
+    reviewed = counted(len(reviews), "image", "images")
+    lines = [
+        "# Labels that were corrected",
+        "",
+        f"{images} in {counted(len(verdicts.class_names), 'class', 'classes')}. "
+        f"The labels were scanned by labelsieve {_text(str(record.get('labelsieve') or ''))}".rstrip()
+        + (f" ({by})" if by else "")
+        + f", which flagged {int(verdicts.is_issue.sum()):,} of them. People reviewed {reviewed}.",
+        "",
+        "| | images | share |",
+        "|---|---:|---:|",
+        _share("label corrected", len(changed), len(verdicts)),
+        _share("left out: wrong, and the right class is not known", len(left_out), len(verdicts)),
+        _share("reviewed and right", int((marks == "right").sum()), len(verdicts)),
+    ]
+    pairs = Counter(zip(verdicts.given[changed].tolist(), labels[changed].tolist(), strict=True))
+    if not pairs:
+        return lines
+    lines += ["", "| given label | corrected label | images |", "|---|---|---:|"]
+    for (given, new), count in pairs.most_common(_PAIRS):
+        lines.append(f"| {_text(verdicts.class_names[given])} | {_text(verdicts.class_names[new])} | {count:,} |")
+    rest = len(pairs) - _PAIRS
+    return [*lines, *(["", f"and {counted(rest, 'other pair', 'other pairs')}"] if rest > 0 else [])]
+
+
+def _share(title: str, count: int, of: int) -> str:
+    return f"| {title} | {count:,} | {plain(percent(count / of))} |"
+
+
+def _text(text: str) -> str:
+    """Returns a text that is nothing but a text in Markdown."""
+    one_line = " ".join(text.split())
+    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in one_line)

@@ -1,0 +1,230 @@
+"""Two runs side by side: which images are the same, and which flags came, went or changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelsieve.core.progress import clean
+from labelsieve.core.quantities import counted, percent, plain
+from labelsieve.metrics import METRIC_TITLES
+from labelsieve.report import common
+from labelsieve.report.wrapping import Unbroken
+from labelsieve.verdicts import Verdicts
+
+CHANGES = {
+    "came": ("flag came", "flags came"),
+    "went": ("flag went", "flags went"),
+    "changed": ("other label changed", "other labels changed"),
+}
+"""What may differ between two runs: the word in the table of changes, and what one and many of them are called."""
+# Changes of each kind that the terminal shows.
+_TOP = 10
+_COLUMNS = ("given_label", "predicted_label", "label_quality", "is_label_issue")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What differs between two runs.
+
+    Attributes:
+        first: The earlier run.
+        second: The later run.
+        pairs: Shape (M, 2), int64: rows of the same image in the first and in the second run.
+        by_content: Whether images were matched by content; else by id.
+        table: One row for each change, most suspicious first: `change` (a key of :data:`CHANGES`), `id` in the second
+            run, `first_id`, and given and predicted label, label quality and flag of both runs.
+    """
+
+    first: Verdicts
+    second: Verdicts
+    pairs: NDArray[np.int64]
+    by_content: bool
+    table: pa.Table
+
+    def count(self, change: str) -> int:
+        """Returns how many changes of one kind there are."""
+        return int(self.table["change"].to_pylist().count(change))
+
+
+def needs_contents(first: Verdicts, second: Verdicts) -> bool:
+    """Returns whether ids do not tell which images are the same: the runs have other ids, and so other data."""
+    fingerprints = [common.section(each.record, "data").get("fingerprint") for each in (first, second)]
+    if fingerprints[0] is not None and fingerprints[0] == fingerprints[1]:
+        return False
+    return set(first.table["id"].to_pylist()) != set(second.table["id"].to_pylist())
+
+
+def compare(
+    first: Verdicts,
+    second: Verdicts,
+    *,
+    contents: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None,
+) -> Comparison:
+    """Compares two runs image by image.
+
+    Args:
+        first: The earlier run, of N images.
+        second: The later run, of M images.
+        contents: Hashes of the images of both, shapes (N,) and (M,); images are then matched by them, and of several
+            copies of an image those with the same id first. None matches by id.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> right = ls.scan(ls.load_features(points, labels=labels), detector=ls.KNN())
+        >>> labels[:2] = "dog"
+        >>> wrong = ls.scan(ls.load_features(points, labels=labels), detector=ls.KNN())
+        >>> compare(right, wrong).table.select(["change", "id", "given_label"]).to_pylist()[0]
+        {'change': 'came', 'id': '0000000', 'given_label': 'dog'}
+    """
+    ids = first.table["id"].to_pylist(), second.table["id"].to_pylist()
+    keys: Sequence[Sequence[Any]] = ids if contents is None else [each.tolist() for each in contents]
+    pairs = _pairs(ids[0], ids[1], keys[0], keys[1])
+    return Comparison(
+        first=first,
+        second=second,
+        pairs=pairs,
+        by_content=contents is not None,
+        table=_changes(first, second, pairs),
+    )
+
+
+def _pairs(
+    first_ids: Sequence[str], second_ids: Sequence[str], first: Sequence[Any], second: Sequence[Any]
+) -> NDArray[np.int64]:
+    """Returns the rows that have the same key; of several, those of the same id first, then in their order."""
+    left: dict[Any, list[int]] = defaultdict(list)
+    for row, key in enumerate(first):
+        left[key].append(row)
+    place = {name: row for row, name in enumerate(first_ids)}
+    pairs, others = [], []
+    for row, key in enumerate(second):
+        same = place.get(second_ids[row])
+        if same is not None and same in left[key]:
+            left[key].remove(same)
+            pairs.append((same, row))
+        else:
+            others.append((row, key))
+    pairs += [(left[key].pop(0), row) for row, key in others if left[key]]
+    return np.array(sorted(pairs, key=lambda pair: pair[1]), dtype=np.int64).reshape(-1, 2)
+
+
+def _changes(first: Verdicts, second: Verdicts, pairs: NDArray[np.int64]) -> pa.Table:
+    before, after = (
+        verdicts.table.take(pa.array(rows)) for verdicts, rows in zip((first, second), pairs.T, strict=True)
+    )
+    kinds = [_kind(*each) for each in zip(before.to_pylist(), after.to_pylist(), strict=True)]
+    table = pa.table(
+        {
+            "change": pa.array(kinds, pa.string()),
+            "id": after["id"],
+            "first_id": before["id"],
+            **{f"first_{name}": before[name] for name in _COLUMNS},
+            **{name: after[name] for name in _COLUMNS},
+        }
+    )
+    chosen = [row for row, kind in enumerate(kinds) if kind is not None]
+    rank, first_rank = after["rank"].to_pylist(), before["rank"].to_pylist()
+    last = len(first) + len(second)
+    order = sorted(chosen, key=lambda row: (first_rank[row] if kinds[row] == "went" else rank[row]) or last)
+    return table.take(pa.array(order, pa.int64()))
+
+
+def _kind(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    was, is_now = bool(before["is_label_issue"]), bool(after["is_label_issue"])
+    if was != is_now:
+        return "came" if is_now else "went"
+    others = before["given_label"] != after["given_label"]
+    return "changed" if others or (was and before["predicted_label"] != after["predicted_label"]) else None
+
+
+def print_comparison(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
+    """Prints both runs, what differs, the first changes of each kind, and metrics where a run has them.
+
+    Args:
+        comparison: What to print.
+        names: What to call the runs.
+        console: Where to print.
+    """
+    console.print()
+    for name, verdicts in zip(names, (comparison.first, comparison.second), strict=True):
+        console.print(Unbroken(_about(name, verdicts)))
+    console.print(Unbroken(_matched(comparison), style="dim"))
+    console.print()
+    both = comparison.first.is_issue[comparison.pairs[:, 0]] & comparison.second.is_issue[comparison.pairs[:, 1]]
+    said = ", ".join(counted(comparison.count(kind), *words) for kind, words in CHANGES.items())
+    console.print(Unbroken(f"{said}; {int(both.sum()):,} flagged in both"))
+    for kind, (_, title) in CHANGES.items():
+        _print_changes(comparison, kind, title, console)
+    _print_metrics(comparison, names, console)
+    console.print()
+
+
+def _about(name: str, verdicts: Verdicts) -> str:
+    flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
+    share = f" ({percent(flagged / readable)})" if readable else ""
+    detector = common.section(verdicts.record, "detector").get("name")
+    by = f", {detector}" if detector else ""
+    return clean(f"{name}: {flagged:,} flagged of {counted(readable, 'image', 'images')}{share}{by}")
+
+
+def _matched(comparison: Comparison) -> str:
+    matched = len(comparison.pairs)
+    how = "content" if comparison.by_content else "id"
+    only = (
+        f", {len(verdicts) - matched:,} only in the {which}"
+        for which, verdicts in (("first", comparison.first), ("second", comparison.second))
+        if len(verdicts) > matched
+    )
+    return f"{counted(matched, 'image is', 'images are')} in both, matched by {how}{''.join(only)}"
+
+
+def _print_changes(comparison: Comparison, kind: str, title: str, console: Console) -> None:
+    rows = [row for row in comparison.table.to_pylist() if row["change"] == kind]
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for name in (title.capitalize(), "given", "suggested"):
+        table.add_column(name, overflow="fold")
+    for row in rows[:_TOP]:
+        table.add_row(
+            Text(clean(row["id"])),
+            *(_then(row[f"first_{name}"], row[name]) for name in ("given_label", "predicted_label")),
+        )
+    console.print()
+    console.print(table)
+    if len(rows) > _TOP:
+        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+
+
+def _then(before: str | None, after: str | None) -> Text:
+    words = [clean(each or "unreadable") for each in (before, after)]
+    return Text(words[0] if words[0] == words[1] else " → ".join(words))
+
+
+def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
+    found = comparison.first.metrics, comparison.second.metrics
+    if not any(found):
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Against the truth", overflow="fold")
+    for name in (*map(clean, names), "difference"):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for key, title in METRIC_TITLES.items():
+        before, after = ((each or {}).get(key) for each in found)
+        difference = "" if before is None or after is None else f"{after - before:+.3f}"
+        table.add_row(title, *(plain(common.score(value)) for value in (before, after)), difference)
+    console.print()
+    console.print(table)

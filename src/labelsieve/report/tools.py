@@ -1,0 +1,218 @@
+"""Exports for annotation tools: Label Studio, FiftyOne, CVAT and COCO, each a folder with images and annotations.
+
+The label of an image is the one that reviewers gave it, else the given one. An image whose label is wrong, by a
+reviewer, while the right one is not known has no annotation: it is to be labelled.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from labelsieve.core.progress import Progress, clean
+from labelsieve.core.provenance import write_json, write_text
+from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.report.imagefolder import export_folder, place_images, write_marker
+from labelsieve.review.rows import RowReviews, after_reviews, corrected, marks_of_rows
+from labelsieve.verdicts import Verdicts
+
+Card = dict[str, Any]
+"""What an export says of one image: see :func:`_cards`."""
+
+_VERSION = "labelsieve"
+
+
+def write_for_tool(
+    verdicts: Verdicts,
+    images: LabelledImages,
+    out: Path,
+    *,
+    tool: str,
+    reviews: RowReviews | None,
+    copy: bool,
+    overwrite: bool,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes a folder that an annotation tool imports: all images that can be read, most suspicious first.
+
+    Args:
+        verdicts: Of N images.
+        images: The images that the verdicts were made from.
+        out: The folder to write; it appears whole or not at all.
+        tool: A key of :data:`TOOLS`.
+        reviews: What reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
+        copy: Copy image files instead of linking to them.
+        overwrite: Replace `out` if it is an empty folder or an earlier export.
+        progress: Where to show how far it is.
+
+    Raises:
+        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
+        DataError: An image file is gone.
+    """
+    write = TOOLS[tool]
+    with export_folder(verdicts, images, out, overwrite=overwrite) as part:
+        ranked = after_reviews(verdicts, reviews)
+        rows = np.flatnonzero(verdicts.is_readable)
+        order = rows[np.argsort(np.asarray(ranked.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
+        folder = "data" if tool == "fiftyone" else "images"
+        paths = place_images(
+            images, part, dict.fromkeys(order, folder), out=out, copy=copy, by_stem=True, progress=progress
+        )
+        cards = _cards(verdicts, ranked, images, reviews or {}, paths)
+        if tool in ("cvat", "coco"):
+            for row, card in zip(paths, cards, strict=True):
+                card["size"] = _size(images, row)
+        write(cards, verdicts.class_names, part, out)
+        write_marker(verdicts, part, kept=len(paths), class_of_folder={})
+    return out
+
+
+def _cards(
+    verdicts: Verdicts, ranked: Verdicts, images: LabelledImages, reviews: RowReviews, paths: Mapping[int, str]
+) -> list[Card]:
+    """Returns for each image its path, id, given, suggested and final label (None: not known), p_clean and flag."""
+    labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
+    names, cards = verdicts.class_names, []
+    for row, path in paths.items():
+        is_open = marks[row] == "wrong" and labels[row] == verdicts.given[row]
+        cards.append(
+            {
+                "path": path,
+                "id": images.ids[row],
+                "given_label": names[verdicts.given[row]],
+                "suggested_label": names[ranked.predicted[row]],
+                "confidence": float(ranked.table["predicted_confidence"][row].as_py()),
+                "label": None if is_open else names[labels[row]],
+                "reviewed": str(marks[row]) or None,
+                "p_clean": float(ranked.label_quality[row]),
+                "flagged": bool(ranked.is_issue[row]),
+            }
+        )
+    return cards
+
+
+def _size(images: LabelledImages, row: int) -> tuple[int, int]:
+    """Returns width and height, (0, 0) if the image cannot be read any more."""
+    try:
+        return images.open(row).size
+    except UnreadableImageError:
+        return 0, 0
+
+
+def _label_studio(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+    """Writes `tasks.json`, with the suggestion as prediction and a review as annotation, and `config.xml`."""
+    tasks = []
+    for card in cards:
+        data = {name: card[name] for name in ("id", "given_label", "p_clean", "flagged")}
+        image = f"/data/local-files/?d={quote(out.name + '/' + card['path'])}"
+        suggestion = {
+            "model_version": _VERSION,
+            "score": card["confidence"],
+            "result": _choice(card["suggested_label"]),
+        }
+        task: Card = {"data": {"image": image, **data}, "predictions": [suggestion]}
+        if card["reviewed"] in ("right", "wrong") and card["label"] is not None:
+            task["annotations"] = [{"result": _choice(card["label"])}]
+        tasks.append(task)
+    write_json(part / "tasks.json", tasks)
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name="image", value="$image")
+    ET.SubElement(view, "Header", value="Given label: $given_label")
+    choices = ET.SubElement(view, "Choices", name="label", toName="image", choice="single", showInLine="true")
+    for name in class_names:
+        ET.SubElement(choices, "Choice", value=clean(name))
+    write_text(part / "config.xml", _xml(view))
+
+
+def _choice(label: str) -> list[Card]:
+    return [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [clean(label)]}}]
+
+
+def _fiftyone(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+    """Writes `labels.json` of FiftyOne's image classification data set."""
+    del out
+    place = {name: number for number, name in enumerate(class_names)}
+    labels = {}
+    for card in cards:
+        if card["label"] is not None:
+            names = ("id", "given_label", "suggested_label", "p_clean", "flagged", "reviewed")
+            labels[Path(card["path"]).stem] = {
+                "label": place[card["label"]],
+                "attributes": {name: card[name] for name in names},
+            }
+    write_json(part / "labels.json", {"classes": class_names, "labels": labels})
+
+
+def _cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+    """Writes `annotations.xml` of "CVAT for images 1.1"."""
+    root = ET.Element("annotations")
+    ET.SubElement(root, "version").text = "1.1"
+    task = ET.SubElement(ET.SubElement(root, "meta"), "task")
+    for name, value in (("name", clean(out.name)), ("size", str(len(cards))), ("mode", "annotation")):
+        ET.SubElement(task, name).text = value
+    labels = ET.SubElement(task, "labels")
+    for each in class_names:
+        label = ET.SubElement(labels, "label")
+        for name, value in (("name", clean(each)), ("type", "tag")):
+            ET.SubElement(label, name).text = value
+        ET.SubElement(label, "attributes")
+    for number, card in enumerate(cards):
+        width, height = map(str, card["size"])
+        name = clean(Path(card["path"]).name)
+        image = ET.SubElement(root, "image", id=str(number), name=name, width=width, height=height)
+        if card["label"] is not None:
+            source = "manual" if card["reviewed"] else "file"
+            ET.SubElement(image, "tag", label=clean(card["label"]), source=source)
+    write_text(part / "annotations.xml", _xml(root))
+
+
+def _coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+    """Writes `annotations.json`: an annotation of a whole image has a category and no box."""
+    del out
+    place = {name: number for number, name in enumerate(class_names, start=1)}
+    kept = ("given_label", "suggested_label", "p_clean", "flagged", "reviewed")
+    written = {
+        "info": {"description": "labels after labelsieve"},
+        "licenses": [],
+        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in place.items()],
+        "images": [
+            {
+                "id": number,
+                "file_name": Path(card["path"]).name,
+                "width": card["size"][0],
+                "height": card["size"][1],
+                "source_id": card["id"],
+            }
+            for number, card in enumerate(cards, start=1)
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": place[card["label"]],
+                "attributes": {name: card[name] for name in kept},
+            }
+            for number, card in enumerate(cards, start=1)
+            if card["label"] is not None
+        ],
+    }
+    write_json(part / "annotations.json", written)
+
+
+def _xml(root: ET.Element) -> str:
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+TOOLS: dict[str, Callable[[list[Card], tuple[str, ...], Path, Path], None]] = {
+    "label-studio": _label_studio,
+    "fiftyone": _fiftyone,
+    "cvat": _cvat,
+    "coco": _coco,
+}
+"""The formats that are a folder for an annotation tool."""

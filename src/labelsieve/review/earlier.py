@@ -1,0 +1,215 @@
+"""What is known from an earlier review when data are scanned again: answered labels are facts.
+
+Answers belong to the content of an image: a file that was renamed or moved, and a table that was written again, keep
+them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, RunError, listed, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint
+from labelsieve.core.quantities import counted
+from labelsieve.data.labelled import Labelled
+from labelsieve.data.labels import normalise
+from labelsieve.detect.scores import Estimate, Interval, Scores
+from labelsieve.review.answers import Answer, key_of
+from labelsieve.review.changes import resolved_label, speaks_of
+from labelsieve.review.log import LOG, AnswerLog
+from labelsieve.review.state import Resolved, Reviews, load
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Earlier:
+    """Answers of an earlier run on N images.
+
+    Attributes:
+        run_folder: Folder of the earlier run.
+        is_right: Shape (N,): the given label is known to be right.
+        is_wrong: Shape (N,): the given label is known to be wrong.
+        labels: Shape (N,), int64: the given labels, with the right one where a reviewer named it.
+        answers: The answers that stand on these images, as the log of the new run has them.
+        notes: Remarks for the user.
+    """
+
+    run_folder: Path
+    is_right: NDArray[np.bool_]
+    is_wrong: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    answers: tuple[Answer, ...]
+    notes: tuple[str, ...]
+
+    def on(self, scores: Scores, given: NDArray[np.int64]) -> Scores:
+        """Returns scores in which the known labels are certain: quality 1 or 0, and the right class where it is known.
+
+        Args:
+            scores: Of a detector that took :attr:`labels` for the given ones.
+            given: Shape (N,): the given labels.
+        """
+        readable = ~np.isnan(scores.label_quality)
+        right, wrong = self.is_right & readable, self.is_wrong & readable
+        named = wrong & (self.labels != given)
+        quality = np.where(right, 1.0, np.where(wrong, 0.0, scores.label_quality)).astype(np.float32)
+        new = dataclasses.replace(
+            scores,
+            label_quality=quality,
+            predicted=np.where(right | named, self.labels, scores.predicted),
+            confidence=np.where(right | named, np.float32(1), scores.confidence),
+            issue=None if scores.issue is None else wrong | (scores.issue & ~right),
+            notes=(*scores.notes, *self.notes),
+        )
+        return dataclasses.replace(new, estimate=_estimate(scores, new, self.labels, given))
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns what `run.json` says of it."""
+        return {
+            "run": str(self.run_folder),
+            "images": int((self.is_right | self.is_wrong).sum()),
+            "wrong": int(self.is_wrong.sum()),
+            "fingerprint": fingerprint(self.is_right, self.is_wrong, self.labels),
+        }
+
+    def carry_to(self, run_folder: Path) -> None:
+        """Appends the answers to the log of a new run, so that they are not asked again there.
+
+        Raises:
+            RunError: The log cannot be written.
+        """
+        AnswerLog(run_folder).append_all([*self.answers])
+
+
+def check_reviewed(run_folder: str | Path) -> Path:
+    """Returns the folder of a run, which has a log of answers.
+
+    Raises:
+        RunError: It has none.
+    """
+    folder = Path(run_folder)
+    if not (folder / LOG).is_file():
+        raise RunError(f"expected a reviewed run with a {LOG} in {folder}, found none; make it with: labelsieve review")
+    return folder
+
+
+def earlier(run_folder: str | Path, images: Labelled, *, progress: Progress | None = None) -> Earlier:
+    """Finds the answers of an earlier run on images that may have moved, or got other labels, since.
+
+    Args:
+        run_folder: Folder of the run that was reviewed.
+        images: N images.
+        progress: Where to say that the log is torn.
+
+    Raises:
+        RunError: There are no reviews, or they cannot be read.
+        DataError: None of them is on these images.
+    """
+    folder = check_reviewed(run_folder)
+    reviews = load(folder, progress=progress)
+    index = {normalise(name): number for number, name in enumerate(images.class_names)}
+    gone = {key for key, found in reviews.by_key.items() if any(normalise(name) not in index for name in found.labels)}
+    there = np.isin(images.contents, _hashes(reviews.by_key))
+    if reviews.by_key and not there.any():
+        raise DataError(
+            f"{folder} has reviews of other data: none of its {len(reviews):,} reviewed images is among the "
+            f"{len(images):,} here; pass the run that reviewed these"
+        )
+    labels, marks = images.labels.copy(), np.zeros((2, len(images)), dtype=np.bool_)
+    facts = {key: found for key, found in reviews.facts.items() if key not in gone}
+    for row in np.flatnonzero(np.isin(images.contents, _hashes(facts))).tolist():
+        given, found = images.class_names[labels[row]], facts[key_of(images.contents[row])]
+        if speaks_of(found, given):
+            label = _label(found, given, index)
+            marks[0 if label == labels[row] else 1, row] = True
+            labels[row] = labels[row] if label is None else label
+    return Earlier(
+        run_folder=folder,
+        is_right=marks[0],
+        is_wrong=marks[1],
+        labels=labels,
+        answers=_carried(reviews, gone, images, str(folder)),
+        notes=_notes(folder, marks, reviews, gone, images),
+    )
+
+
+def _hashes(keys: Mapping[str, Any]) -> NDArray[np.uint64]:
+    return np.array([int(key, 16) for key in keys], dtype=np.uint64)
+
+
+def _label(found: Resolved, given: str, index: Mapping[str, int]) -> int | None:
+    """Returns the right class, None where none is known."""
+    name = resolved_label(found, given)
+    return None if name is None else index[normalise(name)]
+
+
+def _carried(reviews: Reviews, gone: set[str], images: Labelled, run: str) -> tuple[Answer, ...]:
+    """Returns the answers on these images; an audit was drawn for the earlier run, so it is none of the new one."""
+    chosen = [each for each in reviews.standing if each.kind != "skip" and each.key not in gone]
+    wanted = np.isin(images.contents, _hashes({each.key: None for each in chosen}))
+    ids: dict[str, str] = {}
+    for row in np.flatnonzero(wanted).tolist():
+        ids.setdefault(key_of(images.contents[row]), images.ids[row])
+    return tuple(
+        dataclasses.replace(each, id=ids[each.key], mode="review", shown={**each.shown, "from": run})
+        for each in chosen
+        if each.key in ids
+    )
+
+
+def _notes(
+    folder: Path, marks: NDArray[np.bool_], reviews: Reviews, gone: set[str], images: Labelled
+) -> tuple[str, ...]:
+    right, wrong = marks.sum(axis=1).tolist()
+    notes = [f"reviewed in {folder}: {counted(right, 'label is', 'labels are')} right and {wrong:,} wrong for certain"]
+    here = set(map(key_of, np.unique(images.contents[np.isin(images.contents, _hashes(reviews.by_key))]).tolist()))
+    if lost := len(reviews) - len(here):
+        notes.append(f"{counted(lost, 'reviewed image is', 'reviewed images are')} not among these")
+    if gone:
+        names: Sequence[str] = sorted({name for key in gone for name in reviews.by_key[key].labels})
+        known = set(map(normalise, images.class_names))
+        lacking = [shown(name) for name in names if normalise(name) not in known]
+        said = counted(len(gone), "answer names", "answers name")
+        notes.append(f"{said} classes that are not there, so these images are asked again: {listed(lacking)}")
+    return tuple(notes)
+
+
+def _estimate(before: Scores, after: Scores, labels: NDArray[np.int64], given: NDArray[np.int64]) -> Estimate | None:
+    """Returns the estimate with what is known in the place of what the detector took for likely."""
+    if before.estimate is None:
+        return None
+    readable = ~np.isnan(before.label_quality)
+    flags = _flags(before, labels) & readable, _flags(after, given) & readable
+
+    def more(here: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> float:
+        sums = [
+            float((1 - scores.label_quality[rows].astype(np.float64)).sum())
+            for scores, rows in zip((before, after), here, strict=True)
+        ]
+        return sums[1] - sums[0]
+
+    flagged_before, flagged = (int(each.sum()) for each in flags)
+    wrong, right, missed = before.estimate
+    share = Interval(0.0, 0.0, 0.0) if right is None else right
+    of_flagged = _moved(Interval(*(each * flagged_before for each in share)), more(flags), flagged)
+    return Estimate(
+        _moved(wrong, more((readable, readable)), int(readable.sum())),
+        Interval(*(each / flagged for each in of_flagged)) if flagged else None,
+        _moved(missed, more((readable & ~flags[0], readable & ~flags[1])), int(readable.sum()) - flagged),
+    )
+
+
+def _flags(scores: Scores, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if scores.issue is not None:
+        return scores.issue
+    return scores.rule.flags(scores.label_quality, predicted=scores.predicted, given=labels)
+
+
+def _moved(interval: Interval, by: float, most: int) -> Interval:
+    return Interval(*(min(max(each + by, 0.0), float(most)) for each in interval))

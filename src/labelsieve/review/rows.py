@@ -1,0 +1,314 @@
+"""Reviews on the rows of a run: what they make of the verdicts, and the clean part of the data that is left.
+
+Reviews come from the log of a run (`reviews.jsonl`) and from CSV files of marks, which the report gives.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint
+from labelsieve.core.quantities import counted
+from labelsieve.core.spreadsheets import unescaped
+from labelsieve.data.labelled import Labelled
+from labelsieve.data.labels import normalise
+from labelsieve.flagging import FlagRule
+from labelsieve.review.answers import Answer, key_of
+from labelsieve.review.changes import check_classes, resolved_label, speaks_of
+from labelsieve.review.known import rows_and_keys
+from labelsieve.review.log import LOG, AnswerLog
+from labelsieve.review.state import Resolved, Reviews, resolve
+from labelsieve.verdicts import Verdicts, ranks
+
+MARKS = ("right", "wrong", "unsure")
+FLAGGED_ARE_DROPPED = 1.0
+"""The `drop_at` that drops every flagged image: no label is more than surely right."""
+
+ReviewFiles = str | Path | Sequence[str | Path]
+"""Run folders, logs of answers (`reviews.jsonl`) and CSV files of marks; one or several."""
+RowReviews = Mapping[int, Resolved]
+"""Row of a run to what the reviewers say of its image."""
+
+# Who answers in CSV files of marks: one person, of whom a later answer counts more.
+_REVIEWER = "report"
+
+
+def mark_of(found: Resolved, given_label: str) -> str:
+    """Returns what reviews say of a given label: `right`, `wrong` or `unsure`."""
+    right = found.is_right(given_label) if speaks_of(found, given_label) else None
+    return "unsure" if right is None else "right" if right else "wrong"
+
+
+def marks_of_rows(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.str_]:
+    """Returns `right`, `wrong` or `unsure` for each of N images, "" where there is no review."""
+    marks = np.full(len(verdicts), "", dtype="<U6")
+    for row, found in reviews.items():
+        marks[row] = mark_of(found, verdicts.class_names[verdicts.given[row]])
+    return marks
+
+
+def corrected(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.int64]:
+    """Returns the label of each of N images, as an index: that of a reviewer who named another one, else the given.
+
+    Raises:
+        DataError: A review names a class that the run does not have.
+    """
+    labels = verdicts.given.copy()
+    check_classes({name for found in reviews.values() for name in found.labels}, verdicts.class_names, where="reviews")
+    index = {normalise(name): number for number, name in enumerate(verdicts.class_names)}
+    for row, found in reviews.items():
+        if (name := resolved_label(found, verdicts.class_names[labels[row]])) is not None:
+            labels[row] = index[normalise(name)]
+    return labels
+
+
+def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
+    """Returns the verdicts with what reviewers say in the place of what the detector says.
+
+    A label that is right is no issue and has label quality 1; one that is wrong is an issue and has label quality 0.
+    The ranks follow. Where a reviewer named another class, it becomes the suggested label, with confidence 1; else the
+    suggestion stays that of the model. An unsure reviewer changes nothing, nor does a review of an unreadable image.
+
+    Args:
+        verdicts: Of N images.
+        reviews: From :func:`read_reviews`.
+    """
+    if not reviews:
+        return verdicts
+    marks, labels = marks_of_rows(verdicts, reviews), corrected(verdicts, reviews)
+    right, wrong = (verdicts.is_readable & (marks == mark) for mark in ("right", "wrong"))
+    named = verdicts.is_readable & (labels != verdicts.given)
+    issue = wrong | (verdicts.is_issue & ~right)
+    quality = np.where(right, 1.0, np.where(wrong, 0.0, verdicts.label_quality)).astype(np.float32)
+    confidence = verdicts.table["predicted_confidence"].to_numpy().astype(np.float32)
+    names = pa.array(verdicts.class_names, pa.string())
+    predicted = np.where(named, labels, verdicts.predicted)
+    changed: dict[str, Any] = {
+        "label_quality": quality,
+        "is_label_issue": issue,
+        "rank": ranks(quality, issue),
+        "predicted_confidence": np.where(named, np.float32(1), confidence),
+    }
+    unreadable, table = ~verdicts.is_readable, verdicts.table
+    columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
+    columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), values)
+    return dataclasses.replace(verdicts, table=table)
+
+
+def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> NDArray[np.bool_]:
+    """Returns which of N images belong to the clean part: those that can be read and are not flagged.
+
+    With a `drop_at` below 1 the flagged images whose label quality is above it are kept too, as long as they are
+    flagged for their label quality alone.
+
+    Args:
+        verdicts: Of N images, after the reviews.
+        drop_at: From 0 to 1.
+
+    Raises:
+        SettingsError: `drop_at` is out of range.
+    """
+    if not 0 <= drop_at <= 1:
+        raise SettingsError(f"expected drop_at from 0 to 1, got {drop_at}")
+    return verdicts.is_readable & (~verdicts.is_issue | kept_although_flagged(verdicts, drop_at=drop_at))
+
+
+def kept_although_flagged(verdicts: Verdicts, *, drop_at: float) -> NDArray[np.bool_]:
+    """Returns which of N images the threshold alone has flagged although their label quality is above `drop_at`."""
+    quality, rule = verdicts.label_quality, FlagRule.of_record(verdicts.record)
+    alone = rule.for_quality_alone(quality, predicted=verdicts.predicted, given=verdicts.given)
+    return verdicts.is_issue & alone & (quality > np.float32(drop_at))
+
+
+def read_reviews(
+    files: ReviewFiles, verdicts: Verdicts, *, images: Labelled | None = None, progress: Progress | None = None
+) -> dict[int, Resolved]:
+    """Reads what people said of the images of a run.
+
+    A CSV file of marks has the columns `id` and `mark` (`right`, `wrong` or `unsure`); `given_label`, to tell that they
+    fit; and `new_label`, a class in the place of a wrong one.
+
+    Args:
+        files: Run folders, logs of answers and CSV files of marks. All files of marks count as one reviewer, of whom
+            the later file counts where two of them differ.
+        verdicts: What they are on.
+        images: The images of the run: answers are found by content, and all copies of an image share them. Without
+            images they are found by id.
+        progress: Where to say how many reviews there are.
+
+    Returns:
+        Row to what all reviewers say of it.
+
+    Raises:
+        DataError: A file cannot be read, or is of other images.
+        RunError: A log of answers cannot be read.
+    """
+    reviews = reviews_of(files, verdicts, images=images, progress=progress)
+    found = _by_row(reviews, verdicts, None if images is None else images.contents)
+    if reviews.facts and not found:
+        raise DataError(
+            f"{_named(files)} has reviews of other data: none of its images is in this run; take those of this run"
+        )
+    return found
+
+
+def reviews_of(
+    files: ReviewFiles, verdicts: Verdicts, *, images: Labelled | None = None, progress: Progress | None = None
+) -> Reviews:
+    """Reads what people said of images: see :func:`read_reviews`, which finds the rows of the run, too.
+
+    Args:
+        files: Run folders, logs of answers and CSV files of marks.
+        verdicts: What the marks are on.
+        images: Images with the ids of the run, of which there may be more; gives the content of those that are marked.
+        progress: Where to say how many marks there are.
+
+    Raises:
+        DataError: A file cannot be read, or is of other images.
+        RunError: A log of answers cannot be read.
+    """
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
+    logs = [path for path in paths if path.is_dir() or path.suffix.lower() == ".jsonl"]
+    answers = [answer for path in logs for answer in _answers_of(path, progress)]
+    if progress is not None and answers:
+        reviewed = len({answer.key for answer in answers})
+        progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
+    marks = [path for path in paths if path not in logs]
+    contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))
+    return resolve([*answers, *_marks(marks, verdicts, contents, progress)])
+
+
+def _named(files: ReviewFiles) -> str:
+    return shown(files) if isinstance(files, str | Path) else listed(files)
+
+
+def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
+    if not path.is_dir() and (path.name != LOG or not path.is_file()):
+        state = "that is not its name" if path.is_file() else "it does not exist"
+        raise DataError(f"expected a log of answers {LOG}, got {shown(path)}, but {state}; check the path")
+    return AnswerLog(path if path.is_dir() else path.parent, progress=progress).answers()
+
+
+def _by_row(reviews: Reviews, verdicts: Verdicts, contents: NDArray[np.uint64] | None) -> dict[int, Resolved]:
+    pairs = rows_and_keys(verdicts, reviews, contents=contents)
+    found = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
+    return {row: each for row, each in found.items() if speaks_of(each, _given(verdicts, row))}
+
+
+def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:
+    return normalise(label) == normalise(_given(verdicts, row))
+
+
+# ---------------------------------------------------------------------------------------- the marks of the report
+
+
+def _marks(
+    paths: Sequence[Path], verdicts: Verdicts, contents: Mapping[str, int], progress: Progress | None
+) -> list[Answer]:
+    """Reads the CSV files that the report gives as answers."""
+    marks: dict[str, tuple[str, ...]] = {}
+    answers: list[Answer] = []
+    differing: list[str] = []
+    place = {name: row for row, name in enumerate(verdicts.table["id"].to_pylist())} if paths else {}
+    for number, path in enumerate(paths):
+        found = _read_file(path, verdicts, place)
+        differing += [name for name, mark in found.items() if marks.get(name, mark) != mark]
+        marks |= found
+        for name, (kind, *labels) in found.items():
+            key = key_of(contents[name]) if name in contents else fingerprint(name)
+            token = f"{number} {fingerprint(name)}"
+            answers.append(_answer(token, key, name, _given(verdicts, place[name]), kind, tuple(labels)))
+    if progress is not None and len(paths) > 1:
+        progress.say(f"note: {len(paths)} files of marks, {len(marks):,} images marked{_that_differ(differing)}")
+    return answers
+
+
+def _answer(token: str, key: str, name: str, given: str, kind: str, labels: tuple[str, ...]) -> Answer:
+    return Answer(
+        token=token,
+        key=key,
+        id=name,
+        given_label=given,
+        kind=kind,
+        labels=labels,
+        reviewer=_REVIEWER,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        mode="review",
+    )
+
+
+def _that_differ(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return f"; the files differ on {len(names):,}, where the last one counts: {listed(names)}" if names else ""
+
+
+def _read_file(path: Path, verdicts: Verdicts, place: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Returns for each id the kind of answer and its labels."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            columns = list(reader.fieldnames or ())
+            lines = [{key: value or "" for key, value in line.items() if key} for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV of marks: {error}; download it from the report") from None
+    for column in ("id", "mark"):
+        if column not in columns:
+            found = listed(columns) or "none"
+            raise DataError(f'expected a column "{column}" in {path}, found {found}; download the marks of the report')
+    seen: dict[str, tuple[str, str]] = {}
+    marks: dict[str, tuple[str, ...]] = {}
+    classes = {normalise(name): name for name in verdicts.class_names}
+    for number, line in enumerate(lines, start=2):
+        line |= {name: unescaped(line[name]) for name in ("id", "given_label", "new_label") if name in line}
+        row = _check_mark(line, f"line {number} of {path}", verdicts, place)
+        mark = line["mark"], line.get("new_label", "")
+        if seen.setdefault(line["id"], mark) != mark:
+            both = f"{' '.join(seen[line['id']]).strip()} and {' '.join(mark).strip()}"
+            raise DataError(f'"{shown(line["id"])}" is marked {both} in {path}; leave one of both')
+        marks[line["id"]] = _said(*mark, _given(verdicts, row), classes)
+    return marks
+
+
+def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, place: Mapping[str, int]) -> int:
+    name, mark, new = line["id"], line["mark"], line.get("new_label", "")
+    if mark not in MARKS:
+        raise DataError(
+            f'expected a mark out of {", ".join(MARKS)} in {where}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}'
+        )
+    row = place.get(name)
+    if row is None or not _same_label(line.get("given_label") or _given(verdicts, row), verdicts, row):
+        raise DataError(
+            f'"{shown(name)}" in {where} is no image of this run with that label; take the marks of its own report'
+        )
+    if new:
+        check_classes({new}, verdicts.class_names, where=f"the column new_label in {where}")
+        if (mark == "wrong") == _same_label(new, verdicts, row):
+            raise DataError(
+                f'expected the mark wrong beside another new label in {where}, found {mark}, "{shown(new)}"'
+            )
+    return row
+
+
+def _given(verdicts: Verdicts, row: int) -> str:
+    return str(verdicts.class_names[verdicts.given[row]])
+
+
+def _said(mark: str, new: str, given: str, classes: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the kind of answer that a mark is, and its labels."""
+    if new and mark == "wrong":
+        return ("label", classes[normalise(new)])
+    return {"right": ("label", given), "wrong": ("wrong",), "unsure": ("unsure",)}[mark]

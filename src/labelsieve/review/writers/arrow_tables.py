@@ -1,0 +1,215 @@
+"""Corrected labels in Parquet, Arrow and Feather files: schema, metadata, row groups and all other columns stay."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, shown
+from labelsieve.data.arrow_files import features_of, open_arrow, plain_types, read_schema
+from labelsieve.data.csv_files import read_texts
+from labelsieve.data.labels import normalise
+from labelsieve.review.writers.edits import Edits, joined
+
+# How the frames of the two kinds of compression of an Arrow file begin, behind the length of the buffer.
+_FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def write_arrow_tables(
+    files: Sequence[Path], targets: Mapping[Path, Path], *, kind: str, column: str, edits: Sequence[Edits]
+) -> None:
+    """Writes files that are one table together with other labels; a file without changes is copied.
+
+    Args:
+        files: All files of the table.
+        targets: Those to write, and where.
+        kind: `parquet` or `arrow`.
+        column: The column of labels.
+        edits: Of each file.
+
+    Raises:
+        DataError: The column cannot hold a class that it does not have yet.
+    """
+    is_parquet = kind == "parquet"
+    columns = [(_parquet_column if is_parquet else _arrow_column)(path, column) for path in files]
+    feature = features_of(read_schema(files[0], kind=kind), files[0]).get(column)
+    whole = pa.chunked_array(
+        [chunk.cast(columns[0].type) for each in columns for chunk in each.chunks], columns[0].type
+    )
+    labels = new_labels(whole, joined(edits), feature=feature, where=f'the column "{shown(column)}" of {files[0]}')
+    start = 0
+    for path, part in zip(files, edits, strict=True):
+        if path in targets and not len(part.rows):
+            shutil.copyfile(path, targets[path])
+        elif path in targets:
+            new = labels.slice(start, len(part))
+            (_write_parquet if is_parquet else _write_arrow)(path, targets[path], column, new, part.kept)
+        start += len(part)
+
+
+def row_count(kind: str) -> Callable[[Path], int]:
+    """Returns a function that counts the rows of a file of some kind."""
+    if kind == "csv":
+        return lambda path: read_texts(path).table.num_rows
+    if kind == "parquet":
+        return lambda path: int(pq.read_metadata(path).num_rows)
+    return lambda path: len(open_arrow(path).read_all())
+
+
+def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
+    """Returns the label column with its new values, as one array of the same type.
+
+    A value is taken from a row that has the class already, so that it is written as there.
+
+    Args:
+        values: The column, N values.
+        edits: Of N rows; rows that are left out keep their value.
+        feature: The column as the `datasets` library has it; tells the numbers of classes without rows.
+        where: What to call the column in a message.
+
+    Raises:
+        DataError: It is not known how to write a class that the column does not have.
+    """
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
+    listed = array.to_pylist()
+    examples = edits.examples([each if isinstance(each, str | int) else repr(each) for each in listed])
+    lacking = [label for label in np.unique(edits.new[edits.kept]).tolist() if examples[label] is None]
+    if lacking:
+        texts = [None if row is None else str(listed[row]) for row in examples]
+        made = [_made(edits, label, array.type, texts, feature, where) for label in lacking]
+        examples = [*examples]
+        for place, label in enumerate(lacking):
+            examples[label] = len(array) + place
+        array = pa.concat_arrays([array, pa.array(made, array.type)])
+    rows = np.arange(len(edits))
+    for row in edits.rows.tolist():
+        if edits.new[row] >= 0:
+            rows[row] = examples[edits.new[row]]
+    return array.take(pa.array(rows))
+
+
+def _made(
+    edits: Edits, label: int, kind: pa.DataType, texts: Sequence[str | None], feature: Any, where: str
+) -> str | int | float:
+    """Returns the value of a class that no row has."""
+    name = edits.class_names[label]
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if numbers and type(feature).__name__ == "ClassLabel":
+        places = [place for place, each in enumerate(feature.names) if normalise(each) == normalise(name)]
+        return int(places[0]) if places else label
+    if numbers and edits.by_number(texts):
+        return label
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return str(label) if edits.by_number(texts) else name
+    raise DataError(
+        f'no image has the class "{shown(name)}" yet, so it is not known how {where}, of type {kind}, writes it; '
+        "correct these images by hand"
+    )
+
+
+def _plain(values: Any) -> Any:
+    """Returns a column with the values of dictionaries in their place, and views as what they stand for."""
+    kind = plain_types(pa.schema([pa.field("x", values.type)])).field("x").type
+    return values if kind == values.type else values.cast(kind)
+
+
+def _parquet_column(path: Path, column: str) -> Any:
+    return _plain(pq.read_table(path, columns=[column], partitioning=None).column(column))
+
+
+def _arrow_column(path: Path, column: str) -> Any:
+    with open_arrow(path) as file:
+        return _plain(file.read_all().column(column))
+
+
+def _as_field(values: Any, field: pa.Field) -> Any:
+    """Returns values with the type that the column of a file has."""
+    if pa.types.is_dictionary(field.type):
+        return values.dictionary_encode().cast(field.type)
+    return values.cast(field.type)
+
+
+def _write_parquet(path: Path, target: Path, column: str, labels: Any, kept: NDArray[np.bool_]) -> None:
+    with pq.ParquetFile(path) as file:
+        schema, start = file.schema_arrow, 0
+        place = schema.get_field_index(column)
+        values = _as_field(labels, schema.field(place))
+        with pq.ParquetWriter(target, schema, **_parquet_settings(file)) as writer:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                end = start + len(table)
+                table = table.set_column(place, schema.field(place), values.slice(start, len(table)))
+                table = table if kept[start:end].all() else table.filter(pa.array(kept[start:end]))
+                if len(table):
+                    writer.write_table(table, row_group_size=len(table))
+                start = end
+
+
+def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
+    """Returns how a file is written, as far as it says so."""
+    meta = file.metadata
+    groups = meta.num_row_groups
+    columns = [meta.row_group(0).column(place) for place in range(meta.num_columns)] if groups else []
+    codecs = {each.path_in_schema: each.compression.lower().replace("uncompressed", "none") for each in columns}
+    return {
+        "version": meta.format_version,
+        "compression": codecs or "snappy",
+        "use_dictionary": [each.path_in_schema for each in columns if each.has_dictionary_page],
+        "write_statistics": [each.path_in_schema for each in columns if each.is_stats_set],
+        "use_deprecated_int96_timestamps": any(each.physical_type == "INT96" for each in columns),
+        "store_schema": b"ARROW:schema" in (meta.metadata or {}),
+    }
+
+
+def _write_arrow(path: Path, target: Path, column: str, labels: Any, kept: NDArray[np.bool_]) -> None:
+    with open_arrow(path) as file:
+        schema, start = file.schema, 0
+        place = schema.get_field_index(column)
+        values = _as_field(labels, schema.field(place))
+        is_stream = isinstance(file, pa.RecordBatchStreamReader)
+        options = pa.ipc.IpcWriteOptions(compression=_compression(path))
+        batches = file if is_stream else (file.get_batch(number) for number in range(file.num_record_batches))
+        new = pa.ipc.new_stream if is_stream else pa.ipc.new_file
+        with pa.OSFile(str(target), "wb") as sink, new(sink, schema, options=options) as writer:
+            for batch in batches:
+                end = start + len(batch)
+                batch = batch.set_column(place, schema.field(place), values.slice(start, len(batch)))
+                writer.write_batch(batch if kept[start:end].all() else batch.filter(pa.array(kept[start:end])))
+                start = end
+
+
+def _compression(path: Path) -> str | None:
+    """Returns the compression of the record batches of an Arrow file, which Arrow itself does not tell."""
+    for body in _bodies(path):
+        for frame, name in _FRAMES.items():
+            if frame in body:
+                return name
+        return None
+    return None
+
+
+def _bodies(path: Path) -> Iterator[bytes]:
+    """Yields the begin of the body of each record batch that has one."""
+    with pa.memory_map(str(path)) as source:
+        if source.read(6) == b"ARROW1":
+            source.seek(8)
+        else:
+            source.seek(0)
+        while (message := _message(source)) is not None:
+            if message.type == "record batch" and message.body is not None and message.body.size:
+                yield message.body.slice(0, min(message.body.size, 4096)).to_pybytes()
+
+
+def _message(source: Any) -> Any:
+    try:
+        return pa.ipc.read_message(source)
+    except (EOFError, pa.ArrowInvalid, OSError):
+        return None

@@ -1,0 +1,85 @@
+"""A review that is served on a free port in a thread, and a client that speaks to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from labelsieve.app.server import make_app
+from labelsieve.app.serving import free_socket
+from labelsieve.app.session import Session
+from small_reviews import SmallRun
+
+TOKEN = "a-token"
+
+
+def session_of(made: SmallRun, **options: Any) -> Session:
+    return Session(made.verdicts, made.images, made.folder, **{"audit": False, **options})
+
+
+@contextmanager
+def served(session: Session, *, reviewer: str = "ann") -> Iterator[str]:
+    """Serves a session and yields the address."""
+    listening = free_socket()
+    app = make_app(session, token=TOKEN, reviewer=reviewer)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
+        listening.close()
+
+
+@dataclass
+class Client:
+    """What a page asks for, without a browser."""
+
+    address: str
+    reviewer: str = "ann"
+    client: str = "browser"
+    undos: int = 0
+    headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
+
+    def open(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        """Returns status, body and headers of a reply."""
+        request = urllib.request.Request(self.address + path, data=body, headers={**self.headers, **headers})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=20) as reply:
+                return reply.status, reply.read(), {key.lower(): value for key, value in reply.headers.items()}
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read(), {key.lower(): value for key, value in error.headers.items()}
+
+    def post(self, path: str, **body: Any) -> Any:
+        status, reply, _ = self.open(
+            path, json.dumps({"client": self.client, "reviewer": self.reviewer, **body}).encode()
+        )
+        return {"status": status, **json.loads(reply)}
+
+    def cards(self, count: int = 99, **spec: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.post("/cards", count=count, **spec)["cards"]
+        return found
+
+    def undo(self, token: str = "") -> list[dict[str, Any]]:
+        self.undos += 1
+        found: list[dict[str, Any]] = self.post("/undo", token=token or f"undo {self.undos}")["cards"]
+        return found
+
+    def answer(self, card: dict[str, Any], kind: str = "none", *labels: str, token: str = "", **more: Any) -> Any:
+        given = {"card": card["card"], "token": token or card["card"], "kind": kind, "labels": labels, **more}
+        return self.post("/answers", answers=[given])

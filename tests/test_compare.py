@@ -1,0 +1,129 @@
+"""Two runs side by side: the same images found again, and what differs between them."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelsieve.cli import main
+from labelsieve.data.sources import load_images
+from labelsieve.demo import MINI_CLIP
+from labelsieve.detect.scores import Scores
+from labelsieve.report.comparison import compare, needs_contents
+from labelsieve.verdicts import Verdicts, decide
+
+Run = Callable[..., tuple[int, str, str]]
+SCAN = ("--model", str(MINI_CLIP), "--device", "cpu", "--detector", "label-match")
+
+
+def run_of(source: Path, qualities: Sequence[float], *, out: Path | None = None, truth: bool = False) -> Verdicts:
+    """Returns verdicts on a folder, flagged where the quality is at most 0.5; all suggest the first class."""
+    images = load_images(str(source))
+    if truth:
+        images = images.with_labels(images.labels, truth=np.zeros(len(images), dtype=np.int64))
+    scores = Scores(
+        label_quality=np.array(qualities, np.float32),
+        predicted=np.zeros(len(images), np.int64),
+        confidence=np.array(qualities, np.float32),
+    )
+    record = {"data": {"fingerprint": images.fingerprint}, "origin": {"source": str(source)}}
+    verdicts = decide(images, scores, record=record)
+    if out is not None:
+        verdicts.save(out)
+    return verdicts
+
+
+def test_which_flags_came_and_went(photo_folder: Callable[..., Path]) -> None:
+    source = photo_folder({"cat": 2, "dog": 2})
+    first, second = run_of(source, [0.1, 0.9, 0.2, 0.9]), run_of(source, [0.1, 0.3, 0.9, 0.9])
+    assert not needs_contents(first, second)
+    found = compare(first, second)
+    assert found.table.select(["change", "id", "first_label_quality"]).to_pylist() == [
+        {"change": "came", "id": "cat/1.png", "first_label_quality": pytest.approx(0.9)},
+        {"change": "went", "id": "dog/0.png", "first_label_quality": pytest.approx(0.2)},
+    ]
+    assert (found.count("came"), found.count("went"), found.count("changed")) == (1, 1, 0)
+
+
+def test_an_image_that_moved_is_found_by_its_content(
+    photo_folder: Callable[..., Path], tmp_path: Path, run: Run
+) -> None:
+    source = photo_folder({"cat": 2, "dog": 2})
+    run_of(source, [0.9, 0.1, 0.9, 0.9], out=tmp_path / "one")
+    moved = tmp_path / "moved"
+    shutil.copytree(source, moved)
+    # takes the name of an image that is another one
+    (moved / "dog/1.png").rename(moved / "dog/2.png")
+    (moved / "cat/1.png").rename(moved / "dog/1.png")
+    run_of(moved, [0.9, 0.9, 0.9, 0.2], out=tmp_path / "two")
+    code, out, err = run("compare", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "changes.csv")
+    assert (code, err) == (0, "")
+    assert "4 images are in both, matched by content" in out
+    assert "1 flag came, 1 flag went, 0 other labels changed; 0 flagged in both" in out
+    with (tmp_path / "changes.csv").open() as handle:
+        rows = [(row["change"], row["first_id"], row["id"]) for row in csv.DictReader(handle)]
+    assert rows == [("went", "cat/1.png", "dog/1.png"), ("came", "dog/1.png", "dog/2.png")]
+    assert "dog/1.png  cat → dog" in " ".join(out.split("   "))
+
+
+def test_images_that_are_gone_are_matched_by_id(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
+    source = photo_folder({"cat": 2, "dog": 2})
+    run_of(source, [0.1, 0.9, 0.9, 0.9], out=tmp_path / "one")
+    (source / "dog/1.png").unlink()
+    run_of(source, [0.1, 0.1, 0.9], out=tmp_path / "two")
+    code, out, _ = run("compare", tmp_path / "one", tmp_path / "two")
+    assert code == 0
+    assert "note: the images are matched by id" in out and "changed since the run" in out
+    assert "3 images are in both, matched by id, 1 only in the first" in out
+    code, _, err = run("compare", tmp_path / "one", tmp_path / "two", "--source", source)
+    assert code == 1 and err.count("\n") == 1 and "changed since the run" in err
+
+
+def test_copies_of_an_image_are_matched_one_to_one(photo_folder: Callable[..., Path]) -> None:
+    source = photo_folder({"cat": 1, "dog": 1})
+    images = load_images(str(source))
+    shutil.copy(source / "cat/0.png", source / "dog/1.png")
+    first = run_of(source, [0.9, 0.9, 0.1])
+    contents = load_images(str(source)).contents
+    assert contents[0] == contents[2] == images.contents[0]
+    assert compare(first, first, contents=(contents, contents)).pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_metrics_side_by_side(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
+    source = photo_folder({"cat": 2, "dog": 2})
+    run_of(source, [0.9, 0.9, 0.1, 0.9], out=tmp_path / "one", truth=True)
+    run_of(source, [0.9, 0.9, 0.1, 0.2], out=tmp_path / "two", truth=True)
+    lines = [" ".join(line.split()) for line in run("compare", tmp_path / "one", tmp_path / "two")[1].splitlines()]
+    assert "issue R 0.500 1.000 +0.500" in lines and "AUROC 0.750 1.000 +0.250" in lines
+
+
+def test_names_are_texts_and_no_markup(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
+    source = photo_folder({"[red]": 2, "dog": 2})
+    for name, qualities in (("[b]", [0.9, 0.9, 0.9, 0.9]), ("two", [0.9, 0.1, 0.9, 0.9])):
+        run_of(source, qualities, out=tmp_path / name, truth=True)
+    out = run("compare", tmp_path / "[b]", tmp_path / "two")[1]
+    assert "[red]/1.png" in out and "[b]" in out and out.count("[red]") == 3
+
+
+def test_the_same_run_twice(drawn_folder: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "run"
+    assert main(["scan", str(drawn_folder), *SCAN, "--out", str(out)]) == 0
+    code, said, err = run("compare", out, out)
+    assert (code, err) == (0, "") and "0 flags came, 0 flags went, 0 other labels changed" in said
+    assert "Against the truth" not in said
+
+
+def test_what_cannot_be_compared(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
+    run_of(photo_folder({"cat": 2, "dog": 2}), [0.9] * 4, out=tmp_path / "one")
+    code, _, err = run("compare", tmp_path / "one", tmp_path / "no")
+    assert code == 1 and err.count("\n") == 1 and "expected a finished run" in err
+    assert run("compare", tmp_path / "one")[0] == 2
+    taken = tmp_path / "taken.csv"
+    taken.write_text("mine")
+    code, _, err = run("compare", tmp_path / "one", tmp_path / "one", "--out", taken)
+    assert code == 1 and "is there already" in err and taken.read_text() == "mine"

@@ -1,0 +1,316 @@
+"""The page of a review in a real browser: keys, touch, undo, two browsers, and a server that dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from labelsieve.app.session import Session
+from labelsieve.review import Answer, AnswerLog
+from small_reviews import SmallRun, small_run
+from small_server import TOKEN, served, session_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+_ARGUMENTS += ["--disable-background-networking", "--disable-component-update"]
+_EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None and "CI" in os.environ:
+        pytest.fail("the tests of the review need chromium, and none is installed")
+    if found is None:
+        pytest.skip("no chromium is installed")
+    if "CI" not in os.environ:
+        pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from playwright import sync_api
+
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        yield started
+        started.close()
+
+
+@dataclass
+class Opened:
+    """A page of a review, and what went wrong in it."""
+
+    page: Page
+    made: SmallRun
+    problems: list[str] = field(default_factory=list)
+
+    def id(self) -> str:
+        """The id on the card."""
+        return self.page.locator("#about .id").inner_text()
+
+    def wait_for(self, number: int) -> None:
+        """Waits for the card of an image."""
+        self.page.wait_for_selector(f"#about .id[title$='-{number:02}']")
+
+    def press(self, *keys: str, then: int | None = None) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+        if then is not None:
+            self.wait_for(then)
+
+    def answers(self) -> list[Answer]:
+        return AnswerLog(self.made.folder).answers()
+
+    def said(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(each.kind, each.labels) for each in self.answers()]
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    opened: list[Opened] = []
+    with ExitStack() as stack:
+
+        def start(made: SmallRun, *, address: str = "", session: Session | None = None, **settings: Any) -> Opened:
+            address = address or stack.enter_context(served(session or session_of(made)))
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, **settings})
+            context.set_default_timeout(8000)
+            result = Opened(context.new_page(), made)
+            opened.append(result)
+            page, problems = result.page, result.problems
+            page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("dialog", lambda dialog: problems.append(dialog.message))
+            page.on("dialog", lambda dialog: dialog.dismiss())
+            page.goto(f"{address}/?token={TOKEN}")
+            return result
+
+        yield start
+        for each in opened:
+            each.page.context.close()
+    assert [problem for each in opened for problem in each.problems] == []
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> SmallRun:
+    return small_run(tmp_path)
+
+
+def test_keys(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    assert opened.page.url.endswith("/"), "the token does not stay in the address"
+    opened.press("Enter", then=1)
+    opened.press("Space", then=2)
+    opened.press("2", then=3)
+    opened.press("g", then=4)
+    opened.press("n", then=5)
+    opened.press("u", then=6)
+    opened.press("s", then=7)
+    assert opened.said() == [
+        ("label", ("dog",)),
+        ("label", ("fox",)),
+        ("label", ("fox",)),
+        ("label", ("cat",)),
+        ("none", ()),
+        ("unsure", ()),
+        ("skip", ()),
+    ]
+
+
+def test_one_key_a_card_whose_suggestion_is_right(open_page: Open, tmp_path: Path) -> None:
+    made = small_run(tmp_path, images=104, flagged=100, size=(8, 8), unreadable=False)
+    opened = open_page(made)
+    opened.wait_for(0)
+    for number in range(100):
+        opened.press("Enter", then=number + 1 if number < 99 else None)
+    opened.page.wait_for_selector("#end:not([hidden])")
+    answers = opened.answers()
+    assert [each.id for each in answers] == list(made.images.ids[:100])
+    assert all(each.labels == (each.shown["suggested_label"],) for each in answers)
+
+
+def test_undo_brings_cards_back_any_number_of_times(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("Enter", then=1)
+    opened.press("n", then=2)
+    opened.press("z", then=1)
+    opened.press("z", then=0)
+    opened.press("z")
+    opened.page.wait_for_selector("#toast:not([hidden])")
+    opened.press("3", then=1)
+    opened.press("g", then=2)
+    assert opened.said()[-2:] == [("label", ("fox",)), ("label", ("dog",))]
+
+
+def test_any_class_is_found_by_typing_and_stays_on_a_digit(open_page: Open, tmp_path: Path) -> None:
+    made = small_run(tmp_path, images=30, flagged=20, names=[f"class {number}" for number in range(12)])
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("/", "1", "1", "Enter", then=1)
+    opened.page.locator("#recent").get_by_text("class 11").wait_for()
+    opened.press("4", then=2)
+    opened.press("/", "Escape", "n", then=3)
+    assert opened.said() == [("label", ("class 11",)), ("label", ("class 11",)), ("none", ())]
+
+
+def test_several_classes_and_a_note(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("t")
+    opened.page.locator("#note-text").fill("both <b>")
+    opened.page.get_by_role("button", name="Keep with the answer").click()
+    opened.press("m", "1", "Enter")
+    assert opened.said() == [], "one class is not several"
+    opened.press("2", "Enter", then=1)
+    opened.press("Enter", then=2)
+    assert opened.said() == [("several", ("dog", "cat")), ("label", ("fox",))]
+    assert [each.note for each in opened.answers()] == ["both <b>", ""]
+
+
+def test_filters_queues_and_the_end(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("f")
+    opened.page.locator("#filters [name=given]").click()
+    opened.press("d", "o", "g", "Enter", then=1)
+    opened.page.locator("#filters [name=text]").fill("07")
+    opened.wait_for(7)
+    opened.page.locator("#queue").focus()
+    opened.page.locator("#queue").select_option("class")
+    opened.wait_for(7)
+    opened.press("n")
+    opened.page.wait_for_selector("#end:not([hidden])")
+    opened.page.get_by_role("button", name="Reset").click()
+    opened.wait_for(0)
+    opened.page.reload()
+    opened.wait_for(0)
+    assert opened.page.locator("#queue").input_value() == "class", "a reload keeps the queue"
+
+
+def test_a_whole_group_is_answered_at_once(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.page.locator("#queue").select_option("group")
+    opened.page.wait_for_selector(".member")
+    assert opened.page.locator(".member").count() == 3
+    opened.page.locator(".member").nth(1).click()
+    opened.press("Enter")
+    opened.page.wait_for_selector(".member[aria-label*='img-01']")
+    assert [(each.id, each.labels) for each in opened.answers()] == [("img-00", ("dog",)), ("img-06", ("dog",))]
+    opened.press("z")
+    opened.page.wait_for_selector(".member[aria-label*='img-06']")
+    assert [each.kind for each in opened.answers()][-2:] == ["undo", "undo"]
+
+
+def test_unreadable_images_and_the_original(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("o")
+    opened.page.wait_for_selector("#original[open] .strips section")
+    size = opened.page.locator("#original .full img").evaluate("image => image.decode().then(() => image.naturalWidth)")
+    assert size == 48
+    opened.press("Escape", "p")
+    opened.page.wait_for_selector("#stats[open]")
+    opened.press("Escape")
+    opened.page.locator("#filter-button").click()
+    opened.page.locator("#filters [name=which]").select_option("unreadable")
+    opened.wait_for(11)
+    assert "cannot be read" in opened.page.locator("#stage").inner_text()
+
+
+def test_an_audit_shows_no_suggestion(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.page.locator("#queue").select_option("audit")
+    opened.page.wait_for_selector("main.audit")
+    text = opened.page.locator("main").inner_text().lower()
+    assert "suggested" not in text and "p_clean" not in text and "flagged" not in text
+    opened.press("Enter")
+    opened.page.wait_for_selector("#toast:not([hidden])")
+    assert opened.said() == []
+    first = opened.id()
+    opened.press("g")
+    opened.page.wait_for_selector(f"#about .id:not([title='{first}'])")
+    assert [each.mode for each in opened.answers()] == ["audit"]
+
+
+def test_names_with_html_are_text(open_page: Open, tmp_path: Path) -> None:
+    made = small_run(tmp_path, names=(_EVIL, "<b>dog</b>", "fox"), prefix="<i>x")
+    opened = open_page(made)
+    opened.wait_for(0)
+    assert opened.id() == "<i>x-00" and opened.page.locator(".facts .given .name").inner_text() == _EVIL
+    opened.press("/", "i", "m", "g", "Enter", then=1)
+    opened.press("p")
+    opened.page.wait_for_selector("#stats[open]")
+    assert opened.page.locator("main img[src=x], dialog img[src=x], main b, dialog i").count() == 0
+    assert opened.said() == [("label", (_EVIL,))]
+
+
+def test_touch_on_a_phone(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    opened.wait_for(0)
+    width = opened.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390, "the page is wider than the phone"
+    for name in ("keep", "none", "undo"):
+        box = opened.page.locator(f"[data-do={name}]").bounding_box()
+        assert box and box["height"] >= 40 and box["y"] + box["height"] <= 844, "a button is too small or out of sight"
+    opened.page.locator("#top button").first.tap()
+    opened.wait_for(1)
+    opened.page.locator("[data-do=none]").tap()
+    opened.wait_for(2)
+    assert opened.said() == [("label", ("dog",)), ("none", ())]
+
+
+def test_two_browsers_answer_different_cards(open_page: Open, tmp_path: Path) -> None:
+    made = small_run(tmp_path, images=44, flagged=40, size=(8, 8), unreadable=False)
+    with served(session_of(made)) as address:
+        one, other = open_page(made, address=address), open_page(made, address=address)
+        one.page.wait_for_selector("#top li")
+        other.page.wait_for_selector("#top li")
+        assert one.id() != other.id()
+        while one.page.locator("#end").is_hidden() or other.page.locator("#end").is_hidden():
+            for each in (one, other):
+                if each.page.locator("#end").is_hidden():
+                    before = each.id()
+                    each.press("Enter")
+                    each.page.wait_for_selector(f"#end:not([hidden]), #about .id:not([title='{before}'])")
+    ids = [each.id for each in one.answers()]
+    assert len(ids) == len(set(ids)) == 40
+
+
+def test_an_answer_that_was_not_saved_is_said_and_sent_again(
+    open_page: Open, made: SmallRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        opened.press("Enter")
+        opened.page.get_by_text("Not saved").wait_for()
+        opened.press("n")
+        assert opened.id() == "img-00" and opened.said() == [], "the card stays until its answer is on the disk"
+    opened.wait_for(1)
+    assert opened.said() == [("label", ("dog",))] and opened.page.locator("#problem").is_hidden()
+    opened.problems[:] = [each for each in opened.problems if "503" not in each]
+
+
+def test_a_server_that_is_gone_loses_nothing(open_page: Open, made: SmallRun) -> None:
+    with served(session_of(made)) as address:
+        opened = open_page(made, address=address)
+        opened.wait_for(0)
+        opened.press("Enter", then=1)
+    opened.press("n")
+    opened.page.get_by_text("The server does not answer").wait_for()
+    assert opened.id() == "img-01" and opened.said() == [("label", ("dog",))]
+    opened.problems.clear()

@@ -1,0 +1,49 @@
+"""How far a review is, in the words that a person asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from labelsieve import review
+from labelsieve.review.progress import seconds_a_card
+from small_answers import answer, run_of
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_status_of_a_review(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
+    done = tmp_path / "run"
+    images = run_of(done, photo_folder({"cat": 6, "dog": 6}))
+    record = json.loads((done / "run.json").read_text())
+    interval = {"value": 6.0, "low": 3.0, "high": 9.0}
+    (done / "run.json").write_text(json.dumps({**record, "estimate": {"wrong_labels": interval}}))
+    code, out, err = run("status", done)
+    # p_clean goes evenly from 0.9 to 0.1
+    assert (code, err, out) == (0, "", "0 reviewed, about 6 left (3 to 9)\n")
+    answer(done, images, {"dog/5.png": "cat", "dog/4.png": "dog", "cat/0.png": "cat"}, seconds=11.0)
+    lines = run("status", done)[1].splitlines()
+    assert lines[0] == "3 reviewed, about 4 left (2 to 6), 11 s a card"
+    assert "1 label found wrong" in lines and "4 flags without an answer: about 44 s" in lines
+    assert any(line.startswith("what is left: by the model's own p_clean") for line in lines)
+    answer(done, images, {"dog/5.png": "cat", "dog/4.png": "cat", "dog/3.png": "cat"}, reviewer="ben", seconds=11.0)
+    lines = run("status", done)[1].splitlines()
+    assert lines[0].startswith("4 reviewed,") and "ann 3, ben 3" in lines
+    assert "2 images with several answers, which agree in 50 %, kappa 0.00" in lines and "1 image is disputed" in lines
+
+
+def test_the_time_of_a_card_is_no_mean_with_breaks_in_it(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    done = tmp_path / "run"
+    images = run_of(done, photo_folder({"cat": 3, "dog": 2}))
+    answer(done, images, dict.fromkeys(images.ids, "cat"), seconds=4.0)
+    reviews = review.load(done)
+    slow = [dataclasses.replace(each, seconds=9000.0) for each in reviews.standing[:1]]
+    assert seconds_a_card(review.resolve([*slow, *reviews.standing[1:]])) == 4
+    assert seconds_a_card(review.resolve([])) is None
+
+
+def test_status_of_no_run(tmp_path: Path, run: Run) -> None:
+    code, _, err = run("status", tmp_path)
+    assert code == 1 and err.count("\n") == 1 and "expected a finished run" in err
