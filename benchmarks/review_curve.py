@@ -5,9 +5,9 @@
     labelsieve scan photos.parquet --noise noise.parquet --detector confident-learning --out runs/cleanlab
     python benchmarks/review_curve.py runs/joint --beside runs/cleanlab --answers 300 600 900
 
-Prints the accuracy of the labels after so many answers: by the queue of `labelsieve review`, by the ranking of the other
-run, and in random order, for which the expected value is exact. And how many keys the answers took. Both runs have to
-know the truth. The cache has to be the one that the scans used, for the top classes.
+Prints the accuracy of the labels after so many answers: by the queue of `labelsieve review`, by the ranking of the
+other run, and in random order, for which the expected value is exact. And how many keys the answers took. Both runs
+have to know the truth. The cache has to be the one that the scans used, for the top classes.
 """
 
 from __future__ import annotations

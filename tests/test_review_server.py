@@ -339,7 +339,7 @@ def test_thumbnails_are_made_once_and_kept(made: SmallRun, monkeypatch: pytest.M
         status, data, headers = client.open("/thumbnails/large/1")
         assert status == 200 and Image.open(io.BytesIO(data)).size == (48, 32)
         monkeypatch.setattr(type(made.images), "open", lambda *_: pytest.fail("made again"))
-        assert client.open("/thumbnails/large/1")[1] == data and client.open("/thumbnails/small/1")[0] == 200
+        assert client.open("/thumbnails/large/1")[1] == data
         assert headers["content-type"] == "image/webp" and headers["x-content-type-options"] == "nosniff"
         assert client.open("/thumbnails/huge/1")[0] == client.open("/thumbnails/small/99")[0] == 404
 
