@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from labelsieve.errors import SettingsError
-from labelsieve.review.sampling import design, shares, strata
+from labelsieve.review.sampling import design, share_of_flags, strata
 from labelsieve.verdicts import _SCHEMA, Verdicts, ranks
 
 
@@ -32,8 +32,8 @@ def made(quality: NDArray[np.float64], flagged: NDArray[np.bool_]) -> Verdicts:
 
 
 def skewed(count: int = 1000, *, unreadable: int = 0) -> Verdicts:
-    """Returns verdicts of which about one in ten is flagged."""
-    quality = np.random.default_rng(3).beta(4, 1, size=count)
+    """Returns verdicts of which about one in eight is flagged."""
+    quality = np.random.default_rng(3).beta(3, 1, size=count)
     quality[:unreadable] = np.nan
     return made(quality, quality <= 0.5)
 
@@ -42,24 +42,25 @@ def test_strata_part_the_readable_images_by_flag_and_p_clean() -> None:
     verdicts = skewed(unreadable=7)
     ids, sizes = strata(verdicts)
     assert (ids == -1).tolist() == (~verdicts.is_readable).tolist()
-    assert len(sizes) == 6 and sizes.sum() == 993
+    assert len(sizes) == 20 and sizes.sum() == 993
     assert np.bincount(ids[ids >= 0]).tolist() == sizes.tolist()
-    ends = [(verdicts.label_quality[ids == each].min(), verdicts.label_quality[ids == each].max()) for each in range(6)]
+    ends = [
+        (verdicts.label_quality[ids == each].min(), verdicts.label_quality[ids == each].max()) for each in range(20)
+    ]
     assert all(one[1] <= two[0] for one, two in pairwise(ends))
-    assert verdicts.is_issue[(ids >= 0) & (ids < 3)].all() and not verdicts.is_issue[ids >= 3].any()
+    assert verdicts.is_issue[(ids >= 0) & (ids < 10)].all() and not verdicts.is_issue[ids >= 10].any()
 
 
 @pytest.mark.parametrize(
     ("count", "flagged", "expected"),
-    [(0, 0, []), (1, 0, [1]), (1, 1, [1]), (30, 0, [30]), (45, 5, [5]), (300, 300, None)],
+    [(0, 0, []), (1, 0, [1]), (1, 1, [1]), (19, 0, [19]), (45, 5, [5, 10]), (300, 300, [30] * 10)],
 )
-def test_small_and_one_sided_data_have_fewer_strata(count: int, flagged: int, expected: list[int] | None) -> None:
+def test_small_and_one_sided_data_have_fewer_strata(count: int, flagged: int, expected: list[int]) -> None:
     verdicts = made(np.linspace(0.1, 0.9, count), np.arange(count) < flagged)
     plan = design(verdicts)
     assert plan.sizes.sum() == count and (plan.sizes > 0).all()
     assert sorted(plan.order.tolist()) == list(range(count))
-    if expected is not None:
-        assert plan.sizes[: len(expected)].tolist() == expected
+    assert plan.sizes[: len(expected)].tolist() == expected
     assert int(plan.sizes[plan.flagged].sum()) == flagged
 
 
@@ -78,31 +79,23 @@ def test_the_order_depends_on_the_seed_alone() -> None:
 
 
 def test_every_prefix_has_the_shares_of_the_design() -> None:
-    plan, doubt = design(skewed()), _doubt_of(skewed())
-    expected = shares(plan.sizes, flagged=plan.flagged, doubt=np.bincount(plan.stratum, doubt).astype(np.float64))
-    assert expected[plan.flagged].sum() > 0.35, "flags are looked at far more than their tenth"
-    for end in range(10, 120):
-        counts = np.bincount(plan.stratum[plan.order[:end]], minlength=6)
-        assert np.abs(counts - expected * end).max() <= 1.5
+    plan, clean = design(skewed()), np.clip(skewed().label_quality.astype(np.float64), 0.02, 0.98)
+    of_flags = share_of_flags(np.sqrt(clean * (1 - clean)), flagged=skewed().is_issue)
+    assert 0.35 < of_flags < 0.6, "flags are looked at far more than their eighth"
+    side = np.where(plan.flagged, of_flags, 1 - of_flags)
+    within = plan.sizes / np.where(plan.flagged, plan.sizes[plan.flagged].sum(), plan.sizes[~plan.flagged].sum())
+    for end in range(10, 100):
+        counts = np.bincount(plan.stratum[plan.order[:end]], minlength=20)
+        assert np.abs(counts - end * side * within).max() <= 2
 
 
-def _doubt_of(verdicts: Verdicts) -> NDArray[np.float64]:
-    clean = np.clip(verdicts.label_quality.astype(np.float64), 0.02, 0.98)
-    return np.asarray(np.sqrt(clean * (1 - clean)))
-
-
-def test_a_prefix_is_a_simple_random_sample_of_each_stratum() -> None:
-    """Every image of a stratum is as likely as every other, first or second, whatever its p_clean."""
-    verdicts = skewed(300)
-    plans = [design(verdicts, seed=seed) for seed in range(2000)]
-    first = [np.bincount(plan.order[:60], minlength=300) for plan in plans]
-    drawn, plan = np.sum(first, axis=0), plans[0]
-    for index in range(len(plan.sizes)):
-        rows = plan.stratum == index
-        expected = drawn[rows].mean()
-        share = expected / 2000
-        limit = 5 * np.sqrt(2000 * share * (1 - share)) + 1e-9
-        assert np.abs(drawn[rows] - expected).max() <= limit
+def test_each_label_of_a_side_is_as_likely_as_any_other_to_be_in_a_prefix() -> None:
+    plans = [design(skewed(300), seed=seed) for seed in range(2000)]
+    drawn = np.sum([np.bincount(plan.order[:60], minlength=300) for plan in plans], axis=0)
+    flagged = skewed(300).is_issue
+    for rows in (flagged, ~flagged):
+        share = drawn[rows].mean() / 2000
+        assert np.abs(drawn[rows] / 2000 - share).max() <= 5 * np.sqrt(share * (1 - share) / 2000)
 
 
 def test_draw_leaves_out_what_is_known_and_prefix_ends_where_something_is_not() -> None:

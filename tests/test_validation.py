@@ -36,6 +36,7 @@ WORDS = {
     "scan": ["photos", "--out", "run"],
     "adapt": ["run", "--out", "model"],
     "report": ["run"],
+    "audit": ["run"],
     "export": ["run", "--format", "imagefolder", "--out", "clean"],
     "noise": ["photos", "--kind", "pair", "--out", "x.parquet"],
     "demo": [],

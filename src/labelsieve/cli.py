@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VERBS = {
     "scan": "scan:Scan",
     "review": "review:Review",
+    "audit": "audit:Audit",
     "adapt": "adapt:Adapt",
     "report": "runs:Report",
     "export": "runs:Export",

@@ -28,8 +28,8 @@ from labelsieve.records import RUN, check_kinds
 from labelsieve.spreadsheets import write_csv
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
-REPORT = "report.html"
-RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, RECORD)
+REPORT, AUDIT = "report.html", "audit.json"
+RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, AUDIT, RECORD)
 # What every report has at its head; see the template.
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
@@ -171,7 +171,8 @@ class Verdicts:
         check_report(folder / REPORT)
         for name in RUN_FILES:
             target_of(folder / name)
-        remove(folder / REPORT)  # of an earlier run
+        for name in (REPORT, AUDIT):  # of an earlier run
+            remove(folder / name)
         remove(folder / RECORD)
         with write_atomically(folder / VERDICTS) as part:
             pq.write_table(self.table, part, row_group_size=_ROWS)

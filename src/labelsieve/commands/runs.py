@@ -20,17 +20,22 @@ from labelsieve.commands.base import (
     OptionalText,
     RunFolder,
     mark_files,
+    percentage,
     refuse_inside,
     refuse_own,
 )
-from labelsieve.errors import DataError, RunError, listed, shown
+from labelsieve.errors import DataError, LabelsieveError, RunError, listed, shown
 from labelsieve.progress import Progress
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels
 from labelsieve.validation import Share
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
+    from labelsieve.review.statement import Statement
     from labelsieve.verdicts import Verdicts
 
 
@@ -65,10 +70,12 @@ class Report(Command):
         out = self.out or self.run_folder / REPORT
         refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
         check_free(out, overwrite=self.overwrite)  # before the images are loaded
+        data = data_of(verdicts, source=self.source, progress=progress)
         path = write_report(
             verdicts,
-            data_of(verdicts, source=self.source, progress=progress),
+            data,
             out,
+            audit=self._audited(verdicts, data, progress),
             max_images=self.max_images,
             thumbnail_px=self.thumbnail_px,
             overwrite=self.overwrite,
@@ -79,6 +86,16 @@ class Report(Command):
         said = f"wrote {path} ({megabytes(path.stat().st_size)}): {in_page:,} of {flagged:,} flagged images"
         more = all_flagged(verdicts, shown=in_page)
         progress.say(f"{said}; for all: {more}" if more else said)
+
+    def _audited(
+        self, verdicts: Verdicts, data: LabelledImages | LabelledFeatures, progress: Progress
+    ) -> Statement | None:
+        """Returns what the answers in the run folder prove; None where there are none."""
+        from labelsieve import review
+        from labelsieve.review.audit import statement
+
+        reviews = review.load(self.run_folder, progress=progress)
+        return statement(verdicts, reviews, contents=data.contents) if len(reviews) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +112,8 @@ class Export(Command):
             of them; 0.5 leaves out what `labelsieve adapt` leaves out by default.
         copy: Copy the images of an imagefolder instead of linking to them.
         overwrite: Replace what is there.
+        false_flags: A share, such as 10%: flag where the audit says that no more of the flags are false, not where the
+            scan did.
         source: Where the images lie now, if not where the run found them.
     """
 
@@ -105,6 +124,7 @@ class Export(Command):
     drop_at: Share = 1.0
     copy: Flag = False
     overwrite: Flag = False
+    false_flags: Annotated[str | None, arg(metavar="SHARE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
 
     def run(self, console: Console) -> None:
@@ -114,6 +134,8 @@ class Export(Command):
 
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
+        if self.false_flags is not None:
+            verdicts = self._flagged_again(verdicts, percentage(self.false_flags, "--false-flags"), progress)
         images = None
         if self.format == "imagefolder":
             images = images_of(verdicts, source=self.source, progress=progress)
@@ -130,6 +152,14 @@ class Export(Command):
             progress=progress,
         )
         progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if images is not None else ""))
+
+    def _flagged_again(self, verdicts: Verdicts, false_flags: float, progress: Progress) -> Verdicts:
+        from labelsieve import review
+        from labelsieve.review.audit import flagged_again
+
+        reviews = review.load(self.run_folder, progress=progress)
+        contents = contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None
+        return flagged_again(verdicts, reviews, false_flags=false_flags, contents=contents)
 
 
 def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
@@ -194,6 +224,21 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
             "the old ones are"
         )
     return data
+
+
+def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> NDArray[np.uint64] | None:
+    """Returns the hashes of the images of a run, by which answers find them; None, with a note, if they are gone.
+
+    Raises:
+        LabelsieveError: They are not in `source`, where that is given.
+    """
+    try:
+        return data_of(verdicts, source=source, progress=progress).contents
+    except LabelsieveError as error:
+        if source is not None:
+            raise
+        progress.say(f"note: answers are matched by the ids of the images, without their copies, as {error}")
+        return None
 
 
 def _moved(origin: Mapping[str, Any], source: str) -> dict[str, Any]:

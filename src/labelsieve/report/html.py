@@ -30,6 +30,7 @@ from labelsieve.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
+from labelsieve.review.statement import Statement
 from labelsieve.validation import check_value
 from labelsieve.verdicts import Verdicts, check_report
 
@@ -53,6 +54,7 @@ def write_report(
     max_images: int = MAX_IMAGES,
     thumbnail_px: int = 256,
     overwrite: bool = False,
+    audit: Statement | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Writes the report, one self-contained HTML file: some 5 kB for each image that it shows, below 40 MB by default.
@@ -65,6 +67,7 @@ def write_report(
         max_images: How many of the most suspicious images the gallery shows, 0 to 20,000.
         thumbnail_px: Longest side of the embedded images, 32 to 512.
         overwrite: Replace a file that is no report of labelsieve, too.
+        audit: What an audit proves, from :func:`labelsieve.review.audit.statement`; its sentences stand at the top.
         progress: Where to show how far it is.
 
     Returns:
@@ -95,7 +98,7 @@ def write_report(
     check_free(path, overwrite=overwrite)
     page = _environment().get_template("report.html.jinja")
     context = _context(verdicts, images, max_images, thumbnail_px, path, progress)
-    write_text(path, page.render(context))
+    write_text(path, page.render(context, audit=audit.sentences if audit else ()))
     return path
 
 

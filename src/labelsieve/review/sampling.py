@@ -1,13 +1,14 @@
 """The design of an audit: strata of the images, and one random order in which to look at them.
 
 An audit answers two questions at once: how many of the flags are right, and how many wrong labels are left among the
-others. So the readable images are split by flag and, within each side, by p_clean, and the looks are shared between
-both questions. All of it depends on the verdicts and a seed alone:
+others. So the looks are shared between the flagged and the other labels, the two *sides*, and within a side they are
+spread evenly over strata of p_clean. All of it depends on the verdicts and a seed alone:
 
 * each stratum has a random order of its own, and a fixed rule merges these orders into one;
-* so after any number of looks, the images seen of each stratum are a simple random sample of it, of a fixed size.
+* so after any number of looks, the images seen of each stratum are a simple random sample of it, and each image of a
+  side was as likely to be seen as any other.
 
-The population is all readable images, however they become known. An image whose label was settled before its turn, in a
+The population is all readable images, however they become known. An image that was answered before its turn, in a
 review or by a copy of it, takes its place in the sample without another look: skipping it would bias the sample towards
 what the review left over. An unreadable image has no label that could be seen right or wrong, and is never drawn.
 """
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 from labelsieve.validation import Seed, check_value
 from labelsieve.verdicts import Verdicts
 
-# Strata on each side of the flag, and images that a stratum has at least; a smaller side is one stratum.
-_PARTS, _LEAST = 3, 20
+# Strata of each side, and images that a stratum has at least, if its side has as many. Many strata cost nothing, as the
+# looks within a side are spread evenly; and one that is known as a whole is no matter of chance any more.
+_PARTS, _LEAST = 10, 10
 # p_clean is not trusted to be nearer to 0 or 1 than this.
 _SUREST = 0.02
 
@@ -78,35 +80,30 @@ def design(verdicts: Verdicts, *, seed: int = 0) -> AuditDesign:
     check_value("seed", seed, Seed)
     stratum, sizes = strata(verdicts)
     flagged = np.zeros(len(sizes), dtype=np.bool_)
-    flagged[stratum[verdicts.is_issue & (stratum >= 0)]] = True
-    in_all = np.bincount(stratum[stratum >= 0], weights=_doubt(verdicts)[stratum >= 0], minlength=len(sizes))
-    share = shares(sizes, flagged=flagged, doubt=in_all.astype(np.float64))
+    flagged[stratum[verdicts.is_issue & verdicts.is_readable]] = True
+    doubt, share = _doubt(verdicts), np.zeros(len(sizes))
+    of_flags = share_of_flags(doubt[verdicts.is_readable], flagged=verdicts.is_issue[verdicts.is_readable])
+    for side, looks in ((flagged, of_flags), (~flagged, 1 - of_flags)):
+        share[side] = looks * sizes[side] / max(sizes[side].sum(), 1)
     order = _order(stratum, sizes, share, np.random.default_rng(seed))
     return AuditDesign(stratum=stratum, sizes=sizes, flagged=flagged, order=order)
 
 
 def strata(verdicts: Verdicts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splits the readable images by flag and p_clean.
-
-    Each side is cut where the standard deviations that p_clean expects, summed, reach a third and two thirds: the
-    nearer to even odds the labels are, the finer are the strata.
+    """Splits the readable images by flag and, within each side, by p_clean into ten strata of about equal size.
 
     Returns:
-        The stratum of each image, (N,), -1 where it could not be read, and the sizes of the strata, (H,).
+        The stratum of each image, (N,), -1 where it could not be read, and the sizes of the H strata, (H,). Flagged
+        strata come first; a side of few images has fewer strata.
     """
-    stratum = np.full(len(verdicts), -1, dtype=np.int64)
-    doubt, strata_so_far = _doubt(verdicts), 0
+    stratum, made = np.full(len(verdicts), -1, dtype=np.int64), 0
     for side in (verdicts.is_issue, ~verdicts.is_issue):
         rows = np.flatnonzero(side & verdicts.is_readable)
-        if not len(rows):
-            continue
+        parts = int(np.clip(len(rows) // _LEAST, min(len(rows), 1), _PARTS))
         rows = rows[np.argsort(verdicts.label_quality[rows], kind="stable")]
-        parts = int(np.clip(len(rows) // _LEAST, 1, _PARTS))
-        reached = np.cumsum(doubt[rows])
-        cut = np.minimum((parts * (reached - doubt[rows] / 2) / reached[-1]).astype(np.int64), parts - 1)
-        stratum[rows] = strata_so_far + np.unique(cut, return_inverse=True)[1]
-        strata_so_far = int(stratum.max()) + 1
-    return stratum, np.bincount(stratum[stratum >= 0], minlength=strata_so_far).astype(np.int64)
+        stratum[rows] = made + np.arange(len(rows)) * parts // max(len(rows), 1)
+        made += parts
+    return stratum, np.bincount(stratum[stratum >= 0], minlength=made).astype(np.int64)
 
 
 def _doubt(verdicts: Verdicts) -> NDArray[np.float64]:
@@ -115,31 +112,36 @@ def _doubt(verdicts: Verdicts) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(clean * (1 - clean)))
 
 
-def shares(sizes: NDArray[np.int64], *, flagged: NDArray[np.bool_], doubt: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns which share of the looks each stratum gets, (H,), all above 0 and 1 in total.
+def share_of_flags(doubt: NDArray[np.float64], *, flagged: NDArray[np.bool_]) -> float:
+    """Returns which share of the looks the flagged labels get, between 0 and 1.
 
-    A third goes by size, which trusts nothing; a third by the standard deviation that p_clean expects (Neyman), which
-    counts wrong labels best; and a third to the flagged strata by size, for the precision of the flags.
+    A third of the looks goes by the number of labels, which trusts nothing; a third by the standard deviations that
+    p_clean expects (Neyman's allocation), which counts wrong labels best; and a third to the flagged labels, for the
+    precision of the flags.
 
     Args:
-        sizes: Images of each stratum, (H,).
-        flagged: Which strata are flagged, (H,).
-        doubt: Standard deviations of the labels of each stratum, summed, (H,).
+        doubt: Standard deviation of each label's being wrong, (n,).
+        flagged: Which labels are flagged, (n,).
+
+    Example:
+        >>> import numpy as np
+        >>> round(share_of_flags(np.array([0.5, 0.1, 0.1, 0.1]), flagged=np.array([True, False, False, False])), 3)
+        0.625
     """
-    if not len(sizes):
-        return np.zeros(0)
-    wanted = [sizes.astype(np.float64), doubt]
-    if flagged.any():
-        wanted.append(np.where(flagged, sizes, 0.0))
-    return np.asarray(np.mean([each / each.sum() for each in wanted], axis=0))
+    if flagged.all() or not flagged.any():
+        return float(flagged.any())
+    return float(np.mean([flagged.mean(), doubt[flagged].sum() / doubt.sum(), 1.0]))
 
 
 def _order(
     stratum: NDArray[np.int64], sizes: NDArray[np.int64], share: NDArray[np.float64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Merges random orders of the strata so that each has about its share of every prefix, until it is used up."""
+    """Merges random orders of the strata so that each has about its share of every prefix, until it is used up.
+
+    The random start of each stratum makes the number of its images in a prefix right on average, not only about right.
+    """
     rows, turns = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for index, size in enumerate(sizes):
         rows.append(generator.permutation(np.flatnonzero(stratum == index)))
-        turns.append((np.arange(size) + 0.5) / share[index])
+        turns.append((np.arange(size) + generator.random()) / share[index])
     return np.asarray(np.concatenate(rows)[np.argsort(np.concatenate(turns), kind="stable")])

@@ -1,0 +1,23 @@
+"""What an audit proves, in the terminal and in the report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+
+from labelsieve.quantities import plain
+from labelsieve.report.wrapping import Unbroken
+from labelsieve.review.statement import Statement
+
+
+def print_statement(found: Statement, console: Console, *, run: Path) -> None:
+    """Prints the sentences of an audit, each with what it assumes, and how to audit where that was not done."""
+    for sentence in found.sentences:
+        console.print(Unbroken(plain(sentence.text)))
+        if sentence.assumption:
+            console.print(Padding(Unbroken(plain(f"if {sentence.assumption}"), style="dim"), (0, 0, 0, 2)))
+    if not found.audited:
+        console.print(Unbroken(f"to audit: labelsieve review {shlex.quote(str(run))}"))

@@ -1,0 +1,255 @@
+"""What the answers of reviewers prove about the labels of a run, all numbers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from labelsieve.errors import RunError
+from labelsieve.flagging import FlagRule
+from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
+from labelsieve.review.guarantees import Bounded, Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
+from labelsieve.review.known import Known, known_labels
+from labelsieve.review.sampling import AuditDesign, design
+from labelsieve.review.sentences import no_threshold, sentences
+from labelsieve.review.state import Reviews
+from labelsieve.review.statement import Statement, Wanted
+from labelsieve.validation import Range, Share, check_value
+from labelsieve.verdicts import Verdicts, ranks
+
+Confidence = Annotated[float, Range(0.5, 1, below=True)]
+FalseFlags = Annotated[float, Range(0, 1, above=True, below=True)]
+
+
+def statement(
+    verdicts: Verdicts,
+    reviews: Reviews,
+    *,
+    confidence: float = 0.95,
+    contents: NDArray[np.uint64] | None = None,
+    at_most: float | None = None,
+    false_flags: float | None = None,
+    seed: int = 0,
+) -> Statement:
+    """Says what the answers of reviewers prove about the labels of a run.
+
+    Args:
+        verdicts: Of N images.
+        reviews: What was answered.
+        confidence: How often each number holds, from 0.5 to below 1.
+        contents: Shape (N,): `LabelledImages.contents` of the same images, so that copies of an image share its answer.
+            None: answers belong to the ids that the images had.
+        at_most: A share of wrong labels, to learn how many more images to look at until no more are left.
+        false_flags: A share of false flags, to learn where to flag for it.
+        seed: Of the audit.
+
+    Raises:
+        SettingsError: A number is out of its range.
+        RunError: There are answers, and none of them belongs to an image of the run.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> from labelsieve import review
+        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
+        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
+        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.KNN())
+        >>> print(statement(verdicts, review.resolve([])).sentences[0].text)
+        Nothing was audited, so nothing is guaranteed.
+    """
+    check_value("confidence", confidence, Confidence)
+    check_value("at_most", at_most, Share | None)
+    check_value("false_flags", false_flags, FalseFlags | None)
+    plan = design(verdicts, seed=seed)
+    known = known_labels(verdicts, reviews, contents=contents)
+    if len(reviews) and not known.has_answer.any():
+        raise RunError("expected answers on the images of the run, found answers on other images only; pass their run")
+    sample = plan.prefix(known.is_closed) if known.is_audited.any() else plan.order[:0]
+    sides = _sides(plan, known, sample)
+    found = int(known.is_wrong.sum())
+    numbers = _audited(sides, found, confidence=confidence) if all(side.is_sampled for side in sides) else {}
+    flags = wrong_on_side(sides[0], confidence=confidence) if sides[0].images else None
+    wanted = None if at_most is None else _wanted(at_most, plan, known, sides, numbers.get("at_most"), confidence)
+    result = Statement(
+        confidence=confidence,
+        images=len(plan.order),
+        flagged=sides[0].images,
+        answered=int(known.is_decided.sum()),
+        found=found,
+        audited=len(sample),
+        unsure=int((~known.is_decided[sample]).sum()),
+        right_flags=_share(flags, sides[0].images),
+        wanted=wanted,
+        estimate=_estimate(verdicts, known),
+        flag_threshold=None if false_flags is None else _threshold(verdicts, plan, known, sample, sides, false_flags),
+        **numbers,
+    )
+    return dataclasses.replace(result, sentences=sentences(result))
+
+
+def flagged_again(
+    verdicts: Verdicts,
+    reviews: Reviews,
+    *,
+    false_flags: float,
+    contents: NDArray[np.uint64] | None = None,
+    seed: int = 0,
+) -> Verdicts:
+    """Returns the verdicts with flags of which at most a wanted share is false, on average over audits.
+
+    Args:
+        verdicts: Of N images.
+        reviews: What was answered.
+        false_flags: The share wanted, above 0 and below 1.
+        contents: See :func:`statement`.
+        seed: Of the audit.
+
+    Raises:
+        SettingsError: The share is out of its range.
+        RunError: The audit is too small for it, or belongs to other images.
+    """
+    chosen = statement(verdicts, reviews, false_flags=false_flags, contents=contents, seed=seed).flag_threshold
+    if chosen is None or chosen.threshold is None:
+        said = no_threshold(chosen) if chosen else "no share of false flags was asked for"
+        raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
+    rule = FlagRule(threshold=chosen.threshold)
+    issue = rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
+    table, unreadable = verdicts.table, ~verdicts.is_readable
+    for name, values in (("is_label_issue", issue), ("rank", ranks(verdicts.label_quality, issue))):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, mask=unreadable))
+    record = {**verdicts.record, **rule.to_record(), "false_flags": false_flags, "estimate": None}
+    return dataclasses.replace(verdicts, table=table, record=record, metrics=None)
+
+
+def _sides(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[Side, Side]:
+    """Counts what is known of the flagged labels and of the others."""
+    is_seen = np.zeros(len(plan.stratum), dtype=np.bool_)
+    is_seen[sample] = True
+    decided = np.bincount(plan.stratum[known.is_decided], minlength=len(plan.sizes))
+    is_whole, is_readable = decided == plan.sizes, plan.stratum >= 0
+
+    def side(flagged: bool) -> Side:
+        here = is_readable.copy()
+        here[is_readable] = plan.flagged[plan.stratum[is_readable]] == flagged
+        whole = here.copy()
+        whole[here] = is_whole[plan.stratum[here]]
+        seen, right = here & ~whole & is_seen, known.is_decided & ~known.is_wrong
+        return Side(
+            images=int(here.sum()),
+            whole=int(whole.sum()),
+            whole_wrong=int((whole & known.is_wrong).sum()),
+            seen=int(seen.sum()),
+            seen_wrong=int((seen & known.is_wrong).sum()),
+            seen_unsure=int((seen & ~known.is_decided).sum()),
+            known_wrong=int((here & known.is_wrong).sum()),
+            known_right=int((here & right).sum()),
+        )
+
+    return side(True), side(False)
+
+
+def _audited(sides: tuple[Side, Side], found: int, *, confidence: float) -> dict[str, Any]:
+    """Returns what an audit of both sides says of the wrong labels that are left."""
+    one_end = (1 + confidence) / 2
+    total = sides[0].estimate + sides[1].estimate
+    low, high = fewest_wrong(sides, confidence=one_end), most_wrong(sides, confidence=one_end)
+    # what is known to be wrong may be more than the sample makes likely
+    left = [float(max(each - found, 0)) for each in (total, low, high)]
+    return {
+        "missed": missed_share(sides, confidence=confidence),
+        "left": Bounded(min(max(left[0], left[1]), left[2]), left[1], left[2]),
+        "at_most": max(most_wrong(sides, confidence=confidence) - found, 0),
+    }
+
+
+def _share(count: Bounded | None, images: int) -> Bounded | None:
+    return count and Bounded(*(each / images for each in count))
+
+
+def _estimate(verdicts: Verdicts, known: Known) -> Bounded | None:
+    """Returns how many of the labels without an answer the model takes for wrong, within the interval of its scan."""
+    of_scan = (verdicts.record.get("estimate") or {}).get("wrong_labels") or {}
+    ends = [of_scan.get(name) for name in ("value", "low", "high")]
+    known_ends = [float(each) for each in ends if isinstance(each, int | float) and math.isfinite(each)]
+    if len(known_ends) < 3:
+        return None
+    value, low, high = known_ends
+    rest = verdicts.is_readable & ~known.is_decided
+    wrong = float((1 - verdicts.label_quality[rest].astype(np.float64)).sum())
+    if not value:
+        return Bounded(wrong, wrong, min(wrong + high, float(rest.sum())))
+    return Bounded(wrong, wrong * low / value, min(wrong * high / value, float(rest.sum())))
+
+
+def _wanted(
+    share: float, plan: AuditDesign, known: Known, sides: tuple[Side, Side], bound: int | None, confidence: float
+) -> Wanted:
+    labels = math.floor(share * len(plan.order) + 1e-9)
+    more = None if bound is None else 0 if bound <= labels else _more(labels, plan, known, sides, confidence)
+    return Wanted(share=share, labels=labels, more=more)
+
+
+def _more(labels: int, plan: AuditDesign, known: Known, sides: tuple[Side, Side], confidence: float) -> int:
+    """Returns how many more images to look at until no more labels than wanted are wrong, if all goes on as so far."""
+    is_new = ~known.is_closed[plan.order]
+    places = np.flatnonzero(is_new)
+    if not len(places):  # only what was left undecided is missing
+        return int((~known.is_decided[plan.order]).sum())
+    side_of = np.where(plan.flagged[plan.stratum[plan.order]], 0, 1)
+    decided = np.bincount(plan.stratum[known.is_decided], minlength=len(plan.sizes))
+    is_open = (decided < plan.sizes)[plan.stratum[plan.order]]
+
+    def is_enough(more: int) -> bool:
+        last = places[more - 1] + 1
+        seen = [int((is_open & (side_of == side))[:last].sum()) for side in (0, 1)]
+        new = [int((is_new & (side_of == side))[:last].sum()) for side in (0, 1)]
+        after = tuple(_after(*each) for each in zip(sides, seen, new, strict=True))
+        found = sum(side.known_wrong for side in after)
+        return most_wrong((after[0], after[1]), confidence=confidence) - found <= labels
+
+    low, high = 0, len(places)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
+
+
+def _after(side: Side, seen: int, new: int) -> Side:
+    """Returns a side after more looks, with as many wrong and undecided labels among them as among those before."""
+    unsure = round(seen * side.seen_unsure / max(side.seen, 1))
+    wrong = round((seen - unsure) * side.seen_wrong / max(side.seen - side.seen_unsure, 1))
+    more_unsure = min(max(unsure - side.seen_unsure, 0), new)
+    more_wrong = min(max(wrong - side.seen_wrong, 0), new - more_unsure)
+    return dataclasses.replace(
+        side,
+        seen=seen,
+        seen_wrong=wrong,
+        seen_unsure=unsure,
+        known_wrong=side.known_wrong + more_wrong,
+        known_right=side.known_right + new - more_wrong - more_unsure,
+    )
+
+
+def _threshold(
+    verdicts: Verdicts,
+    plan: AuditDesign,
+    known: Known,
+    sample: NDArray[np.int64],
+    sides: tuple[Side, Side],
+    false_flags: float,
+) -> FlagThreshold:
+    expected = sum(side.estimate for side in sides if side.is_sampled)
+    return flag_threshold(
+        verdicts.label_quality,
+        readable=verdicts.is_readable,
+        calibration=calibration_rows(plan, sample),
+        right=~known.is_wrong,
+        expected_wrong=expected or float(sides[0].images),
+        false_flags=false_flags,
+    )

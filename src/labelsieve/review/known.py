@@ -1,0 +1,85 @@
+"""Which labels of a run are known by the answers of reviewers, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from labelsieve.review.state import Resolved, Reviews
+from labelsieve.verdicts import Verdicts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known:
+    """What is known of N labels; an unreadable image is never known.
+
+    Attributes:
+        has_answer: Shape (N,): images that somebody answered or skipped.
+        is_decided: Shape (N,): labels that are known to be right or wrong.
+        is_wrong: Shape (N,): labels that are known to be wrong.
+        is_audited: Shape (N,): images that were shown in an audit.
+        is_closed: Shape (N,): images that need no look any more: decided, left undecided by a reviewer who looked, or
+            skipped in an audit.
+    """
+
+    has_answer: NDArray[np.bool_]
+    is_decided: NDArray[np.bool_]
+    is_wrong: NDArray[np.bool_]
+    is_audited: NDArray[np.bool_]
+    is_closed: NDArray[np.bool_]
+
+
+def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None = None) -> Known:
+    """Returns what answers say of the labels of a run.
+
+    Args:
+        verdicts: Of N images.
+        reviews: The answers.
+        contents: Shape (N,): hashes of the images. Copies of an image share its answer, each with its own given label.
+            None: an answer belongs to the id that its image had, if the given label is still the same.
+    """
+    audited = {answer.key for answer in reviews.standing if answer.mode == "audit"}
+    names, given = verdicts.class_names, verdicts.given
+    masks = [np.zeros(len(verdicts), dtype=np.bool_) for _ in range(5)]
+    has_answer, is_decided, is_wrong, is_audited, is_closed = masks
+    pairs = _by_id(verdicts, reviews) if contents is None else _by_content(reviews, contents)
+    for row, key in pairs:
+        if not verdicts.is_readable[row]:
+            continue
+        found = reviews.by_key.get(key)
+        right = None if found is None else _is_right(found, names[given[row]])
+        has_answer[row], is_audited[row] = True, key in audited
+        is_decided[row], is_wrong[row] = right is not None, right is False
+        is_closed[row] = key in audited or found is not None
+    return Known(
+        has_answer=has_answer, is_decided=is_decided, is_wrong=is_wrong, is_audited=is_audited, is_closed=is_closed
+    )
+
+
+def _is_right(found: Resolved, given_label: str) -> bool | None:
+    if found.kind == "wrong" and all(answer.given_label != given_label for answer in found.answers):
+        return None  # it was said of another label, which a copy of the image has
+    return found.is_right(given_label)
+
+
+def _by_content(reviews: Reviews, contents: NDArray[np.uint64]) -> Iterator[tuple[int, str]]:
+    keys = sorted({answer.key for answer in reviews.standing})
+    if not keys:
+        return
+    hashes = np.array([int(key, 16) for key in keys], dtype=np.uint64)  # in the order of the keys, too
+    places = np.minimum(np.searchsorted(hashes, contents), len(keys) - 1)
+    for row in np.flatnonzero(hashes[places] == contents).tolist():
+        yield row, keys[places[row]]
+
+
+def _by_id(verdicts: Verdicts, reviews: Reviews) -> Iterator[tuple[int, str]]:
+    latest = {answer.id: answer for answer in reviews.standing}
+    rows = pc.index_in(pa.array(list(latest), pa.string()), value_set=verdicts.table["id"].combine_chunks())
+    for row, answer in zip(rows.to_pylist(), latest.values(), strict=True):
+        if row is not None and verdicts.class_names[verdicts.given[row]] == answer.given_label:
+            yield row, answer.key
