@@ -329,6 +329,14 @@ def test_progress_counts_and_says_how_often_flags_were_right(client: Client) -> 
     assert sum(row["answered"] for row in found["by_p_clean"]) == 3
 
 
+def test_the_page_says_what_the_audit_proves(client: Client, made: SmallRun) -> None:
+    assert client.post("/guarantees")["sentences"][0]["text"].startswith("Nothing was audited")
+    for card in client.cards(32, queue="audit"):
+        client.answer(card, "label", made.verdicts.class_names[card["given"]])
+    first = client.post("/guarantees")["sentences"][0]
+    assert first["text"] == "0 of 11 labels are still wrong, as all were looked at." and first["assumption"]
+
+
 # images
 
 

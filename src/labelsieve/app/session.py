@@ -18,10 +18,11 @@ from labelsieve.app.looks import Looks, kept_features
 from labelsieve.app.standing import precision_of, progress_of
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.data.images import LabelledImages
-from labelsieve.errors import DataError, did_you_mean, shown
+from labelsieve.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.progress import Progress
 from labelsieve.report.common import require_same_images
 from labelsieve.review.answers import Answer
+from labelsieve.review.audit import statement
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
 from labelsieve.verdicts import Verdicts
@@ -29,6 +30,8 @@ from labelsieve.verdicts import Verdicts
 # Images that are answered at once, and cards that a browser may ask for at a time.
 GROUP, MOST_CARDS = 12, 32
 _NEAR = 8
+# The page says how many more images to audit until at most this share of the labels is wrong.
+_WANTED = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +302,17 @@ class Session:
         with self._lock:
             self._follow()
             return precision_of(self.queue)
+
+    def guarantees(self) -> list[dict[str, str]]:
+        """Returns what the audit proves so far, each sentence with its assumption; `labelsieve audit` says the same."""
+        with self._lock:
+            self._follow()
+            reviews = self.queue.standing.reviews()
+        try:
+            found = statement(self.verdicts, reviews, contents=self.images.contents, at_most=_WANTED)
+        except RunError as error:  # the log has answers on other images only
+            return [{"text": str(error), "assumption": ""}]
+        return [each._asdict() for each in found.sentences]
 
     def release(self, client: str) -> None:
         """Gives the cards of a browser back that is closed."""
