@@ -122,7 +122,7 @@ def _wait(page: Any, number: int) -> None:
     """Waits from outside: the policy of the page lets no text be evaluated in it later on."""
     while page.evaluate("window.times.length") <= number:
         page.wait_for_timeout(5)
-    page.wait_for_timeout(150)  # a person who is quick
+    page.wait_for_timeout(400)  # a person who is quick
 
 
 def main() -> None:

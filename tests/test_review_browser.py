@@ -221,7 +221,7 @@ def test_unreadable_images_and_the_original(open_page: Open, made: SmallRun) -> 
     size = opened.page.locator("#original .full img").evaluate("image => image.decode().then(() => image.naturalWidth)")
     assert size == 48
     opened.press("Escape", "p")
-    opened.page.wait_for_selector("#stats[open]")
+    opened.page.locator("#stats[open]").get_by_text("Nothing was audited").wait_for()
     opened.press("Escape")
     opened.page.locator("#filter-button").click()
     opened.page.locator("#filters [name=which]").select_option("unreadable")

@@ -64,6 +64,7 @@ def make_app(session: Session, *, token: str, reviewer: str) -> ASGIApp:
                 "undo": pages.undo,
                 "alive": pages.alive,
                 "precision": pages.precision,
+                "guarantees": pages.guarantees,
                 "near": pages.near,
                 "release": pages.release,
             }.items()
@@ -188,6 +189,10 @@ class _Pages:
     def precision(self, _body: Mapping[str, Any]) -> Any:
         """Returns how often the flags were right so far."""
         return self.session.precision()
+
+    def guarantees(self, _body: Mapping[str, Any]) -> Any:
+        """Returns what the audit proves so far."""
+        return {"sentences": self.session.guarantees()}
 
     def near(self, body: Mapping[str, Any]) -> Any:
         """Returns the nearest images of some classes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from labelsieve.app.cards import CardMaker, Dealt
 from labelsieve.app.looks import Looks, kept_features
 from labelsieve.app.standing import precision_of, progress_of
 from labelsieve.app.thumbnails import Thumbnails
-from labelsieve.core.errors import DataError, did_you_mean, shown
+from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
 from labelsieve.review.answers import Answer
+from labelsieve.review.audit import statement
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
 from labelsieve.verdicts import Verdicts
@@ -29,6 +30,8 @@ from labelsieve.verdicts import Verdicts
 # Images that are answered at once, and cards that a browser may ask for at a time.
 GROUP, MOST_CARDS = 12, 32
 _NEAR = 8
+# The page says how many more images to audit until at most this share of the labels is wrong.
+_WANTED = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,14 @@ class Viewer:
 
     client: str
     reviewer: str
+
+
+class Hand(NamedTuple):
+    """Images that a browser is to have, and how."""
+
+    rows: list[int]
+    mode: str
+    queue: str
 
 
 class Session:
@@ -113,31 +124,42 @@ class Session:
         with self._lock:
             self._follow()
             self.queue.renew(viewer.client)
-            if spec.queue == "audit" or spec.filters.state != "open":
-                mode = "audit" if spec.queue == "audit" else "review"
-                rows = self._take(viewer, spec, count, after)
-                # what others answered is shown to whoever looks for it, and to nobody else
-                return self._cards(rows, mode=mode, queue=spec.queue, answers=spec.filters.state != "open")
-            if spec.queue == "group":
-                return self._group(viewer, spec)
-            return self._mixed(viewer, spec, count)
+            hands = self._hands(viewer, spec, count, after)
+        # what cards show takes longest, and answers need not wait for it
+        made = [self._cards(each, answers=spec.filters.state != "open") for each in hands]
+        if spec.queue == "group" and spec.filters.state == "open":
+            return [card for cards in made for card in _bundled(cards)]
+        return [card for cards in made for card in cards]
+
+    def _hands(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[Hand]:
+        if spec.queue == "audit":
+            return [Hand(self._take(viewer, spec, count), "audit", "audit")]
+        if spec.filters.state != "open":
+            return [Hand(self._take(viewer, spec, count, after), "review", spec.queue)]
+        if spec.queue == "group":
+            return self._group(viewer, spec)
+        return self._mixed(viewer, spec, count)
 
     def _take(self, viewer: Viewer, spec: Spec, count: int, after: int | None = None) -> list[int]:
         taken = self.queue.take(spec, client=viewer.client, reviewer=viewer.reviewer, count=count, after=after)
         return [int(row) for row in taken]
 
-    def _mixed(self, viewer: Viewer, spec: Spec, count: int) -> list[dict[str, Any]]:
-        """Returns cards of a queue, of which one in five is drawn for the audit."""
+    def _mixed(self, viewer: Viewer, spec: Spec, count: int) -> list[Hand]:
+        """Returns images of a queue, of which one in five is drawn for the audit."""
         turns = [self._is_audit_turn(viewer) for _ in range(count)]
         audits = self._take(viewer, Spec(queue="audit"), sum(turns))
         reviews = self._take(viewer, spec, count - len(audits))
-        if not reviews:  # the queue is empty: an audit goes with a review and is no end in itself
+        is_empty = len(audits) < count or not self.queue.left(spec, reviewer=viewer.reviewer)
+        if not reviews and is_empty:  # an audit goes with a review and is no end in itself
             self.queue.release(viewer.client, audits)
             return []
-        drawn = iter(self._cards(audits, mode="audit", queue="audit"))
-        others = iter(self._cards(reviews, mode="review", queue=spec.queue))
-        cards = [next(drawn if turn else others, None) or next(others if turn else drawn, None) for turn in turns]
-        return [card for card in cards if card is not None]
+        hands = []
+        for turn in turns:
+            rows = (audits or reviews) if turn else (reviews or audits)
+            if rows:
+                is_audit = rows is audits
+                hands.append(Hand([rows.pop(0)], *(("audit", "audit") if is_audit else ("review", spec.queue))))
+        return _joined(hands)
 
     def _is_audit_turn(self, viewer: Viewer) -> bool:
         cards, audits = self._turns.get(viewer.reviewer, (0, 0))
@@ -145,12 +167,12 @@ class Session:
         self._turns[viewer.reviewer] = (cards + 1, audits + turn)
         return turn
 
-    def _group(self, viewer: Viewer, spec: Spec) -> list[dict[str, Any]]:
-        """Returns one card of several images that look alike and have the same given and suggested label."""
+    def _group(self, viewer: Viewer, spec: Spec) -> list[Hand]:
+        """Returns images that look alike and have the same given and suggested label; or one for the audit."""
         if self._is_audit_turn(viewer):
             drawn = self._take(viewer, Spec(queue="audit"), 1)
             if drawn and self.queue.left(spec, reviewer=viewer.reviewer):
-                return self._cards(drawn, mode="audit", queue="audit")
+                return [Hand(drawn, "audit", "audit")]
             self.queue.release(viewer.client, drawn)
         first = self._take(viewer, spec, 1)
         if not first:
@@ -160,13 +182,14 @@ class Session:
         self.queue.lease(rows, viewer.client)
         cards, audits = self._turns[viewer.reviewer]
         self._turns[viewer.reviewer] = (cards + len(rows) - 1, audits)
-        return _bundled(self._cards(rows, mode="review", queue="group"))
+        return [Hand(rows, "review", "group")]
 
-    def _cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool = False) -> list[dict[str, Any]]:
-        cards = self._maker.cards(rows, mode=mode, answers=answers)
-        for row, card in zip(rows, cards, strict=True):
+    def _cards(self, hand: Hand, *, answers: bool = False) -> list[dict[str, Any]]:
+        # what others answered is shown to whoever looks for it, and to nobody else
+        cards = self._maker.cards(hand.rows, mode=hand.mode, answers=answers)
+        for row, card in zip(hand.rows, cards, strict=True):
             card["card"] = secrets.token_hex(8)
-            self._dealt[card["card"]] = Dealt(row, mode, self._maker.shown(row, mode=mode, queue=queue))
+            self._dealt[card["card"]] = Dealt(row, hand.mode, self._maker.shown(row, mode=hand.mode, queue=hand.queue))
         return cards
 
     def near(self, row: int, labels: Sequence[int]) -> list[dict[str, Any]]:
@@ -258,7 +281,7 @@ class Session:
             return []
         self.queue.lease(rows, viewer.client)
         queue = str(undone[0].shown.get("queue", "suspicious"))
-        return _bundled(self._cards(rows, mode=undone[0].mode, queue=queue))
+        return _bundled(self._cards(Hand(rows, undone[0].mode, queue)))
 
     def _row_of(self, answer: Answer, group: int) -> int:
         """Returns the row that an answer was given on, or the first of its copies if the id is another one now."""
@@ -280,6 +303,17 @@ class Session:
         with self._lock:
             self._follow()
             return precision_of(self.queue)
+
+    def guarantees(self) -> list[dict[str, str]]:
+        """Returns what the audit proves so far, each sentence with its assumption; `labelsieve audit` says the same."""
+        with self._lock:
+            self._follow()
+            reviews = self.queue.standing.reviews()
+        try:
+            found = statement(self.verdicts, reviews, contents=self.images.contents, at_most=_WANTED)
+        except RunError as error:  # the log has answers on other images only
+            return [{"text": str(error), "assumption": ""}]
+        return [each._asdict() for each in found.sentences]
 
     def release(self, client: str) -> None:
         """Gives the cards of a browser back that is closed."""
@@ -325,6 +359,17 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
         raise DataError(f'expected "filters" to be an object, got {shown(filters)}')
     check_keys(filters, field_names(Filters), what="a filter")
     return Spec(queue=values.get("queue", "suspicious"), filters=Filters(**filters))
+
+
+def _joined(hands: list[Hand]) -> list[Hand]:
+    """Joins those in a row that are alike: cards are made quicker together."""
+    joined: list[Hand] = []
+    for hand in hands:
+        if joined and joined[-1].mode == hand.mode:
+            joined[-1].rows.extend(hand.rows)
+        else:
+            joined.append(hand)
+    return joined
 
 
 def _bundled(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:

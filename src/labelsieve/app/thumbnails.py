@@ -46,10 +46,8 @@ class Thumbnails:
         """
         kept = self._kept(row, side)
         if kept is None:
-            made = self._make(row)
-            for name, data in made.items():
-                self._keep(row, name, data)
-            kept = made[side]
+            kept = self._make(row, SIDES[side])
+            self._keep(row, side, kept)
         return f"image/{_kind_of(kept)}", kept
 
     def original(self, row: int) -> tuple[str, bytes]:
@@ -79,15 +77,12 @@ class Thumbnails:
         except OSError:
             return None
 
-    def _make(self, row: int) -> dict[str, bytes]:
+    def _make(self, row: int, side: int) -> bytes:
         image = self.images.open(row)
         image.info.clear()
         quality = None if max(image.size) <= TINY else _QUALITY
-        made = {}
-        for name, side in SIDES.items():  # the largest first, so that the others are made of it
-            image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            made[name] = encode(image, quality=quality)[1]
-        return made
+        image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        return encode(image, quality=quality)[1]
 
     def _keep(self, row: int, side: str, data: bytes) -> None:
         path = self._path(row, side)

@@ -24,12 +24,15 @@ export async function openStats(start) {
   const found = await ask("/precision", {});
   const { flags } = found;
   const close = make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
+  const proved = make("section", { class: "proved" }, make("h3", {}, "What the audit proves"), make("p", { class: "muted" }, "Counting …"));
+  ask("/guarantees", {}).then((reply) => showProved(proved, reply.sentences), (error) => showProved(proved, [{ text: error.message, assumption: "" }]));
   dialog.replaceChildren(
     make("p", { class: "head" }, make("strong", {}, "Progress"), make("span"), close),
     flags.answered
       ? make("p", { class: "lead" }, `Of ${count(flags.answered)} flagged labels that were answered, ${count(flags.wrong)} were wrong: ${percent(flags.wrong / flags.answered)}.`)
       : make("p", { class: "lead" }, "No flagged label has been answered yet."),
-    make("p", { class: "muted" }, "So far, in the order of the queue. What holds for all labels is drawn from the audit: labelsieve audit RUN."),
+    make("p", { class: "muted" }, "So far, in the order of the queue, which says nothing of the other labels."),
+    proved,
     make("div", { class: "tables" },
       table("By p_clean", "p_clean", found.by_p_clean.filter((row) => row.answered), (row) => `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`),
       table("Flags by given class", "Class", found.by_class, (row) => nameOf(row.label)),
@@ -37,6 +40,11 @@ export async function openStats(start) {
     make("p", { class: "muted" }, `${count(start.images)} images, ${count(start.flagged)} flagged, ${count(start.unreadable)} unreadable; ${count(found.reviewers.audited)} audited`),
   );
   dialog.showModal();
+}
+
+function showProved(place, sentences) {
+  const lines = sentences.map((each) => make("li", {}, each.text, each.assumption && make("small", {}, `If ${each.assumption}.`)));
+  place.replaceChildren(place.firstElementChild, make("ul", {}, ...lines));
 }
 
 function table(title, first, rows, name) {
