@@ -237,6 +237,23 @@ def test_the_posterior_is_that_of_brute_force() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
+def test_probabilities_that_are_not_held_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    probability, _, labels = drawn(CONFUSIONS, images=300, seed=7)
+    held = fitted(probability, labels, rate=0.2)
+    monkeypatch.setattr("labelsieve.detect.evidence.annotators.MOST_HELD", 0)
+    again = fitted(probability, labels, rate=0.2)
+    assert torch.equal(held.errors, again.errors) and held.weight == again.weight
+
+
+def test_many_classes_have_no_confusion_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    probability, truth, labels = drawn(CONFUSIONS, images=2000, seed=8)
+    monkeypatch.setattr("labelsieve.detect.evidence.annotators.MOST_CELLS", 0)
+    noise = fitted(probability, labels)
+    assert noise.confusion is None
+    share = np.stack([[(labels[truth == k, a] != k).mean() for k in range(3)] for a in range(3)])
+    np.testing.assert_allclose(noise.errors.numpy(), share, atol=0.08)
+
+
 def test_labels_count_for_less_where_annotators_err_together() -> None:
     probability, truth, labels = drawn(CONFUSIONS[:1], images=2000, seed=4)
     copies = np.repeat(labels, 3, axis=1)

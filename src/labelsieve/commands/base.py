@@ -181,7 +181,7 @@ class Source:
             pattern; a saved data set; a published data set as NAME:PATH (`labelsieve list`); or a Hub id.
         image_column: Column of the images or their paths. Guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix.
-        label_column: Column of the given labels. Guessed where only one fits; several are those of several annotators.
+        label_column: Column of the given labels, or one for each annotator. Guessed where only one fits.
         class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
             class folders rename these, in their order.
         split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
