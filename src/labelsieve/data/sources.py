@@ -256,6 +256,7 @@ def read_given(
         labels_of_all = indices_of(several, class_names=names, ids=ids, by_number=stated, former=former)
         indices = vote(labels_of_all, classes=len(names))
         found = Annotations(names=table.columns.annotators, labels=labels_of_all)
+        note += f"; the given label of each image is the vote of {len(several)} annotators"
     else:
         indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
     if table.columns.truth is None:
