@@ -46,7 +46,8 @@ class Crowd(NamedTuple):
         rows: Shape (n,): row numbers of the images.
         labels: Shape (A,): how many labels each annotator gave to these images.
         right: Shape (A,): the expected number of right ones.
-        spread: Shape (A,): variance of that number.
+        low: Shape (A,): lower end of an interval of 95 % of the share of right ones.
+        high: Shape (A,): its upper end.
         consensus: Shape (n,): the most likely class, by image and annotators.
         probability: Shape (n,): its probability.
         ask: Shape (n,): the annotator to ask next, -1 where all have given the consensus.
@@ -55,7 +56,8 @@ class Crowd(NamedTuple):
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     right: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     consensus: NDArray[np.int64]
     probability: NDArray[np.float32]
     ask: NDArray[np.int64]

@@ -50,8 +50,6 @@ def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) 
     (share of the labels that are the consensus) and `confused` (`consensus`, `label` and `times` of the most frequent
     pair that differs; None where there is none).
     """
-    from labelsieve.detect.evidence.annotators import interval_of_accuracy
-
     records: list[dict[str, Any]] = []
     for number, name in enumerate(annotations.names):
         given = annotations.labels[crowd.rows, number]
@@ -63,8 +61,7 @@ def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) 
             **dict.fromkeys(("accuracy", "low", "high", "agreement")),
         }
         if count:
-            right = float(crowd.right[number])
-            low, high = interval_of_accuracy(count, right, float(crowd.spread[number]))
+            right, low, high = (float(each[number]) for each in (crowd.right, crowd.low, crowd.high))
             agreement = float((labels == consensus).mean())
             known |= {"accuracy": min(right / count, 1.0), "low": low, "high": high, "agreement": agreement}
         records.append(known | {"confused": _most_confused(consensus, labels, images.class_names)})

@@ -291,8 +291,11 @@ def judge_annotators(
             return found
 
         posterior, crowd = scored(fit.model, fit.clean)
-        pairs = zip(fit.end_models, fit.ends, strict=True)
-        ends = tuple(torch.from_numpy(scored(*pair)[0].clean) for pair in pairs)
+        of_ends = [scored(*pair) for pair in zip(fit.end_models, fit.ends, strict=True)]
+    # as many votes may be wrong as at either end: then annotators are better or worse by as much
+    every = [crowd, *(each for _, each in of_ends)]
+    crowd = crowd._replace(low=np.min([each.low for each in every], 0), high=np.max([each.high for each in every], 0))
+    ends = tuple(torch.from_numpy(each.clean) for each, _ in of_ends)
     return posterior, crowd, replace(fit, clean=torch.from_numpy(posterior.clean), ends=ends)
 
 
@@ -316,13 +319,15 @@ def _scored(noise: AnnotatorNoise, chunks: Chunks, labels: NDArray[np.int64]) ->
         parts.append([column.numpy() for column in columns])
     joined = Posterior(*(np.concatenate(each) for each in list(zip(*parts, strict=True))[:5]))
     asked = np.concatenate([part[5] for part in parts])
+    low, high = np.transpose([interval_of_accuracy(*each) for each in zip(counts, right, spread, strict=True)])
     crowd = Crowd(
-        np.concatenate(chunks.parts),
-        counts.astype(np.int64),
-        right,
-        spread,
-        joined.likeliest,
-        joined.likeliest_confidence,
-        asked,
+        rows=np.concatenate(chunks.parts),
+        labels=counts.astype(np.int64),
+        right=right,
+        low=low,
+        high=high,
+        consensus=joined.likeliest,
+        probability=joined.likeliest_confidence,
+        ask=asked,
     )
     return joined, crowd
