@@ -139,7 +139,7 @@ def _scan(
     record |= {"test": None if test is None else _tested(test, scores)}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
-    record |= {"findings": findings, "out": None if out is None else str(out)}
+    record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
     if images.annotations is None or scores.crowd is None:
         return dataclasses.replace(verdicts, record=record)
     known = annotator_records(images, images.annotations, scores.crowd)
