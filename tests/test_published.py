@@ -191,6 +191,12 @@ def test_labels_of_cifar_that_another_column_holds(written: Path) -> None:
         assert images.labels.tolist() == np.reshape(TEN_HUMAN[column], -1).tolist()
         assert images.truth is not None and images.truth.tolist() == TEN_TRAIN
         assert not any("given labels are" in note for note in images.notes)
+    three = [f"random_label{number}" for number in (1, 2, 3)]
+    images = load_images(source, label_column=three)
+    assert images.annotations is not None and images.annotations.names == tuple(three)
+    expected = np.stack([np.reshape(TEN_HUMAN[column], -1) for column in three], axis=1)
+    np.testing.assert_array_equal(images.annotations.labels, expected)
+    assert images.truth is not None and images.truth.tolist() == TEN_TRAIN
     assert load_images(source, label_column="clean_label").truth is None, "nothing is left to be found"
     other = load_images(source, truth_column="worse_label", label_column="aggre_label")
     assert other.truth is not None and other.truth.tolist() == TEN_HUMAN["worse_label"].tolist()

@@ -46,6 +46,10 @@ def whole(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     interval = {"value": 1.0, "low": 0.0, "high": 2.0}  # no detector can be shown test images and estimates, too
     record["estimate"] = dict.fromkeys(("wrong_labels", "right_flags", "missed_labels"), interval)
     record["reviewed"] = {"run": "an earlier run", "images": 2, "wrong": 1, "fingerprint": "0123456789abcdef"}
+    pair = {"consensus": "cat", "label": "cup", "times": 3}
+    rated = {"accuracy": 0.9, "low": 0.8, "high": 0.95, "agreement": 0.9, "confused": pair}
+    record["annotators"] = [{"name": name, "labels": 30, **rated} for name in ("ann", "bob")]  # nor rate annotators
+    record["consensus"] = {"images": 32, "changed": 4}
     (out / "run.json").write_text(json.dumps(record))
     return out
 

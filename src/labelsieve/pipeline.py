@@ -31,6 +31,7 @@ from labelsieve.detect.training.learner import PASSING
 from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.checks import diagnose
+from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
 from labelsieve.metrics import measure
 from labelsieve.review.earlier import Earlier, earlier
 from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
@@ -150,8 +151,13 @@ def _scan(
     record |= {"reviewed": None if known is None else known.to_record()}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
-    record |= {"findings": findings, "out": None if out is None else str(out)}
-    return dataclasses.replace(verdicts, record=record)
+    record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
+    if images.annotations is None or scores.crowd is None:
+        return dataclasses.replace(verdicts, record=record)
+    known = annotator_records(images, images.annotations, scores.crowd)
+    record |= {"annotators": known, "consensus": consensus_record(images, scores.crowd)}
+    table = consensus_table(images, images.annotations, scores.crowd)
+    return dataclasses.replace(verdicts, record=record, annotators=annotator_table(known), consensus=table)
 
 
 def check_run_folder(

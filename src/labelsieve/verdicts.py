@@ -29,7 +29,9 @@ from labelsieve.records import RUN, check_kinds
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT, AUDIT = "report.html", "audit.json"
-RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, AUDIT, RECORD)
+# Of several annotators.
+ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
+RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
 # What every report has at its head; see the template.
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
@@ -60,6 +62,8 @@ class Verdicts:
         class_names: The K names of the classes.
         record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`.
         metrics: See :func:`labelsieve.metrics.evaluate`; None without a truth column.
+        annotators: Of several annotators, one row each: the table of `annotators.csv`. None after :meth:`load`.
+        consensus: Of several annotators, one row for each image: the table of `consensus.csv`. None after :meth:`load`.
 
     Example:
         >>> import numpy as np
@@ -82,6 +86,8 @@ class Verdicts:
     class_names: tuple[str, ...]
     record: Mapping[str, Any]
     metrics: Mapping[str, Any] | None = None
+    annotators: pa.Table | None = None
+    consensus: pa.Table | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -160,6 +166,8 @@ class Verdicts:
     def save(self, folder: str | Path) -> Path:
         """Writes `verdicts.parquet`, `verdicts.csv`, `metrics.json` (if there are metrics) and, last, `run.json`.
 
+        Of several annotators it writes `annotators.csv` and `consensus.csv`, too.
+
         A folder without `run.json` is not a result: an earlier `run.json` is removed first, so that a crash in the
         middle never leaves the record of one run beside the verdicts of another.
 
@@ -181,6 +189,11 @@ class Verdicts:
             remove(folder / METRICS)
         else:
             write_json(folder / METRICS, self.metrics)
+        for name, table in ((ANNOTATORS, self.annotators), (CONSENSUS, self.consensus)):
+            if table is not None:
+                write_csv(folder / name, table)
+            else:
+                remove(folder / name)
         written = fingerprint((folder / VERDICTS).read_bytes())
         write_json(folder / RECORD, {**self.record, "class_names": self.class_names, "verdicts_fingerprint": written})
         return folder

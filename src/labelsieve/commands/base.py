@@ -100,8 +100,20 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
         if end.code != 2:
             raise
         parts = [*map(_in_plain_words, _without_box(said.getvalue())), *_about_several_files(args)]
+        if "missing SOURCE" in parts and (moved := _source_first(args)):
+            return read(kind, moved, prog=prog, default=default)
         raise UsageError("; ".join([*parts, f"see {prog} --help"])) from None
     return command
+
+
+def _source_first(args: Sequence[str]) -> list[str]:
+    """Returns the words with a SOURCE in front that `--label-column NAME SOURCE` takes for a name; else nothing."""
+    words = list(args)
+    if "--label-column" not in words:
+        return []
+    start = len(words) - words[::-1].index("--label-column")
+    end = next((at for at in range(start, len(words)) if words[at].startswith("-")), len(words))
+    return [words[end - 1], *words[: end - 1], *words[end:]] if end - start > 1 else []
 
 
 def _about_several_files(args: Sequence[str]) -> Iterator[str]:
@@ -170,7 +182,7 @@ class Source:
             pattern; a saved data set; a published data set as NAME:PATH (`labelsieve list`); or a Hub id.
         image_column: Column of the images or their paths. Guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix.
-        label_column: Column of the given labels. Guessed where only one fits.
+        label_column: Column of the given labels, or one for each annotator. Guessed where only one fits.
         class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
             class folders rename these, in their order.
         split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
@@ -180,7 +192,7 @@ class Source:
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     image_column: OptionalText = None
     image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
-    label_column: OptionalText = None
+    label_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     split: OptionalText = None
     limit: Annotated[Limit, arg(metavar="N", help_behavior_hint="(optional)")] = None
@@ -198,7 +210,7 @@ class Source:
             self.source,
             image_column=self.image_column,
             image_folder=self.image_folder,
-            label_column=self.label_column,
+            label_column=self.label_column or None,
             truth_column=truth_column,
             class_names=self._class_names(),
             split=self.split,
@@ -216,7 +228,7 @@ class Source:
         """
         if self.image_column is not None or self.image_folder is not None or self.split is not None:
             raise UsageError("features have no --image-column, --image-folder or --split; leave them out")
-        return {"label_column": self.label_column, "class_names": self._class_names(), "limit": self.limit}
+        return {"label_column": self.label_column or None, "class_names": self._class_names(), "limit": self.limit}
 
     def _class_names(self) -> str | tuple[str, ...] | None:
         """One name would be one class, which no data set has: a single word is a file."""
@@ -260,7 +272,7 @@ class TestSet:
             source=self.test,
             image_column=self.test_image_column,
             image_folder=self.test_image_folder,
-            label_column=self.test_label_column,
+            label_column=() if self.test_label_column is None else (self.test_label_column,),
             class_names=self.test_class_names,
             split=self.test_split,
         )

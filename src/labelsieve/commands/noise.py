@@ -57,6 +57,8 @@ class Noise(Command):
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
         exact, progress = not self.paper_rate, Progress(console)
+        if len(self.data.label_column) > 1:
+            raise SettingsError("expected one --label-column, whose labels count as right, got several; name one")
         images = self.data.load(seed=self.seed, progress=progress)
         noisy = inject(images, kind=self.kind, rate=self.rate, seed=self.seed, exact=exact, progress=progress)
         made = {"kind": self.kind, "rate": self.rate, "seed": self.seed, "exact": exact}

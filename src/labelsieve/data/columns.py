@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,8 @@ class Columns:
 
     Attributes:
         image: The column of images, their paths or names.
-        label: The column of the given labels.
+        label: The column of the given labels; the first of several annotators.
+        annotators: The columns of the labels of several annotators; none where there is one label an image.
         truth: The column of the true labels.
         id: The column of ids.
         folder: The folder of images that the image column has names in, which only the user knows.
@@ -50,6 +51,13 @@ class Columns:
     truth: str | None = None
     id: str | None = None
     folder: Path | None = None
+    annotators: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All columns of labels, the true ones and the ids."""
+        named = (self.label, *self.annotators, self.truth, self.id)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +148,7 @@ def choose_columns(
     """
     for option, name in (
         ("--image-column", asked.image),
-        ("--label-column", asked.label),
+        *(("--label-column", name) for name in asked.annotators or (asked.label,)),
         ("--truth-column", asked.truth),
     ):
         if name is not None and name not in features:
@@ -153,11 +161,36 @@ def choose_columns(
         guess = _guess_image if asked.folder is None else _guess_names
         image = asked.image or guess(features, where=where, about_names=about_names or (lambda _: ""))
         _check_image(features[image], image, named=asked.folder is not None, where=where)
+    if asked.truth in asked.annotators:
+        raise DataError(f'the truth column "{shown(asked.truth)}" is one of the label columns, too; leave it out there')
     others = {name: feature for name, feature in features.items() if name not in (image, asked.truth)}
     label = asked.label or (_guess_label(others, where=where, columns=features) if label_needed else None)
     named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
     folder = asked.folder if image_needed else None
-    return Columns(image=image, label=label, truth=asked.truth, id="id" if named else None, folder=folder)
+    return Columns(
+        image=image,
+        label=label,
+        truth=asked.truth,
+        id="id" if named else None,
+        folder=folder,
+        annotators=asked.annotators,
+    )
+
+
+def label_columns(asked: str | Sequence[str] | None) -> Columns:
+    """Returns the wish for one column of labels, or for those of several annotators.
+
+    Raises:
+        SettingsError: No column is named, or one twice.
+    """
+    if asked is None or isinstance(asked, str):
+        return Columns(label=asked)
+    names = tuple(asked)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise SettingsError(f"expected the names of label columns, got {shown(repr(asked))}; name one or several")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f'the label column "{shown(twice[0])}" is named twice; name each annotator once')
+    return Columns(label=names[0], annotators=names if len(names) > 1 else ())
 
 
 def holds_images(feature: Any) -> bool:

@@ -224,7 +224,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, asked: Columns, where: s
     chosen = _npz_columns(columns, asked, arrays, where=where)
     if chosen.label and _UNNAMED.fullmatch(chosen.label):
         notes.append(f'the labels are the array "{chosen.label}"')
-    used = [each for each in (chosen.label, chosen.truth, chosen.id) if each is not None]
+    used = chosen.labels
     for each in used:
         if features.ndim and len(columns[each]) != len(features):
             raise DataError(
@@ -283,10 +283,10 @@ def _npz_columns(
         )
     if not columns and not asked.label:
         raise DataError(f"{where} holds features and no labels; save both: np.savez(FILE, features=..., labels=...)")
-    wish = Columns(label=label, truth=truth)
+    wish = Columns(label=label, truth=truth, annotators=asked.annotators)
     chosen = choose_columns(columns, asked=wish, where=where, image_needed=False)
-    ids = next((name for name in _IDS if name in columns and name != chosen.label), None)
-    return Columns(label=chosen.label, truth=chosen.truth, id=ids)
+    ids = next((name for name in _IDS if name in columns and name not in chosen.labels), None)
+    return replace(chosen, id=ids)
 
 
 def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
@@ -304,7 +304,7 @@ def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
         )
     others = {name: each for name, each in kinds.items() if name != found[0]}
     chosen = choose_columns(others, asked=asked, where=where, image_needed=False)
-    used = [name for name in (chosen.label, chosen.truth, chosen.id) if name is not None]
+    used = list(chosen.labels)
     try:
         if kind == "parquet":
             file = pq.ParquetFile(path)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
-from labelsieve.data.columns import Columns, Table
+from labelsieve.data.annotators import Annotations
+from labelsieve.data.columns import Columns, Table, label_columns
 from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
 from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
@@ -40,6 +41,7 @@ class LabelledFeatures:
         text: Shape (K, D), float32, or None: a text feature for each class.
         logit_scale: Factor from cosine similarity to logit, the model's own; given if and only if `text` is.
         truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
+        annotations: The labels of several annotators, of which `labels` are the vote; None where there is one label.
         origin: What to pass to :func:`labelsieve.load_features` to load the same again, without `text`; empty for
             features in memory.
         notes: Remarks of the loader for the user, one line each.
@@ -64,6 +66,7 @@ class LabelledFeatures:
     truth: NDArray[np.int64] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +74,8 @@ class LabelledFeatures:
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of features, ids, given labels and class names: what a run belongs to."""
-        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names))
+        several = [] if self.annotations is None else [self.annotations.fingerprint]
+        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
     @cached_property
     def text_fingerprint(self) -> str | None:
@@ -82,7 +86,8 @@ class LabelledFeatures:
         """Returns the same features with other given labels, shape (N,); `truth` replaces the true labels if given."""
         shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
         true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
-        return replace(self, labels=checked_indices(labels, what="labels", **shape), truth=true, origin={})
+        given = checked_indices(labels, what="labels", **shape)
+        return replace(self, labels=given, truth=true, annotations=None, origin={})
 
     def with_text(self, text: Any, *, logit_scale: float | None) -> LabelledFeatures:
         """Returns the same features with other class text features, shape (K, D); with None for both, without any.
@@ -102,6 +107,7 @@ class LabelledFeatures:
             labels=self.labels[rows],
             contents=self.contents[rows],
             truth=None if self.truth is None else self.truth[rows],
+            annotations=None if self.annotations is None else self.annotations.take(rows),
             origin={},  # loading would give all rows again
         )
 
@@ -110,7 +116,7 @@ def load_features(
     source: Any,
     *,
     labels: Any = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     truth_column: str | None = None,
     class_names: Sequence[str] | str | Path | None = None,
     text: Any = None,
@@ -127,6 +133,7 @@ def load_features(
             usual names of features and labels are found, too (docs/features.md).
         labels: N names or integers, for an array in memory.
         label_column: Column, or array of the `.npz` file, of the given labels. Guessed where only one fits.
+            Several are those of as many annotators, see :func:`labelsieve.load_images`.
         truth_column: The same for the true labels, if they are known; of a `.npz` file `truth` is read without asking.
             Only metrics read them.
         class_names: As for :func:`labelsieve.load_images`.
@@ -152,7 +159,7 @@ def load_features(
         (4, ('cat', 'dog'), [0, 1, 0, 1])
     """
     check_limit(limit, seed)
-    asked = Columns(label=label_column, truth=truth_column)
+    asked = replace(label_columns(label_column), truth=truth_column)
     stored = _open(source, labels=labels, asked=asked)
     stored = replace(stored, features=_matrix(stored.features, where=stored.table.where))
     found = _assemble(
@@ -169,7 +176,7 @@ def load_features(
     named = class_names is not None or found.text is not None
     arguments = {
         "source": absolute_source(source),
-        "label_column": label_column,
+        "label_column": list(asked.annotators) or asked.label,
         "truth_column": truth_column,
         "class_names": list(found.class_names) if named else None,
         "limit": limit,
@@ -224,13 +231,14 @@ def _assemble(
     _check_finite(values, ids, where=table.where)
     if text is not None and class_names is None:
         class_names = _names_by_number(stored, labels, count=len(np.atleast_1d(text)))
-    names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
+    names, indices, truth, note, several = read_given(table, ids, labels=labels, class_names=class_names)
     notes.append(note)
     texts = None if text is None else _texts(text, len(names), values.shape[1])
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} rows")
         values, ids, indices = values[rows], [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
+        several = several and several.take(rows)
     return LabelledFeatures(
         features=values,
         ids=tuple(ids),
@@ -240,6 +248,7 @@ def _assemble(
         text=texts,
         logit_scale=_scale(logit_scale, needed=texts is not None),
         truth=truth,
+        annotations=several,
         notes=(*notes, *class_size_notes(indices, names)),
     )
 

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
+from labelsieve.data.annotators import Annotations
 from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.labels import checked_indices
 from labelsieve.data.rgb import Ranges, to_rgb, value_kind
@@ -71,6 +72,7 @@ class LabelledImages:
         notes: Remarks of the loader for the user, one line each.
         ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.rgb.value_kind`) those that become
             black and white: one range for all images, so that they stay comparable.
+        annotations: The labels of several annotators, of which `labels` are the vote; None where there is one label.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.
 
@@ -93,6 +95,7 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
     ranges: Ranges = field(default_factory=dict)
     as_pipeline: bool = False
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,7 +109,8 @@ class LabelledImages:
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of images, ids, given labels and class names: what a run belongs to."""
-        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names))
+        several = [] if self.annotations is None else [self.annotations.fingerprint]
+        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
     def open(self, index: int) -> Image.Image:
         """Decodes one image to RGB, upright as its EXIF orientation says, first frame if animated.
@@ -156,7 +160,8 @@ class LabelledImages:
         """Returns the same images with other given labels, shape (N,); `truth` replaces the true labels if given."""
         shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
         true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
-        return replace(self, labels=checked_indices(labels, what="labels", **shape), truth=true, origin={})
+        given = checked_indices(labels, what="labels", **shape)
+        return replace(self, labels=given, truth=true, annotations=None, origin={})
 
     def take(self, rows: NDArray[np.int64]) -> LabelledImages:
         """Returns the images of the given rows, in that order, with all classes kept."""
@@ -167,6 +172,7 @@ class LabelledImages:
             labels=self.labels[rows],
             contents=self.contents[rows],
             truth=None if self.truth is None else self.truth[rows],
+            annotations=None if self.annotations is None else self.annotations.take(rows),
             origin={},  # loading would give all rows again
         )
 

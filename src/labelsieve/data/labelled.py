@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from labelsieve.data.annotators import Annotations
+
 
 class Labelled(Protocol):
     """N rows with a given label each; see :class:`labelsieve.LabelledImages` and :class:`labelsieve.LabelledFeatures`.
@@ -36,6 +38,11 @@ class Labelled(Protocol):
     @property
     def contents(self) -> NDArray[np.uint64]:
         """Shape (N,): a hash of what each row holds; equal rows have equal values."""
+        ...
+
+    @property
+    def annotations(self) -> Annotations | None:
+        """The labels of several annotators, of which the given ones are the vote; None where there is one label."""
         ...
 
     @property

@@ -189,14 +189,14 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
     except DataError as error:
         remark = "; columns without a name in the header are not read" if found[0].unnamed else ""
         raise DataError(f"{error}{remark}") from None
-    texts = whole_numbers(texts, (chosen.label, chosen.truth))
+    texts = whole_numbers(texts, (chosen.label, *chosen.annotators[1:], chosen.truth))
     notes = tuple(note for each in found for note in each.notes)
     return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
 
 
 def _refuse_twice(csv: CsvTable, asked: Columns, path: Path) -> None:
     """Refuses columns of one name where one of them might be read."""
-    wanted = (asked.image, asked.label, asked.truth)
+    wanted = (asked.image, *asked.labels)
     for name in csv.twice:
         if name in wanted or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
             raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, SettingsError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
-from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of
+from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
+from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of, label_columns
 from labelsieve.data.contents import hash_images
 from labelsieve.data.folders import absolute_paths, relative_path
 from labelsieve.data.image_paths import image_paths, with_whole_paths
@@ -48,7 +49,7 @@ def load_images(
     labels: Any = None,
     image_column: str | None = None,
     image_folder: str | Path | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     truth_column: str | None = None,
     class_names: Sequence[str] | str | Path | None = None,
     split: str | None = None,
@@ -72,7 +73,8 @@ def load_images(
         image_column: Column of the images or paths. Like `label_column` it is guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix, in the place of paths
             relative to the table.
-        label_column: Column of the given labels.
+        label_column: Column of the given labels. Several are those of as many annotators, who need not label every
+            image; the given label is then that of most of them (docs/annotators.md).
         truth_column: Column of the true labels, if they are known. Only metrics read them. A published data set that
             has such a column gives it unasked.
         class_names: K names in the order of the indices, or a file of them: one a line, or a JSON list. By default
@@ -111,7 +113,10 @@ def load_images(
         raise SettingsError(
             "a file of noise brings the true labels, which are the given ones; leave out the truth column"
         )
-    asked = Columns(image=image_column, label=label_column, truth=truth_column, folder=_folder(image_folder))
+    wish = label_columns(label_column)
+    if noise is not None and wish.annotators:
+        raise SettingsError("a file of noise goes with one label column, not with several; leave it out")
+    asked = replace(wish, image=image_column, truth=truth_column, folder=_folder(image_folder))
     table = _open(source, asked=asked, split=split, labels=labels)
     rows = subset(len(table.rows), limit, seed)
     images = _assemble(table, labels=labels, class_names=class_names, rows=rows, progress=progress)
@@ -126,7 +131,7 @@ def load_images(
         "source": absolute_source(source),
         "image_column": image_column,
         "image_folder": None if asked.folder is None else str(asked.folder),
-        "label_column": label_column,
+        "label_column": list(wish.annotators) or wish.label,
         "truth_column": truth_column,
         "class_names": None if class_names is None else list(images.class_names),
         "split": split,
@@ -203,13 +208,14 @@ def _assemble(
     notes = list(table.notes)
     paths = image_paths(table, notes)
     ids = read_ids(table, paths, notes)
-    names, indices, truth, note = read_given(table, ids, labels=labels, class_names=class_names)
+    names, indices, truth, note, several = read_given(table, ids, labels=labels, class_names=class_names)
     notes.append(note)
     images = _images(table, paths)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
         images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
+        several = several and several.take(rows)
     notes += [*class_name_notes(names), *class_size_notes(indices, names)]
     contents = hash_images(images, ids, notes, table=table, progress=progress or Progress())
     return LabelledImages(
@@ -219,34 +225,45 @@ def _assemble(
         class_names=names,
         contents=contents,
         truth=truth,
+        annotations=several,
         notes=tuple(notes),
     )
 
 
 class Given(NamedTuple):
-    """Class names, given labels (N,), true labels (N,) or None, and a line on where the class names came from."""
+    """Class names, given labels (N,), true labels (N,) or None, where the class names came from, all annotators'."""
 
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
     truth: NDArray[np.int64] | None
     note: str
+    annotations: Annotations | None
 
 
 def read_given(
     table: Table, ids: Sequence[str], *, labels: Any, class_names: Sequence[str] | str | Path | None
 ) -> Given:
     """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
-    given = _label_column(table, table.columns.label, labels=labels)
-    check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
+    several = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
+    given = merged(several, ids) if several else _label_column(table, table.columns.label, labels=labels)
+    if not several:
+        check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
     names, note = resolve_class_names(given, class_names)
     stated = class_names is not None or given.class_names is not None
     former = renamed(given, names)
-    indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
+    found: Annotations | None = None
+    if several:
+        labels_of_all = indices_of(several, class_names=names, ids=ids, by_number=stated, former=former)
+        indices = vote(labels_of_all, classes=len(names))
+        found = Annotations(names=table.columns.annotators, labels=labels_of_all)
+        note += f"; the given label of each image is the vote of {len(several)} annotators"
+    else:
+        indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
     if table.columns.truth is None:
-        return Given(names, indices, None, note)
+        return Given(names, indices, None, note, found)
     true = _label_column(table, table.columns.truth, labels=None)
     truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
-    return Given(names, indices, truth, note)
+    return Given(names, indices, truth, note, found)
 
 
 def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:

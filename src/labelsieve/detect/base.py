@@ -36,6 +36,11 @@ class Detector(ABC):
             SettingsError: The settings do not go with it.
         """
 
+    @property
+    def weighs_annotators(self) -> bool:
+        """Whether it makes use of the labels of several annotators, rather than of one label an image."""
+        return False
+
     @abstractmethod
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image.

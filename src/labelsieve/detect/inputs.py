@@ -43,6 +43,7 @@ class DetectorInputs:
         engine: Device, processes, precision, seed, checkpoint and progress.
         images: The images; None for features computed before.
         vlm: The model; None for features computed before.
+        annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
         test: T images to classify at the end, whose labels are never read and by which nothing is chosen; or None.
     """
 
@@ -55,6 +56,7 @@ class DetectorInputs:
     engine: Engine
     images: LabelledImages | None = None
     vlm: VisionLanguageModel | None = None
+    annotations: NDArray[np.int64] | None = None
     test: LabelledImages | None = None
 
     @property
@@ -192,6 +194,7 @@ def detector_inputs(
             logit_scale=data.logit_scale or 1.0,
             project=lambda pooled: pooled,
             engine=engine,
+            annotations=None if data.annotations is None else data.annotations.labels,
         )
     if vlm is None:
         raise SettingsError(NO_MODEL)
@@ -208,6 +211,7 @@ def detector_inputs(
         logit_scale=vlm.logit_scale,
         project=vlm.project,
         engine=engine,
+        annotations=None if data.annotations is None else data.annotations.labels,
         images=data,
         vlm=vlm,
         test=test,

@@ -40,6 +40,11 @@ class Joint(Detector):
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def weighs_annotators(self) -> bool:
+        """See :class:`labelsieve.detect.base.Detector`."""
+        return True
+
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         from labelsieve.detect.evidence.posterior import judge_inputs

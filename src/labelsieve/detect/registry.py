@@ -77,7 +77,7 @@ def check_input(
 
     Raises:
         SettingsError: It needs images, a model or class texts that are not there, or there are test images that it can
-            do nothing with.
+            do nothing with; or several annotators, whose labels it cannot weigh.
     """
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.detect.inputs import NO_MODEL
@@ -85,6 +85,11 @@ def check_input(
     if not isinstance(detector, Detector):
         raise SettingsError(
             f"expected a detector, found {shown(detector)}; derive its class from labelsieve.detect.base.Detector"
+        )
+    if data.annotations is not None and not detector.weighs_annotators:
+        raise SettingsError(
+            f"--detector {detector_name(detector)} with these settings reads one label an image, and there are "
+            f"{len(data.annotations.names)} label columns; use joint, or deft with --evidence joint, or name one column"
         )
     if test is not None:
         if isinstance(data, LabelledFeatures):

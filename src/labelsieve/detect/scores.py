@@ -39,6 +39,30 @@ class Estimate(NamedTuple):
     missed_labels: Interval
 
 
+class Crowd(NamedTuple):
+    """What was found out about A annotators and n readable images.
+
+    Attributes:
+        rows: Shape (n,): row numbers of the images.
+        labels: Shape (A,): how many labels each annotator gave to these images.
+        right: Shape (A,): the expected number of right ones.
+        low: Shape (A,): lower end of an interval of 95 % of the share of right ones.
+        high: Shape (A,): its upper end.
+        consensus: Shape (n,): the most likely class, by image and annotators.
+        probability: Shape (n,): its probability.
+        ask: Shape (n,): the annotator to ask next, -1 where all have given the consensus.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    right: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    consensus: NDArray[np.int64]
+    probability: NDArray[np.float32]
+    ask: NDArray[np.int64]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
     """What a detector found out about N images. Nothing here grows with N times the number of classes.
@@ -58,6 +82,7 @@ class Scores:
             detector did not ask the model.
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
         estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
+        crowd: What was found out about several annotators; None where there is one label an image.
         history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
         notes: Remarks for the user, one line each.
         resolved: What settings of `auto` resolved to, by their names.
@@ -76,6 +101,7 @@ class Scores:
     zero_shot_agreement: float | None = None
     zero_shot_per_class: NDArray[np.float64] | None = None
     estimate: Estimate | None = None
+    crowd: Crowd | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)

@@ -66,6 +66,39 @@ def estimate(verdicts: Verdicts) -> list[str]:
     return lines
 
 
+def annotators(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the texts of a table of annotators, the least accurate first; empty where there is one label an image."""
+    known = [each for each in record.get("annotators") or () if isinstance(each, Mapping)]
+    rows = []
+    for each in sorted(known, key=lambda each: (each.get("accuracy") is None, each.get("accuracy"))):
+        pair = section(each, "confused")
+        ends = (percent(each[name]) for name in ("low", "high")) if each.get("low") is not None else ()
+        rows.append(
+            {
+                "name": str(each.get("name") or ""),
+                "labels": thousands(each.get("labels") or 0),
+                "accuracy": percent(each.get("accuracy")),
+                "interval": " to ".join(ends) if each.get("high") is not None else UNKNOWN,
+                "agreement": percent(each.get("agreement")),
+                "confused": f"{pair.get('consensus')} → {pair.get('label')}" if pair else UNKNOWN,
+                "times": thousands(pair["times"]) if isinstance(pair.get("times"), int) else "",
+            }
+        )
+    return rows
+
+
+def consensus(record: Mapping[str, Any]) -> str:
+    """Says how the consensus of annotators and images differs from the vote; empty where there is one label."""
+    found = section(record, "consensus")
+    if not isinstance(found.get("changed"), int):
+        return ""
+    line = f"consensus with the image evidence: another class than most annotators gave for {found['changed']:,} images"
+    shares = [found.get(name) for name in ("accuracy", "accuracy_of_vote")]
+    if all(isinstance(share, int | float) for share in shares):
+        line += f"; right on {points(shares[0])}, the vote on {points(shares[1])}"
+    return line
+
+
 def _count(interval: tuple[float, ...]) -> str:
     value, low, high = (f"{round(each):,}" for each in interval)
     return f"{value} ({low} to {high})"

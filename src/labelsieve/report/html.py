@@ -173,6 +173,8 @@ def _context(
         "unreadable": _unreadable(verdicts),
         "unreadable_count": len(verdicts) - readable,
         "metrics": verdicts.metrics,
+        "annotators": common.annotators(verdicts.record)[:MAX_CLASS_ROWS],
+        "consensus": common.consensus(verdicts.record),
     }
 
 

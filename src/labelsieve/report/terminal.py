@@ -18,7 +18,7 @@ from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, pl
 from labelsieve.data.published.base import named_source
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.wrapping import Unbroken
-from labelsieve.verdicts import REPORT, RUN_FILES, Verdicts
+from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
 # What opens a file with the program that the system has for it.
@@ -36,6 +36,7 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     for line in _facts(verdicts.record):
         console.print(Unbroken(line, style="dim"))
     _print_classes(verdicts, console)
+    _print_annotators(verdicts.record, console)
     _print_findings(verdicts.record, console)
     if verdicts.metrics:
         _print_metrics(verdicts.metrics, console)
@@ -95,6 +96,26 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
     console.print(table)
     if len(rows) > _TOP:
         console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+
+
+def _print_annotators(record: Mapping[str, Any], console: Console) -> None:
+    rows = common.annotators(record)
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Annotator", overflow="fold")
+    for name in ("labels", "right (estimate)", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("most often confused", overflow="fold")
+    for row in rows[:_TOP]:
+        right, interval = plain(row["accuracy"]), plain(row["interval"])
+        confused = Text(clean(row["confused"])).append(f" ({row['times']})" if row["times"] else "", style="dim")
+        table.add_row(_name(row["name"]), row["labels"], right, interval, confused)
+    console.print()
+    console.print(table)
+    if len(rows) > _TOP:
+        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+    console.print(Unbroken(f"{common.consensus(record)}; whom to ask again about which image: {CONSENSUS}"))
 
 
 def _print_findings(record: Mapping[str, Any], console: Console) -> None:

@@ -31,6 +31,11 @@ class DeFT(DeFTSettings):
         True
     """
 
+    @property
+    def weighs_annotators(self) -> bool:
+        """See :class:`labelsieve.detect.base.Detector`."""
+        return self.evidence == "joint"
+
     def score(self, inputs: DetectorInputs) -> Scores:
         """Trains the prompts and scores every image; see :class:`labelsieve.detect.base.Detector`."""
         from labelsieve.detect.deft.scoring import score_with_dual_prompts

@@ -39,6 +39,7 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
         confidence=judged.confidence,
         threshold=judged.threshold,
         estimate=judged.estimate,
+        crowd=judged.crowd,
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
         notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),

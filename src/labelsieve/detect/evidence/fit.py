@@ -66,12 +66,14 @@ class Fit:
         clean: p_clean of the rows that its noise was fitted to, (n,).
         ends: p_clean of these rows where as few, and as many, labels are wrong as the surest images allow, (n,) each;
             empty where they tell nothing.
+        end_models: The models of both ends; none where there are no ends.
         factor: At which the logits of the zero-shot model would fit the labels best; None without such a model.
     """
 
     model: JointModel
     clean: Tensor
     ends: tuple[Tensor, ...]
+    end_models: tuple[JointModel, ...]
     factor: float | None
 
 
@@ -120,8 +122,12 @@ def fit_joint(
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
         ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
-    model = JointModel(model.weights / sample.spread, model.bias, model.noise)
-    return Fit(model, clean, tuple(each for _, each in ends), factor)
+
+    def unscaled(model: JointModel) -> JointModel:
+        return JointModel(model.weights / sample.spread, model.bias, model.noise)
+
+    cleans = tuple(each for _, each in ends)
+    return Fit(unscaled(model), clean, cleans, tuple(unscaled(each) for each, _ in ends), factor)
 
 
 def _spread(parts: Tensor) -> Tensor:

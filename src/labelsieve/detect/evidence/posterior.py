@@ -18,12 +18,13 @@ from torch import Tensor
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.progress import Progress
 from labelsieve.core.seeds import Purpose
+from labelsieve.detect.evidence.annotators import judge_annotators
 from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
 from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
 from labelsieve.detect.evidence.noise_model import Posterior
 from labelsieve.detect.evidence.noise_rate import far_off
 from labelsieve.detect.inputs import DetectorInputs
-from labelsieve.detect.scores import Estimate, Interval
+from labelsieve.detect.scores import Crowd, Estimate, Interval
 from labelsieve.detect.zero_shot import in_chunks
 
 # No label is flagged that is more than three times more likely right than wrong.
@@ -40,6 +41,7 @@ class Judged(NamedTuple):
         threshold: A label is an issue where the quality is at most this.
         notes: Remarks for the user.
         estimate: How many labels are wrong, where the quality is a probability that was fitted to them.
+        crowd: What was found out about several annotators.
     """
 
     quality: NDArray[np.float32]
@@ -48,6 +50,7 @@ class Judged(NamedTuple):
     threshold: float = 0.5
     notes: tuple[str, ...] = ()
     estimate: Estimate | None = None
+    crowd: Crowd | None = None
 
 
 def judge_jointly(
@@ -59,6 +62,7 @@ def judge_jointly(
     kinds: Sequence[str],
     logit_scale: float | None,
     generator: torch.Generator,
+    annotations: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> Judged:
     """Joins several kinds of evidence into one posterior and chooses where to flag.
@@ -72,6 +76,7 @@ def judge_jointly(
         logit_scale: Of the zero-shot model that is the first kind of evidence; None where there is none, or none that
             knows the names of the classes.
         generator: Chooses the rows to fit on where there are too many.
+        annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
         progress: Where to show how far it is.
     """
     with keeping_room():
@@ -88,7 +93,10 @@ def judge_jointly(
         def judge(part: NDArray[np.int64]) -> Posterior:
             return fit.model.posterior(evidence(part), torch.from_numpy(labels[part]))
 
-        posterior = Posterior(*in_chunks(judge, rows, progress=progress))
+        if annotations is None:
+            posterior, crowd = Posterior(*in_chunks(judge, rows, progress=progress)), None
+        else:
+            posterior, crowd, fit = judge_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
     told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
@@ -99,6 +107,7 @@ def judge_jointly(
         threshold,
         (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
+        crowd,
     )
 
 
@@ -145,6 +154,7 @@ def judge_inputs(
         kinds=(*(["zero-shot"] if texts else []), *kinds, "image features", "smoothed features"),
         logit_scale=inputs.logit_scale if texts and inputs.zero_shot.knows_names else None,
         generator=engine.generator(Purpose.POSTERIOR_ROWS),
+        annotations=inputs.annotations,
         progress=engine.progress,
     )
 

@@ -1,0 +1,155 @@
+"""The labels of several annotators, one column each, and the label that most of them give an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.provenance import fingerprint
+from labelsieve.data.labels import LabelColumn, normalise, to_indices
+
+# Sums of weights that differ by less are equal, in whatever order they were added.
+_DIGITS = 9
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Annotations:
+    """The labels that A annotators gave N images.
+
+    Attributes:
+        names: The A annotators, as their columns are called.
+        labels: Shape (N, A), int64: indices into the class names, -1 where an annotator gave none.
+    """
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Annotations:
+        """Returns the labels of the given images, in that order."""
+        return replace(self, labels=self.labels[rows])
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of names and labels."""
+        return fingerprint(self.labels, list(self.names))
+
+
+def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
+    """Returns the labels of all annotators as one column of N times A values; what is missing in one is left out.
+
+    Raises:
+        DataError: A column is empty or has other classes than the rest, or an image has no label at all.
+    """
+    for column in columns:
+        if not (column.codes >= 0).any():
+            raise DataError(f"expected labels in {column.where}, found none; leave the annotator out")
+    _check_classes(columns)
+    missing = np.flatnonzero(np.all([column.codes < 0 for column in columns], axis=0))
+    where = f"the {len(columns)} label columns"
+    if len(missing):
+        raise DataError(
+            f'{len(missing)} of {len(ids)} images have no label in any of {where} (first: id "{shown(ids[missing[0]])}"'
+            "); fill one in or remove these rows"
+        )
+    values = tuple(dict.fromkeys(value for column in columns for value in column.values))
+    position = {value: index for index, value in enumerate(values)}
+    codes = [
+        np.array([position[value] for value in column.values])[column.codes[column.codes >= 0]] for column in columns
+    ]
+    first = next((column for column in columns if column.class_names is not None), columns[0])
+    return replace(first, where=where, values=values, codes=np.concatenate(codes))
+
+
+def _check_classes(columns: Sequence[LabelColumn]) -> None:
+    """Refuses a column whose stated classes are others, or which has no label that stands in another column too."""
+    stated = [column for column in columns if column.class_names is not None]
+    for column in stated[1:]:
+        known, found = ({normalise(name) for name in each.class_names or ()} for each in (stated[0], column))
+        if known != found:
+            raise DataError(
+                f"expected the same classes in all label columns, found {listed(stated[0].class_names or ())} in "
+                f"{stated[0].where} and {listed(column.class_names or ())} in {column.where}; leave one out"
+            )
+    used = [{normalise(str(value)) for value in column.values} for column in columns]
+    for number, column in enumerate(columns):
+        others = set().union(*(names for index, names in enumerate(used) if index != number))
+        if not used[number] & others:
+            raise DataError(
+                f"expected the same classes in all label columns, but none of {listed(map(str, column.values))} in "
+                f"{column.where} is in another of them; leave it out or write the classes alike"
+            )
+
+
+def without_gaps(column: LabelColumn) -> LabelColumn:
+    """Returns a column in which -1 beside other numbers is a missing label, as arrays of integers have it."""
+    gaps = [index for index, value in enumerate(column.values) if str(value) == "-1"]
+    numbers = all(str(value).removeprefix("-").isdecimal() for value in column.values)
+    if not gaps or not numbers:
+        return column
+    kept = [index for index in range(len(column.values)) if index not in gaps]
+    table = np.full(len(column.values) + 1, -1, dtype=np.int64)
+    table[kept] = np.arange(len(kept))
+    return replace(column, values=tuple(column.values[index] for index in kept), codes=table[column.codes])
+
+
+def indices_of(
+    columns: Sequence[LabelColumn],
+    *,
+    class_names: Sequence[str],
+    ids: Sequence[str],
+    by_number: bool,
+    former: Sequence[str] = (),
+) -> NDArray[np.int64]:
+    """Returns the labels of A annotators as indices into the class names, (N, A), -1 where one is missing.
+
+    Raises:
+        DataError: Labels are outside of the class names.
+    """
+    result = np.full((len(ids), len(columns)), -1, dtype=np.int64)
+    for number, column in enumerate(columns):
+        there = np.flatnonzero(column.codes >= 0)
+        known = replace(column, codes=column.codes[there])
+        named = [ids[row] for row in there.tolist()]
+        result[there, number] = to_indices(
+            known, class_names=class_names, ids=named, by_number=by_number, former=former
+        )
+    return result
+
+
+def vote(annotations: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
+    """Returns the label that most annotators give each image, (N,).
+
+    Of labels with as many votes the one wins whose annotators agree more often with the clear votes on other images,
+    then the one that is given more often. The order of the annotators changes nothing.
+
+    Args:
+        annotations: Shape (N, A), at least one label a row, -1 where an annotator gave none.
+        classes: K.
+
+    Example:
+        >>> import numpy as np
+        >>> vote(np.array([[0, 0, 1], [1, 1, -1], [0, 0, 1], [-1, 0, 1]]), classes=2).tolist()
+        [0, 1, 0, 0]
+    """
+    rows, who = np.nonzero(annotations >= 0)
+    given, images = annotations[rows, who], len(annotations)
+    keys, place, counts = np.unique(rows * classes + given, return_inverse=True, return_counts=True)
+    image, label = np.divmod(keys, classes)
+    most = np.zeros(images, dtype=np.int64)
+    np.maximum.at(most, image, counts)
+    top = counts == most[image]
+    clear = (np.bincount(image[top], minlength=images) == 1) & (most > 1)
+    winner = np.full(images, -1, dtype=np.int64)
+    winner[image[top]] = label[top]
+    seen, agrees = clear[rows], clear[rows] & (winner[rows] == given)
+    annotators = annotations.shape[1]
+    weights = (np.bincount(who[agrees], minlength=annotators) + 1) / (np.bincount(who[seen], minlength=annotators) + 2)
+    score = np.bincount(place, weights=weights[who]).round(_DIGITS)
+    frequent = np.bincount(given, minlength=classes)
+    order = np.lexsort((label, -frequent[label], -score, -counts, image))
+    _, first = np.unique(image[order], return_index=True)
+    return np.asarray(label[order][first])

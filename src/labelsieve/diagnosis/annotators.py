@@ -1,0 +1,109 @@
+"""What a run says of several annotators: how good each is, the consensus of each image, and whom to ask again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from labelsieve.data.annotators import Annotations
+from labelsieve.data.labelled import Labelled
+from labelsieve.detect.scores import Crowd
+
+
+def consensus_table(images: Labelled, annotations: Annotations, crowd: Crowd) -> pa.Table:
+    """Returns one row for each image, in the order of the data.
+
+    Columns: `id`, `given_label` (the vote), `consensus_label` and `consensus_confidence` (by image and annotators),
+    `labels` (how many annotators labelled it), `agree` (how many gave the consensus), `ask_rank` (1 = ask about this
+    image first) and `ask` (the annotator to ask; null where all have given the consensus). What needs the image
+    evidence is null where an image could not be read.
+    """
+    names, annotators = pa.array(images.class_names, pa.string()), pa.array(annotations.names, pa.string())
+    consensus, ask, rank = (np.full(len(images), -1, dtype=np.int64) for _ in range(3))
+    confidence = np.zeros(len(images), dtype=np.float32)
+    consensus[crowd.rows], ask[crowd.rows], confidence[crowd.rows] = crowd.consensus, crowd.ask, crowd.probability
+    # images that nobody is to be asked about come last
+    rank[crowd.rows[np.lexsort((crowd.probability, crowd.ask < 0))]] = np.arange(1, len(crowd.rows) + 1)
+    unread = consensus < 0
+    return pa.table(
+        {
+            "id": pa.array(images.ids, pa.string()),
+            "given_label": names.take(pa.array(images.labels)),
+            "consensus_label": names.take(pa.array(consensus, mask=unread)),
+            "consensus_confidence": pa.array(confidence, mask=unread),
+            "labels": pa.array((annotations.labels >= 0).sum(axis=1)),
+            "agree": pa.array((annotations.labels == consensus[:, None]).sum(axis=1), mask=unread),
+            "ask_rank": pa.array(rank, mask=unread),
+            "ask": annotators.take(pa.array(ask, mask=ask < 0)),
+        }
+    )
+
+
+def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) -> list[dict[str, Any]]:
+    """Returns what is known of each annotator, in the order of the columns.
+
+    Keys: `name`, `labels` (of readable images), `accuracy` with `low` and `high` (an interval of 95 %), `agreement`
+    (share of the labels that are the consensus) and `confused` (`consensus`, `label` and `times` of the most frequent
+    pair that differs; None where there is none).
+    """
+    records: list[dict[str, Any]] = []
+    for number, name in enumerate(annotations.names):
+        given = annotations.labels[crowd.rows, number]
+        there = given >= 0
+        consensus, labels, count = crowd.consensus[there], given[there], int(there.sum())
+        known: dict[str, Any] = {
+            "name": name,
+            "labels": count,
+            **dict.fromkeys(("accuracy", "low", "high", "agreement")),
+        }
+        if count:
+            right, low, high = (float(each[number]) for each in (crowd.right, crowd.low, crowd.high))
+            agreement = float((labels == consensus).mean())
+            known |= {"accuracy": min(right / count, 1.0), "low": low, "high": high, "agreement": agreement}
+        records.append(known | {"confused": _most_confused(consensus, labels, images.class_names)})
+    return records
+
+
+def _most_confused(
+    consensus: NDArray[np.int64], labels: NDArray[np.int64], class_names: tuple[str, ...]
+) -> dict[str, Any] | None:
+    differs = consensus != labels
+    pairs, counts = np.unique(consensus[differs] * len(class_names) + labels[differs], return_counts=True)
+    if not len(pairs):
+        return None
+    true, label = divmod(int(pairs[counts.argmax()]), len(class_names))
+    return {"consensus": class_names[true], "label": class_names[label], "times": int(counts.max())}
+
+
+def consensus_record(images: Labelled, crowd: Crowd) -> dict[str, Any]:
+    """Returns how the consensus differs from the vote and, where there is a truth, how many of each are right."""
+    given = images.labels[crowd.rows]
+    record: dict[str, Any] = {"images": len(crowd.rows), "changed": int((given != crowd.consensus).sum())}
+    if images.truth is not None:
+        truth = images.truth[crowd.rows]
+        record["accuracy"] = float((crowd.consensus == truth).mean())
+        record["accuracy_of_vote"] = float((given == truth).mean())
+    return record
+
+
+def annotator_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Returns :func:`annotator_records` as a table, one row for each annotator."""
+    pairs = [record["confused"] or {} for record in records]
+    texts, numbers, counts = pa.string(), pa.float64(), pa.int64()
+    return pa.table(
+        {
+            "annotator": pa.array([record["name"] for record in records], texts),
+            "labels": pa.array([record["labels"] for record in records], counts),
+            "accuracy": pa.array([record["accuracy"] for record in records], numbers),
+            "accuracy_low": pa.array([record["low"] for record in records], numbers),
+            "accuracy_high": pa.array([record["high"] for record in records], numbers),
+            "agreement": pa.array([record["agreement"] for record in records], numbers),
+            "confused_class": pa.array([pair.get("consensus") for pair in pairs], texts),
+            "confused_label": pa.array([pair.get("label") for pair in pairs], texts),
+            "confused_times": pa.array([pair.get("times") for pair in pairs], counts),
+        }
+    )
