@@ -30,8 +30,8 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.learner import PASSING
 from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
-from labelsieve.diagnosis.checks import diagnose
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
+from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import measure
 from labelsieve.review.earlier import Earlier, earlier
 from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
@@ -154,10 +154,10 @@ def _scan(
     record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
     if images.annotations is None or scores.crowd is None:
         return dataclasses.replace(verdicts, record=record)
-    known = annotator_records(images, images.annotations, scores.crowd)
-    record |= {"annotators": known, "consensus": consensus_record(images, scores.crowd)}
+    rated = annotator_records(images, images.annotations, scores.crowd)
+    record |= {"annotators": rated, "consensus": consensus_record(images, scores.crowd)}
     table = consensus_table(images, images.annotations, scores.crowd)
-    return dataclasses.replace(verdicts, record=record, annotators=annotator_table(known), consensus=table)
+    return dataclasses.replace(verdicts, record=record, annotators=annotator_table(rated), consensus=table)
 
 
 def check_run_folder(
