@@ -377,3 +377,9 @@ def test_the_command_writes_tables_and_a_section(
     assert not (tmp_path / "run" / "annotators.csv").exists(), "of the replaced run"
     assert not (tmp_path / "run" / "consensus.csv").exists()
     assert '<section id="annotators"' not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_reviews_of_an_earlier_run_go_with_one_label_column(data: LabelledFeatures, tmp_path: Path) -> None:
+    with pytest.raises(LabelsieveError, match="reviews of an earlier run go with one label column") as caught:
+        ls.scan(data, detector=ls.Joint(), reviewed=tmp_path)
+    assert "\n" not in str(caught.value)

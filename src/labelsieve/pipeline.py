@@ -103,6 +103,11 @@ def scan(
     if test is not None:
         test = with_class_names(test, images.class_names)
         test = dataclasses.replace(test, ranges={**test.ranges, **getattr(images, "ranges", {})})
+    if reviewed is not None and images.annotations is not None:
+        raise SettingsError(
+            "reviews of an earlier run go with one label column, found those of several annotators; apply the reviews "
+            "with labelsieve apply, or leave them out"
+        )
     known = None if reviewed is None else earlier(reviewed, images, progress=progress)
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
