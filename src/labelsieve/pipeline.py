@@ -19,6 +19,7 @@ from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.folders import alone_in, foreign, make_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, parts_of, remove_parts, target_of, versions
+from labelsieve.curation.search import find_in_images, inputs_of
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
@@ -44,6 +45,7 @@ def scan(
     *,
     detector: Detector | None = None,
     test: LabelledImages | None = None,
+    against: LabelledImages | LabelledFeatures | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -63,6 +65,8 @@ def scan(
             trains nothing: how many of them s+ classifies rightly. Nothing is chosen by them, and the verdicts are the
             same without. Classes are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin
             can be tested.
+        against: Images of another split (features for features) that are only compared with: copies of them among
+            `images` are findings. The verdicts are the same without.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -73,7 +77,8 @@ def scan(
 
     Returns:
         The verdicts, saved if there is an `out`. With test images `record["test"]` has their `accuracy`,
-        `balanced_accuracy` and how many were `unreadable`, which do not count.
+        `balanced_accuracy` and how many were `unreadable`, which do not count. `image_findings` has copies, leaks and
+        images of no class.
 
     Raises:
         LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
@@ -97,6 +102,8 @@ def scan(
     if test is not None:
         test = with_class_names(test, images.class_names)
         test = dataclasses.replace(test, ranges={**test.ranges, **getattr(images, "ranges", {})})
+    if isinstance(against, LabelledImages):
+        against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
         engine = make_engine(
@@ -107,7 +114,7 @@ def scan(
             resume=resume,
             progress=progress,
         )
-        verdicts = _scan(images, vlm, detector, test, engine, out=out)
+        verdicts = _scan(images, vlm, detector, test, against, engine, out=out)
         if folder is not None and engine.accelerator.is_main_process:
             verdicts.save(folder)
             remove_checkpoint(folder)
@@ -120,12 +127,15 @@ def _scan(
     vlm: VisionLanguageModel | None,
     detector: Detector,
     test: LabelledImages | None,
+    against: LabelledImages | LabelledFeatures | None,
     engine: Engine,
     *,
     out: str | Path | None,
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-    scores = detector.score(detector_inputs(images, vlm, engine=engine, test=test))
+    inputs = detector_inputs(images, vlm, engine=engine, test=test)
+    compared = None if against is None else (against, inputs_of(against, inputs))
+    scores = detector.score(inputs)
     notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):
         # what is trained tells by itself which names are too long for its prompts
@@ -138,8 +148,10 @@ def _scan(
     record |= {"test": None if test is None else _tested(test, scores)}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
+    record |= {"against": None if against is None else described(against)}
     record |= {"findings": findings, "out": None if out is None else str(out)}
-    return dataclasses.replace(verdicts, record=record)
+    beside = find_in_images(images, inputs, flagged=verdicts.is_issue, against=compared)
+    return dataclasses.replace(verdicts, record=record, image_findings=beside)
 
 
 def check_run_folder(

@@ -13,6 +13,7 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import (
+    Against,
     Command,
     Flag,
     OptionalText,
@@ -56,6 +57,7 @@ class Scan(Command, Generic[SettingsT]):
         detector: How the labels are scored.
         test_set: Images to test the model on as the detector leaves it: trained, or as it was if nothing is trained.
             Goes with deft, small-loss, gmm, label-match and clip-margin.
+        other_split: Images of another split, to find those that are in both.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -75,6 +77,7 @@ class Scan(Command, Generic[SettingsT]):
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
+    other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -124,14 +127,15 @@ class Scan(Command, Generic[SettingsT]):
         images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
         for note in images.notes:
             progress.say(f"note: {note}")
-        verdicts = self._finished(images, test) if stopped_at_report else None
+        against = self.other_split.load(seed=self.seed, progress=progress)
+        verdicts = self._finished(images, test, against) if stopped_at_report else None
         if verdicts is None:
-            verdicts = self._scan(images, test, progress)
+            verdicts = self._scan(images, test, against, progress)
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT, progress=progress)
             summarize(verdicts, console)
 
-    def _finished(self, images: Any, test: LabelledImages | None) -> Verdicts | None:
+    def _finished(self, images: Any, test: LabelledImages | None, against: Any) -> Verdicts | None:
         """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
 
         Raises:
@@ -145,10 +149,11 @@ class Scan(Command, Generic[SettingsT]):
         try:
             verdicts = Verdicts.load(self.out)
             record = verdicts.record
-            parts = {name: section(record, name).get("fingerprint") for name in ("data", "test", "detector")}
+            parts = {name: section(record, name).get("fingerprint") for name in ("data", "test", "against", "detector")}
             asked = {
                 "data": images.fingerprint,
                 "test": None if test is None else test.fingerprint,
+                "against": None if against is None else against.fingerprint,
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
             model = section(record, "model").get("name")
@@ -180,7 +185,7 @@ class Scan(Command, Generic[SettingsT]):
             seed=self.seed,
         )
 
-    def _scan(self, images: Any, test: LabelledImages | None, progress: Progress) -> Verdicts:
+    def _scan(self, images: Any, test: LabelledImages | None, against: Any, progress: Progress) -> Verdicts:
         from labelsieve.pipeline import scan
 
         return scan(
@@ -188,6 +193,7 @@ class Scan(Command, Generic[SettingsT]):
             self._model(images, progress),
             detector=self.settings,
             test=test,
+            against=against,
             seed=self.seed,
             device=self.device,
             precision=self.precision,
