@@ -204,3 +204,17 @@ def test_a_run_without_findings_has_no_rows_and_others_are_refused(tmp_path: Pat
     (tmp_path / IMAGE_FINDINGS).write_bytes(b"PAR1 torn")
     with pytest.raises(ls.LabelsieveError, match="cannot be read"):
         image_findings(tmp_path)
+
+
+def test_a_search_that_takes_hours_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from labelsieve.core.progress import Progress
+
+    monkeypatch.setattr("labelsieve.curation.duplicates.MOST_ON_CPU", 200 * 200 * 12 - 1)
+    points = blobs(200)
+    points[3] = points[4] * 1.5
+    features = ls.load_features(np.concatenate([points, points[:1]]), labels=[f"class {n % 4}" for n in range(201)])
+    console = Console(file=io.StringIO(), width=200)
+    verdicts = ls.scan(features, detector=ls.KNN(), device="cpu", progress=Progress(console))
+    assert verdicts.image_findings is not None
+    assert set(verdicts.image_findings["kind"].to_pylist()) - {"no-class"} == {"exact-duplicate"}
+    assert "near copies were not looked for: 200 images" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -28,6 +28,8 @@ SCALE = 20
 BY_CHANCE = 0.05
 # Fewer images than this tell nothing of a dimension.
 MIN_IMAGES = 50
+# Products of a search that a CPU does in some minutes: 140,000 images of 512 features. To encode so many takes hours.
+MOST_ON_CPU = 1e13
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,6 +105,11 @@ def near_copies(vectors: Tensor, *, own: int, progress: Progress | None = None) 
     close = distance <= limit
     inside, across = (_nearest_of(close & side, rows, similarity) for side in (rows < own, rows >= own))
     return inside, Copies(rows=across.rows, others=across.others - own, similarity=across.similarity)
+
+
+def too_much(vectors: Tensor, *, own: int) -> bool:
+    """Returns whether :func:`near_copies` would take far longer than a scan whose features are at hand."""
+    return vectors.device.type == "cpu" and own * vectors.numel() > MOST_ON_CPU
 
 
 def largest_ratio(distance: NDArray[np.float64], *, images: int) -> float:

@@ -1,8 +1,8 @@
 """Images of no class: those that are far from all classes, by the Mahalanobis distance to the nearest one.
 
 Class means and one covariance (Lee et al., *A simple unified framework for detecting out-of-distribution samples and
-adversarial attacks*, NeurIPS 2018), fitted to images whose label is believed. An image is measured by a fit that has not
-seen it, and its distance is compared with those of the believed images, which their fits have not seen either.
+adversarial attacks*, NeurIPS 2018), fitted to images whose label is believed. An image is measured by a fit that has
+not seen it, and its distance is compared with those of the believed images, which their fits have not seen either.
 """
 
 from __future__ import annotations

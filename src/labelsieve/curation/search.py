@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError
 from labelsieve.core.seeds import Purpose
-from labelsieve.curation.duplicates import Copies, exact_copies, exact_leaks, groups, near_copies
+from labelsieve.curation.duplicates import Copies, exact_copies, exact_leaks, groups, near_copies, too_much
 from labelsieve.curation.outliers import strangeness
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
@@ -86,7 +86,12 @@ def _copies(
         fresh = other_inputs.rows[~np.isin(other.contents[other_inputs.rows], data.contents)]
         other_rows = fresh[np.sort(np.unique(other.contents[fresh], return_index=True)[1])]
         vectors = torch.cat([vectors, other_inputs.joint_of(other_rows)])
-    near, near_leaks = near_copies(vectors, own=len(once), progress=inputs.progress)
+    if too_much(vectors, own=len(once)):
+        inputs.progress.say(
+            f"near copies were not looked for: {len(once):,} images take too long on a CPU; scan on an accelerator"
+        )
+        vectors = vectors[:0]
+    near, near_leaks = near_copies(vectors, own=min(len(once), len(vectors)), progress=inputs.progress)
     near = _at(once, near, others=once)
     if against is not None:
         yield _table(NEAR_LEAK, data, _at(once, near_leaks, others=other_rows), others=against[0])
