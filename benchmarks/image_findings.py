@@ -76,7 +76,8 @@ def copies(photos: Path, model: str) -> None:
         images = ls.load_images(path, image_column="image", label_column="label")
         verdicts = ls.scan(images, ls.load_vlm(model), detector=ls.KNN(), device="cpu")
     place = {name: row for row, name in enumerate(images.ids)}
-    rows = [row for row in verdicts.image_findings.to_pylist() if row["kind"] == NEAR_DUPLICATE]
+    table = verdicts.image_findings
+    rows = [] if table is None else [row for row in table.to_pylist() if row["kind"] == NEAR_DUPLICATE]
     found = {tuple(sorted((place[row["id"]], place[row["other_id"]]))) for row in rows}
     true = {(source, copy): name for copy, (source, name) in pairs.items()}
     right = found & set(true)
@@ -110,6 +111,8 @@ def foreign(features: Path, others: Path) -> None:
         classes=classes,
         generator=torch.Generator().manual_seed(0),
     )
+    if found is None:
+        raise SystemExit("too few labels are believed")
     quality = roc_auc_score(strange, found.distance), roc_auc_score(strange, -verdicts.label_quality)
     print(f"AUROC {quality[0]:.3f} (1 - p_clean: {quality[1]:.3f}); ", end="")
     print(

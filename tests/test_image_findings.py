@@ -218,3 +218,16 @@ def test_a_search_that_takes_hours_is_left_out_and_said(monkeypatch: pytest.Monk
     assert verdicts.image_findings is not None
     assert set(verdicts.image_findings["kind"].to_pylist()) - {"no-class"} == {"exact-duplicate"}
     assert "near copies were not looked for: 200 images" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_command_compares_with_another_split(
+    scanned: tuple[Path, ls.Verdicts, ls.Verdicts], tmp_path: Path
+) -> None:
+    from labelsieve.cli import main
+    from labelsieve.demo import MINI_CLIP
+
+    train, test = (str(scanned[0].parent / name) for name in ("train", "test"))
+    words = ["scan", train, "--model", str(MINI_CLIP), "--detector", "knn", "--device", "cpu", "--out", str(tmp_path)]
+    assert main([*words, "--against", test]) == 0
+    assert pairs(image_findings(tmp_path), "exact-leak") == {("cat/005.png", "cat/t5.png")}
+    assert main([*words, "--overwrite", "--against-split", "test"]) == 1
