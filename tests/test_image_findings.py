@@ -220,9 +220,7 @@ def test_a_search_that_takes_hours_is_left_out_and_said(monkeypatch: pytest.Monk
     assert "near copies were not looked for: 200 images" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_command_compares_with_another_split(
-    scanned: tuple[Path, ls.Verdicts, ls.Verdicts], tmp_path: Path
-) -> None:
+def test_the_command_compares_with_a_split(scanned: tuple[Path, ls.Verdicts, ls.Verdicts], tmp_path: Path) -> None:
     from labelsieve.cli import main
     from labelsieve.demo import MINI_CLIP
 
