@@ -97,6 +97,7 @@ RUN: dict[str, str] = {
     "test.unreadable": "an integer from 0",
     "against": "an object",
     "against.source": "a text",
+    "against.source_name": "a text",
     "against.images": "an integer from 0",
     "findings": "a list of objects",
     "findings.level": "a text",
