@@ -20,7 +20,7 @@ from labelsieve.finetune.settings import Adaptation
 Run = Callable[..., tuple[int, str, str]]
 
 NESTED: dict[str, tuple[type, ...]] = {
-    "scan": (base.Source, base.TestSet),
+    "scan": (base.Source, base.TestSet, base.Against),
     "adapt": (base.TestSet, Adaptation),
     "noise": (base.Source,),
 }
@@ -45,7 +45,7 @@ def fields_of(words: tuple[str, ...]) -> set[str]:
     fields = [
         field for kind in (_command(verb), *NESTED.get(verb, ()), *settings) for field in dataclasses.fields(kind)
     ]
-    not_named = {"data", "test_set", "settings", "run_folder", "other_run", "file"} | (
+    not_named = {"data", "test_set", "other_split", "settings", "run_folder", "other_run", "file"} | (
         {"source"} if verb in ("scan", "noise") else set()
     )
     return {field.name.replace("_", "-") for field in fields if field.name not in not_named} | {"help"}

@@ -24,12 +24,12 @@ REPOSITORY = Path(__file__).parents[1]
 # CONTRIBUTING.md: "imports point only to the left".
 ORDER = (
     ("core",),
-    ("metrics", "flagging", "records"),
+    ("metrics", "flagging", "records", "image_tables"),
     ("data",),
     ("vlm",),
     ("detect",),
     ("verdicts",),
-    ("pipeline", "diagnosis", "review"),
+    ("pipeline", "curation", "diagnosis", "review"),
     ("report", "finetune"),
     ("app",),
     ("demo",),

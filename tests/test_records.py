@@ -41,7 +41,8 @@ def whole(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     noisy = out.with_name("noisy.parquet")
     assert main(["noise", str(drawn_folder), "--kind", "pair", "--rate", "0.2", "--out", str(noisy)]) == 0
     words = ("--model", str(MINI_CLIP), "--device", "cpu", "--detector", "label-match", "--truth-column", "clean_label")
-    assert main(["scan", str(noisy), *words, "--test", str(drawn_folder), "--out", str(out)]) == 0
+    others = ("--test", str(drawn_folder), "--against", str(drawn_folder))
+    assert main(["scan", str(noisy), *words, *others, "--out", str(out)]) == 0
     record = json.loads((out / "run.json").read_text())
     interval = {"value": 1.0, "low": 0.0, "high": 2.0}  # no detector can be shown test images and estimates, too
     record["estimate"] = dict.fromkeys(("wrong_labels", "right_flags", "missed_labels"), interval)

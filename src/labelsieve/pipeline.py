@@ -19,6 +19,7 @@ from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.folders import alone_in, foreign, make_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, parts_of, remove_parts, target_of, versions
+from labelsieve.curation.search import find_in_images, inputs_of
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
@@ -47,6 +48,7 @@ def scan(
     detector: Detector | None = None,
     test: LabelledImages | None = None,
     reviewed: str | Path | None = None,
+    against: LabelledImages | LabelledFeatures | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -69,6 +71,8 @@ def scan(
         reviewed: Folder of an earlier run whose reviews are facts about the same images, by their content: a label that
             is right is not flagged, one that is wrong is, and the detector learns from the right ones. They go to the
             log of `out`, too.
+        against: Images of another split (features for features) that are only compared with: copies of them among
+            `images` are findings. The verdicts are the same without.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -79,7 +83,8 @@ def scan(
 
     Returns:
         The verdicts, saved if there is an `out`. With test images `record["test"]` has their `accuracy`,
-        `balanced_accuracy` and how many were `unreadable`, which do not count.
+        `balanced_accuracy` and how many were `unreadable`, which do not count. `image_findings` has copies, leaks and
+        images of no class.
 
     Raises:
         LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
@@ -109,6 +114,8 @@ def scan(
             "with labelsieve apply, or leave them out"
         )
     known = None if reviewed is None else earlier(reviewed, images, progress=progress)
+    if isinstance(against, LabelledImages):
+        against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
         engine = make_engine(
@@ -119,7 +126,7 @@ def scan(
             resume=resume,
             progress=progress,
         )
-        verdicts = _scan(images, vlm, detector, test, engine, known=known, out=out)
+        verdicts = _scan(images, vlm, detector, test, against, engine, known=known, out=out)
         if folder is not None and engine.accelerator.is_main_process:
             if known is not None:
                 known.carry_to(folder)
@@ -134,6 +141,7 @@ def _scan(
     vlm: VisionLanguageModel | None,
     detector: Detector,
     test: LabelledImages | None,
+    against: LabelledImages | LabelledFeatures | None,
     engine: Engine,
     *,
     known: Earlier | None,
@@ -141,7 +149,9 @@ def _scan(
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
     taught = images if known is None else images.with_labels(known.labels)
-    scores = detector.score(detector_inputs(taught, vlm, engine=engine, test=test))
+    inputs = detector_inputs(taught, vlm, engine=engine, test=test)
+    compared = None if against is None else (against, inputs_of(against, inputs))
+    scores = detector.score(inputs)
     scores = scores if known is None else known.on(scores, images.labels)
     notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):
@@ -156,7 +166,10 @@ def _scan(
     record |= {"reviewed": None if known is None else known.to_record()}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
+    record |= {"against": None if against is None else described(against)}
     record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
+    beside = find_in_images(images, inputs, flagged=verdicts.is_issue, against=compared)
+    verdicts = dataclasses.replace(verdicts, image_findings=beside)
     if images.annotations is None or scores.crowd is None:
         return dataclasses.replace(verdicts, record=record)
     rated = annotator_records(images, images.annotations, scores.crowd)

@@ -24,6 +24,7 @@ from labelsieve.core.provenance import fingerprint, read_json, remove, target_of
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
+from labelsieve.image_tables import IMAGE_FINDINGS, image_findings
 from labelsieve.metrics import METRIC_TITLES, evaluate
 from labelsieve.records import RUN, check_kinds
 
@@ -31,7 +32,7 @@ VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.
 REPORT, AUDIT = "report.html", "audit.json"
 # Of several annotators.
 ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
-RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
+RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
 # What every report has at its head; see the template.
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
@@ -64,6 +65,8 @@ class Verdicts:
         metrics: See :func:`labelsieve.metrics.evaluate`; None without a truth column.
         annotators: Of several annotators, one row each: the table of `annotators.csv`. None after :meth:`load`.
         consensus: Of several annotators, one row for each image: the table of `consensus.csv`. None after :meth:`load`.
+        image_findings: Copies, leaks and images of no class, see :func:`labelsieve.image_tables.image_findings`; None
+            where nothing was looked for.
 
     Example:
         >>> import numpy as np
@@ -88,6 +91,7 @@ class Verdicts:
     metrics: Mapping[str, Any] | None = None
     annotators: pa.Table | None = None
     consensus: pa.Table | None = None
+    image_findings: pa.Table | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -164,7 +168,9 @@ class Verdicts:
         return most_often, most
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `verdicts.parquet`, `verdicts.csv`, `metrics.json` (if there are metrics) and, last, `run.json`.
+        """Writes `verdicts.parquet`, `verdicts.csv`, `findings.parquet`, `metrics.json` and, last, `run.json`.
+
+        There are findings where images were looked at for them, and metrics where there is a truth.
 
         Of several annotators it writes `annotators.csv` and `consensus.csv`, too.
 
@@ -185,6 +191,11 @@ class Verdicts:
         with write_atomically(folder / VERDICTS) as part:
             pq.write_table(self.table, part, row_group_size=_ROWS)
         write_csv(folder / TABLE_CSV, self.table)
+        if self.image_findings is None:
+            remove(folder / IMAGE_FINDINGS)
+        else:
+            with write_atomically(folder / IMAGE_FINDINGS) as part:
+                pq.write_table(self.image_findings, part)
         if self.metrics is None:
             remove(folder / METRICS)
         else:
@@ -216,7 +227,8 @@ class Verdicts:
         table = _read_table(folder / VERDICTS, expected)
         metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
         check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
-        verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics)
+        found = image_findings(folder) if (folder / IMAGE_FINDINGS).is_file() else None
+        verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics, image_findings=found)
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts

@@ -23,6 +23,7 @@ from labelsieve.core.validation import Limit, check_ranges
 
 if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
+    from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
 
 # Sections of tyro's errors that say no more than the help does, or speak of Python.
@@ -309,6 +310,52 @@ def percentage(text: str, option: str) -> float:
     if rest.strip() or not 0 <= share <= 1:
         raise UsageError(f"expected a share such as 10% or 0.1 for {option}, got {shown(text)}")
     return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """Images of another split to compare with, and which columns to read.
+
+    Attributes:
+        against: Images of another split, which are only compared with: copies of them among the data are leaks. For
+            features, features of the same model.
+        against_image_column: Column of their images. Guessed where only one fits.
+        against_image_folder: Folder of the images that a table names, with or without their suffix.
+        against_label_column: Column of their labels. Guessed where only one fits.
+        against_split: Their split of a published or Hub data set.
+    """
+
+    against: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
+    against_image_column: OptionalText = None
+    against_image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
+    against_label_column: OptionalText = None
+    against_split: OptionalText = None
+
+    def load(self, *, seed: int, progress: Progress) -> LabelledImages | LabelledFeatures | None:
+        """Loads the images; None where none are asked for.
+
+        Raises:
+            SettingsError: There are options of them, but no source.
+        """
+        from labelsieve.data.feature_files import holds_features
+        from labelsieve.data.features import load_features
+
+        columns = (self.against_image_column, self.against_image_folder, self.against_label_column, self.against_split)
+        if self.against is None:
+            if any(columns):
+                raise SettingsError("the options --against-... go with --against SOURCE only; add it or leave them out")
+            return None
+        image_column, image_folder, label_column, split = columns
+        source = Source(
+            source=self.against,
+            image_column=image_column,
+            image_folder=image_folder,
+            label_column=() if label_column is None else (label_column,),
+            split=split,
+        )
+        if holds_features(self.against):
+            return load_features(self.against, **source.feature_options(), seed=seed)
+        return source.load(seed=seed, progress=progress)
 
 
 def refuse_inside(source: str | None, out: Path) -> None:

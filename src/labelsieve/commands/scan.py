@@ -13,6 +13,7 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import (
+    Against,
     Command,
     Flag,
     OptionalText,
@@ -58,6 +59,7 @@ class Scan(Command, Generic[SettingsT]):
             Goes with deft, small-loss, gmm, label-match and clip-margin.
         reviewed: Folder of an earlier run on the same images, wherever they lie now: what was answered in its review is
             known, is never asked again, and the other images are ranked with it.
+        other_split: Images of another split, to find those that are in both.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -78,6 +80,7 @@ class Scan(Command, Generic[SettingsT]):
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
+    other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -135,14 +138,15 @@ class Scan(Command, Generic[SettingsT]):
         images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
         for note in images.notes:
             progress.say(f"note: {note}")
-        verdicts = self._finished(images, test) if stopped_at_report else None
+        against = self.other_split.load(seed=self.seed, progress=progress)
+        verdicts = self._finished(images, test, against) if stopped_at_report else None
         if verdicts is None:
-            verdicts = self._scan(images, test, progress)
+            verdicts = self._scan(images, test, against, progress)
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT, progress=progress)
             summarize(verdicts, console)
 
-    def _finished(self, images: Any, test: LabelledImages | None) -> Verdicts | None:
+    def _finished(self, images: Any, test: LabelledImages | None, against: Any) -> Verdicts | None:
         """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
 
         Raises:
@@ -156,11 +160,12 @@ class Scan(Command, Generic[SettingsT]):
         try:
             verdicts = Verdicts.load(self.out)
             record = verdicts.record
-            names = ("data", "test", "reviewed", "detector")
+            names = ("data", "test", "against", "reviewed", "detector")
             parts = {name: section(record, name).get("fingerprint") for name in names}
             asked = {
                 "data": images.fingerprint,
                 "test": None if test is None else test.fingerprint,
+                "against": None if against is None else against.fingerprint,
                 "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
@@ -199,7 +204,7 @@ class Scan(Command, Generic[SettingsT]):
             seed=self.seed,
         )
 
-    def _scan(self, images: Any, test: LabelledImages | None, progress: Progress) -> Verdicts:
+    def _scan(self, images: Any, test: LabelledImages | None, against: Any, progress: Progress) -> Verdicts:
         from labelsieve.pipeline import scan
 
         return scan(
@@ -208,6 +213,7 @@ class Scan(Command, Generic[SettingsT]):
             detector=self.settings,
             test=test,
             reviewed=self.reviewed,
+            against=against,
             seed=self.seed,
             device=self.device,
             precision=self.precision,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 
 
@@ -33,8 +34,8 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
     return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
 
 
-def described(test: LabelledImages) -> dict[str, Any]:
-    """Returns where test images came from and what they are, for the record of a run."""
+def described(test: Labelled) -> dict[str, Any]:
+    """Returns where test images, or those to compare with, came from and what they are, for the record of a run."""
     source = str(test.origin.get("source", "data in memory"))
     return {"source": source, "source_name": Path(source).name, "images": len(test), "fingerprint": test.fingerprint}
 

@@ -105,7 +105,12 @@ class DetectorInputs:
 
     def all_joint(self) -> Tensor:
         """Returns :meth:`joint` of all readable rows, (n, D): the one array that is held in memory."""
-        return torch.cat([self.joint(self.rows[start : start + CHUNK]) for start in range(0, len(self.rows), CHUNK)])
+        return self.joint_of(self.rows)
+
+    def joint_of(self, rows: NDArray[np.int64]) -> Tensor:
+        """Returns :meth:`joint` of many rows, chunk by chunk."""
+        chunks = np.split(rows, range(CHUNK, len(rows), CHUNK))
+        return torch.cat([self.joint(chunk) for chunk in chunks])
 
     @torch.no_grad()
     def logits(self, rows: NDArray[np.int64]) -> Tensor:

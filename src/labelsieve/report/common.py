@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from labelsieve.core.errors import RunError
-from labelsieve.core.quantities import NBSP, UNKNOWN, percent, points
+from labelsieve.core.errors import RunError, shown
+from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
 from labelsieve.data.labelled import Labelled
+from labelsieve.image_tables import EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS, Kind
 from labelsieve.report import MOST_IMAGES
 from labelsieve.verdicts import Verdicts
 
@@ -131,6 +133,46 @@ def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
         texts = {key: str(finding.get(key) or "") for key in ("code", "figure", "message", "advice")}
         rows.append({"level": level, "title": LEVELS[level], **texts})
     return sorted(rows, key=lambda row: order.index(row["level"]))
+
+
+def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
+    """Returns kind, a line of how many images have it, and the findings, for each kind that was found."""
+    if verdicts.image_findings is None:
+        return []
+    found = []
+    for name, kind in KINDS.items():
+        table = verdicts.image_findings.filter(pc.equal(verdicts.image_findings["kind"], name))
+        if len(table):
+            found.append((kind, f"{kind.title}: {_of_kind(verdicts, name, table)}", table))
+    return found
+
+
+def _of_kind(verdicts: Verdicts, name: str, table: pa.Table) -> str:
+    text = counted(len(table), "image", "images")
+    if name == NO_CLASS:
+        return f"{text} (about 1{NBSP}% of those that belong are among them)"
+    if name in (EXACT_LEAK, NEAR_LEAK):
+        return f"{text}, also in {section(verdicts.record, 'against').get('source_name') or 'the other split'}"
+    given = verdicts.table["given_label"].take(rows_of(verdicts, table["id"].to_pylist()))
+    labels = pa.table({"group": table["group"], "label": given})
+    several = labels.group_by("group").aggregate([("label", "count_distinct")])["label_count_distinct"]
+    mixed = int(pc.sum(pc.greater(several, 1)).as_py() or 0)
+    return f"{text} in {counted(len(several), 'group', 'groups')}" + (
+        f", {mixed:,} with different given labels" if mixed else ""
+    )
+
+
+def rows_of(verdicts: Verdicts, ids: Sequence[str]) -> list[int]:
+    """Returns the row numbers of some ids of the run.
+
+    Raises:
+        RunError: One is none of the run.
+    """
+    found = pc.index_in(pa.array(ids, pa.string()), value_set=verdicts.table["id"].combine_chunks())
+    if found.null_count:
+        unknown = ids[found.is_null().to_pylist().index(True)]
+        raise RunError(f"the findings name {shown(unknown)}, which is no image of the run; make the run again")
+    return [int(row) for row in found.to_pylist()]
 
 
 def score(value: float | None) -> str:

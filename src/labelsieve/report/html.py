@@ -29,6 +29,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.flagging import FlagRule
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
+from labelsieve.report.beside import image_sections
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
@@ -165,6 +166,7 @@ def _context(
         "run": shlex.quote(str(verdicts.record.get("out") or "RUN")),
         "has_files": any(files),
         "findings": common.findings(verdicts.record),
+        "image_sections": image_sections(verdicts, images, progress=progress),
         "histogram": histogram(verdicts),
         "confusions": confused,
         "cards": cards,

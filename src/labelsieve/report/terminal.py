@@ -38,6 +38,7 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     _print_classes(verdicts, console)
     _print_annotators(verdicts.record, console)
     _print_findings(verdicts.record, console)
+    _print_image_findings(verdicts, console)
     if verdicts.metrics:
         _print_metrics(verdicts.metrics, console)
     _print_files(verdicts.record, console)
@@ -126,6 +127,16 @@ def _print_findings(record: Mapping[str, Any], console: Console) -> None:
         console.print(Unbroken(title, clean(head)))
         if finding["advice"]:
             console.print(Padding(Unbroken(("→ ", "bold"), clean(finding["advice"])), (0, 0, 0, 2)))
+
+
+def _print_image_findings(verdicts: Verdicts, console: Console) -> None:
+    lines = [line for _, line, _ in common.image_findings(verdicts)]
+    if not lines:
+        return
+    console.print()
+    console.print(Text("Beside wrong labels", style="dim"))
+    for line in lines:
+        console.print(Unbroken(f"  {clean(line)}"))
 
 
 def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:

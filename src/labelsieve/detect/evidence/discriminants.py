@@ -95,7 +95,7 @@ def fit_discriminants(
     """
     shown, total = progress or Progress(), 2 + len(SHRINKAGES)
     with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, keeping_room():
-        gathered = _gather(features, labels, rows, classes, folds, generator)
+        gathered = gather(features, labels, rows, classes, folds, generator)
         advance(1)
         plain = smoothed = gathered.fit(0.0)
         if not len(rows):
@@ -112,7 +112,7 @@ def fit_discriminants(
 
 
 @dataclass(frozen=True, eq=False)
-class _Gathered:
+class Gathered:
     """All that discriminants are made of: deal, mean and scale of a :class:`Discriminant`, and sums without each fold.
 
     Attributes:
@@ -138,20 +138,21 @@ class _Gathered:
         return Discriminant(self.folds, self.mean.float(), self.scale.float(), *stacked)
 
 
-def _gather(
+def gather(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     classes: int,
     folds: int,
     generator: torch.Generator,
-) -> _Gathered:
+) -> Gathered:
+    """Gathers what discriminants are made of, in one pass over some rows; see :func:`fit_discriminants`."""
     deal = np.full(len(features), -1, dtype=np.int64)
     deal[rows] = torch.randperm(len(rows), generator=generator).numpy() % folds
     mean, scale = moments(features, rows)
     parts = _statistics(features, labels, deal, rows, mean, scale, classes, folds)
     counts, sums, squares = (part.sum(dim=0) - part for part in parts)
-    return _Gathered(deal, mean, scale, counts, sums, squares, there=parts[0].sum(dim=0) > 0)
+    return Gathered(deal, mean, scale, counts, sums, squares, there=parts[0].sum(dim=0) > 0)
 
 
 def fit_linear(
@@ -183,7 +184,7 @@ def fit_linear(
         without rows gets a place that it does not win: no slope, and the smallest bias.
     """
     with (progress or Progress()).task("fitting discriminants", total=3, unit="fits", brief=True) as advance:
-        crossed = _gather(features, labels, rows, classes, folds, generator).fit(0.0)
+        crossed = gather(features, labels, rows, classes, folds, generator).fit(0.0)
         advance(1)
         mean, scale = crossed.mean.double(), crossed.scale.double()
         whole = np.zeros(len(features), dtype=np.int64)
@@ -223,7 +224,8 @@ def _calibrate(
     return math.exp(found.x), float(found.fun)
 
 
-def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yields rows in parts of at most `CHUNK`, in order."""
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]
 
@@ -231,7 +233,7 @@ def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def moments(features: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each dimension, (D,)."""
     total, squares = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
-    for part in _chunks(rows):
+    for part in chunks(rows):
         values = torch.from_numpy(features[part]).double()
         total += values.sum(dim=0)
         squares += values.square().sum(dim=0)
@@ -253,7 +255,7 @@ def _statistics(
     width = features.shape[1]
     counts, sums = torch.zeros(folds, classes).double(), torch.zeros(folds, classes, width).double()
     squares = torch.zeros(folds, width, width).double()
-    for part in _chunks(rows):
+    for part in chunks(rows):
         values = (torch.from_numpy(features[part]).double() - mean) / scale
         own, given = torch.from_numpy(deal[part]), torch.from_numpy(labels[part])
         for fold in range(folds):
@@ -273,6 +275,13 @@ def _solve(counts: Tensor, sums: Tensor, squares: Tensor, *, least: float = 0.0)
         squares: Shape (D, D).
         least: The least weight of the identity, from 0 to 1.
     """
+    means, covariance = means_and_covariance(counts, sums, squares, least=least)
+    slopes = torch.linalg.solve(covariance, means.T)
+    return slopes, -0.5 * (means.T * slopes).sum(dim=0)
+
+
+def means_and_covariance(counts: Tensor, sums: Tensor, squares: Tensor, *, least: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Returns the means of the classes, (K, D), and the covariance within them, (D, D), shrunk; see :func:`_solve`."""
     # one pseudo-image at the common mean: a class with few images is drawn to it, an empty one is neutral
     means = sums / (counts + 1)[:, None]
     images, width = counts.sum().clamp(min=1), squares.shape[0]
@@ -281,6 +290,4 @@ def _solve(counts: Tensor, sums: Tensor, squares: Tensor, *, least: float = 0.0)
     spread = (images + 1 - 2 / width) * (energy - level.square() * width)
     weight = ((1 - 2 / width) * energy + (level * width).square()) / spread.clamp(min=1e-12)
     weight = weight.clamp(min=least, max=1.0)
-    covariance = (1 - weight) * within + (weight * level + 1e-6) * torch.eye(width).double()
-    slopes = torch.linalg.solve(covariance, means.T)
-    return slopes, -0.5 * (means.T * slopes).sum(dim=0)
+    return means, (1 - weight) * within + (weight * level + 1e-6) * torch.eye(width).double()

@@ -1,0 +1,150 @@
+"""Looks for everything that is worth knowing of the images of a scan beside wrong labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError
+from labelsieve.core.seeds import Purpose
+from labelsieve.curation.duplicates import Copies, exact_copies, exact_leaks, groups, near_copies, too_much
+from labelsieve.curation.outliers import strangeness
+from labelsieve.data.features import LabelledFeatures
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
+from labelsieve.image_tables import EXACT_DUPLICATE, EXACT_LEAK, NEAR_DUPLICATE, NEAR_LEAK, NO_CLASS, schema
+from labelsieve.vlm.features import ImageFeatures, image_features
+
+if TYPE_CHECKING:
+    from labelsieve.detect.inputs import DetectorInputs
+
+
+def inputs_of(against: LabelledImages | LabelledFeatures, inputs: DetectorInputs) -> DetectorInputs:
+    """Returns images to compare with, as the model of a scan sees them.
+
+    Args:
+        against: The images, or features for a scan of features.
+        inputs: What the detector of the scan gets.
+
+    Raises:
+        DataError: One are images and the other features, or features have another width.
+    """
+    if isinstance(against, LabelledFeatures) != (inputs.images is None):
+        raise DataError(
+            "expected images to compare images with, and features for features; pass --against of that kind"
+        )
+    if isinstance(against, LabelledFeatures):
+        width, other = inputs.features.pooled.shape[1], against.features.shape[1]
+        if width != other:
+            raise DataError(f"expected features of width {width} to compare with, got {other}; use those of one model")
+        features = ImageFeatures(against.features, {})
+    else:
+        _, vlm = inputs.images_and_model()
+        features = image_features(against, vlm, engine=inputs.engine)
+    return dataclasses.replace(inputs, features=features, labels=against.labels)
+
+
+def find_in_images(
+    data: Labelled,
+    inputs: DetectorInputs,
+    *,
+    flagged: NDArray[np.bool_],
+    against: tuple[Labelled, DetectorInputs] | None = None,
+) -> pa.Table:
+    """Looks for copies, leaks and images of no class; no detector gets to know of it.
+
+    Args:
+        data: N images, or rows of features.
+        inputs: What the detector got.
+        flagged: Shape (N,): the labels that are not believed.
+        against: Images that are only compared with, and what :func:`inputs_of` makes of them.
+
+    Returns:
+        See :func:`labelsieve.image_tables.image_findings`.
+    """
+    parts = [*_copies(data, inputs, against), *_no_class(data, inputs, flagged)]
+    return pa.concat_tables([schema().empty_table(), *parts])
+
+
+def _copies(
+    data: Labelled, inputs: DetectorInputs, against: tuple[Labelled, DetectorInputs] | None
+) -> Iterator[pa.Table]:
+    rows = inputs.rows
+    exact = _at(rows, exact_copies(data.contents[rows]), others=rows)
+    once = np.setdiff1d(rows, exact.rows[exact.others < exact.rows])  # the first of all copies
+    vectors, other_rows = inputs.joint_of(once), np.empty(0, dtype=np.int64)
+    if against is not None:
+        other, other_inputs = against
+        leaks = _at(rows, exact_leaks(data.contents[rows], other.contents), others=np.arange(len(other)))
+        yield _table(EXACT_LEAK, data, leaks, others=other)
+        fresh = other_inputs.rows[~np.isin(other.contents[other_inputs.rows], data.contents)]
+        other_rows = fresh[np.sort(np.unique(other.contents[fresh], return_index=True)[1])]
+        vectors = torch.cat([vectors, other_inputs.joint_of(other_rows)])
+    if too_much(vectors, own=len(once)):
+        inputs.progress.say(
+            f"near copies were not looked for: {len(once):,} images take too long on a CPU; scan on an accelerator"
+        )
+        vectors = vectors[:0]
+    near, near_leaks = near_copies(vectors, own=min(len(once), len(vectors)), progress=inputs.progress)
+    near = _at(once, near, others=once)
+    if against is not None:
+        yield _table(NEAR_LEAK, data, _at(once, near_leaks, others=other_rows), others=against[0])
+    group = groups(len(data), [exact, near])
+    yield _table(EXACT_DUPLICATE, data, exact, group=group)
+    yield _table(NEAR_DUPLICATE, data, near, group=group)
+
+
+def _at(rows: NDArray[np.int64], copies: Copies, *, others: NDArray[np.int64]) -> Copies:
+    """Returns copies among some rows as rows of all data.
+
+    Args:
+        rows: Those that were looked at.
+        copies: What was found, counted from the first of them.
+        others: Those that were compared with.
+    """
+    return dataclasses.replace(copies, rows=rows[copies.rows], others=others[copies.others])
+
+
+def _no_class(data: Labelled, inputs: DetectorInputs, flagged: NDArray[np.bool_]) -> Iterator[pa.Table]:
+    rows = inputs.rows
+    found = strangeness(
+        inputs.features.pooled,
+        inputs.labels,
+        rows=rows,
+        believed=~flagged[rows],
+        classes=inputs.classes,
+        generator=inputs.engine.generator(Purpose.STRANGENESS_FOLDS),
+    )
+    if found is None:
+        return
+    chosen = np.flatnonzero(found.outlier)
+    chosen = chosen[np.argsort(-found.distance[chosen], kind="stable")]
+    yield _rows(NO_CLASS, [data.ids[row] for row in rows[chosen]], score=found.score[chosen])
+
+
+def _table(
+    kind: str, data: Labelled, copies: Copies, *, others: Labelled | None = None, group: NDArray[np.int64] | None = None
+) -> pa.Table:
+    order = np.argsort(-copies.similarity, kind="stable")
+    ids = [data.ids[row] for row in copies.rows[order]]
+    other_ids = [(data if others is None else others).ids[row] for row in copies.others[order]]
+    own = None if group is None else group[copies.rows[order]]
+    return _rows(kind, ids, score=copies.similarity[order], other_id=other_ids, group=own)
+
+
+def _rows(kind: str, ids: list[str], *, score: Any, other_id: Any = None, group: Any = None) -> pa.Table:
+    missing = [None] * len(ids)
+    columns = {
+        "kind": [kind] * len(ids),
+        "id": ids,
+        "other_id": missing if other_id is None else other_id,
+        "score": score,
+        "group": missing if group is None else group,
+    }
+    return pa.table(columns, schema=schema())

@@ -1,0 +1,231 @@
+"""Copies, leaks between splits and images of no class: found where they are, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from torch.nn.functional import normalize
+
+import labelsieve as ls
+from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
+from labelsieve.curation.outliers import strangeness
+from labelsieve.image_tables import IMAGE_FINDINGS, image_findings, schema
+from labelsieve.report.terminal import summarize
+
+
+def blobs(count: int, *, seed: int = 0, width: int = 12) -> NDArray[np.float32]:
+    """Returns points around four class means, the class of point i is i % 4."""
+    random = np.random.default_rng(seed)
+    means = np.eye(4, width) * 4
+    return (means[np.arange(count) % 4] + random.normal(size=(count, width))).astype(np.float32)
+
+
+def unit(points: NDArray[np.float32]) -> torch.Tensor:
+    return normalize(torch.from_numpy(points), dim=-1)
+
+
+def test_exact_copies_name_the_first_and_the_second() -> None:
+    found = exact_copies(np.array([7, 5, 7, 9, 5, 7], dtype=np.uint64))
+    assert found.rows.tolist() == [0, 1, 2, 4, 5]
+    assert found.others.tolist() == [2, 4, 0, 1, 0]
+    assert groups(6, [found]).tolist() == [0, 1, 0, 2, 1, 0]
+    assert exact_copies(np.arange(3, dtype=np.uint64)).rows.tolist() == []
+
+
+def test_exact_leaks() -> None:
+    found = exact_leaks(np.array([3, 1, 8], dtype=np.uint64), np.array([8, 2, 3, 8], dtype=np.uint64))
+    assert (found.rows.tolist(), found.others.tolist()) == ([0, 2], [2, 0])
+    assert exact_leaks(np.array([3], dtype=np.uint64), np.empty(0, dtype=np.uint64)).rows.tolist() == []
+
+
+def test_near_copies_are_found_within_and_across_and_nothing_else() -> None:
+    points, others = blobs(300), blobs(100, seed=1)
+    points[200] = points[10] + 0.02
+    points[201] = points[11] - 0.02
+    others[30] = points[50] * 1.5 + 0.02  # another length is the same image to a cosine
+    inside, across = near_copies(unit(np.concatenate([points, others])), own=300)
+    assert dict(zip(inside.rows.tolist(), inside.others.tolist(), strict=True)) == {10: 200, 200: 10, 11: 201, 201: 11}
+    assert (across.rows.tolist(), across.others.tolist()) == ([50], [30])
+    assert inside.similarity.min() > 0.999
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_near_copies_go_by_the_spread_of_the_data_not_by_a_similarity(scale: float) -> None:
+    """All cosines of a narrow cone are near 1, and none is a copy for that."""
+    random = np.random.default_rng(0)
+    points = (np.eye(1, 10) * 3 + scale * random.normal(size=(400, 10))).astype(np.float32)
+    assert near_copies(unit(points), own=400)[0].rows.tolist() == []
+    points[7] = points[8]
+    assert near_copies(unit(points), own=400)[0].rows.tolist() == [7, 8]
+
+
+def test_data_that_are_all_copies_of_others_are_found() -> None:
+    points = np.repeat(blobs(150), 2, axis=0) + np.random.default_rng(2).normal(scale=0.01, size=(300, 12))
+    inside, _ = near_copies(unit(points.astype(np.float32)), own=300)
+    assert inside.others.tolist() == [row ^ 1 for row in range(300)]
+
+
+def test_features_that_are_all_alike_say_nothing() -> None:
+    assert near_copies(unit(np.ones((200, 8), dtype=np.float32)), own=200)[0].rows.tolist() == []
+
+
+def test_images_of_no_class_are_farther_from_all_classes_than_wrong_labels_are() -> None:
+    points, labels = blobs(800), np.arange(800) % 4
+    foreign = np.arange(20)
+    points[foreign] = np.random.default_rng(3).normal(size=(20, 12)) + np.eye(8, 12)[7] * 6
+    wrong = np.arange(100, 140)
+    labels[wrong] = (labels[wrong] + 1) % 4
+    believed = np.ones(800, dtype=bool)
+    believed[[*foreign, *wrong]] = False
+    found = strangeness(
+        points, labels, rows=np.arange(800), believed=believed, classes=4, generator=torch.Generator().manual_seed(0)
+    )
+    assert found is not None
+    assert found.outlier[foreign].all()
+    assert found.outlier[wrong].mean() < 0.1
+    assert found.outlier[believed].mean() == pytest.approx(0.01, abs=0.003)  # by construction
+    assert 0 <= found.score.min() <= found.score.max() <= 1
+
+
+def test_too_few_believed_labels_say_nothing() -> None:
+    points, labels = blobs(120), np.arange(120) % 4
+    believed = np.arange(120) < 50
+    generator = torch.Generator().manual_seed(0)
+    found = strangeness(points, labels, rows=np.arange(120), believed=believed, classes=4, generator=generator)
+    assert found is None
+
+
+def noisy_photo(seed: int) -> Image.Image:
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 255, size=(6, 6, 3), dtype=np.uint8))
+    return small.resize((48, 48), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if options else "PNG", **options)
+    return buffer.getvalue()
+
+
+def write_split(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ls.Verdicts, ls.Verdicts]:
+    """Returns run folder and verdicts of a scan against another split, and the verdicts of one without."""
+    from labelsieve.demo import MINI_CLIP
+
+    folder = tmp_path_factory.mktemp("splits")
+    train = {f"{'cat' if n % 2 else 'dog'}/{n:03}.png": encoded(noisy_photo(n)) for n in range(60)}
+    train["cat/copy.png"] = train["dog/000.png"]
+    train["dog/again.jpg"] = encoded(noisy_photo(2), quality=95)
+    test = {f"cat/t{n}.png": encoded(noisy_photo(n)) for n in (*range(100, 120), 5)}
+    test["dog/near.jpg"] = encoded(noisy_photo(7), quality=95)
+    images = ls.load_images(write_split(folder / "train", train))
+    against = ls.load_images(write_split(folder / "test", test))
+    vlm = ls.load_vlm(MINI_CLIP)
+    verdicts = ls.scan(images, vlm, detector=ls.KNN(), against=against, out=folder / "run", device="cpu")
+    return folder / "run", verdicts, ls.scan(images, vlm, detector=ls.KNN(), device="cpu")
+
+
+def pairs(table: pa.Table, kind: str) -> set[tuple[str, str]]:
+    return {(row["id"], row["other_id"]) for row in table.to_pylist() if row["kind"] == kind}
+
+
+def test_a_scan_finds_copies_and_leaks(scanned: tuple[Path, ls.Verdicts, ls.Verdicts]) -> None:
+    folder, verdicts, _ = scanned
+    table = image_findings(folder)
+    assert table.schema.equals(schema())
+    assert pairs(table, "exact-duplicate") == {("cat/copy.png", "dog/000.png"), ("dog/000.png", "cat/copy.png")}
+    assert pairs(table, "near-duplicate") == {("dog/002.png", "dog/again.jpg"), ("dog/again.jpg", "dog/002.png")}
+    assert pairs(table, "exact-leak") == {("cat/005.png", "cat/t5.png")}
+    assert pairs(table, "near-leak") == {("cat/007.png", "dog/near.jpg")}
+    numbers = {row["id"]: row["group"] for row in table.to_pylist() if row["kind"].endswith("duplicate")}
+    assert numbers["cat/copy.png"] == numbers["dog/000.png"] != numbers["dog/002.png"] == numbers["dog/again.jpg"]
+    assert ls.Verdicts.load(folder).image_findings == table == verdicts.image_findings
+    assert verdicts.record["against"]["images"] == 22
+
+
+def test_verdicts_are_the_same_without(scanned: tuple[Path, ls.Verdicts, ls.Verdicts]) -> None:
+    _, verdicts, alone = scanned
+    assert verdicts.table.equals(alone.table)
+    assert alone.image_findings is not None
+    assert set(alone.image_findings["kind"].to_pylist()) == {"exact-duplicate", "near-duplicate"}
+
+
+def test_terminal_and_report_name_what_was_found(scanned: tuple[Path, ls.Verdicts, ls.Verdicts]) -> None:
+    folder, verdicts, _ = scanned
+    console = Console(file=io.StringIO(), width=200)
+    summarize(verdicts, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "exact duplicates: 2 images in 1 group, 1 with different given labels" in said
+    assert "near duplicates: 2 images in 1 group\n" in said
+    assert "leaks between splits (exact): 1 image, also in test" in said
+    images = ls.load_images(folder.parent / "train")
+    page = ls.write_report(verdicts, images, folder / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('id="beside"') : page.index('id="beside"') + 60_000]
+    assert section.index("cat/t5.png") < section.index("dog/near.jpg") < section.index("dog/again.jpg")
+    assert section.count("data:image/") >= 6
+
+
+def test_features_are_compared_with_features_of_the_same_width_only() -> None:
+    points, names = blobs(200), [f"class {n % 4}" for n in range(200)]
+    features = ls.load_features(points, labels=names)
+    against = ls.load_features(np.concatenate([points[:3], blobs(60, seed=5)]), labels=names[:63])
+    found = ls.scan(features, detector=ls.KNN(), against=against, device="cpu").image_findings
+    assert found is not None
+    assert found.filter(pa.compute.equal(found["kind"], "exact-leak"))["id"].to_pylist() == list(features.ids[:3])
+    with pytest.raises(ls.LabelsieveError, match="features of width 12 to compare with, got 8"):
+        ls.scan(features, detector=ls.KNN(), against=ls.load_features(points[:, :8], labels=names), device="cpu")
+    images = ls.load_images(np.zeros((4, 8, 8, 3), dtype=np.uint8), labels=["a", "b", "a", "b"])
+    with pytest.raises(ls.LabelsieveError, match="expected images to compare images with, and features for features"):
+        ls.scan(features, detector=ls.KNN(), against=images, device="cpu")
+
+
+def test_a_run_without_findings_has_no_rows_and_others_are_refused(tmp_path: Path) -> None:
+    assert image_findings(tmp_path).num_rows == 0
+    pq.write_table(pa.table({"kind": ["x"]}), tmp_path / IMAGE_FINDINGS)
+    with pytest.raises(ls.LabelsieveError, match="expected the columns kind"):
+        image_findings(tmp_path)
+    (tmp_path / IMAGE_FINDINGS).write_bytes(b"PAR1 torn")
+    with pytest.raises(ls.LabelsieveError, match="cannot be read"):
+        image_findings(tmp_path)
+
+
+def test_a_search_that_takes_hours_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from labelsieve.core.progress import Progress
+
+    monkeypatch.setattr("labelsieve.curation.duplicates.MOST_ON_CPU", 200 * 200 * 12 - 1)
+    points = blobs(200)
+    points[3] = points[4] * 1.5
+    features = ls.load_features(np.concatenate([points, points[:1]]), labels=[f"class {n % 4}" for n in range(201)])
+    console = Console(file=io.StringIO(), width=200)
+    verdicts = ls.scan(features, detector=ls.KNN(), device="cpu", progress=Progress(console))
+    assert verdicts.image_findings is not None
+    assert set(verdicts.image_findings["kind"].to_pylist()) - {"no-class"} == {"exact-duplicate"}
+    assert "near copies were not looked for: 200 images" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_command_compares_with_a_split(scanned: tuple[Path, ls.Verdicts, ls.Verdicts], tmp_path: Path) -> None:
+    from labelsieve.cli import main
+    from labelsieve.demo import MINI_CLIP
+
+    train, test = (str(scanned[0].parent / name) for name in ("train", "test"))
+    words = ["scan", train, "--model", str(MINI_CLIP), "--detector", "knn", "--device", "cpu", "--out", str(tmp_path)]
+    assert main([*words, "--against", test]) == 0
+    assert pairs(image_findings(tmp_path), "exact-leak") == {("cat/005.png", "cat/t5.png")}
+    assert main([*words, "--overwrite", "--against-split", "test"]) == 1
