@@ -31,7 +31,7 @@ Run = Callable[..., tuple[int, str, str]]
 MODEL = ("--model", str(MINI_CLIP), "--device", "cpu")
 QUICK = ("--detector", "small-loss", "--epochs", "1", "--min-steps", "0", "--peft", "none")
 MATCH = ("--detector", "label-match")
-FILES = {"report.html", "run.json", "verdicts.csv", "verdicts.parquet"}
+FILES = {"report.html", "run.json", "verdicts.csv", "verdicts.parquet", "findings.parquet"}
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def test_what_it_writes(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "demo", images=50, seed=1, console=QUIET, detectors=FEW)
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         *("drawings.parquet", "comparison.json", "comparison.md", "report.html"),
-        *("run.json", "verdicts.csv", "verdicts.parquet", "metrics.json"),
+        *("run.json", "verdicts.csv", "verdicts.parquet", "findings.parquet", "metrics.json"),
     }
     kept = json.loads((tmp_path / "demo" / "comparison.json").read_text())
     assert (kept["images"], kept["classes"], kept["seed"]) == (50, 16, 1)

@@ -28,7 +28,7 @@ from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 
 ISSUES = {"boat/tree-0.png", "cat/boat-0.png", "cup/cat-0.png", "tree/cup-0.png"}
-FILES = {"run.json", "verdicts.csv", "verdicts.parquet"}
+FILES = {"run.json", "verdicts.csv", "verdicts.parquet", "findings.parquet"}
 
 
 @pytest.fixture(scope="module")
