@@ -108,7 +108,7 @@ class LabelledImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of images, ids, given labels and class names: what a run belongs to."""
+        """What a run belongs to, as a fingerprint of images, ids, given labels and class names."""
         several = [] if self.annotations is None else [self.annotations.fingerprint]
         return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 

@@ -66,7 +66,7 @@ def export(
       flagged or, with a `drop_at` below 1, flagged with a label quality above it; and those whose right label a
       reviewer named, in the folder of that.
     * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images and the annotations as that tool
-      imports them; see :mod:`labelsieve.report.tools`.
+      imports them; see docs/export.md.
     * `dataset-card`: a `README.md` for the Hub of Hugging Face that says which labels were changed.
 
     Args:
