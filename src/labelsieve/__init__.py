@@ -1,4 +1,4 @@
-"""Find the wrong labels in an image data set with a vision-language model, and look at them.
+"""Find the wrong labels in an image data set with a vision-language model, and correct them.
 
 Every name below is loaded when it is first used, so that `import labelsieve` costs nothing.
 

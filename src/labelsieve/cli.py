@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 VERBS = {
     "scan": "scan:Scan",
     "review": "review:Review",
+    "status": "status:Status",
     "audit": "audit:Audit",
+    "apply": "apply:Apply",
     "adapt": "adapt:Adapt",
     "report": "runs:Report",
     "export": "runs:Export",
-    "status": "status:Status",
-    "apply": "apply:Apply",
     "compare": "compare:Compare",
     "noise": "noise:Noise",
     "demo": "demo:Demo",
@@ -193,7 +193,7 @@ def _print_help() -> None:
     lines = [
         "usage: labelsieve VERB [OPTIONS]",
         "",
-        "Finds the wrong labels in an image data set with a vision-language model, and shows them to you.",
+        "Finds the wrong labels in an image data set with a vision-language model, and helps you to correct them.",
         "",
         *(f"  {verb:8}{first_sentence(_command(verb))}." for verb in VERBS),
         "",

@@ -41,7 +41,7 @@ def out_of_fold_probabilities(inputs: DetectorInputs, *, folds: int, strength: f
 def stratified_folds(labels: NDArray[np.int64], *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
     """Deals rows into folds class by class, in random order: (n,), values 0 to F-1.
 
-    Unlike those of scikit-learn these folds bear classes with fewer images than there are folds.
+    Unlike those of scikit-learn these folds allow classes with fewer images than there are folds.
     """
     shuffled = torch.randperm(len(labels), generator=generator).numpy()
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

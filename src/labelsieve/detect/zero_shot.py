@@ -237,8 +237,8 @@ def template_notes(vlm: VisionLanguageModel, class_names: tuple[str, ...]) -> tu
 
 
 def shortened_note(shortened: list[str]) -> tuple[str, ...]:
-    """Returns a warning for class names that are longer than the text encoder bears, if there are any."""
+    """Returns a warning for class names that are longer than the text encoder takes, if there are any."""
     if not shortened:
         return ()
     more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""
-    return (f'class name "{shortened[0]}"{more} is longer than the text encoder bears and was shortened',)
+    return (f'class name "{shortened[0]}"{more} is longer than the text encoder takes and was shortened',)

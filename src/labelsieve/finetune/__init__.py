@@ -5,7 +5,7 @@
 * `backbones.py`: classification models of `transformers` with a new head
 * `tuning.py`: which of their weights are trained
 * `modules.py`: the modules of phase 1 on their blocks
-* `losses.py`: cross-entropy and its rivals that bear wrong labels
+* `losses.py`: cross-entropy and losses that are robust to wrong labels
 * `train.py`: the loop, its checkpoints, and accuracies
 * `result.py`: the record and the folder that it is kept in
 * `run.py`: all of it in one call

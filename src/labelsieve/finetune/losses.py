@@ -1,4 +1,4 @@
-"""Losses of phase 2: cross-entropy, and those that bear wrong labels, with which the selection is compared.
+"""Losses of phase 2: cross-entropy, and those that are robust to wrong labels, with which the selection is compared.
 
 :mod:`labelsieve.finetune.registry` has the table of them.
 """

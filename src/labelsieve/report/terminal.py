@@ -192,7 +192,7 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {tidy}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
-        steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to both"))
+        steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to these"))
     if not steps:
         return
     console.print(Text("Next steps", style="dim"))

@@ -45,7 +45,7 @@ class VisionLanguageModel(Protocol):
     text_width: int
     """Width of the token embeddings."""
     context_length: int
-    """Number of tokens the text encoder bears, start and end included."""
+    """Number of tokens the text encoder takes, start and end included."""
     vision_width: int
     """Width of the image encoder's hidden states."""
     patch_size: int

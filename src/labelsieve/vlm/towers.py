@@ -204,7 +204,7 @@ class TwoTowers:
         room = self.context_length - len(start) - len(end) - context_tokens - len(stop)
         if room < 1:
             raise ModelError(
-                f"the text encoder of {self.name} bears {self.context_length} tokens: no room for a class name beside "
+                f"the text encoder of {self.name} takes {self.context_length} tokens: no room for a class name beside "
                 f"{context_tokens} context tokens; use fewer (--context-tokens)"
             )
         rows, shortened = [], []

@@ -1,6 +1,6 @@
 """Out-of-fold class evidence from the image features alone: linear discriminant analysis on the given labels.
 
-The class means of frozen features bear symmetric label noise well (wrong labels pull all of them towards the common
+The class means of frozen features are robust to symmetric label noise (wrong labels pull all of them towards the common
 mean), the analysis has a closed form, and an image is scored by a fit that has not seen it, so that it cannot vouch for
 its own label.
 """
