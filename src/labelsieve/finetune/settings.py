@@ -38,9 +38,9 @@ class Adaptation:
         weighting: Whether `p_clean`, the probability that its label is right, weighs each image.
         class_weights: Whether all classes get the same weight; `balanced` does so however many images the selection
             left of them.
-        loss: Cross-entropy, or a loss that is robust to wrong labels: generalised or symmetric cross-entropy, early-learning
-            regularisation, which remembers a target of K numbers for each image, or cross-entropy on what a mixture of
-            two Gaussians (`gmm`), fitted to all losses before each epoch, takes for clean.
+        loss: Cross-entropy, or a loss that is robust to wrong labels: generalised or symmetric cross-entropy,
+            early-learning regularisation, which remembers a target of K numbers for each image, or cross-entropy on
+            what a mixture of two Gaussians (`gmm`), fitted to all losses before each epoch, takes for clean.
         warmup_epochs: Epochs that learn from all images before loss `gmm` begins to select.
         tune: What is trained beside the head: everything, nothing (`linear`, quick on cached features), only the blocks
             (`paper`: embeddings and outer layer norms stay), low-rank matrices beside the linear layers, merged into
