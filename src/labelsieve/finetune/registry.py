@@ -40,15 +40,15 @@ LOSSES: Registry[Callable[..., Any], Entry] = Registry(
 )
 TUNE: Registry[Callable[..., None], Entry] = Registry(
     "--tune",
-    Entry("full", _HERE + "tuning:everything", "everything"),
-    Entry("linear", _HERE + "tuning:nothing", "the head alone, on cached features: fast on a CPU"),
-    Entry("paper", _HERE + "tuning:blocks", "the blocks; embeddings and outer layer norms stay"),
-    Entry("lora", _HERE + "tuning:lora", "low-rank matrices beside the layers of the blocks, merged at the end"),
-    Entry("bitfit", _HERE + "tuning:biases", "all biases"),
+    Entry("full", _HERE + "tuning:train_all", "everything"),
+    Entry("linear", _HERE + "tuning:train_head", "the head alone, on cached features: fast on a CPU"),
+    Entry("paper", _HERE + "tuning:train_blocks", "the blocks; embeddings and outer layer norms stay"),
+    Entry("lora", _HERE + "tuning:train_low_rank", "low-rank matrices beside the layers of the blocks, merged at the end"),
+    Entry("bitfit", _HERE + "tuning:train_biases", "all biases"),
     *(
         Entry(
             module.name,
-            _HERE + "tuning:module",
+            _HERE + "tuning:train_module",
             module.about + (", merged at the end" if module.backbone == "merges" else "; cannot be saved"),
         )
         for module in PEFT.entries.values()

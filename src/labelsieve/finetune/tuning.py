@@ -21,28 +21,28 @@ from labelsieve.vlm.peft.sequence import stacks_of
 Way = Callable[[Backbone, Adaptation, torch.Generator], None]
 
 
-def nothing(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def train_head(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """Leaves the backbone as it is: the head alone is trained."""
 
 
-def everything(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def train_all(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """Trains all parameters."""
     backbone.model.requires_grad_(True)
 
 
-def blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def train_blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """Leaves embeddings and outer layer norms, as the published code of DeFT does."""
     for _, module in _stacks(backbone):
         module.requires_grad_(True)
 
 
-def biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
+def train_biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
     """BitFit (Ben Zaken et al., ACL 2022)."""
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(name.endswith("bias"))  # `timm` calls some q_bias and v_bias
 
 
-def lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
+def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
     """LoRA (Hu et al., ICLR 2022) beside the linear layers of the blocks; where there are none, beside convolutions."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -56,7 +56,7 @@ def lora(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) 
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone.model)
 
 
-def module(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
+def train_module(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
     """A module of phase 1, on the blocks."""
     modules.attach(
         backbone, settings.tune, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
