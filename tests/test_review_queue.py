@@ -97,6 +97,19 @@ def test_the_audit_has_flagged_and_unflagged_images_in_the_order_of_its_design(
     assert take(queue, spec("audit", given="dog")) == expected, "filters would bias an audit"
 
 
+def test_a_skip_in_the_review_does_not_keep_an_image_from_the_audit(queue: ReviewQueue) -> None:
+    order = queue.design.order.tolist()
+    queue.add([said(queue, order[0], "skip"), said(queue, order[1])])
+    assert take(queue, spec("audit")) == [order[0], *order[2:]]
+
+
+@pytest.mark.parametrize("state", ["answered", "skipped", "all"])
+def test_an_audit_asks_for_what_is_open_whatever_the_filters_say(queue: ReviewQueue, state: str) -> None:
+    order = queue.design.order.tolist()
+    queue.add([said(queue, order[0])])
+    assert take(queue, spec("audit", state=state)) == order[1:]
+
+
 def test_what_was_answered_does_not_come_again(queue: ReviewQueue) -> None:
     queue.add([said(queue, 0), said(queue, 1, "unsure"), said(queue, 2, "skip"), said(queue, 3, who="bob")])
     assert take(queue) == [4, 5, 6, 7]
