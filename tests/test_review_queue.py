@@ -139,6 +139,20 @@ def test_an_image_is_asked_again_if_the_class_of_its_answer_is_gone(queue: Revie
     assert queue.outcome[:2].tolist() == [-1, 1]
 
 
+def test_a_class_that_is_spelled_otherwise_by_now_is_not_asked_again(queue: ReviewQueue) -> None:
+    queue.add([said(queue, 0, "label", "CAT"), said(queue, 1, "label", "Fox")])
+    assert take(queue) == list(range(2, 8))
+    assert queue.outcome[:2].tolist() == [1, 0]
+
+
+def test_that_a_label_is_wrong_says_nothing_of_that_of_a_copy(made: SmallRun) -> None:
+    contents = made.images.contents.copy()
+    contents[4] = contents[0]  # given cat and dog
+    queue = ReviewQueue(made.verdicts, contents)
+    queue.add([said(queue, 0, "wrong")])
+    assert queue.outcome[[0, 4]].tolist() == [0, -1]
+
+
 def test_answers_on_other_images_are_passed_over(queue: ReviewQueue) -> None:
     queue.add([answer("other", key=12345, kind="none")])
     assert take(queue) == list(range(8))

@@ -92,19 +92,6 @@ class Placed:
         return notes
 
 
-def speaks_of(found: Resolved, given_label: str) -> bool:
-    """Returns whether reviews say anything of a given label: that a label is wrong says nothing of another one.
-
-    Args:
-        found: What the reviewers say of the image.
-        given_label: The label that the image has, which may have changed since.
-    """
-    if found.kind != "wrong":
-        return True
-    labels = (answer.given_label for answer in found.answers if answer.kind == "wrong")
-    return any(normalise(label) == normalise(given_label) for label in labels)
-
-
 def resolved_label(found: Resolved, given_label: str) -> str | None:
     """Returns the label that an image should have by its reviews; None where none of the classes is known to be right.
 
@@ -115,10 +102,9 @@ def resolved_label(found: Resolved, given_label: str) -> str | None:
         found: What the reviewers say.
         given_label: The label that the image has.
     """
-    if found.kind not in _REASONS or not speaks_of(found, given_label):
+    if found.kind not in _REASONS or not found.speaks_of(given_label):
         return given_label
-    right = [name for name in found.labels if normalise(name) == normalise(given_label)]
-    return given_label if right else next(iter(found.labels), None)
+    return given_label if found.is_right(given_label) else next(iter(found.labels), None)
 
 
 def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:

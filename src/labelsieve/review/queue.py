@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, shown
 from labelsieve.core.validation import Share, check_fields, check_value
+from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, key_of
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.state import Resolved, Standing
@@ -112,7 +113,7 @@ class ReviewQueue:
         self._order = np.argsort(verdicts.table["rank"].fill_null(len(verdicts) + 1).to_numpy(), kind="stable")
         self._by_group = np.argsort(self.group, kind="stable")
         self._starts = np.searchsorted(self.group[self._by_group], np.arange(groups + 1))
-        self._known_names = frozenset(verdicts.class_names)
+        self._known_names = frozenset(map(normalise, verdicts.class_names))
         self._rows_of = lru_cache(maxsize=32)(self._find_rows)
 
     # what was answered
@@ -142,7 +143,7 @@ class ReviewQueue:
 
     def _valid(self, found: Resolved | None) -> Resolved | None:
         """Returns what was answered, None if it names a class that no longer exists: the image is asked again then."""
-        return found if found and self._known_names.issuperset(found.labels) else None
+        return found if found and self._known_names.issuperset(map(normalise, found.labels)) else None
 
     def _mask(self, masks: dict[str, NDArray[np.bool_]], reviewer: str) -> NDArray[np.bool_]:
         return masks.setdefault(reviewer, np.zeros(len(self.contents), dtype=np.bool_))

@@ -25,7 +25,7 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.flagging import FlagRule
 from labelsieve.review.answers import Answer, key_of
-from labelsieve.review.changes import check_classes, resolved_label, speaks_of
+from labelsieve.review.changes import check_classes, resolved_label
 from labelsieve.review.known import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
@@ -46,7 +46,7 @@ _REVIEWER = "report"
 
 def mark_of(found: Resolved, given_label: str) -> str:
     """Returns what reviews say of a given label: `right`, `wrong` or `unsure`."""
-    right = found.is_right(given_label) if speaks_of(found, given_label) else None
+    right = found.is_right(given_label)
     return "unsure" if right is None else "right" if right else "wrong"
 
 
@@ -206,7 +206,7 @@ def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
 def _by_row(reviews: Reviews, verdicts: Verdicts, contents: NDArray[np.uint64] | None) -> dict[int, Resolved]:
     pairs = rows_and_keys(verdicts, reviews, contents=contents)
     found = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
-    return {row: each for row, each in found.items() if speaks_of(each, _given(verdicts, row))}
+    return {row: each for row, each in found.items() if each.speaks_of(_given(verdicts, row))}
 
 
 def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:
