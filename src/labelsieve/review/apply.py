@@ -273,7 +273,7 @@ def free_name(path: Path, ending: str) -> Path:
 
 @contextmanager
 def _kept(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Copies files that are replaced in the block; if it fails, the copies of those that were replaced take their places.
+    """Copies files that are replaced in the block; if it fails, those that were replaced by then are put back.
 
     Raises:
         RunError: One cannot be copied.
