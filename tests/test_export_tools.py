@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
 
+from labelsieve.data.sources import load_images
 from small_answers import answer, run_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -68,6 +69,7 @@ def test_fiftyone(reviewed: Path, run: Run) -> None:
 
 
 def test_cvat(reviewed: Path, run: Run) -> None:
+    answer(reviewed, load_images(str(reviewed.with_name("photos"))), {"dog/2.png": "<unsure>"})
     out = exported(run, reviewed, "cvat")
     root = ET.parse(out / "annotations.xml").getroot()
     assert root.findtext("version") == "1.1" and root.findtext("meta/task/size") == "12"
