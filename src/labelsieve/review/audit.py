@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from labelsieve.flagging import FlagRule
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
 from labelsieve.review.guarantees import Bounded, Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
 from labelsieve.review.known import Known, known_labels
+from labelsieve.review.rows import with_columns
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.sentences import no_threshold, sentences
 from labelsieve.review.state import Reviews
@@ -119,12 +121,10 @@ def flagged_again(
         raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
     rule = FlagRule(threshold=chosen.threshold)
     issue = rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
-    table, unreadable = verdicts.table, ~verdicts.is_readable
-    for name, values in (("is_label_issue", issue), ("rank", ranks(verdicts.label_quality, issue))):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.array(values, mask=unreadable))
+    changed: Mapping[str, NDArray[Any]] = {"is_label_issue": issue, "rank": ranks(verdicts.label_quality, issue)}
+    columns = {name: pa.array(values, mask=~verdicts.is_readable) for name, values in changed.items()}
     record = {**verdicts.record, **rule.to_record(), "false_flags": false_flags, "estimate": None}
-    return dataclasses.replace(verdicts, table=table, record=record, metrics=None)
+    return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns), record=record, metrics=None)
 
 
 def _sides(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[Side, Side]:

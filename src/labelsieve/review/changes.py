@@ -5,7 +5,6 @@ An image is found by its id, or by its content where it has another id there.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.core.spreadsheets import unescaped, write_csv
+from labelsieve.core.spreadsheets import read_csv, write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import key_of
@@ -234,17 +233,8 @@ def read_changes(path: Path) -> list[Change]:
     Raises:
         DataError: The file cannot be read, a column is missing, or an image has two different changes.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = list(reader.fieldnames or ())
-            lines = [{key: unescaped(value or "") for key, value in line.items() if key} for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of changes: {error}; check the file") from None
-    for column in ("id", "old", "new"):
-        if column not in columns:
-            found = listed(columns) or "none"
-            raise DataError(f'expected a column "{column}" in {path}, found {found}; `labelsieve apply` writes them')
+    advice = "take the list that `labelsieve apply` has written"
+    lines = read_csv(path, needed=("id", "old", "new"), what="changes", advice=advice)
     changes: dict[str, Change] = {}
     for number, line in enumerate(lines, start=2):
         change = Change(**{name: line[name] for name in _COLUMNS if name in line})

@@ -5,7 +5,6 @@ Reviews come from the log of a run (`reviews.jsonl`) and from CSV files of marks
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, liste
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.quantities import counted
-from labelsieve.core.spreadsheets import unescaped
+from labelsieve.core.spreadsheets import read_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.flagging import FlagRule
@@ -100,13 +99,18 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
         "rank": ranks(quality, issue),
         "predicted_confidence": np.where(named, np.float32(1), confidence),
     }
-    unreadable, table = ~verdicts.is_readable, verdicts.table
+    unreadable = ~verdicts.is_readable
     columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
     columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
+    return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Returns a table in which some columns have other values, of the same types and in the same places."""
     for name, values in columns.items():
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(name), values)
-    return dataclasses.replace(verdicts, table=table)
+    return table
 
 
 def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> NDArray[np.bool_]:
@@ -258,22 +262,11 @@ def _that_differ(names: Sequence[str]) -> str:
 
 def _read_file(path: Path, verdicts: Verdicts, place: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """Returns for each id the kind of answer and its labels."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = list(reader.fieldnames or ())
-            lines = [{key: value or "" for key, value in line.items() if key} for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of marks: {error}; download it from the report") from None
-    for column in ("id", "mark"):
-        if column not in columns:
-            found = listed(columns) or "none"
-            raise DataError(f'expected a column "{column}" in {path}, found {found}; download the marks of the report')
+    lines = read_csv(path, needed=("id", "mark"), what="marks", advice="download the marks of the report")
     seen: dict[str, tuple[str, str]] = {}
     marks: dict[str, tuple[str, ...]] = {}
     classes = {normalise(name): name for name in verdicts.class_names}
     for number, line in enumerate(lines, start=2):
-        line |= {name: unescaped(line[name]) for name in ("id", "given_label", "new_label") if name in line}
         row = _check_mark(line, f"line {number} of {path}", verdicts, place)
         mark = line["mark"], line.get("new_label", "")
         if seen.setdefault(line["id"], mark) != mark:
