@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
 from labelsieve.core.validation import Range, Share, check_value
+from labelsieve.detect.scores import Interval
 from labelsieve.flagging import FlagRule
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
 from labelsieve.review.guarantees import Bounded, Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
@@ -174,12 +175,10 @@ def _share(count: Bounded | None, images: int) -> Bounded | None:
 
 def _estimate(verdicts: Verdicts, known: Known) -> Bounded | None:
     """Returns how many of the labels without an answer the model takes for wrong, within the interval of its scan."""
-    of_scan = (verdicts.record.get("estimate") or {}).get("wrong_labels") or {}
-    ends = [of_scan.get(name) for name in ("value", "low", "high")]
-    known_ends = [float(each) for each in ends if isinstance(each, int | float) and math.isfinite(each)]
-    if len(known_ends) < 3:
+    of_scan = Interval.of_record((verdicts.record.get("estimate") or {}).get("wrong_labels"))
+    if of_scan is None:
         return None
-    value, low, high = known_ends
+    value, low, high = of_scan
     rest = verdicts.is_readable & ~known.is_decided
     wrong = float((1 - verdicts.label_quality[rest].astype(np.float64)).sum())
     if not value:
