@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.quantities import counted
 from labelsieve.core.spreadsheets import read_csv
+from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.flagging import FlagRule
@@ -126,8 +127,7 @@ def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> N
     Raises:
         SettingsError: `drop_at` is out of range.
     """
-    if not 0 <= drop_at <= 1:
-        raise SettingsError(f"expected drop_at from 0 to 1, got {drop_at}")
+    check_value("drop_at", drop_at, Share)
     return verdicts.is_readable & (~verdicts.is_issue | kept_although_flagged(verdicts, drop_at=drop_at))
 
 
