@@ -17,7 +17,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.report.html import write_report
 from labelsieve.verdicts import decide
-from small_browser import EVIL, chromium
+from small_browser import EVIL
 from small_pictures import plain
 
 if TYPE_CHECKING:
@@ -41,12 +41,6 @@ def reload(page: Any) -> None:
     """Loads the page again once the browser has stored what it was told, which another of its processes does."""
     page.wait_for_timeout(300)
     page.reload()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @dataclass

@@ -13,18 +13,12 @@ import pytest
 
 from labelsieve.app.session import Session
 from labelsieve.review import Answer, AnswerLog
-from small_browser import EVIL, chromium
+from small_browser import EVIL
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, served, session_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @dataclass
