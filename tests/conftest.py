@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,11 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from small_browser import chromium
+
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from labelsieve.vlm.base import VisionLanguageModel
 
 # Read when the libraries are imported, so they are set before any test module is.
@@ -102,6 +106,13 @@ def tiny_clip() -> VisionLanguageModel:
     from small_models import tiny_folder
 
     return load_vlm(tiny_folder())
+
+
+@pytest.fixture(scope="module")  # not longer: other tests cannot run beside its event loop
+def browser() -> Iterator[Browser]:
+    """A real browser."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -46,13 +46,12 @@ def answer(
             Answer(
                 token=f"{reviewer} {len(log.answers())}",
                 key=key_of(images.contents[row]),
-                id=name,
                 given_label=images.class_names[images.labels[row]],
                 kind=kind,
                 labels=labels,
                 reviewer=reviewer,
                 time="2026-11-28T10:00:00+00:00",
-                **{"mode": "review", "seconds": 2.0, **more},
+                **{"id": name, "mode": "review", "seconds": 2.0, **more},
             )
         )
 

@@ -183,6 +183,28 @@ def test_what_fails_in_place_leaves_all_as_it_was(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
 
+def test_files_that_were_replaced_before_another_one_failed_are_put_back(
+    photos: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, done = tmp_path / "table", tmp_path / "run"
+    folder.mkdir()
+    for part, name in enumerate(("cat", "dog", "owl")):
+        (folder / f"train-{part}.csv").write_text(f"path,label\n{name}/0.png,{name}\n{name}/1.png,{name}\n")
+    before = files_of(folder)
+    images = run_of(done, folder, image_folder=photos)
+    answer(done, images, {"cat/0.png": "dog", "dog/0.png": "cat", "owl/0.png": "cat"})
+    replace = Path.replace
+
+    def fails(path: Path, target: Path) -> Path:
+        if target == folder / "train-1.csv":
+            raise OSError(errno.EACCES, "Permission denied")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    one_line(run("apply", done, "--in-place"), "Permission denied")
+    assert files_of(folder) == before
+
+
 @pytest.mark.parametrize(
     ("values", "new", "names"),
     [

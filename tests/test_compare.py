@@ -94,6 +94,15 @@ def test_copies_of_an_image_are_matched_one_to_one(photo_folder: Callable[..., P
     assert compare(first, first, contents=(contents, contents)).pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
+def test_a_copy_without_its_id_takes_the_next_one(photo_folder: Callable[..., Path]) -> None:
+    first = run_of(photo_folder({"cat": 2, "owl": 1}, name="one"), [0.9, 0.9, 0.1])
+    second = run_of(photo_folder({"cat": 1, "dog": 2}, name="two"), [0.9, 0.9, 0.1])
+    same, other = np.uint64(7), np.uint64(8)
+    hashes = np.array([same, same, same]), np.array([same, other, same])
+    # cat/0.png is in both; of the copies that are left the first is taken
+    assert compare(first, second, contents=hashes).pairs.tolist() == [[0, 0], [1, 2]]
+
+
 def test_metrics_side_by_side(photo_folder: Callable[..., Path], tmp_path: Path, run: Run) -> None:
     source = photo_folder({"cat": 2, "dog": 2})
     run_of(source, [0.9, 0.9, 0.1, 0.9], out=tmp_path / "one", truth=True)

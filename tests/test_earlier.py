@@ -17,7 +17,9 @@ from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Estimate, Interval, Scores
 from labelsieve.review.earlier import earlier
+from labelsieve.review.known import known_labels
 from labelsieve.review.queue import Filters, ReviewQueue, Spec
+from labelsieve.review.rows import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
 
@@ -205,3 +207,15 @@ def test_reviews_that_do_not_fit(photos: Path, drawn_folder: Path, tmp_path: Pat
     (done / "reviews.jsonl").write_text('{"format": 9}\n')
     code, _, err = run(*words, done)
     assert code == 1 and err.count("\n") == 1 and "expected format 1" in err
+
+
+def test_a_class_that_is_spelled_otherwise_stays_right(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    source, done, again = photo_folder({"t_shirt": 2, "dress": 2}), tmp_path / "run", tmp_path / "again"
+    answer(done, run_of(done, source), {"t_shirt/0.png": "t_shirt"})
+    (source / "t_shirt").rename(source / "T-Shirt")
+    images = run_of(again, source)
+    earlier(done, images).carry_to(again)
+    verdicts = Verdicts.load(again)
+    found = known_labels(verdicts, review.load(again), contents=images.contents)
+    assert (found.is_decided.sum(), found.is_wrong.sum()) == (1, 0)
+    assert [*marks_of_rows(verdicts, read_reviews(again, verdicts, images=images))].count("right") == 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +17,15 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.report.html import write_report
 from labelsieve.verdicts import decide
+from small_browser import EVIL
 from small_pictures import plain
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-_ARGUMENTS += ["--disable-background-networking", "--disable-component-update"]
 _NO_STORAGE = (
     "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
 )
-_EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 
 
 def wait_until(page: Any, condition: str) -> None:
@@ -45,24 +41,6 @@ def reload(page: Any) -> None:
     """Loads the page again once the browser has stored what it was told, which another of its processes does."""
     page.wait_for_timeout(300)
     page.reload()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None and "CI" in os.environ:
-        pytest.fail("the tests of the report need chromium, and none is installed")
-    if found is None:
-        pytest.skip("no chromium is installed")
-    if "CI" not in os.environ:
-        pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    from playwright import sync_api
-
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
-        yield started
-        started.close()
 
 
 @dataclass
@@ -541,22 +519,22 @@ def test_sections_fit_on_a_phone(open_page: Open, report: Path) -> None:
 
 
 def test_hostile_names_are_only_text(open_page: Open, tmp_path: Path) -> None:
-    names = (_EVIL, f"{_EVIL} 2", '={{7*7}}, "q"\nline')
-    opened = open_page(write(tmp_path / "report.html", names=names, prefix=f'{_EVIL},"'))
+    names = (EVIL, f"{EVIL} 2", '={{7*7}}, "q"\nline')
+    opened = open_page(write(tmp_path / "report.html", names=names, prefix=f'{EVIL},"'))
     page = opened.page
-    assert len(opened.ids()) == 9 and page.locator("article .given").first.text_content() == _EVIL
+    assert len(opened.ids()) == 9 and page.locator("article .given").first.text_content() == EVIL
     page.locator(".matrix a").first.click()
     assert len(opened.ids()) == 3
     page.locator("#clear").click()
     page.locator("article").first.focus()
     for key in ("w", "w", "w", "Enter"):
         page.keyboard.press(key)
-    assert page.locator("#large-title").text_content() == f'{_EVIL},"-03'
+    assert page.locator("#large-title").text_content() == f'{EVIL},"-03'
     page.keyboard.press("Escape")
     with page.expect_download() as waiting:
         page.locator("#download").click()
     rows = list(csv.reader(io.StringIO(waiting.value.path().read_bytes().decode("utf-8"), newline="")))
-    assert rows[1][:3] == [f'{_EVIL},"-00', names[0], names[1]]
+    assert rows[1][:3] == [f'{EVIL},"-00', names[0], names[1]]
     assert rows[3][1] == f"'{names[2]}", "no formula for a spreadsheet"
 
 

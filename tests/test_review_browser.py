@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,33 +13,12 @@ import pytest
 
 from labelsieve.app.session import Session
 from labelsieve.review import Answer, AnswerLog
+from small_browser import EVIL
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, served, session_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-_ARGUMENTS += ["--disable-background-networking", "--disable-component-update"]
-_EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None and "CI" in os.environ:
-        pytest.fail("the tests of the review need chromium, and none is installed")
-    if found is None:
-        pytest.skip("no chromium is installed")
-    if "CI" not in os.environ:
-        pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    from playwright import sync_api
-
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
-        yield started
-        started.close()
 
 
 @dataclass
@@ -246,15 +224,15 @@ def test_an_audit_shows_no_suggestion(open_page: Open, made: SmallRun) -> None:
 
 
 def test_names_with_html_are_text(open_page: Open, tmp_path: Path) -> None:
-    made = small_run(tmp_path, names=(_EVIL, "<b>dog</b>", "fox"), prefix="<i>x")
+    made = small_run(tmp_path, names=(EVIL, "<b>dog</b>", "fox"), prefix="<i>x")
     opened = open_page(made)
     opened.wait_for(0)
-    assert opened.id() == "<i>x-00" and opened.page.locator(".facts .given .name").inner_text() == _EVIL
+    assert opened.id() == "<i>x-00" and opened.page.locator(".facts .given .name").inner_text() == EVIL
     opened.press("/", "i", "m", "g", "Enter", then=1)
     opened.press("p")
     opened.page.wait_for_selector("#stats[open]")
     assert opened.page.locator("main img[src=x], dialog img[src=x], main b, dialog i").count() == 0
-    assert opened.said() == [("label", (_EVIL,))]
+    assert opened.said() == [("label", (EVIL,))]
 
 
 def test_touch_on_a_phone(open_page: Open, made: SmallRun) -> None:

@@ -97,6 +97,19 @@ def test_the_audit_has_flagged_and_unflagged_images_in_the_order_of_its_design(
     assert take(queue, spec("audit", given="dog")) == expected, "filters would bias an audit"
 
 
+def test_a_skip_in_the_review_does_not_keep_an_image_from_the_audit(queue: ReviewQueue) -> None:
+    order = queue.design.order.tolist()
+    queue.add([said(queue, order[0], "skip"), said(queue, order[1])])
+    assert take(queue, spec("audit")) == [order[0], *order[2:]]
+
+
+@pytest.mark.parametrize("state", ["answered", "skipped", "all"])
+def test_an_audit_asks_for_what_is_open_whatever_the_filters_say(queue: ReviewQueue, state: str) -> None:
+    order = queue.design.order.tolist()
+    queue.add([said(queue, order[0])])
+    assert take(queue, spec("audit", state=state)) == order[1:]
+
+
 def test_what_was_answered_does_not_come_again(queue: ReviewQueue) -> None:
     queue.add([said(queue, 0), said(queue, 1, "unsure"), said(queue, 2, "skip"), said(queue, 3, who="bob")])
     assert take(queue) == [4, 5, 6, 7]
@@ -124,6 +137,20 @@ def test_an_image_is_asked_again_if_the_class_of_its_answer_is_gone(queue: Revie
     queue.add([said(queue, 0, "label", "wolf"), said(queue, 1, "label", "dog")])
     assert take(queue) == [0, *range(2, 8)]
     assert queue.outcome[:2].tolist() == [-1, 1]
+
+
+def test_a_class_that_is_spelled_otherwise_by_now_is_not_asked_again(queue: ReviewQueue) -> None:
+    queue.add([said(queue, 0, "label", "CAT"), said(queue, 1, "label", "Fox")])
+    assert take(queue) == list(range(2, 8))
+    assert queue.outcome[:2].tolist() == [1, 0]
+
+
+def test_that_a_label_is_wrong_says_nothing_of_that_of_a_copy(made: SmallRun) -> None:
+    contents = made.images.contents.copy()
+    contents[4] = contents[0]  # given cat and dog
+    queue = ReviewQueue(made.verdicts, contents)
+    queue.add([said(queue, 0, "wrong")])
+    assert queue.outcome[[0, 4]].tolist() == [0, -1]
 
 
 def test_answers_on_other_images_are_passed_over(queue: ReviewQueue) -> None:

@@ -407,6 +407,7 @@ def test_features_cannot_be_reviewed(run: Callable[..., tuple[int, str, str]], t
         (["--overlap", "lots"], 2, "expected a share such as 10% or 0.1 for --overlap, got lots"),
         (["--overlap", "110%"], 2, "expected a share such as 10%"),
         (["--port", "0"], 1, "port"),
+        (["--reviewer", "x" * 201], 2, "expected at most 200 characters for --reviewer, got 201"),
         (["--port", "70000"], 1, "port"),
     ],
 )

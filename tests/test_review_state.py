@@ -75,6 +75,13 @@ def test_facts_are_what_is_known() -> None:
     assert reviews.facts[key_of(1)].is_right("dog") is False
 
 
+def test_a_class_is_the_same_however_it_is_spelled() -> None:
+    found = resolve([by("a", "label", "T-Shirt"), by("b", "label", "t_shirt")]).by_key[KEY]
+    assert found.agreed and found.is_right("t shirt") and found.is_right("shirt") is False
+    wrong = resolve([by("a", "wrong")]).by_key[KEY]
+    assert wrong.is_right("Cat") is False and wrong.is_right("dog") is None, "it was said of cat alone"
+
+
 def test_the_audit_keeps_the_first_answer_on_each_image() -> None:
     audit = [by("a", "skip", mode="audit", token="0"), by("a", "none", mode="audit", token="1")]
     reviews = resolve([*audit, by("b", "label", "dog", mode="audit", token="2"), by("a", "none", key=8)])

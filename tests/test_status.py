@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_status_of_a_review(photo_folder: Callable[..., Path], tmp_path: Path, r
     lines = run("status", done)[1].splitlines()
     assert lines[0].startswith("4 reviewed,") and "ann 3, ben 3" in lines
     assert "2 images with several answers, which agree in 50 %, kappa 0.00" in lines and "1 image is disputed" in lines
+
+
+def test_a_flag_is_answered_with_its_copy_and_under_another_name(
+    photo_folder: Callable[..., Path], tmp_path: Path, run: Run
+) -> None:
+    done, photos = tmp_path / "run", photo_folder({"cat": 6, "dog": 6})
+    shutil.copy(photos / "dog/5.png", photos / "dog/4.png")
+    images = run_of(done, photos)
+    answer(done, images, {"dog/5.png": "cat"}, id="an earlier name", seconds=11.0)
+    assert "4 flags without an answer: about 44 s" in run("status", done)[1].splitlines()
 
 
 def test_the_time_of_a_card_is_no_mean_with_breaks_in_it(photo_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from labelsieve.app.standing import precision_of, progress_of
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.core.progress import Progress
+from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
 from labelsieve.review.answers import Answer
@@ -352,8 +353,6 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
     Raises:
         SettingsError: It asks for something unknown.
     """
-    from labelsieve.core.validation import check_keys, field_names
-
     filters = values.get("filters") or {}
     if not isinstance(filters, Mapping):
         raise DataError(f'expected "filters" to be an object, got {shown(filters)}')

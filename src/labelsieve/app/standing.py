@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.review.queue import Filters, ReviewQueue, Spec
+from labelsieve.review.queue import Filters, ReviewQueue, Spec, State
 
 # Answers that the pace is taken from, and seconds of one beyond which the person was away.
 _RECENT, _AWAY = 50, 300.0
@@ -18,7 +18,8 @@ _BINS, _CLASSES = 10, 50
 def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, Any]:
     """Returns the numbers of the top bar, for one reviewer and one queue."""
     left, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
-    states = {state: queue.left(_all_in(state), reviewer=reviewer) for state in ("skipped", "unsure", "disputed")}
+    waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
+    states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}
     return {
         "left": left,
         "size": queue.size(spec),
@@ -32,7 +33,7 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
     }
 
 
-def _all_in(state: Any) -> Spec:
+def _all_in(state: State) -> Spec:
     """Returns a queue of all images in a state."""
     return Spec(queue="suspicious", filters=Filters(which="all", state=state))
 

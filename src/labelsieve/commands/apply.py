@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from labelsieve.core.quantities import counted
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
     from labelsieve.review.changes import Change
+    from labelsieve.verdicts import Verdicts
 
 _OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(optional)")]
 
@@ -102,17 +104,20 @@ class Apply(Command):
         if self.changes is not None and (self.marks or self.source is not None):
             raise UsageError("--marks and --source go with a run, not with --changes; leave them out")
 
-    def _options(self) -> dict[str, Any]:
-        """Returns what the whole data set is loaded with, of which a run may have scanned a subset."""
+    @cached_property
+    def _verdicts(self) -> Verdicts:
         from labelsieve.verdicts import Verdicts
 
+        return Verdicts.load(self.run_folder)
+
+    def _options(self) -> dict[str, Any]:
+        """Returns what the whole data set is loaded with, of which a run may have scanned a subset."""
         if self.changes is None:
             if not Path(self.run_folder).is_dir():
                 raise RunError(
                     f"expected the folder of a run, got {self.run_folder}; with a data set add --changes FILE"
                 )
-            verdicts = Verdicts.load(self.run_folder)
-            origin = origin_of(verdicts, source=self.source)
+            origin = origin_of(self._verdicts, source=self.source)
             if self.out is not None:
                 refuse_own(self.out, run=Path(self.run_folder), source=origin["source"])
             return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
@@ -130,13 +135,12 @@ class Apply(Command):
     def _changes(self, images: LabelledImages, progress: Progress) -> Sequence[Change]:
         from labelsieve.review.changes import changes_of, read_changes
         from labelsieve.review.rows import reviews_of
-        from labelsieve.verdicts import Verdicts
 
         if self.changes is not None:
             return read_changes(self.changes)
         run = Path(self.run_folder)
         files = review_files(run, self.marks)
-        reviews = None if files is None else reviews_of(files, Verdicts.load(run), images=images, progress=progress)
+        reviews = None if files is None else reviews_of(files, self._verdicts, images=images, progress=progress)
         if not reviews:
             raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {run}")
         return changes_of(reviews, images)

@@ -46,20 +46,15 @@ class Audit(Command):
         from labelsieve.review.audit import statement
         from labelsieve.verdicts import AUDIT, Verdicts
 
-        confidence, at_most, false_flags = (
-            text if text is None else percentage(text, option)
-            for option, text in (
-                ("--confidence", self.confidence),
-                ("--at-most", self.at_most),
-                ("--false-flags", self.false_flags),
-            )
-        )
+        confidence = percentage(self.confidence, "--confidence")
+        at_most = None if self.at_most is None else percentage(self.at_most, "--at-most")
+        false_flags = None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         reviews = review.load(self.run_folder, progress=progress)
         found = statement(
             verdicts,
             reviews,
-            confidence=0.95 if confidence is None else confidence,
+            confidence=confidence,
             contents=contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None,
             at_most=at_most,
             false_flags=false_flags,

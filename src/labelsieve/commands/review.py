@@ -11,6 +11,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, percentage
+from labelsieve.core.errors import UsageError
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Range
 
@@ -49,8 +50,12 @@ class Review(Command):
         from labelsieve.app.serving import serve
         from labelsieve.app.session import Session
         from labelsieve.commands.runs import images_of
+        from labelsieve.review.answers import LONGEST_NAME
         from labelsieve.verdicts import Verdicts
 
+        reviewer = (self.reviewer or "").strip() or _own_name()
+        if len(reviewer) > LONGEST_NAME:
+            raise UsageError(f"expected at most {LONGEST_NAME} characters for --reviewer, got {len(reviewer):,}")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         images = images_of(verdicts, source=self.source, progress=progress)
         session = Session(
@@ -60,7 +65,7 @@ class Review(Command):
         with suppress(KeyboardInterrupt):  # how a review ends
             serve(
                 session,
-                reviewer=(self.reviewer or "").strip() or _own_name(),
+                reviewer=reviewer,
                 port=self.port,
                 say=progress.say,
                 browser=not self.no_browser,

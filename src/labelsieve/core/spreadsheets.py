@@ -6,10 +6,13 @@ that begins with apostrophes before that, so that reading can tell them apart. N
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labelsieve.core.errors import DataError, listed
 from labelsieve.core.provenance import write_atomically
 
 if TYPE_CHECKING:
@@ -38,6 +41,34 @@ def unescaped(cell: str) -> str:
         ('=1+1', "'tis")
     """
     return cell[1:] if cell.startswith("'") and re.match(FORMULA, cell) else cell
+
+
+def read_csv(path: Path, *, needed: Iterable[str], what: str, advice: str) -> list[dict[str, str]]:
+    """Reads a table that :func:`write_csv` or the report has written, or a spreadsheet has saved again.
+
+    Args:
+        path: The file.
+        needed: Columns that have to be there.
+        what: What it holds, and
+        advice: What to do if it does not, for messages.
+
+    Returns:
+        For each row the texts by column; a cell that is not there is empty.
+
+    Raises:
+        DataError: The file cannot be read, or a column is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            columns = list(reader.fieldnames or ())
+            rows = [{key: unescaped(value or "") for key, value in row.items() if key} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV of {what}: {error}; {advice}") from None
+    for column in needed:
+        if column not in columns:
+            raise DataError(f'expected a column "{column}" in {path}, found {listed(columns) or "none"}; {advice}')
+    return rows
 
 
 def write_csv(path: Path, table: pa.Table) -> None:

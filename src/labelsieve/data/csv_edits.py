@@ -44,8 +44,7 @@ def edited(data: bytes, *, column: str, values: Mapping[int, str | None]) -> byt
     encoding = _encoding(data)
     text = data.decode(encoding)
     body = text.removeprefix(_BOM)
-    first, skipped, separator = find_header(io.StringIO(body, newline=""))
-    del first
+    _, skipped, separator = find_header(io.StringIO(body, newline=""))
     at = len(text) - len(body) + _begin_of_line(body, skipped)
     records = _rows(text, at, separator)
     header = next(records)

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class LabelColumn:
     names_from: str = ""
 
 
+@lru_cache(maxsize=2**16)  # answers and labels are many, and their names few
 def normalise(name: str) -> str:
     r"""Returns the form in which names are compared.
 

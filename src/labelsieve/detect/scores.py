@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,18 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of_record(cls, found: Any) -> Interval | None:
+        """Reads it from the `estimate` of `run.json`; None where there is none of three numbers.
+
+        Example:
+            >>> Interval.of_record({"value": 6, "low": 3, "high": 9})
+            Interval(value=6.0, low=3.0, high=9.0)
+        """
+        values = [found.get(name) for name in cls._fields] if isinstance(found, Mapping) else []
+        known = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
+        return cls(*known) if len(known) == len(cls._fields) else None
 
 
 class Estimate(NamedTuple):

@@ -1,4 +1,4 @@
-"""What an audit proves, in the terminal and in the report."""
+"""What an audit proves, in the terminal."""
 
 from __future__ import annotations
 

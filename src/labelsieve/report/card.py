@@ -16,7 +16,15 @@ from labelsieve.verdicts import Verdicts
 
 # Pairs of classes in the table.
 _PAIRS = 20
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+# The words that the Hub knows.
+_SIZES = {
+    1_000: "n<1K",
+    10_000: "1K<n<10K",
+    100_000: "10K<n<100K",
+    1_000_000: "100K<n<1M",
+    10_000_000: "1M<n<10M",
+    100_000_000: "10M<n<100M",
+}
 
 
 def write_card(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
@@ -34,7 +42,6 @@ def write_card(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> Non
 
 
 def _head(verdicts: Verdicts) -> list[str]:
-    size = next((name for most, name in _SIZES if len(verdicts) < most), "n>1M")
     names = [
         f"          {json.dumps(str(index))}: {json.dumps(name)}" for index, name in enumerate(verdicts.class_names)
     ]
@@ -43,7 +50,7 @@ def _head(verdicts: Verdicts) -> list[str]:
         "task_categories:",
         "- image-classification",
         "size_categories:",
-        f"- {size}",
+        f"- {size_category(len(verdicts))}",
         "tags:",
         "- labelsieve",
         "dataset_info:",
@@ -57,6 +64,16 @@ def _head(verdicts: Verdicts) -> list[str]:
         *names,
         "---",
     ]
+
+
+def size_category(images: int) -> str:
+    """Returns what the Hub calls a data set of so many images.
+
+    Example:
+        >>> size_category(3_000_000)
+        '1M<n<10M'
+    """
+    return next((name for most, name in _SIZES.items() if images < most), "100M<n<1B")
 
 
 def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:

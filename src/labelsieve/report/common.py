@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
 from labelsieve.data.labelled import Labelled
+from labelsieve.detect.scores import Estimate, Interval
 from labelsieve.image_tables import EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS, Kind
 from labelsieve.report import MOST_IMAGES
 from labelsieve.verdicts import Verdicts
@@ -56,7 +56,7 @@ def agreement(record: Mapping[str, Any]) -> str:
 def estimate(verdicts: Verdicts) -> list[str]:
     """Says about how many labels are wrong, which flags are right and what they miss; empty where nothing is known."""
     found, readable = section(verdicts.record, "estimate"), int(verdicts.is_readable.sum())
-    wrong, right, missed = (_ends(found.get(name)) for name in ("wrong_labels", "right_flags", "missed_labels"))
+    wrong, right, missed = (Interval.of_record(found.get(name)) for name in Estimate._fields)
     if wrong is None or not readable:
         return []
     flagged = int(verdicts.is_issue.sum())
@@ -101,16 +101,9 @@ def consensus(record: Mapping[str, Any]) -> str:
     return line
 
 
-def _count(interval: tuple[float, ...]) -> str:
+def _count(interval: Interval) -> str:
     value, low, high = (f"{round(each):,}" for each in interval)
     return f"{value} ({low} to {high})"
-
-
-def _ends(found: Any) -> tuple[float, ...] | None:
-    """Returns value, low and high of an interval; None where a record has no such numbers."""
-    values = [found.get(name) for name in ("value", "low", "high")] if isinstance(found, Mapping) else []
-    known = tuple(float(each) for each in values if isinstance(each, int | float) and math.isfinite(each))
-    return known if len(known) == 3 else None
 
 
 def all_flagged(verdicts: Verdicts, *, shown: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,20 +105,18 @@ def _pairs(
     first_ids: Sequence[str], second_ids: Sequence[str], first: Sequence[Any], second: Sequence[Any]
 ) -> NDArray[np.int64]:
     """Returns the rows that have the same key; of several, those of the same id first, then in their order."""
-    left: dict[Any, list[int]] = defaultdict(list)
-    for row, key in enumerate(first):
-        left[key].append(row)
     place = {name: row for row, name in enumerate(first_ids)}
-    pairs, others = [], []
+    found = {row: place[name] for row, name in enumerate(second_ids) if name in place}
+    found = {row: other for row, other in found.items() if first[other] == second[row]}
+    taken = set(found.values())
+    left: dict[Any, deque[int]] = defaultdict(deque)
+    for row, key in enumerate(first):
+        if row not in taken:
+            left[key].append(row)
     for row, key in enumerate(second):
-        same = place.get(second_ids[row])
-        if same is not None and same in left[key]:
-            left[key].remove(same)
-            pairs.append((same, row))
-        else:
-            others.append((row, key))
-    pairs += [(left[key].pop(0), row) for row, key in others if left[key]]
-    return np.array(sorted(pairs, key=lambda pair: pair[1]), dtype=np.int64).reshape(-1, 2)
+        if row not in found and left[key]:
+            found[row] = left[key].popleft()
+    return np.array([(found[row], row) for row in sorted(found)], dtype=np.int64).reshape(-1, 2)
 
 
 def _changes(first: Verdicts, second: Verdicts, pairs: NDArray[np.int64]) -> pa.Table:

@@ -116,7 +116,7 @@ def _label_studio(cards: list[Card], class_names: tuple[str, ...], part: Path, o
             "result": _choice(card["suggested_label"]),
         }
         task: Card = {"data": {"image": image, **data}, "predictions": [suggestion]}
-        if card["reviewed"] in ("right", "wrong") and card["label"] is not None:
+        if _is_decided(card) and card["label"] is not None:
             task["annotations"] = [{"result": _choice(card["label"])}]
         tasks.append(task)
     write_json(part / "tasks.json", tasks)
@@ -127,6 +127,11 @@ def _label_studio(cards: list[Card], class_names: tuple[str, ...], part: Path, o
     for name in class_names:
         ET.SubElement(choices, "Choice", value=clean(name))
     write_text(part / "config.xml", _xml(view))
+
+
+def _is_decided(card: Card) -> bool:
+    """Returns whether reviewers said if the given label is right."""
+    return card["reviewed"] in ("right", "wrong")
 
 
 def _choice(label: str) -> list[Card]:
@@ -166,7 +171,7 @@ def _cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path
         name = clean(Path(card["path"]).name)
         image = ET.SubElement(root, "image", id=str(number), name=name, width=width, height=height)
         if card["label"] is not None:
-            source = "manual" if card["reviewed"] else "file"
+            source = "manual" if _is_decided(card) else "file"
             ET.SubElement(image, "tag", label=clean(card["label"]), source=source)
     write_text(part / "annotations.xml", _xml(root))
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from labelsieve.core.errors import DataError, shown
+from labelsieve.data.labels import normalise
 
 KINDS = ("label", "several", "none", "wrong", "unsure", "skip", "undo")
 MODES = ("review", "audit")
@@ -123,15 +124,15 @@ class Answer:
 def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | None:
     """Returns whether a given label is right by an answer; None where the answer leaves that open.
 
-    A given label that is one of several right ones counts as right.
+    A given label that is one of several right ones counts as right, and so does one that is spelled otherwise.
 
     Example:
-        >>> is_right("several", ("cat", "dog"), "cat"), is_right("none", (), "cat"), is_right("unsure", (), "cat")
+        >>> is_right("several", ("cat", "dog"), "Cat"), is_right("none", (), "cat"), is_right("unsure", (), "cat")
         (True, False, None)
     """
     if kind not in DECIDED:
         return None
-    return kind in ("label", "several") and given_label in labels
+    return normalise(given_label) in map(normalise, labels)
 
 
 def _check_texts(answer: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -272,22 +273,25 @@ def free_name(path: Path, ending: str) -> Path:
 
 @contextmanager
 def _kept(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Copies files that are replaced in the block, and removes the copies if it fails: the files are as they were then.
+    """Copies files that are replaced in the block; if it fails, those that were replaced by then are put back.
 
     Raises:
         RunError: One cannot be copied.
     """
-    backups: list[Path] = []
+    backups: dict[Path, Path] = {}
     try:
         for path in files:
             backup = free_name(path, BACKUP)
             with write_atomically(backup) as part:
                 shutil.copy2(os.path.realpath(path), part)
-            backups.append(backup)
-        yield backups
+            backups[path] = backup
+        yield [*backups.values()]
     except BaseException:
-        for backup in backups:
-            backup.unlink(missing_ok=True)
+        for path, backup in backups.items():
+            if filecmp.cmp(path, backup, shallow=False):
+                backup.unlink()
+            else:
+                backup.replace(os.path.realpath(path))
         raise
 
 

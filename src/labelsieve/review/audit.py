@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
 from labelsieve.core.validation import Range, Share, check_value
+from labelsieve.detect.scores import Interval
 from labelsieve.flagging import FlagRule
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
 from labelsieve.review.guarantees import Bounded, Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
 from labelsieve.review.known import Known, known_labels
+from labelsieve.review.rows import with_columns
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.sentences import no_threshold, sentences
 from labelsieve.review.state import Reviews
@@ -119,12 +122,10 @@ def flagged_again(
         raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
     rule = FlagRule(threshold=chosen.threshold)
     issue = rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
-    table, unreadable = verdicts.table, ~verdicts.is_readable
-    for name, values in (("is_label_issue", issue), ("rank", ranks(verdicts.label_quality, issue))):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.array(values, mask=unreadable))
+    changed: Mapping[str, NDArray[Any]] = {"is_label_issue": issue, "rank": ranks(verdicts.label_quality, issue)}
+    columns = {name: pa.array(values, mask=~verdicts.is_readable) for name, values in changed.items()}
     record = {**verdicts.record, **rule.to_record(), "false_flags": false_flags, "estimate": None}
-    return dataclasses.replace(verdicts, table=table, record=record, metrics=None)
+    return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns), record=record, metrics=None)
 
 
 def _sides(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[Side, Side]:
@@ -174,12 +175,10 @@ def _share(count: Bounded | None, images: int) -> Bounded | None:
 
 def _estimate(verdicts: Verdicts, known: Known) -> Bounded | None:
     """Returns how many of the labels without an answer the model takes for wrong, within the interval of its scan."""
-    of_scan = (verdicts.record.get("estimate") or {}).get("wrong_labels") or {}
-    ends = [of_scan.get(name) for name in ("value", "low", "high")]
-    known_ends = [float(each) for each in ends if isinstance(each, int | float) and math.isfinite(each)]
-    if len(known_ends) < 3:
+    of_scan = Interval.of_record((verdicts.record.get("estimate") or {}).get("wrong_labels"))
+    if of_scan is None:
         return None
-    value, low, high = known_ends
+    value, low, high = of_scan
     rest = verdicts.is_readable & ~known.is_decided
     wrong = float((1 - verdicts.label_quality[rest].astype(np.float64)).sum())
     if not value:

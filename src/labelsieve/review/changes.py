@@ -5,7 +5,6 @@ An image is found by its id, or by its content where it has another id there.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.core.spreadsheets import unescaped, write_csv
+from labelsieve.core.spreadsheets import read_csv, write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import key_of
@@ -92,19 +91,6 @@ class Placed:
         return notes
 
 
-def speaks_of(found: Resolved, given_label: str) -> bool:
-    """Returns whether reviews say anything of a given label: that a label is wrong says nothing of another one.
-
-    Args:
-        found: What the reviewers say of the image.
-        given_label: The label that the image has, which may have changed since.
-    """
-    if found.kind != "wrong":
-        return True
-    labels = (answer.given_label for answer in found.answers if answer.kind == "wrong")
-    return any(normalise(label) == normalise(given_label) for label in labels)
-
-
 def resolved_label(found: Resolved, given_label: str) -> str | None:
     """Returns the label that an image should have by its reviews; None where none of the classes is known to be right.
 
@@ -115,10 +101,9 @@ def resolved_label(found: Resolved, given_label: str) -> str | None:
         found: What the reviewers say.
         given_label: The label that the image has.
     """
-    if found.kind not in _REASONS or not speaks_of(found, given_label):
+    if found.kind not in _REASONS or not found.speaks_of(given_label):
         return given_label
-    right = [name for name in found.labels if normalise(name) == normalise(given_label)]
-    return given_label if right else next(iter(found.labels), None)
+    return given_label if found.is_right(given_label) else next(iter(found.labels), None)
 
 
 def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
@@ -248,17 +233,8 @@ def read_changes(path: Path) -> list[Change]:
     Raises:
         DataError: The file cannot be read, a column is missing, or an image has two different changes.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = list(reader.fieldnames or ())
-            lines = [{key: unescaped(value or "") for key, value in line.items() if key} for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of changes: {error}; check the file") from None
-    for column in ("id", "old", "new"):
-        if column not in columns:
-            found = listed(columns) or "none"
-            raise DataError(f'expected a column "{column}" in {path}, found {found}; `labelsieve apply` writes them')
+    advice = "take the list that `labelsieve apply` has written"
+    lines = read_csv(path, needed=("id", "old", "new"), what="changes", advice=advice)
     changes: dict[str, Change] = {}
     for number, line in enumerate(lines, start=2):
         change = Change(**{name: line[name] for name in _COLUMNS if name in line})

@@ -23,7 +23,7 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.detect.scores import Estimate, Interval, Scores
 from labelsieve.review.answers import Answer, key_of
-from labelsieve.review.changes import resolved_label, speaks_of
+from labelsieve.review.changes import resolved_label
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, load
 
@@ -125,7 +125,7 @@ def earlier(run_folder: str | Path, images: Labelled, *, progress: Progress | No
     facts = {key: found for key, found in reviews.facts.items() if key not in gone}
     for row in np.flatnonzero(np.isin(images.contents, _hashes(facts))).tolist():
         given, found = images.class_names[labels[row]], facts[key_of(images.contents[row])]
-        if speaks_of(found, given):
+        if found.speaks_of(given):
             label = _label(found, given, index)
             marks[0 if label == labels[row] else 1, row] = True
             labels[row] = labels[row] if label is None else label

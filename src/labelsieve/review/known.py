@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelsieve.review.state import Resolved, Reviews
+from labelsieve.data.labels import normalise
+from labelsieve.review.state import Reviews
 from labelsieve.verdicts import Verdicts
 
 
@@ -51,7 +52,7 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
         if not verdicts.is_readable[row]:
             continue
         found = reviews.by_key.get(key)
-        right = None if found is None else _is_right(found, names[given[row]])
+        right = None if found is None else found.is_right(names[given[row]])
         has_answer[row], is_audited[row] = True, key in audited
         is_decided[row], is_wrong[row] = right is not None, right is False
         is_closed[row] = key in audited or found is not None
@@ -73,12 +74,6 @@ def rows_and_keys(
     return _by_id(verdicts, reviews) if contents is None else _by_content(reviews, contents)
 
 
-def _is_right(found: Resolved, given_label: str) -> bool | None:
-    if found.kind == "wrong" and all(answer.given_label != given_label for answer in found.answers):
-        return None  # it was said of another label, which a copy of the image has
-    return found.is_right(given_label)
-
-
 def _by_content(reviews: Reviews, contents: NDArray[np.uint64]) -> Iterator[tuple[int, str]]:
     keys = sorted({answer.key for answer in reviews.standing})
     if not keys:
@@ -93,5 +88,5 @@ def _by_id(verdicts: Verdicts, reviews: Reviews) -> Iterator[tuple[int, str]]:
     latest = {answer.id: answer for answer in reviews.standing}
     rows = pc.index_in(pa.array(list(latest), pa.string()), value_set=verdicts.table["id"].combine_chunks())
     for row, answer in zip(rows.to_pylist(), latest.values(), strict=True):
-        if row is not None and verdicts.class_names[verdicts.given[row]] == answer.given_label:
+        if row is not None and normalise(verdicts.class_names[verdicts.given[row]]) == normalise(answer.given_label):
             yield row, answer.key

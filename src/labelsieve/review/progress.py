@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.quantities import about, counted, duration, percent
 from labelsieve.review.audit import statement
+from labelsieve.review.known import known_labels
 from labelsieve.review.state import Reviews
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts
@@ -36,21 +37,12 @@ def status_lines(
 
     Raises:
         RunError: There are answers, and none of them belongs to an image of the run.
-
-    Example:
-        >>> import numpy as np
-        >>> import labelsieve as ls
-        >>> from labelsieve import review
-        >>> points = np.repeat(np.eye(4), 25, axis=0) + np.random.default_rng(0).normal(scale=0.15, size=(100, 4))
-        >>> labels = np.repeat(["cat", "dog", "fox", "owl"], 25)
-        >>> verdicts = ls.scan(ls.load_features(points, labels=labels), detector=ls.KNN())
-        >>> status_lines(verdicts, review.resolve([]))
-        ['0 reviewed, how many wrong labels are left is not known']
     """
     found = statement(verdicts, reviews, contents=contents, confidence=confidence)
     seconds = seconds_a_card(reviews)
     parts = [f"{len(reviews):,} reviewed", _left(found), *([] if seconds is None else [f"{duration(seconds)} a card"])]
-    return [", ".join(parts), *_details(verdicts, found, reviews, seconds), *_reviewers(reviews)]
+    is_open = verdicts.is_issue & ~known_labels(verdicts, reviews, contents=contents).is_closed
+    return [", ".join(parts), *_details(found, reviews, seconds, open_flags=int(is_open.sum())), *_reviewers(reviews)]
 
 
 def _left(found: Statement) -> str:
@@ -60,7 +52,7 @@ def _left(found: Statement) -> str:
     return f"about {round(left.value):,} left ({round(left.low):,} to {round(left.high):,})"
 
 
-def _details(verdicts: Verdicts, found: Statement, reviews: Reviews, seconds: float | None) -> list[str]:
+def _details(found: Statement, reviews: Reviews, seconds: float | None, *, open_flags: int) -> list[str]:
     if not len(reviews):
         return []
     source = (
@@ -73,17 +65,9 @@ def _details(verdicts: Verdicts, found: Statement, reviews: Reviews, seconds: fl
         lines.append(f"what is left: {source}")
     if found.audited:
         lines.append(f"{counted(found.audited, 'image', 'images')} audited")
-    open_flags = found.flagged - _answered_flags(verdicts, reviews)
     if seconds is not None and open_flags > 0:
         lines.append(f"{counted(open_flags, 'flag', 'flags')} without an answer: {about(open_flags * seconds)}")
     return lines
-
-
-def _answered_flags(verdicts: Verdicts, reviews: Reviews) -> int:
-    ids = {answer.id for found in reviews.by_key.values() for answer in found.answers}
-    flagged = np.flatnonzero(verdicts.is_issue).tolist()
-    names = verdicts.table["id"].take(flagged).to_pylist() if flagged else []
-    return sum(name in ids for name in names)
 
 
 def _reviewers(reviews: Reviews) -> Sequence[str]:

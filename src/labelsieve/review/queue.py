@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, shown
 from labelsieve.core.validation import Share, check_fields, check_value
+from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, key_of
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.state import Resolved, Standing
 from labelsieve.verdicts import Verdicts
 
-QUEUES = ("suspicious", "class", "pair", "group", "audit")
-STATES = ("open", "skipped", "unsure", "disputed", "answered", "all")
+Queue = Literal["suspicious", "class", "pair", "group", "audit"]
+State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
+QUEUES: tuple[Queue, ...] = get_args(Queue)
 # Seconds without a sign of life after which the cards of a browser go to others.
 LEASE = 120.0
 # One image in so many is drawn for the audit.
@@ -52,7 +53,7 @@ class Filters:
     high: Share = 1.0
     text: str = ""
     which: Literal["flagged", "unflagged", "unreadable", "all"] = "flagged"
-    state: Literal["open", "skipped", "unsure", "disputed", "answered", "all"] = "open"
+    state: State = "open"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -60,13 +61,15 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One queue with its filters; the audit has none, they would bias it."""
+    """One queue with its filters; those of the audit are dropped, for they would bias it."""
 
-    queue: Literal["suspicious", "class", "pair", "group", "audit"] = "suspicious"
+    queue: Queue = "suspicious"
     filters: Filters = Filters()
 
     def __post_init__(self) -> None:
-        check_value("queue", self.queue, Literal["suspicious", "class", "pair", "group", "audit"])
+        check_fields(self)
+        if self.queue == "audit":
+            object.__setattr__(self, "filters", Filters())
 
 
 class ReviewQueue:
@@ -110,7 +113,7 @@ class ReviewQueue:
         self._order = np.argsort(verdicts.table["rank"].fill_null(len(verdicts) + 1).to_numpy(), kind="stable")
         self._by_group = np.argsort(self.group, kind="stable")
         self._starts = np.searchsorted(self.group[self._by_group], np.arange(groups + 1))
-        self._known_names = frozenset(verdicts.class_names)
+        self._known_names = frozenset(map(normalise, verdicts.class_names))
         self._rows_of = lru_cache(maxsize=32)(self._find_rows)
 
     # what was answered
@@ -140,7 +143,7 @@ class ReviewQueue:
 
     def _valid(self, found: Resolved | None) -> Resolved | None:
         """Returns what was answered, None if it names a class that no longer exists: the image is asked again then."""
-        return found if found and self._known_names.issuperset(found.labels) else None
+        return found if found and self._known_names.issuperset(map(normalise, found.labels)) else None
 
     def _mask(self, masks: dict[str, NDArray[np.bool_]], reviewer: str) -> NDArray[np.bool_]:
         return masks.setdefault(reviewer, np.zeros(len(self.contents), dtype=np.bool_))
@@ -212,10 +215,12 @@ class ReviewQueue:
         return len(self._rows_of(spec))
 
     def _waiting(self, spec: Spec, reviewer: str) -> NDArray[np.int64]:
-        rows = self._rows_of(spec)
-        return np.asarray(rows[self._in_state(spec.filters.state, reviewer)[self.group[rows]]])
+        rows, waits = self._rows_of(spec), self._in_state(spec.filters.state, reviewer)
+        if spec.queue == "audit":  # an image that was skipped in the review would end the sample
+            waits |= self._in_state("skipped", reviewer)
+        return np.asarray(rows[waits[self.group[rows]]])
 
-    def _in_state(self, state: str, reviewer: str) -> NDArray[np.bool_]:
+    def _in_state(self, state: State, reviewer: str) -> NDArray[np.bool_]:
         """Returns which images are in a state, for a reviewer."""
         answered, skipped = self._mask(self._answered_by, reviewer), self._mask(self._skipped_by, reviewer)
         wanted = ~answered & ((self._reviewers == 0) | (self._is_shared & (self._reviewers < 2)))
@@ -244,21 +249,13 @@ class ReviewQueue:
             keep &= verdicts.is_readable & (verdicts.is_issue == (filters.which == "flagged"))
         for name, column in ((filters.given, verdicts.given), (filters.suggested, verdicts.predicted)):
             if name is not None:
-                keep &= column == self.class_index(name)
+                keep &= column == _class_index(verdicts, name)
         if (filters.low, filters.high) != (0.0, 1.0):
             quality = verdicts.label_quality
             keep &= (quality >= np.float32(filters.low)) & (quality <= np.float32(filters.high))
         if filters.text:
             keep &= np.asarray(pc.match_substring(verdicts.table["id"], filters.text, ignore_case=True))
         return np.asarray(self._order[keep[self._order]])
-
-    def class_index(self, name: str) -> int:
-        """Returns the index of a class.
-
-        Raises:
-            DataError: There is no such class.
-        """
-        return class_index(self.verdicts, name)
 
     def _sorted(self, queue: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Puts the class, or the confused pair, with most of the images first; within it they stay by rank."""
@@ -311,16 +308,10 @@ def is_shared(contents: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
     return np.asarray((contents * _MIX).astype(np.float64) / 2.0**64 < share)
 
 
-def class_index(verdicts: Verdicts, name: str) -> int:
-    """Returns the index of a class.
-
-    Raises:
-        DataError: There is no such class; names the nearest.
-    """
-    found = pc.index(pa.array(verdicts.class_names, pa.string()), name).as_py()
-    if found < 0:
+def _class_index(verdicts: Verdicts, name: str) -> int:
+    if name not in verdicts.class_names:
         raise DataError(f'expected a class of the run, got "{shown(name)}"{did_you_mean(name, verdicts.class_names)}')
-    return int(found)
+    return verdicts.class_names.index(name)
 
 
 def _status(found: Resolved | None) -> int:

@@ -5,7 +5,6 @@ Reviews come from the log of a run (`reviews.jsonl`) and from CSV files of marks
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,16 +15,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.quantities import counted
-from labelsieve.core.spreadsheets import unescaped
+from labelsieve.core.spreadsheets import read_csv
+from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.flagging import FlagRule
 from labelsieve.review.answers import Answer, key_of
-from labelsieve.review.changes import check_classes, resolved_label, speaks_of
+from labelsieve.review.changes import check_classes, resolved_label
 from labelsieve.review.known import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
@@ -46,7 +46,7 @@ _REVIEWER = "report"
 
 def mark_of(found: Resolved, given_label: str) -> str:
     """Returns what reviews say of a given label: `right`, `wrong` or `unsure`."""
-    right = found.is_right(given_label) if speaks_of(found, given_label) else None
+    right = found.is_right(given_label)
     return "unsure" if right is None else "right" if right else "wrong"
 
 
@@ -100,13 +100,18 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
         "rank": ranks(quality, issue),
         "predicted_confidence": np.where(named, np.float32(1), confidence),
     }
-    unreadable, table = ~verdicts.is_readable, verdicts.table
+    unreadable = ~verdicts.is_readable
     columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
     columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
+    return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Returns a table in which some columns have other values, of the same types and in the same places."""
     for name, values in columns.items():
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(name), values)
-    return dataclasses.replace(verdicts, table=table)
+    return table
 
 
 def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> NDArray[np.bool_]:
@@ -122,8 +127,7 @@ def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> N
     Raises:
         SettingsError: `drop_at` is out of range.
     """
-    if not 0 <= drop_at <= 1:
-        raise SettingsError(f"expected drop_at from 0 to 1, got {drop_at}")
+    check_value("drop_at", drop_at, Share)
     return verdicts.is_readable & (~verdicts.is_issue | kept_although_flagged(verdicts, drop_at=drop_at))
 
 
@@ -206,7 +210,7 @@ def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
 def _by_row(reviews: Reviews, verdicts: Verdicts, contents: NDArray[np.uint64] | None) -> dict[int, Resolved]:
     pairs = rows_and_keys(verdicts, reviews, contents=contents)
     found = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
-    return {row: each for row, each in found.items() if speaks_of(each, _given(verdicts, row))}
+    return {row: each for row, each in found.items() if each.speaks_of(_given(verdicts, row))}
 
 
 def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:
@@ -258,22 +262,11 @@ def _that_differ(names: Sequence[str]) -> str:
 
 def _read_file(path: Path, verdicts: Verdicts, place: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """Returns for each id the kind of answer and its labels."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = list(reader.fieldnames or ())
-            lines = [{key: value or "" for key, value in line.items() if key} for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of marks: {error}; download it from the report") from None
-    for column in ("id", "mark"):
-        if column not in columns:
-            found = listed(columns) or "none"
-            raise DataError(f'expected a column "{column}" in {path}, found {found}; download the marks of the report')
+    lines = read_csv(path, needed=("id", "mark"), what="marks", advice="download the marks of the report")
     seen: dict[str, tuple[str, str]] = {}
     marks: dict[str, tuple[str, ...]] = {}
     classes = {normalise(name): name for name in verdicts.class_names}
     for number, line in enumerate(lines, start=2):
-        line |= {name: unescaped(line[name]) for name in ("id", "given_label", "new_label") if name in line}
         row = _check_mark(line, f"line {number} of {path}", verdicts, place)
         mark = line["mark"], line.get("new_label", "")
         if seen.setdefault(line["id"], mark) != mark:

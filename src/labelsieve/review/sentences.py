@@ -51,7 +51,8 @@ def _left(found: Statement) -> Sentence:
 def _looked(found: Statement) -> list[Sentence]:
     if not found.answered and not found.audited:
         return []
-    text = f"{found.answered:,} labels are known, {found.found:,} of them wrong; {found.audited:,} are a random sample"
+    known = counted(found.answered, "label is", "labels are")
+    text = f"{known} known, {found.found:,} of them wrong; {found.audited:,} are a random sample"
     if found.unsure:
         text += f", {found.unsure:,} of which were left undecided and count as the worst case"
     return [Sentence(f"{text}.")]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from labelsieve.core.progress import Progress
+from labelsieve.data.labels import normalise
 from labelsieve.review.answers import DECIDED, Answer, is_right
 from labelsieve.review.log import AnswerLog
 
@@ -48,9 +49,19 @@ class Resolved:
         """The notes of the reviewers."""
         return " / ".join(answer.note for answer in self.answers if answer.note)
 
+    def speaks_of(self, given_label: str) -> bool:
+        """Returns whether it says anything of a given label, which may have changed since or be that of a copy.
+
+        That a label is wrong says nothing of another one.
+        """
+        if self.kind != "wrong":
+            return True
+        labels = (answer.given_label for answer in self.answers if answer.kind == "wrong")
+        return normalise(given_label) in map(normalise, labels)
+
     def is_right(self, given_label: str) -> bool | None:
         """Returns whether a given label is right; None where the reviewers leave that open."""
-        return is_right(self.kind, self.labels, given_label)
+        return is_right(self.kind, self.labels, given_label) if self.speaks_of(given_label) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +259,8 @@ def _majority(answers: Sequence[Answer]) -> tuple[str, tuple[str, ...]]:
 
 
 def _said(answer: Answer) -> tuple[str, ...]:
-    """Returns what an answer says, whatever the order of its classes."""
-    return (answer.kind, *sorted(answer.labels))
+    """Returns what an answer says, whatever the order and the spelling of its classes."""
+    return (answer.kind, *sorted(map(normalise, answer.labels)))
 
 
 def _kappa(first: list[str], second: list[str]) -> float:

@@ -41,8 +41,11 @@ export class Deck {
   }
 
   fill() {
-    this.fetching ??= this.fetch().finally(() => { this.fetching = null; });
-    return this.fetching;
+    if (this.fetching) return this.fetching;
+    // one that was begun before a restart does not end the one after it
+    const fetching = this.fetch().finally(() => { if (this.fetching === fetching) this.fetching = null; });
+    this.fetching = fetching;
+    return fetching;
   }
 
   async fetch() {
