@@ -43,7 +43,9 @@ TUNE: Registry[Callable[..., None], Entry] = Registry(
     Entry("full", _HERE + "tuning:train_all", "everything"),
     Entry("linear", _HERE + "tuning:train_head", "the head alone, on cached features: fast on a CPU"),
     Entry("paper", _HERE + "tuning:train_blocks", "the blocks; embeddings and outer layer norms stay"),
-    Entry("lora", _HERE + "tuning:train_low_rank", "low-rank matrices beside the layers of the blocks, merged at the end"),
+    Entry(
+        "lora", _HERE + "tuning:train_low_rank", "low-rank matrices beside the layers of the blocks, merged at the end"
+    ),
     Entry("bitfit", _HERE + "tuning:train_biases", "all biases"),
     *(
         Entry(
