@@ -180,7 +180,7 @@ def test_long_names_are_shortened_and_told(vlm: Any) -> None:
     start, end = vlm.frame()
     assert end and ids[1, : len(start)].tolist() == start and ids[1, -len(end) :].tolist() == end
     assert torch.isfinite(vlm.encode_prompts(torch.randn(4, vlm.text_width), ids)).all()
-    with pytest.raises(ModelError, match=rf"bears {vlm.context_length} tokens: no room for a class name"):
+    with pytest.raises(ModelError, match=rf"takes {vlm.context_length} tokens: no room for a class name"):
         vlm.tokenize_names(["cat"], context_tokens=vlm.context_length)
 
 

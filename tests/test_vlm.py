@@ -271,7 +271,7 @@ def test_long_names_are_shortened_and_told(vlm: HuggingFaceCLIP) -> None:
 
 def test_too_many_context_tokens(vlm: HuggingFaceCLIP) -> None:
     assert vlm.tokenize_names(["cat"], context_tokens=36)[0].shape == (1, 40)
-    with pytest.raises(ModelError, match=r"bears 40 tokens: no room .* beside 37 context tokens; use fewer"):
+    with pytest.raises(ModelError, match=r"takes 40 tokens: no room .* beside 37 context tokens; use fewer"):
         vlm.tokenize_names(["cat"], context_tokens=37)
 
 
