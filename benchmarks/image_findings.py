@@ -22,8 +22,8 @@ from PIL import Image, ImageEnhance
 from sklearn.metrics import roc_auc_score
 
 import labelsieve as ls
+from labelsieve.curation.findings import NEAR_DUPLICATE
 from labelsieve.curation.outliers import strangeness
-from labelsieve.image_tables import NEAR_DUPLICATE
 
 EACH = 50
 

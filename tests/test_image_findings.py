@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 
 import labelsieve as ls
 from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
+from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings, schema
 from labelsieve.curation.outliers import strangeness
-from labelsieve.image_tables import IMAGE_FINDINGS, image_findings, schema
 from labelsieve.report.terminal import summarize
 
 

@@ -24,12 +24,13 @@ REPOSITORY = Path(__file__).parents[1]
 # CONTRIBUTING.md: "imports point only to the left".
 ORDER = (
     ("core",),
-    ("metrics", "flagging", "records", "image_tables"),
+    ("metrics", "flagging", "records"),
     ("data",),
     ("vlm",),
     ("detect",),
+    ("curation",),
     ("verdicts",),
-    ("pipeline", "curation", "diagnosis", "review"),
+    ("pipeline", "diagnosis", "review"),
     ("report", "finetune"),
     ("app",),
     ("demo",),

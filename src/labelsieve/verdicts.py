@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, RunError, first_line
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
+from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
-from labelsieve.image_tables import IMAGE_FINDINGS, image_findings
 from labelsieve.metrics import METRIC_TITLES, evaluate
 from labelsieve.records import RUN, check_kinds
 
@@ -65,8 +65,8 @@ class Verdicts:
         metrics: See :func:`labelsieve.metrics.evaluate`; None without a truth column.
         annotators: Of several annotators, one row each: the table of `annotators.csv`. None after :meth:`load`.
         consensus: Of several annotators, one row for each image: the table of `consensus.csv`. None after :meth:`load`.
-        image_findings: Copies, leaks and images of no class, see :func:`labelsieve.image_tables.image_findings`; None
-            where nothing was looked for.
+        image_findings: Copies, leaks and images of no class, see
+            :func:`labelsieve.curation.findings.image_findings`; None where nothing was looked for.
 
     Example:
         >>> import numpy as np

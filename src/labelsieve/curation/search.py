@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError
 from labelsieve.core.seeds import Purpose
 from labelsieve.curation.duplicates import Copies, exact_copies, exact_leaks, groups, near_copies, too_much
+from labelsieve.curation.findings import EXACT_DUPLICATE, EXACT_LEAK, NEAR_DUPLICATE, NEAR_LEAK, NO_CLASS, schema
 from labelsieve.curation.outliers import strangeness
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.image_tables import EXACT_DUPLICATE, EXACT_LEAK, NEAR_DUPLICATE, NEAR_LEAK, NO_CLASS, schema
 from labelsieve.vlm.features import ImageFeatures, image_features
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def find_in_images(
         against: Images that are only compared with, and what :func:`inputs_of` makes of them.
 
     Returns:
-        See :func:`labelsieve.image_tables.image_findings`.
+        See :func:`labelsieve.curation.findings.image_findings`.
     """
     parts = [*_copies(data, inputs, against), *_no_class(data, inputs, flagged)]
     return pa.concat_tables([schema().empty_table(), *parts])

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
+from labelsieve.curation.findings import EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS, Kind
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Estimate, Interval
-from labelsieve.image_tables import EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS, Kind
 from labelsieve.report import MOST_IMAGES
 from labelsieve.verdicts import Verdicts
 

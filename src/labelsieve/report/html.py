@@ -29,8 +29,8 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.flagging import FlagRule
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
-from labelsieve.report.beside import image_sections
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
+from labelsieve.report.image_sections import image_sections
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts, check_report

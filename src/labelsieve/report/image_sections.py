@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow.compute as pc
 
 from labelsieve.core.progress import Progress
+from labelsieve.curation.findings import DATA_KINDS
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.image_tables import DATA_KINDS
 from labelsieve.report import common
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.verdicts import Verdicts
