@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Scores come of single precision, where values that are equal on paper differ in the seventh digit on some processors
+# and not on others. Smaller spans are no difference.
+ROUNDING = 1e-6
+
 
 def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.float64]:
     """Returns the posterior of the component with the larger mean, (n,), between 0 and 1.
@@ -24,10 +28,9 @@ def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.
     from sklearn.mixture import GaussianMixture
 
     raw = np.asarray(values, dtype=np.float64)
-    span = float(np.ptp(raw)) if raw.size else 0.0
-    if raw.size < 2 or span <= 1e-9 * max(1.0, float(np.abs(raw).max())):
+    column = _unit_range(raw)
+    if column is None:
         return np.ones_like(raw)
-    column = ((raw - raw.min()) / span)[:, None]
     kind = "tied" if common_variance else "full"
     mixture = GaussianMixture(n_components=2, covariance_type=kind, reg_covar=1e-6, random_state=0)
     with warnings.catch_warnings():  # a fit that is nearly there tells as much
@@ -66,12 +69,19 @@ def small_mean_posterior(losses: Any) -> NDArray[np.float64]:
     from sklearn.mixture import GaussianMixture
 
     values = np.asarray(losses, dtype=np.float64)
-    span = float(np.ptp(values)) if values.size else 0.0
-    if values.size < 2 or span == 0:
+    column = _unit_range(values)
+    if column is None:
         return np.ones_like(values)
-    column = ((values - values.min()) / span)[:, None]
     mixture = GaussianMixture(n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
     with warnings.catch_warnings():  # the method stops after ten iterations, whether they were enough or not
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(column)
     return np.asarray(mixture.predict_proba(column)[:, mixture.means_[:, 0].argmin()])
+
+
+def _unit_range(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Returns values brought to [0, 1], (n, 1), or None where all are equal but for rounding."""
+    span = float(np.ptp(values)) if values.size else 0.0
+    if values.size < 2 or span <= ROUNDING * max(1.0, float(np.abs(values).max())):
+        return None
+    return ((values - values.min()) / span)[:, None]
