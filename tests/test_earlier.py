@@ -15,7 +15,8 @@ from labelsieve.cli import main
 from labelsieve.data.features import load_features
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect.scores import Estimate, Interval, Scores
+from labelsieve.detect.scores import Estimate, Scores
+from labelsieve.metrics import Interval
 from labelsieve.review.earlier import earlier
 from labelsieve.review.known import known_labels
 from labelsieve.review.queue import Filters, ReviewQueue, Spec

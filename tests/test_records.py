@@ -67,9 +67,12 @@ def broken(whole: Path, tmp_path: Path) -> Path:
 
 def changed(record: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     record = copy.deepcopy(record)
-    above, _, name = key.rpartition(".")
-    places = record[above] if above else record
-    for place in places if isinstance(places, list) else [places]:
+    *above, name = key.split(".")
+    places = [record]
+    for each in above:
+        below = [place[each] for place in places]
+        places = below[0] if isinstance(below[0], list) else below
+    for place in places:
         if value is REMOVED:
             place.pop(name, None)
         else:

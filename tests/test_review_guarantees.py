@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, hypergeom
 
+from labelsieve.metrics import Interval
 from labelsieve.review.audit import _sides
 from labelsieve.review.guarantees import (
-    Bounded,
     Side,
     fewest_wrong,
     missed_share,
@@ -98,7 +98,7 @@ def test_undecided_answers_are_the_worst_case_both_ways() -> None:
     assert fewest_wrong((flagged, undecided), confidence=0.9) == fewest_wrong((flagged, right), confidence=0.9)
     shares = [missed_share((flagged, side), confidence=0.9) for side in (undecided, wrong, right)]
     assert all(each is not None for each in shares)
-    middle, many, few = (each or Bounded(0, 0, 0) for each in shares)
+    middle, many, few = (each or Interval(0, 0, 0) for each in shares)
     assert middle.high == pytest.approx(many.high) and middle.low == pytest.approx(few.low)
 
 
@@ -166,7 +166,7 @@ def test_more_wrong_labels_seen_never_make_a_bound_smaller() -> None:
 
 
 @cache
-def bounds(sides: tuple[Side, Side]) -> tuple[int, int, Bounded | None, Bounded | None, Bounded | None]:
+def bounds(sides: tuple[Side, Side]) -> tuple[int, int, Interval | None, Interval | None, Interval | None]:
     confidence = CONFIDENCE
     return (
         most_wrong(sides, confidence=confidence),
@@ -178,7 +178,7 @@ def bounds(sides: tuple[Side, Side]) -> tuple[int, int, Bounded | None, Bounded 
 
 
 def _hold(
-    found: tuple[int, int, Bounded | None, Bounded | None, Bounded | None], on_flags: int, others: int
+    found: tuple[int, int, Interval | None, Interval | None, Interval | None], on_flags: int, others: int
 ) -> list[bool]:
     """Returns whether each bound holds; what says nothing cannot be wrong."""
     high, low, of_flags, of_others, missed = found

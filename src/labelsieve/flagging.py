@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,6 @@ class FlagRule:
         >>> quality = np.array([0.2, 0.7, 0.9], dtype=np.float32)
         >>> rule.flags(quality, predicted=np.array([1, 2, 1]), given=np.array([1, 1, 1])).tolist()
         [True, True, False]
-        >>> FlagRule.of_record(rule.to_record()) == rule
-        True
     """
 
     threshold: float | None = 0.5
@@ -74,8 +71,3 @@ class FlagRule:
     def to_record(self) -> dict[str, Any]:
         """Returns its entries of `run.json`, both None where the detector names the issues itself."""
         return asdict(self) if self.threshold is not None else dict.fromkeys(asdict(self))
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Self:
-        """Reads it from `run.json`."""
-        return cls(threshold=record.get("threshold"), demand_agreement=bool(record.get("demand_agreement")))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,26 @@ METRIC_TITLES = {
 """Short titles of what :func:`evaluate` returns, for tables."""
 # Bins of the calibration error, and where every other label is right.
 _BINS, _EVEN = 10, 0.5
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its interval: of 95 %, where nothing else is said."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of_record(cls, found: Any) -> Interval | None:
+        """Reads it from the `estimate` of `run.json`; None where there is none of three numbers.
+
+        Example:
+            >>> Interval.of_record({"value": 6, "low": 3, "high": 9})
+            Interval(value=6.0, low=3.0, high=9.0)
+        """
+        values = [found.get(name) for name in cls._fields] if isinstance(found, Mapping) else []
+        known = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
+        return cls(*known) if len(known) == len(cls._fields) else None
 
 
 def evaluate(

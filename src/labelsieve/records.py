@@ -1,16 +1,22 @@
-"""What the program reads of the record of a run, and of which kind it has to be: people edit JSON files.
+"""What the program reads of the record of a run: people edit JSON files, so each value is of a kind that is checked.
 
-All readers rely on this table; what it does not name is kept and never read.
+What :class:`RunRecord` does not name is kept in the file and never read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.provenance import to_json
+from labelsieve.flagging import FlagRule
+from labelsieve.metrics import Interval
+
+_T = TypeVar("_T")
 
 # More is no count or duration of anything, and too much for many a format. NaN is not within any bounds.
 _MOST = 1e15
@@ -53,78 +59,257 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "an object": lambda value: isinstance(value, dict),
     "a list of objects": lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
 }
-# `a.b` is `b` in the object `a`, or in each object of the list `a`. All may be missing or null but what is required.
-RUN: dict[str, str] = {
-    "class_names": "a list of texts",
-    "verdicts_fingerprint": "a text",
-    "labelsieve": "a text",
-    "created": "a text",
-    "source": "a text",
-    "origin": "an object",
-    "origin.source": "a text",
-    "origin.image_column": "a text",
-    "origin.image_folder": "a text",
-    "origin.label_column": "a text or a list of texts",
-    "origin.truth_column": "a text",
-    "origin.class_names": "a text or a list of texts",
-    "origin.split": "a text",
-    "origin.noise": "a text",
-    "origin.text": "a text",
-    "origin.logit_scale": "a number",
-    "origin.limit": "an integer from 0",
-    "origin.seed": "an integer from 0",
-    "data": "an object",
-    "data.fingerprint": "a text",
-    "model": "an object",
-    "model.name": "a text",
-    "model.fingerprint": "a text",
-    "detector": "an object",
-    "detector.name": "a text",
-    "detector.recipe": "a text",
-    "detector.settings": "an object",
-    "detector.fingerprint": "a text",
-    "threshold": "a number",
-    "demand_agreement": "true or false",
-    "zero_shot_agreement": "a number from 0 to 1",
-    "zero_shot_balanced_agreement": "a number from 0 to 1",
-    "estimate": "an object",
-    "estimate.wrong_labels": "an object",
-    "estimate.right_flags": "an object",
-    "estimate.missed_labels": "an object",
-    "annotators": "a list of objects",
-    "annotators.name": "a text",
-    "annotators.labels": "an integer from 0",
-    "annotators.accuracy": "a number from 0 to 1",
-    "annotators.low": "a number from 0 to 1",
-    "annotators.high": "a number from 0 to 1",
-    "annotators.agreement": "a number from 0 to 1",
-    "annotators.confused": "an object",
-    "consensus": "an object",
-    "consensus.changed": "an integer from 0",
-    "test": "an object",
-    "test.accuracy": "a number from 0 to 1",
-    "test.images": "an integer from 0",
-    "test.unreadable": "an integer from 0",
-    "reviewed": "an object",
-    "reviewed.run": "a text",
-    "reviewed.images": "an integer from 0",
-    "reviewed.wrong": "an integer from 0",
-    "reviewed.fingerprint": "a text",
-    "against": "an object",
-    "against.source": "a text",
-    "against.source_name": "a text",
-    "against.images": "an integer from 0",
-    "findings": "a list of objects",
-    "findings.level": "a text",
-    "findings.code": "a text",
-    "findings.figure": "a text",
-    "findings.message": "a text",
-    "findings.advice": "a text",
-    "seed": "an integer from 0",
-    "hardware": "a text",
-    "seconds": "a number from 0",
-    "out": "a text",
-}
+# What each type of a field is called there; other kinds are named beside the type.
+_KIND_OF = {str: "a text", bool: "true or false", float: "a number", int: "an integer from 0"}
+_Share = Annotated[float, "a number from 0 to 1"]
+_Size = Annotated[float, "a number from 0"]
+_Texts = Annotated[tuple[str, ...], "a list of texts"]
+_TextOrTexts = Annotated[str | tuple[str, ...], "a text or a list of texts"]
+_Object = Annotated[Mapping[str, Any], "an object"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginRecord:
+    """How the data of a scan were loaded: arguments of :func:`labelsieve.load_images` and the like."""
+
+    source: str | None = None
+    image_column: str | None = None
+    image_folder: str | None = None
+    label_column: _TextOrTexts | None = None
+    truth_column: str | None = None
+    class_names: _TextOrTexts | None = None
+    split: str | None = None
+    noise: str | None = None
+    text: str | None = None
+    logit_scale: float | None = None
+    limit: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The data of a scan."""
+
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The vision-language model of a scan; without a name where features were scanned."""
+
+    name: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRecord:
+    """The detector of a scan."""
+
+    name: str | None = None
+    recipe: str | None = None
+    settings: _Object | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateRecord:
+    """How many labels are wrong, and how good the flags are, by the detector's own probabilities."""
+
+    wrong_labels: Interval | None = None
+    right_flags: Interval | None = None
+    missed_labels: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusedRecord:
+    """The pair of classes that an annotator confused most often."""
+
+    consensus: str | None = None
+    label: str | None = None
+    times: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorRecord:
+    """One of several annotators: number of labels, accuracy with its interval of 95 %, agreement with the others."""
+
+    name: str | None = None
+    labels: int | None = None
+    accuracy: _Share | None = None
+    low: _Share | None = None
+    high: _Share | None = None
+    agreement: _Share | None = None
+    confused: ConfusedRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsensusRecord:
+    """What the consensus of several annotators changed against their vote; accuracies where there is a truth."""
+
+    changed: int | None = None
+    accuracy: _Share | None = None
+    accuracy_of_vote: _Share | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRecord:
+    """How well the model of a scan classifies test images."""
+
+    accuracy: _Share
+    images: int
+    unreadable: int
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewedRecord:
+    """The review of an earlier run that a scan knew."""
+
+    run: str | None = None
+    images: int | None = None
+    wrong: int | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstRecord:
+    """The other split in which copies were looked for."""
+
+    source: str | None = None
+    source_name: str | None = None
+    images: int | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingRecord:
+    """What a scan says about the whole data set; `level` is `problem`, `warning` or `info`."""
+
+    level: str | None = None
+    code: str | None = None
+    figure: str | None = None
+    message: str | None = None
+    advice: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What `run.json` says of a scan; None where it says nothing.
+
+    Attributes:
+        labelsieve: Version that scanned.
+        created: When, in ISO 8601.
+        source: Where the images lie, or a text that says that they were in memory.
+        origin: How they were loaded.
+        data: Their fingerprint.
+        model: Which model saw them.
+        detector: Which detector scored them, and its settings.
+        threshold: Of the flagging rule, see :attr:`rule`.
+        demand_agreement: Of the flagging rule, see :attr:`rule`.
+        zero_shot_agreement: Share of given labels that the zero-shot model predicts.
+        zero_shot_balanced_agreement: The same as a mean over classes.
+        estimate: How many labels are wrong by the detector's own probabilities.
+        annotators: Several annotators, one entry each.
+        consensus: What their consensus changed.
+        test: How well test images are classified.
+        reviewed: The earlier review that was known.
+        against: The other split that was looked at.
+        findings: What the scan says about the whole data set.
+        seed: Seed of all random numbers.
+        precision: Number format of the features.
+        hardware: Device and architecture.
+        seconds: Duration of the scan.
+        out: Folder of the run.
+
+    Example:
+        >>> record = RunRecord.of({"detector": {"name": "joint"}, "threshold": 0.5})
+        >>> record.detector.name, record.rule.threshold, record.model.name
+        ('joint', 0.5, None)
+    """
+
+    labelsieve: str | None = None
+    created: str | None = None
+    source: str | None = None
+    origin: OriginRecord = OriginRecord()
+    data: DataRecord = DataRecord()
+    model: ModelRecord = ModelRecord()
+    detector: DetectorRecord = DetectorRecord()
+    threshold: float | None = None
+    demand_agreement: bool | None = None
+    zero_shot_agreement: _Share | None = None
+    zero_shot_balanced_agreement: _Share | None = None
+    estimate: EstimateRecord = EstimateRecord()
+    annotators: tuple[AnnotatorRecord, ...] = ()
+    consensus: ConsensusRecord | None = None
+    test: TestRecord | None = None
+    reviewed: ReviewedRecord | None = None
+    against: AgainstRecord | None = None
+    findings: tuple[FindingRecord, ...] = ()
+    seed: int | None = None
+    precision: str | None = None
+    hardware: str | None = None
+    seconds: _Size | None = None
+    out: str | None = None
+
+    @property
+    def rule(self) -> FlagRule:
+        """What flags a label."""
+        return FlagRule(threshold=self.threshold, demand_agreement=bool(self.demand_agreement))
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """Reads what `run.json` holds; :func:`check_kinds` has checked it where it comes from a file."""
+        return _read(cls, record)
+
+
+def kinds_of(record: Any, above: str = "") -> dict[str, str]:
+    """Returns what each key has to be: `a.b` is `b` in the object `a`, or in each object of the list `a`."""
+    kinds: dict[str, str] = {}
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        hint = _without_none(hint)
+        inner = _inner(hint)
+        if inner is None:
+            kinds[above + name] = hint.__metadata__[0] if get_origin(hint) is Annotated else _KIND_OF[hint]
+            continue
+        kinds[above + name] = "an object" if inner is hint else "a list of objects"
+        if is_dataclass(inner):
+            kinds |= kinds_of(inner, f"{above}{name}.")
+    return kinds
+
+
+def _read(record: type[_T], values: Mapping[str, Any]) -> _T:
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(record).items():
+        value, hint = values.get(name), _without_none(hint)
+        inner = _inner(hint)
+        if value is None or value == {}:  # as good as missing
+            continue
+        if inner is Interval:
+            found[name] = Interval.of_record(value)
+        elif inner is None:
+            found[name] = tuple(value) if isinstance(value, list) else value
+        else:
+            found[name] = _read(inner, value) if inner is hint else tuple(_read(inner, each) for each in value)
+    return record(**found)
+
+
+def _without_none(hint: Any) -> Any:
+    """Returns the type of a field that may be None."""
+    if get_origin(hint) not in (Union, UnionType) or type(None) not in get_args(hint):
+        return hint
+    return next(each for each in get_args(hint) if each is not type(None))
+
+
+def _inner(hint: Any) -> Any:
+    """Returns the record that a field is, or that each entry of it is; None where it is neither."""
+    each = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    return each if each is Interval or is_dataclass(each) else None
+
+
+# What a file holds besides.
+_FILE = {"class_names": "a list of texts", "verdicts_fingerprint": "a text"}
+RUN = _FILE | kinds_of(RunRecord)
+# All others may be missing or null.
 REQUIRED = ("class_names", "verdicts_fingerprint", "test.accuracy", "test.images", "test.unreadable")
 
 
@@ -153,7 +338,10 @@ def check_kinds(record: Mapping[str, Any], kinds: Mapping[str, str], path: Path)
 
 def _values(record: Mapping[str, Any], key: str) -> Iterator[Any]:
     """Yields what a key has, None where it is missing; nothing where there is nothing above it."""
-    above, _, name = key.rpartition(".")
-    places = record.get(above) if above else record
-    for place in places if isinstance(places, list) else [places] if places else []:
-        yield place.get(name)
+    name, _, below = key.partition(".")
+    value = record.get(name)
+    if not below:
+        yield value
+        return
+    for place in value if isinstance(value, list) else [value] if value else []:
+        yield from _values(place, below)

@@ -26,7 +26,7 @@ from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import METRIC_TITLES, evaluate
-from labelsieve.records import RUN, check_kinds
+from labelsieve.records import RUN, RunRecord, check_kinds
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT, AUDIT = "report.html", "audit.json"
@@ -61,7 +61,8 @@ class Verdicts:
             correct), `is_label_issue`, `rank` (1 = most suspicious), `predicted_confidence` and `error` (the reason
             where an image could not be read; all but `id` and `given_label` are null there).
         class_names: The K names of the classes.
-        record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`.
+        record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`;
+            :attr:`run` has it by name and type.
         metrics: See :func:`labelsieve.metrics.evaluate`; None without a truth column.
         annotators: Of several annotators, one row each: the table of `annotators.csv`. None after :meth:`load`.
         consensus: Of several annotators, one row for each image: the table of `consensus.csv`. None after :meth:`load`.
@@ -95,6 +96,11 @@ class Verdicts:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    @cached_property
+    def run(self) -> RunRecord:
+        """What :attr:`record` says, by name and type."""
+        return RunRecord.of(self.record)
 
     @cached_property
     def is_issue(self) -> NDArray[np.bool_]:

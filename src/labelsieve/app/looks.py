@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.common import section
 from labelsieve.verdicts import Verdicts
 
 # Features are reduced to so many directions: a query among 100,000 images then takes some milliseconds.
@@ -27,10 +26,10 @@ def kept_features(images: LabelledImages, verdicts: Verdicts) -> NDArray[np.floa
     """Returns the features that the scan of a run has kept in the cache, (N, W); None if they are not there."""
     from labelsieve.vlm.features import feature_stem, read_features
 
-    model, precision = section(verdicts.record, "model").get("fingerprint"), verdicts.record.get("precision")
+    model, precision = verdicts.run.model.fingerprint, verdicts.run.precision
     if not model or not precision:
         return None
-    found = read_features(feature_stem(images, str(model), str(precision)), images)
+    found = read_features(feature_stem(images, model, precision), images)
     return None if found is None else found.pooled
 
 

@@ -325,7 +325,7 @@ class Session:
         """Returns what a page has to know of the run before its first card."""
         issues = self.verdicts.is_issue
         return {
-            "source": str(self.verdicts.record.get("source") or "labelled images"),
+            "source": self.verdicts.run.source or "labelled images",
             "images": len(self.verdicts),
             "flagged": int(issues.sum()),
             "unreadable": int((~self.verdicts.is_readable).sum()),

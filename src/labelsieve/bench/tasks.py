@@ -195,9 +195,9 @@ def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _estimate(verdicts: Verdicts) -> dict[str, float | None]:
     """Returns the noise rate that a calibrated detector estimates, and its distance from the true one."""
-    found, rate = verdicts.record.get("estimate"), (verdicts.metrics or {}).get("noise_rate")
+    wrong, rate = verdicts.run.estimate.wrong_labels, (verdicts.metrics or {}).get("noise_rate")
     readable = int(verdicts.is_readable.sum())
-    estimated = None if found is None or not readable else found["wrong_labels"]["value"] / readable
+    estimated = None if wrong is None or not readable else wrong.value / readable
     error = None if estimated is None or rate is None else abs(estimated - rate)
     return {"estimated_noise_rate": estimated, "noise_rate_error": error}
 

@@ -89,8 +89,7 @@ class Adapt(Command):
 
         check_saves(self.settings.tune)
         verdicts = Verdicts.load(self.run_folder)
-        origin: Any = verdicts.record.get("origin") or {}
-        refuse_inside(self.source or origin.get("source"), self.out)
+        refuse_inside(self.source or verdicts.run.origin.source, self.out)
         with alone_in(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
@@ -98,12 +97,11 @@ class Adapt(Command):
     def _adapt(self, verdicts: Any, console: Console) -> None:
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.terminal import summarize
-        from labelsieve.report.common import section
 
         progress = Progress(console if is_main_process() else None)
         images = images_of(verdicts, source=self.source, progress=progress)
         test = self.test_set.load(seed=self.seed, progress=progress)
-        progress.say(f"adapting {self.backbone or section(verdicts.record, 'model').get('name')}")
+        progress.say(f"adapting {self.backbone or verdicts.run.model.name}")
         adapted = adapt(
             images,
             verdicts,

@@ -187,7 +187,7 @@ def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
 
 
 def _source_of(verdicts: Verdicts, source: str | None) -> str | None:
-    return source or (verdicts.record.get("origin") or {}).get("source")
+    return source or verdicts.run.origin.source
 
 
 def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages:
@@ -212,11 +212,9 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
         RunError: The run had its data in memory, or they are not the same any more.
         DataError: The data cannot be loaded.
     """
-    from labelsieve.report.common import section
-
     origin = origin_of(verdicts, source=source)
     data = load_origin(origin, progress=progress)
-    if data.fingerprint != section(verdicts.record, "data").get("fingerprint"):
+    if data.fingerprint != verdicts.run.data.fingerprint:
         raise RunError(
             f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
             "the old ones are"

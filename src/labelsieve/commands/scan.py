@@ -154,14 +154,13 @@ class Scan(Command, Generic[SettingsT]):
         """
         from labelsieve.core.provenance import fingerprint
         from labelsieve.pipeline import remove_checkpoint
-        from labelsieve.report.common import section
         from labelsieve.verdicts import Verdicts
 
         try:
             verdicts = Verdicts.load(self.out)
-            record = verdicts.record
+            run = verdicts.run
             names = ("data", "test", "against", "reviewed", "detector")
-            parts = {name: section(record, name).get("fingerprint") for name in names}
+            parts = {name: getattr(getattr(run, name), "fingerprint", None) for name in names}
             asked = {
                 "data": images.fingerprint,
                 "test": None if test is None else test.fingerprint,
@@ -169,8 +168,7 @@ class Scan(Command, Generic[SettingsT]):
                 "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
-            model = section(record, "model").get("name")
-            if (parts, record.get("seed")) != (asked, self.seed) or model not in (None, self.model):
+            if (parts, run.seed) != (asked, self.seed) or run.model.name not in (None, self.model):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:

@@ -84,4 +84,4 @@ def _unit_range(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
     span = float(np.ptp(values)) if values.size else 0.0
     if values.size < 2 or span <= ROUNDING * max(1.0, float(np.abs(values).max())):
         return None
-    return ((values - values.min()) / span)[:, None]
+    return np.asarray((values - values.min()) / span)[:, None]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labelsieve.flagging import FlagRule
+from labelsieve.metrics import Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,26 +16,6 @@ if TYPE_CHECKING:
 # Agreement with the given labels on a scale where guessing is 0 and full agreement 1: below this a model guesses. CLIP
 # models reach 0.2 to 0.9 on photos they can classify, even with more than half of the labels wrong.
 GUESSING = 0.05
-
-
-class Interval(NamedTuple):
-    """An estimate and the ends of its interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of_record(cls, found: Any) -> Interval | None:
-        """Reads it from the `estimate` of `run.json`; None where there is none of three numbers.
-
-        Example:
-            >>> Interval.of_record({"value": 6, "low": 3, "high": 9})
-            Interval(value=6.0, low=3.0, high=9.0)
-        """
-        values = [found.get(name) for name in cls._fields] if isinstance(found, Mapping) else []
-        known = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
-        return cls(*known) if len(known) == len(cls._fields) else None
 
 
 class Estimate(NamedTuple):

@@ -35,7 +35,7 @@ from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.metrics import accuracy, measure
 from labelsieve.pipeline import CHECKPOINT_FOLDER, check_run_folder
-from labelsieve.report.common import findings, require_same_images, section
+from labelsieve.report.common import findings, require_same_images
 from labelsieve.review.rows import ReviewFiles, read_reviews
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.features import image_features
@@ -167,7 +167,7 @@ def _written(folder: Path) -> list[str]:
 
 def _check_same_data(images: LabelledImages, verdicts: Verdicts) -> None:
     require_same_images(verdicts, images)
-    scanned = section(verdicts.record, "data").get("fingerprint") or images.fingerprint
+    scanned = verdicts.run.data.fingerprint or images.fingerprint
     labels_differ = images.class_names != verdicts.class_names or not np.array_equal(images.labels, verdicts.given)
     if scanned != images.fingerprint or labels_differ:
         raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
@@ -180,7 +180,7 @@ def _seen_by_pipeline(test: LabelledImages, images: LabelledImages) -> LabelledI
 
 
 def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
-    name = section(verdicts.record, "model").get("name") if backbone is None else backbone
+    name = verdicts.run.model.name if backbone is None else backbone
     if not name:
         raise SettingsError("the verdicts do not say which model they were made with; name a backbone (--backbone)")
     return str(name)
@@ -218,7 +218,7 @@ def _problems(verdicts: Verdicts) -> tuple[str, ...]:
     """Returns what the scan said of itself that makes its selection doubtful."""
     return tuple(
         f"the scan warned: {finding['figure']}. {finding['message']}"
-        for finding in findings(verdicts.record)
+        for finding in findings(verdicts.run)
         if finding["level"] == "problem"
     )
 
@@ -305,9 +305,9 @@ def _record(
     parameters: int,
     seconds: float,
 ) -> dict[str, Any]:
-    engine, backbone, scanned = job.engine, job.backbone, verdicts.record
+    engine, backbone, scanned = job.engine, job.backbone, verdicts.run
     installed = versions()
-    source = str(scanned.get("source") or job.images.origin.get("source", "data in memory"))
+    source = str(scanned.source or job.images.origin.get("source", "data in memory"))
     return {
         "labelsieve": installed.get("labelsieve", "unknown"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -318,10 +318,10 @@ def _record(
             "fingerprint": job.images.fingerprint,
         },
         "verdicts": {
-            "detector": section(scanned, "detector").get("name"),
-            "detector_settings": section(scanned, "detector").get("settings"),
-            "model": section(scanned, "model").get("name"),
-            "created": scanned.get("created"),
+            "detector": scanned.detector.name,
+            "detector_settings": scanned.detector.settings,
+            "model": scanned.model.name,
+            "created": scanned.created,
         },
         "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
         "test": None if job.test is None else described(job.test),

@@ -10,7 +10,6 @@ import numpy as np
 
 from labelsieve.core.provenance import write_text
 from labelsieve.core.quantities import counted, percent, plain
-from labelsieve.report.common import section
 from labelsieve.review.rows import RowReviews, corrected, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
@@ -80,16 +79,15 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
     changed = np.flatnonzero(labels != verdicts.given)
     left_out = np.flatnonzero((marks == "wrong") & (labels == verdicts.given))
-    record = verdicts.record
-    names = [section(record, key).get("name") for key in ("detector", "model")]
-    by = " with ".join(_text(str(name)) for name in names if name)
+    names = (verdicts.run.detector.name, verdicts.run.model.name)
+    by = " with ".join(_text(name) for name in names if name)
     images = counted(len(verdicts), "image", "images")
     reviewed = counted(len(reviews), "image", "images")
     lines = [
         "# Labels that were corrected",
         "",
         f"{images} in {counted(len(verdicts.class_names), 'class', 'classes')}. "
-        f"The labels were scanned by labelsieve {_text(str(record.get('labelsieve') or ''))}".rstrip()
+        f"The labels were scanned by labelsieve {_text(verdicts.run.labelsieve or '')}".rstrip()
         + (f" ({by})" if by else "")
         + f", which flagged {int(verdicts.is_issue.sum()):,} of them. People reviewed {reviewed}.",
         "",

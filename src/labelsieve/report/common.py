@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,8 @@ from labelsieve.core.errors import RunError, shown
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
 from labelsieve.curation.findings import EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS, Kind
 from labelsieve.data.labelled import Labelled
-from labelsieve.detect.scores import Estimate, Interval
+from labelsieve.metrics import Interval
+from labelsieve.records import RunRecord
 from labelsieve.report import MOST_IMAGES
 from labelsieve.verdicts import Verdicts
 
@@ -33,21 +33,15 @@ def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
         raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
 
 
-def section(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Returns a nested part of a record, empty where it is missing or not a mapping."""
-    value = record.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def tested(record: Mapping[str, Any]) -> str:
+def tested(run: RunRecord) -> str:
     """Says how well the model of a scan classifies test images; empty where there were none."""
-    test = section(record, "test")
-    return f"right on {points(test['accuracy'])} of {test['images'] - test['unreadable']:,}" if test else ""
+    test = run.test
+    return f"right on {points(test.accuracy)} of {test.images - test.unreadable:,}" if test else ""
 
 
-def agreement(record: Mapping[str, Any]) -> str:
+def agreement(run: RunRecord) -> str:
     """Says how often the zero-shot model predicts the given label, by the number that findings speak of; else empty."""
-    balanced, share = record.get("zero_shot_balanced_agreement"), record.get("zero_shot_agreement")
+    balanced, share = run.zero_shot_balanced_agreement, run.zero_shot_agreement
     if balanced is not None:
         return f"{percent(balanced)} of given labels (mean over classes)"
     return "" if share is None else f"{percent(share)} of given labels"
@@ -55,8 +49,8 @@ def agreement(record: Mapping[str, Any]) -> str:
 
 def estimate(verdicts: Verdicts) -> list[str]:
     """Says about how many labels are wrong, which flags are right and what they miss; empty where nothing is known."""
-    found, readable = section(verdicts.record, "estimate"), int(verdicts.is_readable.sum())
-    wrong, right, missed = (Interval.of_record(found.get(name)) for name in Estimate._fields)
+    found, readable = verdicts.run.estimate, int(verdicts.is_readable.sum())
+    wrong, right, missed = found.wrong_labels, found.right_flags, found.missed_labels
     if wrong is None or not readable:
         return []
     flagged = int(verdicts.is_issue.sum())
@@ -68,36 +62,33 @@ def estimate(verdicts: Verdicts) -> list[str]:
     return lines
 
 
-def annotators(record: Mapping[str, Any]) -> list[dict[str, str]]:
+def annotators(run: RunRecord) -> list[dict[str, str]]:
     """Returns the texts of a table of annotators, the least accurate first; empty where there is one label an image."""
-    known = [each for each in record.get("annotators") or () if isinstance(each, Mapping)]
     rows = []
-    for each in sorted(known, key=lambda each: (each.get("accuracy") is None, each.get("accuracy"))):
-        pair = section(each, "confused")
-        ends = (percent(each[name]) for name in ("low", "high")) if each.get("low") is not None else ()
+    for each in sorted(run.annotators, key=lambda each: (each.accuracy is None, each.accuracy)):
+        pair, has_interval = each.confused, each.low is not None and each.high is not None
         rows.append(
             {
-                "name": str(each.get("name") or ""),
-                "labels": thousands(each.get("labels") or 0),
-                "accuracy": percent(each.get("accuracy")),
-                "interval": " to ".join(ends) if each.get("high") is not None else UNKNOWN,
-                "agreement": percent(each.get("agreement")),
-                "confused": f"{pair.get('consensus')} → {pair.get('label')}" if pair else UNKNOWN,
-                "times": thousands(pair["times"]) if isinstance(pair.get("times"), int) else "",
+                "name": each.name or "",
+                "labels": thousands(each.labels or 0),
+                "accuracy": percent(each.accuracy),
+                "interval": f"{percent(each.low)} to {percent(each.high)}" if has_interval else UNKNOWN,
+                "agreement": percent(each.agreement),
+                "confused": f"{pair.consensus} → {pair.label}" if pair else UNKNOWN,
+                "times": thousands(pair.times) if pair and pair.times is not None else "",
             }
         )
     return rows
 
 
-def consensus(record: Mapping[str, Any]) -> str:
+def consensus(run: RunRecord) -> str:
     """Says how the consensus of annotators and images differs from the vote; empty where there is one label."""
-    found = section(record, "consensus")
-    if not isinstance(found.get("changed"), int):
+    found = run.consensus
+    if found is None or found.changed is None:
         return ""
-    line = f"consensus with the image evidence: another class than most annotators gave for {found['changed']:,} images"
-    shares = [found.get(name) for name in ("accuracy", "accuracy_of_vote")]
-    if all(isinstance(share, int | float) for share in shares):
-        line += f"; right on {points(shares[0])}, the vote on {points(shares[1])}"
+    line = f"consensus with the image evidence: another class than most annotators gave for {found.changed:,} images"
+    if found.accuracy is not None and found.accuracy_of_vote is not None:
+        line += f"; right on {points(found.accuracy)}, the vote on {points(found.accuracy_of_vote)}"
     return line
 
 
@@ -111,19 +102,19 @@ def all_flagged(verdicts: Verdicts, *, shown: int) -> str:
     flagged = int(verdicts.is_issue.sum())
     if shown >= flagged:
         return ""
-    run = shlex.quote(str(verdicts.record.get("out") or "RUN"))
+    run = shlex.quote(verdicts.run.out or "RUN")
     command = f"labelsieve report {run} --max-images {min(flagged, MOST_IMAGES)}"
     rest = "; a report shows no more, the rest is in verdicts.csv" if flagged > MOST_IMAGES else ""
     return command + rest
 
 
-def findings(record: Mapping[str, Any]) -> list[dict[str, str]]:
+def findings(run: RunRecord) -> list[dict[str, str]]:
     """Returns the findings of a record, problems first, with `level`, `title`, `figure`, `message` and `advice`."""
     order = list(LEVELS)
     rows = []
-    for finding in record.get("findings") or ():
-        level = finding.get("level") if finding.get("level") in LEVELS else "info"
-        texts = {key: str(finding.get(key) or "") for key in ("code", "figure", "message", "advice")}
+    for finding in run.findings:
+        level = finding.level if finding.level in LEVELS else "info"
+        texts = {key: getattr(finding, key) or "" for key in ("code", "figure", "message", "advice")}
         rows.append({"level": level, "title": LEVELS[level], **texts})
     return sorted(rows, key=lambda row: order.index(row["level"]))
 
@@ -145,7 +136,8 @@ def _of_kind(verdicts: Verdicts, name: str, table: pa.Table) -> str:
     if name == NO_CLASS:
         return f"{text} (about 1{NBSP}% of those that belong are among them)"
     if name in (EXACT_LEAK, NEAR_LEAK):
-        return f"{text}, also in {section(verdicts.record, 'against').get('source_name') or 'the other split'}"
+        other = (verdicts.run.against and verdicts.run.against.source_name) or "the other split"
+        return f"{text}, also in {other}"
     given = verdicts.table["given_label"].take(rows_of(verdicts, table["id"].to_pylist()))
     labels = pa.table({"group": table["group"], "label": given})
     several = labels.group_by("group").aggregate([("label", "count_distinct")])["label_count_distinct"]

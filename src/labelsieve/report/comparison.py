@@ -58,7 +58,7 @@ class Comparison:
 
 def needs_contents(first: Verdicts, second: Verdicts) -> bool:
     """Returns whether ids do not tell which images are the same: the runs have other ids, and so other data."""
-    fingerprints = [common.section(each.record, "data").get("fingerprint") for each in (first, second)]
+    fingerprints = [each.run.data.fingerprint for each in (first, second)]
     if fingerprints[0] is not None and fingerprints[0] == fingerprints[1]:
         return False
     return set(first.table["id"].to_pylist()) != set(second.table["id"].to_pylist())
@@ -173,7 +173,7 @@ def print_comparison(comparison: Comparison, names: tuple[str, str], console: Co
 def _about(name: str, verdicts: Verdicts) -> str:
     flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     share = f" ({percent(flagged / readable)})" if readable else ""
-    detector = common.section(verdicts.record, "detector").get("name")
+    detector = verdicts.run.detector.name
     by = f", {detector}" if detector else ""
     return clean(f"{name}: {flagged:,} flagged of {counted(readable, 'image', 'images')}{share}{by}")
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.flagging import FlagRule
 from labelsieve.verdicts import Verdicts
 
 MAX_BARS = 30
@@ -104,7 +103,7 @@ def histogram(verdicts: Verdicts) -> Histogram:
         bars=tuple(bars),
         ticks=tuple((tick, _height(tick, logarithmic) / scale) for tick in ticks),
         logarithmic=logarithmic,
-        threshold=FlagRule.of_record(verdicts.record).line,
+        threshold=verdicts.run.rule.line,
     )
 
 

@@ -27,7 +27,6 @@ from labelsieve.core.provenance import fingerprint, target_of, to_json, write_te
 from labelsieve.core.validation import check_value
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.flagging import FlagRule
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.image_sections import image_sections
@@ -163,9 +162,9 @@ def _context(
         "near_misses": len(rows) - shown,
         "more": common.all_flagged(verdicts, shown=shown),
         "estimate": common.estimate(verdicts),
-        "run": shlex.quote(str(verdicts.record.get("out") or "RUN")),
+        "run": shlex.quote(verdicts.run.out or "RUN"),
         "has_files": any(files),
-        "findings": common.findings(verdicts.record),
+        "findings": common.findings(verdicts.run),
         "image_sections": image_sections(verdicts, images, progress=progress),
         "histogram": histogram(verdicts),
         "confusions": confused,
@@ -175,8 +174,8 @@ def _context(
         "unreadable": _unreadable(verdicts),
         "unreadable_count": len(verdicts) - readable,
         "metrics": verdicts.metrics,
-        "annotators": common.annotators(verdicts.record)[:MAX_CLASS_ROWS],
-        "consensus": common.consensus(verdicts.record),
+        "annotators": common.annotators(verdicts.run)[:MAX_CLASS_ROWS],
+        "consensus": common.consensus(verdicts.run),
     }
 
 
@@ -190,32 +189,26 @@ def _assets() -> dict[str, Any]:
 
 
 def _header(verdicts: Verdicts) -> dict[str, Any]:
-    record = verdicts.record
-    model, detector = common.section(record, "model"), common.section(record, "detector")
-    source = str(record.get("source") or "labelled images")
+    run, detector = verdicts.run, verdicts.run.detector
+    source = run.source or "labelled images"
     facts = {
         "Source": source,
-        "Model": model.get("name"),
-        "Detector": " · ".join(str(detector[key]) for key in ("name", "recipe") if detector.get(key)),
-        "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(record)) else None,
-        "Test images": common.tested(record),
-        **FlagRule.of_record(record).facts(),
-        "Took": " on ".join(
-            part for part in (quantities.duration(record.get("seconds")), record.get("hardware")) if part
-        ),
+        "Model": run.model.name,
+        "Detector": " · ".join(part for part in (detector.name, detector.recipe) if part),
+        "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(run)) else None,
+        "Test images": common.tested(run),
+        **run.rule.facts(),
+        "Took": " on ".join(part for part in (quantities.duration(run.seconds), run.hardware) if part),
     }
-    settings = detector.get("settings")
     return {
         "source": Path(source).name or source,
-        "created": str(record.get("created") or ""),
-        "moment": common.moment(record.get("created")),
-        "version": str(record.get("labelsieve") or ""),
+        "created": run.created or "",
+        "moment": common.moment(run.created),
+        "version": run.labelsieve or "",
         "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
-        "settings": to_json(settings) if settings else "",
+        "settings": to_json(detector.settings) if detector.settings else "",
         "fingerprints": {
-            name: str(part["fingerprint"])
-            for name, part in (("Data", common.section(record, "data")), ("Model", model))
-            if part.get("fingerprint")
+            name: part.fingerprint for name, part in (("Data", run.data), ("Model", run.model)) if part.fingerprint
         },
     }
 
@@ -290,9 +283,8 @@ def _link(images: LabelledImages, row: int, page: Path) -> str:
 
 def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]], files: list[str]) -> dict[str, Any]:
     """What the script needs. Marks belong to images and their given labels, so they outlive a new report on them."""
-    known = common.section(verdicts.record, "data").get("fingerprint")
     return {
-        "key": str(known or fingerprint(images.fingerprint)),
+        "key": verdicts.run.data.fingerprint or fingerprint(images.fingerprint),
         "names": verdicts.class_names,  # all of them: any may be the right one
         "cards": [
             {

@@ -125,8 +125,8 @@ def write_marker(verdicts: Verdicts, folder: Path, *, kept: int, class_of_folder
     """Writes what an export was made from, by which it is known when it is to be replaced."""
     content = {
         "made_by": "labelsieve export",
-        "version": verdicts.record.get("labelsieve"),
-        "source": verdicts.record.get("source"),
+        "version": verdicts.run.labelsieve,
+        "source": verdicts.run.source,
         "images": kept,
         "left_out": len(verdicts) - kept,
         "class_of_folder": class_of_folder,

@@ -16,6 +16,7 @@ from rich.text import Text
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
 from labelsieve.data.published.base import named_source
+from labelsieve.records import OriginRecord, RunRecord
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
@@ -33,15 +34,15 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     console.print(_headline(verdicts))
     for line in common.estimate(verdicts):
         console.print(Unbroken(line))
-    for line in _facts(verdicts.record):
+    for line in _facts(verdicts.run):
         console.print(Unbroken(line, style="dim"))
     _print_classes(verdicts, console)
-    _print_annotators(verdicts.record, console)
-    _print_findings(verdicts.record, console)
+    _print_annotators(verdicts.run, console)
+    _print_findings(verdicts.run, console)
     _print_image_findings(verdicts, console)
     if verdicts.metrics:
         _print_metrics(verdicts.metrics, console)
-    _print_files(verdicts.record, console)
+    _print_files(verdicts.run, console)
     _print_next_steps(verdicts, console)
     console.print()
 
@@ -59,14 +60,13 @@ def _headline(verdicts: Verdicts) -> Unbroken:
     )
 
 
-def _facts(record: Mapping[str, Any]) -> list[str]:
-    names = [common.section(record, key).get("name") for key in ("detector", "model")]
-    facts = [record.get("source"), *names, duration(record.get("seconds"))]
+def _facts(run: RunRecord) -> list[str]:
+    facts = [run.source, run.detector.name, run.model.name, duration(run.seconds)]
     lines = [" · ".join(clean(str(fact)) for fact in facts if fact)]
-    agreement = common.agreement(record)
+    agreement = common.agreement(run)
     if agreement:
         lines.append(f"the zero-shot model agrees with {agreement}")
-    tested = common.tested(record)
+    tested = common.tested(run)
     if tested:
         lines.append(f"{tested} test images")
     return [line for line in lines if line]
@@ -99,8 +99,8 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
         console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
 
 
-def _print_annotators(record: Mapping[str, Any], console: Console) -> None:
-    rows = common.annotators(record)
+def _print_annotators(run: RunRecord, console: Console) -> None:
+    rows = common.annotators(run)
     if not rows:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
@@ -116,11 +116,11 @@ def _print_annotators(record: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if len(rows) > _TOP:
         console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
-    console.print(Unbroken(f"{common.consensus(record)}; whom to ask again about which image: {CONSENSUS}"))
+    console.print(Unbroken(f"{common.consensus(run)}; whom to ask again about which image: {CONSENSUS}"))
 
 
-def _print_findings(record: Mapping[str, Any], console: Console) -> None:
-    for finding in common.findings(record):
+def _print_findings(run: RunRecord, console: Console) -> None:
+    for finding in common.findings(run):
         console.print()
         title = (f"{finding['title']}: ", _STYLES[finding["level"]])
         head = " ".join(f"{finding[key].strip().rstrip('.')}." for key in ("figure", "message") if finding[key])
@@ -159,10 +159,10 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     console.print(Unbroken(", ".join(rest)))
 
 
-def _print_files(record: Mapping[str, Any], console: Console) -> None:
-    if not record.get("out"):
+def _print_files(run: RunRecord, console: Console) -> None:
+    if not run.out:
         return
-    folder = Path(str(record["out"]))
+    folder = Path(run.out)
     there = [name for name in RUN_FILES if (folder / name).is_file()]
     console.print()
     line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
@@ -171,10 +171,9 @@ def _print_files(record: Mapping[str, Any], console: Console) -> None:
 
 def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     """Prints the commands that use the run, ready to be copied; without an `out` there is none to use."""
-    record = verdicts.record
-    if not record.get("out"):
+    if not verdicts.run.out:
         return
-    folder = Path(str(record["out"]))
+    folder = Path(verdicts.run.out)
     report = folder / REPORT
     steps = []
     if report.is_file():
@@ -183,11 +182,11 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     shown = min(int(verdicts.is_issue.sum()), MAX_IMAGES)
     if more := common.all_flagged(verdicts, shown=shown):
         steps.append((f"the report shows {shown:,} of them; for all", more))
-    if common.section(record, "model").get("name"):  # features have no images to write or to train on
+    if verdicts.run.model.name:  # features have no images to write or to train on
         run, beside = _quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
         tidy, model = (shlex.quote(f"{beside}-{what}") for what in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
-        if (suffix := _suffix_of_corrected(record)) is not None:
+        if (suffix := _suffix_of_corrected(verdicts.run.origin)) is not None:
             corrected = shlex.quote(f"{beside}-corrected{suffix}")
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {tidy}"))
@@ -200,11 +199,10 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
         console.print(Text.assemble((f"  {what}: ", "dim"), clean(command)), soft_wrap=True)
 
 
-def _suffix_of_corrected(record: Mapping[str, Any]) -> str | None:
+def _suffix_of_corrected(origin: OriginRecord) -> str | None:
     """Returns the suffix of the data with other labels, None where they are not written back."""
-    origin = common.section(record, "origin")
-    source = str(origin.get("source") or "")
-    if not source or origin.get("noise") or named_source(source):
+    source = origin.source or ""
+    if not source or origin.noise or named_source(source):
         return None
     path = Path(source)
     return path.suffix if path.is_file() else ""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
 from labelsieve.core.validation import Range, Share, check_value
-from labelsieve.detect.scores import Interval
 from labelsieve.flagging import FlagRule
+from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
-from labelsieve.review.guarantees import Bounded, Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
+from labelsieve.review.guarantees import Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
 from labelsieve.review.known import Known, known_labels
 from labelsieve.review.rows import with_columns
 from labelsieve.review.sampling import AuditDesign, design
@@ -164,26 +164,26 @@ def _audited(sides: tuple[Side, Side], found: int, *, confidence: float) -> dict
     left = [float(max(each - found, 0)) for each in (total, low, high)]
     return {
         "missed": missed_share(sides, confidence=confidence),
-        "left": Bounded(min(max(left[0], left[1]), left[2]), left[1], left[2]),
+        "left": Interval(min(max(left[0], left[1]), left[2]), left[1], left[2]),
         "at_most": max(most_wrong(sides, confidence=confidence) - found, 0),
     }
 
 
-def _share(count: Bounded | None, images: int) -> Bounded | None:
-    return count and Bounded(*(each / images for each in count))
+def _share(count: Interval | None, images: int) -> Interval | None:
+    return count and Interval(*(each / images for each in count))
 
 
-def _estimate(verdicts: Verdicts, known: Known) -> Bounded | None:
+def _estimate(verdicts: Verdicts, known: Known) -> Interval | None:
     """Returns how many of the labels without an answer the model takes for wrong, within the interval of its scan."""
-    of_scan = Interval.of_record((verdicts.record.get("estimate") or {}).get("wrong_labels"))
+    of_scan = verdicts.run.estimate.wrong_labels
     if of_scan is None:
         return None
     value, low, high = of_scan
     rest = verdicts.is_readable & ~known.is_decided
     wrong = float((1 - verdicts.label_quality[rest].astype(np.float64)).sum())
     if not value:
-        return Bounded(wrong, wrong, min(wrong + high, float(rest.sum())))
-    return Bounded(wrong, wrong * low / value, min(wrong * high / value, float(rest.sum())))
+        return Interval(wrong, wrong, min(wrong + high, float(rest.sum())))
+    return Interval(wrong, wrong * low / value, min(wrong * high / value, float(rest.sum())))
 
 
 def _wanted(

@@ -21,7 +21,8 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.core.quantities import counted
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.detect.scores import Estimate, Interval, Scores
+from labelsieve.detect.scores import Estimate, Scores
+from labelsieve.metrics import Interval
 from labelsieve.review.answers import Answer, key_of
 from labelsieve.review.changes import resolved_label
 from labelsieve.review.log import LOG, AnswerLog

@@ -26,19 +26,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.metrics import Interval
+
 # Divisions of the wrong labels between the sides that are tried, and the share of the error that bounds their range.
 _GRID, _OF_ERROR = 64, 1 / 20
 _EXACT = 1e-9
 # Numbers that are kept for a side: as many probabilities, for all numbers of wrong labels.
 _TABLE = 1_000_000
-
-
-class Bounded(NamedTuple):
-    """An estimate and the ends of its interval; both ends together err as often as the confidence allows."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +118,7 @@ def _counted(side: Side, *, unsure_is_wrong: bool) -> _Count:
     return _Count(side.whole_wrong, side.open, side.seen, wrong, low, high)
 
 
-def wrong_on_side(side: Side, *, confidence: float) -> Bounded | None:
+def wrong_on_side(side: Side, *, confidence: float) -> Interval | None:
     """Returns how many labels of one side are wrong; None where nothing can be said.
 
     Args:
@@ -133,14 +127,14 @@ def wrong_on_side(side: Side, *, confidence: float) -> Bounded | None:
 
     Example:
         >>> wrong_on_side(Side(images=1000, seen=100, seen_wrong=10, known_wrong=10, known_right=90), confidence=0.95)
-        Bounded(value=100.0, low=52.0, high=172.0)
+        Interval(value=100.0, low=52.0, high=172.0)
     """
     if not side.is_sampled:
         return None
     error = (1 - confidence) / 2
     high = _upper_of_side(_counted(side, unsure_is_wrong=True), error)
     low = side.images - _upper_of_side(_counted(side.mirrored(), unsure_is_wrong=True), error)
-    return Bounded(side.estimate, float(low), float(high))
+    return Interval(side.estimate, float(low), float(high))
 
 
 def most_wrong(sides: tuple[Side, Side], *, confidence: float) -> int:
@@ -165,7 +159,7 @@ def fewest_wrong(sides: tuple[Side, Side], *, confidence: float) -> int:
     return first.images + second.images - most_wrong((first, second), confidence=confidence)
 
 
-def missed_share(sides: tuple[Side, Side], *, confidence: float) -> Bounded | None:
+def missed_share(sides: tuple[Side, Side], *, confidence: float) -> Interval | None:
     """Returns which share of the wrong labels is not flagged.
 
     Args:
@@ -185,7 +179,7 @@ def missed_share(sides: tuple[Side, Side], *, confidence: float) -> Bounded | No
     many, few = _counted(flagged, unsure_is_wrong=True), _counted(others, unsure_is_wrong=False)
     low = 1 - _first(lambda share: _p_value(few, many, (-share, 1 - share), 0.0, error) <= error)
     value = others.estimate / total
-    return Bounded(value, min(low, value), max(high, value))
+    return Interval(value, min(low, value), max(high, value))
 
 
 def _upper_of_side(count: _Count, error: float) -> int:

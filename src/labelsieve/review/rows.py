@@ -23,7 +23,6 @@ from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.flagging import FlagRule
 from labelsieve.review.answers import Answer, key_of
 from labelsieve.review.changes import check_classes, resolved_label
 from labelsieve.review.known import rows_and_keys
@@ -133,7 +132,7 @@ def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> N
 
 def kept_although_flagged(verdicts: Verdicts, *, drop_at: float) -> NDArray[np.bool_]:
     """Returns which of N images the threshold alone has flagged although their label quality is above `drop_at`."""
-    quality, rule = verdicts.label_quality, FlagRule.of_record(verdicts.record)
+    quality, rule = verdicts.label_quality, verdicts.run.rule
     alone = rule.for_quality_alone(quality, predicted=verdicts.predicted, given=verdicts.given)
     return verdicts.is_issue & alone & (quality > np.float32(drop_at))
 

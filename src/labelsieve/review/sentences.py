@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from labelsieve.core.quantities import NBSP, counted, percent, points
+from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold
-from labelsieve.review.guarantees import Bounded
 from labelsieve.review.statement import Sentence, Statement
 
 SAMPLE = "the audited images were drawn at random and the answers are right"
@@ -116,7 +116,7 @@ def _estimate(found: Statement) -> list[Sentence]:
     return [Sentence(f"By the model's own estimate about {about} labels are still wrong ({low} to {high}).", ESTIMATE)]
 
 
-def _interval(share: Bounded) -> str:
+def _interval(share: Interval) -> str:
     value, low, high = (percent(each) for each in share)
     if low == high:
         value, low, high = (points(each) for each in share)

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold
-from labelsieve.review.guarantees import Bounded
 
 
 class Sentence(NamedTuple):
@@ -68,12 +68,12 @@ class Statement:
     found: int
     audited: int
     unsure: int
-    right_flags: Bounded | None = None
-    missed: Bounded | None = None
-    left: Bounded | None = None
+    right_flags: Interval | None = None
+    missed: Interval | None = None
+    left: Interval | None = None
     at_most: int | None = None
     wanted: Wanted | None = None
-    estimate: Bounded | None = None
+    estimate: Interval | None = None
     flag_threshold: FlagThreshold | None = None
     sentences: tuple[Sentence, ...] = ()
 

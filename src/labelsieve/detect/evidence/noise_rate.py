@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from labelsieve.detect.evidence.noise_model import Joined, Mistakes
-from labelsieve.detect.scores import GUESSING, Interval
+from labelsieve.detect.scores import GUESSING
+from labelsieve.metrics import Interval
 
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25

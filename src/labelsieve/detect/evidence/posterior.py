@@ -24,8 +24,9 @@ from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
 from labelsieve.detect.evidence.noise_model import Posterior
 from labelsieve.detect.evidence.noise_rate import far_off
 from labelsieve.detect.inputs import DetectorInputs
-from labelsieve.detect.scores import Crowd, Estimate, Interval
+from labelsieve.detect.scores import Crowd, Estimate
 from labelsieve.detect.zero_shot import in_chunks
+from labelsieve.metrics import Interval
 
 # No label is flagged that is more than three times more likely right than wrong.
 MOST_CLEAN = 0.75
