@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
 from labelsieve.commands.base import (
-    Command,
-    Flag,
     MarkOption,
     OptionalText,
     RunFolder,
+    RunOptions,
     TestSet,
     read,
     refuse_inside,
@@ -26,14 +25,13 @@ from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
 from labelsieve.core.errors import UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
-from labelsieve.core.validation import Seed
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 
 _RECIPES = "{" + ",".join(RECIPES) + "}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapt(Command):
+class Adapt(RunOptions):
     """Trains a standard image classifier on the clean part of a run, and writes it as a transformers model.
 
     Flagged images that are more likely right than wrong are kept, too (--drop-at).
@@ -51,11 +49,6 @@ class Adapt(Command):
             folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
         test_set: Images to test the classifier on.
         source: Where the images of the run lie now, if not where the run found them.
-        device: Where to compute: auto, cpu, cuda or mps.
-        precision: auto is bf16 where the hardware is faster with it.
-        seed: Every random choice is drawn from it.
-        resume: Go on from the checkpoint of an interrupted adaptation.
-        overwrite: Replace a model that is there.
         settings: How to train.
     """
 
@@ -66,11 +59,6 @@ class Adapt(Command):
     marks: MarkOption = ()
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     source: OptionalText = None
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: Seed = 0
-    resume: Flag = False
-    overwrite: Flag = False
     settings: OmitArgPrefixes[Adaptation]
 
     @classmethod
@@ -109,12 +97,7 @@ class Adapt(Command):
             settings=self.settings,
             marks=review_files(self.run_folder, self.marks),
             test=test,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-            out=self.out,
-            resume=self.resume,
-            overwrite=self.overwrite,
+            **self.run_options(),
             progress=progress,
         )
         if is_main_process():

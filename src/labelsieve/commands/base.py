@@ -8,10 +8,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 from rich.console import Console
@@ -19,7 +19,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.help import show_help, wants_help
 from labelsieve.core.errors import RunError, SettingsError, UsageError, did_you_mean, listed, shown
-from labelsieve.core.validation import Limit, check_ranges
+from labelsieve.core.validation import Limit, Seed, check_ranges
 
 if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
@@ -81,6 +81,31 @@ class Command:
             LabelsieveError: The user can fix it.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Command):
+    """What all verbs have that compute for long and write a folder.
+
+    Attributes:
+        out: Folder to write.
+        device: Where to compute: auto, cpu, cuda or mps.
+        precision: auto is bf16 where the hardware is faster with it.
+        seed: Every random choice is drawn from it.
+        resume: Go on from the checkpoint of an interrupted run.
+        overwrite: Replace what is there.
+    """
+
+    out: Path
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: Seed = 0
+    resume: Flag = False
+    overwrite: Flag = False
+
+    def run_options(self) -> dict[str, Any]:
+        """Returns them as arguments of `scan` and `adapt`."""
+        return {each.name: getattr(self, each.name) for each in fields(RunOptions)}
 
 
 def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any = None) -> _CommandT:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -14,9 +14,8 @@ from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import (
     Against,
-    Command,
-    Flag,
     OptionalText,
+    RunOptions,
     Source,
     TestSet,
     read,
@@ -24,7 +23,7 @@ from labelsieve.commands.base import (
 )
 from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
-from labelsieve.core.validation import LogitScale, Seed, field_names
+from labelsieve.core.validation import LogitScale, field_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.registry import DETECTORS, detector_class
 
@@ -37,7 +36,7 @@ _METAVAR = "{" + ",".join(DETECTORS) + "}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan(Command, Generic[SettingsT]):
+class Scan(RunOptions, Generic[SettingsT]):
     """Finds the wrong labels of a data set and writes a run folder with a report.
 
     The options of the detector come last; `--detector NAME --help` shows those of another one, `labelsieve list` all
@@ -62,11 +61,6 @@ class Scan(Command, Generic[SettingsT]):
         other_split: Images of another split, to find those that are in both.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
-        device: Where to compute: auto, cpu, cuda or mps.
-        precision: auto is bf16 where the hardware is faster with it.
-        seed: Every random choice is drawn from it.
-        resume: Go on from the checkpoint of an interrupted run.
-        overwrite: Replace a run that is there.
         settings: Options of the detector.
     """
 
@@ -82,11 +76,6 @@ class Scan(Command, Generic[SettingsT]):
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
     other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     out: Path
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: Seed = 0
-    resume: Flag = False
-    overwrite: Flag = False
     settings: OmitArgPrefixes[SettingsT]
 
     @classmethod
@@ -212,12 +201,7 @@ class Scan(Command, Generic[SettingsT]):
             test=test,
             reviewed=self.reviewed,
             against=against,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-            out=self.out,
-            resume=self.resume,
-            overwrite=self.overwrite,
+            **self.run_options(),
             progress=progress,
         )
 
