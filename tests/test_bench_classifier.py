@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -67,7 +68,7 @@ def test_a_classifier_selects_what_it_has_small_losses_for(tmp_path: Path) -> No
         pixels = found.backbone.pixels([noisy.open(index) for index in range(64)])
         logits = found.backbone.logits(pixels).float()
     quality = small_mean_posterior(cross_entropy(logits, torch.from_numpy(noisy.labels), reduction="none").numpy())
-    expected = evaluate(wrong=noisy.labels != noisy.truth, flagged=quality <= 0.5, quality=quality)
+    expected = evaluate(wrong=noisy.labels != noisy.truth, flagged=quality <= 0.5, quality=quality.astype(np.float32))
     for name in ("clean_precision", "clean_recall", "clean_f1"):
         assert row[name] == pytest.approx(expected[name], abs=1e-6)
     assert row["auroc"] == pytest.approx(expected["auroc"], abs=0.02) and row["auroc"] > 0.8
