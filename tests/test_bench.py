@@ -670,7 +670,7 @@ def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monk
 
 
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
-    from labelsieve.bench.tasks import Given, scan_once
+    from labelsieve.bench.given import Given, scan_once
     from labelsieve.core.provenance import fingerprint
     from labelsieve.demo.run import write_drawings
 

@@ -615,5 +615,5 @@ def test_features_train_no_classifier(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="text goes with task detect only; leave it out"):
         read_experiment(tmp_path / "with-text.toml")
     experiment = read_experiment(write(tmp_path, text.replace('"detect"', '"adapt"')))
-    with pytest.raises(SettingsError, match="task adapt trains on images, which features computed before come without"):
+    with pytest.raises(SettingsError, match="a classifier is trained on images, which features come without"):
         run_experiment(experiment, tmp_path / "out")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from labelsieve.bench.experiment import Experiment, read_experiment
+from labelsieve.bench.tasks import adaptation
 from labelsieve.bench.toml_files import shipped
 
 TOOL: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "paper_values.py"))
@@ -128,3 +129,15 @@ def test_the_tool_prints_what_is_found_and_missing(
     found = {name: [int(number) for number in numbers] for name, *numbers in rows}
     assert found["table4"] == [20, 19, 0, 1, 0] and found["table9"] == [12, 0, 12, 0, 0]
     assert found["table7"] == [72, 72, 0, 0, 1] and found["all"] == [1070, 1057, 12, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "tune", "warmup"),
+    [("table7", "gmm-full", "full", 1), ("table7", "gmm-peft", "vpt-deep", 1), ("table8", "gmm", "full", 5)],
+)
+def test_the_mixture_is_that_of_a_linear_head(table: str, method: str, tune: str, warmup: int) -> None:
+    told = experiment_of(table).method[method]
+    assert told.detector is None
+    settings = adaptation(told)
+    assert (settings.loss, settings.tune, settings.warmup_epochs, settings.epochs) == ("gmm", tune, warmup, 10)
+    assert settings.learning_rate == settings.head_learning_rate == (5e-4 if tune == "full" else 3e-2)

@@ -28,7 +28,6 @@ from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.registry import check_input, detector_name
 from labelsieve.detect.scores import Scores
-from labelsieve.detect.training.learner import PASSING
 from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
@@ -37,6 +36,7 @@ from labelsieve.metrics import measure
 from labelsieve.review.earlier import Earlier, earlier
 from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.features import PASSING
 
 CHECKPOINT_FOLDER = "checkpoint"
 

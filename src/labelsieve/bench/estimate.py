@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
+from labelsieve.bench.given import Given, scan_once, true_labels
 from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import TEST_DRAWINGS, check_models, check_test, load_data, load_test, with_noise
-from labelsieve.bench.tasks import TASKS, Given, adaptation, scan_once, true_labels
+from labelsieve.bench.tasks import TASKS, adaptation
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError
 from labelsieve.core.progress import Progress
@@ -200,7 +201,7 @@ class _Trial:
                 ready = resolve(detector, self.vlm, readable=self.images, engine=self.engine)
                 steps = make_schedule(ready, images=self.images).steps
             seconds += self._parts(method, trained=trained).at(steps=steps, images=self.images)
-        if self.experiment.task == "adapt" and method.train_on != "nothing":
+        if method.detector is None or (self.experiment.task == "adapt" and method.train_on != "nothing"):
             settings = adaptation(method)
             all_images = replace(method, detector=None, recipe="default", settings={}, train_on="all")
             parts = self._parts(all_images, trained=settings.epochs > 0)
@@ -224,7 +225,7 @@ class _Trial:
         return Parts(max(0.0, base - b * steps - c * few), b, c)
 
     def _run(self, method: Method, images: LabelledImages | LabelledFeatures, epochs: int, *, name: str) -> float:
-        """Returns the seconds of one trial: of a scan or, of a method without detector, of fine-tuning."""
+        """Returns the seconds of one trial: of a scan or, of a method without detector, of training a classifier."""
         given = Given(
             method=_for(method, epochs),
             images=images,
@@ -236,7 +237,7 @@ class _Trial:
         )
         started = time.perf_counter()
         if method.detector is None:
-            TASKS["adapt"].measure(given)
+            TASKS[self.experiment.task].measure(given)
         else:
             scan_once(given, tests=self.experiment.task == "detect" or method.train_on == "nothing")
         return time.perf_counter() - started

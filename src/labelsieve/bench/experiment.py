@@ -284,9 +284,10 @@ def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, .
     known = feature_detectors(text=True) if value else []
     for name, method in methods.items():
         if value and method.detector not in known:
+            who = "a classifier" if method.detector is None else f"detector {method.detector}"
             raise SettingsError(
-                f"[method.{name}]: detector {method.detector} needs the images and a model; with text, which is for "
-                f"features alone, use one of {', '.join(known)}"
+                f"[method.{name}]: {who} needs the images and a model; with text, which is for features alone, use one "
+                f"of {', '.join(known)}"
             )
     return tuple(value)
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from labelsieve.bench.experiment import Experiment
-from labelsieve.bench.tasks import LATER, TASKS
+from labelsieve.bench.given import LATER
+from labelsieve.bench.tasks import TASKS
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json
 

@@ -140,7 +140,9 @@ class Method:
     """One row of the tables.
 
     Attributes:
-        detector: Name of a detector, see `labelsieve list`.
+        detector: Name of a detector, see `labelsieve list`. None for task `detect`: a classifier with a linear head is
+            trained on all images, and a mixture of two Gaussians on its losses says which labels are right; `train_on`
+            is `all` then, and `adapt` and `backbone` are those of the classifier.
         recipe: Settings of deft to start from.
         settings: Settings of the detector. `noise_rate = "true"` tells the true rate.
         train_on: For task `adapt`: `all` images, those that the detector `selected`, those for which a linear `probe`

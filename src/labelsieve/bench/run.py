@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 from labelsieve.bench.experiment import Cell, Experiment, within
 from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
+from labelsieve.bench.given import NO_IMAGES, Given, true_labels
 from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.parts import BUNDLED, DRAWINGS, FEATURES, Data, Noise
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
-from labelsieve.bench.tasks import NO_IMAGES, NO_TEST, TASKS, Given, true_labels
+from labelsieve.bench.tasks import NO_TEST, TASKS
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, RunError, SettingsError
 from labelsieve.core.folders import alone_in
@@ -160,7 +161,8 @@ def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
                 f"[data.{name}]: {data.source} holds features, which need no model; leave [model] out, or write "
                 "model = {}"
             )
-        if data.is_features and experiment.task == "adapt":
+        trains = experiment.task == "adapt" or any(each.detector is None for each in experiment.method.values())
+        if data.is_features and trains:
             raise SettingsError(f"[data.{name}]: {NO_IMAGES}")
         if not data.is_features:
             with within(f"data.{name}"):

@@ -162,7 +162,7 @@ def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str
 def _brief(method: Method, *, adapts: bool) -> Method:
     """Returns a method with hardly any epochs, of which those that were warm-up altogether stay so."""
     changes: dict[str, Any] = {"backbone": None}
-    if adapts:
+    if adapts or method.detector is None:
         changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
     if method.detector is None:
         return replace(method, **changes)

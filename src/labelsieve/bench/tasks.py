@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.core.errors import CheckpointError, RunError, SettingsError, look_up
-from labelsieve.core.provenance import fingerprint
+from labelsieve.bench.given import Given, scan_once
+from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.metrics import METRIC_TITLES
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from labelsieve.bench.parts import Method
-    from labelsieve.core.progress import Progress
-    from labelsieve.data.features import LabelledFeatures
-    from labelsieve.data.images import LabelledImages
-    from labelsieve.data.labelled import Labelled
     from labelsieve.finetune.settings import Adaptation
     from labelsieve.verdicts import Verdicts
-    from labelsieve.vlm.base import VisionLanguageModel
 
 _DETECTION = {
     **METRIC_TITLES,
@@ -54,51 +44,7 @@ TITLES = {
 }
 
 
-NO_IMAGES = "task adapt trains on images, which features computed before come without; use task detect"
 NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """What a cell is measured on.
-
-    Attributes:
-        method: The row of the table.
-        images: Images, or rows of features, with their noisy labels and the truth.
-        vlm: The model, None with features.
-        seed: Of training.
-        test: Clean images to test on, None where the experiment names none.
-        runs: Folder that keeps the verdicts of every scan.
-        progress: Where to show how far it is.
-    """
-
-    method: Method
-    images: LabelledImages | LabelledFeatures
-    vlm: VisionLanguageModel | None
-    seed: int
-    test: LabelledImages | None
-    runs: Path
-    progress: Progress
-
-    @property
-    def truth(self) -> NDArray[np.int64]:
-        """True labels, (N,)."""
-        return true_labels(self.images)
-
-    @property
-    def noise_rate(self) -> float:
-        """True share of wrong labels."""
-        return float((self.truth != self.images.labels).mean())
-
-    @property
-    def model_fingerprint(self) -> str | None:
-        """Fingerprint of the model, or of class text features; None where there are neither."""
-        return getattr(self.images, "text_fingerprint", None) if self.vlm is None else self.vlm.fingerprint
-
-
-def true_labels(images: Labelled) -> NDArray[np.int64]:
-    """Returns the true labels, (N,); the given ones where the truth is not known."""
-    return images.labels if images.truth is None else images.truth
 
 
 class Task(Protocol):
@@ -137,7 +83,10 @@ class Task(Protocol):
 
 
 class Detect:
-    """Scans, compares the verdicts with the truth, and tests what was trained where there are test images."""
+    """Scans, compares the verdicts with the truth, and tests what was trained where there are test images.
+
+    Without a detector, verdicts are by the losses of a classifier that was trained on all images.
+    """
 
     metrics = (*_DETECTION, *_TEST, *COST)
     needs_test = False
@@ -150,28 +99,36 @@ class Detect:
     )
 
     def check(self, method: Method) -> None:
-        """Makes the detector once, which checks its settings."""
+        """Makes the detector, or the settings of the classifier, once, which checks them."""
         if method.detector is None:
-            raise SettingsError("expected a detector, found none")
+            if method.train_on != "all":
+                raise SettingsError('expected a detector, found none; or train_on = "all", to select by a classifier')
+            _check_alone(method)
+            return
         if method.adapt or method.train_on != "selected" or method.backbone:
-            raise SettingsError("adapt, train_on and backbone go with task adapt only; leave them out")
+            raise SettingsError(
+                "adapt, train_on and backbone go with task adapt only, or without a detector; leave them out"
+            )
         method.make_detector(noise_rate=0.5)
 
     def resolved(self, method: Method) -> dict[str, Any]:
-        """Returns the settings of the detector."""
+        """Returns the settings of the detector, or those of the classifier as `adapt.NAME`."""
+        if method.detector is None:
+            return _of_phase_2(method)
         # as the file has them where it does, so that a rate that is given stays the word for it
         return {**vars(method.make_detector(noise_rate=0.5)), **method.settings}
 
     def measure(self, given: Given) -> dict[str, Any]:
-        """Returns the metrics of a scan and its seconds, without reading the images.
+        """Returns the metrics of a selection and its seconds, without reading the images.
 
-        Seconds are those of the scan wherever it was made; memory is known only of a scan that is made now.
+        Seconds are those of the scan wherever it was made, or of training the classifier and evaluating its losses;
+        memory is known only of what is made now.
         """
         from labelsieve.bench.peak_memory import PeakMemory
         from labelsieve.metrics import calibration
 
         with PeakMemory() as peak:
-            verdicts, is_new = scan_once(given, tests=True)
+            verdicts, is_new = _verdicts_of(given)
         metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
         return {
             **_defined(metrics),
@@ -184,6 +141,15 @@ class Detect:
             DEVICE_MEMORY: peak.on_device if is_new else None,
             "note": notes[-1] if notes else "",
         }
+
+
+def _verdicts_of(given: Given) -> tuple[Verdicts, bool]:
+    """Returns the verdicts of the detector or, without one, of the classifier, and whether they are new."""
+    from labelsieve.bench.selection import by_losses
+
+    if given.method.detector is not None:
+        return scan_once(given, tests=True)
+    return by_losses(given, adaptation(given.method), test=given.test), True
 
 
 def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,68 +171,6 @@ def _estimate(verdicts: Verdicts) -> dict[str, float | None]:
 def _test_metrics(verdicts: Verdicts) -> dict[str, float | None]:
     found = verdicts.record.get("test") or {}
     return {name: found.get(name.removeprefix("test_")) for name in _TEST}
-
-
-def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
-    """Scans with the detector of a method, or loads the verdicts if the same scan was made before.
-
-    Args:
-        given: What to scan.
-        tests: Whether to test what was trained, if there are test images and the detector can be tested. Where this is
-            not asked for, a scan that was tested serves as well: its verdicts are the same.
-
-    Returns:
-        The verdicts, and whether they are new.
-    """
-    from labelsieve.core.engine import make_engine
-    from labelsieve.pipeline import scan
-    from labelsieve.verdicts import RECORD, Verdicts
-    from labelsieve.vlm.features import image_features
-
-    detector = given.method.make_detector(noise_rate=given.noise_rate)
-    test = given.test if detector.predicts_test else None
-    tested = _run_folder(given, detector, test)
-    folder = tested if tests else _run_folder(given, detector, None)
-    for each in dict.fromkeys((folder, tested)):
-        if (each / RECORD).is_file():
-            with suppress(RunError):  # damaged: made again
-                return Verdicts.load(each), False
-    if tests and test is not None and given.vlm is not None and getattr(detector, "peft", "none") == "none":
-        # seen once, so that no method is timed with that; an adapted tower has to look at them itself
-        engine = make_engine(progress=given.progress)
-        image_features(test, given.vlm.to(engine.device), engine=engine)
-
-    def scanned(*, resume: bool) -> Verdicts:
-        return scan(
-            given.images,
-            given.vlm,
-            detector=detector,
-            test=test if tests else None,
-            seed=given.seed,
-            out=folder,
-            overwrite=True,
-            resume=resume,
-            progress=given.progress,
-        )
-
-    try:
-        return scanned(resume=True), True
-    except CheckpointError:  # of another version or precision: nothing is lost but its few epochs
-        return scanned(resume=False), True
-
-
-# Settings that came later, as they were before there was a choice: scans and cells of before have to hold.
-LATER = {"context_learns": True, "learns_from": "all", "negative_prompts": True, "negative_weight": 1.0}
-
-
-def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Path:
-    """Returns where the verdicts of a scan are kept."""
-    told = {key: value for key, value in vars(detector).items() if key not in LATER or value != LATER[key]}
-    settings = [given.method.detector, told, given.seed]
-    tested = () if test is None else (test.fingerprint,)
-    # on features alone, detectors that use no text find the same in each text regime
-    model = given.model_fingerprint if given.vlm is not None or detector.uses_text else None
-    return given.runs / fingerprint(given.images.fingerprint, model, settings, *tested)
 
 
 class Adapt:
@@ -293,15 +197,14 @@ class Adapt:
                 check_predicts_test(type(detector), method.detector)
                 if method.backbone:
                     raise SettingsError("train_on nothing trains no backbone; leave it out")
-        elif method.detector is not None or method.settings or method.recipe != "default":
-            raise SettingsError(f"train_on {method.train_on} takes no detector, settings or recipe; leave them out")
-        adaptation(method)
+            adaptation(method)
+        else:
+            _check_alone(method)
 
     def resolved(self, method: Method) -> dict[str, Any]:
         """Returns the settings of the detector, if there is one, and those of phase 2 as `adapt.NAME`."""
         of_detector = {} if method.detector is None else Detect().resolved(method)
-        of_phase_2 = {} if method.train_on == "nothing" else vars(adaptation(method))
-        return {**of_detector, **{f"adapt.{name}": value for name, value in of_phase_2.items()}}
+        return of_detector if method.train_on == "nothing" else {**of_detector, **_of_phase_2(method)}
 
     def measure(self, given: Given) -> dict[str, Any]:
         """Returns the accuracy on the test set, and how much and how right the training part was.
@@ -310,19 +213,17 @@ class Adapt:
         the scan, memory as in :meth:`Detect.measure`.
         """
         from labelsieve.bench.peak_memory import PeakMemory
-        from labelsieve.data.images import LabelledImages
+        from labelsieve.bench.selection import selection_of
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.selection import choose
 
-        images = given.images
-        if not isinstance(images, LabelledImages):
-            raise SettingsError(NO_IMAGES)
+        images = given.only_images
         if given.test is None:
             raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
             return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *COST, "note"))
         settings = adaptation(given.method)
-        verdicts = selection_of(given, images, settings)
+        verdicts = selection_of(given, settings)
         with PeakMemory() as peak:
             adapted = adapt(
                 images,
@@ -366,20 +267,15 @@ def adaptation(method: Method) -> Adaptation:
     return replace(recipe, **changes)
 
 
-def selection_of(given: Given, images: LabelledImages, settings: Adaptation) -> Verdicts:
-    """Returns the verdicts by which a cell selects what it fine-tunes on with these settings."""
-    from labelsieve.bench.selection import by_probe, only
+def _of_phase_2(method: Method) -> dict[str, Any]:
+    return {f"adapt.{name}": value for name, value in vars(adaptation(method)).items()}
 
-    method, right = given.method, given.truth == images.labels
-    if method.train_on == "selected":
-        return scan_once(given, tests=False)[0]
-    kept = right if method.train_on == "truth" else right | True
-    found = only(images, kept, truth=given.truth, model=None if given.vlm is None else given.vlm.name)
-    if method.train_on != "probe":
-        return found
-    return by_probe(
-        images, found, backbone=method.backbone, settings=settings, seed=given.seed, progress=given.progress
-    )
+
+def _check_alone(method: Method) -> None:
+    """Checks a method without a detector."""
+    if method.detector is not None or method.settings or method.recipe != "default":
+        raise SettingsError(f"train_on {method.train_on} takes no detector, settings or recipe; leave them out")
+    adaptation(method)
 
 
 TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from labelsieve.core.cache import cache_folder, keep_room
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import RunError
+from labelsieve.core.errors import RunError, TrainingError
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.provenance import new_part, read_json, remove_parts, write_json
 from labelsieve.data.images import LabelledImages
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+PASSING = "labelsieve-"
+"""How the folders of features begin that nobody keeps."""
 # Goes up when the same model gives other features for the same images, be it by rounding: those kept from before do
 # not count then.
 COMPUTED = 3
@@ -85,6 +89,64 @@ def image_features(
     if cached is None:
         raise RunError(f"the features could not be kept in {stem.parent}; set LABELSIEVE_CACHE to a writable folder")
     return cached
+
+
+def passing_features(
+    images: LabelledImages,
+    tower: ImageTower,
+    *,
+    engine: Engine,
+    batch_size: int = 64,
+    pixels: Pictures | None = None,
+) -> ImageFeatures:
+    """Returns the pooled features of all images from a model that was trained, which are not kept.
+
+    The pass is deterministic: no augmentation, and the weights stand still. All processes call this together.
+
+    Args:
+        images: N images.
+        tower: The model, on its device.
+        engine: Its processes share the rows.
+        batch_size: Images at a time.
+        pixels: The images as the model prepares them, if they are kept.
+
+    Raises:
+        RunError: There is no room for them.
+        TrainingError: The model no longer gives finite numbers.
+    """
+    folder = [_passing_folder(engine)] if engine.accelerator.is_main_process else [""]
+    broadcast_object_list(folder)
+    stem = Path(folder[0]) / "adapted"
+    try:
+        extract(images, tower, stem, engine, batch_size, pixels=pixels)
+        engine.accelerator.wait_for_everyone()
+        found = read_features(stem, images)
+        if found is None:
+            raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
+        if not np.isfinite([found.pooled.min(), found.pooled.max()]).all():
+            raise TrainingError(
+                "the adapted tower no longer gives finite numbers; use a lower --learning-rate or --precision fp32"
+            )
+        engine.accelerator.wait_for_everyone()  # till all have opened it; after an error the others would not come
+        return found
+    finally:
+        if engine.accelerator.is_main_process:
+            shutil.rmtree(folder[0], ignore_errors=True)  # the memory map lives on until it is let go
+
+
+def _passing_folder(engine: Engine) -> str:
+    """Makes a folder for what is given up after use, beside the checkpoint, which processes on all machines see.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    try:
+        if engine.checkpoint is not None:
+            engine.checkpoint.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(prefix=PASSING, dir=engine.checkpoint)
+    except OSError as error:
+        where = engine.checkpoint or tempfile.gettempdir()
+        raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error
 
 
 def feature_stem(images: LabelledImages, model: str, precision: str) -> Path:

@@ -5,23 +5,18 @@ The towers are frozen. Modules such as full fine-tuning train copies of a tower'
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import RunError, TrainingError
 from labelsieve.core.memory import in_parts
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
@@ -32,12 +27,9 @@ from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
+from labelsieve.vlm.features import ImageFeatures, image_features, passing_features
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
-
-# Of folders beside the checkpoint that a block makes and removes.
-PASSING = "labelsieve-"
 
 
 class Learner(nn.Module):
@@ -252,40 +244,8 @@ def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> 
     images, pixels = feed.images, feed.plain
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
-    folder = [_passing_folder(engine)] if engine.accelerator.is_main_process else [""]
-    broadcast_object_list(folder)
-    stem = Path(folder[0]) / "adapted"
-    try:
-        with learner.attached():
-            extract(images, learner.vlm, stem, engine, feed.batch_size, pixels=pixels)
-        engine.accelerator.wait_for_everyone()
-        found = read_features(stem, images)
-        if found is None:
-            raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
-        if not np.isfinite([found.pooled.min(), found.pooled.max()]).all():
-            raise TrainingError(
-                "the adapted tower no longer gives finite numbers; use a lower --learning-rate or --precision fp32"
-            )
-        engine.accelerator.wait_for_everyone()  # till all have opened it; after an error the others would not come
-        return found
-    finally:
-        if engine.accelerator.is_main_process:
-            shutil.rmtree(folder[0], ignore_errors=True)  # the memory map lives on until it is let go
-
-
-def _passing_folder(engine: Engine) -> str:
-    """Makes a folder for what is given up after use, beside the checkpoint, which processes on all machines see.
-
-    Raises:
-        RunError: It cannot be made.
-    """
-    try:
-        if engine.checkpoint is not None:
-            engine.checkpoint.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkdtemp(prefix=PASSING, dir=engine.checkpoint)
-    except OSError as error:
-        where = engine.checkpoint or tempfile.gettempdir()
-        raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error
+    with learner.attached():
+        return passing_features(images, learner.vlm, engine=engine, batch_size=feed.batch_size, pixels=pixels)
 
 
 @torch.inference_mode()
