@@ -28,7 +28,15 @@ from labelsieve.detect.evidence.noise_model import (
     LookAlikeNoise,
     Mistakes,
 )
-from labelsieve.detect.evidence.noise_rate import ALIKE_RISE, FLOOR, RISE, _among_surest, noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import (
+    ALIKE_RISE,
+    FLOOR,
+    RISE,
+    _among_surest,
+    classes_differ,
+    noise_rate,
+    reliability_rate,
+)
 from labelsieve.detect.evidence.posterior import MOST_CLEAN, best_threshold
 from labelsieve.detect.zero_shot import fitting_factor
 
@@ -208,6 +216,27 @@ def test_mistakes_are_more_frequent_than_the_surest_images_show(by: str, rise: f
         model = data.fit()
         assert isinstance(model.noise, LookAlikeNoise)
         assert abs(model.noise.rate - true) < abs(surest.value - true)
+
+
+def test_classes_without_wrong_labels_do_not_hide_those_with_many() -> None:
+    """Two of six classes have four in ten labels of the next class, and what learns from them is less sure of both."""
+    rng, truth = np.random.default_rng(0), np.arange(1800) % 6
+    means = 4 * np.eye(6, 16)
+    means[1::2] = means[::2] + 5 * np.eye(6, 16)[1::2]
+    points = (means[truth] + rng.normal(size=(1800, 16))).astype(np.float32)
+    wrong = (truth % 2 == 0) & (truth < 4) & (rng.random(1800) < 0.4)
+    flagged = ls.scan(load_features(points, labels=truth + wrong), detector=ls.Joint()).is_issue
+    assert 2 * (flagged & wrong).sum() / (flagged.sum() + wrong.sum()) > 0.9
+
+
+def test_classes_that_the_evidence_knows_little_do_not_differ() -> None:
+    """Their right labels disagree as often as it doubts them."""
+    logits = torch.randn(4000, CLASSES, generator=generator(4))
+    logits[torch.arange(4000), torch.arange(4000) % CLASSES] += torch.tensor([2.0, 2.0, 9.0, 9.0, 9.0]).repeat(800)
+    joined = Joined(logits, logits.softmax(dim=1).multinomial(1, generator=generator(3))[:, 0])
+    of_all, of_each = (noise_rate(joined, Mistakes.EVEN, differ=differ) for differ in (False, True))
+    assert of_all and of_each and of_each.low > of_all.high
+    assert not classes_differ(joined)
 
 
 def test_no_more_labels_are_wrong_than_disagree() -> None:
@@ -434,7 +463,7 @@ def test_it_does_not_matter_where_the_search_for_weights_begins() -> None:
     even, found = ClassNoise.even(CLASSES, 0.4), []
     for first in ([0.0, 0.0], [2.0, 2.0], [0.0, 2.0]):
         start = JointModel(torch.tensor(first), torch.zeros(CLASSES), even)
-        found.append(_likeliest(sample, start).weights.numpy())
+        found.append(_likeliest(sample, start, biased=True).weights.numpy())
     np.testing.assert_allclose(found, [found[0]] * 3, atol=0.03)
     assert found[0][0] > 0.5 and found[0][1] < 0.1
 

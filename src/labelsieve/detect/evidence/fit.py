@@ -29,7 +29,7 @@ from labelsieve.detect.evidence.noise_model import (
     clean_share,
     start_rate,
 )
-from labelsieve.detect.evidence.noise_rate import noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import classes_differ, noise_rate, reliability_rate
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
@@ -106,19 +106,22 @@ def fit_joint(
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
         zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
+        differ = classes_differ(sample.joined(_likeliest(sample, start, biased=False)))
         model, mistakes, factor, reliable = start, Mistakes.EVEN, None, None
         for number in range(ROUNDS):
             # what looks alike would explain whatever the evidence says, and what it does not
             noise = ClassNoise.even(classes, model.noise.rate) if mistakes is Mistakes.ALIKE else model.noise
-            likeliest = _likeliest(sample, JointModel(model.weights, model.bias, noise))
+            likeliest = _likeliest(
+                sample, JointModel(model.weights, model.bias, noise), biased=number > 0 or not differ
+            )
             joined = sample.joined(likeliest)
             if not number:
-                rate = noise_rate(joined, Mistakes.EVEN)
+                rate = noise_rate(joined, Mistakes.EVEN, differ=differ)
                 if zero_shot and rate:
                     factor = fitting_factor(*zero_shot, noise_rate=rate.value)
                     reliable = reliability_rate(*zero_shot, factor=factor)
                 mistakes = _mistakes(joined, rate and rate.value, generator, advance)
-            rate = noise_rate(joined, mistakes, reliable=reliable)
+            rate = noise_rate(joined, mistakes, reliable=reliable, differ=differ)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
         ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
@@ -184,8 +187,15 @@ class _Sample:
         return Joined(torch.cat(logits), torch.cat(labels))
 
 
-def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
-    """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model."""
+def _likeliest(sample: _Sample, model: JointModel, *, biased: bool) -> JointModel:
+    """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model.
+
+    Args:
+        sample: Rows to fit on.
+        model: Where to start, and the noise.
+        biased: Whether biases are learned; else they are 0. Under noise that is even over the classes they would
+            explain wrong labels that some classes have and others have not.
+    """
     from scipy.optimize import minimize
 
     kinds = len(sample.spread)
@@ -205,7 +215,7 @@ def _likeliest(sample: _Sample, model: JointModel) -> JointModel:
         return total, slope.double().numpy()
 
     # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
-    bounds = [(0.0, None)] * kinds + [(None, None)] * len(model.bias)
+    bounds = [(0.0, None)] * kinds + [(None, None) if biased else (0.0, 0.0)] * len(model.bias)
     start = torch.cat([model.weights.clamp(min=0.02), model.bias]).double().numpy()
     found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
     best = torch.from_numpy(found.x).float()

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from labelsieve.detect.evidence.noise_model import Joined, Mistakes
 from labelsieve.detect.scores import GUESSING
+from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.metrics import Interval
 
 # The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
+# So many of them have to be of each class, on average, that classes show that they differ.
+SURE_OF_A_CLASS = 30
 # Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # A logit scale is far off from this factor on.
@@ -24,7 +27,9 @@ FAR_OFF = 3.0
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = None) -> Interval | None:
+def noise_rate(
+    joined: Joined, mistakes: Mistakes, *, reliable: float | None = None, differ: bool = False
+) -> Interval | None:
     """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
@@ -37,15 +42,15 @@ def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = N
         joined: Joined logits and given labels.
         mistakes: What the wrong labels are.
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
+        differ: Whether :func:`classes_differ`. Then the surest are those of each predicted class: of a class with many
+            wrong labels the evidence is less sure, so that few of the surest images of all are of it.
 
     Returns:
         Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
         labels than chance.
     """
-    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
-    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
-    disagrees = predicted != joined.labels
-    shares = _among_surest(disagrees[confidence.argsort(descending=True)])
+    disagrees = _disagreeing(joined)
+    shares = _among_surest(disagrees[_surest_first(joined, by_class=differ)])
     chance = 1 / joined.logits.shape[1]
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
@@ -56,6 +61,30 @@ def noise_rate(joined: Joined, mistakes: Mistakes, *, reliable: float | None = N
     if mistakes is Mistakes.BY_CLASS and reliable is not None:
         value = min(max(reliable, shares.value), value)
     return Interval(value, shares.low, high)
+
+
+@torch.no_grad()
+def classes_differ(joined: Joined) -> bool:
+    """Returns whether some classes have many more wrong labels than others.
+
+    They do where the surest images of each predicted class disagree more often than the surest of all by more than
+    chance, and more often than the evidence doubts them. Evidence that knows a class little is as unsure of its surest
+    images as it errs on them, and right labels show no more than that. Wrong labels of a class strike what the evidence
+    knows well as often as the rest, which no class probability follows that rises with how much an image looks like its
+    class: at the temperature that fits the labels best it is too sure of them. Where a class has few images nothing is
+    told.
+
+    Args:
+        joined: Logits that were joined under even noise and have no biases, which would explain such labels.
+    """
+    total, classes = joined.logits.shape
+    if SUREST * total < SURE_OF_A_CLASS * classes:
+        return False
+    disagrees, order = _disagreeing(joined), _surest_first(joined, by_class=True)
+    of_each, of_all = _among_surest(disagrees[order]), _among_surest(disagrees[_surest_first(joined, by_class=False)])
+    fitting = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
+    doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in fitting.chunks()])
+    return of_each.low > max(of_all.high, float(doubt[order[: _fewest(total)]].mean()))
 
 
 def far_off(factor: float) -> bool:
@@ -93,6 +122,27 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
 
 
+def _disagreeing(joined: Joined) -> Tensor:
+    return joined.logits.argmax(dim=1) != joined.labels
+
+
+def _surest_first(joined: Joined, *, by_class: bool) -> Tensor:
+    """Returns the order of images, (n,), by how sure they are: among all, or by rank within the predicted class."""
+    sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
+    confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
+    order = confidence.argsort(descending=True)
+    if not by_class:
+        return order
+    order = order[predicted[order].argsort(stable=True)]
+    sizes, group = predicted.bincount(), predicted[order]
+    rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[group]
+    return order[((rank + 0.5) / sizes[group]).argsort(stable=True)]
+
+
+def _fewest(total: int) -> int:
+    return max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
+
+
 def _among_surest(disagrees: Tensor) -> Interval:
     """Returns the share that disagrees among the surest images, (n,), the surest first.
 
@@ -103,7 +153,7 @@ def _among_surest(disagrees: Tensor) -> Interval:
     from scipy.stats import binomtest
 
     total, hits = len(disagrees), disagrees.cumsum(0)
-    count = max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
+    count = _fewest(total)
     ends = binomtest(int(hits[count - 1]), count).proportion_ci(0.95, method="exact")
     low, high, found = 0.0, 1.0, 0.0
     while count <= total:
