@@ -813,6 +813,7 @@ def die_before_the_cell_is_kept(real: Any = Store.add) -> None:
 DIFFERS = {"seconds", "memory", "device_memory", "wall_seconds", "created"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows kills in another way")
 def test_a_run_that_was_killed_ends_as_an_unbroken_one(file: Path, tmp_path: Path) -> None:
     text = changed(changed(file, "seeds = [0, 1]", "seeds = [3]"), AS_DRAWN, "").read_text().replace("48", "24")
