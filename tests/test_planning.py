@@ -132,7 +132,7 @@ def test_what_auto_becomes_does_not_depend_on_how_busy_the_machine_is(
 
 @pytest.mark.parametrize(
     "detector",
-    [DeFT(epochs=2, min_steps=0), DeFT(peft="vpt-deep", epochs=1, min_steps=0, batch_size=16)],
+    [DeFT(epochs=2, min_steps=0), DeFT(peft="vpt-deep", epochs=1, min_steps=0, batch_size=16, evidence="threshold")],
     ids=["default", "vpt-deep"],
 )
 def test_a_busy_machine_gives_the_same_verdicts(
@@ -314,7 +314,7 @@ def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledIm
     runs = {}
     for how in ("off", "on"):
         detector = SmallLoss(
-            peft="vpt-deep", compile=how, batch_size=12, learns_from="all", **QUICK
+            peft="vpt-deep", compile=how, batch_size=12, learns_from="all", **{**QUICK, "epochs": 1}
         )  # and a last batch of another size
         printed, runs[how] = said(some, tiny_clip, detector)
         assert ("the image encoder is compiled" in printed) == (how == "on")
@@ -375,7 +375,7 @@ def test_where_compiling_fails_it_goes_on_without(
     )  # fmt: skip
     assert not autoconfig._compiling_works("auto", learner, tried=2)
     assert "note: torch.compile does not work here (RuntimeError); training goes on without it" in out.getvalue()
-    detector = DeFT(peft="vpt-deep", **QUICK)
+    detector = DeFT(peft="vpt-deep", evidence="threshold", **QUICK)
     with pytest.raises(SettingsError, match=r"^torch.compile does not work here \(RuntimeError\); leave --compile on"):
         said(images, tiny_clip, replace(detector, compile="on"))
 
@@ -401,7 +401,7 @@ def test_nothing_is_compiled_for_a_short_run(
     images: LabelledImages, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", None)  # calling it would fail
-    _, verdicts = said(images, tiny_clip, DeFT(peft="vpt-deep", **QUICK))
+    _, verdicts = said(images, tiny_clip, DeFT(peft="vpt-deep", evidence="threshold", **QUICK))
     assert verdicts.record["detector"]["settled"]["compile"] == "off"
 
 

@@ -111,7 +111,7 @@ def test_there_is_a_checkpoint_after_each_epoch(
     "detector",
     [
         DeFT(**QUICK),
-        DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3),
+        DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3, evidence="threshold"),
         DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
         SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
         GMM(**QUICK),
