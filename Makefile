@@ -7,16 +7,19 @@ INSTALLED := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test smoke docs lint format dist clean
+.PHONY: help demo test test-slow smoke docs lint format dist clean
 
 help: ## list what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-8s %s\n' "$$name" "$$about"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-9s %s\n' "$$name" "$$about"; done
 
 demo: $(INSTALLED) ## find wrong labels in bundled images; the report is runs/demo/report.html
 	$(BIN)/labelsieve demo --out runs/demo --overwrite
 
-test: lint ## ruff, mypy and all tests, some minutes
+test: lint ## ruff, mypy and the tests but for the slow ones, some minutes
 	$(BIN)/pytest
+
+test-slow: $(INSTALLED) ## the slow tests: several processes, kills, a compiler; some minutes
+	$(BIN)/pytest -m slow
 
 smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 	$(BIN)/labelsieve bench --smoke

@@ -22,7 +22,7 @@ from small_backbones import SIZE
 
 CLASSES = ("red", "green", "blue")
 FLAGGED = (0, 5, 11)
-QUICK: dict[str, Any] = {"epochs": 3, "min_steps": 0, "batch_size": 8}
+QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "batch_size": 8}
 
 
 def pictures(count: int, *, seed: int = 0) -> tuple[list[Image.Image], NDArray[np.int64]]:

@@ -158,6 +158,7 @@ def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, m
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [("--loss", "elr"), ("--tune", "ssf")], ids=["elr", "ssf"])
 def test_several_processes_give_the_model_of_one(how: tuple[str, str], finished: Path, tmp_path: Path) -> None:
     more = [*QUICK, "--epochs", "1", "--batch-size", "7", *how, "--labels", "all"]

@@ -76,7 +76,7 @@ detector = "label-match"
 
 [method.untrained]
 detector = "deft"
-settings = { epochs = 0 }
+settings = { epochs = 0, evidence = "threshold" }
 """
 
 
@@ -366,7 +366,8 @@ settings = { epochs = 7, warmup_epochs = 2 }
     assert not experiment.noise["sym-20"].exact
     methods = experiment.method
     assert methods["whole"].settings == {"epochs": 7, "warmup_epochs": 2} and methods["whole"].detector == "deft"
-    assert methods["untrained"].settings == {"epochs": 0, "warmup_epochs": 2} and methods["untrained"].recipe == "paper"
+    assert methods["untrained"].settings == {"epochs": 0, "evidence": "threshold", "warmup_epochs": 2}
+    assert methods["untrained"].recipe == "paper"
 
 
 def test_calibration_of_probabilities() -> None:
@@ -813,6 +814,7 @@ def die_before_the_cell_is_kept(real: Any = Store.add) -> None:
 DIFFERS = {"seconds", "memory", "device_memory", "wall_seconds", "created"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows kills in another way")
 def test_a_run_that_was_killed_ends_as_an_unbroken_one(file: Path, tmp_path: Path) -> None:
     text = changed(changed(file, "seeds = [0, 1]", "seeds = [3]"), AS_DRAWN, "").read_text().replace("48", "24")
@@ -863,7 +865,7 @@ def test_the_same_scan_is_made_once_and_a_damaged_one_again(
 ) -> None:
     module, runs = importlib.import_module("labelsieve.pipeline"), tmp_path / "out" / "runs"
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
-    changed(file, '[method.untrained]\ndetector = "deft"\nsettings = { epochs = 0 }', "")
+    changed(file, '[method.untrained]\ndetector = "deft"\nsettings = { epochs = 0, evidence = "threshold" }', "")
     real, scans = module.scan, list[Path]()
 
     def scan(*given: Any, **more: Any) -> Any:
@@ -974,7 +976,7 @@ def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch
 
 
 def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = read_experiment(changed(file, "{ epochs = 0 }", "{ epochs = 0, momentum = 0.25 }"))
+    experiment = read_experiment(changed(file, "{ epochs = 0,", "{ epochs = 0, momentum = 0.25,"))
     method, key = experiment.method["untrained"], experiment.key(Cell("mini", "drawings", "sym-20", "untrained", 0))
     told = TASKS["detect"].resolved(method)
     without = {name: value for name, value in told.items() if name not in ("weight_decay", "negative_weight")}
@@ -1160,7 +1162,7 @@ def test_wrong_places(file: Path, words: list[str], message: str, capsys: pytest
 
 
 def test_a_cell_that_fails_says_which_and_keeps_those_before_it(file: Path, tmp_path: Path) -> None:
-    changed(changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }"), "seeds = [0, 1]", "seeds = [4]")
+    changed(changed(file, "{ epochs = 0,", "{ context_tokens = 200,"), "seeds = [0, 1]", "seeds = [4]")
     with pytest.raises(ModelError, match=r"^untrained on drawings, sym-20, mini, seed 4: .*no room for a class name"):
         run_experiment(read_experiment(file), tmp_path / "out")
     assert [record["method"] for record in lines_of(tmp_path / "out")] == ["label-match"]
@@ -1336,17 +1338,17 @@ def test_steps_of_a_cell(
 
 
 def test_a_method_that_cannot_be_tried_is_told(file: Path, run: Callable[..., tuple[int, str, str]]) -> None:
-    changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
+    changed(file, "{ epochs = 0,", "{ context_tokens = 200,")
     code, out, _ = run("bench", file, "--out", file.parent / "new", "--dry-run")
     assert code == 0 and re.search(r"8 of 8 cells are missing: about .* and 4 that could not be tried", out)
 
 
 def test_estimate_of_a_cell_that_trains_a_classifier(trained: tuple[Path, Path]) -> None:
     experiment = read_experiment(trained[0])
-    kinds = ("no-phase-2", "all", "selected")  # a scan, a training, and both
+    kinds = ("all", "selected")  # a training, and a scan before it
     cells = [cell for cell in experiment.cells() if cell.method in kinds]
     costs = estimating.estimate(experiment, cells, progress=Progress())
-    assert list(costs) == cells and len(cells) == 3
+    assert list(costs) == cells and len(cells) == 2
     for cost in costs.values():
         assert cost is not None and 0 < cost.seconds < 60 and 0.05 < cost.memory < 50
 
@@ -1504,6 +1506,7 @@ def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:
     assert {**small.adapt} == {"recipe": "paper", "loss": "gmm", "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
 
 
+@pytest.mark.slow
 def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     name = "paper/figure4"  # one that trains, and quick; `make smoke` runs all
     code, out, _ = run("bench", name, "--smoke", "--out", tmp_path)
@@ -1518,7 +1521,7 @@ def test_smoke_tells_what_fails_and_runs_the_rest(
 ) -> None:
     from labelsieve.bench import toml_files as module
 
-    changed(file, "{ epochs = 0 }", "{ context_tokens = 200 }")
+    changed(file, "{ epochs = 0,", "{ context_tokens = 200,")
     good = file.with_name("good.toml")
     good.write_text(TINY.replace(AS_DRAWN, ""))
     monkeypatch.setattr(module, "shipped", lambda: {"bad": file, "good": good})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,14 @@ def record_of(folder: Path, *cell: Any) -> Mapping[str, Any]:
     names = ("data", "noise", "method", "seed", "text")
     (found,) = [each for each in lines_of(folder) if tuple(each[name] for name in names) == cell]
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_plots() -> Iterator[None]:
+    """Leaves out what nobody looks at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labelsieve.bench.plots.find_spec", lambda _name: None)
+        yield
 
 
 @pytest.fixture(scope="module")

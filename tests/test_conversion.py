@@ -228,16 +228,16 @@ def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: 
     # Batches are asked for before, or after, a worker that has sent one already stands still.
     def stuck(picture: Image.Image, row: int) -> Tensor:
         if row == 7:
-            time.sleep(0.5)
+            time.sleep(0.1)
             (tmp_path / "stopped").write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGSTOP)
         return as_tensor(picture, row)
 
-    monkeypatch.setattr(loading, "WAIT", 2)
+    monkeypatch.setattr(loading, "WAIT", 1)
     source = loading.batches(numbers(tmp_path / "images"), ROWS, transform=stuck, device=CPU, workers=2)
     while asked == "after" and not (tmp_path / "stopped").exists():
         time.sleep(0.01)
-    with pytest.raises(RunError, match=r"no image could be read for 2 seconds; check the disk or network drive"):
+    with pytest.raises(RunError, match=r"no image could be read for 1 seconds; check the disk or network drive"):
         list(source)
 
 

@@ -20,7 +20,7 @@ from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.registry import DETECTORS, detector_name
 from labelsieve.verdicts import Verdicts
 
-FEW = (DeFT(epochs=1, min_steps=0), LabelMatch())
+FEW = (DeFT(epochs=1, min_steps=0, evidence="threshold"), LabelMatch())
 QUIET = Console(quiet=True)
 
 

@@ -56,6 +56,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+# One family of each kind of model, for what its loader decides and no encoder in it does.
+OF_A_KIND = pytest.mark.parametrize(
+    "name", sorted({family.kind: name for name, family in reversed(FAMILIES.items())}.values()), scope="module"
+)
+
+
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -286,8 +292,8 @@ def test_scan(vlm: Any, images: LabelledImages) -> None:
 
 def test_scan_with_visual_prompts(folders: Callable[[str], Path], images: LabelledImages) -> None:
     """One of each kind of tower: `test_visual_prompts` has those of every family."""
-    scan(load_vlm(folders("siglip2")), images, "vpt-deep")
-    scan(load_vlm(folders("open_clip")), images, "vpt-deep")
+    scan(load_vlm(folders("siglip2")), images, "vpt-deep", evidence="threshold")
+    scan(load_vlm(folders("open_clip")), images, "vpt-deep", evidence="threshold")
     with pytest.raises(SettingsError, match="use --peft none"):
         scan(load_vlm(folders("open_clip ResNet")), images, "vpt-deep")
 
@@ -418,6 +424,7 @@ class Malice:
         return os.system, (self.command,)
 
 
+@OF_A_KIND
 def test_a_pickle_never_runs(family: Family, folder: Path, tmp_path: Path) -> None:
     bad, mark = shutil.copytree(folder, tmp_path / "model"), tmp_path / "mark"
     (bad / family.weights).unlink()
@@ -429,6 +436,7 @@ def test_a_pickle_never_runs(family: Family, folder: Path, tmp_path: Path) -> No
     assert mark.exists(), "the pickle is harmless and the test worth nothing"
 
 
+@OF_A_KIND
 def test_a_pickle_of_tensors_alone_is_loaded(vlm: Any, family: Family, folder: Path, tmp_path: Path) -> None:
     path = shutil.copytree(folder, tmp_path / "model")
     torch.save(load_file(path / family.weights), path / family.pickle)
@@ -436,6 +444,7 @@ def test_a_pickle_of_tensors_alone_is_loaded(vlm: Any, family: Family, folder: P
     assert load_vlm(path).fingerprint == vlm.fingerprint
 
 
+@OF_A_KIND
 def test_code_in_a_folder_never_runs_and_nobody_is_asked(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,6 +470,7 @@ def test_code_in_a_folder_never_runs_and_nobody_is_asked(
             assert not mark.exists(), name
 
 
+@OF_A_KIND
 def test_fingerprint_follows_the_weights(vlm: Any, family: Family, folder: Path, tmp_path: Path) -> None:
     """And not the folder: `test_a_pickle_of_tensors_alone_is_loaded` has the same weights in another."""
     other = shutil.copytree(folder, tmp_path / "model")

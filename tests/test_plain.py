@@ -93,7 +93,7 @@ def test_no_photo_is_decoded_after_the_first_epoch_of_a_scan(
 ) -> None:
     images, decoded = photos(), Decoded(monkeypatch)
     options: dict[str, Any] = {"device": "cpu", "precision": "fp32"}
-    detector = DeFT(peft="vpt-deep", visual_prompts=2, epochs=3, min_steps=0)
+    detector = DeFT(peft="vpt-deep", visual_prompts=2, epochs=2, min_steps=0, evidence="threshold")
     first = scan(images, tiny_clip, detector=detector, **options)
     assert 24 <= decoded.since() <= 24 + 12 + SAMPLES  # features, first epoch; `_estimate` looks at all 12, too
     again = scan(images, tiny_clip, detector=detector, **options)
@@ -107,7 +107,7 @@ def test_no_test_photo_is_decoded_twice(cache: Path, tiny_clip: Any, monkeypatch
     images, test, decoded = photos(), photos(30, seed=1), Decoded(monkeypatch)
     verdicts = scan(images, tiny_clip, detector=LabelMatch(), device="cpu", precision="fp32")
     counts = []
-    for epochs in (1, 4):
+    for epochs in (1, 2):
         decoded.since()
         settings = Adaptation(labels="all", epochs=epochs, min_steps=0, batch_size=8)
         adapt(images, verdicts, backbone=tiny_clip.name, settings=settings, test=test, device="cpu", precision="fp32")
@@ -131,7 +131,7 @@ def test_a_model_that_prepares_no_bytes_prepares_each_time(cache: Path, tiny_cli
 def test_unreadable_photos_are_told_from_the_cache_too(cache: Path, tiny_clip: Any, photo_folder: Any) -> None:
     folder = photo_folder({"cat": 4, "dog": 4})
     (folder / "cat" / "1.png").write_bytes(b"no picture")
-    detector = DeFT(peft="vpt-deep", visual_prompts=2, epochs=1, min_steps=0)
+    detector = DeFT(peft="vpt-deep", visual_prompts=2, epochs=1, min_steps=0, evidence="threshold")
     for _ in range(2):
         found = scan(load_images(folder), tiny_clip, detector=detector, device="cpu", precision="fp32")
         assert [error is not None for error in found.table.column("error").to_pylist()].count(True) == 1

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,7 +132,7 @@ def test_what_auto_becomes_does_not_depend_on_how_busy_the_machine_is(
 
 @pytest.mark.parametrize(
     "detector",
-    [DeFT(epochs=2, min_steps=0), DeFT(peft="vpt-deep", epochs=1, min_steps=0, batch_size=16)],
+    [DeFT(epochs=2, min_steps=0), DeFT(peft="vpt-deep", epochs=1, min_steps=0, batch_size=16, evidence="threshold")],
     ids=["default", "vpt-deep"],
 )
 def test_a_busy_machine_gives_the_same_verdicts(
@@ -298,18 +299,22 @@ def test_dropout_is_the_same_when_computed_again() -> None:
 # which the compiler lets through where warnings are no errors
 hidden = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
-compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs one")
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `torch.compile` trace, and run what it traced as it is: kernels of C++ take half a minute to build."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
 @hidden
-@compiler
+@pytest.mark.usefixtures("no_kernels")
 def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledImages, tiny_clip: Any) -> None:
     some = images.take(np.arange(20))
     before = [dict(vars(block)) for block in tiny_clip.vision_layers]
     runs = {}
     for how in ("off", "on"):
         detector = SmallLoss(
-            peft="vpt-deep", compile=how, batch_size=12, learns_from="all", **QUICK
+            peft="vpt-deep", compile=how, batch_size=12, learns_from="all", **{**QUICK, "epochs": 1}
         )  # and a last batch of another size
         printed, runs[how] = said(some, tiny_clip, detector)
         assert ("the image encoder is compiled" in printed) == (how == "on")
@@ -319,20 +324,32 @@ def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledIm
 
 
 @hidden
-@compiler
+@pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("kind", ["lora", "ssf"])
-def test_modules_inside_of_compiled_blocks_have_their_gradients(kind: Any, mini_clip: Any) -> None:
+def test_modules_inside_of_compiled_blocks_have_their_gradients(kind: Any, tiny_clip: Any) -> None:
+    assert_the_same_compiled(tiny_clip, kind)
+
+
+@hidden
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs one")
+def test_kernels_of_a_compiler_have_the_gradients_of_modules(tiny_clip: Any) -> None:
+    assert_the_same_compiled(tiny_clip, "ssf")
+
+
+def assert_the_same_compiled(vlm: Any, kind: Any) -> None:
+    """Compares the features of the last block, and the gradients of what is attached, with those of no compiler."""
     engine = make_engine(device="cpu", precision="fp32")
-    learner = Learner(mini_clip, ("cat", "dog"), settings=SmallLoss(peft=kind), engine=engine)
+    learner = Learner(vlm, ("cat", "dog"), settings=SmallLoss(peft=kind), engine=engine)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in learner.peft.parameters():  # type: ignore[union-attr]
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    pixels = torch.rand(2, 3, mini_clip.image_size, mini_clip.image_size, generator=generator)
+    pixels = torch.rand(2, 3, vlm.image_size, vlm.image_size, generator=generator)
     found = []
-    for blocks in ([], list(mini_clip.vision_layers)[-1:]):
+    for blocks in ([], list(vlm.vision_layers)[-1:]):
         with learner.attached(), compiled(blocks, batch=2):
-            features = mini_clip.pool(pixels)
+            features = vlm.pool(pixels)
         gradients = torch.autograd.grad(features.square().sum(), list(learner.peft.parameters()))  # type: ignore[union-attr]
         found.append([features, *gradients])
     for plain, fast in zip(*found, strict=True):
@@ -358,7 +375,7 @@ def test_where_compiling_fails_it_goes_on_without(
     )  # fmt: skip
     assert not autoconfig._compiling_works("auto", learner, tried=2)
     assert "note: torch.compile does not work here (RuntimeError); training goes on without it" in out.getvalue()
-    detector = DeFT(peft="vpt-deep", **QUICK)
+    detector = DeFT(peft="vpt-deep", evidence="threshold", **QUICK)
     with pytest.raises(SettingsError, match=r"^torch.compile does not work here \(RuntimeError\); leave --compile on"):
         said(images, tiny_clip, replace(detector, compile="on"))
 
@@ -384,7 +401,7 @@ def test_nothing_is_compiled_for_a_short_run(
     images: LabelledImages, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", None)  # calling it would fail
-    _, verdicts = said(images, tiny_clip, DeFT(peft="vpt-deep", **QUICK))
+    _, verdicts = said(images, tiny_clip, DeFT(peft="vpt-deep", evidence="threshold", **QUICK))
     assert verdicts.record["detector"]["settled"]["compile"] == "off"
 
 

@@ -111,7 +111,7 @@ def test_there_is_a_checkpoint_after_each_epoch(
     "detector",
     [
         DeFT(**QUICK),
-        DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3),
+        DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3, evidence="threshold"),
         DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
         SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
         GMM(**QUICK),
@@ -285,6 +285,7 @@ def wait_for(state: Path, process: Command) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [["--epochs", "24", "--detector", "small-loss"], ["--epochs", "6", "--peft", "vpt-deep", *FEW]],
@@ -308,9 +309,40 @@ def test_a_killed_process_is_resumed(more: list[str], drawn_folder: Path, tmp_pa
     }
 
 
-@pytest.mark.parametrize(
+ENDING = pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["control-c", "terminated", "hung-up"]
 )
+
+
+@ENDING
+def test_a_signal_in_an_epoch_ends_the_run_with_how_to_go_on(
+    number: signal.Signals,
+    drawn_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = BatchSource.epoch
+
+    def epoch(feed: BatchSource, count: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        if count == 2:
+            signal.raise_signal(number)
+        yield from whole(feed, count)
+
+    arguments = words(drawn_folder, tmp_path / "a run", "--detector", "gmm", "--epochs", "2", *FEW, "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchSource, "epoch", epoch)
+        assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("labelsieve: stopped; to go on: labelsieve scan "), said
+    again = shlex.split(said.partition("to go on: labelsieve ")[2])
+    assert again == [*arguments, "--resume"] and epochs_in(tmp_path / "a run" / STATE) == 1
+    assert main(again) == 0
+    assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 2
+
+
+@pytest.mark.slow
+@ENDING
 def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(drawn_folder, tmp_path / "a run", "--peft", "vpt-deep", "--epochs", "6", *FEW, "--overwrite")
     with Command(arguments) as process:
@@ -346,6 +378,7 @@ def test_control_c_before_the_first_epoch_of_an_overwrite(
     assert len(Verdicts.load(tmp_path / "run").record["history"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_run_with_a_line(lost: int, drawn_folder: Path, tmp_path: Path) -> None:
     arguments = words(
@@ -456,6 +489,7 @@ def by_forking(arguments: list[str]) -> tuple[int | None, str]:
 _THRESHOLD = ["--evidence", "threshold"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained", "start"),
     [
