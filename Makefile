@@ -7,16 +7,29 @@ INSTALLED := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test smoke docs lint format dist clean
+.PHONY: help demo test test-lowest test-newest smoke docs lint format dist clean
 
 help: ## list what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-8s %s\n' "$$name" "$$about"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-11s %s\n' "$$name" "$$about"; done
 
 demo: $(INSTALLED) ## find wrong labels in bundled images; the report is runs/demo/report.html
 	$(BIN)/labelsieve demo --out runs/demo --overwrite
 
 test: lint ## ruff, mypy and all tests, some minutes
 	$(BIN)/pytest
+
+# Each has an environment of its own. What the dependencies need in turn is as new as they allow. `make test-lowest
+# TESTS=tests/test_vlm.py` runs some of the tests.
+test-lowest: ## all tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tools/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet -c .venv-lowest/constraints.txt -e '.[dev]'
+	.venv-lowest/bin/pytest $(TESTS)
+
+test-newest: ## all tests with the newest versions, whatever constraints.txt says
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
+	.venv-newest/bin/pytest $(TESTS)
 
 smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 	$(BIN)/labelsieve bench --smoke
