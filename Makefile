@@ -7,10 +7,10 @@ INSTALLED := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow smoke docs lint format dist clean
+.PHONY: help demo test test-slow test-lowest test-newest smoke docs lint format dist clean
 
 help: ## list what there is to make
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-9s %s\n' "$$name" "$$about"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name about; do printf 'make %-11s %s\n' "$$name" "$$about"; done
 
 demo: $(INSTALLED) ## find wrong labels in bundled images; the report is runs/demo/report.html
 	$(BIN)/labelsieve demo --out runs/demo --overwrite
@@ -20,6 +20,19 @@ test: lint ## ruff, mypy and the tests but for the slow ones, some minutes
 
 test-slow: $(INSTALLED) ## the slow tests: several processes, kills, a compiler; some minutes
 	$(BIN)/pytest -m slow
+
+# Each has an environment of its own. What the dependencies need in turn is as new as they allow. `make test-lowest
+# TESTS=tests/test_vlm.py` runs some of the tests.
+test-lowest: ## all tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tools/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet -c .venv-lowest/constraints.txt -e '.[dev]'
+	.venv-lowest/bin/pytest $(TESTS)
+
+test-newest: ## all tests with the newest versions, whatever constraints.txt says
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
+	.venv-newest/bin/pytest $(TESTS)
 
 smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
 	$(BIN)/labelsieve bench --smoke

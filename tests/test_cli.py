@@ -587,13 +587,13 @@ def test_control_c_where_there_is_nothing_to_go_on_with(run: Run, monkeypatch: p
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_that_another_library_takes_for_an_error(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_imported(_verb: str) -> None:
+    def half_imported(_verbs: object, _verb: str) -> None:
         try:
             signal.raise_signal(getattr(signal, name))
         except KeyboardInterrupt:
             raise ImportError("cannot import a part of it") from None
 
-    monkeypatch.setattr("labelsieve.cli._command", half_imported)
+    monkeypatch.setattr("labelsieve.core.registry.Registry.__getitem__", half_imported)
     # what runs in the background of a shell ignores some of them, and so would the command
     usual: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,

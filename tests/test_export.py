@@ -18,8 +18,9 @@ from labelsieve.core.folders import UniqueNames, new_folder, safe_name
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.report import imagefolder
-from labelsieve.report.export import FORMATS, export
+from labelsieve.report.export import export
 from labelsieve.report.imagefolder import MARKER, file_name
+from labelsieve.report.registry import FORMATS
 from labelsieve.review.rows import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import plain
@@ -65,7 +66,7 @@ def files_of(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_tables_hold_every_row_and_column(tmp_path: Path, four: tuple[Verdicts, LabelledImages], kind: str) -> None:
-    out = export(four[0], None, format=kind, out=tmp_path / f"t.{kind}")  # type: ignore[arg-type]
+    out = export(four[0], None, format=kind, out=tmp_path / f"t.{kind}")
     table = pq.read_table(out) if kind == "parquet" else pyarrow.csv.read_csv(out)
     assert table.column_names == four[0].table.column_names
     assert table["id"].to_pylist() == ["a.png", "b.png", "c.png", "d.png"]
@@ -111,7 +112,7 @@ def test_marks_count_more_than_verdicts(tmp_path: Path, four: tuple[Verdicts, La
     marks.write_text("id,mark\nz.png,wrong\n")
     for kind, name in (("csv", "x.csv"), ("imagefolder", "x")):
         with pytest.raises(DataError, match=r'"z\.png" in line 2 .* is no image of this run'):
-            export(verdicts, images, format=kind, out=tmp_path / name, marks=marks)  # type: ignore[arg-type]
+            export(verdicts, images, format=kind, out=tmp_path / name, marks=marks)
         assert not (tmp_path / name).exists()
 
 
@@ -120,7 +121,7 @@ def test_tables_follow_the_marks(tmp_path: Path, four: tuple[Verdicts, LabelledI
     verdicts, _ = four
     marks = tmp_path / "marks.csv"
     marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\nd.png,wrong\n")
-    out = export(verdicts, None, format=kind, out=tmp_path / f"t.{kind}", marks=marks)  # type: ignore[arg-type]
+    out = export(verdicts, None, format=kind, out=tmp_path / f"t.{kind}", marks=marks)
     table = pq.read_table(out) if kind == "parquet" else pyarrow.csv.read_csv(out)
     assert table.column_names == [*verdicts.table.column_names, "mark", "new_label"]
     assert table["is_label_issue"].to_pylist() == [True, False, False, None]
@@ -245,10 +246,10 @@ def test_safe_names(name: str, expected: str) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_there_is_not_overwritten(tmp_path: Path, four: tuple[Verdicts, LabelledImages], kind: str) -> None:
     out = tmp_path / {"imagefolder": "clean", "parquet": "t.parquet"}.get(kind, "t.csv")
-    export(*four, format=kind, out=out)  # type: ignore[arg-type]
+    export(*four, format=kind, out=out)
     with pytest.raises(RunError, match="there already"):
-        export(*four, format=kind, out=out)  # type: ignore[arg-type]
-    assert export(*four, format=kind, out=out, overwrite=True) == out  # type: ignore[arg-type]
+        export(*four, format=kind, out=out)
+    assert export(*four, format=kind, out=out, overwrite=True) == out
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
 
 
@@ -341,14 +342,14 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_bad_settings_are_named(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:
     with pytest.raises(SettingsError, match='did you mean "imagefolder"'):
-        export(*four, format="imagefoler", out=tmp_path / "x")  # type: ignore[arg-type]
+        export(*four, format="imagefoler", out=tmp_path / "x")
     with pytest.raises(SettingsError, match="needs the images"):
         export(four[0], None, format="imagefolder", out=tmp_path / "x")
     with pytest.raises(SettingsError, match="copy goes with imagefolder"):
         export(*four, format="csv", out=tmp_path / "x.csv", copy=True)
     for format, name in (("csv", "x.parquet"), ("parquet", "x.CSV")):
         with pytest.raises(SettingsError, match=rf"ending in \.{format} .* got {name}"):
-            export(*four, format=format, out=tmp_path / name)  # type: ignore[arg-type]
+            export(*four, format=format, out=tmp_path / name)
     with pytest.raises(SettingsError, match=r"\.csv or \.parquet"):
         export(*four, format="cleanlab", out=tmp_path / "x.txt")
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labelsieve.cli import VERBS, _command
+from labelsieve.cli import VERBS
 from labelsieve.commands import base
 from labelsieve.commands.help import MOST, SHOWN, wants_help
 from labelsieve.commands.scan import Scan
@@ -42,9 +42,7 @@ def fields_of(words: tuple[str, ...]) -> set[str]:
     """Returns the options of a verb by the fields of its dataclasses."""
     verb, detector = words[0], words[-1] if "--detector" in words else "deft"
     settings = (detector_class(detector),) if verb == "scan" else ()
-    fields = [
-        field for kind in (_command(verb), *NESTED.get(verb, ()), *settings) for field in dataclasses.fields(kind)
-    ]
+    fields = [field for kind in (VERBS[verb], *NESTED.get(verb, ()), *settings) for field in dataclasses.fields(kind)]
     not_named = {"data", "test_set", "other_split", "settings", "run_folder", "other_run", "file"} | (
         {"source"} if verb in ("scan", "noise") else set()
     )

@@ -23,18 +23,18 @@ from labelsieve.bench.smoke import miniatures, smoke
 from labelsieve.bench.toml_files import shipped
 from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.layout import Found
+from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources import load_images
 from labelsieve.vlm import huggingface
 
-SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED[name].splits]
+SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED.entries[name].splits]
 TESTED = {"test", "val", "imagenet-val"}
 # The splits whose given labels are those of people or of the web, and of these the ones with the truth beside them.
 NOISY = {
     *(("cifar10n", "train"), ("cifar100n", "train"), ("webvision", "train")),
     *(("clothing1m", split) for split in ("train", "sample-64000", "both")),
-    *(("food-101n", split) for split in PUBLISHED["food-101n"].splits),
+    *(("food-101n", split) for split in PUBLISHED.entries["food-101n"].splits),
 }
 TRUE = {("cifar10n", "train"), ("cifar100n", "train"), ("clothing1m", "both")}
 THREE = """
@@ -268,7 +268,7 @@ def test_smoke_fails_with_a_reader(
     def broken(path: Path, split: str) -> Found:
         raise DataError(f"no {split} in {path.name} to-day")
 
-    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], read=broken))
+    monkeypatch.setattr(PUBLISHED.entries[name].place.replace(":", "."), broken)
     code, _, error = run("bench", three, "--smoke", "--out", tmp_path / "out")
     assert code == 1 and len(error.strip().splitlines()) == 1
     assert f"three: DataError: no train in {name} to-day (data " in error

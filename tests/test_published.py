@@ -17,10 +17,10 @@ import torch
 
 from labelsieve.bench.lookalikes.formats import car_list, python2_pickle, write_human
 from labelsieve.core.errors import DataError
-from labelsieve.data.published.base import PUBLISHED
 from labelsieve.data.published.clothing1m import balanced
 from labelsieve.data.published.layout import distinct_names
 from labelsieve.data.published.pickles import read_pickle
+from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from small_published import (
@@ -70,10 +70,10 @@ def refusal(source: str, **options: Any) -> str:
 
 
 def test_every_published_data_set_has_a_replica_of_every_split() -> None:
-    assert {name: set(known.splits) for name, known in PUBLISHED.items()} == {
+    assert {name: set(known.splits) for name, known in PUBLISHED.entries.items()} == {
         name: set(replica.splits) for name, replica in REPLICAS.items()
     }
-    assert all("train" in known.splits for known in PUBLISHED.values()), "the default of every split"
+    assert all("train" in known.splits for known in PUBLISHED.entries.values()), "the default of every split"
 
 
 @pytest.mark.parametrize(("name", "split"), CASES)
@@ -105,7 +105,7 @@ def test_the_default_split_is_train(name: str, written: Path) -> None:
 @pytest.mark.parametrize("name", REPLICAS)
 def test_nothing_there_is_one_line(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for split in PUBLISHED[name].splits:
+    for split in PUBLISHED.entries[name].splits:
         said = refusal(f"{name}:{tmp_path / 'empty'}", split=split)
         assert "expected " in said and "missing: " in said and "found: nothing" in said
     assert "found: no such folder" in refusal(f"{name}:{tmp_path / 'none'}")
@@ -121,7 +121,7 @@ def test_options_that_do_not_go_with_it(name: str, written: Path) -> None:
     assert 'expected a column "lable"' in refusal(source, label_column="lable")
     assert 'expected a column "truth"' in refusal(source, truth_column="truth")
     said = refusal(source, split="tset")
-    assert f"found {', '.join(PUBLISHED[name].splits)}" in said and PUBLISHED[name].title in said
+    assert f"found {', '.join(PUBLISHED.entries[name].splits)}" in said and PUBLISHED.entries[name].about in said
     assert 'expected a split "train[:2]"' in refusal(source, split="train[:2]")
 
 
@@ -457,13 +457,13 @@ def test_model_cards_do_not_tell_the_folder(written: Path) -> None:
 
 def test_list_shows_them(run: Run) -> None:
     out = " ".join(run("list")[1].split())
-    for name, known in PUBLISHED.items():
-        assert f"{name}:PATH {known.title} as published; splits {', '.join(known.splits)}" in out
+    for name, known in PUBLISHED.entries.items():
+        assert f"{name}:PATH {known.about} as published; splits {', '.join(known.splits)}" in out
 
 
 def test_the_documentation_names_them() -> None:
     page = (Path(__file__).parents[1] / "docs" / "data-sets.md").read_text(encoding="utf-8")
-    for name, known in PUBLISHED.items():
-        section = page.split(f"## {known.title}\n")[1].split("\n## ")[0]
+    for name, known in PUBLISHED.entries.items():
+        section = page.split(f"## {known.about}\n")[1].split("\n## ")[0]
         assert f"`{name}:PATH`" in section
         assert all(f"`{split}`" in section for split in known.splits)

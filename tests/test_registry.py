@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 
+from labelsieve.cli import VERBS
 from labelsieve.commands.listing import entries
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.registry import Entry, Registry
+from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
+from labelsieve.report.registry import FORMATS
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
-REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (DETECTORS, PEFT, ADAPTERS, LOSSES, TUNE)}
+REGISTRIES: dict[str, Registry[Any, Any]] = {
+    each.option: each for each in (VERBS, DETECTORS, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS)
+}
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 
 
@@ -26,8 +31,8 @@ def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) ->
 
 
 def test_all_of_it_is_listed() -> None:
-    listed = {(option.removeprefix("adapt "), name) for option, name, _ in entries(None)}
-    assert set(EVERY) <= listed
+    listed = {(option.split()[-1], name.removesuffix(":PATH")) for option, name, _ in entries(None)}
+    assert {each for each in EVERY if each[0] != VERBS.option} <= listed, "`labelsieve --help` lists the verbs"
 
 
 def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:

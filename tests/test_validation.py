@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from labelsieve.bench import parts
-from labelsieve.cli import VERBS, _command, main
+from labelsieve.cli import VERBS, main
 from labelsieve.core.cache import LIMIT, cache_limit
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, SettingsError, UsageError
@@ -68,7 +68,7 @@ def options_of(kind: type[Any]) -> Iterator[tuple[type[Any], str]]:
 
 
 FIELDS = [(kind, name) for kind in SETTINGS for name in numbers_of(kind)]
-OPTIONS = [(verb, kind, name) for verb in VERBS for kind, name in options_of(_command(verb))]
+OPTIONS = [(verb, kind, name) for verb in VERBS for kind, name in options_of(VERBS[verb])]
 
 
 def edges(limits: Range) -> list[Any]:
@@ -107,7 +107,7 @@ def test_each_number_of_the_settings_is_checked(kind: type[Any], name: str) -> N
 def test_each_number_of_a_verb_is_checked(verb: str, kind: type[Any], name: str) -> None:
     limits = range_of(field_kinds(kind)[name])
     assert limits is not None, "a number without a range"
-    command, given = _command(verb), [*WORDS[verb], *(["--rate", "0.1"] if verb == "noise" and name != "rate" else [])]
+    command, given = VERBS[verb], [*WORDS[verb], *(["--rate", "0.1"] if verb == "noise" and name != "rate" else [])]
     for value in (-1, 1e308, math.nan, math.inf, 2**63, 10**30, "9" * 5000, *edges(limits)):
         words = [*given, f"--{name.replace('_', '-')}={value}"]
         number = float(value) if len(str(value)) < 400 else math.inf
@@ -151,7 +151,7 @@ def test_functions_check_as_the_command_line_does(value: Any) -> None:
 
 def test_report_has_the_ranges_of_its_options(tmp_path: Path) -> None:
     """The report checks its two numbers itself, for they are arguments of a function."""
-    kinds = field_kinds(_command("report"))
+    kinds = field_kinds(VERBS["report"])
     for name in ("max_images", "thumbnail_px"):
         limits = range_of(kinds[name])
         assert limits is not None

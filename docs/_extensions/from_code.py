@@ -21,7 +21,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from labelsieve.cli import VERBS, _command
+from labelsieve.cli import VERBS
 from labelsieve.commands.listing import entries
 from labelsieve.detect.registry import DETECTORS
 
@@ -107,7 +107,7 @@ def _parser(verb: str, *args: str) -> Any:
 
     with mock.patch("tyro.cli", make):
         try:
-            _command(verb).parse(args, prog=f"labelsieve {verb}")
+            VERBS[verb].parse(args, prog=f"labelsieve {verb}")
         except _Made as made:
             return made.parser
     raise RuntimeError(f"labelsieve {verb} makes no parser")

@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 the user can fix it (one line on stderr), 2 the command li
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import shlex
@@ -19,27 +18,30 @@ from typing import TYPE_CHECKING
 # Nothing heavy: until `main` has begun, Ctrl-C ends in a traceback.
 from labelsieve.core.errors import LabelsieveError, UsageError, did_you_mean, shown
 from labelsieve.core.progress import STOPPING, clean, is_main_process
+from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_environment
 
 if TYPE_CHECKING:
     from labelsieve.commands.base import Command
 
 # A new verb is one file in `commands/` and one line here.
-VERBS = {
-    "scan": "scan:Scan",
-    "review": "review:Review",
-    "status": "status:Status",
-    "audit": "audit:Audit",
-    "apply": "apply:Apply",
-    "adapt": "adapt:Adapt",
-    "report": "runs:Report",
-    "export": "runs:Export",
-    "compare": "compare:Compare",
-    "noise": "noise:Noise",
-    "demo": "demo:Demo",
-    "bench": "bench:Bench",
-    "list": "listing:Listing",
-}
+_COMMANDS = "labelsieve.commands."
+VERBS: Registry[type[Command], Entry] = Registry(
+    "VERB",
+    Entry("scan", _COMMANDS + "scan:Scan"),
+    Entry("review", _COMMANDS + "review:Review"),
+    Entry("status", _COMMANDS + "status:Status"),
+    Entry("audit", _COMMANDS + "audit:Audit"),
+    Entry("apply", _COMMANDS + "apply:Apply"),
+    Entry("adapt", _COMMANDS + "adapt:Adapt"),
+    Entry("report", _COMMANDS + "runs:Report"),
+    Entry("export", _COMMANDS + "runs:Export"),
+    Entry("compare", _COMMANDS + "compare:Compare"),
+    Entry("noise", _COMMANDS + "noise:Noise"),
+    Entry("demo", _COMMANDS + "demo:Demo"),
+    Entry("bench", _COMMANDS + "bench:Bench"),
+    Entry("list", _COMMANDS + "listing:Listing"),
+)
 # Read by the libraries when they are imported, which is later. Missing weights are reported by `load_vlm`.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -164,7 +166,7 @@ def _dispatch(args: list[str]) -> int:
 
     _check_encoding(args)
     check_environment()
-    command = _command(args[0]).parse(args[1:], prog=f"labelsieve {args[0]}")
+    command = VERBS[args[0]].parse(args[1:], prog=f"labelsieve {args[0]}")
     command.run(Console(quiet=not is_main_process()))
     return 0
 
@@ -182,20 +184,13 @@ def _check_encoding(args: Sequence[str]) -> None:
             raise UsageError(f"expected names in UTF-8, got {shown(repr(word))}; rename the file or folder")
 
 
-def _command(verb: str) -> type[Command]:
-    module, _, name = VERBS[verb].partition(":")
-    return getattr(importlib.import_module(f"labelsieve.commands.{module}"), name)  # type: ignore[no-any-return]
-
-
 def _print_help() -> None:
-    from labelsieve.core.registry import first_sentence
-
     lines = [
         "usage: labelsieve VERB [OPTIONS]",
         "",
         "Finds the wrong labels in an image data set with a vision-language model, and helps you to correct them.",
         "",
-        *(f"  {verb:8}{first_sentence(_command(verb))}." for verb in VERBS),
+        *(f"  {verb:8}{VERBS.about(verb)}." for verb in VERBS),
         "",
         "  labelsieve VERB --help       shows the options of a verb",
         "  labelsieve VERB --help-all   shows the rare ones too, each in full",

@@ -16,7 +16,7 @@ from labelsieve.report.wrapping import Unbroken
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the image encoder, models, data sets, what adapt offers, and experiments.
+    """Lists detectors, recipes, ways to adapt the image encoder, models, data sets, losses, formats and experiments.
 
     Attributes:
         model: Hub id or folder of a model whose image encoder the trainable shares are counted on; by default ViT-B/16.
@@ -44,9 +44,10 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         model: See :class:`Listing`.
     """
     from labelsieve.bench.toml_files import shipped, title_of
-    from labelsieve.data.published.base import PUBLISHED
+    from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
     from labelsieve.detect.registry import DETECTORS
+    from labelsieve.report.registry import FORMATS
     from labelsieve.vlm.families.registry import ADAPTERS
 
     yield from _choices(DETECTORS)
@@ -60,9 +61,10 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     for name, about in _peft(model):
         yield "--peft", name, about
     yield from _choices(ADAPTERS)
-    for name, known in PUBLISHED.items():
-        yield "SOURCE", f"{name}:PATH", f"{known.title} as published; splits {', '.join(known.splits)}"
+    for name, known in PUBLISHED.entries.items():
+        yield "SOURCE", f"{name}:PATH", f"{known.about} as published; splits {', '.join(known.splits)}"
     yield from _entries_of_adapt()
+    yield from _choices(FORMATS, verb="export ")
     for name, path in shipped().items():
         yield "bench", name, title_of(path)
 

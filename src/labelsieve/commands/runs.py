@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from tyro.conf import arg
@@ -28,6 +28,7 @@ from labelsieve.core.errors import DataError, LabelsieveError, RunError, listed,
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Share
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels
+from labelsieve.report.registry import FORMATS, FormatKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,9 +120,7 @@ class Export(Command):
     """
 
     run_folder: RunFolder
-    format: Literal[
-        "csv", "parquet", "imagefolder", "cleanlab", "label-studio", "fiftyone", "cvat", "coco", "dataset-card"
-    ]
+    format: FormatKind
     out: Path
     marks: MarkOption = ()
     drop_at: Share = 1.0
@@ -155,10 +154,9 @@ class Export(Command):
 
     def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
         """Loads what the format needs; answers are found by the content of the images, where these can be loaded."""
-        from labelsieve.report.export import FOLDERS
         from labelsieve.review.log import LOG
 
-        if self.format in FOLDERS:
+        if FORMATS.entries[self.format].kind != "file":
             images = images_of(verdicts, source=self.source, progress=progress)
             refuse_inside(images.origin.get("source"), self.out)
             return images

@@ -20,7 +20,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 def value_kind(image: Any) -> str:
     """Returns what the values of an image that is open, but not loaded, are: "8-bit" needs no scaling."""
-    stored = str([tile.args for tile in getattr(image, "tile", [])])
+    stored = str([tile[3] for tile in getattr(image, "tile", [])])  # before Pillow 11 it has no names
     if ";16" in stored and "16S" not in stored:
         return "16-bit" if image.mode.startswith("I") else "16-bit colour"
     if image.mode.startswith("I;"):

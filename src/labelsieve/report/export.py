@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import RunError, SettingsError, did_you_mean
+from labelsieve.core.errors import RunError, SettingsError, look_up
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import target_of, write_atomically
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.card import write_card
 from labelsieve.report.imagefolder import write_image_folder
-from labelsieve.report.tools import TOOLS, write_for_tool
+from labelsieve.report.registry import FORMATS, FormatKind, folder_formats
+from labelsieve.report.tools import write_for_tool
 from labelsieve.review.rows import (
     FLAGGED_ARE_DROPPED,
     ReviewFiles,
@@ -34,17 +32,12 @@ from labelsieve.review.rows import (
 )
 from labelsieve.verdicts import Verdicts
 
-Format = Literal[
-    "csv", "parquet", "imagefolder", "cleanlab", "label-studio", "fiftyone", "cvat", "coco", "dataset-card"
-]
-Reviewed = RowReviews | None
-
 
 def export(
     verdicts: Verdicts,
     images: LabelledImages | None,
     *,
-    format: Format,
+    format: FormatKind,
     out: Path,
     marks: ReviewFiles | None = None,
     drop_at: float = FLAGGED_ARE_DROPPED,
@@ -73,7 +66,7 @@ def export(
         verdicts: What to export.
         images: The images that the verdicts were made from; the formats that are a folder need them. With them,
             copies of an image share a review.
-        format: One of the names above.
+        format: A key of :data:`labelsieve.report.registry.FORMATS`.
         out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
         marks: What people said of the images: run folders with a log of answers, and CSV files of marks, downloaded
             from the report; one or several, see :func:`labelsieve.review.rows.read_reviews`.
@@ -107,32 +100,30 @@ def export(
         ['"index","is_label_issue","label_quality","given_label","predicted_label"', '0,true,0.05,1,0']
     """
     out = Path(out)
-    if format not in FORMATS:
-        raise SettingsError(f'expected format {", ".join(FORMATS)}, got "{format}"{did_you_mean(format, FORMATS)}')
+    look_up(FORMATS, format, what="format")
+    kind, folders = FORMATS.entries[format].kind, folder_formats()
     check_value("drop_at", drop_at, Share)
     reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
-    if drop_at != FLAGGED_ARE_DROPPED and format != "imagefolder":
+    if drop_at != FLAGGED_ARE_DROPPED and kind != "imagefolder":
         raise SettingsError(f"drop_at goes with format imagefolder only, got format {format}; leave it out")
-    if format in FOLDERS and images is None:
+    if format in folders and images is None:
         raise SettingsError(f"format {format} needs the images; pass those that the run scanned")
-    if format in TOOLS and images is not None:
+    if kind == "tool" and images is not None:
         return write_for_tool(
             verdicts, images, out, tool=format, reviews=reviews, copy=copy, overwrite=overwrite, progress=progress
         )
-    if format == "imagefolder" and images is not None:
+    if kind == "imagefolder" and images is not None:
         labels = corrected(verdicts, reviews or {})
         kept = _clean_part(after_reviews(verdicts, reviews), drop_at, progress) | (labels != verdicts.given)
         return write_image_folder(
             verdicts, images, out, labels=labels, kept=kept, copy=copy, overwrite=overwrite, progress=progress
         )
     if copy:
-        raise SettingsError(f"copy goes with {', '.join(FOLDERS)} only, got format {format}; leave it out")
+        raise SettingsError(f"copy goes with {', '.join(folders)} only, got format {format}; leave it out")
     target_of(out)
     if out.exists() and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
-    if format in _OTHER and out.suffix.lower() == _OTHER[format]:
-        raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
-    _TABLES[format](verdicts, reviews, out)
+    FORMATS[format](verdicts, reviews, out)
     return out
 
 
@@ -166,15 +157,32 @@ def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.
     return table.replace_schema_metadata({"class_names": json.dumps(verdicts.class_names)})
 
 
-def _write_csv(verdicts: Verdicts, reviews: Reviewed, out: Path) -> None:
-    _save_table(_with_reviews(verdicts, reviews), out, as_csv=True)
+def write_csv_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+    """Writes the table of verdicts as CSV.
+
+    Raises:
+        SettingsError: The suffix is that of Parquet, which a tool would take it for.
+    """
+    _refuse_suffix(out, ".parquet", format="csv")
+    write_csv(out, _with_reviews(verdicts, reviews))
 
 
-def _write_parquet(verdicts: Verdicts, reviews: Reviewed, out: Path) -> None:
-    _save_table(_with_reviews(verdicts, reviews), out, as_csv=False)
+def write_parquet_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+    """Writes the table of verdicts as Parquet.
+
+    Raises:
+        SettingsError: The suffix is that of CSV, which a tool would take it for.
+    """
+    _refuse_suffix(out, ".csv", format="parquet")
+    _write_parquet(out, _with_reviews(verdicts, reviews))
 
 
-def _with_reviews(verdicts: Verdicts, reviews: Reviewed) -> pa.Table:
+def _refuse_suffix(out: Path, suffix: str, *, format: str) -> None:
+    if out.suffix.lower() == suffix:
+        raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
+
+
+def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
     if reviews is None:
         return verdicts.table
     mark, labels = marks_of_rows(verdicts, reviews), corrected(verdicts, reviews)
@@ -184,28 +192,18 @@ def _with_reviews(verdicts: Verdicts, reviews: Reviewed) -> pa.Table:
     return table.append_column("new_label", names.take(pa.array(labels, mask=labels == verdicts.given)))
 
 
-def _write_cleanlab(verdicts: Verdicts, reviews: Reviewed, out: Path) -> None:
-    if out.suffix.lower() not in (".csv", ".parquet"):
+def write_cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+    """Writes the table of :func:`cleanlab_table` as CSV or Parquet, by the suffix.
+
+    Raises:
+        SettingsError: It is another suffix.
+    """
+    writers = {".csv": write_csv, ".parquet": _write_parquet}
+    if out.suffix.lower() not in writers:
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
-    _save_table(cleanlab_table(verdicts, reviews), out, as_csv=out.suffix.lower() == ".csv")
+    writers[out.suffix.lower()](out, cleanlab_table(verdicts, reviews))
 
 
-def _save_table(table: pa.Table, out: Path, *, as_csv: bool) -> None:
-    if as_csv:
-        write_csv(out, table)
-        return
+def _write_parquet(out: Path, table: pa.Table) -> None:
     with write_atomically(out) as part:
         pq.write_table(table, part)
-
-
-# The formats that are one file, each by its name.
-_TABLES: dict[str, Callable[[Verdicts, Reviewed, Path], None]] = {
-    "csv": _write_csv,
-    "parquet": _write_parquet,
-    "cleanlab": _write_cleanlab,
-    "dataset-card": write_card,
-}
-# A table of one kind under the suffix of the other would be unreadable for the tool that opens it.
-_OTHER = {"csv": ".parquet", "parquet": ".csv"}
-FOLDERS = ("imagefolder", *TOOLS)
-FORMATS = (*_TABLES, *FOLDERS)

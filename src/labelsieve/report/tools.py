@@ -7,7 +7,7 @@ reviewer, while the right one is not known has no annotation: it is to be labell
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from labelsieve.core.progress import Progress, clean
 from labelsieve.core.provenance import write_json, write_text
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.report.imagefolder import export_folder, place_images, write_marker
+from labelsieve.report.registry import FORMATS
 from labelsieve.review.rows import RowReviews, after_reviews, corrected, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
@@ -44,7 +45,7 @@ def write_for_tool(
         verdicts: Of N images.
         images: The images that the verdicts were made from.
         out: The folder to write; it appears whole or not at all.
-        tool: A key of :data:`TOOLS`.
+        tool: A format of the kind `tool` in :data:`labelsieve.report.registry.FORMATS`.
         reviews: What reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
         copy: Copy image files instead of linking to them.
         overwrite: Replace `out` if it is an empty folder or an earlier export.
@@ -54,17 +55,16 @@ def write_for_tool(
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is gone.
     """
-    write = TOOLS[tool]
+    format, write = FORMATS.entries[tool], FORMATS[tool]
     with export_folder(verdicts, images, out, overwrite=overwrite) as part:
         ranked = after_reviews(verdicts, reviews)
         rows = np.flatnonzero(verdicts.is_readable)
         order = rows[np.argsort(np.asarray(ranked.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
-        folder = "data" if tool == "fiftyone" else "images"
         paths = place_images(
-            images, part, dict.fromkeys(order, folder), out=out, copy=copy, by_stem=True, progress=progress
+            images, part, dict.fromkeys(order, format.images_in), out=out, copy=copy, by_stem=True, progress=progress
         )
         cards = _cards(verdicts, ranked, images, reviews or {}, paths)
-        if tool in ("cvat", "coco"):
+        if format.has_sizes:
             for row, card in zip(paths, cards, strict=True):
                 card["size"] = _size(images, row)
         write(cards, verdicts.class_names, part, out)
@@ -104,7 +104,7 @@ def _size(images: LabelledImages, row: int) -> tuple[int, int]:
         return 0, 0
 
 
-def _label_studio(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+def write_label_studio(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
     """Writes `tasks.json`, with the suggestion as prediction and a review as annotation, and `config.xml`."""
     tasks = []
     for card in cards:
@@ -138,7 +138,7 @@ def _choice(label: str) -> list[Card]:
     return [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [clean(label)]}}]
 
 
-def _fiftyone(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+def write_fiftyone(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
     """Writes `labels.json` of FiftyOne's image classification data set."""
     del out
     place = {name: number for number, name in enumerate(class_names)}
@@ -153,7 +153,7 @@ def _fiftyone(cards: list[Card], class_names: tuple[str, ...], part: Path, out: 
     write_json(part / "labels.json", {"classes": class_names, "labels": labels})
 
 
-def _cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+def write_cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
     """Writes `annotations.xml` of "CVAT for images 1.1"."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
@@ -176,7 +176,7 @@ def _cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path
     write_text(part / "annotations.xml", _xml(root))
 
 
-def _coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
+def write_coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
     """Writes `annotations.json`: an annotation of a whole image has a category and no box."""
     del out
     place = {name: number for number, name in enumerate(class_names, start=1)}
@@ -212,12 +212,3 @@ def _coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path
 def _xml(root: ET.Element) -> str:
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
-
-
-TOOLS: dict[str, Callable[[list[Card], tuple[str, ...], Path, Path], None]] = {
-    "label-studio": _label_studio,
-    "fiftyone": _fiftyone,
-    "cvat": _cvat,
-    "coco": _coco,
-}
-"""The formats that are a folder for an annotation tool."""

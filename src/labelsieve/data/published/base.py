@@ -1,57 +1,20 @@
-"""The published data sets that are read by name: `NAME:PATH`. A new one is one file and one line in `PUBLISHED`."""
+"""Reads published data sets, in their official layout, by name: `NAME:PATH`, with a name out of `PUBLISHED`."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from labelsieve.core.errors import DataError, look_up
 from labelsieve.data.columns import Columns, Table, choose_columns, choose_split
-from labelsieve.data.published import clothing1m, food101n
-from labelsieve.data.published.animal10n import read_animal10n
-from labelsieve.data.published.cars import read_cars
-from labelsieve.data.published.cifar import read_cifar10, read_cifar10n, read_cifar100, read_cifar100n
-from labelsieve.data.published.cub import read_cub
-from labelsieve.data.published.imagenet import read_tiny_imagenet, read_webvision
 from labelsieve.data.published.layout import Found, to_rows
+from labelsieve.data.published.registry import PUBLISHED
 
 # A drive of Windows has one letter, and a web address goes on with two slashes.
 _LIKE_A_NAME = re.compile(r"([\w.-]{2,}):(?!//)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A published data set.
-
-    Attributes:
-        title: Its name.
-        splits: Its splits; `train` is among them and is the default.
-        read: Reads one of them from a path.
-    """
-
-    title: str
-    splits: tuple[str, ...]
-    read: Callable[[Path, str], Found]
-
-
-_BOTH = ("train", "test")
-PUBLISHED = {
-    "cifar10": Published(title="CIFAR-10", splits=_BOTH, read=read_cifar10),
-    "cifar100": Published(title="CIFAR-100", splits=_BOTH, read=read_cifar100),
-    "cifar10n": Published(title="CIFAR-10N", splits=_BOTH, read=read_cifar10n),
-    "cifar100n": Published(title="CIFAR-100N", splits=_BOTH, read=read_cifar100n),
-    "tiny-imagenet": Published(title="Tiny ImageNet", splits=("train", "val"), read=read_tiny_imagenet),
-    "stanford-cars": Published(title="Stanford Cars", splits=_BOTH, read=read_cars),
-    "cub-200-2011": Published(title="CUB-200-2011", splits=_BOTH, read=read_cub),
-    "clothing1m": Published(title="Clothing1M", splits=clothing1m.SPLITS, read=clothing1m.read_clothing1m),
-    "webvision": Published(title="mini-WebVision", splits=("train", "val", "imagenet-val"), read=read_webvision),
-    "animal-10n": Published(title="ANIMAL-10N", splits=_BOTH, read=read_animal10n),
-    "food-101n": Published(title="Food-101N", splits=food101n.SPLITS, read=food101n.read_food101n),
-}
 
 
 # Those of the data sets that the Hub has under an id of its own, and that its columns do not give away: CIFAR-100 has
@@ -94,10 +57,10 @@ def read_published(source: NamedSource, *, asked: Columns, split: str | None) ->
     Raises:
         DataError: Files are missing or are not what they should be, or there is no such split or column.
     """
-    known = PUBLISHED[source.name]
-    where = f"{known.title} in {source.path}"
+    known = PUBLISHED.entries[source.name]
+    where = f"{known.about} in {source.path}"
     chosen, notes = choose_split(known.splits, split, where=where)
-    found = known.read(source.path, chosen)
+    found = PUBLISHED[source.name](source.path, chosen)
     label = asked.label or found.given
     wish = replace(asked, label=label, truth=asked.truth or found.truth_of(label))
     rows = to_rows(found, where=where)

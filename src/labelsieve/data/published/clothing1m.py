@@ -21,7 +21,6 @@ _PARTS = {
     "val": ("clean_val_key_list.txt", {"label": _CLEAN}),
     "test": ("clean_test_key_list.txt", {"label": _CLEAN}),
 }
-SPLITS = tuple(_PARTS)
 _SAMPLE = 64_000
 
 

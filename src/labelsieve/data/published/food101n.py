@@ -21,7 +21,6 @@ from labelsieve.data.published.layout import (
 )
 
 _LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "verified-val": "verified_val.tsv"}
-SPLITS = tuple(_LISTS)
 
 
 def read_food101n(path: Path, split: str) -> Found:
