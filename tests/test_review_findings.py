@@ -111,8 +111,9 @@ def test_what_is_left_out_is_no_wrong_label(made: SmallRun) -> None:
 def test_of_equal_images_the_one_that_was_seen_stays(made: SmallRun) -> None:
     contents = made.images.contents.copy()
     contents[[7, 8]] = contents[6]
-    AnswerLog(made.folder).append_all([answer(made, 7, "once")])
-    AnswerLog(made.folder).append_all([dataclasses.replace(answer(made, 7, "once"), token="x", key=key_of(contents[6]))])
+    AnswerLog(made.folder).append_all(
+        [dataclasses.replace(answer(made, 7, "once"), token="x", key=key_of(contents[6]))]
+    )
     images = dataclasses.replace(made.images)
     images.__dict__["contents"] = contents
     assert [(each.id, each.new, each.content) for each in changes_of(load(made.folder), images)] == [

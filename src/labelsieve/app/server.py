@@ -134,7 +134,9 @@ class _Pages:
         """Returns the page."""
         reviewer = request.query_params.get("reviewer", "").strip() or self.reviewer
         if len(reviewer) > LONGEST_NAME:
-            said = f"expected at most {LONGEST_NAME} characters for the reviewer, got {len(reviewer):,}; shorten the name"
+            said = (
+                f"expected at most {LONGEST_NAME} characters for the reviewer, got {len(reviewer):,}; shorten the name"
+            )
             return PlainTextResponse(f"{said}\n", status_code=400)
         data = {"reviewer": reviewer, **self.session.start()}
         page = _environment().get_template("review.html.jinja").render(data=data)

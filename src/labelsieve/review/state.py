@@ -25,7 +25,8 @@ class Resolved:
 
     Attributes:
         key: The content of the image.
-        kind: `label`, `several`, `none`, `wrong`, `drop`, `once` or `unsure`: what the majority says. A tie is `unsure`.
+        kind: `label`, `several`, `none`, `wrong`, `drop`, `once` or `unsure`: what the majority says. A tie is
+            `unsure`.
         labels: The classes, in the order in which they were said; empty but for `label` and `several`.
         reviewers: Who answered, in the order of their latest answers.
         agreed: Whether all of them said the same.

@@ -41,7 +41,7 @@ function beside(card, image) {
 
 function found(finding) {
   const said = `${finding.title} (${score(finding.score)})${finding.other_id ? `, beside ${finding.other_id}` : ""}`;
-  const does = { once: "d keeps this image and leaves all its copies out; an answer on the label counts for all of them.", drop: "d leaves this image out; the other one stays." };
+  const does = { once: "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: "Leave out (d) leaves this image out of the corrected data; the other one stays." };
   return [
     make("p", { class: "badge found" }, said[0].toUpperCase() + said.slice(1)),
     finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),
