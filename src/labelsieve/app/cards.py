@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from labelsieve.app.looks import Looks
+from labelsieve.curation.findings import KINDS
 from labelsieve.review.queue import ReviewQueue
 from labelsieve.review.state import Resolved
 
@@ -29,7 +30,7 @@ class CardMaker:
     queue: ReviewQueue
     looks: Looks
 
-    def cards(self, rows: Sequence[int], *, mode: str, answers: bool) -> list[dict[str, Any]]:
+    def cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool) -> list[dict[str, Any]]:
         """Returns what a browser needs to show each image.
 
         In an audit a card says neither what was suggested nor whether the label was flagged, and the classes to choose
@@ -38,10 +39,14 @@ class CardMaker:
         Args:
             rows: The images.
             mode: `review` or `audit`.
+            queue: The queue they come from; of findings, a card says what was found.
             answers: Whether to show the answers that are there.
         """
         liked = self.looks.classes(rows, TOP + 2)
         cards = [self._card(row, found, mode) for row, found in zip(rows, liked, strict=True)]
+        if mode == "review":
+            for row, card in zip(rows, cards, strict=True):
+                card["finding"] = self._finding(queue, row)
         if answers and mode == "review":
             for row, card in zip(rows, cards, strict=True):
                 card["answer"] = answer_of(self.queue.resolved(row))
@@ -73,6 +78,23 @@ class CardMaker:
         card["top"] = [{"label": each, "examples": self.looks.examples(row, each, EXAMPLES)} for each in top]
         return card
 
+    def _finding(self, queue: str, row: int) -> dict[str, Any] | None:
+        """Returns why an image is in a queue of findings, and what is beside it; None in other queues."""
+        found = self.queue.findings.found(queue, row)
+        if found is None:
+            return None
+        other, given = found.other_row, self.queue.verdicts.given
+        return {
+            "title": KINDS[found.kind].title,
+            "score": _number(found.score),
+            "drop": found.drop,
+            "other": other if other >= 0 else None,
+            "other_id": found.other_id,
+            "other_given": int(given[other]) if other >= 0 else None,
+            "other_answer": answer_of(self.queue.resolved(other)) if other >= 0 else None,
+            "is_conflict": queue == "conflicts",
+        }
+
     def _copies(self, row: int) -> list[dict[str, Any]]:
         """Returns id and given label of the other images of equal content: an answer counts for them, too."""
         verdicts = self.queue.verdicts
@@ -88,6 +110,8 @@ class CardMaker:
             "p_clean": _number(verdicts.table["label_quality"][row].as_py()),
             "flagged": bool(verdicts.is_issue[row]),
         }
+        if mode == "review" and (found := self.queue.findings.found(queue, row)) is not None:
+            said |= {"finding": found.kind, "other_id": found.other_id, "drop": found.drop}
         if mode == "audit":
             stratum = int(audit.stratum[row])
             said |= {"stratum": stratum, "images_in_stratum": int(audit.sizes[stratum])}

@@ -132,7 +132,13 @@ class _Pages:
 
     def home(self, request: Request) -> Response:
         """Returns the page."""
-        data = {"reviewer": request.query_params.get("reviewer", "").strip() or self.reviewer, **self.session.start()}
+        reviewer = request.query_params.get("reviewer", "").strip() or self.reviewer
+        if len(reviewer) > LONGEST_NAME:
+            said = (
+                f"expected at most {LONGEST_NAME} characters for the reviewer, got {len(reviewer):,}; shorten the name"
+            )
+            return PlainTextResponse(f"{said}\n", status_code=400)
+        data = {"reviewer": reviewer, **self.session.start()}
         page = _environment().get_template("review.html.jinja").render(data=data)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 

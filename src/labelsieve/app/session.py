@@ -22,7 +22,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
-from labelsieve.review.answers import Answer
+from labelsieve.review.answers import SPARE, Answer
 from labelsieve.review.audit import statement
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
@@ -137,6 +137,8 @@ class Session:
             return [Hand(self._take(viewer, spec, count), "audit", "audit")]
         if spec.filters.state != "open":
             return [Hand(self._take(viewer, spec, count, after), "review", spec.queue)]
+        if spec.is_of_findings:  # no audit is drawn here: its images would be looked at with copies in mind
+            return [Hand(self._take(viewer, spec, count), "review", spec.queue)]
         if spec.queue == "group":
             return self._group(viewer, spec)
         return self._mixed(viewer, spec, count)
@@ -187,7 +189,7 @@ class Session:
 
     def _cards(self, hand: Hand, *, answers: bool = False) -> list[dict[str, Any]]:
         # what others answered is shown to whoever looks for it, and to nobody else
-        cards = self._maker.cards(hand.rows, mode=hand.mode, answers=answers)
+        cards = self._maker.cards(hand.rows, mode=hand.mode, queue=hand.queue, answers=answers)
         for row, card in zip(hand.rows, cards, strict=True):
             card["card"] = secrets.token_hex(8)
             self._dealt[card["card"]] = Dealt(row, hand.mode, self._maker.shown(row, mode=hand.mode, queue=hand.queue))
@@ -231,6 +233,8 @@ class Session:
             raise DataError("this card is from an earlier start of the server; reload the page")
         if dealt.mode == "audit" and given.get("kind") == "skip":
             raise DataError("an audit cannot skip an image, which would bias it; answer with unsure")
+        if given.get("kind") in SPARE and given.get("kind") != dealt.shown.get("drop"):
+            raise DataError("only a copy or a leak can be left out as such; answer with none of the classes")
         labels = given.get("labels") or []
         self._check_labels(labels)
         return Answer.from_mapping(
@@ -332,6 +336,7 @@ class Session:
             "classes": len(self.verdicts.class_names),
             "has_features": self.has_features,
             "audit": self.audit,
+            "findings": self.queue.findings.sizes,
         }
 
     def pairs(self, count: int) -> list[dict[str, int]]:

@@ -24,6 +24,7 @@ from labelsieve.review.rows import (
     corrected,
     kept_although_flagged,
     marks_of_rows,
+    spare,
 )
 from labelsieve.verdicts import Verdicts
 
@@ -68,12 +69,13 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
     """
     said = marks_of_rows(verdicts, reviews or {})
     named = verdicts.is_readable & (corrected(verdicts, reviews or {}) != verdicts.given)
+    left_out = spare(verdicts, reviews)
     verdicts = after_reviews(verdicts, reviews)
     kept = kept_although_flagged(verdicts, drop_at=settings.drop_at)
     wrong = said == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
     relabelled = other if settings.labels == "relabel" else named
-    rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled))
+    rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled) & ~left_out)
     if not len(rows):
         raise DataError(
             f"expected images to train on, but all of {len(verdicts):,} are flagged or unreadable; look at the report, "
@@ -83,7 +85,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
     numbers = {
         "images": len(verdicts),
         "used": len(rows),
-        "dropped": int((verdicts.is_readable & wrong & ~relabelled).sum()),
+        "dropped": int((verdicts.is_readable & ((wrong & ~relabelled) | left_out)).sum()),
         "relabelled": int(relabelled.sum()),
         "kept": 0 if settings.labels == "all" else int(kept.sum()),
         "unreadable": int((~verdicts.is_readable).sum()),

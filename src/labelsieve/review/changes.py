@@ -17,7 +17,7 @@ from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.spreadsheets import read_csv, write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import key_of
+from labelsieve.review.answers import DECIDED, SPARE, key_of
 from labelsieve.review.state import Resolved, Reviews
 
 LEFT_OUT = -1
@@ -28,6 +28,8 @@ _REASONS = {
     "several": "several classes",
     "none": "none of the classes",
     "wrong": "the label is wrong, the right one is not known",
+    "drop": "a copy of another image",
+    "once": "a copy of an image that stays",
 }
 
 
@@ -101,28 +103,49 @@ def resolved_label(found: Resolved, given_label: str) -> str | None:
         found: What the reviewers say.
         given_label: The label that the image has.
     """
-    if found.kind not in _REASONS or not found.speaks_of(given_label):
+    if found.kind not in DECIDED or not found.speaks_of(given_label):
         return given_label
     return given_label if found.is_right(given_label) else next(iter(found.labels), None)
+
+
+def spare_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int]:
+    """Returns which images are left out as copies of others, whatever their labels.
+
+    Args:
+        reviews: Row to what the reviewers say of its image.
+        ids: Ids of all images. Of equal images the one that the answer was given on stays, or the first if it is gone.
+    """
+    spare = {row for row, found in reviews.items() if found.kind in SPARE}
+    equal: dict[str, list[int]] = {}
+    for row in sorted(spare):
+        if reviews[row].kind == "once":
+            equal.setdefault(reviews[row].key, []).append(row)
+    for rows in equal.values():
+        name = next(each.id for each in reviews[rows[0]].answers if each.kind == "once")
+        spare.discard(next((row for row in rows if ids[row] == name), rows[0]))
+    return spare
 
 
 def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
     """Returns the labels that reviewers corrected, in the order of the data; all copies of an image change.
 
+    Images that are left out as copies of others are among them.
+
     Raises:
         DataError: The reviews are of other data, or name a class that the images do not have.
     """
-    facts = {int(key, 16): found for key, found in reviews.facts.items()}
+    facts = {int(key, 16): found for key, found in reviews.by_key.items() if found.kind in _REASONS}
     rows = np.flatnonzero(np.isin(images.contents, np.array([*facts], dtype=np.uint64)))
     if facts and not len(rows):
         raise DataError(
             f"the reviews are of other data: none of their {len(facts):,} images is among the {len(images):,} here; "
             "pass the data that were reviewed"
         )
-    changes = []
-    for row in rows.tolist():
-        old, found = images.class_names[images.labels[row]], facts[int(images.contents[row])]
-        new = resolved_label(found, old)
+    said = {row: facts[int(images.contents[row])] for row in rows.tolist()}
+    spare, changes = spare_rows(said, images.ids), []
+    for row, found in said.items():
+        old = images.class_names[images.labels[row]]
+        new = None if row in spare else resolved_label(found, old)
         if new != old:
             changes.append(_change(images.ids[row], old, new, found))
     check_classes({each.new for each in changes if each.new}, images.class_names, where="the reviews")
@@ -138,7 +161,7 @@ def _change(name: str, old: str, new: str | None, found: Resolved) -> Change:
         new=new or "",
         who=", ".join(found.reviewers),
         why=f"{_REASONS[found.kind]}{classes}{note}",
-        content=found.key,
+        content="" if found.kind == "once" else found.key,  # by its content the image that stays would be found, too
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -16,11 +16,12 @@ from labelsieve.core.errors import DataError, did_you_mean, shown
 from labelsieve.core.validation import Share, check_fields, check_value
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, key_of
+from labelsieve.review.finding_queues import FINDING_QUEUES, FindingQueues
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.state import Resolved, Standing
 from labelsieve.verdicts import Verdicts
 
-Queue = Literal["suspicious", "class", "pair", "group", "audit"]
+Queue = Literal["suspicious", "class", "pair", "group", "audit", "conflicts", "copies", "leaks", "no-class"]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 # Seconds without a sign of life after which the cards of a browser go to others.
@@ -61,7 +62,10 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One queue with its filters; those of the audit are dropped, for they would bias it."""
+    """One queue with its filters; those of the audit are dropped, for they would bias it.
+
+    What was found in images has nothing to do with flags, so there all images are looked through.
+    """
 
     queue: Queue = "suspicious"
     filters: Filters = Filters()
@@ -70,6 +74,13 @@ class Spec:
         check_fields(self)
         if self.queue == "audit":
             object.__setattr__(self, "filters", Filters())
+        elif self.is_of_findings:
+            object.__setattr__(self, "filters", replace(self.filters, which="all"))
+
+    @property
+    def is_of_findings(self) -> bool:
+        """Whether it is a queue of what was found in images beside wrong labels."""
+        return self.queue in FINDING_QUEUES
 
 
 class ReviewQueue:
@@ -102,10 +113,12 @@ class ReviewQueue:
         self.verdicts, self.standing, self._clock = verdicts, Standing(), clock
         self.contents, self.group = np.unique(contents, return_inverse=True)
         self.design: AuditDesign = design(verdicts, seed=seed)
+        self.findings = FindingQueues(verdicts)
         groups = len(self.contents)
         self._is_shared = is_shared(self.contents, overlap)
         self._reviewers = np.zeros(groups, dtype=np.int16)
         self._status = np.full(groups, _OPEN, dtype=np.int8)
+        self._is_spare = np.zeros(groups, dtype=np.bool_)
         self._answered_by: dict[str, NDArray[np.bool_]] = {}
         self._skipped_by: dict[str, NDArray[np.bool_]] = {}
         self.outcome = np.full(len(verdicts), -1, dtype=np.int8)
@@ -137,6 +150,7 @@ class ReviewQueue:
             self._mask(self._skipped_by, name)[group] = last.get(name) == "skip"
         self._reviewers[group] = len(answered)
         self._status[group] = _status(found)
+        self._is_spare[group] = found is not None and found.kind == "drop"
         for row in self.copies(group):
             right = found.is_right(self.given_label(row)) if found else None
             self.outcome[row] = -1 if right is None else int(right)
@@ -195,9 +209,23 @@ class ReviewQueue:
             place = np.flatnonzero(order == after)
             if len(place):
                 rows = rows[np.isin(rows, order[place[0] + 1 :], assume_unique=True)]
-        taken = rows[self._is_free(rows)][: max(count, 0)]
+        rows = rows[self._is_free(rows)]
+        taken = (self._one_of_each_pair(spec, rows) if spec.is_of_findings and after is None else rows)[: max(count, 0)]
         self.lease(taken, client)
         return taken
+
+    def _one_of_each_pair(self, spec: Spec, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns images of which none is beside another one: what is answered on one decides whether to ask the other.
+
+        Those whose other image is on a screen wait, too.
+        """
+        others = self.findings.others(spec.queue, rows)
+        busy, chosen = set(self._leases), []
+        for row, other in zip(rows.tolist(), others.tolist(), strict=True):
+            if other < 0 or int(self.group[other]) not in busy:
+                chosen.append(row)
+                busy.add(int(self.group[row]))
+        return np.array(chosen, dtype=np.int64)
 
     def alike(self, spec: Spec, row: int, *, reviewer: str) -> NDArray[np.int64]:
         """Returns the free images of a queue that have the given and the suggested label of an image, without it."""
@@ -218,7 +246,11 @@ class ReviewQueue:
         rows, waits = self._rows_of(spec), self._in_state(spec.filters.state, reviewer)
         if spec.queue == "audit":  # an image that was skipped in the review would end the sample
             waits |= self._in_state("skipped", reviewer)
-        return np.asarray(rows[waits[self.group[rows]]])
+        rows = np.asarray(rows[waits[self.group[rows]]])
+        if spec.is_of_findings and spec.filters.state == "open":  # without its copy an image is no copy any more
+            others = self.findings.others(spec.queue, rows)
+            rows = rows[(others < 0) | ~self._is_spare[self.group[others]]]
+        return rows
 
     def _in_state(self, state: State, reviewer: str) -> NDArray[np.bool_]:
         """Returns which images are in a state, for a reviewer."""
@@ -236,7 +268,13 @@ class ReviewQueue:
 
     def _find_rows(self, spec: Spec) -> NDArray[np.int64]:
         """Returns the rows of a queue in their order, one of each group of copies; it depends on the verdicts alone."""
-        rows = self.design.order if spec.queue == "audit" else self._sorted(spec.queue, self._chosen(spec.filters))
+        if spec.queue == "audit":
+            rows = self.design.order
+        elif spec.is_of_findings:
+            found = self.findings.rows(spec.queue)
+            rows = found[np.isin(found, self._chosen(spec.filters))]
+        else:
+            rows = self._sorted(spec.queue, self._chosen(spec.filters))
         _, first = np.unique(self.group[rows], return_index=True)
         return np.asarray(rows[np.sort(first)])
 

@@ -23,8 +23,8 @@ from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import Answer, key_of
-from labelsieve.review.changes import check_classes, resolved_label
+from labelsieve.review.answers import SPARE, Answer, key_of
+from labelsieve.review.changes import check_classes, resolved_label, spare_rows
 from labelsieve.review.known import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
@@ -103,6 +103,14 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
     columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
     columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
     return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
+
+
+def spare(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
+    """Returns which of N images reviewers left out as copies of others, (N,)."""
+    found = np.zeros(len(verdicts), dtype=np.bool_)
+    if any(each.kind in SPARE for each in (reviews or {}).values()):
+        found[[*spare_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
+    return found
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:

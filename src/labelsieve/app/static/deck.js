@@ -35,6 +35,11 @@ export class Deck {
     return card;
   }
 
+  /** An answer may let the copy of its image come: the end of the queue is looked for again. */
+  again() {
+    this.isEmpty = false;
+  }
+
   /** Puts a card that was undone before all others. */
   putBack(...cards) {
     this.cards.unshift(...cards.filter(Boolean).map(prepared));

@@ -11,6 +11,7 @@ export class Filters {
   /** @param {object} start What the page knows of the run. @param {() => void} changed Called after each change. */
   constructor(start, changed) {
     this.form = byId("filters");
+    this.findings = start.findings;
     this.queue = byId("queue");
     this.changed = changed;
     this.values = { ...USUAL, which: start.flagged ? "flagged" : "all" };
@@ -98,6 +99,7 @@ export class Filters {
     byId("filter-count").textContent = active && !isAudit ? ` (${active})` : "";
     byId("filter-button").disabled = isAudit;
     if (isAudit) this.form.hidden = true;
+    elements.which.disabled = this.queue.value in this.findings;
   }
 
   keep() {

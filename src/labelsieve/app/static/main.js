@@ -20,7 +20,7 @@ const LOOK_AGAIN = 5000;
 const AWAY = 300000;
 const RECENT = 12;
 const KEYS = {
-  Enter: "accept", " ": "accept", g: "keep", n: "none", m: "several", u: "unsure", s: "skip", z: "undo", t: "note", "/": "search",
+  Enter: "accept", " ": "accept", g: "keep", n: "none", m: "several", d: "drop", u: "unsure", s: "skip", z: "undo", t: "note", "/": "search",
   o: "original", p: "stats", f: "filters", "?": "help",
 };
 
@@ -73,7 +73,7 @@ async function end() {
   const offers = [];
   if (found?.left) offers.push(make("p", {}, `${count(found.left)} left are on other screens just now.`));
   const now = filters.spec();
-  if (now.filters.which === "flagged" && now.queue !== "audit") offers.push(button("Go on with labels that were not flagged", { which: "unflagged", state: "open" }));
+  if (now.filters.which === "flagged" && now.queue !== "audit" && !(now.queue in start.findings)) offers.push(button("Go on with labels that were not flagged", { which: "unflagged", state: "open" }));
   for (const [name, text] of [["skipped", "Skipped"], ["unsure", "Unsure"], ["disputed", "Disputed"]]) {
     if (found?.[name] && now.filters.state !== name) offers.push(button(`${text} (${count(found[name])})`, { which: "all", state: name }));
   }
@@ -110,7 +110,8 @@ const doOnCard = {
     if (state.chosen !== null) {
       if (state.chosen.size < 2) toast("Choose two classes or more, or press m again for one.");
       else answer("several", [...state.chosen]);
-    } else if (card.mode === "audit") toast("An audit has no suggestion: 1 to 3, g to keep the given label, or / for another class.");
+    } else if (card.finding?.drop && !card.finding.is_conflict) toast("d leaves it out, g keeps the given label.");
+    else if (card.mode === "audit") toast("An audit has no suggestion: 1 to 3, g to keep the given label, or / for another class.");
     else if (card.suggested === null) toast("There is no suggestion for this image.");
     else answer("label", [card.suggested]);
   },
@@ -125,6 +126,7 @@ const doOnCard = {
   },
   keep() { answer("label", [state.card.given]); },
   none() { answer("none"); },
+  drop() { if (state.card.finding?.drop) answer(state.card.finding.drop); },
   unsure() { answer("unsure"); },
   skip() {
     if (state.card.mode === "audit") toast("An audit image cannot be skipped; take u for unsure.");
@@ -164,7 +166,7 @@ async function answer(kind, labels = []) {
     back: members.filter((each) => each.isOut).map((each) => each.card),
   };
   if (kind === "label") remember(labels[0]);
-  await saving(() => ask("/answers", body), next);
+  await saving(() => ask("/answers", body), () => { if (card.finding) deck.again(); return next(); });
 }
 
 async function undo() {

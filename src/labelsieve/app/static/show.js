@@ -11,9 +11,12 @@ export function showCard(card, state, act) {
   byId("main").hidden = false;
   byId("end").hidden = true;
   byId("main").classList.toggle("audit", card.mode === "audit");
-  byId("stage").replaceChildren(card.members ? grid(card, act) : single(card, act));
+  byId("stage").replaceChildren(card.members ? grid(card, act) : beside(card, single(card, act)));
   byId("about").replaceChildren(...about(card));
   showTop(card, state, act);
+  const drop = byId("actions").querySelector("[data-do=drop]");
+  drop.hidden = !card.finding?.drop;
+  drop.lastElementChild.textContent = card.finding?.drop === "once" ? "Keep one" : "Leave out";
   byId("actions").querySelector("[data-do=skip]").disabled = card.mode === "audit";
 }
 
@@ -24,6 +27,26 @@ function single(card, act) {
   const sized = () => card.image.classList.toggle("tiny", Math.max(card.image.naturalWidth, card.image.naturalHeight) <= TINY);
   card.ready.then((isThere) => (isThere ? sized() : failed()));
   return button;
+}
+
+/** Puts the other image of a finding beside an image. */
+function beside(card, image) {
+  const { finding } = card;
+  if (!finding || finding.other === null) return image;
+  const other = make("img", { alt: "", src: original(finding.other) });
+  return make("div", { class: "pair" },
+    make("figure", {}, image, make("figcaption", {}, `This image: ${nameOf(card.given)}`)),
+    make("figure", {}, make("div", { class: "whole" }, other), make("figcaption", { title: finding.other_id }, `The other: ${nameOf(finding.other_given)}`)));
+}
+
+function found(finding) {
+  const said = `${finding.title} (${score(finding.score)})${finding.other_id ? `, beside ${finding.other_id}` : ""}`;
+  const does = { once: "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: "Leave out (d) leaves this image out of the corrected data; the other one stays." };
+  return [
+    make("p", { class: "badge found" }, said[0].toUpperCase() + said.slice(1)),
+    finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),
+    finding.drop && make("p", { class: "numbers" }, does[finding.drop]),
+  ].filter(Boolean);
 }
 
 function grid(card, act) {
@@ -52,6 +75,7 @@ function about(card) {
     const inside = card.members.filter((each) => !each.isOut).length;
     parts.push(make("p", { class: "badge group" }, `${inside} of ${card.members.length} look-alikes. Click those that do not belong.`));
   }
+  if (card.finding) parts.push(...found(card.finding));
   const facts = [fact("Given", nameOf(card.given), "given")];
   if (card.mode !== "audit" && card.suggested !== null) {
     const isSame = card.suggested === card.given;
@@ -77,7 +101,7 @@ function fact(term, text, kind, more = "") {
 }
 
 function answered(answer) {
-  const said = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", unsure: "unsure" };
+  const said = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", once: "kept once", unsure: "unsure" };
   const note = answer.note ? ` · ${answer.note}` : "";
   return `${answer.disputed ? "Disputed" : `Answered: ${said[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
 }

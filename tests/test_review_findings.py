@@ -1,0 +1,136 @@
+"""Queues of copies, leaks and images of no class, and what leaving out a copy does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from labelsieve.core.errors import RunError
+from labelsieve.curation.findings import schema
+from labelsieve.review import Answer, AnswerLog, key_of, load
+from labelsieve.review.changes import changes_of
+from labelsieve.review.finding_queues import FindingQueues
+from labelsieve.review.rows import read_reviews, spare
+from labelsieve.verdicts import Verdicts
+from small_reviews import SmallRun, small_run
+from small_server import TOKEN, Client, served, session_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+def with_findings(verdicts: Verdicts) -> Verdicts:
+    """Images 0 and 3 are near copies with one label, 1 and 2 with two; 4 is a leak, and 5 shows no class."""
+    rows = [
+        ("near-leak", "img-04", "test/a.jpg", 0.98, None),
+        ("near-duplicate", "img-00", "img-03", 0.99, 0),
+        ("near-duplicate", "img-03", "img-00", 0.99, 0),
+        ("near-duplicate", "img-01", "img-02", 0.97, 1),
+        ("near-duplicate", "img-02", "img-01", 0.97, 1),
+        ("no-class", "img-05", None, 1.0, None),
+    ]
+    columns = zip(*rows, strict=True)
+    table = pa.table([pa.array(values, field.type) for values, field in zip(columns, schema(), strict=True)], schema())
+    return dataclasses.replace(verdicts, image_findings=table)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> SmallRun:
+    run = small_run(tmp_path, size=(8, 8))
+    return dataclasses.replace(run, verdicts=with_findings(run.verdicts))
+
+
+def ids(cards: list[dict[str, object]]) -> list[object]:
+    return [card["id"] for card in cards]
+
+
+def test_only_queues_of_the_run_are_there(made: SmallRun, tmp_path: Path) -> None:
+    assert FindingQueues(made.verdicts).sizes == {"conflicts": 2, "copies": 2, "leaks": 1, "no-class": 1}
+    assert FindingQueues(small_run(tmp_path / "other").verdicts).sizes == {}
+    assert made.verdicts.image_findings is not None
+    foreign = made.verdicts.image_findings.set_column(1, "id", pa.array(["x"] * 6))
+    with pytest.raises(RunError, match="the findings name x"):
+        FindingQueues(dataclasses.replace(made.verdicts, image_findings=foreign))
+
+
+def test_one_of_two_copies_is_asked_and_the_other_only_if_it_stays(made: SmallRun) -> None:
+    with served(session_of(made)) as address:
+        client = Client(address)
+        first = client.cards(queue="copies")
+        assert ids(first) == ["img-00"] and first[0]["finding"]["other_id"] == "img-03"
+        assert client.answer(first[0], "once")["status"] == 400, "only what the card offers"
+        assert client.answer(first[0], "drop")["kept"] == 1
+        assert client.cards(queue="copies") == []
+        client.undo()
+        again = client.undo("another")
+        assert again == []
+        card = client.cards(queue="copies", instead_of="browser")[0]
+        client.answer(card, "label", "cat")
+        assert ids(client.cards(queue="copies")) == ["img-03"], "the first one stays, so the second is asked"
+        assert ids(client.cards(queue="leaks")) == ["img-04"] and ids(client.cards(queue="no-class")) == ["img-05"]
+        usual = client.cards(queue="suspicious")
+        assert all(card.get("finding") is None for card in usual)
+        assert client.answer(usual[0], "drop")["status"] == 400
+
+
+def test_a_name_that_is_too_long_is_one_clear_line(made: SmallRun) -> None:
+    with served(session_of(made)) as address:
+        status, text, _ = Client(address).open(f"/?reviewer={'x' * 201}")
+    assert status == 400 and text.count(b"\n") == 1
+    assert b"expected at most 200 characters for the reviewer, got 201" in text
+
+
+def answer(made: SmallRun, row: int, kind: str) -> Answer:
+    return Answer(
+        token=str(row),
+        key=key_of(int(made.images.contents[row])),
+        id=made.images.ids[row],
+        given_label=made.images.class_names[made.images.labels[row]],
+        kind=kind,
+        reviewer="ann",
+        time="2026-11-28T10:00:00+00:00",
+        mode="review",
+    )
+
+
+def test_what_is_left_out_is_no_wrong_label(made: SmallRun) -> None:
+    AnswerLog(made.folder).append_all([answer(made, 4, "drop")])
+    reviews = load(made.folder)
+    assert not reviews.facts
+    assert [(each.id, each.new, each.why) for each in changes_of(reviews, made.images)] == [
+        ("img-04", "", "a copy of another image")
+    ]
+    of_rows = read_reviews(made.folder, made.verdicts, images=made.images)
+    assert spare(made.verdicts, of_rows).nonzero()[0].tolist() == [4]
+
+
+def test_of_equal_images_the_one_that_was_seen_stays(made: SmallRun) -> None:
+    contents = made.images.contents.copy()
+    contents[[7, 8]] = contents[6]
+    AnswerLog(made.folder).append_all(
+        [dataclasses.replace(answer(made, 7, "once"), token="x", key=key_of(contents[6]))]
+    )
+    images = dataclasses.replace(made.images)
+    images.__dict__["contents"] = contents
+    assert [(each.id, each.new, each.content) for each in changes_of(load(made.folder), images)] == [
+        ("img-06", "", ""),
+        ("img-08", "", ""),
+    ]
+
+
+def test_copies_stand_side_by_side_and_are_left_out_by_a_key(browser: Browser, made: SmallRun) -> None:
+    with served(session_of(made)) as address:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(f"{address}/?token={TOKEN}")
+        page.locator("#queue").select_option("copies")
+        page.wait_for_selector(".pair figure:nth-child(2) img")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.keyboard.press("Enter")
+        page.keyboard.press("d")
+        page.wait_for_selector("#end:not([hidden])")
+        page.close()
+    assert [(each.id, each.kind) for each in AnswerLog(made.folder).answers()] == [("img-00", "drop")]
