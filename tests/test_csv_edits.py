@@ -22,6 +22,7 @@ from labelsieve.data.csv_files import read_texts
         ("\ufefflabel;x\rcat;1\rdog;2\r", {0: "dog"}, "\ufefflabel;x\rdog;1\rdog;2\r"),
         ("x|label\n1| cat \n2|dog\n", {0: "dog"}, "x|label\n1| dog \n2|dog\n"),
         ('x\tlabel\n"two\nlines"\tcat\n2\tdog\n', {0: "dog"}, 'x\tlabel\n"two\nlines"\tdog\n2\tdog\n'),
+        ("x,label\n1,\tcat \n2,\xa0dog\n", {0: "a, b", 1: "cat"}, 'x,label\n1,"\ta, b" \n2,\xa0cat\n'),
         ('x,label\n"a, ""b""",cat\n2,dog\n', {0: 'big, "red"'}, 'x,label\n"a, ""b""","big, ""red"""\n2,dog\n'),
         ("\n\nsep=;\nx;label\n\n1;cat\n;\n2;dog\n", {1: "cat"}, "\n\nsep=;\nx;label\n\n1;cat\n;\n2;cat\n"),
         ('"x" ,"label" \n"1" , "cat" \n', {0: "dog"}, '"x" ,"label" \n"1" , "dog" \n'),

@@ -77,6 +77,15 @@ def test_all_audited_is_exact(made: SmallRun) -> None:
     assert found.sentences[0].text == "0 of 239 labels are still wrong, as all were looked at."
 
 
+def test_a_bound_that_chance_allows_is_not_said_to_be_certain(made: SmallRun) -> None:
+    """Of 239 labels 2 were not looked at: none of them is wrong, with 50 % confidence only."""
+    order = design(made.verdicts).order
+    reviews = review.resolve(answers_on(made, order[:237], wrong=lambda _row: False))
+    found = statement(made.verdicts, reviews, confidence=0.5)
+    assert found.left == (0, 0, 0) and found.answered == 237
+    assert found.sentences[0].text.startswith("With 50\xa0% confidence at most 0 of 239 labels (0\xa0%)")
+
+
 def test_a_part_audited_bounds_what_is_left(made: SmallRun) -> None:
     order = design(made.verdicts).order
     reviews = review.resolve(answers_on(made, order[:90], wrong=is_wrong))

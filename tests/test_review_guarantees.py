@@ -88,6 +88,11 @@ def test_what_is_known_beyond_the_sample_limits_the_bounds() -> None:
     assert fewest_wrong((NONE, side), confidence=0.95) == 4
 
 
+def test_an_estimate_is_within_its_bounds_though_a_review_found_more_than_the_sample() -> None:
+    side = Side(images=100, seen=10, seen_wrong=0, known_wrong=30, known_right=10)
+    assert wrong_on_side(side, confidence=0.95) == (30, 30, 30)
+
+
 def test_undecided_answers_are_the_worst_case_both_ways() -> None:
     flagged = Side(images=100, seen=30, seen_wrong=20, known_wrong=20, known_right=10)
     asked = {"images": 300, "seen": 50}

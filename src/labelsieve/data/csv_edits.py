@@ -111,10 +111,17 @@ def _joined(text: str, records: Iterator[_Record], place: int, values: Mapping[i
 
 
 def _in_place_of(token: str, value: str, separator: str) -> str:
-    """Writes a value with the blanks and quotes that another one has around it."""
-    bare = token.strip()
-    before = token[: len(token) - len(token.lstrip())]
-    after = token[len(token.rstrip()) :]
-    quoted = bare.startswith('"') or any(mark in value for mark in (separator, '"', "\r", "\n"))
+    """Writes a value with the blanks and quotes that another one has around it.
+
+    Beside a quote a reader takes no other blanks than spaces: tabs and the like stand within new quotes.
+    """
+    spaced = token.strip(" ")
+    before, _, after = token.partition(spaced) if spaced else (token, "", "")
     escaped = value.replace('"', '""')
-    return f'{before}"{escaped}"{after}' if quoted else f"{before}{value}{after}"
+    if spaced.startswith('"'):
+        return f'{before}"{escaped}"{after}'
+    left = spaced[: len(spaced) - len(spaced.lstrip())]
+    right = spaced[len(spaced.rstrip()) :]
+    if any(mark in value for mark in (separator, '"', "\r", "\n")):
+        return f'{before}"{left}{escaped}{right}"{after}'
+    return f"{before}{left}{value}{right}{after}"

@@ -16,7 +16,7 @@ from labelsieve.core.validation import Range, Share, check_value
 from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
-from labelsieve.review.guarantees import Side, fewest_wrong, missed_share, most_wrong, wrong_on_side
+from labelsieve.review.guarantees import Side, fewest_wrong, missed_share, most_wrong, within, wrong_on_side
 from labelsieve.review.known import Known, known_labels
 from labelsieve.review.rows import with_columns
 from labelsieve.review.sampling import AuditDesign, design
@@ -160,11 +160,9 @@ def _audited(sides: tuple[Side, Side], found: int, *, confidence: float) -> dict
     one_end = (1 + confidence) / 2
     total = sides[0].estimate + sides[1].estimate
     low, high = fewest_wrong(sides, confidence=one_end), most_wrong(sides, confidence=one_end)
-    # what is known to be wrong may be more than the sample makes likely
-    left = [float(max(each - found, 0)) for each in (total, low, high)]
     return {
         "missed": missed_share(sides, confidence=confidence),
-        "left": Interval(min(max(left[0], left[1]), left[2]), left[1], left[2]),
+        "left": within(*(max(each - found, 0) for each in (total, low, high))),
         "at_most": max(most_wrong(sides, confidence=confidence) - found, 0),
     }
 

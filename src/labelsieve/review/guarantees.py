@@ -134,7 +134,17 @@ def wrong_on_side(side: Side, *, confidence: float) -> Interval | None:
     error = (1 - confidence) / 2
     high = _upper_of_side(_counted(side, unsure_is_wrong=True), error)
     low = side.images - _upper_of_side(_counted(side.mirrored(), unsure_is_wrong=True), error)
-    return Interval(side.estimate, float(low), float(high))
+    return within(side.estimate, low, high)
+
+
+def within(estimate: float, low: float, high: float) -> Interval:
+    """Returns an interval with its estimate in it: more may be known to be wrong than the sample makes likely.
+
+    Example:
+        >>> within(2.0, 5, 9)
+        Interval(value=5.0, low=5.0, high=9.0)
+    """
+    return Interval(min(max(float(estimate), float(low)), float(high)), float(low), float(high))
 
 
 def most_wrong(sides: tuple[Side, Side], *, confidence: float) -> int:

@@ -39,7 +39,7 @@ def _left(found: Statement) -> Sentence:
     about, low, high = (f"{round(each):,}" for each in found.left)
     share = percent(found.at_most / found.images) if found.images else percent(0)
     labels = counted(found.images, "label", "labels")
-    if found.left.low == found.left.high:
+    if found.answered == found.images:
         return Sentence(f"{found.at_most:,} of {labels} are still wrong, as all were looked at.", KNOWN)
     return Sentence(
         f"With {_confidence(found)} confidence at most {found.at_most:,} of {labels} ({share}) are still wrong; about "
