@@ -82,7 +82,7 @@ def test_a_bound_that_chance_allows_is_not_said_to_be_certain(made: SmallRun) ->
     order = design(made.verdicts).order
     reviews = review.resolve(answers_on(made, order[:237], wrong=lambda _row: False))
     found = statement(made.verdicts, reviews, confidence=0.5)
-    assert found.left == (0, 0, 0) and found.answered == 237
+    assert found.left is not None and tuple(found.left) == (0, 0, 0) and found.answered == 237
     assert found.sentences[0].text.startswith("With 50\xa0% confidence at most 0 of 239 labels (0\xa0%)")
 
 

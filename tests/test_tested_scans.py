@@ -190,7 +190,9 @@ def test_test_images_change_no_verdict(
     name: str, images: LabelledImages, test_images: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     kind = detector_class(name)
-    more = {"evidence": "threshold"} if name == "deft" else {}  # whose fit takes longer than all the rest
+    more: dict[str, Any] = (
+        {"evidence": "threshold"} if name == "deft" else {}
+    )  # whose fit takes longer than all the rest
     detector = kind(**QUICK, **more) if issubclass(kind, Training) else kind()
     shown, alone = (run(images, tiny_clip, detector, test=test) for test in (test_images, None))
     assert shown.table.equals(alone.table) and alone.record["test"] is None
