@@ -1546,13 +1546,14 @@ def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
     blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
-    detect, adapt, defaults, extended, published, features = (block.split("```")[0] for block in blocks)
+    detect, classifier, adapt, defaults, extended, published, features = (block.split("```")[0] for block in blocks)
     tasks = []
-    for number, text in enumerate((detect, adapt, adapt + defaults, extended, detect + published, features)):
+    texts = (detect, detect + classifier, adapt, adapt + defaults, extended, detect + published, features)
+    for number, text in enumerate(texts):
         file = tmp_path / f"block{number}.toml"
         file.write_text(text)
         tasks.append(read_experiment(file).task)
-    assert tasks == ["detect", "adapt", "adapt", "detect", "detect", "detect"]
+    assert tasks == ["detect", "detect", "adapt", "adapt", "detect", "detect", "detect"]
 
 
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,8 +71,8 @@ def classes_differ(joined: Joined) -> bool:
     chance, and more often than the evidence doubts them. Evidence that knows a class little is as unsure of its surest
     images as it errs on them, and right labels show no more than that. Wrong labels of a class strike what the evidence
     knows well as often as the rest, which no class probability follows that rises with how much an image looks like its
-    class: at the temperature that fits the labels best it is too sure of them. Where a class has few images nothing is
-    told.
+    class: at the temperature that fits the labels best it is too sure of them. Where classes have few images, the
+    answer is no.
 
     Args:
         joined: Logits that were joined under even noise and have no biases, which would explain such labels.
