@@ -372,7 +372,7 @@ def test_the_owner_of_the_data_applies_the_list(table: Path, tmp_path: Path, run
     (theirs / "cat/1.png").rename(theirs / "owl/1-2.png")
     code, told, err = run("apply", "--changes", changes, theirs, "--out", tmp_path / "new")
     assert (code, err) == (0, "") and "1 label corrected" in told
-    assert "1 labels had been corrected before" in told and "1 images of the changes are not there: dog/1.png" in told
+    assert "1 label had been corrected before" in told and "1 image of the changes is not there: dog/1.png" in told
     assert (tmp_path / "new/dog/zero.png").exists() and not (tmp_path / "new.changes.csv").exists()
 
 
@@ -399,7 +399,7 @@ def test_a_list_that_does_not_fit(text: str | None, said: str, photos: Path, tmp
 def test_an_image_with_another_label_stays(photos: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "changes.csv").write_text("id,old,new\ncat/0.png,dog,owl\ncat/1.png,cat,owl\n")
     told = run("apply", "--changes", tmp_path / "changes.csv", photos, "--out", tmp_path / "out")[1]
-    assert "1 images have another label than the changes are for and stay as they are: cat/0.png" in told
+    assert "1 image has another label than the list says, and no change: cat/0.png" in told
     assert (tmp_path / "out/cat/0.png").exists() and (tmp_path / "out/owl/1-2.png").exists()
 
 
