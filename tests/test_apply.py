@@ -118,6 +118,20 @@ def test_a_folder_in_place_keeps_a_backup(photos: Path, tmp_path: Path, run: Run
     ]  # fmt: skip
 
 
+def test_links_between_images_outlast_the_move_of_what_they_lead_to(photos: Path, tmp_path: Path, run: Run) -> None:
+    (photos / "dog/link.png").symlink_to("../cat/0.png")
+    (photos / "dog/whole.png").symlink_to(photos / "cat/1.png")
+    (photos / "dog/gone.png").symlink_to("../nowhere.png")
+    before, images = files_of(photos), run_of(tmp_path / "run", photos)
+    answer(tmp_path / "run", images, {"cat/0.png": "owl", "cat/1.png": "owl"})
+    assert run("apply", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--copy")[0] == 0
+    assert run("apply", str(tmp_path / "run"), "--in-place")[0] == 0
+    for folder in (tmp_path / "out", photos):
+        assert sorted(files_of(folder).values()) == sorted(before.values())
+        assert not {"dog/link.png", "cat/0.png", "cat/1.png"} & files_of(folder).keys(), "copies share the answer"
+        assert (folder / "dog/gone.png").is_symlink()
+
+
 def test_classes_that_were_renamed_keep_their_folders(photos: Path, tmp_path: Path, run: Run) -> None:
     images = run_of(tmp_path / "run", photos, class_names=["Katze", "Hund", "Eule"])
     answer(tmp_path / "run", images, {"cat/0.png": "Eule"})
