@@ -118,6 +118,20 @@ def test_a_folder_in_place_keeps_a_backup(photos: Path, tmp_path: Path, run: Run
     ]  # fmt: skip
 
 
+def test_links_between_images_outlast_the_move_of_what_they_lead_to(photos: Path, tmp_path: Path, run: Run) -> None:
+    (photos / "dog/link.png").symlink_to("../cat/0.png")
+    (photos / "dog/whole.png").symlink_to(photos / "cat/1.png")
+    (photos / "dog/gone.png").symlink_to("../nowhere.png")
+    before, images = files_of(photos), run_of(tmp_path / "run", photos)
+    answer(tmp_path / "run", images, {"cat/0.png": "owl", "cat/1.png": "owl"})
+    assert run("apply", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--copy")[0] == 0
+    assert run("apply", str(tmp_path / "run"), "--in-place")[0] == 0
+    for folder in (tmp_path / "out", photos):
+        assert sorted(files_of(folder).values()) == sorted(before.values())
+        assert not {"dog/link.png", "cat/0.png", "cat/1.png"} & files_of(folder).keys(), "copies share the answer"
+        assert (folder / "dog/gone.png").is_symlink()
+
+
 def test_classes_that_were_renamed_keep_their_folders(photos: Path, tmp_path: Path, run: Run) -> None:
     images = run_of(tmp_path / "run", photos, class_names=["Katze", "Hund", "Eule"])
     answer(tmp_path / "run", images, {"cat/0.png": "Eule"})
@@ -372,7 +386,7 @@ def test_the_owner_of_the_data_applies_the_list(table: Path, tmp_path: Path, run
     (theirs / "cat/1.png").rename(theirs / "owl/1-2.png")
     code, told, err = run("apply", "--changes", changes, theirs, "--out", tmp_path / "new")
     assert (code, err) == (0, "") and "1 label corrected" in told
-    assert "1 labels had been corrected before" in told and "1 images of the changes are not there: dog/1.png" in told
+    assert "1 label had been corrected before" in told and "1 image of the changes is not there: dog/1.png" in told
     assert (tmp_path / "new/dog/zero.png").exists() and not (tmp_path / "new.changes.csv").exists()
 
 
@@ -399,7 +413,7 @@ def test_a_list_that_does_not_fit(text: str | None, said: str, photos: Path, tmp
 def test_an_image_with_another_label_stays(photos: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "changes.csv").write_text("id,old,new\ncat/0.png,dog,owl\ncat/1.png,cat,owl\n")
     told = run("apply", "--changes", tmp_path / "changes.csv", photos, "--out", tmp_path / "out")[1]
-    assert "1 images have another label than the changes are for and stay as they are: cat/0.png" in told
+    assert "1 image has another label than the list says, and no change: cat/0.png" in told
     assert (tmp_path / "out/cat/0.png").exists() and (tmp_path / "out/owl/1-2.png").exists()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.quantities import counted
 from labelsieve.core.spreadsheets import read_csv, write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
@@ -82,14 +83,13 @@ class Placed:
         """What is to be said of changes that were not made."""
         notes = []
         if self.done:
-            notes.append(f"{self.done:,} labels had been corrected before")
+            notes.append(f"{counted(self.done, 'label', 'labels')} had been corrected before")
         if self.differing:
-            notes.append(
-                f"{len(self.differing):,} images have another label than the changes are for and stay as they are: "
-                f"{listed(self.differing)}"
-            )
+            images = counted(len(self.differing), "image has", "images have")
+            notes.append(f"{images} another label than the list says, and no change: {listed(self.differing)}")
         if self.missing:
-            notes.append(f"{len(self.missing):,} images of the changes are not there: {listed(self.missing)}")
+            images = counted(len(self.missing), "image of the changes is", "images of the changes are")
+            notes.append(f"{images} not there: {listed(self.missing)}")
         return notes
 
 

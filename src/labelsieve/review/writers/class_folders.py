@@ -34,7 +34,7 @@ def write_class_folders(
     files = [*_files(folder, part)]
     if lost := moves.keys() - set(files):
         raise RunError(f"{shown(min(lost))} in {folder} has gone meanwhile; try it again")
-    names = UniqueNames()
+    names, root = UniqueNames(), Path(os.path.realpath(folder))
     for path in files:
         if path not in moves:
             names.take(*_split(path))
@@ -45,7 +45,7 @@ def write_class_folders(
                     above, name = _split(target)
                     target = f"{above}{names.take(above, name)}"
                 (part / target).parent.mkdir(parents=True, exist_ok=True)
-                placing(folder / path, part / target)
+                placing(_without_own_links(folder / path, root), part / target)
             advance(1)
 
 
@@ -71,6 +71,14 @@ def _folders(ids: Sequence[str], edits: Edits) -> list[str]:
         there[label] if label in there else taken.take("", safe_name(name))
         for label, name in enumerate(edits.class_names)
     ]
+
+
+def _without_own_links(path: Path, root: Path) -> Path:
+    """Returns what a link leads to where that lies in the folder itself, in which files change their places."""
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    return real if real.exists() and real.is_relative_to(root) else path
 
 
 def _split(path: str) -> tuple[str, str]:

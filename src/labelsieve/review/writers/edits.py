@@ -87,8 +87,8 @@ def joined(parts: Sequence[Edits]) -> Edits:
 
 
 def copied(source: Path, target: Path) -> None:
-    """Copies a file with its times, and what a link leads to in its place."""
-    shutil.copy2(source, target)
+    """Copies a file with its times, and what a link leads to in its place; one that leads nowhere stays a link."""
+    shutil.copy2(source, target, follow_symlinks=source.exists())
 
 
 def linked(source: Path, target: Path) -> None:
