@@ -56,6 +56,7 @@ def test_from_a_run_to_a_model(finished: Path, photos: Path, run: Run, tmp_path:
     assert {answer["label"] for answer in classify(str(photos / "cat" / "cat-1.png"))} == {"boat", "cat", "cup", "tree"}
 
 
+@pytest.mark.slow
 def test_scales_and_shifts_end_in_a_standard_model(finished: Path, photos: Path, run: Run, tmp_path: Path) -> None:
     code, out, err = run("adapt", finished, "--out", tmp_path / "m", "--test", photos, *QUICK, "--tune", "ssf")
     assert (code, err) == (0, "") and "ssf fine-tuning" in out

@@ -89,8 +89,9 @@ def logits(backbone: Backbone, pixels: Tensor) -> Tensor:
 # ---------------------------------------------------------------- on every architecture
 
 
-@pytest.mark.parametrize("kind", [*VITS, "swin"])
-@pytest.mark.parametrize("tune", ["adapter", "ssf"])
+@pytest.mark.parametrize(
+    ("tune", "kind"), [*(("adapter", kind) for kind in (*VITS, "swin")), ("ssf", "vit"), ("ssf", "swin")]
+)  # ssf on all others: test_ssf_merges_into_a_standard_model
 def test_a_fresh_module_leaves_the_logits_as_they_are(tune: str, kind: str, model: Model, pixels: Tensor) -> None:
     backbone = backbone_of(model(kind))
     before = logits(backbone, pixels)

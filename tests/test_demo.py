@@ -66,6 +66,7 @@ def test_mislabelling_is_exact(count: int) -> None:
     assert not np.array_equal(mislabel(clean, seed=1).labels, noisy.labels)
 
 
+@pytest.mark.slow
 def test_same_seed_same_result(tmp_path: Path) -> None:
     first, second, other = (
         run_demo(tmp_path / str(number), images=48, seed=seed, console=QUIET, detectors=FEW)

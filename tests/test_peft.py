@@ -736,7 +736,10 @@ def deft(kind: Any, **changes: Any) -> DeFT:
     return DeFT(**{**sizes, "peft": kind, "evidence": "threshold", "learning_rate": 1e-3, **changes})
 
 
-@pytest.mark.parametrize("kind", list(PEFT))
+OFTEN = {"none", "vpt-deep", "full", "ssf"}  # nothing, what is beside the tower, the tower, and what is inside of it
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in PEFT])
 def test_a_scan_learns_and_resumes(
     kind: str, pictures: LabelledImages, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,10 +194,16 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "prefix", "tune"), [("open_clip", "open_clip:", "linear"), ("albef", "", "lora"), ("siglip2", "", "paper"),
-                                 ("resnet", "open_clip:", "lora"), ("timm, own head", "", "bitfit"),
-                                 ("dual encoder", "", "linear")]
-)  # fmt: skip
+    ("kind", "prefix", "tune"),
+    [
+        ("open_clip", "open_clip:", "linear"),
+        ("siglip2", "", "paper"),
+        pytest.param("albef", "", "lora", marks=pytest.mark.slow),
+        pytest.param("resnet", "open_clip:", "lora", marks=pytest.mark.slow),
+        pytest.param("timm, own head", "", "bitfit", marks=pytest.mark.slow),
+        pytest.param("dual encoder", "", "linear", marks=pytest.mark.slow),
+    ],
+)
 def test_the_model_of_the_scan_becomes_a_standard_classifier(
     kind: str, prefix: str, tune: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
