@@ -17,10 +17,10 @@ from labelsieve.commands.base import (
     RunFolder,
     RunOptions,
     TestSet,
-    read,
     refuse_inside,
     review_files,
 )
+from labelsieve.commands.reading import read
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
 from labelsieve.core.errors import UsageError, look_up

@@ -18,9 +18,9 @@ from labelsieve.commands.base import (
     RunOptions,
     Source,
     TestSet,
-    read,
     refuse_inside,
 )
+from labelsieve.commands.reading import read
 from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import LogitScale, field_names
