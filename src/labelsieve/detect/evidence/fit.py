@@ -29,7 +29,7 @@ from labelsieve.detect.evidence.noise_model import (
     clean_share,
     start_rate,
 )
-from labelsieve.detect.evidence.noise_rate import classes_differ, noise_rate, reliability_rate
+from labelsieve.detect.evidence.noise_rate import classes_differ, noise_rate, reliability_rate, shows_classes
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
@@ -106,15 +106,18 @@ def fit_joint(
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
         zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
-        differ = classes_differ(sample.joined(_likeliest(sample, start, biased=False)))
+        unbiased = _if_classes_differ(sample, start)
         model, mistakes, factor, reliable = start, Mistakes.EVEN, None, None
         for number in range(ROUNDS):
             # what looks alike would explain whatever the evidence says, and what it does not
             noise = ClassNoise.even(classes, model.noise.rate) if mistakes is Mistakes.ALIKE else model.noise
-            likeliest = _likeliest(
-                sample, JointModel(model.weights, model.bias, noise), biased=number > 0 or not differ
+            likeliest = (
+                _likeliest(sample, JointModel(model.weights, model.bias, noise))
+                if number or unbiased is None
+                else unbiased
             )
             joined = sample.joined(likeliest)
+            differ = unbiased is not None
             if not number:
                 rate = noise_rate(joined, Mistakes.EVEN, differ=differ)
                 if zero_shot and rate:
@@ -187,7 +190,15 @@ class _Sample:
         return Joined(torch.cat(logits), torch.cat(labels))
 
 
-def _likeliest(sample: _Sample, model: JointModel, *, biased: bool) -> JointModel:
+def _if_classes_differ(sample: _Sample, start: JointModel) -> JointModel | None:
+    """Returns the model without biases that explains the labels best, where it shows that classes differ."""
+    if not shows_classes(sample.count, len(start.bias)):  # the fit takes as long as a round
+        return None
+    unbiased = _likeliest(sample, start, biased=False)
+    return unbiased if classes_differ(sample.joined(unbiased)) else None
+
+
+def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> JointModel:
     """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model.
 
     Args:

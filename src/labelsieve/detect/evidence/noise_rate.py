@@ -63,6 +63,11 @@ def noise_rate(
     return Interval(value, shares.low, high)
 
 
+def shows_classes(images: int, classes: int) -> bool:
+    """Returns whether there are enough images of each class, on average, to tell whether classes differ."""
+    return SUREST * images >= SURE_OF_A_CLASS * classes
+
+
 @torch.no_grad()
 def classes_differ(joined: Joined) -> bool:
     """Returns whether some classes have many more wrong labels than others.
@@ -71,20 +76,17 @@ def classes_differ(joined: Joined) -> bool:
     chance, and more often than the evidence doubts them. Evidence that knows a class little is as unsure of its surest
     images as it errs on them, and right labels show no more than that. Wrong labels of a class strike what the evidence
     knows well as often as the rest, which no class probability follows that rises with how much an image looks like its
-    class: at the temperature that fits the labels best it is too sure of them. Where classes have few images, the
-    answer is no.
+    class: at the temperature that fits the labels best it is too sure of them.
 
     Args:
-        joined: Logits that were joined under even noise and have no biases, which would explain such labels.
+        joined: Logits that were joined under even noise and have no biases, which would explain such labels; of as many
+            images as :func:`shows_classes` asks for.
     """
-    total, classes = joined.logits.shape
-    if SUREST * total < SURE_OF_A_CLASS * classes:
-        return False
     disagrees, order = _disagreeing(joined), _surest_first(joined, by_class=True)
     of_each, of_all = _among_surest(disagrees[order]), _among_surest(disagrees[_surest_first(joined, by_class=False)])
     fitting = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
     doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in fitting.chunks()])
-    return of_each.low > max(of_all.high, float(doubt[order[: _fewest(total)]].mean()))
+    return of_each.low > max(of_all.high, float(doubt[order[: _fewest(len(order))]].mean()))
 
 
 def far_off(factor: float) -> bool:
