@@ -38,8 +38,8 @@ def selection_of(given: Given, settings: Adaptation) -> Verdicts:
         return scan_once(given, tests=False)[0]
     if train_on == "probe":  # TURN (Ahn et al., 2023, arXiv 2310.17668)
         return by_losses(given, replace(settings, tune="linear", loss="gce"))
-    right = given.truth == given.images.labels
-    return _only(given, right if train_on == "truth" else right | True)
+    kept = given.truth == given.images.labels if train_on == "truth" else np.ones(len(given.images), dtype=np.bool_)
+    return _only(given, kept)
 
 
 def _only(given: Given, kept: NDArray[np.bool_]) -> Verdicts:
@@ -74,10 +74,10 @@ def by_losses(given: Given, settings: Adaptation, *, test: LabelledImages | None
     head = adapted.backbone.head
 
     @torch.inference_mode()
-    def judge(part: NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+    def posterior(part: NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
         return by_probability(head(inputs.pooled(part)).float(), images.labels[part])
 
-    probability, predicted, confidence = in_chunks(judge, inputs.rows, progress=progress)
+    probability, predicted, confidence = in_chunks(posterior, inputs.rows, progress=progress)
     losses = losses_of(probability)
     check_finite(torch.from_numpy(losses).sum(), settings.epochs)
     scores = inputs.scores(quality=small_mean_posterior(losses), predicted=predicted, confidence=confidence)
