@@ -6,15 +6,19 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from labelsieve.core.errors import RunError
 from labelsieve.curation.findings import schema
+from labelsieve.finetune.selection import choose
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.report.export import export
 from labelsieve.review import Answer, AnswerLog, key_of, load
 from labelsieve.review.changes import changes_of
 from labelsieve.review.finding_queues import FindingQueues
-from labelsieve.review.rows import read_reviews, spare
+from labelsieve.review.rows import dropped_by_reviewers, read_reviews
 from labelsieve.verdicts import Verdicts
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, Client, served, session_of
@@ -62,7 +66,7 @@ def test_one_of_two_copies_is_asked_and_the_other_only_if_it_stays(made: SmallRu
         client = Client(address)
         first = client.cards(queue="copies")
         assert ids(first) == ["img-00"] and first[0]["finding"]["other_id"] == "img-03"
-        assert client.answer(first[0], "once")["status"] == 400, "only what the card offers"
+        assert client.answer(first[0], "keep-one")["status"] == 400, "only what the card offers"
         assert client.answer(first[0], "drop")["kept"] == 1
         assert client.cards(queue="copies") == []
         client.undo()
@@ -105,14 +109,29 @@ def test_what_is_left_out_is_no_wrong_label(made: SmallRun) -> None:
         ("img-04", "", "a copy of another image")
     ]
     of_rows = read_reviews(made.folder, made.verdicts, images=made.images)
-    assert spare(made.verdicts, of_rows).nonzero()[0].tolist() == [4]
+    assert dropped_by_reviewers(made.verdicts, of_rows).nonzero()[0].tolist() == [4]
+
+
+def test_neither_adapt_nor_an_export_has_what_is_left_out(made: SmallRun, tmp_path: Path) -> None:
+    row = int(np.flatnonzero(made.verdicts.is_readable & ~made.verdicts.is_issue)[0])
+    AnswerLog(made.folder).append_all([answer(made, row, "drop")])
+    before = choose(made.verdicts, Adaptation())
+    after = choose(made.verdicts, Adaptation(), reviews=read_reviews(made.folder, made.verdicts, images=made.images))
+    assert set(before.rows) - set(after.rows) == {row}
+    assert after.counts["copies"] == 1 and after.counts["dropped"] == before.counts["dropped"]
+
+    def exported(name: str, marks: list[Path] | None) -> set[str]:
+        out = export(made.verdicts, made.images, format="imagefolder", out=tmp_path / name, marks=marks)
+        return {path.name for path in out.rglob("*") if path.is_file()}
+
+    assert len(exported("all", None) - exported("some", [made.folder])) == 1
 
 
 def test_of_equal_images_the_one_that_was_seen_stays(made: SmallRun) -> None:
     contents = made.images.contents.copy()
     contents[[7, 8]] = contents[6]
     AnswerLog(made.folder).append_all(
-        [dataclasses.replace(answer(made, 7, "once"), token="x", key=key_of(contents[6]))]
+        [dataclasses.replace(answer(made, 7, "keep-one"), token="x", key=key_of(contents[6]))]
     )
     images = dataclasses.replace(made.images)
     images.__dict__["contents"] = contents

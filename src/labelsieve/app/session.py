@@ -22,7 +22,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
-from labelsieve.review.answers import SPARE, Answer
+from labelsieve.review.answers import DROPPED, Answer
 from labelsieve.review.audit import statement
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
@@ -233,7 +233,7 @@ class Session:
             raise DataError("this card is from an earlier start of the server; reload the page")
         if dealt.mode == "audit" and given.get("kind") == "skip":
             raise DataError("an audit cannot skip an image, which would bias it; answer with unsure")
-        if given.get("kind") in SPARE and given.get("kind") != dealt.shown.get("drop"):
+        if given.get("kind") in DROPPED and given.get("kind") != dealt.shown.get("drop"):
             raise DataError("only a copy or a leak can be left out as such; answer with none of the classes")
         labels = given.get("labels") or []
         self._check_labels(labels)

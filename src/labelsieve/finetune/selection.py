@@ -22,9 +22,9 @@ from labelsieve.review.rows import (
     after_reviews,
     clean_part,
     corrected,
+    dropped_by_reviewers,
     kept_although_flagged,
     marks_of_rows,
-    spare,
 )
 from labelsieve.verdicts import Verdicts
 
@@ -40,8 +40,8 @@ class Selection:
         rows: Shape (n,), int64, ascending: the rows to train on.
         labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
         weights: Shape (N,), float32, with mean 1 over `rows`.
-        counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`kept`), unreadable,
-            and marked by a person.
+        counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`kept`), left out by
+            reviewers as copies of others (`copies`), unreadable, and marked by a person.
         notes: Remarks for the user, one line each.
     """
 
@@ -57,7 +57,8 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
 
     A review counts more than a verdict. Where a reviewer named another class, the image is trained on with that; a
     label that is right stays; one that is wrong drops the image or, with labels `relabel`, gives it the predicted
-    label; unsure leaves it to the verdict. See :func:`labelsieve.review.rows.after_reviews`.
+    label; unsure leaves it to the verdict. See :func:`labelsieve.review.rows.after_reviews`. Copies that reviewers left
+    out are not trained on.
 
     Args:
         verdicts: Of N images.
@@ -69,13 +70,13 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
     """
     said = marks_of_rows(verdicts, reviews or {})
     named = verdicts.is_readable & (corrected(verdicts, reviews or {}) != verdicts.given)
-    left_out = spare(verdicts, reviews)
+    stays = verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
     verdicts = after_reviews(verdicts, reviews)
     kept = kept_although_flagged(verdicts, drop_at=settings.drop_at)
     wrong = said == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
     other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
     relabelled = other if settings.labels == "relabel" else named
-    rows = np.flatnonzero(verdicts.is_readable & (~wrong | relabelled) & ~left_out)
+    rows = np.flatnonzero(stays & (~wrong | relabelled))
     if not len(rows):
         raise DataError(
             f"expected images to train on, but all of {len(verdicts):,} are flagged or unreadable; look at the report, "
@@ -85,9 +86,10 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
     numbers = {
         "images": len(verdicts),
         "used": len(rows),
-        "dropped": int((verdicts.is_readable & ((wrong & ~relabelled) | left_out)).sum()),
-        "relabelled": int(relabelled.sum()),
-        "kept": 0 if settings.labels == "all" else int(kept.sum()),
+        "dropped": int((stays & wrong & ~relabelled).sum()),
+        "relabelled": int((stays & relabelled).sum()),
+        "kept": 0 if settings.labels == "all" else int((stays & kept).sum()),
+        "copies": int((verdicts.is_readable & ~stays).sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
         **({} if reviews is None else _marked(said)),
     }

@@ -26,10 +26,10 @@ from labelsieve.review.rows import (
     after_reviews,
     clean_part,
     corrected,
+    dropped_by_reviewers,
     kept_although_flagged,
     marks_of_rows,
     read_reviews,
-    spare,
 )
 from labelsieve.verdicts import Verdicts
 
@@ -116,7 +116,7 @@ def export(
     if kind == "imagefolder" and images is not None:
         labels = corrected(verdicts, reviews or {})
         kept = _clean_part(after_reviews(verdicts, reviews), drop_at, progress) | (labels != verdicts.given)
-        kept &= ~spare(verdicts, reviews)
+        kept &= ~dropped_by_reviewers(verdicts, reviews)
         return write_image_folder(
             verdicts, images, out, labels=labels, kept=kept, copy=copy, overwrite=overwrite, progress=progress
         )

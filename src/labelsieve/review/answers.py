@@ -14,12 +14,12 @@ from typing import Any
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.labels import normalise
 
-KINDS = ("label", "several", "none", "wrong", "drop", "once", "unsure", "skip", "undo")
+KINDS = ("label", "several", "none", "wrong", "drop", "keep-one", "unsure", "skip", "undo")
 MODES = ("review", "audit")
 # Kinds that say what an image shows or does not show; the others leave that open.
 DECIDED = ("label", "several", "none", "wrong")
 # Kinds that leave out what there is too much of, and say nothing of any label.
-SPARE = ("drop", "once")
+DROPPED = ("drop", "keep-one")
 # Characters: more is no name and no note, and would make the log unreadable.
 LONGEST_NOTE, LONGEST_NAME, MOST_LABELS = 10_000, 200, 1_000
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -49,8 +49,8 @@ class Answer:
         given_label: As it was then.
         kind: `label`: exactly one class, the given one included; `several`: two or more classes; `none`: none of the
             classes; `wrong`: the given label is wrong, the right one is not said; `drop`: the image is left out as the
-            copy of another one, whatever its label; `once`: of all images of this content the one with this id stays;
-            `unsure`; `skip`; `undo`: takes back the answer `undoes`.
+            copy of another one, whatever its label; `keep-one`: of all images of this content the one with this id
+            stays; `unsure`; `skip`; `undo`: takes back the answer `undoes`.
         labels: The classes: one for `label`, two or more for `several`, else none.
         reviewer: A name.
         time: UTC, ISO 8601.

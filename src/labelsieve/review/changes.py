@@ -18,7 +18,7 @@ from labelsieve.core.quantities import counted
 from labelsieve.core.spreadsheets import read_csv, write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import DECIDED, SPARE, key_of
+from labelsieve.review.answers import DECIDED, DROPPED, key_of
 from labelsieve.review.state import Resolved, Reviews
 
 LEFT_OUT = -1
@@ -30,7 +30,7 @@ _REASONS = {
     "none": "none of the classes",
     "wrong": "the label is wrong, the right one is not known",
     "drop": "a copy of another image",
-    "once": "a copy of an image that stays",
+    "keep-one": "a copy of an image that stays",
 }
 
 
@@ -108,22 +108,22 @@ def resolved_label(found: Resolved, given_label: str) -> str | None:
     return given_label if found.is_right(given_label) else next(iter(found.labels), None)
 
 
-def spare_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int]:
+def dropped_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int]:
     """Returns which images are left out as copies of others, whatever their labels.
 
     Args:
         reviews: Row to what the reviewers say of its image.
         ids: Ids of all images. Of equal images the one that the answer was given on stays, or the first if it is gone.
     """
-    spare = {row for row, found in reviews.items() if found.kind in SPARE}
+    dropped = {row for row, found in reviews.items() if found.kind in DROPPED}
     equal: dict[str, list[int]] = {}
-    for row in sorted(spare):
-        if reviews[row].kind == "once":
+    for row in sorted(dropped):
+        if reviews[row].kind == "keep-one":
             equal.setdefault(reviews[row].key, []).append(row)
     for rows in equal.values():
-        name = next(each.id for each in reviews[rows[0]].answers if each.kind == "once")
-        spare.discard(next((row for row in rows if ids[row] == name), rows[0]))
-    return spare
+        name = next(each.id for each in reviews[rows[0]].answers if each.kind == "keep-one")
+        dropped.discard(next((row for row in rows if ids[row] == name), rows[0]))
+    return dropped
 
 
 def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
@@ -142,10 +142,10 @@ def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
             "pass the data that were reviewed"
         )
     said = {row: facts[int(images.contents[row])] for row in rows.tolist()}
-    spare, changes = spare_rows(said, images.ids), []
+    dropped, changes = dropped_rows(said, images.ids), []
     for row, found in said.items():
         old = images.class_names[images.labels[row]]
-        new = None if row in spare else resolved_label(found, old)
+        new = None if row in dropped else resolved_label(found, old)
         if new != old:
             changes.append(_change(images.ids[row], old, new, found))
     check_classes({each.new for each in changes if each.new}, images.class_names, where="the reviews")
@@ -161,7 +161,9 @@ def _change(name: str, old: str, new: str | None, found: Resolved) -> Change:
         new=new or "",
         who=", ".join(found.reviewers),
         why=f"{_REASONS[found.kind]}{classes}{note}",
-        content="" if found.kind == "once" else found.key,  # by its content the image that stays would be found, too
+        content=""
+        if found.kind == "keep-one"
+        else found.key,  # by its content the image that stays would be found, too
     )
 
 

@@ -28,7 +28,7 @@ class Found:
         score: Between 0 and 1, higher = surer.
         other_id: The image most like it; empty where the kind has none.
         other_row: Its row in the run; -1 if it is none of the run, as the other image of a leak.
-        drop: The kind of answer that leaves out what there is too much of: `once` all copies but this image, `drop`
+        drop: The kind of answer that leaves out what there is too much of: `keep-one` all copies but this image, `drop`
             this image, empty where there is no such choice.
     """
 
@@ -74,7 +74,7 @@ class FindingQueues:
         columns = (table["kind"].to_pylist(), table["score"].to_pylist(), names, others.tolist())
         found: dict[int, Found] = {}
         for row, kind, score, name, other in zip(rows.tolist(), *columns, strict=True):
-            drop = "once" if kind == EXACT_DUPLICATE else "drop" if KINDS[kind].paired else ""
+            drop = "keep-one" if kind == EXACT_DUPLICATE else "drop" if KINDS[kind].paired else ""
             found.setdefault(row, Found(kind=kind, score=score, other_id=name, other_row=other, drop=drop))
         if found:
             self._rows[queue] = np.array([*found], dtype=np.int64)

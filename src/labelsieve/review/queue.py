@@ -118,7 +118,7 @@ class ReviewQueue:
         self._is_shared = is_shared(self.contents, overlap)
         self._reviewers = np.zeros(groups, dtype=np.int16)
         self._status = np.full(groups, _OPEN, dtype=np.int8)
-        self._is_spare = np.zeros(groups, dtype=np.bool_)
+        self._is_dropped = np.zeros(groups, dtype=np.bool_)
         self._answered_by: dict[str, NDArray[np.bool_]] = {}
         self._skipped_by: dict[str, NDArray[np.bool_]] = {}
         self.outcome = np.full(len(verdicts), -1, dtype=np.int8)
@@ -150,7 +150,7 @@ class ReviewQueue:
             self._mask(self._skipped_by, name)[group] = last.get(name) == "skip"
         self._reviewers[group] = len(answered)
         self._status[group] = _status(found)
-        self._is_spare[group] = found is not None and found.kind == "drop"
+        self._is_dropped[group] = found is not None and found.kind == "drop"
         for row in self.copies(group):
             right = found.is_right(self.given_label(row)) if found else None
             self.outcome[row] = -1 if right is None else int(right)
@@ -249,7 +249,7 @@ class ReviewQueue:
         rows = np.asarray(rows[waits[self.group[rows]]])
         if spec.is_of_findings and spec.filters.state == "open":  # without its copy an image is no copy any more
             others = self.findings.others(spec.queue, rows)
-            rows = rows[(others < 0) | ~self._is_spare[self.group[others]]]
+            rows = rows[(others < 0) | ~self._is_dropped[self.group[others]]]
         return rows
 
     def _in_state(self, state: State, reviewer: str) -> NDArray[np.bool_]:

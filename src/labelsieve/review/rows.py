@@ -23,8 +23,8 @@ from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import SPARE, Answer, key_of
-from labelsieve.review.changes import check_classes, resolved_label, spare_rows
+from labelsieve.review.answers import DROPPED, Answer, key_of
+from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
 from labelsieve.review.known import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
@@ -105,11 +105,11 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
     return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
 
 
-def spare(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
+def dropped_by_reviewers(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
     """Returns which of N images reviewers left out as copies of others, (N,)."""
     found = np.zeros(len(verdicts), dtype=np.bool_)
-    if any(each.kind in SPARE for each in (reviews or {}).values()):
-        found[[*spare_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
+    if any(each.kind in DROPPED for each in (reviews or {}).values()):
+        found[[*dropped_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from labelsieve.core.progress import Progress
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import DECIDED, SPARE, Answer, is_right
+from labelsieve.review.answers import DECIDED, DROPPED, Answer, is_right
 from labelsieve.review.log import AnswerLog
 
 
@@ -25,7 +25,7 @@ class Resolved:
 
     Attributes:
         key: The content of the image.
-        kind: `label`, `several`, `none`, `wrong`, `drop`, `once` or `unsure`: what the majority says. A tie is
+        kind: `label`, `several`, `none`, `wrong`, `drop`, `keep-one` or `unsure`: what the majority says. A tie is
             `unsure`.
         labels: The classes, in the order in which they were said; empty but for `label` and `several`.
         reviewers: Who answered, in the order of their latest answers.
@@ -43,7 +43,7 @@ class Resolved:
     @property
     def disputed(self) -> bool:
         """Whether reviewers differ and none of the answers has the majority."""
-        return self.kind == "unsure" and any(answer.kind in (*DECIDED, *SPARE) for answer in self.answers)
+        return self.kind == "unsure" and any(answer.kind in (*DECIDED, *DROPPED) for answer in self.answers)
 
     @property
     def note(self) -> str:
@@ -248,7 +248,7 @@ def resolve_one(answers: Iterable[Answer]) -> Resolved:
 
 
 def _majority(answers: Sequence[Answer]) -> tuple[str, tuple[str, ...]]:
-    votes = [each for each in answers if each.kind in (*DECIDED, *SPARE)]
+    votes = [each for each in answers if each.kind in (*DECIDED, *DROPPED)]
     precise = [each for each in votes if each.kind != "wrong"]
     if precise and all(each.is_right is False for each in votes):
         votes = precise

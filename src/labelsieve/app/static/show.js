@@ -16,7 +16,7 @@ export function showCard(card, state, act) {
   showTop(card, state, act);
   const drop = byId("actions").querySelector("[data-do=drop]");
   drop.hidden = !card.finding?.drop;
-  drop.lastElementChild.textContent = card.finding?.drop === "once" ? "Keep one" : "Leave out";
+  drop.lastElementChild.textContent = card.finding?.drop === "keep-one" ? "Keep one" : "Leave out";
   byId("actions").querySelector("[data-do=skip]").disabled = card.mode === "audit";
 }
 
@@ -41,7 +41,7 @@ function beside(card, image) {
 
 function found(finding) {
   const said = `${finding.title} (${score(finding.score)})${finding.other_id ? `, beside ${finding.other_id}` : ""}`;
-  const does = { once: "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: "Leave out (d) leaves this image out of the corrected data; the other one stays." };
+  const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: "Leave out (d) leaves this image out of the corrected data; the other one stays." };
   return [
     make("p", { class: "badge found" }, said[0].toUpperCase() + said.slice(1)),
     finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),
