@@ -329,9 +329,14 @@ def test_a_signal_in_an_epoch_ends_the_run_with_how_to_go_on(
         yield from whole(feed, count)
 
     arguments = words(drawn_folder, tmp_path / "a run", "--detector", "gmm", "--epochs", "2", *FEW, "--overwrite")
-    with monkeypatch.context() as patch:
-        patch.setattr(BatchSource, "epoch", epoch)
-        assert main(arguments) == 1
+    # a shell in the background lets what it starts ignore Ctrl-C, and nohup lets it ignore SIGHUP
+    before = signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(BatchSource, "epoch", epoch)
+            assert main(arguments) == 1
+    finally:
+        signal.signal(number, before)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("labelsieve: stopped; to go on: labelsieve scan "), said
     again = shlex.split(said.partition("to go on: labelsieve ")[2])
