@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from labelsieve import app
 from labelsieve.core.errors import RunError
 from labelsieve.curation.findings import schema
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.report.export import export
 from labelsieve.review import Answer, AnswerLog, key_of, load
+from labelsieve.review.answers import KINDS
 from labelsieve.review.changes import changes_of
 from labelsieve.review.finding_queues import FindingQueues
 from labelsieve.review.rows import dropped_by_reviewers, read_reviews
@@ -153,3 +156,9 @@ def test_copies_stand_side_by_side_and_are_left_out_by_a_key(browser: Browser, m
         page.wait_for_selector("#end:not([hidden])")
         page.close()
     assert [(each.id, each.kind) for each in AnswerLog(made.folder).answers()] == [("img-00", "drop")]
+
+
+def test_a_card_has_words_for_each_answer() -> None:
+    words = (Path(app.__file__).parent / "static" / "show.js").read_text()
+    said = words[words.index("function answered") :]
+    assert all(re.search(rf'[{{,] "?{kind}"?: ', said) for kind in KINDS if kind not in ("skip", "undo"))

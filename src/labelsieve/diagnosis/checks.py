@@ -299,23 +299,6 @@ def _conflicting_copies(scan: Symptoms) -> Finding | None:
     )
 
 
-def _copies_that_agree(scan: Symptoms) -> Finding | None:
-    copies = scan.copies
-    alike = ~copies.mixed & (copies.sizes > 1)
-    spare = int((copies.sizes[alike] - 1).sum())
-    if not spare:
-        return None
-    example = " and ".join(shortened(scan.images.ids[row]) for row in copies.first(alike)[:2])
-    return _finding(
-        "duplicates",
-        "info",
-        figure=f"{counted(spare, 'image is a copy', 'images are copies')} of another one with the same label, for "
-        f"example {example}",
-        message="Copies count more than once in training, and make a test set look good that shares them.",
-        advice="Drop the copies before you split the data.",
-    )
-
-
 def _unreadable(scan: Symptoms) -> Finding | None:
     rows = np.flatnonzero(~scan.verdicts.is_readable)
     if not rows.size:
@@ -392,7 +375,6 @@ CHECKS: tuple[Callable[[Symptoms], Finding | None], ...] = (
     _piled_up,
     _starved,
     _conflicting_copies,
-    _copies_that_agree,
     _unreadable,
     _flat,
     _imbalance,

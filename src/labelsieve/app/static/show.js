@@ -24,28 +24,33 @@ function single(card, act) {
   if (card.error) return make("p", { class: "missing" }, `This image cannot be read: ${card.error}`);
   const failed = () => byId("stage").replaceChildren(make("p", { class: "missing" }, "The image can no longer be opened. Was it moved?"));
   const button = make("button", { type: "button", class: "whole", "aria-label": "Full size", onclick: () => act("original") }, card.image);
-  const sized = () => card.image.classList.toggle("tiny", Math.max(card.image.naturalWidth, card.image.naturalHeight) <= TINY);
-  card.ready.then((isThere) => (isThere ? sized() : failed()));
+  card.ready.then((isThere) => (isThere ? sized(card.image) : failed()));
   return button;
+}
+
+/** Shows the pixels of a small image as they are. */
+function sized(image) {
+  image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= TINY);
 }
 
 /** Puts the other image of a finding beside an image. */
 function beside(card, image) {
   const { finding } = card;
   if (!finding || finding.other === null) return image;
-  const other = make("img", { alt: "", src: original(finding.other) });
+  const other = make("img", { alt: "", src: original(finding.other), onload: () => sized(other) });
   return make("div", { class: "pair" },
     make("figure", {}, image, make("figcaption", {}, `This image: ${nameOf(card.given)}`)),
     make("figure", {}, make("div", { class: "whole" }, other), make("figcaption", { title: finding.other_id }, `The other: ${nameOf(finding.other_given)}`)));
 }
 
 function found(finding) {
-  const said = `${finding.title} (${score(finding.score)})${finding.other_id ? `, beside ${finding.other_id}` : ""}`;
+  const sure = finding.score < 1 ? ` (${score(finding.score)})` : "";
+  const said = `${finding.title}${sure}${finding.other_id ? `: the other is ${finding.other_id}` : ""}`;
   const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: "Leave out (d) leaves this image out of the corrected data; the other one stays." };
   return [
     make("p", { class: "badge found" }, said[0].toUpperCase() + said.slice(1)),
     finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),
-    finding.drop && make("p", { class: "numbers" }, does[finding.drop]),
+    finding.drop && make("p", { class: "numbers does" }, does[finding.drop]),
   ].filter(Boolean);
 }
 
@@ -101,7 +106,7 @@ function fact(term, text, kind, more = "") {
 }
 
 function answered(answer) {
-  const said = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", once: "kept once", unsure: "unsure" };
+  const said = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", "keep-one": "kept, its copies left out", unsure: "unsure" };
   const note = answer.note ? ` · ${answer.note}` : "";
   return `${answer.disputed ? "Disputed" : `Answered: ${said[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
 }
