@@ -544,3 +544,24 @@ def test_ids_by_content_hold_for_the_new_data(photos: Path, tmp_path: Path, run:
     answer(done, images, {"cat/0.png": "dog"})
     assert run("apply", done, "--out", out)[0] == 0
     assert sorted(load_images(str(out)).contents.tolist()) == sorted(images.contents.tolist())
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_images_of_a_table_in_a_linked_folder_come_along(copy: bool, photos: Path, tmp_path: Path, run: Run) -> None:
+    folder, done, out = tmp_path / "table", tmp_path / "run", tmp_path / "new"
+    (folder / "more" / "notes").mkdir(parents=True)
+    (folder / "images").symlink_to("../photos")
+    (folder / "within").symlink_to("more/notes")
+    (folder / "more" / "up").symlink_to("..")
+    for part in range(2):
+        rows = [f"images/{name}/{part}.png,{name}\n" for name in ("cat", "dog")]
+        (folder / f"train-{part}.csv").write_text("path,label\n" + "".join(rows))
+    answer(done, run_of(done, folder), {"images/cat/0.png": "dog", "images/dog/1.png": "cat"})
+    code, told, err = run("apply", done, "--out", out, *(["--copy"] if copy else []))
+    assert (code, err) == (0, "") and "--image-folder" not in told
+    assert (out / "images").resolve() == photos and (out / "more/up").resolve() == out
+    found = labels_of(out)
+    assert (found["images/cat/0.png"], found["images/dog/1.png"], len(found)) == ("dog", "cat", 4)
+    # in place, each file that changes has a backup, and all are named
+    told = run("apply", done, "--in-place")[1]
+    assert f"what was there before is in {folder}: train-0.csv.backup, train-1.csv.backup" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, refuse_own, review_files
 from labelsieve.commands.runs import load_origin, origin_of
-from labelsieve.core.errors import RunError, UsageError
+from labelsieve.core.errors import RunError, UsageError, listed
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 
@@ -92,8 +93,8 @@ class Apply(Command):
         progress.say(f"wrote {applied.path}: {counted(placed.changed, 'label', 'labels')} corrected{left_out}")
         if listed is not None:
             progress.say(f"wrote {listed}: the list of changes")
-        if applied.backup is not None:
-            progress.say(f"what was there before is {applied.backup}")
+        if applied.backups:
+            progress.say(f"what was there before is {_named(applied.backups)}")
 
     def _check_options(self) -> None:
         if (self.out is None) != self.in_place:
@@ -169,3 +170,11 @@ class Apply(Command):
             return load_images(**options, progress=progress)
         images: Any = load_origin(options, progress=progress)
         return images  # type: ignore[no-any-return]  # no features, as was checked
+
+
+def _named(backups: Sequence[Path]) -> str:
+    """Names a backup, or the folder of several and the first of them."""
+    if len(backups) == 1:
+        return str(backups[0])
+    folder = os.path.commonpath([path.parent for path in backups])
+    return f"in {folder}: {listed([os.path.relpath(path, folder) for path in backups])}"

@@ -39,12 +39,12 @@ class Applied:
 
     Attributes:
         path: The file or folder.
-        backup: What stood there before; None if it is a new place.
+        backups: What stood there before, a folder or each file that changed; empty for a new place.
         notes: Remarks for the user.
     """
 
     path: Path
-    backup: Path | None
+    backups: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
@@ -174,7 +174,7 @@ class _Job:
         else:
             with new_folder(out) as part:
                 self._write_folder(part, placing)
-        return Applied(path=out, backup=None, notes=self._notes(out))
+        return Applied(path=out, backups=(), notes=self._notes(out))
 
     def _check_suffix(self, out: Path) -> None:
         """Refuses a name under which the table would be read as another kind, or not at all."""
@@ -192,12 +192,12 @@ class _Job:
             changing = [path for path, part in zip(self.place.files, self.parts, strict=True) if len(part.rows)]
             with _kept(changing) as backups:
                 self._write_tables(dict(zip(changing, changing, strict=True)))
-            return Applied(path=self.place.path, backup=next(iter(backups), None), notes=())
+            return Applied(path=self.place.path, backups=tuple(backups), notes=())
         folder = Path(os.path.realpath(self.place.path))
         backup = free_name(folder, BACKUP)
         with _in_place_of(folder, backup) as part:
             self._write_folder(part, copied if self.copy else hard_linked)
-        return Applied(path=self.place.path, backup=backup, notes=())
+        return Applied(path=self.place.path, backups=(backup,), notes=())
 
     @property
     def _is_folder(self) -> bool:
@@ -229,8 +229,12 @@ class _Job:
         self._write_tables(targets)
         for path in sorted(source.rglob("*")) if source.is_dir() else ():
             target = part / os.path.relpath(path, folder)
-            if path.is_file() and not os.path.lexists(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(target) or not (path.is_file() or path.is_symlink()):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # with images copied from there it would be a folder of images, and none of tables
+                target.symlink_to(_led_to(path, target, folder=source, part=part), target_is_directory=True)
+            else:
                 placing(path, target)
 
     def _write_tables(self, targets: Mapping[Path, Path]) -> None:
@@ -253,13 +257,27 @@ class _Job:
             return ()
         before = self.place.path if self._is_folder else self.place.path.parent
         after = out if self._is_folder else out.parent
-        if os.path.realpath(before) == os.path.realpath(after):
+        came_along = Path(self.source).expanduser().is_dir() and _is_below(first["path"], before)
+        if came_along or os.path.realpath(before) == os.path.realpath(after):
             return ()
         return (f"the paths in it are relative to {before}: put it there, or add --image-folder {before}",)
 
     def _has_whole_paths(self) -> bool:
         value = self.table.rows[0][str(self.table.columns.image)]
         return os.path.isabs(str(value["path"] if isinstance(value, dict) else value))
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    """Returns whether a path leads into a folder, by its names: what links lead to does not matter."""
+    return Path(os.path.normpath(path)).is_relative_to(os.path.abspath(folder))
+
+
+def _led_to(path: Path, target: Path, *, folder: Path, part: Path) -> str:
+    """Returns what a link leads to, seen from its new place; within the folder it leads to what is there anew."""
+    real, root = os.path.realpath(path), os.path.realpath(folder)
+    if Path(real).is_relative_to(root):
+        return os.path.relpath(part / os.path.relpath(real, root), target.parent)
+    return real
 
 
 def free_name(path: Path, ending: str) -> Path:
