@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,8 @@ from rich.console import Console
 from torch.nn.functional import normalize
 
 import labelsieve as ls
+from labelsieve.core.errors import DataError
+from labelsieve.core.progress import Progress
 from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
 from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings, schema
 from labelsieve.curation.outliers import strangeness
@@ -229,3 +233,24 @@ def test_the_command_compares_with_a_split(scanned: tuple[Path, ls.Verdicts, ls.
     assert main([*words, "--against", test]) == 0
     assert pairs(image_findings(tmp_path), "exact-leak") == {("cat/005.png", "cat/t5.png")}
     assert main([*words, "--overwrite", "--against-split", "test"]) == 1
+
+
+def test_labels_of_another_split_do_not_matter(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    from labelsieve.commands.base import Against
+
+    def loaded(source: Path) -> Any:
+        return Against(against=str(source)).load(seed=0, progress=Progress())
+
+    folder = photo_folder({"cat": 2})
+    (tmp_path / "all.csv").write_text("path,label\nphotos/cat/0.png,cat\nphotos/cat/1.png,cat\n")
+    np.savez(tmp_path / "f.npz", features=np.eye(2, dtype=np.float32), labels=["cat", "cat"])
+    for source, name in ((folder, "cat"), (tmp_path / "all.csv", "cat"), (folder / "cat", "images")):
+        images = loaded(source)
+        assert images.class_names == (name,) and len(images) == 2
+        assert ls.load_images(**images.origin).fingerprint == images.fingerprint
+        with pytest.raises(DataError, match="classes"):
+            ls.load_images(source)
+    assert loaded(tmp_path / "f.npz").class_names == ("cat",)
+    # nothing but the comparison takes them
+    with pytest.raises(DataError, match='at least two classes to scan, found "cat"'):
+        ls.scan(loaded(tmp_path / "f.npz"), detector=ls.KNN())

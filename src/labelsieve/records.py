@@ -84,6 +84,7 @@ class OriginRecord:
     logit_scale: float | None = None
     limit: int | None = None
     seed: int | None = None
+    one_class: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,9 +111,15 @@ class Source:
         check_ranges(self)
 
     def load(
-        self, *, seed: int, progress: Progress, truth_column: str | None = None, noise: Path | None = None
+        self,
+        *,
+        seed: int,
+        progress: Progress,
+        truth_column: str | None = None,
+        noise: Path | None = None,
+        one_class: bool = False,
     ) -> LabelledImages:
-        """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels for them."""
+        """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels, and `one_class` may do."""
         from labelsieve.data.sources import load_images
 
         return load_images(
@@ -127,6 +133,7 @@ class Source:
             limit=self.limit,
             seed=seed,
             noise=noise,
+            one_class=one_class,
             progress=progress,
         )
 
@@ -226,8 +233,8 @@ class Against:
     """Images of another split to compare with, and which columns to read.
 
     Attributes:
-        against: Images of another split, which are only compared with: copies of them among the data are leaks. For
-            features, features of the same model.
+        against: Images of another split, which are only compared with: copies of them among the data are leaks. Their
+            labels do not matter, and a folder needs no class folders. For features, features of the same model.
         against_image_column: Column of their images. Guessed where only one fits.
         against_image_folder: Folder of the images that a table names, with or without their suffix.
         against_label_column: Column of their labels. Guessed where only one fits.
@@ -263,8 +270,8 @@ class Against:
             split=split,
         )
         if holds_features(self.against):
-            return load_features(self.against, **source.feature_options(), seed=seed)
-        return source.load(seed=seed, progress=progress)
+            return load_features(self.against, **source.feature_options(), seed=seed, one_class=True)
+        return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter
 
 
 def refuse_inside(source: str | None, out: Path) -> None:

@@ -44,6 +44,7 @@ class Columns:
         truth: The column of the true labels.
         id: The column of ids.
         folder: The folder of images that the image column has names in, which only the user knows.
+        one_class: Whether one class is enough, as where labels do not matter.
     """
 
     image: str | None = None
@@ -52,6 +53,7 @@ class Columns:
     id: str | None = None
     folder: Path | None = None
     annotators: tuple[str, ...] = ()
+    one_class: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:

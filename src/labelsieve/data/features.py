@@ -123,6 +123,7 @@ def load_features(
     logit_scale: float | None = None,
     limit: int | None = None,
     seed: int = 0,
+    one_class: bool = False,
 ) -> LabelledFeatures:
     """Loads features that were computed before, with a given label each. Nothing is unpickled.
 
@@ -142,6 +143,7 @@ def load_features(
         logit_scale: The model's factor from cosine similarity to logit (for CLIP mostly 100); needed with `text`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
+        one_class: Whether features of one class will do, as for those that are only compared with.
 
     Returns:
         The record. Its `notes` tell what was assumed and what is odd.
@@ -170,6 +172,7 @@ def load_features(
         logit_scale=stored.logit_scale if logit_scale is None else logit_scale,
         limit=limit,
         seed=seed,
+        one_class=one_class,
     )
     if not isinstance(source, str | Path):
         return found
@@ -181,6 +184,7 @@ def load_features(
         "class_names": list(found.class_names) if named else None,
         "limit": limit,
         "seed": None if limit is None else seed,
+        "one_class": one_class or None,
     }
     return replace(found, origin={name: value for name, value in arguments.items() if value is not None})
 
@@ -222,6 +226,7 @@ def _assemble(
     logit_scale: float | None,
     limit: int | None,
     seed: int,
+    one_class: bool,
 ) -> LabelledFeatures:
     table, values, notes = stored.table, stored.features, list(stored.table.notes)
     rows = subset(len(values), limit, seed)
@@ -231,7 +236,8 @@ def _assemble(
     _check_finite(values, ids, where=table.where)
     if text is not None and class_names is None:
         class_names = _names_by_number(stored, labels, count=len(np.atleast_1d(text)))
-    names, indices, truth, note, several = read_given(table, ids, labels=labels, class_names=class_names)
+    given = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
+    names, indices, truth, note, several = given
     notes.append(note)
     texts = None if text is None else _texts(text, len(names), values.shape[1])
     if rows is not None:

@@ -75,8 +75,6 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
     Hidden files, folders of a system and folders without images are left out; :mod:`labelsieve.data.class_folders`
     says which other folders are no classes.
     """
-    from datasets import Dataset, Features, Value
-
     refuse_split(split, folder)
     if wish := asked.image or asked.label or asked.truth:
         raise DataError(
@@ -94,16 +92,25 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
         ) from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
+    if asked.one_class and found.loose and not found.paths:
+        return _table(folder, found.loose, ["images"] * len(found.loose), classes=("images",), notes=())
     tree = tree_of(found.paths)
     layout = layout_of(tree, root=folder.name, table=bool(found.tables))
-    _check_folder(folder, found, tree, layout)
+    _check_folder(folder, found, tree, layout, one_class=asked.one_class)
     classes = tuple(sorted(layout.classes))
     ids = [path for path in found.paths if path.split("/", 1)[0] not in layout.copies]
-    columns = {"image": ids, "label": [path.split("/", 1)[0] for path in ids]}
-    rows = Dataset.from_dict(columns, features=Features({"image": Value("string"), "label": Value("string")}))
-    where = f"the folder {folder}"
-    chosen = Columns(image="image", label="label")
     notes = (*_notes(found, tree, layout), *nested_note(tree, classes))
+    return _table(folder, ids, [path.split("/", 1)[0] for path in ids], classes=classes, notes=notes)
+
+
+def _table(
+    folder: Path, ids: Sequence[str], labels: list[str], *, classes: tuple[str, ...], notes: tuple[str, ...]
+) -> Table:
+    from datasets import Dataset, Features, Value
+
+    columns = {"image": [*ids], "label": labels}
+    rows = Dataset.from_dict(columns, features=Features({"image": Value("string"), "label": Value("string")}))
+    chosen, where = Columns(image="image", label="label"), f"the folder {folder}"
     return Table(rows=rows, columns=chosen, where=where, folder=folder, class_names=classes, notes=notes)
 
 
@@ -190,7 +197,7 @@ def _without_images(found: _Found, tree: Tree) -> list[str]:
     return [name for name in found.folders if name not in tree.folders and name not in found.closed]
 
 
-def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout) -> None:
+def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout, *, one_class: bool) -> None:
     """Refuses a folder that is none of class folders, and says what to pass in its place."""
     loose, tables = found.loose, [name for name in found.files if is_table(name)]
     if not found.files and not found.folders:
@@ -209,7 +216,7 @@ def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout) -> No
     if layout.splits:
         names = by_kind(layout.splits)
         raise DataError(f"{_LAYOUT}, but {folder} holds splits: {listed(names)}; {_advice(folder, found, tree, names)}")
-    if len(layout.classes) == 1:
+    if len(layout.classes) == 1 and not one_class:
         (name,) = layout.classes
         empty = _without_images(found, tree)
         more = f" (no image in {listed(empty)})" if empty else ""

@@ -147,13 +147,16 @@ def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str 
     return value
 
 
-def resolve_class_names(label: LabelColumn, given: Sequence[str] | str | Path | None) -> tuple[tuple[str, ...], str]:
+def resolve_class_names(
+    label: LabelColumn, given: Sequence[str] | str | Path | None, *, one_class: bool = False
+) -> tuple[tuple[str, ...], str]:
     """Returns the class names in the order of the indices, and a line on where they came from.
 
     They are, in this order: those given, those that came with the labels, the different labels in sorted order.
 
     Raises:
-        DataError: Fewer than two classes, an empty name, or two names that are the same class.
+        DataError: Fewer than two classes, unless `one_class` is enough; an empty name, or two names that are the same
+            class.
     """
     if given is not None:
         names, origin = _given_names(given)
@@ -161,7 +164,7 @@ def resolve_class_names(label: LabelColumn, given: Sequence[str] | str | Path | 
         names, origin = label.class_names, f"from {label.names_from}"
     else:
         names, origin = _names_of_values(label)
-    check_class_names(names, where=label.where if given is None else "class_names")
+    check_class_names(names, where=label.where if given is None else "class_names", one_class=one_class)
     if own := renamed(label, names):
         new = [f'"{old}" is "{now}"' for old, now in zip(own, names, strict=True) if normalise(old) != normalise(now)]
         origin += f", in the order of {label.names_from}: {listed(new)}"
@@ -216,8 +219,8 @@ def _given_names(given: Sequence[str] | str | Path) -> tuple[tuple[str, ...], st
     return tuple(names), f"from {path.name}"
 
 
-def check_class_names(names: Sequence[Any], *, where: str) -> None:
-    """Checks that there are at least two class names, all different texts after :func:`normalise`.
+def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = False) -> None:
+    """Checks that there are at least two class names, or one, all different texts after :func:`normalise`.
 
     Raises:
         DataError: Names what is wrong.
@@ -234,7 +237,7 @@ def check_class_names(names: Sequence[Any], *, where: str) -> None:
                 "are one class, else rename one"
             )
         seen[same] = name
-    if len(names) < 2:
+    if len(names) < (1 if one_class else 2):
         found = listed(names) or "none"
         raise DataError(f"expected at least two classes in {where}, found {found}; one class has no wrong labels")
 

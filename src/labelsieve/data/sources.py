@@ -56,6 +56,7 @@ def load_images(
     limit: int | None = None,
     seed: int = 0,
     noise: str | Path | None = None,
+    one_class: bool = False,
     progress: Progress | None = None,
 ) -> LabelledImages:
     """Loads images with a given label each. Images stay encoded on disk.
@@ -87,6 +88,7 @@ def load_images(
         seed: Seed of that subset.
         noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
             the given ones the true ones. Other images are refused.
+        one_class: Whether one class will do, or a folder without class folders, as for `scan(against=...)`.
         progress: Where to show how far it is.
 
     Returns:
@@ -116,10 +118,10 @@ def load_images(
     wish = label_columns(label_column)
     if noise is not None and wish.annotators:
         raise SettingsError("a file of noise goes with one label column, not with several; leave it out")
-    asked = replace(wish, image=image_column, truth=truth_column, folder=_folder(image_folder))
+    asked = replace(wish, image=image_column, truth=truth_column, folder=_folder(image_folder), one_class=one_class)
     table = _open(source, asked=asked, split=split, labels=labels)
     rows = subset(len(table.rows), limit, seed)
-    images = _assemble(table, labels=labels, class_names=class_names, rows=rows, progress=progress)
+    images = _assemble(table, labels=labels, class_names=class_names, one_class=one_class, rows=rows, progress=progress)
     if noise is not None:
         from labelsieve.data.noise_files import apply_noise
 
@@ -138,6 +140,7 @@ def load_images(
         "limit": limit,
         "seed": None if limit is None else seed,
         "noise": None if noise is None else absolute_source(noise),
+        "one_class": one_class or None,
     }
     origin = {name: value for name, value in arguments.items() if value is not None}
     return replace(images, origin=origin)
@@ -199,6 +202,7 @@ def _assemble(
     *,
     labels: Any,
     class_names: Sequence[str] | str | Path | None,
+    one_class: bool,
     rows: NDArray[np.int64] | None,
     progress: Progress | None,
 ) -> LabelledImages:
@@ -208,7 +212,8 @@ def _assemble(
     notes = list(table.notes)
     paths = image_paths(table, notes)
     ids = read_ids(table, paths, notes)
-    names, indices, truth, note, several = read_given(table, ids, labels=labels, class_names=class_names)
+    read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
+    names, indices, truth, note, several = read
     notes.append(note)
     images = _images(table, paths)
     if rows is not None:
@@ -241,14 +246,19 @@ class Given(NamedTuple):
 
 
 def read_given(
-    table: Table, ids: Sequence[str], *, labels: Any, class_names: Sequence[str] | str | Path | None
+    table: Table,
+    ids: Sequence[str],
+    *,
+    labels: Any,
+    class_names: Sequence[str] | str | Path | None,
+    one_class: bool = False,
 ) -> Given:
     """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
     several = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
     given = merged(several, ids) if several else _label_column(table, table.columns.label, labels=labels)
     if not several:
         check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
-    names, note = resolve_class_names(given, class_names)
+    names, note = resolve_class_names(given, class_names, one_class=one_class)
     stated = class_names is not None or given.class_names is not None
     former = renamed(given, names)
     found: Annotations | None = None

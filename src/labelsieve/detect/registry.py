@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import SettingsError, listed, look_up, shown
+from labelsieve.core.errors import DataError, SettingsError, listed, look_up, shown
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.detect.base import Detector
 
@@ -78,6 +78,7 @@ def check_input(
     Raises:
         SettingsError: It needs images, a model or class texts that are not there, or there are test images that it can
             do nothing with; or several annotators, whose labels it cannot weigh.
+        DataError: There is one class only.
     """
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.detect.inputs import NO_MODEL
@@ -85,6 +86,11 @@ def check_input(
     if not isinstance(detector, Detector):
         raise SettingsError(
             f"expected a detector, found {shown(detector)}; derive its class from labelsieve.detect.base.Detector"
+        )
+    if len(data.class_names) < 2:
+        raise DataError(
+            f"expected at least two classes to scan, found {listed(data.class_names, quoted=True)}; one class has no "
+            "wrong labels"
         )
     if data.annotations is not None and not detector.weighs_annotators:
         raise SettingsError(

@@ -273,7 +273,7 @@ def _is_below(path: str, folder: Path) -> bool:
 
 
 def _led_to(path: Path, target: Path, *, folder: Path, part: Path) -> str:
-    """Returns what a link leads to, seen from its new place; within the folder it leads to what is there anew."""
+    """Returns what a link leads to, seen from its new place; within the folder it leads to the new files."""
     real, root = os.path.realpath(path), os.path.realpath(folder)
     if Path(real).is_relative_to(root):
         return os.path.relpath(part / os.path.relpath(real, root), target.parent)
