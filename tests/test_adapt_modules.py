@@ -30,6 +30,7 @@ from labelsieve.finetune.settings import Adaptation
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
+from slow_cases import mostly_slow
 from small_adaptations import CLASSES, QUICK, adapted, differs, judged, mislabelled, weights
 from small_backbones import SIZE, VIT
 from small_models import model_folder
@@ -235,7 +236,7 @@ def test_a_batch_may_pass_in_parts(
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("tune", "kind"), SPREAD)
+@pytest.mark.parametrize(("tune", "kind"), mostly_slow(SPREAD, quick=[("vpt-shallow", "vit")]))
 def test_resuming_gives_the_module_of_an_unbroken_run(
     tune: Any, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
 ) -> None:
