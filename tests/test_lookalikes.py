@@ -284,6 +284,7 @@ def test_smoke_fails_with_a_reader(
     assert (tmp_path / "out" / other / "results.md").is_file(), "the others are run all the same"
 
 
+@pytest.mark.slow
 def test_smoke_fails_with_a_split_to_test_on(
     three: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
