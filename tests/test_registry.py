@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import VERBS
 from labelsieve.commands.listing import entries
 from labelsieve.core.errors import SettingsError
@@ -18,7 +19,7 @@ from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
 REGISTRIES: dict[str, Registry[Any, Any]] = {
-    each.option: each for each in (VERBS, DETECTORS, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS)
+    each.option: each for each in (VERBS, DETECTORS, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, TASKS)
 }
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 

@@ -43,6 +43,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     Args:
         model: See :class:`Listing`.
     """
+    from labelsieve.bench.tasks import TASKS
     from labelsieve.bench.toml_files import shipped, title_of
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
@@ -67,6 +68,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     yield from _choices(FORMATS, verb="export ")
     for name, path in shipped().items():
         yield "bench", name, title_of(path)
+    yield from _choices(TASKS, verb="bench ")
 
 
 def _choices(registry: Registry[Any, Any], *, verb: str = "") -> Iterator[tuple[str, str, str]]:
