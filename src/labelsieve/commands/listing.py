@@ -45,6 +45,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     """
     from labelsieve.bench.tasks import TASKS
     from labelsieve.bench.toml_files import shipped, title_of
+    from labelsieve.data.noise_kinds import NOISE
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
     from labelsieve.detect.registry import DETECTORS
@@ -66,6 +67,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         yield "SOURCE", f"{name}:PATH", f"{known.about} as published; splits {', '.join(known.splits)}"
     yield from _entries_of_adapt()
     yield from _choices(FORMATS, verb="export ")
+    yield from _choices(NOISE, verb="noise ")
     for name, path in shipped().items():
         yield "bench", name, title_of(path)
     yield from _choices(TASKS, verb="bench ")
