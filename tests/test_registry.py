@@ -13,6 +13,7 @@ from labelsieve.core.errors import SettingsError
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.published.registry import PUBLISHED
+from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
 from labelsieve.report.registry import FORMATS
@@ -20,7 +21,8 @@ from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
 REGISTRIES: dict[str, Registry[Any, Any]] = {
-    each.option: each for each in (VERBS, DETECTORS, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
+    each.option: each
+    for each in (VERBS, DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
 }
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 

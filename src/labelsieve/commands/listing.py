@@ -48,6 +48,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.data.noise_kinds import NOISE
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
+    from labelsieve.detect.deft.registry import WARMUP_LOSSES
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.report.registry import FORMATS
     from labelsieve.vlm.families.registry import ADAPTERS
@@ -62,6 +63,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         yield "--recipe", name, ", ".join(changed) or "the defaults of deft"
     for name, about in _peft(model):
         yield "--peft", name, about
+    yield from _choices(WARMUP_LOSSES)
     yield from _choices(ADAPTERS)
     for name, known in PUBLISHED.entries.items():
         yield "SOURCE", f"{name}:PATH", f"{known.about} as published; splits {', '.join(known.splits)}"
