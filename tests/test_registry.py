@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labelsieve.bench.tasks import TASKS
@@ -16,6 +17,7 @@ from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
+from labelsieve.metrics import METRICS, evaluate
 from labelsieve.report.registry import FORMATS
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
@@ -45,6 +47,13 @@ def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
     assert all(
         ("cannot be saved" in TUNE.about(name)) == (PEFT.entries[name].backbone == "stays") for name in set(TUNE) - own
     )
+
+
+def test_every_metric_is_measured() -> None:
+    wrong = np.array([True, True, False, False])
+    found = evaluate(wrong=wrong, flagged=wrong, quality=np.array([0.1, 0.2, 0.8, 0.9], np.float32))
+    assert set(METRICS) == set(found) - {"noise_rate", "flagged_rate", "images"}
+    assert {found[name] for name in METRICS} == {1.0}, "higher = better, and these verdicts are perfect"
 
 
 def test_a_name_is_registered_once() -> None:

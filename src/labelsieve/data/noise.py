@@ -106,6 +106,7 @@ def inject(
         raise DataError(f"expected at least two classes to make noise, got {classes}")
     request = Request(rate=rate, seed=seed, exact=exact, pairs=pairs, progress=progress or Progress())
     noisy: NDArray[np.int64]
+    notes: tuple[str, ...]
     noisy, notes = make(images, request)
     changed = int((noisy != images.labels).sum())
     done = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"

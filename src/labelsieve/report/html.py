@@ -27,6 +27,7 @@ from labelsieve.core.provenance import fingerprint, target_of, to_json, write_te
 from labelsieve.core.validation import check_value
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
+from labelsieve.metrics import OTHER_METRICS
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.image_sections import image_sections
@@ -174,6 +175,7 @@ def _context(
         "unreadable": _unreadable(verdicts),
         "unreadable_count": len(verdicts) - readable,
         "metrics": verdicts.metrics,
+        "other_metrics": OTHER_METRICS,
         "annotators": common.annotators(verdicts.run)[:MAX_CLASS_ROWS],
         "consensus": common.consensus(verdicts.run),
     }

@@ -1,7 +1,7 @@
 """The table of losses of warm-up: `--warmup-loss` and `labelsieve list` derive from it. Nothing here loads torch.
 
-A new loss is one function in :mod:`labelsieve.detect.losses`, of logits (B, K) and labels (B,), that returns (B,), and one
-line here.
+A new loss is one function in :mod:`labelsieve.detect.losses`, of logits (B, K) and labels (B,), that returns (B,), and
+one line here.
 """
 
 from __future__ import annotations
