@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,15 @@ from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
 from labelsieve.metrics import METRICS, evaluate
+from labelsieve.report import panels
+from labelsieve.report.panels import PANELS
 from labelsieve.report.registry import FORMATS
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
-REGISTRIES: dict[str, Registry[Any, Any]] = {
-    each.option: each
-    for each in (VERBS, DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
-}
+_EVERY = (VERBS, DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS, PANELS)
+REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in _EVERY}
+PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 
 
@@ -38,7 +40,8 @@ def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) ->
 
 def test_all_of_it_is_listed() -> None:
     listed = {(option.split()[-1], name.removesuffix(":PATH")) for option, name, _ in entries(None)}
-    assert {each for each in EVERY if each[0] != VERBS.option} <= listed, "`labelsieve --help` lists the verbs"
+    elsewhere = (VERBS.option, PANELS.option)
+    assert {each for each in EVERY if each[0] not in elsewhere} <= listed, "`labelsieve --help` lists the verbs"
 
 
 def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
@@ -54,6 +57,13 @@ def test_every_metric_is_measured() -> None:
     found = evaluate(wrong=wrong, flagged=wrong, quality=np.array([0.1, 0.2, 0.8, 0.9], np.float32))
     assert set(METRICS) == set(found) - {"noise_rate", "flagged_rate", "images"}
     assert {found[name] for name in METRICS} == {1.0}, "higher = better, and these verdicts are perfect"
+
+
+def test_each_panel_of_the_report_is_a_section_with_its_name() -> None:
+    templates = {path.name.removesuffix(".html.jinja"): path for path in PANEL_TEMPLATES.iterdir()}
+    assert set(templates) == set(PANELS)
+    for name, path in templates.items():
+        assert path.read_text(encoding="utf-8").startswith(f'<section id="{name}"')
 
 
 def test_a_name_is_registered_once() -> None:

@@ -23,13 +23,12 @@ from labelsieve.report import MAX_IMAGES, html
 from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
 from labelsieve.report.html import (
-    MAX_CLASS_ROWS,
-    MAX_UNREADABLE,
     NEAR_MISSES,
     THUMBNAIL_BUDGET,
     gallery_rows,
     write_report,
 )
+from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import encoded, plain
