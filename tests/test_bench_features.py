@@ -283,13 +283,13 @@ def test_a_table_of_features_and_no_choice_of_text(tmp_path: Path, run: Callable
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
 def test_noise_of_our_own_on_features(kind: str, tmp_path: Path) -> None:
     write(tmp_path)
-    data, noise = Data(source=str(tmp_path / "one.npz")), Noise(kind=kind, rate=0.3)  # type: ignore[arg-type]
+    data, noise = Data(source=str(tmp_path / "one.npz")), Noise(kind=kind, rate=0.3)
     rows = with_noise(load_rows(data, noise, seed=4, texts=["none"]), noise, seed=4)
     truth = arrays()["truth"]
     assert rows.truth is not None and rows.truth.tolist() == truth.tolist() and (rows.labels != truth).sum() == 18
     if kind == "pair":
         assert (rows.labels == (truth + 1) % 3).sum() == 18
-    again = ls.inject(ls.load_features(data.source, label_column="truth"), kind=kind, rate=0.3, seed=4)  # type: ignore[arg-type]
+    again = ls.inject(ls.load_features(data.source, label_column="truth"), kind=kind, rate=0.3, seed=4)
     assert again.labels.tolist() == rows.labels.tolist()
 
 

@@ -19,7 +19,7 @@ from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.folders import alone_in, foreign, make_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, parts_of, remove_parts, target_of, versions
-from labelsieve.curation.search import find_in_images, inputs_of
+from labelsieve.curation.search import Search, find_in_images, inputs_of
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
@@ -168,7 +168,7 @@ def _scan(
     findings = diagnose(images, scores, verdicts)
     record |= {"against": None if against is None else described(against)}
     record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
-    beside = find_in_images(images, inputs, flagged=verdicts.is_issue, against=compared)
+    beside = find_in_images(Search(data=images, inputs=inputs, flagged=verdicts.is_issue, against=compared))
     verdicts = dataclasses.replace(verdicts, image_findings=beside)
     if images.annotations is None or scores.crowd is None:
         return dataclasses.replace(verdicts, record=record)
