@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import main
-from labelsieve.commands.runs import images_of
+from labelsieve.commands.runs import images_of, load_origin
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
@@ -196,3 +196,9 @@ def test_a_table_that_is_none(broken: Path) -> None:
     (broken / "verdicts.parquet").unlink()
     with pytest.raises(RunError, match="is missing; make the run again"):
         Verdicts.load(broken)
+
+
+@pytest.mark.parametrize("name", ["test", "against"])
+def test_other_images_of_a_scan_can_be_loaded_again(name: str, whole: Path) -> None:
+    part = json.loads((whole / "run.json").read_text())[name]
+    assert load_origin(part["origin"], progress=Progress()).fingerprint == part["fingerprint"]

@@ -153,11 +153,12 @@ class ConsensusRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRecord:
-    """How well the model of a scan classifies test images."""
+    """How well the model of a scan classifies test images; `origin`: arguments to load them again."""
 
     accuracy: _Share
     images: int
     unreadable: int
+    origin: _Object | None = None
     fingerprint: str | None = None
 
 
@@ -173,10 +174,11 @@ class ReviewedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstRecord:
-    """The other split in which copies were looked for."""
+    """The other split in which copies were looked for; `origin`: arguments to load it again."""
 
     source: str | None = None
     source_name: str | None = None
+    origin: _Object | None = None
     images: int | None = None
     fingerprint: str | None = None
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelsieve.app.session import Session, Viewer, spec_of
+from labelsieve.app.standing import pairs_of
 from labelsieve.app.thumbnails import SIDES
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
 from labelsieve.data.images import UnreadableImageError
@@ -56,6 +57,7 @@ def make_app(session: Session, *, token: str, reviewer: str) -> ASGIApp:
         Route("/classes", pages.classes),
         Route("/thumbnails/{side}/{row:int}", pages.thumbnail),
         Route("/images/{row:int}", pages.original),
+        Route("/others/{row:int}", pages.of_other_split),
         *(
             Route(f"/{name}", _json(work), methods=["POST"])
             for name, work in {
@@ -144,7 +146,8 @@ class _Pages:
 
     def classes(self, _request: Request) -> Response:
         """Returns the names of the classes and the confused pairs, which may be many and are asked for once."""
-        return JSONResponse({"names": self.session.verdicts.class_names, "pairs": self.session.pairs(_PAIRS)})
+        verdicts = self.session.verdicts
+        return JSONResponse({"names": verdicts.class_names, "pairs": pairs_of(verdicts, _PAIRS)})
 
     def thumbnail(self, request: Request) -> Response:
         """Returns a small version of an image."""
@@ -159,6 +162,13 @@ class _Pages:
         if row >= len(self.session.verdicts):
             return PlainTextResponse("no such image", status_code=404)
         return _image(lambda: self.session.thumbnails.original(row))
+
+    def of_other_split(self, request: Request) -> Response:
+        """Returns an image of the other split as it is."""
+        row, other = request.path_params["row"], self.session.other_split
+        if other is None or row >= len(other):
+            return PlainTextResponse("no such image", status_code=404)
+        return _image(lambda: other.thumbnails.original(row))
 
     # what a page asks for
 

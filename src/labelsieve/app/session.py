@@ -6,15 +6,13 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from labelsieve.app.cards import CardMaker, Dealt
 from labelsieve.app.looks import Looks, kept_features
+from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.standing import precision_of, progress_of
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
@@ -22,7 +20,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
-from labelsieve.review.answers import DROPPED, Answer
+from labelsieve.review.answers import DROPPED, Answer, now, undo_of
 from labelsieve.review.audit import statement
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
@@ -60,6 +58,7 @@ class Session:
         run_folder: Where the answers are kept.
         overlap: Share of the images that two reviewers look at.
         audit: Whether one card in five is drawn for the audit.
+        other_split: The images that the run was compared with, to show them beside leaks.
         progress: Where to say what a user has to know.
 
     Raises:
@@ -74,10 +73,12 @@ class Session:
         *,
         overlap: float = 0.0,
         audit: bool = True,
+        other_split: OtherSplit | None = None,
         progress: Progress | None = None,
     ) -> None:
         require_same_images(verdicts, images)
-        self.verdicts, self.images, self.audit = verdicts, images, audit
+        self.verdicts, self.images, self.run_folder, self.audit = verdicts, images, run_folder, audit
+        self.other_split = other_split if other_split and other_split.is_of(verdicts) else None
         self._say = (progress or Progress()).say
         self.log = AnswerLog(run_folder, progress=progress)
         self.log.prepare()
@@ -86,7 +87,7 @@ class Session:
         features = kept_features(images, verdicts)
         self.has_features = features is not None
         self.looks = Looks(verdicts, features)
-        self._maker = CardMaker(queue=self.queue, looks=self.looks)
+        self._maker = CardMaker(queue=self.queue, looks=self.looks, other_split=self.other_split)
         self._lock = threading.RLock()
         self._dealt: dict[str, Dealt] = {}
         self._undone: dict[str, list[Answer]] = {}
@@ -247,7 +248,7 @@ class Session:
                 "id": self.images.ids[dealt.row],
                 "given_label": self.queue.given_label(dealt.row),
                 "reviewer": viewer.reviewer,
-                "time": _now(),
+                "time": now(),
                 "mode": dealt.mode,
                 "shown": {**dealt.shown, **({"group": group} if group else {})},
             }
@@ -274,7 +275,7 @@ class Session:
             undone = self._undone.get(token)
             if undone is None:
                 undone = self.queue.standing.last(viewer.reviewer)
-                self.log.append_all([_undo(each, viewer.reviewer) for each in undone])
+                self.log.append_all([undo_of(each, reviewer=viewer.reviewer) for each in undone])
                 self._undone[token] = undone
                 self._follow()
             return self._again(viewer, undone)
@@ -339,18 +340,6 @@ class Session:
             "findings": self.queue.findings.sizes,
         }
 
-    def pairs(self, count: int) -> list[dict[str, int]]:
-        """Returns the most frequent pairs of given and suggested label among the flagged images."""
-        chosen = self.verdicts.is_issue & (self.verdicts.predicted != self.verdicts.given)
-        codes = self.verdicts.given[chosen] * len(self.verdicts.class_names) + self.verdicts.predicted[chosen]
-        found, counts = np.unique(codes, return_counts=True)
-        best = np.argsort(-counts, kind="stable")[:count]
-        size = len(self.verdicts.class_names)
-        return [
-            {"given": int(found[each]) // size, "suggested": int(found[each]) % size, "count": int(counts[each])}
-            for each in best
-        ]
-
 
 def spec_of(values: Mapping[str, Any]) -> Spec:
     """Returns the queue that a page asks for.
@@ -379,21 +368,3 @@ def _joined(hands: list[Hand]) -> list[Hand]:
 def _bundled(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns several cards as one that has them as its members."""
     return [{**cards[0], "members": cards}] if len(cards) > 1 else cards
-
-
-def _undo(answer: Answer, reviewer: str) -> Answer:
-    return Answer(
-        token=secrets.token_hex(16),
-        key=answer.key,
-        id=answer.id,
-        given_label=answer.given_label,
-        kind="undo",
-        reviewer=reviewer,
-        time=_now(),
-        mode=answer.mode,
-        undoes=answer.token,
-    )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
