@@ -33,7 +33,7 @@ from labelsieve.detect.training.learner import BatchSource, Learner, adapted_fea
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.features import ImageFeatures
+from labelsieve.vlm.kept_features import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
