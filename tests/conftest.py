@@ -6,7 +6,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,11 +97,15 @@ def bundled_model_is_loaded_once() -> Iterator[None]:
     from labelsieve.demo import MINI_CLIP
     from labelsieve.vlm import huggingface
 
-    load, kept = huggingface.load_vlm, cache(huggingface.load_vlm)
+    load = huggingface.load_vlm
+    kept = cache(load)
+
+    @wraps(load)
+    def loaded(name: str | Path) -> VisionLanguageModel:
+        return kept(MINI_CLIP) if str(name) == str(MINI_CLIP) else load(name)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            huggingface, "load_vlm", lambda name: kept(MINI_CLIP) if str(name) == str(MINI_CLIP) else load(name)
-        )
+        patch.setattr(huggingface, "load_vlm", loaded)
         yield
 
 
