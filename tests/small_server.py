@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from labelsieve.app.rescan import Rescan
 from labelsieve.app.server import make_app
 from labelsieve.app.serving import free_socket
 from labelsieve.app.session import Session
@@ -52,10 +53,11 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def served(session: Session, *, reviewer: str = "ann") -> Iterator[str]:
+def served(session: Session | Rescan, *, reviewer: str = "ann") -> Iterator[str]:
     """Serves a session and yields the address."""
     listening = free_socket()
-    app = make_app(session, token=TOKEN, reviewer=reviewer)
+    review = Rescan(session) if isinstance(session, Session) else session
+    app = make_app(review, token=TOKEN, reviewer=reviewer)
     server = _Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -48,8 +48,10 @@ class Review(Command):
         """Loads the run and its images, and serves them until it is stopped."""
         overlap = percentage(self.overlap, "--overlap")
         from labelsieve.app.other_split import OtherSplit
+        from labelsieve.app.rescan import Rescan
         from labelsieve.app.serving import serve
         from labelsieve.app.session import Session
+        from labelsieve.commands.rescan import COMMAND, plan_of
         from labelsieve.commands.runs import compared_with, images_of
         from labelsieve.review.answers import LONGEST_NAME
         from labelsieve.verdicts import Verdicts
@@ -69,17 +71,16 @@ class Review(Command):
             other_split=None if others is None else OtherSplit(others, like=images),
             progress=progress,
         )
-        before = len(session.log.answers())
+        rescan = Rescan(session, plan_of=plan_of, command=COMMAND, say=progress.say)
         with suppress(KeyboardInterrupt):  # how a review ends
             serve(
-                session,
+                rescan,
                 reviewer=reviewer,
                 port=self.port,
                 say=progress.say,
                 browser=not self.no_browser,
             )
-        answers = len(session.log.answers())
-        progress.say(f"{answers - before:,} new answers, {answers:,} in all, in {session.log.path}")
+        progress.say(rescan.session.summary())
 
 
 def _own_name() -> str:
