@@ -966,7 +966,7 @@ def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch
     (tmp_path / "tiny.toml").write_text(TRAINED)
     experiment = read_experiment(tmp_path / "tiny.toml")
     records = {
-        experiment.key(cell): {"resolved": to_json(TASKS["adapt"].resolved(experiment.method[cell.method]))}
+        experiment.key(cell): {"resolved": to_json(TASKS["adapt"]().resolved(experiment.method[cell.method]))}
         for cell in experiment.cells()
     }
     assert up_to_date(experiment, records) == records
@@ -979,7 +979,7 @@ def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch
 def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = read_experiment(changed(file, "{ epochs = 0,", "{ epochs = 0, momentum = 0.25,"))
     method, key = experiment.method["untrained"], experiment.key(Cell("mini", "drawings", "sym-20", "untrained", 0))
-    told = TASKS["detect"].resolved(method)
+    told = TASKS["detect"]().resolved(method)
     without = {name: value for name, value in told.items() if name not in ("weight_decay", "negative_weight")}
     known = [
         {},  # of before cells told it
@@ -998,7 +998,7 @@ def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.
 
 def test_a_rate_that_is_told_is_the_same_setting_at_each_rate() -> None:
     method = Method(detector="small-loss", settings={"noise_rate": "true"})
-    assert TASKS["detect"].resolved(method)["noise_rate"] == "true"
+    assert TASKS["detect"]().resolved(method)["noise_rate"] == "true"
     assert vars(method.make_detector(noise_rate=0.125))["noise_rate"] == 0.125
 
 
@@ -1345,6 +1345,7 @@ def test_a_method_that_cannot_be_tried_is_told(file: Path, run: Callable[..., tu
     assert code == 0 and re.search(r"8 of 8 cells are missing: about .* and 4 that could not be tried", out)
 
 
+@pytest.mark.slow
 def test_estimate_of_a_cell_that_trains_a_classifier(trained: tuple[Path, Path]) -> None:
     experiment = read_experiment(trained[0])
     cells = [cell for cell in experiment.cells() if cell.method == "selected"]  # a scan, and a training after it

@@ -29,6 +29,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.detect.registry import DETECTORS, detector_class
+from slow_cases import mostly_slow
 
 CLASSES, ROWS, WIDTH = ("cat", "dog", "owl"), 60, 8
 JOINT = 'joint = { detector = "joint", settings = { folds = 2 } }\n'
@@ -282,13 +283,13 @@ def test_a_table_of_features_and_no_choice_of_text(tmp_path: Path, run: Callable
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
 def test_noise_of_our_own_on_features(kind: str, tmp_path: Path) -> None:
     write(tmp_path)
-    data, noise = Data(source=str(tmp_path / "one.npz")), Noise(kind=kind, rate=0.3)  # type: ignore[arg-type]
+    data, noise = Data(source=str(tmp_path / "one.npz")), Noise(kind=kind, rate=0.3)
     rows = with_noise(load_rows(data, noise, seed=4, texts=["none"]), noise, seed=4)
     truth = arrays()["truth"]
     assert rows.truth is not None and rows.truth.tolist() == truth.tolist() and (rows.labels != truth).sum() == 18
     if kind == "pair":
         assert (rows.labels == (truth + 1) % 3).sum() == 18
-    again = ls.inject(ls.load_features(data.source, label_column="truth"), kind=kind, rate=0.3, seed=4)  # type: ignore[arg-type]
+    again = ls.inject(ls.load_features(data.source, label_column="truth"), kind=kind, rate=0.3, seed=4)
     assert again.labels.tolist() == rows.labels.tolist()
 
 
@@ -301,7 +302,10 @@ def test_a_subset_of_features_is_another_one_for_each_seed(tmp_path: Path) -> No
     assert first.labels.tolist() == arrays()["label_people"][rows].tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if "images" not in detector_class(name).requires])
+OF_FEATURES = [name for name in DETECTORS if "images" not in detector_class(name).requires]
+
+
+@pytest.mark.parametrize("name", mostly_slow(OF_FEATURES, quick={*OF_FEATURES} - {"aum", "simifeat"}))
 def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Path) -> None:
     write(tmp_path)
     rows = ls.load_features(tmp_path / "one.npz", label_column="label_sym_0")

@@ -11,6 +11,7 @@ import pytest
 
 import labelsieve as ls
 from labelsieve.commands.listing import entries
+from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.finetune.registry import LOSSES
 
 ROOT = Path(__file__).parents[1]
@@ -71,9 +72,9 @@ def test_every_list_of_the_reference_has_its_table() -> None:
     assert {option for option, _, _ in entries(None)} == set(re.findall("<!-- from code: (.+) -->", text))
 
 
-def test_the_losses_of_adapt_are_in_the_reference() -> None:
+def test_the_losses_are_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference" / "losses-and-metrics.md").read_text(encoding="utf-8")
-    for loss in LOSSES.values():
+    for loss in (*LOSSES.values(), *WARMUP_LOSSES.values()):
         assert f".{loss.__name__}\n" in text
 
 

@@ -58,7 +58,7 @@ def plain_dual(
     return found
 
 
-def plain_cross_entropy(logits: Tensor, labels: Tensor) -> list[float]:
+def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> list[float]:
     found = []
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         top = max(row)
@@ -133,7 +133,7 @@ def test_similarity_loss_is_the_mean_over_the_selected(
 ) -> None:
     positive, _, labels, _ = data
     flags = more.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels)))
-    expected = plain_cross_entropy(positive, labels)
+    expected = cross_entropy_by_hand(positive, labels)
     loss = similarity_loss(positive, labels=labels)
     assert float(loss) >= 0
     assert float(loss) == pytest.approx(sum(expected) / len(expected), rel=1e-5, abs=1e-5)
@@ -170,12 +170,12 @@ def test_symmetric_cross_entropy_is_its_two_halves(
 ) -> None:
     logits, _, labels, _ = data
     found = symmetric_cross_entropy(logits, labels, alpha=alpha, beta=beta)
-    forward = plain_cross_entropy(logits, labels)
+    forward = cross_entropy_by_hand(logits, labels)
     assert found.shape == labels.shape and float(found.min()) >= 0
     for row, (value, ce) in enumerate(zip(found.tolist(), forward, strict=True)):
         probability = [
             math.exp(-c)
-            for c in plain_cross_entropy(logits[row].expand(logits.shape[1], -1), torch.arange(logits.shape[1]))
+            for c in cross_entropy_by_hand(logits[row].expand(logits.shape[1], -1), torch.arange(logits.shape[1]))
         ]
         # -sum of p log q, q one-hot with 0 taken as 1e-4: all but the label's own share counts
         reverse = -sum(max(p, 1e-7) * math.log(1e-4) for k, p in enumerate(probability) if k != labels[row])

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import VERBS
 from labelsieve.commands.listing import entries
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.registry import Entry, Registry
+from labelsieve.curation.findings import FINDINGS
+from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.published.registry import PUBLISHED
+from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
+from labelsieve.metrics import METRICS, evaluate
+from labelsieve.report import panels
+from labelsieve.report.panels import PANELS
 from labelsieve.report.registry import FORMATS
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
-REGISTRIES: dict[str, Registry[Any, Any]] = {
-    each.option: each for each in (VERBS, DETECTORS, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS)
-}
+OFFERED = (DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
+OTHERS = (VERBS, PANELS, FINDINGS)  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
+REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)}
+PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 
 
@@ -32,7 +42,7 @@ def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) ->
 
 def test_all_of_it_is_listed() -> None:
     listed = {(option.split()[-1], name.removesuffix(":PATH")) for option, name, _ in entries(None)}
-    assert {each for each in EVERY if each[0] != VERBS.option} <= listed, "`labelsieve --help` lists the verbs"
+    assert {(registry.option, name) for registry in OFFERED for name in registry} <= listed
 
 
 def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
@@ -41,6 +51,20 @@ def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
     assert all(
         ("cannot be saved" in TUNE.about(name)) == (PEFT.entries[name].backbone == "stays") for name in set(TUNE) - own
     )
+
+
+def test_every_metric_is_measured() -> None:
+    wrong = np.array([True, True, False, False])
+    found = evaluate(wrong=wrong, flagged=wrong, quality=np.array([0.1, 0.2, 0.8, 0.9], np.float32))
+    assert set(METRICS) == set(found) - {"noise_rate", "flagged_rate", "images"}
+    assert {found[name] for name in METRICS} == {1.0}, "higher = better, and these verdicts are perfect"
+
+
+def test_each_panel_of_the_report_is_a_section_with_its_name() -> None:
+    templates = {path.name.removesuffix(".html.jinja"): path for path in PANEL_TEMPLATES.iterdir()}
+    assert set(templates) == set(PANELS)
+    for name, path in templates.items():
+        assert path.read_text(encoding="utf-8").startswith(f'<section id="{name}"')
 
 
 def test_a_name_is_registered_once() -> None:

@@ -18,17 +18,17 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.quantities import duration, percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
+from labelsieve.metrics import OTHER_METRICS
 from labelsieve.report import MAX_IMAGES, html
 from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
 from labelsieve.report.html import (
-    MAX_CLASS_ROWS,
-    MAX_UNREADABLE,
     NEAR_MISSES,
     THUMBNAIL_BUDGET,
     gallery_rows,
     write_report,
 )
+from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import encoded, plain
@@ -154,7 +154,8 @@ def test_says_what_was_scanned_and_found(tmp_path: Path) -> None:
     assert "All 2 flagged images. With 3 images just above the threshold" in page.words
     assert "with 71\u00a0% of given labels" in page.text
     assert "1 image could not be read" in page.words and "the file is empty" in page.words
-    assert "clean_*" in page.text and "issue_*" in page.text and "AUROC" in page.text
+    assert "clean_*" in page.text and "issue_*" in page.text
+    assert all(name[1:] in page.text for name in OTHER_METRICS.values())
     assert page.words.index("9 twins") < page.words.index("71 % agree"), "problems come first"
 
 

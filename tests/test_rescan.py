@@ -176,7 +176,7 @@ def test_a_scan_again_is_the_scan_with_its_answers(scanned: tuple[Path, Labelled
     assert child._scan({**plan, "reviewed": str(run), "out": str(tmp_path / "new")}) == 0
     old, new = Verdicts.load(run), Verdicts.load(tmp_path / "new")
     assert new.run.reviewed is not None and new.run.reviewed.images == 2 and (tmp_path / "new/report.html").is_file()
-    for name in ("data", "origin", "model", "seed", "precision", "test", "against"):
+    for name in ("data", "origin", "model", "seed", "precision", "test", "against", "image_defects"):
         assert getattr(new.run, name) == getattr(old.run, name)
     assert new.run.detector.settings == old.run.detector.settings
     assert new.is_issue[1] and not new.table["label_quality"][1].as_py()

@@ -16,7 +16,7 @@ from labelsieve import app
 from labelsieve.app.other_split import OtherSplit
 from labelsieve.commands.runs import compared_with
 from labelsieve.core.errors import RunError
-from labelsieve.curation.findings import schema
+from labelsieve.curation.findings import FINDINGS, finding_table, schema
 from labelsieve.data.sources import load_images
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
@@ -58,6 +58,12 @@ def made(tmp_path: Path) -> SmallRun:
 
 def ids(cards: list[dict[str, object]]) -> list[object]:
     return [card["id"] for card in cards]
+
+
+def test_each_kind_of_finding_has_a_queue(made: SmallRun) -> None:
+    for kind, about in FINDINGS.entries.items():
+        table = finding_table(kind, ["img-00"], score=[1.0], other_id=["img-01"] if about.paired else None, group=[0])
+        assert FindingQueues(dataclasses.replace(made.verdicts, image_findings=table)).sizes, kind
 
 
 def test_only_queues_of_the_run_are_there(made: SmallRun, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import about, counted, megabytes, percent, plain
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
+from labelsieve.metrics import OTHER_METRICS
 from labelsieve.report import terminal
 from labelsieve.report.terminal import summarize
 from labelsieve.report.wrapping import Unbroken
@@ -72,7 +73,8 @@ def test_says_what_matters(tmp_path: Path) -> None:
     text = summary([0.1, 0.9, 0.2, 0.8, float("nan")], truth=True, record=record)
     assert "2 flagged of 4 images (50 %), 2 classes, 1 unreadable" in text
     assert "photos/ · deft · 1 min 15 s" in text and "agrees with 70 %" in text
-    assert "dog (2)" in text and "(clean_*)" in text and "(issue_*)" in text and "AUROC" in text
+    assert "dog (2)" in text and "(clean_*)" in text and "(issue_*)" in text
+    assert all(f"{name} " in " ".join(text.split()) for name in OTHER_METRICS.values())
     assert "Warning: 4 % agree. Hard names." in text and "→ Rename them." in text
     assert f"{tmp_path}  report.html\n" in text
 

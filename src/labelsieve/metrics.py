@@ -9,17 +9,32 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-METRIC_TITLES = {
-    "clean_precision": "clean P",
-    "clean_recall": "clean R",
-    "clean_f1": "clean F1",
-    "issue_precision": "issue P",
-    "issue_recall": "issue R",
-    "issue_f1": "issue F1",
-    "auroc": "AUROC",
-    "average_precision": "AP",
+
+class Metric(NamedTuple):
+    """What a metric is called: in the head of a table, and where there is room."""
+
+    title: str
+    name: str
+
+
+METRICS = {
+    "clean_precision": Metric("clean P", "precision of the labels that are kept"),
+    "clean_recall": Metric("clean R", "recall of the labels that are kept"),
+    "clean_f1": Metric("clean F1", "F1 of the labels that are kept"),
+    "issue_precision": Metric("issue P", "precision of the flagged labels"),
+    "issue_recall": Metric("issue R", "recall of the flagged labels"),
+    "issue_f1": Metric("issue F1", "F1 of the flagged labels"),
+    "auroc": Metric("AUROC", "AUROC"),
+    "average_precision": Metric("AP", "average precision of wrong labels"),
 }
-"""Short titles of what :func:`evaluate` returns, for tables."""
+"""What :func:`evaluate` measures, between 0 and 1, higher = better. A new metric is a line here, and its value there.
+
+Terminal, report, comparison and tables derive from it.
+"""
+METRIC_TITLES = {name: metric.title for name, metric in METRICS.items()}
+SIDES = ("clean", "issue")
+"""Terminal and report have a table of both sides of precision, recall and F1, and lines for all other metrics."""
+OTHER_METRICS = {name: metric.name for name, metric in METRICS.items() if not name.startswith(SIDES)}
 # Bins of the calibration error, and where every other label is right.
 _BINS, _EVEN = 10, 0.5
 

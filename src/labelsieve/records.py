@@ -217,6 +217,7 @@ class RunRecord:
         test: How well test images are classified.
         reviewed: The earlier review that was known.
         against: The other split that was looked at.
+        image_defects: Whether defects of images were looked for.
         findings: What the scan says about the whole data set.
         seed: Seed of all random numbers.
         precision: Number format of the features.
@@ -247,6 +248,7 @@ class RunRecord:
     test: TestRecord | None = None
     reviewed: ReviewedRecord | None = None
     against: AgainstRecord | None = None
+    image_defects: bool | None = None
     findings: tuple[FindingRecord, ...] = ()
     seed: int | None = None
     precision: str | None = None

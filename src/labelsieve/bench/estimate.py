@@ -237,7 +237,7 @@ class _Trial:
         )
         started = time.perf_counter()
         if method.detector is None:
-            TASKS[self.experiment.task].measure(given)
+            TASKS[self.experiment.task]().measure(given)
         else:
             scan_once(given, tests=self.experiment.task == "detect" or method.train_on == "nothing")
         return time.perf_counter() - started

@@ -223,7 +223,7 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     for key in ("title", "task", "data", "noise", "method"):
         if not table.get(key):
             raise SettingsError(f"expected {key}, found none")
-    task = look_up(TASKS, table["task"], what="task")
+    task = look_up(TASKS, table["task"], what="task")()
     kinds: dict[str, Any] = {"data": Data, "noise": Noise, "method": Method}
     if not isinstance(table["title"], str):
         raise SettingsError(f"expected title to be a text, got {shown(table['title'])}")
@@ -305,7 +305,7 @@ def _published(given: Any, experiment: Experiment) -> Published:
     found = _build(Published, {**given, "only_published": rivals, "values": values}, "published")
     with within("published"):
         # seconds and gigabytes are no percentages
-        shares = [name for name in TASKS[experiment.task].metrics if name not in COST]
+        shares = [name for name in TASKS[experiment.task]().metrics if name not in COST]
         for name in found.metrics:
             look_up(dict.fromkeys(shares), name, what="a metric")
     return replace(found, metrics=tuple(found.metrics))

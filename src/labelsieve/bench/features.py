@@ -20,6 +20,7 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, liste
 from labelsieve.data.feature_files import read_text_file, stored_names
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.noise_kinds import kinds_for_features
 from labelsieve.data.test_sets import with_class_names
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.vlm.base import VisionLanguageModel
@@ -70,10 +71,10 @@ def _check(data: Data, noise: Noise) -> None:
     for name in _OF_IMAGES_ALONE:
         if getattr(data, name) is not None:
             raise SettingsError(f"{name} goes with images, and {data.source} holds features; leave it out")
-    if noise.kind in ("instance", "file"):
+    if noise.kind == "file" or (noise.puts_in and noise.kind not in kinds_for_features()):
         raise SettingsError(
-            f"noise of kind {noise.kind} goes with images, and {data.source} holds features; use symmetric, pair, or a "
-            'column of the file: kind = "column"'
+            f"noise of kind {noise.kind} goes with images, and {data.source} holds features; use "
+            f'{", ".join(kinds_for_features())}, or a column of the file: kind = "column"'
         )
 
 

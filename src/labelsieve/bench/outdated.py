@@ -33,7 +33,7 @@ def up_to_date(experiment: Experiment, records: Records, *, progress: Progress |
         progress: Where to say in one line how many were left out, and what has changed.
     """
     cells = {experiment.key(cell): cell.method for cell in experiment.cells()}
-    now = {name: _as_read(TASKS[experiment.task].resolved(method)) for name, method in experiment.method.items()}
+    now = {name: _as_read(TASKS[experiment.task]().resolved(method)) for name, method in experiment.method.items()}
     changed = {
         key: change
         for key, method in cells.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.validation import (
@@ -21,6 +21,7 @@ from labelsieve.core.validation import (
     check_value,
     field_names,
 )
+from labelsieve.data.noise_kinds import NOISE
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.metrics import METRIC_TITLES
@@ -34,6 +35,11 @@ SEED = "{seed}"
 """Stands for the seed in the name of a label column."""
 TRUE_RATE = "true"
 """Stands for the true noise rate in the settings of a detector that needs it."""
+
+if TYPE_CHECKING:
+    LabelKind = str
+else:
+    LabelKind = Literal[("given", "none", "column", "file", *NOISE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +116,7 @@ class Noise:
         data: Names of the data sets that have this noise; all by default.
     """
 
-    kind: Literal["given", "none", "column", "file", "symmetric", "pair", "instance"]
+    kind: LabelKind
     rate: Rate = 0.0
     exact: bool = True
     file: str | None = None
@@ -128,7 +134,7 @@ class Noise:
     @property
     def puts_in(self) -> bool:
         """Whether wrong labels are put in at a rate."""
-        return self.kind in ("symmetric", "pair", "instance")
+        return self.kind in NOISE
 
     def column_of(self, seed: int) -> str | None:
         """Returns the name of the label column of a seed; None for the other kinds."""

@@ -191,7 +191,7 @@ def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
         SettingsError: Names the first that have none.
     """
     for cell in cells:
-        if TASKS[experiment.task].needs_test and experiment.data[cell.data].test_source is None:
+        if TASKS[experiment.task]().needs_test and experiment.data[cell.data].test_source is None:
             raise SettingsError(f"[data.{cell.data}]: {NO_TEST}")
 
 
@@ -334,7 +334,7 @@ def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping
     _check_same(group, belongs, records, shared.store.folder)
     started = time.perf_counter()
     try:
-        found = TASKS[experiment.task].measure(given)
+        found = TASKS[experiment.task]().measure(given)
     except LabelsieveError as error:
         raise type(error)(f"{_spoken(cell)}: {error}") from error
     return {
@@ -344,7 +344,7 @@ def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping
         **{name: value.item() if hasattr(value, "item") else value for name, value in found.items()},
         "images": len(given.images),
         "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(given.method)]),
-        "resolved": to_json(TASKS[experiment.task].resolved(given.method)),
+        "resolved": to_json(TASKS[experiment.task]().resolved(given.method)),
         **belongs,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

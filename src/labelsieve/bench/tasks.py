@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from labelsieve.bench.given import Given, scan_once
 from labelsieve.core.errors import SettingsError, look_up
+from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.metrics import METRIC_TITLES
 
@@ -278,4 +279,8 @@ def _check_alone(method: Method) -> None:
     adaptation(method)
 
 
-TASKS: dict[str, Task] = {"detect": Detect(), "adapt": Adapt()}
+TASKS: Registry[type[Task], Entry] = Registry(
+    "task",
+    Entry("detect", f"{__name__}:Detect", "scans, and compares the verdicts with the truth"),
+    Entry("adapt", f"{__name__}:Adapt", "trains a classifier on what is selected, and tests it"),
+)

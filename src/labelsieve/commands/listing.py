@@ -43,9 +43,12 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     Args:
         model: See :class:`Listing`.
     """
+    from labelsieve.bench.tasks import TASKS
     from labelsieve.bench.toml_files import shipped, title_of
+    from labelsieve.data.noise_kinds import NOISE
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
+    from labelsieve.detect.deft.registry import WARMUP_LOSSES
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.report.registry import FORMATS
     from labelsieve.vlm.families.registry import ADAPTERS
@@ -60,13 +63,16 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         yield "--recipe", name, ", ".join(changed) or "the defaults of deft"
     for name, about in _peft(model):
         yield "--peft", name, about
+    yield from _choices(WARMUP_LOSSES)
     yield from _choices(ADAPTERS)
     for name, known in PUBLISHED.entries.items():
         yield "SOURCE", f"{name}:PATH", f"{known.about} as published; splits {', '.join(known.splits)}"
     yield from _entries_of_adapt()
     yield from _choices(FORMATS, verb="export ")
+    yield from _choices(NOISE, verb="noise ")
     for name, path in shipped().items():
         yield "bench", name, title_of(path)
+    yield from _choices(TASKS, verb="bench ")
 
 
 def _choices(registry: Registry[Any, Any], *, verb: str = "") -> Iterator[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes
@@ -13,6 +12,7 @@ from labelsieve.commands.base import Command, Flag, Source, refuse_own
 from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
+from labelsieve.data.noise_kinds import NoiseKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Noise(Command):
 
     Attributes:
         data: The images; their given labels count as right.
-        kind: To any other class, to the next class, or depending on the pixels.
+        kind: Which class a wrong label names: any other, the next, or one that depends on the pixels.
         rate: Share of wrong labels, from 0 to below 1.
         out: Parquet file to write.
         seed: Every random choice is drawn from it.
@@ -36,7 +36,7 @@ class Noise(Command):
     """
 
     data: OmitArgPrefixes[Source]
-    kind: Literal["symmetric", "pair", "instance"]
+    kind: NoiseKind
     rate: Rate
     out: Path
     seed: Seed = 0

@@ -61,6 +61,7 @@ def plan_of(verdicts: Verdicts, images: LabelledImages) -> dict[str, Any]:
         **origins,
         "model": run.model.name,
         "detector": {"name": run.detector.name, "settings": run.detector.settings},
+        "image_defects": bool(run.image_defects),
         "seed": run.seed or 0,
         "precision": run.precision or "auto",
         # what else there was may not be there any more
@@ -136,6 +137,7 @@ def _scan(plan: Mapping[str, Any]) -> int:
         test=test,
         reviewed=plan["reviewed"],
         against=against,
+        image_defects=plan["image_defects"],
         seed=plan["seed"],
         device=plan["device"],
         precision=plan["precision"],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelsieve.core.errors import RunError, first_line
+from labelsieve.core.quantities import NBSP
+from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,49 +18,124 @@ IMAGE_FINDINGS = "findings.parquet"
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of finding about images.
+class Kind(Entry):
+    """A kind of finding about images; its place is what finds it, and `about` says what it means and what to do.
 
     Attributes:
         title: What to call the images that have it.
-        about: What it means, and what to do.
-        paired: Whether a finding names another image, too.
+        other: Which image a finding names, too: another one of the data, with which it shares a group; one of those
+            that were compared with; or none.
+        remark: What to know of all of them together, beside how many there are.
     """
 
-    title: str
-    about: str
-    paired: bool = False
+    title: str = ""
+    other: Literal["", "data", "against"] = ""
+    remark: str = ""
+
+    @property
+    def paired(self) -> bool:
+        """Whether a finding names another image, too."""
+        return bool(self.other)
 
 
 EXACT_DUPLICATE, NEAR_DUPLICATE, EXACT_LEAK, NEAR_LEAK = "exact-duplicate", "near-duplicate", "exact-leak", "near-leak"
 NO_CLASS = "no-class"
-# Those whose other image is one of the data.
-DATA_KINDS = (EXACT_DUPLICATE, NEAR_DUPLICATE)
-# In the order in which they are shown.
-KINDS = {
-    EXACT_LEAK: Kind(
-        "leaks between splits (exact)",
+DARK, LIGHT, BLURRY, LOW_INFORMATION = "dark", "light", "blurry", "low-information"
+ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
+DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
+"""As `cleanvision` names them."""
+_COPIES, _OTHERS = "labelsieve.curation.search:find_copies", "labelsieve.curation.search:find_no_class"
+_DEFECTS, _LOOK = "labelsieve.curation.defects:find_defects", "see whether the class can be recognised."
+FINDINGS: Registry[Callable[..., Iterator[pa.Table]], Kind] = Registry(
+    "finding",
+    Kind(
+        EXACT_LEAK,
+        _COPIES,
         "The same file is among the images that were compared with: remove it from one of the two splits.",
-        paired=True,
+        title="leaks between splits (exact)",
+        other="against",
     ),
-    NEAR_LEAK: Kind(
-        "leaks between splits (near copies)",
+    Kind(
+        NEAR_LEAK,
+        _COPIES,
         "The image looks like a copy of one of those that were compared with: look at both, and remove one.",
-        paired=True,
+        title="leaks between splits (near copies)",
+        other="against",
     ),
-    EXACT_DUPLICATE: Kind(
-        "exact duplicates", "The same file is there more than once: keep one, with the right label.", paired=True
+    Kind(
+        EXACT_DUPLICATE,
+        _COPIES,
+        "The same file is there more than once: keep one, with the right label.",
+        title="exact duplicates",
+        other="data",
     ),
-    NEAR_DUPLICATE: Kind(
-        "near duplicates",
+    Kind(
+        NEAR_DUPLICATE,
+        _COPIES,
         "Another image looks like a copy, such as a smaller, cropped or re-encoded one: look at both, and keep one.",
-        paired=True,
+        title="near duplicates",
+        other="data",
     ),
-    NO_CLASS: Kind(
-        "images that may belong to none of the classes",
+    Kind(
+        NO_CLASS,
+        _OTHERS,
         "They are unusually far from all classes, not from the given one alone: leave out those that show none.",
+        title="images that may belong to none of the classes",
+        remark=f"about 1{NBSP}% of those that belong are among them",
     ),
-}
+    Kind(DARK, _DEFECTS, f"Hardly anything in them is bright: {_LOOK}", title="dark images"),
+    Kind(LIGHT, _DEFECTS, f"Hardly anything in them is dark: {_LOOK}", title="bright images"),
+    Kind(BLURRY, _DEFECTS, f"They have hardly an edge: {_LOOK}", title="blurred images"),
+    Kind(
+        LOW_INFORMATION,
+        _DEFECTS,
+        "They hold little more than one colour: leave out those that show nothing.",
+        title="images with little in them",
+    ),
+    Kind(
+        ODD_SHAPE,
+        _DEFECTS,
+        "They are about three times as long as wide, or more: models see a square, cut out of them or squeezed.",
+        title="images of an odd shape",
+    ),
+    Kind(
+        ODD_SIZE,
+        _DEFECTS,
+        "They are far larger or smaller than the others: see whether they are what the others are.",
+        title="images of an odd size",
+    ),
+)
+"""In the order in which they are shown. One function may find several kinds.
+
+A new kind is one line, and a function of a :class:`labelsieve.curation.search.Search` that yields a
+:func:`finding_table`.
+"""
+KINDS = FINDINGS.entries
+# Those whose other image is one of the data.
+DATA_KINDS = tuple(name for name, kind in KINDS.items() if kind.other == "data")
+
+
+def finding_table(kind: str, ids: list[str], *, score: Any, other_id: Any = None, group: Any = None) -> pa.Table:
+    """Returns findings of one kind, the surest first; see :func:`image_findings`.
+
+    Args:
+        kind: A key of `KINDS`.
+        ids: Of n images.
+        score: Shape (n,), between 0 and 1, higher = surer.
+        other_id: For kinds with another image, n ids.
+        group: For kinds whose other image is one of the data, n numbers.
+    """
+    import pyarrow as pa
+
+    missing = [None] * len(ids)
+    columns = {
+        "kind": [kind] * len(ids),
+        "id": ids,
+        "other_id": missing if other_id is None else other_id,
+        "score": score,
+        "group": missing if group is None else group,
+    }
+    return pa.table(columns, schema=schema())
 
 
 def schema() -> pa.Schema:

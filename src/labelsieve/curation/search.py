@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,22 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError
 from labelsieve.core.seeds import Purpose
 from labelsieve.curation.duplicates import Copies, exact_copies, exact_leaks, groups, near_copies, too_much
-from labelsieve.curation.findings import EXACT_DUPLICATE, EXACT_LEAK, NEAR_DUPLICATE, NEAR_LEAK, NO_CLASS, schema
+from labelsieve.curation.findings import (
+    EXACT_DUPLICATE,
+    EXACT_LEAK,
+    FINDINGS,
+    NEAR_DUPLICATE,
+    NEAR_LEAK,
+    NO_CLASS,
+    finding_table,
+    schema,
+)
 from labelsieve.curation.outliers import strangeness
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.vlm.features import ImageFeatures, image_features
+from labelsieve.vlm.features import image_features
+from labelsieve.vlm.kept_features import ImageFeatures
 
 if TYPE_CHECKING:
     from labelsieve.detect.inputs import DetectorInputs
@@ -50,31 +61,34 @@ def inputs_of(against: LabelledImages | LabelledFeatures, inputs: DetectorInputs
     return dataclasses.replace(inputs, features=features, labels=against.labels)
 
 
-def find_in_images(
-    data: Labelled,
-    inputs: DetectorInputs,
-    *,
-    flagged: NDArray[np.bool_],
-    against: tuple[Labelled, DetectorInputs] | None = None,
-) -> pa.Table:
-    """Looks for copies, leaks and images of no class; no detector gets to know of it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """What there is to look at; no detector gets to know of what is found.
 
-    Args:
+    Attributes:
         data: N images, or rows of features.
         inputs: What the detector got.
         flagged: Shape (N,): the labels that are not believed.
-        against: Images that are only compared with, and what :func:`inputs_of` makes of them.
-
-    Returns:
-        See :func:`labelsieve.curation.findings.image_findings`.
+        against: Images that are only compared with, and what :func:`inputs_of` makes of them; or None.
+        defects: Whether to look for defects of images, too.
     """
-    parts = [*_copies(data, inputs, against), *_no_class(data, inputs, flagged)]
-    return pa.concat_tables([schema().empty_table(), *parts])
+
+    data: Labelled
+    inputs: DetectorInputs
+    flagged: NDArray[np.bool_]
+    against: tuple[Labelled, DetectorInputs] | None = None
+    defects: bool = False
 
 
-def _copies(
-    data: Labelled, inputs: DetectorInputs, against: tuple[Labelled, DetectorInputs] | None
-) -> Iterator[pa.Table]:
+def find_in_images(search: Search) -> pa.Table:
+    """Looks for every kind of finding; returns what :func:`labelsieve.curation.findings.image_findings` does."""
+    finders = dict.fromkeys(FINDINGS.values())  # each once, though one may find several kinds
+    return pa.concat_tables([schema().empty_table(), *(table for find in finders for table in find(search))])
+
+
+def find_copies(search: Search) -> Iterator[pa.Table]:
+    """Yields exact and near copies, and leaks where there are images to compare with."""
+    data, inputs, against = search.data, search.inputs, search.against
     rows = inputs.rows
     exact = _at(rows, exact_copies(data.contents[rows]), others=rows)
     once = np.setdiff1d(rows, exact.rows[exact.others < exact.rows])  # the first of all copies
@@ -111,21 +125,23 @@ def _at(rows: NDArray[np.int64], copies: Copies, *, others: NDArray[np.int64]) -
     return dataclasses.replace(copies, rows=rows[copies.rows], others=others[copies.others])
 
 
-def _no_class(data: Labelled, inputs: DetectorInputs, flagged: NDArray[np.bool_]) -> Iterator[pa.Table]:
+def find_no_class(search: Search) -> Iterator[pa.Table]:
+    """Yields images of no class, the strangest first."""
+    data, inputs = search.data, search.inputs
     rows = inputs.rows
-    found = strangeness(
+    strange = strangeness(
         inputs.features.pooled,
         inputs.labels,
         rows=rows,
-        believed=~flagged[rows],
+        believed=~search.flagged[rows],
         classes=inputs.classes,
         generator=inputs.engine.generator(Purpose.STRANGENESS_FOLDS),
     )
-    if found is None:
+    if strange is None:
         return
-    chosen = np.flatnonzero(found.outlier)
-    chosen = chosen[np.argsort(-found.distance[chosen], kind="stable")]
-    yield _rows(NO_CLASS, [data.ids[row] for row in rows[chosen]], score=found.score[chosen])
+    chosen = np.flatnonzero(strange.outlier)
+    chosen = chosen[np.argsort(-strange.distance[chosen], kind="stable")]
+    yield finding_table(NO_CLASS, [data.ids[row] for row in rows[chosen]], score=strange.score[chosen])
 
 
 def _table(
@@ -135,16 +151,4 @@ def _table(
     ids = [data.ids[row] for row in copies.rows[order]]
     other_ids = [(data if others is None else others).ids[row] for row in copies.others[order]]
     own = None if group is None else group[copies.rows[order]]
-    return _rows(kind, ids, score=copies.similarity[order], other_id=other_ids, group=own)
-
-
-def _rows(kind: str, ids: list[str], *, score: Any, other_id: Any = None, group: Any = None) -> pa.Table:
-    missing = [None] * len(ids)
-    columns = {
-        "kind": [kind] * len(ids),
-        "id": ids,
-        "other_id": missing if other_id is None else other_id,
-        "score": score,
-        "group": missing if group is None else group,
-    }
-    return pa.table(columns, schema=schema())
+    return finding_table(kind, ids, score=copies.similarity[order], other_id=other_ids, group=own)

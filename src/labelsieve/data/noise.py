@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +14,41 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, look_
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for_features
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
 
 _RowsT = TypeVar("_RowsT", LabelledImages, "LabelledFeatures")
-KINDS = ("symmetric", "pair", "instance")
 # Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
 FEATURE_SIDE = 32
 _FLIP_STD = 0.1
 _CHUNK = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a kind of noise is asked for.
+
+    Attributes:
+        rate: Share of wrong labels, from 0 to below 1.
+        seed: Seed of all draws.
+        exact: Whether the share is exact, for the kinds that can; else each image is drawn on its own.
+        pairs: Class name to the class name it is mistaken for, for the kinds that take pairs; None for their own.
+        progress: Where to show how far it is.
+    """
+
+    rate: float
+    seed: int
+    exact: bool
+    pairs: Mapping[str, str] | None
+    progress: Progress
+
+
 def inject(
     images: _RowsT,
     *,
-    kind: Literal["symmetric", "pair", "instance"],
+    kind: NoiseKind,
     rate: float,
     seed: int = 0,
     exact: bool = True,
@@ -48,7 +67,7 @@ def inject(
     Args:
         images: N images, or rows of features, for which there is no instance noise; their given labels count as right
             and become the `truth` of the result.
-        kind: One of the three above.
+        kind: One of those above.
         rate: Share of wrong labels, from 0 to below 1. Symmetric and pair noise change exactly `round(rate * N)`
             labels; instance noise about so many in expectation from 0.2 to 0.8. Beyond, the cut of the flip rates at 0
             and 1 tells: 0.05 gives 0.10, 0.1 gives 0.13, and 0.9 gives 0.87.
@@ -74,28 +93,64 @@ def inject(
         3
     """
     classes = len(images.class_names)
-    look_up(dict.fromkeys(KINDS), kind, what="kind of noise")
+    make = look_up(NOISE, kind, what="kind of noise")
     check_value("rate", rate, Rate)
     check_value("seed", seed, Seed)
-    if pairs is not None and kind != "pair":
+    if pairs is not None and not NOISE.entries[kind].takes_pairs:
         raise SettingsError(f"pairs go with pair noise, not with {kind} noise; leave them out")
+    if NOISE.entries[kind].needs_images and not isinstance(images, LabelledImages):
+        raise SettingsError(
+            f"{kind} noise depends on pixels, which features come without; use {' or '.join(kinds_for_features())}"
+        )
     if classes < 2:
         raise DataError(f"expected at least two classes to make noise, got {classes}")
-    notes: list[str] = []
-    if kind == "symmetric":
-        noisy = symmetric(images.labels, classes=classes, rate=rate, seed=seed, exact=exact)
-    elif kind == "pair":
-        target = _targets(images.class_names, pairs)
-        noisy = paired(images.labels, target=target, rate=rate, seed=seed, exact=exact)
-    else:
-        if not isinstance(images, LabelledImages):
-            raise SettingsError("instance noise depends on pixels, which features come without; use symmetric or pair")
-        with (progress or Progress()).task("reading images", total=len(images), unit="images", brief=True) as advance:
-            noisy = _instance(images, rate=rate, seed=seed, notes=notes, advance=advance)
+    request = Request(rate=rate, seed=seed, exact=exact, pairs=pairs, progress=progress or Progress())
+    noisy: NDArray[np.int64]
+    notes: tuple[str, ...]
+    noisy, notes = make(images, request)
     changed = int((noisy != images.labels).sum())
-    notes.append(f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed")
+    done = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"
     result = images.with_labels(noisy, truth=images.labels)
-    return replace(result, notes=(*images.notes, *notes))
+    return replace(result, notes=(*images.notes, *notes, done))
+
+
+def symmetric_noise(
+    images: LabelledImages | LabelledFeatures, request: Request
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Returns labels with symmetric noise, (N,), and remarks for the user."""
+    classes = len(images.class_names)
+    labels = symmetric(images.labels, classes=classes, rate=request.rate, seed=request.seed, exact=request.exact)
+    return labels, ()
+
+
+def pair_noise(
+    images: LabelledImages | LabelledFeatures, request: Request
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Returns labels with pair noise, (N,), and remarks for the user."""
+    target = _targets(images.class_names, request.pairs)
+    return paired(images.labels, target=target, rate=request.rate, seed=request.seed, exact=request.exact), ()
+
+
+def instance_noise(images: LabelledImages, request: Request) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Returns labels with instance-dependent noise, (N,), and remarks for the user.
+
+    Draws class by class and a few images at a time: memory does not grow with the number of images.
+    """
+    classes, noisy, seed = len(images.class_names), images.labels.copy(), request.seed
+    rates = flip_rates(len(images), rate=request.rate, seed=seed)
+    dice = np.random.default_rng([seed, 2]).random(len(images))
+    unreadable: list[str] = []
+    with request.progress.task("reading images", total=len(images), unit="images", brief=True) as advance:
+        for label in np.unique(images.labels).tolist():
+            weights = {label: class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)}
+            for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable, advance):
+                chances = transition_probabilities(
+                    features, images.labels[rows], flip_rates=rates[rows], weights=weights
+                )
+                noisy[rows] = _draw(chances, dice[rows])
+    if not unreadable:
+        return noisy, ()
+    return noisy, (f"{len(unreadable)} images cannot be read and keep their label (first: {unreadable[0]})",)
 
 
 def symmetric(
@@ -244,24 +299,6 @@ def transition_probabilities(
     chances: NDArray[np.float64] = flip_rates[:, None] * powers / powers.sum(axis=1, keepdims=True)
     chances[every, labels] = 1 - flip_rates
     return chances
-
-
-def _instance(
-    images: LabelledImages, *, rate: float, seed: int, notes: list[str], advance: Callable[[int], None]
-) -> NDArray[np.int64]:
-    """Draws class by class and a few images at a time: memory does not grow with the number of images."""
-    classes, noisy = len(images.class_names), images.labels.copy()
-    rates = flip_rates(len(images), rate=rate, seed=seed)
-    dice = np.random.default_rng([seed, 2]).random(len(images))
-    unreadable: list[str] = []
-    for label in np.unique(images.labels).tolist():
-        weights = {label: class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)}
-        for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable, advance):
-            chances = transition_probabilities(features, images.labels[rows], flip_rates=rates[rows], weights=weights)
-            noisy[rows] = _draw(chances, dice[rows])
-    if unreadable:
-        notes.append(f"{len(unreadable)} images cannot be read and keep their label (first: {unreadable[0]})")
-    return noisy
 
 
 def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn import functional
 
 # The clamp of the reference implementation: beyond it a probability has no gradient.
 SMALLEST_PROBABILITY = 1e-5
@@ -96,9 +96,27 @@ def similarity_loss(
         >>> similarity_loss(positive, labels=labels, selected=torch.tensor([True, False]))
         tensor(0.0181)
     """
-    losses = cross_entropy(positive, labels, reduction="none")
+    losses = cross_entropy(positive, labels)
     chosen = torch.ones_like(losses) if selected is None else selected.to(losses.dtype)
     return (losses * chosen).sum() / (chosen.sum() if count is None else torch.as_tensor(count)).clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, `-log p_y`.
+
+    Args:
+        logits: (B, K).
+        labels: (B,).
+
+    Returns:
+        (B,), not negative.
+
+    Example:
+        >>> import torch
+        >>> cross_entropy(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.0181, 4.0181])
+    """
+    return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
@@ -124,7 +142,7 @@ def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.
     probability = logits.softmax(dim=1).clamp(1e-7, 1.0)
     target = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype).clamp(1e-4, 1.0)
     reverse = -(probability * target.log()).sum(dim=1)
-    return alpha * cross_entropy(logits, labels, reduction="none") + beta * reverse
+    return alpha * cross_entropy(logits, labels) + beta * reverse
 
 
 def select(positive: Tensor, negative: Tensor, *, labels: Tensor, demand_agreement: bool) -> Tensor:

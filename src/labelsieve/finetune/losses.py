@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from labelsieve.detect.losses import cross_entropy
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.finetune.registry import LOSSES
 
@@ -27,7 +27,7 @@ class Loss:
 
     Example:
         >>> import torch
-        >>> loss = Loss(plain_cross_entropy)
+        >>> loss = Loss(cross_entropy)
         >>> loss(torch.zeros(2, 4), torch.tensor([0, 1]), rows=torch.tensor([0, 1]))
         tensor([1.3863, 1.3863])
     """
@@ -52,24 +52,6 @@ class Loss:
         return self.function(logits, labels)
 
 
-def plain_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, `-log p_y`.
-
-    Args:
-        logits: (B, K).
-        labels: (B,).
-
-    Returns:
-        (B,), not negative.
-
-    Example:
-        >>> import torch
-        >>> plain_cross_entropy(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
-        tensor([0.0181, 4.0181])
-    """
-    return cross_entropy(logits, labels, reduction="none")
-
-
 def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7) -> Tensor:
     """Generalised cross-entropy (Zhang and Sabuncu, NeurIPS 2018, Eq. 6): `(1 - p_y^q) / q`.
 
@@ -90,7 +72,7 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
         tensor([0.0180, 1.3428])
     """
     # as 1 - exp(q log p_y): exact also where p_y is nearly 1, and with a gradient where it is nearly 0
-    return -torch.expm1(-q * cross_entropy(logits, labels, reduction="none")) / q
+    return -torch.expm1(-q * cross_entropy(logits, labels)) / q
 
 
 class EarlyLearning(Loss):
@@ -119,7 +101,7 @@ class EarlyLearning(Loss):
     """
 
     def __init__(self, images: int, classes: int, *, keep: float = 0.3, strength: float = 5.0) -> None:
-        super().__init__(plain_cross_entropy)
+        super().__init__(cross_entropy)
         self.keep, self.strength = keep, strength
         self.memory = {"target": torch.zeros(images, classes)}
 
@@ -153,7 +135,7 @@ class Mixture(Loss):
     """
 
     def __init__(self, images: int, _classes: int = 0) -> None:
-        super().__init__(plain_cross_entropy)
+        super().__init__(cross_entropy)
         self.chosen = torch.ones(images, dtype=torch.bool)  # no memory: it follows from the weights
 
     def begins(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:

@@ -16,7 +16,7 @@ from labelsieve.vlm.peft.registry import PEFT
 _HERE = "labelsieve.finetune."
 LOSSES: Registry[Callable[..., Any], Entry] = Registry(
     "--loss",
-    Entry("ce", _HERE + "losses:plain_cross_entropy", "cross-entropy"),
+    Entry("ce", "labelsieve.detect.losses:cross_entropy", "cross-entropy"),
     Entry(
         "gce",
         _HERE + "losses:generalised_cross_entropy",

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
-from labelsieve.curation.findings import EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS, Kind
+from labelsieve.curation.findings import KINDS, Kind
 from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
@@ -127,17 +127,17 @@ def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
     for name, kind in KINDS.items():
         table = verdicts.image_findings.filter(pc.equal(verdicts.image_findings["kind"], name))
         if len(table):
-            found.append((kind, f"{kind.title}: {_of_kind(verdicts, name, table)}", table))
+            found.append((kind, f"{kind.title}: {_of_kind(verdicts, kind, table)}", table))
     return found
 
 
-def _of_kind(verdicts: Verdicts, name: str, table: pa.Table) -> str:
-    text = counted(len(table), "image", "images")
-    if name == NO_CLASS:
-        return f"{text} (about 1{NBSP}% of those that belong are among them)"
-    if name in (EXACT_LEAK, NEAR_LEAK):
+def _of_kind(verdicts: Verdicts, kind: Kind, table: pa.Table) -> str:
+    text = counted(len(table), "image", "images") + (f" ({kind.remark})" if kind.remark else "")
+    if kind.other == "against":
         other = (verdicts.run.against and verdicts.run.against.source_name) or "the other split"
         return f"{text}, also in {other}"
+    if kind.other != "data":
+        return text
     given = verdicts.table["given_label"].take(rows_of(verdicts, table["id"].to_pylist()))
     labels = pa.table({"group": table["group"], "label": given})
     several = labels.group_by("group").aggregate([("label", "count_distinct")])["label_count_distinct"]

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,8 +28,7 @@ from labelsieve.core.validation import check_value
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
-from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
-from labelsieve.report.image_sections import image_sections
+from labelsieve.report.panels import PANELS, Page
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts, check_report
@@ -38,9 +37,6 @@ from labelsieve.verdicts import Verdicts, check_report
 THUMBNAIL_BUDGET = 24_000_000
 # Images just above the threshold, shown beside the flagged ones so that a person can check where it lies.
 NEAR_MISSES = 24
-MAX_CLASS_ROWS = 300
-MAX_UNREADABLE = 200
-_MAX_REASON = 300
 
 # Index and name of a class that can be filtered by.
 Choice = tuple[int, str]
@@ -149,11 +145,13 @@ def _context(
         thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=budget, progress=progress)
         files = [_link(images, row, path) for row in rows]
     cards = _cards(verdicts, rows, thumbnails)
-    classes, confused = _classes(verdicts, rows), confusions(verdicts, rows)
+    about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
+    panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
     return {
         **_assets(),
-        **classes,
         **_header(verdicts),
+        **{key: value for found in panels.values() for key, value in found.items()},
+        "panels": {name: PANELS.about(name) for name in panels},
         "names": verdicts.class_names,
         "images": len(verdicts),
         "readable": readable,
@@ -164,18 +162,10 @@ def _context(
         "estimate": common.estimate(verdicts),
         "run": shlex.quote(verdicts.run.out or "RUN"),
         "has_files": any(files),
-        "findings": common.findings(verdicts.run),
-        "image_sections": image_sections(verdicts, images, progress=progress),
-        "histogram": histogram(verdicts),
-        "confusions": confused,
         "cards": cards,
-        "choices": _choices(verdicts, cards, _linked(classes["bars"], confused)),
+        "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),
-        "unreadable": _unreadable(verdicts),
         "unreadable_count": len(verdicts) - readable,
-        "metrics": verdicts.metrics,
-        "annotators": common.annotators(verdicts.run)[:MAX_CLASS_ROWS],
-        "consensus": common.consensus(verdicts.run),
     }
 
 
@@ -213,19 +203,6 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def _classes(verdicts: Verdicts, shown: Sequence[int]) -> dict[str, Any]:
-    here = np.bincount(verdicts.given[shown][verdicts.is_issue[shown]], minlength=len(verdicts.class_names))
-    rows = [{"index": index, "here": int(here[index]), **row} for index, row in enumerate(verdicts.per_class())]
-    bars, more_bars = class_bars(rows)
-    rows.sort(key=lambda row: (-row["flagged"], -row["images"], row["class_name"]))
-    return {
-        "bars": bars,
-        "more_bars": more_bars,
-        "classes": rows[:MAX_CLASS_ROWS],
-        "more_classes": max(0, len(rows) - MAX_CLASS_ROWS),
-    }
-
-
 def gallery_rows(verdicts: Verdicts, *, max_images: int) -> list[int]:
     """Returns row numbers by rank: flagged images, then a few just above the threshold if there is room for them."""
     flagged = int(verdicts.is_issue.sum())
@@ -260,11 +237,11 @@ def _choices(
     return result
 
 
-def _linked(bars: list[dict[str, Any]], confused: Confusions) -> dict[str, set[int]]:
+def _linked(page: Page) -> dict[str, set[int]]:
     """Returns the classes that figures link to as filters."""
-    pairs = [*confused.pairs, *(pair for row in confused.matrix for pair in row if pair.count)]
+    pairs = [*page.confusions.pairs, *(pair for row in page.confusions.matrix for pair in row if pair.count)]
     return {
-        "given": {row["index"] for row in bars} | {pair.given for pair in pairs},
+        "given": {row["index"] for row in page.bars[0]} | {pair.given for pair in pairs},
         "suggested": {pair.suggested for pair in pairs},
     }
 
@@ -305,9 +282,3 @@ def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any
 def _shortest(value: float | None) -> float | None:
     """Returns the shortest decimal that stands for the same float32."""
     return None if value is None or value != value else float(str(np.float32(value)))
-
-
-def _unreadable(verdicts: Verdicts) -> list[dict[str, str]]:
-    rows = np.flatnonzero(~verdicts.is_readable)[:MAX_UNREADABLE]
-    records = verdicts.table.select(["id", "given_label", "error"]).take(rows).to_pylist()
-    return [{**row, "error": row["error"].removeprefix(f"{row['id']}: ")[:_MAX_REASON]} for row in records]

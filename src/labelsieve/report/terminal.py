@@ -16,6 +16,7 @@ from rich.text import Text
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
 from labelsieve.data.published.base import named_source
+from labelsieve.metrics import OTHER_METRICS
 from labelsieve.records import OriginRecord, RunRecord
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.wrapping import Unbroken
@@ -151,8 +152,7 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     console.print()
     console.print(table)
     rest = (
-        f"AUROC {common.score(metrics.get('auroc'))}",
-        f"average precision {common.score(metrics.get('average_precision'))}",
+        *(f"{title} {common.score(metrics.get(name))}" for name, title in OTHER_METRICS.items()),
         f"wrong labels {percent(metrics.get('noise_rate'))}",
         f"flagged {percent(metrics.get('flagged_rate'))}",
     )

@@ -10,13 +10,13 @@ from torch import Tensor
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.seeds import Purpose
+from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.deft.settings import DeFTSettings
 from labelsieve.detect.losses import (
     clean_probability,
     dual_prompt_loss,
     select,
     similarity_loss,
-    symmetric_cross_entropy,
 )
 from labelsieve.detect.training.loop import Reads, Step
 
@@ -71,10 +71,8 @@ class DualObjective:
         settings, labels, warm = self.settings, step.labels, step.epoch <= self.warmup
         chosen = self._select(step)
         count = self.engine.total(labels.new_tensor(len(labels))).clamp(min=1)  # all may have become unreadable
-        if warm and settings.warmup_loss == "sce":
-            similarity = symmetric_cross_entropy(step.positive, labels).sum() / count
-        elif warm:
-            similarity = similarity_loss(step.positive, labels=labels, count=count)
+        if warm:
+            similarity = WARMUP_LOSSES[settings.warmup_loss](step.positive, labels).sum() / count
         else:
             left = self.engine.total(chosen.sum())
             similarity = similarity_loss(step.positive, labels=labels, selected=chosen, count=left)

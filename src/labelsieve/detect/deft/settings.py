@@ -7,6 +7,7 @@ from typing import Literal
 
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.validation import Epochs, Folds, Weight
+from labelsieve.detect.deft.registry import WarmupLoss
 from labelsieve.detect.training.settings import Training
 
 
@@ -39,7 +40,7 @@ class DeFTSettings(Training):
     warmup_epochs: Epochs = 5
     evidence: Literal["joint", "threshold"] = "joint"
     demand_agreement: bool = True
-    warmup_loss: Literal["ce", "sce"] = "sce"
+    warmup_loss: WarmupLoss = "sce"
     pseudo_labels_from: Literal["after-warmup", "second-epoch", "never"] = "after-warmup"
     positive_weight: Weight = 1.0
     negative_weight: Weight = 1.0
