@@ -311,3 +311,16 @@ def test_a_folder_that_cannot_be_written_to_loses_nothing(
     monkeypatch.setattr("labelsieve.core.provenance.write_json", refuse)
     code, out, err = run("audit", str(audited.folder))
     assert code == 0 and "confidence at most" in " ".join(out.split()) and "note: could not write" in out + err
+
+
+def test_without_a_flag_there_is_the_bound_on_wrong_labels_alone(tmp_path: Path) -> None:
+    made = small_run(tmp_path, images=40, flagged=0)
+    order = design(made.verdicts).order
+    for looks in (20, len(order)):
+        answers = answers_on(made, order[:looks], wrong=lambda row: row == order[0])
+        found = statement(made.verdicts, review.resolve(answers), at_most=0.5)
+        assert (found.flagged, found.right_flags, found.missed) == (0, None, None)
+        said = [each.text for each in found.sentences]
+        assert ("still wrong" in said[0]) and not any("miss" in each for each in said)
+        assert "Nothing was flagged, so there is nothing to say of flags." in said
+        assert found.at_most is not None and (found.at_most == 0) == (looks == len(order))

@@ -161,7 +161,7 @@ def _audited(sides: tuple[Side, Side], found: int, *, confidence: float) -> dict
     total = sides[0].estimate + sides[1].estimate
     low, high = fewest_wrong(sides, confidence=one_end), most_wrong(sides, confidence=one_end)
     return {
-        "missed": missed_share(sides, confidence=confidence),
+        "missed": missed_share(sides, confidence=confidence) if sides[0].images else None,
         "left": within(*(max(each - found, 0) for each in (total, low, high))),
         "at_most": max(most_wrong(sides, confidence=confidence) - found, 0),
     }

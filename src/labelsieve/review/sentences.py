@@ -59,6 +59,8 @@ def _looked(found: Statement) -> list[Sentence]:
 
 
 def _flags(found: Statement) -> list[Sentence]:
+    if not found.flagged and found.images:
+        return [Sentence("Nothing was flagged, so there is nothing to say of flags.")]
     said = []
     if found.right_flags is not None:
         flagged = counted(found.flagged, "flagged label", "flagged labels")

@@ -51,7 +51,8 @@ class Statement:
         audited: Labels in the random sample.
         unsure: How many of these were left undecided.
         right_flags: Share of the flagged labels that are wrong, between 0 and 1; None where no flag was audited.
-        missed: Share of the wrong labels that is not flagged; None before the audit, or where none is wrong.
+        missed: Share of the wrong labels that is not flagged; None before the audit, or where no label is wrong or
+            flagged.
         left: How many labels are still wrong, an interval; None before the audit.
         at_most: How many labels are still wrong at most; None before the audit.
         wanted: The bound that was asked for, and what it takes.
