@@ -176,25 +176,24 @@ def test_contents_follow_the_pictures_and_not_their_place(photo_folder: MakeFold
     assert (load_images(second).contents != before.contents).tolist() == [False, False, False, True]
 
 
-def test_large_files_are_hashed_by_their_ends(photo_folder: MakeFolder) -> None:
+@pytest.mark.parametrize("start", [b"BM", b"\xff\xd8\xff"])
+def test_files_are_hashed_whole_and_as_in_a_table(start: bytes, photo_folder: MakeFolder, tmp_path: Path) -> None:
+    """Some of the images have the same size and the same ends, and differ in the middle alone."""
     folder = photo_folder({"a": 1, "b": 1})
-    whole = np.random.default_rng(0).bytes(300_000)
-    changed = (whole, whole[:-1] + bytes([whole[-1] ^ 1]), bytes([whole[0] ^ 1]) + whole[1:], whole + whole[-65536:])
+    whole = start + np.random.default_rng(0).bytes(1_300_000)
+    places = (len(start), 70_000, 650_000, 1_048_577, len(whole) - 1)
+    changed = [whole, whole + whole[-65536:], *(_with_another_byte(whole, place) for place in places)]
     for index, data in enumerate(changed):
-        (folder / "a" / f"{index}.bmp").write_bytes(data)
-    contents = load_images(folder).contents
-    assert len(set(contents.tolist())) == len(contents)
+        (folder / "a" / f"{index}.jpg").write_bytes(data)
+    images = load_images(folder)
+    assert len(set(images.contents.tolist())) == len(images) == len(changed) + 2
+    rows = [{"id": name, "image": (folder / name).read_bytes(), "label": name[0]} for name in images.ids]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "all.parquet")
+    assert load_images(tmp_path / "all.parquet").contents.tolist() == images.contents.tolist()
 
 
-@pytest.mark.parametrize("start", [b"BM", b"P6", b"II*\0", b"MM\0*"])
-def test_large_files_that_are_not_compressed_are_hashed_whole(start: bytes, photo_folder: MakeFolder) -> None:
-    """Two pictures on white differ in the middle alone."""
-    folder = photo_folder({"a": 1, "b": 1})
-    margin = bytes([255]) * 100_000
-    for index, middle in enumerate((bytes(100_000), bytes(50_000) + b"\1" + bytes(49_999))):
-        (folder / "a" / f"{index}.bmp").write_bytes(start + margin + middle + margin)
-    contents = load_images(folder).contents
-    assert len(set(contents.tolist())) == len(contents)
+def _with_another_byte(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 def test_limit_takes_a_seeded_subset_in_order(photo_folder: MakeFolder) -> None:

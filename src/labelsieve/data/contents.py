@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 _BATCH = 64
 # Longer texts are no paths, which have names of 255 characters at most.
 _LONG = 255
-# Of a file larger than two of these only the two ends are hashed, so that huge folders stay quick.
-_END = 64 * 1024
-# How BMP, PPM and TIFF begin.
-_UNCOMPRESSED = (b"BM", b"P5", b"P6", b"II*\0", b"MM\0*")
+# Bytes of a file that are read at a time, and threads that read; neither the disk nor the hash holds the others up.
+_PART = 1024 * 1024
+_THREADS = 4
 # More bytes than a pointer of Git LFS has.
 _HEAD = 2048
 
@@ -55,19 +55,34 @@ def hash_images(
 
 def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
     """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
-    for batch in images.with_format("arrow").iter(batch_size=_BATCH):
-        for chunk in batch.column("image").chunks:
-            encoded, paths = chunk.field("bytes"), chunk.field("path")
-            for index in range(len(chunk)):
-                if chunk[index].is_valid and encoded[index].is_valid:
-                    data = encoded[index].as_buffer()
-                    yield _digest(data), is_pointer(data[:_HEAD].to_pybytes()), ""
-                elif chunk[index].is_valid and paths[index].is_valid:
-                    path = paths[index].as_py()
-                    yield *_hash_file(path), path
-                else:
-                    yield None, False, ""
-        advance(len(batch))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in images.with_format("arrow").iter(batch_size=_BATCH):
+            for chunk in batch.column("image").chunks:
+                yield from _hashes_of(chunk, pool)
+            advance(len(batch))
+
+
+def _hashes_of(chunk: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | None, bool, str]]:
+    encoded = chunk.field("bytes")
+    paths = [
+        None if not image.is_valid or data.is_valid else path.as_py()
+        for image, data, path in zip(chunk, encoded, chunk.field("path"), strict=True)
+    ]
+    files = _hash_files([path for path in paths if path is not None], pool)
+    for image, data, path in zip(chunk, encoded, paths, strict=True):
+        if path is not None:
+            yield *next(files), path
+        elif image.is_valid and data.is_valid:
+            buffer = data.as_buffer()
+            yield _digest(buffer), is_pointer(buffer[:_HEAD].to_pybytes()), ""
+        else:
+            yield None, False, ""
+
+
+def _hash_files(paths: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | None, bool]]:
+    """Yields hash and kind of some files in their order; each thread has one in so many of them."""
+    parts = [*pool.map(lambda first: [*map(_hash_file, paths[first::_THREADS])], range(_THREADS))]
+    yield from (parts[place % _THREADS][place // _THREADS] for place in range(len(paths)))
 
 
 def _tell_of_missing(
@@ -117,7 +132,7 @@ def _digest(*parts: Any) -> bytes:
 
 
 def _hash_file(path: str) -> tuple[bytes | None, bool]:
-    """Hashes a file: all of it up to 128 KiB or if it is not compressed, else its size and both ends.
+    """Hashes a whole file: the same image in a table, where its bytes are at hand, has the same hash.
 
     Returns:
         The hash, None if it cannot be read, and whether the file is a pointer of Git LFS.
@@ -125,16 +140,12 @@ def _hash_file(path: str) -> tuple[bytes | None, bool]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None, False
-        with open(path, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if size <= 2 * _END:
-                data = handle.read(2 * _END)
-                return _digest(data), is_pointer(data)
-            head = handle.read(_END)
-            if head.startswith(_UNCOMPRESSED):  # two of the same size may differ in the middle alone
-                handle.seek(0)
-                return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=8)).digest(), False
-            handle.seek(size - _END)
-            return _digest(str(size).encode(), b"\0", head, handle.read(_END)), False
+        with open(path, "rb", buffering=0) as handle:
+            data = handle.read(_PART)
+            digest, pointer = hashlib.blake2b(data, digest_size=8), is_pointer(data[:_HEAD])
+            while data:
+                data = handle.read(_PART)
+                digest.update(data)
+            return digest.digest(), pointer
     except OSError:
         return None, False

@@ -94,8 +94,7 @@ def load_images(
     Returns:
         The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
         else the relative paths of files, else row numbers. Its `contents` are 8-byte BLAKE2b hashes: of the encoded
-        image; of a compressed file over 128 KiB only of its size, first and last 64 KiB; of an id where the
-        image is missing.
+        image, the same in a file and in a table; of an id where the image is missing.
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.
