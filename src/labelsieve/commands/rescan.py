@@ -156,18 +156,18 @@ def _end_with_server() -> None:
 
 
 def _run() -> int:
+    from labelsieve.app.rescan import remove_unfinished
+
     with open(0, "rb", buffering=0, closefd=False) as given:  # nothing is read beyond the line
         line = given.readline()
-    threading.Thread(target=_end_with_server, daemon=True).start()
     try:
         plan = json.loads(line)
     except ValueError:
         raise DataError("expected a plan of a scan, a line of JSON; use: labelsieve scan") from None
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
-    from labelsieve.app.rescan import remove_unfinished
-
-    try:
+    try:  # from here on the server may be gone at any time
+        threading.Thread(target=_end_with_server, daemon=True).start()
+        if hasattr(os, "nice"):
+            os.nice(_NICE)
         return _scan(plan)
     except BaseException:
         remove_unfinished(Path(plan["out"]))
