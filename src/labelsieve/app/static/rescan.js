@@ -79,7 +79,7 @@ function offered(found, close) {
   start.disabled = Boolean(found.why_not) || !found.new;
   const images = found.new === 1 ? "1 image has an answer" : `${count(found.new)} images have answers`;
   const said = found.why_not ? `Not possible here: ${found.why_not}.`
-    : found.new ? `${images} that the scan did not know. A new scan takes them as known and writes a folder of its own; this run stays as it is. The audit starts over.`
+    : found.new ? `${images} that the scan did not know. A new scan takes what is answered as known and writes a folder of its own; this run stays as it is. The audit starts over.`
       : "No answer yet that the scan did not know.";
   return [make("p", { class: "muted" }, said), start];
 }
