@@ -38,8 +38,8 @@ from labelsieve.detect.training import loop as training
 from labelsieve.detect.training.cross_entropy import CrossEntropyObjective
 from labelsieve.detect.training.learner import BatchSource
 from labelsieve.detect.training.settings import Training
-from labelsieve.pipeline import CHECKPOINT_FOLDER, scan
-from labelsieve.verdicts import RECORD, Verdicts
+from labelsieve.pipeline import scan
+from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, Verdicts
 from labelsieve.vlm import features as vlm_features
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract

@@ -35,11 +35,9 @@ from labelsieve.diagnosis.annotators import annotator_records, annotator_table, 
 from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import measure
 from labelsieve.review.earlier import Earlier, earlier
-from labelsieve.verdicts import RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
+from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import PASSING
-
-CHECKPOINT_FOLDER = "checkpoint"
 
 
 def scan(

@@ -33,6 +33,8 @@ REPORT, AUDIT = "report.html", "audit.json"
 # Of several annotators.
 ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
 RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
+# What an unfinished run has beside them.
+CHECKPOINT_FOLDER = "checkpoint"
 # What every report has at its head; see the template.
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.

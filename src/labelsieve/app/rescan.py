@@ -18,10 +18,9 @@ from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
 from labelsieve.core.folders import foreign
 from labelsieve.data.images import LabelledImages
-from labelsieve.pipeline import CHECKPOINT_FOLDER
 from labelsieve.review.earlier import carry_late
 from labelsieve.review.log import LOG
-from labelsieve.verdicts import RUN_FILES, Verdicts
+from labelsieve.verdicts import CHECKPOINT_FOLDER, RUN_FILES, Verdicts
 
 PlanOf = Callable[[Verdicts, LabelledImages], Mapping[str, Any]]
 State = Literal["idle", "running", "stopping", "done", "failed"]

@@ -34,10 +34,10 @@ from labelsieve.finetune.result import RECORD, Adapted
 from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.metrics import accuracy, measure
-from labelsieve.pipeline import CHECKPOINT_FOLDER, check_run_folder
+from labelsieve.pipeline import check_run_folder
 from labelsieve.report.common import findings, require_same_images
 from labelsieve.review.rows import ReviewFiles, read_reviews
-from labelsieve.verdicts import Verdicts
+from labelsieve.verdicts import CHECKPOINT_FOLDER, Verdicts
 from labelsieve.vlm.features import image_features
 
 BEST_IS_NO_RESULT = (
