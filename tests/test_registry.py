@@ -16,6 +16,7 @@ from labelsieve.core.registry import Entry, Registry
 from labelsieve.curation.findings import FINDINGS
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.published.registry import PUBLISHED
+from labelsieve.data.table_formats import TABLE_FORMATS
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
@@ -27,7 +28,12 @@ from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
 OFFERED = (DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
-OTHERS = (VERBS, PANELS, FINDINGS)  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
+OTHERS = (
+    VERBS,
+    TABLE_FORMATS,
+    PANELS,
+    FINDINGS,
+)  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
 REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)}
 PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
