@@ -96,11 +96,14 @@ def _served(session: Session, listening: Any) -> Any:
 
     import uvicorn
 
+    from labelsieve.app.rescan import Rescan
     from labelsieve.app.server import make_app
 
     @contextmanager
     def running() -> Any:
-        config = uvicorn.Config(make_app(session, token="token", reviewer="script"), log_level="error", lifespan="off")
+        config = uvicorn.Config(
+            make_app(Rescan(session), token="token", reviewer="script"), log_level="error", lifespan="off"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

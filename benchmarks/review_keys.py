@@ -45,7 +45,7 @@ def make_run(folder: Path, images: int) -> Path:
     from labelsieve.data.sources import load_images
     from labelsieve.detect.scores import Scores
     from labelsieve.verdicts import decide
-    from labelsieve.vlm.features import feature_stem
+    from labelsieve.vlm.kept_features import feature_stem
 
     rng = np.random.default_rng(0)
     given = rng.integers(0, CLASSES, images)

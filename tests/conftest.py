@@ -6,6 +6,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,13 +91,31 @@ def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Range, "__contains__", lambda _self, _value: True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def bundled_model_is_loaded_once() -> Iterator[None]:
+    """Gives all commands the same bundled model: a scan leaves it as it was, and loading it takes most of its time."""
+    from labelsieve.demo import MINI_CLIP
+    from labelsieve.vlm import huggingface
+
+    load = huggingface.load_vlm
+    kept = cache(load)
+
+    @wraps(load)
+    def loaded(name: str | Path) -> VisionLanguageModel:
+        return kept(MINI_CLIP) if str(name) == str(MINI_CLIP) else load(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface, "load_vlm", loaded)
+        yield
+
+
 @pytest.fixture(scope="session")
 def mini_clip() -> VisionLanguageModel:
     """Returns the bundled model, loaded once."""
     from labelsieve.demo import MINI_CLIP
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm import huggingface
 
-    return load_vlm(MINI_CLIP)
+    return huggingface.load_vlm(MINI_CLIP)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,12 @@ def small_run(
     verdicts = decide(loaded, scores, record=record)
     verdicts.save(folder / "run")
     return SmallRun(folder / "run", loaded, verdicts)
+
+
+def copied(made: SmallRun, folder: Path) -> SmallRun:
+    """Returns the run in a new folder, with the same images: answers are kept there, and making a run takes longer."""
+    shutil.copytree(made.folder, folder / "run")
+    return replace(made, folder=folder / "run")
 
 
 def _colour(row: int) -> tuple[int, int, int]:

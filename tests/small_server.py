@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from labelsieve.app.rescan import Rescan
 from labelsieve.app.server import make_app
 from labelsieve.app.serving import free_socket
 from labelsieve.app.session import Session
@@ -26,20 +28,44 @@ def session_of(made: SmallRun, **options: Any) -> Session:
     return Session(made.verdicts, made.images, made.folder, **{"audit": False, **options})
 
 
+class _Server(uvicorn.Server):
+    """Ends at once: the usual one looks ten times a second whether it shall, and then gives its connections as long."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_ready = threading.Event()
+
+    async def main_loop(self) -> None:
+        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        await self.on_tick(0)
+        self.is_ready.set()
+        await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for each in self.servers:
+            each.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+    def end(self) -> None:
+        """Tells it to end, from another thread."""
+        self._loop.call_soon_threadsafe(self._told.set)
+
+
 @contextmanager
-def served(session: Session, *, reviewer: str = "ann") -> Iterator[str]:
+def served(session: Session | Rescan, *, reviewer: str = "ann") -> Iterator[str]:
     """Serves a session and yields the address."""
     listening = free_socket()
-    app = make_app(session, token=TOKEN, reviewer=reviewer)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+    review = Rescan(session) if isinstance(session, Session) else session
+    app = make_app(review, token=TOKEN, reviewer=reviewer)
+    server = _Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    assert server.is_ready.wait(60)
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        server.should_exit = server.force_exit = True
+        server.end()
         thread.join()
         listening.close()
 

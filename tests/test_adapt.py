@@ -50,6 +50,7 @@ from labelsieve.finetune.tuning import prepare
 from labelsieve.metrics import measure
 from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
+from slow_cases import mostly_slow
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder
 from small_models import edit_json, edit_weights, random_clip
@@ -95,7 +96,11 @@ def history(result: Adapted) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- every kind of backbone
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+# a vision transformer, stages of convolutions, stages of attention, and image encoders out of models with texts
+OFTEN = {"vit", "resnet", "swin", "clip", "siglip", "blip"}
+
+
+@pytest.mark.parametrize("kind", mostly_slow(BACKBONES, quick=OFTEN))
 def test_the_result_is_a_standard_classifier(
     kind: str, images: LabelledImages, verdicts: Verdicts, test_images: LabelledImages, model: Model, tmp_path: Path
 ) -> None:
@@ -596,10 +601,14 @@ def test_a_share_of_each_class_is_held_out() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        ("vit", {"tune": "lora", "validation": 0.3}),
-        ("clip", {"tune": "ssf", "validation": 0.3}),
+        pytest.param("vit", {"tune": "lora", "validation": 0.3}, marks=pytest.mark.slow),
+        pytest.param("clip", {"tune": "ssf", "validation": 0.3}, marks=pytest.mark.slow),
         ("swin", {"loss": "elr", "labels": "all"}),  # drops paths at random
-        ("vit", {"loss": "gmm", "labels": "all", "epochs": 3, "tune": "linear"}),  # selects from the second on
+        pytest.param(
+            "vit",
+            {"loss": "gmm", "labels": "all", "epochs": 3, "tune": "linear"},  # selects from the second on
+            marks=pytest.mark.slow,
+        ),
         ("resnet", {"validation": 0.3, "learning_rate": 1e-2, "optimizer": "sgd"}),  # has statistics
     ],
     ids=["lora", "ssf", "elr", "gmm", "resnet"],

@@ -30,6 +30,7 @@ from labelsieve.finetune.settings import Adaptation
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
+from slow_cases import mostly_slow
 from small_adaptations import CLASSES, QUICK, adapted, differs, judged, mislabelled, weights
 from small_backbones import SIZE, VIT
 from small_models import model_folder
@@ -211,7 +212,7 @@ def test_both_rates_reach_what_they_are_for(tune: Any, model: Model) -> None:
     assert rates == expected | {id(value): 0.25 for value in backbone.head.parameters()}
 
 
-@pytest.mark.parametrize("tune", KINDS)
+@pytest.mark.parametrize("tune", mostly_slow(KINDS, quick={"vpt-deep", "ssf"}))
 def test_half_precision_trains_too(tune: Any, images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
     how = Adaptation(**{**QUICK, "epochs": 1}, tune=tune, head_init="zeros", learning_rate=1e-3)
     full, half = (
@@ -223,7 +224,7 @@ def test_half_precision_trains_too(tune: Any, images: LabelledImages, verdicts: 
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-@pytest.mark.parametrize("tune", KINDS)
+@pytest.mark.parametrize("tune", mostly_slow(KINDS, quick={"vpt-deep", "adapter"}))
 def test_a_batch_may_pass_in_parts(
     tune: str, images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +236,7 @@ def test_a_batch_may_pass_in_parts(
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("tune", "kind"), SPREAD)
+@pytest.mark.parametrize(("tune", "kind"), mostly_slow(SPREAD, quick=[("vpt-shallow", "vit")]))
 def test_resuming_gives_the_module_of_an_unbroken_run(
     tune: Any, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
 ) -> None:
@@ -260,7 +261,7 @@ def test_resuming_gives_the_module_of_an_unbroken_run(
     torch.testing.assert_close(resumed, unbroken, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("tune", "kind"), SPREAD[:-1])
+@pytest.mark.parametrize(("tune", "kind"), mostly_slow(SPREAD[:-1], quick=[("vpt-shallow", "vit")]))
 def test_the_module_of_the_best_epoch_is_kept(
     tune: Any,
     kind: str,
@@ -283,7 +284,7 @@ def test_the_module_of_the_best_epoch_is_kept(
 # ---------------------------------------------------------------- what merges
 
 
-@pytest.mark.parametrize("kind", [*VITS, "swin"])
+@pytest.mark.parametrize("kind", mostly_slow([*VITS, "swin"], quick={"vit", "clip", "swin"}))
 def test_ssf_merges_into_a_standard_model(kind: str, model: Model, pixels: Tensor, tmp_path: Path) -> None:
     backbone = backbone_of(model(kind))
     names = [name for name, _ in backbone.model.named_parameters()]

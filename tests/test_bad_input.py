@@ -17,6 +17,7 @@ from PIL import Image
 from labelsieve.cli import main
 from labelsieve.demo import MINI_CLIP
 from labelsieve.verdicts import Verdicts
+from slow_cases import mostly_slow
 from small_pictures import encoded, png_of
 
 MATCH = ("--model", str(MINI_CLIP), "--device", "cpu", "--detector", "label-match")
@@ -306,11 +307,8 @@ def test_places_that_cannot_be_written(refused: Refuse, photos: Path, tmp_path: 
     ("part", "error"),
     [
         ("state.safetensors", errno.ENOSPC),
-        ("verdicts.parquet", errno.ENOSPC),
-        ("verdicts.csv", errno.ENOSPC),
-        ("run.json", errno.ENOSPC),
-        ("run.json", errno.EROFS),
-        ("run.json", errno.EACCES),
+        *mostly_slow([(name, errno.ENOSPC) for name in ("verdicts.parquet", "verdicts.csv", "run.json")], quick=()),
+        *mostly_slow([("run.json", errno.EROFS), ("run.json", errno.EACCES)], quick=[("run.json", errno.EACCES)]),
     ],
 )
 def test_a_disk_that_refuses(

@@ -1345,6 +1345,7 @@ def test_a_method_that_cannot_be_tried_is_told(file: Path, run: Callable[..., tu
     assert code == 0 and re.search(r"8 of 8 cells are missing: about .* and 4 that could not be tried", out)
 
 
+@pytest.mark.slow
 def test_estimate_of_a_cell_that_trains_a_classifier(trained: tuple[Path, Path]) -> None:
     experiment = read_experiment(trained[0])
     cells = [cell for cell in experiment.cells() if cell.method == "selected"]  # a scan, and a training after it

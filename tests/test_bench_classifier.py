@@ -54,6 +54,7 @@ adapt = {{ {", ".join(f"{name} = {json.dumps(value)}" for name, value in SETTING
 """
 
 
+@pytest.mark.slow
 def test_a_classifier_selects_what_it_has_small_losses_for(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(DETECT)
     out = run_experiment(read_experiment(tmp_path / "tiny.toml"), tmp_path / "out")

@@ -29,6 +29,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.detect.registry import DETECTORS, detector_class
+from slow_cases import mostly_slow
 
 CLASSES, ROWS, WIDTH = ("cat", "dog", "owl"), 60, 8
 JOINT = 'joint = { detector = "joint", settings = { folds = 2 } }\n'
@@ -301,7 +302,10 @@ def test_a_subset_of_features_is_another_one_for_each_seed(tmp_path: Path) -> No
     assert first.labels.tolist() == arrays()["label_people"][rows].tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if "images" not in detector_class(name).requires])
+OF_FEATURES = [name for name in DETECTORS if "images" not in detector_class(name).requires]
+
+
+@pytest.mark.parametrize("name", mostly_slow(OF_FEATURES, quick={*OF_FEATURES} - {"aum", "simifeat"}))
 def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Path) -> None:
     write(tmp_path)
     rows = ls.load_features(tmp_path / "one.npz", label_column="label_sym_0")

@@ -13,13 +13,17 @@ from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.registry import check_input
 from labelsieve.detect.zero_shot import class_text_notes, same_texts
 from labelsieve.vlm.huggingface import load_vlm
+from slow_cases import mostly_slow
 from small_families import FAMILIES
 from small_pictures import plain
 
 EMOJIS = ("\U0001f457", "\U0001f3a9", "\U0001f45f")
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2", "blip", "albef", "open_clip", "open_clip of SigLIP"])
+KINDS = ["clip", "siglip", "siglip2", "blip", "albef", "open_clip", "open_clip of SigLIP"]
+
+
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, quick={"clip", "siglip", "blip"}))
 def test_names_that_are_one_text(kind: str, tmp_path: Path) -> None:
     for library in FAMILIES[kind].needs:
         pytest.importorskip(library)

@@ -29,7 +29,7 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "detectors": rows}
 
 
-def test_what_it_writes(tmp_path: Path) -> None:
+def test_what_it_writes_and_replaces_only_when_told(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "demo", images=50, seed=1, console=QUIET, detectors=FEW)
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         *("drawings.parquet", "comparison.json", "comparison.md", "report.html"),
@@ -48,6 +48,11 @@ def test_what_it_writes(tmp_path: Path) -> None:
     verdicts = Verdicts.load(tmp_path / "demo")
     assert verdicts.record["detector"]["name"] == "deft", "the run is that of the first detector"
     assert verdicts.metrics == kept["detectors"][0]["metrics"]
+
+    with pytest.raises(RunError, match="already holds a finished run"):
+        run_demo(tmp_path / "demo", images=48, console=QUIET, detectors=FEW[1:])
+    run_demo(tmp_path / "demo", images=49, console=QUIET, detectors=FEW[1:], overwrite=True)
+    assert len(Verdicts.load(tmp_path / "demo")) == 49
 
 
 @pytest.mark.parametrize("count", [48, 101, 200])
@@ -93,14 +98,6 @@ def test_a_seed_below_zero(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"seed from 0 to below 2\^63, got -1"):
         run_demo(tmp_path / "demo", images=48, seed=-1, console=QUIET)
     assert not (tmp_path / "demo").exists()
-
-
-def test_a_run_is_not_replaced_by_accident(tmp_path: Path) -> None:
-    run_demo(tmp_path, images=48, console=QUIET, detectors=FEW[1:])
-    with pytest.raises(RunError, match="already holds a finished run"):
-        run_demo(tmp_path, images=48, console=QUIET, detectors=FEW[1:])
-    run_demo(tmp_path, images=49, console=QUIET, detectors=FEW[1:], overwrite=True)
-    assert len(Verdicts.load(tmp_path)) == 49
 
 
 def test_from_the_command_line(

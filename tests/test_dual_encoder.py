@@ -33,6 +33,7 @@ from labelsieve.vlm.families.registry import DUAL_ENCODER
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.base import build_peft, fits
 from labelsieve.vlm.peft.registry import PEFT
+from slow_cases import mostly_slow
 from small_families import DIM, SIDE, TEXT_ENCODERS, dual_reference, make_dual_encoder
 from small_models import edit_json, edit_weights
 
@@ -115,7 +116,7 @@ def test_every_text_encoder_gives_the_features_of_the_library(text: str, folders
     assert torch.isfinite(vlm.encode_text(["cat " * 60])).all()
 
 
-@pytest.mark.parametrize("image", list(TAKES))
+@pytest.mark.parametrize("image", mostly_slow(TAKES, quick={"vit", "clip", "swin", "convnext", "timm vit"}))
 def test_every_image_encoder(image: str, folders: Folders, loaded: Callable[[str], Any]) -> None:
     """Its features are the library's, and it is known beforehand which modules it takes."""
     vlm = loaded(image)

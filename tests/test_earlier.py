@@ -22,6 +22,7 @@ from labelsieve.review.known import known_labels
 from labelsieve.review.queue import Filters, ReviewQueue, Spec
 from labelsieve.review.rows import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts
+from slow_cases import mostly_slow
 from small_answers import answer, run_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -136,7 +137,7 @@ def test_answers_go_to_the_new_run(photos: Path, tmp_path: Path) -> None:
     assert earlier(new, again).is_right.sum() == 1
 
 
-@pytest.mark.parametrize("detector", ["label-match", "joint"])
+@pytest.mark.parametrize("detector", mostly_slow(["label-match", "joint"], quick={"label-match"}))
 def test_round_trip(detector: str, drawn_folder: Path, tmp_path: Path, run: Run) -> None:
     photos, first, fixed, second = (tmp_path / name for name in ("photos", "first", "fixed", "second"))
     shutil.copytree(drawn_folder, photos)

@@ -21,7 +21,8 @@ from labelsieve.core.errors import LabelsieveError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.features import ImageFeatures, extract, image_features, read_features
+from labelsieve.vlm.features import extract, image_features
+from labelsieve.vlm.kept_features import ImageFeatures, read_features
 from small_models import StubProcessor, random_clip
 
 

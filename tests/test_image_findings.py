@@ -16,10 +16,13 @@ from rich.console import Console
 from torch.nn.functional import normalize
 
 import labelsieve as ls
+from labelsieve.core.errors import SettingsError
+from labelsieve.curation import defects
 from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
-from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings, schema
+from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, image_findings, schema
 from labelsieve.curation.outliers import strangeness
 from labelsieve.report.terminal import summarize
+from labelsieve.vlm.base import VisionLanguageModel
 
 
 def blobs(count: int, *, seed: int = 0, width: int = 12) -> NDArray[np.float32]:
@@ -229,3 +232,60 @@ def test_the_command_compares_with_a_split(scanned: tuple[Path, ls.Verdicts, ls.
     assert main([*words, "--against", test]) == 0
     assert pairs(image_findings(tmp_path), "exact-leak") == {("cat/005.png", "cat/t5.png")}
     assert main([*words, "--overwrite", "--against-split", "test"]) == 1
+
+
+def with_defects(folder: Path) -> Path:
+    """Makes 16 images without any defect and one with each."""
+    rng = np.random.default_rng(0)
+
+    def photo(width: int = 32, height: int = 32) -> NDArray[np.uint8]:
+        small = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+        return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST))
+
+    away = np.broadcast_to(np.abs(np.linspace(-1, 1, 32)), (32, 32))  # from the middle: every grey, and no edge
+    odd = {
+        "dark": photo() // 8,
+        "light": 255 - photo() // 40,
+        "blurry": np.repeat(255 * (1 - np.maximum(away, away.T) ** 2)[..., None], 3, axis=2).astype(np.uint8),
+        "low-information": np.full((32, 32, 3), 90, dtype=np.uint8),
+        "odd-aspect-ratio": photo(16, 64),
+        "odd-size": photo(300, 300),
+    }
+    for row, name in enumerate([*map(str, range(16)), *odd]):
+        (folder / ["cat", "dog"][row % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(odd.get(name, photo())).save(folder / ["cat", "dog"][row % 2] / f"{name}.png")
+    return folder
+
+
+def test_defects_are_found_where_they_are_asked_for(
+    tmp_path: Path, tiny_clip: VisionLanguageModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cleanvision")
+    images = ls.load_images(with_defects(tmp_path / "photos"))
+    alone = ls.scan(images, tiny_clip, detector=ls.LabelMatch())
+    verdicts = ls.scan(images, tiny_clip, detector=ls.LabelMatch(), image_defects=True, out=tmp_path / "run")
+    assert capsys.readouterr() == ("", ""), "cleanvision has bars of its own"
+    assert verdicts.table.equals(alone.table) and alone.image_findings is not None
+    assert not {*DEFECTS} & {*alone.image_findings["kind"].to_pylist()}
+    rows = [row for row in image_findings(tmp_path / "run").to_pylist() if row["kind"] in DEFECTS]
+    # where all others have one size, any other is odd; and what is dark has no strong edges
+    expected = {(kind, kind) for kind in DEFECTS} | {("odd-size", "odd-aspect-ratio"), ("blurry", "dark")}
+    assert {(row["kind"], Path(row["id"]).stem) for row in rows} == expected
+    assert all(0 < row["score"] <= 1 and row["other_id"] is row["group"] is None for row in rows)
+    run = ls.Verdicts.load(tmp_path / "run").run
+    assert run.image_defects and alone.run.image_defects is False
+    # an image that is gone since is left out, be it the first
+    for name in ("cat/0.png", "dog/3.png"):
+        (tmp_path / "photos" / name).unlink()
+    photos = defects._Photos(images, [0, 1, 2], lambda _count: None)
+    assert photos.rows == [1, 2] and photos[0][0] is not None
+
+
+def test_defects_need_images_and_the_library(monkeypatch: pytest.MonkeyPatch, tiny_clip: VisionLanguageModel) -> None:
+    features = ls.load_features(blobs(40), labels=[f"class {n % 4}" for n in range(40)])
+    with pytest.raises(SettingsError, match="in images, and features come without; leave out --image-defects"):
+        ls.scan(features, detector=ls.KNN(), image_defects=True)
+    monkeypatch.setattr(defects, "find_spec", lambda _name: None)
+    images = ls.load_images(np.zeros((4, 8, 8, 3), dtype=np.uint8), labels=["a", "b", "a", "b"])
+    with pytest.raises(SettingsError, match=r"needs cleanvision; pip install 'labelsieve\[defects\]'"):
+        ls.scan(images, tiny_clip, image_defects=True)

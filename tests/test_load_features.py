@@ -24,6 +24,7 @@ from labelsieve.data.feature_files import holds_features
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect.registry import DETECTORS, detector_class, feature_detectors
 from labelsieve.verdicts import Verdicts
+from slow_cases import mostly_slow
 
 NAMES = ("cat", "dog", "owl")
 
@@ -411,7 +412,10 @@ def test_what_is_taken_for_features(stored: Path, tmp_path: Path, drawn_folder: 
 # ---------------------------------------------------------------- the whole way
 
 
-@pytest.mark.parametrize("name", feature_detectors(text=True))
+LONG = {"aum", "simifeat"}  # they train, or vote, many times
+
+
+@pytest.mark.parametrize("name", mostly_slow(feature_detectors(text=True), quick={*DETECTORS} - LONG))
 def test_every_feature_detector_runs_on_features(name: str, stored: Path) -> None:
     found = load_features(stored)
     verdicts = ls.scan(found, detector=detector_class(name)(), device="cpu")
@@ -422,7 +426,7 @@ def test_every_feature_detector_runs_on_features(name: str, stored: Path) -> Non
     assert again.table.equals(verdicts.table), "the truth was read, or the result is another one each time"
 
 
-@pytest.mark.parametrize("name", feature_detectors(text=False))
+@pytest.mark.parametrize("name", mostly_slow(feature_detectors(text=False), quick={*DETECTORS} - LONG))
 def test_detectors_without_texts(name: str, stored: Path) -> None:
     found = dataclasses.replace(load_features(stored), text=None, logit_scale=None)
     verdicts = ls.scan(found, detector=detector_class(name)(), device="cpu")

@@ -26,6 +26,7 @@ from labelsieve.data.published.layout import Found
 from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources import load_images
 from labelsieve.vlm import huggingface
+from slow_cases import mostly_slow
 
 SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED.entries[name].splits]
 TESTED = {"test", "val", "imagenet-val"}
@@ -90,7 +91,11 @@ def drawn(images: LabelledImages, part: Part) -> NDArray[np.int64]:
     return rows
 
 
-@pytest.mark.parametrize(("name", "split"), SPLITS)
+# each data set once, and the splits that have labels of their own
+OFTEN = {split for split in SPLITS if split[1] == "train"} | {("clothing1m", "both"), ("food-101n", "verified-val")}
+
+
+@pytest.mark.parametrize(("name", "split"), mostly_slow(SPLITS, quick=OFTEN))
 def test_what_is_drawn_is_read(name: str, split: str, stand_ins: StandIns) -> None:
     images = load_images(stand_ins.of(Data(source=f"{name}:DATA")).source, split=split)
     part = stand_ins.stock.test if split in TESTED else stand_ins.stock.train
@@ -259,10 +264,8 @@ def test_smoke_tries_a_method_of_several_experiments_once(
     assert all(methods == ["label-match"] for name, methods in measured.items() if "-" in name) and len(measured) == 13
 
 
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [("cifar100", "three-tiny-imagenet"), pytest.param("tiny-imagenet", "three", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "other"), [("cifar100", "three-tiny-imagenet"), ("tiny-imagenet", "three")])
 def test_smoke_fails_with_a_reader(
     name: str,
     other: str,
@@ -281,6 +284,7 @@ def test_smoke_fails_with_a_reader(
     assert (tmp_path / "out" / other / "results.md").is_file(), "the others are run all the same"
 
 
+@pytest.mark.slow
 def test_smoke_fails_with_a_split_to_test_on(
     three: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

@@ -33,13 +33,14 @@ from labelsieve.detect.training.learner import BatchSource, Learner, adapted_fea
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.features import ImageFeatures
+from labelsieve.vlm.kept_features import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
 from labelsieve.vlm.peft.share import trainable
 from labelsieve.vlm.peft.sites import BareTower
 from labelsieve.vlm.peft.vpt import VisualPrompts
+from slow_cases import mostly_slow
 from small_models import StubProcessor, random_clip
 
 MODULES = [kind for kind in PEFT if kind != "none"]
@@ -739,7 +740,7 @@ def deft(kind: Any, **changes: Any) -> DeFT:
 OFTEN = {"none", "vpt-deep", "full", "ssf"}  # nothing, what is beside the tower, the tower, and what is inside of it
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in PEFT])
+@pytest.mark.parametrize("kind", mostly_slow(PEFT, quick=OFTEN))
 def test_a_scan_learns_and_resumes(
     kind: str, pictures: LabelledImages, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
 from labelsieve.vlm.huggingface import load_vlm
+from slow_cases import mostly_slow
 from small_backbones import BACKBONES, backbone_folder
 from small_families import FAMILIES
 
@@ -55,7 +56,7 @@ def check(model: Any) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", mostly_slow(FAMILIES, quick={"clip", "siglip", "blip", "open_clip", "siglip2"}))
 def test_bytes_hold_all_that_a_model_prepares(name: str, tmp_path: Path) -> None:
     for needed in FAMILIES[name].needs:
         pytest.importorskip(needed)
@@ -63,7 +64,7 @@ def test_bytes_hold_all_that_a_model_prepares(name: str, tmp_path: Path) -> None
     check(load_vlm(str(tmp_path)))
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", mostly_slow(BACKBONES, quick={"vit", "resnet", "swin", "convnext", "clip"}))
 def test_bytes_hold_all_that_a_backbone_prepares(kind: str, tmp_path: Path) -> None:
     check(load_backbone(str(backbone_folder(tmp_path / "model", kind)), ["a", "b"]))
 

@@ -45,6 +45,7 @@ from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
 from labelsieve.verdicts import Verdicts
+from slow_cases import mostly_slow
 
 QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "visual_prompts": 2}
 
@@ -210,7 +211,7 @@ class Counted:
         return checkpoint(*args, **options)
 
 
-@pytest.mark.parametrize("kind", ["vpt-deep", "lora", "full"])
+@pytest.mark.parametrize("kind", mostly_slow(["vpt-deep", "lora", "full"], quick={"lora"}))
 def test_a_batch_larger_than_memory_gives_the_same_run(
     kind: Any, images: LabelledImages, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,7 +326,7 @@ def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledIm
 
 @hidden
 @pytest.mark.usefixtures("no_kernels")
-@pytest.mark.parametrize("kind", ["lora", "ssf"])
+@pytest.mark.parametrize("kind", mostly_slow(["lora", "ssf"], quick={"ssf"}))
 def test_modules_inside_of_compiled_blocks_have_their_gradients(kind: Any, tiny_clip: Any) -> None:
     assert_the_same_compiled(tiny_clip, kind)
 

@@ -21,11 +21,12 @@ from small_browser import EVIL
 from small_pictures import plain
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
 _NO_STORAGE = (
     "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
 )
+_STORED = "JSON.stringify(Object.entries(localStorage).sort())"
 
 
 def wait_until(page: Any, condition: str) -> None:
@@ -38,9 +39,13 @@ def wait_until(page: Any, condition: str) -> None:
 
 
 def reload(page: Any) -> None:
-    """Loads the page again once the browser has stored what it was told, which another of its processes does."""
-    page.wait_for_timeout(300)
-    page.reload()
+    """Loads the page again, until it finds what it stored: another process of the browser keeps it and may be late."""
+    stored = page.evaluate(_STORED)
+    for _ in range(50):
+        page.reload()
+        if page.evaluate(_STORED) == stored:
+            return
+    pytest.fail(f"this was not stored: {stored}")
 
 
 @dataclass
@@ -68,42 +73,53 @@ class Opened:
 Open = Callable[..., Opened]
 
 
+def watched(page: Page) -> Opened:
+    """Returns a page of which all that goes wrong is written down."""
+    result = Opened(page)
+    problems, local = result.problems, ("about:", "file:", "data:", "blob:")
+    page.set_default_timeout(5000)  # all is local: what takes longer does not come
+    page.on("request", lambda request: problems.extend([] if request.url.startswith(local) else [request.url]))
+    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    return result
+
+
 @pytest.fixture(scope="module")
-def usual(browser: Browser) -> BrowserContext:
-    """The context of all tests that ask for nothing special: starting one for each would take most of their time."""
-    return browser.new_context(viewport={"width": 1280, "height": 720}, color_scheme="light")
+def usual(browser: Browser) -> Opened:
+    """The page of all tests that ask for nothing special: a new one for each would take most of their time."""
+    return watched(browser.new_page())
 
 
 @pytest.fixture
-def open_page(browser: Browser, usual: BrowserContext) -> Iterator[Open]:
+def open_page(browser: Browser, usual: Opened) -> Iterator[Open]:
     opened: list[Opened] = []
 
-    def start(path: Path, *, before: str = "", **settings: Any) -> Opened:
-        special = bool(before or settings)
-        context = browser.new_context(**settings) if special else usual
-        context.set_default_timeout(5000)  # all is local: what takes longer does not come
-        if before:
-            context.add_init_script(before)
-        result = Opened(context.new_page())
+    def start(
+        path: Path, *, size: tuple[int, int] = (1280, 720), dark: bool = False, before: str = "", **settings: Any
+    ) -> Opened:
+        result = watched(browser.new_page(**settings)) if before or settings else usual
         opened.append(result)
-        problems, page = result.problems, result.page
-        local = ("file:", "data:", "blob:")
-        page.on("request", lambda request: problems.extend([] if request.url.startswith(local) else [request.url]))
-        page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("dialog", lambda dialog: problems.append(dialog.message))
-        page.on("dialog", lambda dialog: dialog.dismiss())
+        page = result.page
+        if before:
+            page.add_init_script(before)
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.emulate_media(color_scheme="dark" if dark else "light")
         page.goto(path.as_uri())
+        while result is usual and page.evaluate(_STORED) != "[]":  # see reload()
+            page.goto(path.as_uri())
         return result
 
     yield start
+    found = [problem for each in opened for problem in each.problems]
     for each in opened:
-        if each.page.context is usual:
+        if each is usual:
+            each.problems.clear()
             each.page.evaluate("localStorage.clear()")
-            each.page.close()
         else:
-            each.page.context.close()
-    assert [problem for each in opened for problem in each.problems] == []
+            each.page.close()
+    assert found == []
 
 
 def write(
@@ -215,11 +231,13 @@ _CLICKED = f"""([links, counts]) => {{
 }}"""
 _CHOSEN = f"""(name) => {{
     const list = document.querySelector(`#filter [name=${{name}}]`);
-    return [...list.options].map((each) => [each.value, each.textContent]).map(([value, text]) => {{
+    const found = [...list.options].map((each) => [each.value, each.textContent]).map(([value, text]) => {{
         list.value = value;
         list.dispatchEvent(new Event("input", {{bubbles: true}}));
         return [text, {_SHOWN}];
     }});
+    document.getElementById("clear").click();
+    return found;
 }}"""
 
 
@@ -235,7 +253,6 @@ def test_counts_are_what_a_click_shows(open_page: Open, report: Path) -> None:
         chosen = page.evaluate(_CHOSEN, name)
         assert len(chosen) > 2
         assert all(text.endswith(f" ({shown})") for text, shown in chosen), "the count of a list is not what it shows"
-        page.locator("#clear").click()
     opened.choose("given", "1")
     assert page.locator("#filter [name=suggested] option").all_text_contents() == [
         "All (3)", "bird (3)", "cat (0)", "dog (0)",
@@ -293,10 +310,16 @@ def test_keys_need_no_click(open_page: Open, report: Path) -> None:
 
 
 def test_arrows_scroll_the_page_where_no_card_is_seen(open_page: Open, report: Path) -> None:
-    page = open_page(report, viewport={"width": 1280, "height": 400}).page
+    page = open_page(report, size=(1280, 400)).page
     page.keyboard.press("ArrowDown")
     wait_until(page, "window.scrollY > 0")
     assert page.evaluate("document.activeElement === document.body")
+
+
+_LOOK = """(button) => {
+    const style = getComputedStyle(button);
+    return [button.ariaPressed, button.matches(":hover"), style.color, style.backgroundColor];
+}"""
 
 
 def test_the_word_on_a_mark_can_be_read(open_page: Open, report: Path) -> None:
@@ -305,9 +328,8 @@ def test_the_word_on_a_mark_can_be_read(open_page: Open, report: Path) -> None:
         button = page.locator("article").nth(1).locator(f"[data-mark={mark}]")
         for pressed in ("true", "false"):
             button.click()
-            button.hover()
-            colors = button.evaluate("each => [getComputedStyle(each).color, getComputedStyle(each).backgroundColor]")
-            assert button.get_attribute("aria-pressed") == pressed and colors[0] != colors[1], (mark, pressed)
+            *found, color, ground = button.evaluate(_LOOK)
+            assert found == [pressed, True] and color != ground, (mark, pressed)
 
 
 def test_enlarges_to_the_image_file(open_page: Open, tmp_path: Path) -> None:
@@ -399,7 +421,7 @@ def test_the_right_class_is_typed_beside_the_enlarged_image(open_page: Open, rep
 
 
 def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Open, report: Path) -> None:
-    opened = open_page(report, viewport={"width": 700, "height": 900})
+    opened = open_page(report, size=(700, 900))
     page = opened.page
     page.locator("article").first.focus()
     page.keyboard.press("ArrowDown")
@@ -487,7 +509,7 @@ def test_stored_nonsense_does_no_harm(open_page: Open, report: Path) -> None:
 
 
 def test_dark_and_light(open_page: Open, report: Path) -> None:
-    page = open_page(report, color_scheme="dark").page
+    page = open_page(report, dark=True).page
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)
     page.locator("#theme").click()
@@ -511,7 +533,7 @@ def test_never_scrolls_sideways(open_page: Open, report: Path) -> None:
 
 
 def test_sections_fit_on_a_phone(open_page: Open, report: Path) -> None:
-    page = open_page(report, viewport={"width": 390, "height": 740}).page
+    page = open_page(report, size=(390, 740)).page
     places = page.locator("nav a").evaluate_all(
         "links => links.slice(0, 4).map(link => link.getBoundingClientRect().right)"
     )

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from labelsieve.app.session import Session
 from labelsieve.review import Answer, AnswerLog
 from small_browser import EVIL
-from small_reviews import SmallRun, small_run
+from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, served, session_of
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class Opened:
     """A page of a review, and what went wrong in it."""
 
     page: Page
-    made: SmallRun
+    folder: Path = Path()
     problems: list[str] = field(default_factory=list)
 
     def id(self) -> str:
@@ -44,7 +43,7 @@ class Opened:
             self.wait_for(then)
 
     def answers(self) -> list[Answer]:
-        return AnswerLog(self.made.folder).answers()
+        return AnswerLog(self.folder).answers()
 
     def said(self) -> list[tuple[str, tuple[str, ...]]]:
         return [(each.kind, each.labels) for each in self.answers()]
@@ -53,34 +52,57 @@ class Opened:
 Open = Callable[..., Opened]
 
 
+def watched(page: Page) -> Opened:
+    """Returns a page of which all that goes wrong is written down."""
+    result = Opened(page)
+    problems = result.problems
+    page.set_default_timeout(8000)
+    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    return result
+
+
+@pytest.fixture(scope="module")
+def usual(browser: Browser) -> Opened:
+    """The page of all tests that ask for nothing special: a new one for each would take much of their time."""
+    return watched(browser.new_page(viewport={"width": 1280, "height": 720}))
+
+
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
+def open_page(browser: Browser, usual: Opened) -> Iterator[Open]:
     opened: list[Opened] = []
     with ExitStack() as stack:
 
-        def start(made: SmallRun, *, address: str = "", session: Session | None = None, **settings: Any) -> Opened:
-            address = address or stack.enter_context(served(session or session_of(made)))
-            context = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, **settings})
-            context.set_default_timeout(8000)
-            result = Opened(context.new_page(), made)
+        def start(made: SmallRun, *, address: str = "", new: bool = False, **settings: Any) -> Opened:
+            address = address or stack.enter_context(served(session_of(made)))
+            result = watched(browser.new_page(**settings)) if new or settings else usual
+            result.folder = made.folder
             opened.append(result)
-            page, problems = result.page, result.problems
-            page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.on("dialog", lambda dialog: problems.append(dialog.message))
-            page.on("dialog", lambda dialog: dialog.dismiss())
-            page.goto(f"{address}/?token={TOKEN}")
+            result.page.goto(f"{address}/?token={TOKEN}")
             return result
 
         yield start
+        found = [problem for each in opened for problem in each.problems]
         for each in opened:
-            each.page.context.close()
-    assert [problem for each in opened for problem in each.problems] == []
+            if each is usual:
+                each.page.evaluate("sessionStorage.clear()")
+                each.page.goto("about:blank")
+                each.problems.clear()
+            else:
+                each.page.close()
+    assert found == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    return small_run(tmp_path_factory.mktemp("review"))
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> SmallRun:
-    return small_run(tmp_path)
+def made(finished: SmallRun, tmp_path: Path) -> SmallRun:
+    return copied(finished, tmp_path)
 
 
 def test_keys(open_page: Open, made: SmallRun) -> None:
@@ -106,14 +128,15 @@ def test_keys(open_page: Open, made: SmallRun) -> None:
 
 
 def test_one_key_a_card_whose_suggestion_is_right(open_page: Open, tmp_path: Path) -> None:
-    made = small_run(tmp_path, images=104, flagged=100, size=(8, 8), unreadable=False)
+    """Over more cards than a page fetches at a time."""
+    made = small_run(tmp_path, images=24, flagged=20, size=(8, 8), unreadable=False)
     opened = open_page(made)
     opened.wait_for(0)
-    for number in range(100):
-        opened.press("Enter", then=number + 1 if number < 99 else None)
+    for number in range(20):
+        opened.press("Enter", then=number + 1 if number < 19 else None)
     opened.page.wait_for_selector("#end:not([hidden])")
     answers = opened.answers()
-    assert [each.id for each in answers] == list(made.images.ids[:100])
+    assert [each.id for each in answers] == list(made.images.ids[:20])
     assert all(each.labels == (each.shown["suggested_label"],) for each in answers)
 
 
@@ -250,27 +273,37 @@ def test_touch_on_a_phone(open_page: Open, made: SmallRun) -> None:
     assert opened.said() == [("label", ("dog",)), ("none", ())]
 
 
+# All in one, since each question to a browser takes its time: other tests press the keys themselves.
+_ACCEPT = """async () => {
+    const shown = () => document.getElementById("end").hidden ? document.querySelector("#about .id").title : "";
+    const before = shown();
+    if (before) document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+    for (let wait = 0; before && shown() === before; wait += 1) {
+        if (wait === 1000) throw new Error(`${before} stays`);
+        await new Promise((next) => setTimeout(next, 5));
+    }
+    return before;
+}"""
+
+
 def test_two_browsers_answer_different_cards(open_page: Open, tmp_path: Path) -> None:
-    made = small_run(tmp_path, images=44, flagged=40, size=(8, 8), unreadable=False)
+    made = small_run(tmp_path, images=24, flagged=20, size=(8, 8), unreadable=False)
     with served(session_of(made)) as address:
-        one, other = open_page(made, address=address), open_page(made, address=address)
+        one, other = open_page(made, address=address), open_page(made, address=address, new=True)
         one.page.wait_for_selector("#top li")
         other.page.wait_for_selector("#top li")
         assert one.id() != other.id()
-        while one.page.locator("#end").is_hidden() or other.page.locator("#end").is_hidden():
-            for each in (one, other):
-                if each.page.locator("#end").is_hidden():
-                    before = each.id()
-                    each.press("Enter")
-                    each.page.wait_for_selector(f"#end:not([hidden]), #about .id:not([title='{before}'])")
+        while [each for each in (one, other) if each.page.evaluate(_ACCEPT)]:
+            pass
     ids = [each.id for each in one.answers()]
-    assert len(ids) == len(set(ids)) == 40
+    assert len(ids) == len(set(ids)) == 20
 
 
 def test_an_answer_that_was_not_saved_is_said_and_sent_again(
     open_page: Open, made: SmallRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_page(made)
+    opened = open_page(made, new=True)  # for its clock
+    opened.page.clock.install()
     opened.wait_for(0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -278,6 +311,7 @@ def test_an_answer_that_was_not_saved_is_said_and_sent_again(
         opened.page.get_by_text("Not saved").wait_for()
         opened.press("n")
         assert opened.id() == "img-00" and opened.said() == [], "the card stays until its answer is on the disk"
+    opened.page.clock.fast_forward(2000)
     opened.wait_for(1)
     assert opened.said() == [("label", ("dog",))] and opened.page.locator("#problem").is_hidden()
     opened.problems[:] = [each for each in opened.problems if "503" not in each]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,11 @@ import pyarrow as pa
 import pytest
 
 from labelsieve import app
+from labelsieve.app.other_split import OtherSplit
+from labelsieve.commands.runs import compared_with
 from labelsieve.core.errors import RunError
 from labelsieve.curation.findings import FINDINGS, finding_table, schema
+from labelsieve.data.sources import load_images
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.report.export import export
@@ -25,6 +29,7 @@ from labelsieve.review.rows import dropped_by_reviewers, read_reviews
 from labelsieve.verdicts import Verdicts
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, Client, served, session_of
+from test_review_log import heard
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -168,3 +173,35 @@ def test_a_card_has_words_for_each_answer() -> None:
     words = (Path(app.__file__).parent / "static" / "show.js").read_text()
     said = words[words.index("function answered") :]
     assert all(re.search(rf'[{{,] "?{kind}"?: ', said) for kind in KINDS if kind not in ("skip", "undo"))
+
+
+def test_the_other_image_of_a_leak_is_shown(made: SmallRun, photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    others = load_images(str(photo_folder({"cat": 1, "dog": 1})))
+    part = {"origin": dict(others.origin), "fingerprint": others.fingerprint, "source": "photos"}
+    table = made.verdicts.image_findings
+    assert table is not None
+    names = pa.array([{"test/a.jpg": "cat/0.png"}.get(each, each) for each in table["other_id"].to_pylist()])
+    verdicts = dataclasses.replace(
+        made.verdicts,
+        image_findings=table.set_column(table.column_names.index("other_id"), "other_id", names),
+        record={**made.verdicts.record, "against": part},
+    )
+    progress, said = heard()
+    found = compared_with(verdicts, progress=progress)
+    assert found is not None and compared_with(small_run(tmp_path / "none").verdicts, progress=progress) is None
+    session = session_of(dataclasses.replace(made, verdicts=verdicts), other_split=OtherSplit(found, like=made.images))
+    with served(session) as address:
+        client = Client(address)
+        shown = client.cards(queue="leaks", filters={"which": "all"})[0]["finding"]
+        assert (shown["other_label"], shown["is_elsewhere"]) == ("cat", True)
+        assert client.open(shown["other"])[1] == (tmp_path / "photos/cat/0.png").read_bytes()
+        assert client.open("/others/2")[0] == 404
+    # of other images, or none, a card has the id alone
+    (tmp_path / "photos/cat/0.png").unlink()
+    assert compared_with(verdicts, progress=progress) is None and "leaks are shown without" in said.getvalue()
+    mine = session_of(made, other_split=OtherSplit(found, like=made.images))
+    assert mine.other_split is None
+    for wrong in ({}, {"source": 3}, {"source": "photos", "unheard_of": 1}):
+        part["origin"] = wrong
+        assert compared_with(verdicts, progress=progress) is None
+    assert said.getvalue().count("note: leaks") == 4

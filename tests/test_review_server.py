@@ -25,13 +25,18 @@ from labelsieve.app.looks import Looks, reduced
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.review import LOG, AnswerLog, load
-from small_reviews import SmallRun, small_run
+from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, Client, served, session_of
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    return small_run(tmp_path_factory.mktemp("review"))
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> SmallRun:
-    return small_run(tmp_path)
+def made(finished: SmallRun, tmp_path: Path) -> SmallRun:
+    return copied(finished, tmp_path)
 
 
 @pytest.fixture
@@ -441,7 +446,8 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_the_first_answer(
     assert code == 1 and "reviews.jsonl" in said and said.count("\n") == 1
 
 
-def test_images_that_moved_are_said(run: Callable[..., tuple[int, str, str]], made: SmallRun, tmp_path: Path) -> None:
+def test_images_that_moved_are_said(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    made = small_run(tmp_path)
     (tmp_path / "images.parquet").rename(tmp_path / "moved.parquet")
     code, _, said = run("review", made.folder, "--no-browser")
     assert code == 1 and "--source says where the images of a run lie now" in said and said.count("\n") == 1
@@ -505,6 +511,8 @@ def test_50_000_classes(tmp_path: Path) -> None:
 
 _SERVER = """
 import sys
+# to import torch would take longer than all else before a review can begin
+sys.addaudithook(lambda event, given: sys.exit("torch!") if event == "import" and given[0] == "torch" else None)
 from labelsieve.cli import main
 sys.exit(main(["review", {run!r}, "--no-browser", "--no-audit", "--reviewer", "ann"]))
 """

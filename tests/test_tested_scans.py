@@ -41,6 +41,7 @@ from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
+from slow_cases import mostly_slow
 
 QUICK: dict[str, Any] = {"epochs": 2, "min_steps": 0, "batch_size": 16, "visual_prompts": 2}
 FIXED: dict[str, Any] = {**QUICK, "context_learns": False}
@@ -163,7 +164,7 @@ def test_what_trains_nothing_is_tested_zero_shot(
     assert found["accuracy"] == pytest.approx((alone.predicted == test_images.labels).mean())
 
 
-@pytest.mark.parametrize("peft", ["none", "vpt-deep", "full"])
+@pytest.mark.parametrize("peft", mostly_slow(["none", "vpt-deep", "full"], quick={"vpt-deep"}))
 def test_training_images_as_test_images_are_predicted_alike(
     peft: str, images: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
@@ -217,7 +218,9 @@ def test_the_record_is_kept_with_the_run(
 
 
 @pytest.mark.parametrize(
-    "detector", [LabelMatch(), GMM(**QUICK), GMM(**QUICK, peft="vpt-deep")], ids=["label-match", "gmm", "gmm-vpt-deep"]
+    "detector",
+    mostly_slow([LabelMatch(), GMM(**QUICK), GMM(**QUICK, peft="vpt-deep")], quick=[LabelMatch(), GMM(**QUICK)]),
+    ids=["label-match", "gmm", "gmm-vpt-deep"],
 )
 def test_unreadable_test_images_do_not_count(
     detector: Any,

@@ -43,6 +43,7 @@ from labelsieve.verdicts import RECORD, Verdicts
 from labelsieve.vlm import features as vlm_features
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import extract
+from slow_cases import mostly_slow
 from small_models import tiny_folder
 
 STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
@@ -111,10 +112,15 @@ def test_there_is_a_checkpoint_after_each_epoch(
     "detector",
     [
         DeFT(**QUICK),
-        DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3, evidence="threshold"),
-        DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
-        SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
-        GMM(**{**QUICK, "peft": "vpt-deep"}),
+        *mostly_slow(
+            [
+                DeFT(**{**QUICK, "peft": "vpt-deep"}, warmup_epochs=3, evidence="threshold"),
+                DeFT(**QUICK, evidence="threshold", scores_from="last-epoch"),
+                SmallLoss(**{**QUICK, "peft": "vpt-shallow"}),
+                GMM(**{**QUICK, "peft": "vpt-deep"}),
+            ],
+            quick=[],
+        ),
         GMM(**QUICK, learns_from="all"),
     ],
     ids=["deft", "deft-vpt-deep", "deft-last-epoch", "small-loss-vpt-shallow", "gmm-vpt-deep", "gmm-all"],

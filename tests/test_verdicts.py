@@ -27,6 +27,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import evaluate
 from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide
+from slow_cases import mostly_slow
 
 NAN = float("nan")
 NO_PICTURES = Dataset.from_dict({"image": []})
@@ -405,7 +406,7 @@ def _write_calls(monkeypatch: pytest.MonkeyPatch, *, cut_at: int, error: Callabl
 
 
 @pytest.mark.parametrize("error", [PowerCutError, lambda: OSError(28, "No space left on device")])
-@pytest.mark.parametrize("truth", [None, [0, 1, 0]])
+@pytest.mark.parametrize("truth", mostly_slow([None, [0, 1, 0]], quick=[[0, 1, 0]]))
 def test_a_crash_at_any_point_never_leaves_a_mix(
     error: Callable[[], Exception], truth: list[int] | None, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -65,13 +65,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; by default those the program was called with.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(args), args=args, is_program=argv is None)
+
+
+def guarded(work: Callable[[], int], *, args: list[str], is_program: bool) -> int:
+    """Does work of the command line and returns its exit code; what the user can fix is one line on stderr.
+
+    Args:
+        work: Returns an exit code.
+        args: The words that asked for it, to say how to go on.
+        is_program: Whether the process ends with it.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that a terminal or file of old lacks must not end the run
         sys.stdout.reconfigure(errors="replace")
     try:
-        with _stopped_by_signals(is_program=argv is None):
-            return _dispatch(args)
+        with _stopped_by_signals(is_program=is_program):
+            return work()
     except UsageError as error:
         return _fail(_brief(str(error)), code=2)
     except LabelsieveError as error:

@@ -19,6 +19,7 @@ from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.folders import alone_in, foreign, make_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, parts_of, remove_parts, target_of, versions
+from labelsieve.curation.defects import check_defects
 from labelsieve.curation.search import Search, find_in_images, inputs_of
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
@@ -49,6 +50,7 @@ def scan(
     test: LabelledImages | None = None,
     reviewed: str | Path | None = None,
     against: LabelledImages | LabelledFeatures | None = None,
+    image_defects: bool = False,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -73,6 +75,8 @@ def scan(
             log of `out`, too.
         against: Images of another split (features for features) that are only compared with: copies of them among
             `images` are findings. The verdicts are the same without.
+        image_defects: Look for dark, blurred and other defective images with `cleanvision`, an extra. The verdicts are
+            the same without.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -83,8 +87,8 @@ def scan(
 
     Returns:
         The verdicts, saved if there is an `out`. With test images `record["test"]` has their `accuracy`,
-        `balanced_accuracy` and how many were `unreadable`, which do not count. `image_findings` has copies, leaks and
-        images of no class.
+        `balanced_accuracy` and how many were `unreadable`, which do not count. `image_findings` has copies, leaks,
+        images of no class and, if asked for, defects.
 
     Raises:
         LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
@@ -113,6 +117,8 @@ def scan(
             "reviews of an earlier run go with one label column, found those of several annotators; apply the reviews "
             "with labelsieve apply, or leave them out"
         )
+    if image_defects:
+        check_defects(images)
     known = None if reviewed is None else earlier(reviewed, images, progress=progress)
     if isinstance(against, LabelledImages):
         against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
@@ -126,7 +132,7 @@ def scan(
             resume=resume,
             progress=progress,
         )
-        verdicts = _scan(images, vlm, detector, test, against, engine, known=known, out=out)
+        verdicts = _scan(images, vlm, detector, test, against, engine, known=known, defects=image_defects, out=out)
         if folder is not None and engine.accelerator.is_main_process:
             if known is not None:
                 known.carry_to(folder)
@@ -145,6 +151,7 @@ def _scan(
     engine: Engine,
     *,
     known: Earlier | None,
+    defects: bool,
     out: str | Path | None,
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
@@ -166,10 +173,10 @@ def _scan(
     record |= {"reviewed": None if known is None else known.to_record()}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
-    record |= {"against": None if against is None else described(against)}
+    record |= {"against": None if against is None else described(against), "image_defects": defects}
     record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
-    beside = find_in_images(Search(data=images, inputs=inputs, flagged=verdicts.is_issue, against=compared))
-    verdicts = dataclasses.replace(verdicts, image_findings=beside)
+    search = Search(data=images, inputs=inputs, flagged=verdicts.is_issue, against=compared, defects=defects)
+    verdicts = dataclasses.replace(verdicts, image_findings=find_in_images(search))
     if images.annotations is None or scores.crowd is None:
         return dataclasses.replace(verdicts, record=record)
     rated = annotator_records(images, images.annotations, scores.crowd)

@@ -153,11 +153,12 @@ class ConsensusRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRecord:
-    """How well the model of a scan classifies test images."""
+    """How well the model of a scan classifies test images; `origin`: arguments to load them again."""
 
     accuracy: _Share
     images: int
     unreadable: int
+    origin: _Object | None = None
     fingerprint: str | None = None
 
 
@@ -173,10 +174,11 @@ class ReviewedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstRecord:
-    """The other split in which copies were looked for."""
+    """The other split in which copies were looked for; `origin`: arguments to load it again."""
 
     source: str | None = None
     source_name: str | None = None
+    origin: _Object | None = None
     images: int | None = None
     fingerprint: str | None = None
 
@@ -214,6 +216,7 @@ class RunRecord:
         test: How well test images are classified.
         reviewed: The earlier review that was known.
         against: The other split that was looked at.
+        image_defects: Whether defects of images were looked for.
         findings: What the scan says about the whole data set.
         seed: Seed of all random numbers.
         precision: Number format of the features.
@@ -244,6 +247,7 @@ class RunRecord:
     test: TestRecord | None = None
     reviewed: ReviewedRecord | None = None
     against: AgainstRecord | None = None
+    image_defects: bool | None = None
     findings: tuple[FindingRecord, ...] = ()
     seed: int | None = None
     precision: str | None = None

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from labelsieve.app.looks import Looks
+from labelsieve.app.other_split import OtherSplit
 from labelsieve.curation.findings import KINDS
+from labelsieve.review.finding_queues import Found
 from labelsieve.review.queue import ReviewQueue
 from labelsieve.review.state import Resolved
 
@@ -25,10 +27,11 @@ class Dealt(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CardMaker:
-    """Makes cards of images."""
+    """Makes cards of images; of a leak with the image of the other split, where that is at hand."""
 
     queue: ReviewQueue
     looks: Looks
+    other_split: OtherSplit | None = None
 
     def cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool) -> list[dict[str, Any]]:
         """Returns what a browser needs to show each image.
@@ -83,17 +86,28 @@ class CardMaker:
         found = self.queue.findings.found(queue, row)
         if found is None:
             return None
-        other, given = found.other_row, self.queue.verdicts.given
+        other = found.other_row
+        path, label = self._other(found)
         return {
             "title": KINDS[found.kind].title,
             "score": _number(found.score),
             "drop": found.drop,
-            "other": other if other >= 0 else None,
+            "other": path,
             "other_id": found.other_id,
-            "other_given": int(given[other]) if other >= 0 else None,
+            "other_label": label,
+            "is_elsewhere": other < 0,
             "other_answer": answer_of(self.queue.resolved(other)) if other >= 0 else None,
             "is_conflict": queue == "conflicts",
         }
+
+    def _other(self, found: Found) -> tuple[str | None, str | None]:
+        """Returns where the page gets the image beside an image, and the label of that; None where there is none."""
+        if found.other_row >= 0:
+            return f"/images/{found.other_row}", self.queue.given_label(found.other_row)
+        row = None if self.other_split is None else self.other_split.row(found.other_id)
+        if self.other_split is None or row is None:
+            return None, None
+        return f"/others/{row}", self.other_split.label(row)
 
     def _copies(self, row: int) -> list[dict[str, Any]]:
         """Returns id and given label of the other images of equal content: an answer counts for them, too."""

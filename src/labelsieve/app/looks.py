@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.images import LabelledImages
 from labelsieve.verdicts import Verdicts
+from labelsieve.vlm.kept_features import feature_stem, read_features
 
 # Features are reduced to so many directions: a query among 100,000 images then takes some milliseconds.
 _DIRECTIONS = 96
@@ -24,8 +25,6 @@ _NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
 def kept_features(images: LabelledImages, verdicts: Verdicts) -> NDArray[np.float32] | None:
     """Returns the features that the scan of a run has kept in the cache, (N, W); None if they are not there."""
-    from labelsieve.vlm.features import feature_stem, read_features
-
     model, precision = verdicts.run.model.fingerprint, verdicts.run.precision
     if not model or not precision:
         return None

@@ -17,9 +17,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from labelsieve.app.rescan import Rescan
 from labelsieve.app.session import Session, Viewer, spec_of
+from labelsieve.app.standing import pairs_of
 from labelsieve.app.thumbnails import SIDES
-from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
+from labelsieve.core.errors import DataError, LabelsieveError, RunError, look_up, shown
 from labelsieve.data.images import UnreadableImageError
 from labelsieve.review.answers import LONGEST_NAME
 
@@ -41,23 +43,24 @@ _HEADERS = {
 }
 
 
-def make_app(session: Session, *, token: str, reviewer: str) -> ASGIApp:
+def make_app(rescan: Rescan, *, token: str, reviewer: str) -> ASGIApp:
     """Returns the server of a review.
 
     Args:
-        session: The review.
+        rescan: The review, and the scan that may follow from it.
         token: What a browser has to know; it is in the address that is opened.
         reviewer: Whose name a browser has that says none.
     """
-    pages = _Pages(session, reviewer)
+    pages = _Pages(rescan, reviewer)
     routes = [
         Route("/", pages.home),
         Route("/static/{name}", _static),
         Route("/classes", pages.classes),
         Route("/thumbnails/{side}/{row:int}", pages.thumbnail),
         Route("/images/{row:int}", pages.original),
+        Route("/others/{row:int}", pages.of_other_split),
         *(
-            Route(f"/{name}", _json(work), methods=["POST"])
+            Route(f"/{name}", _json(pages.up_to_date(work)), methods=["POST"])
             for name, work in {
                 "cards": pages.cards,
                 "answers": pages.answers,
@@ -67,10 +70,15 @@ def make_app(session: Session, *, token: str, reviewer: str) -> ASGIApp:
                 "guarantees": pages.guarantees,
                 "near": pages.near,
                 "release": pages.release,
+                "rescan": pages.scan_again,
             }.items()
         ),
     ]
     return _Guard(Starlette(routes=routes), token)
+
+
+class _OutOfDateError(LabelsieveError):
+    """A page that was opened before the review went on in a new run."""
 
 
 class _Guard:
@@ -125,8 +133,23 @@ def _cookie(request: Request) -> str:
 
 
 class _Pages:
-    def __init__(self, session: Session, reviewer: str) -> None:
-        self.session, self.reviewer = session, reviewer
+    def __init__(self, rescan: Rescan, reviewer: str) -> None:
+        self.rescan, self.reviewer = rescan, reviewer
+
+    @property
+    def session(self) -> Session:
+        """The review of the run that is gone on in just now."""
+        return self.rescan.session
+
+    def up_to_date(self, work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+        """Returns work that is refused to pages of a run before the one that is gone on in."""
+
+        def checked(body: Mapping[str, Any]) -> Any:
+            if body.get("number", self.rescan.number) != self.rescan.number:
+                raise _OutOfDateError("the review goes on in a new run; reload the page")
+            return work(body)
+
+        return checked
 
     # pages and files
 
@@ -138,13 +161,14 @@ class _Pages:
                 f"expected at most {LONGEST_NAME} characters for the reviewer, got {len(reviewer):,}; shorten the name"
             )
             return PlainTextResponse(f"{said}\n", status_code=400)
-        data = {"reviewer": reviewer, **self.session.start()}
+        data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start()}
         page = _environment().get_template("review.html.jinja").render(data=data)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
     def classes(self, _request: Request) -> Response:
         """Returns the names of the classes and the confused pairs, which may be many and are asked for once."""
-        return JSONResponse({"names": self.session.verdicts.class_names, "pairs": self.session.pairs(_PAIRS)})
+        verdicts = self.session.verdicts
+        return JSONResponse({"names": verdicts.class_names, "pairs": pairs_of(verdicts, _PAIRS)})
 
     def thumbnail(self, request: Request) -> Response:
         """Returns a small version of an image."""
@@ -159,6 +183,13 @@ class _Pages:
         if row >= len(self.session.verdicts):
             return PlainTextResponse("no such image", status_code=404)
         return _image(lambda: self.session.thumbnails.original(row))
+
+    def of_other_split(self, request: Request) -> Response:
+        """Returns an image of the other split as it is."""
+        row, other = request.path_params["row"], self.session.other_split
+        if other is None or row >= len(other):
+            return PlainTextResponse("no such image", status_code=404)
+        return _image(lambda: other.thumbnails.original(row))
 
     # what a page asks for
 
@@ -189,8 +220,19 @@ class _Pages:
         return {"cards": self.session.undo(self._viewer(body), token=token)}
 
     def alive(self, body: Mapping[str, Any]) -> Any:
-        """Returns how far the review is."""
-        return self.session.alive(self._viewer(body), spec_of(body))
+        """Returns how far the review is, and a new scan if one runs."""
+        return {**self.session.alive(self._viewer(body), spec_of(body)), "rescan": self.rescan.status()}
+
+    def scan_again(self, body: Mapping[str, Any]) -> Any:
+        """Starts or ends a new scan, goes on in its run, or returns how far it is."""
+        what = {
+            "start": self.rescan.start,
+            "cancel": self.rescan.cancel,
+            "go-on": self.rescan.go_on,
+            "look": self.rescan.look,
+            "status": self.rescan.status,
+        }
+        return look_up(what, str(body.get("do")), what='"do"')()
 
     def precision(self, _body: Mapping[str, Any]) -> Any:
         """Returns how often the flags were right so far."""
@@ -258,6 +300,8 @@ def _json(work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request], Any]:
         try:
             body = _object(await _read(request))
             return JSONResponse(await run_in_threadpool(work, body))
+        except _OutOfDateError as error:
+            return JSONResponse({"error": str(error)}, status_code=409)
         except RunError as error:  # the disk: the same may go well later
             return JSONResponse({"error": str(error)}, status_code=503)
         except LabelsieveError as error:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import uvicorn
 
+from labelsieve.app.rescan import Rescan
 from labelsieve.app.server import make_app
-from labelsieve.app.session import Session
 from labelsieve.core.errors import RunError
 
 HOST = "127.0.0.1"
@@ -24,7 +24,7 @@ _SECONDS_TO_END = 3
 
 
 def serve(
-    session: Session,
+    rescan: Rescan,
     *,
     reviewer: str,
     port: int | None,
@@ -34,7 +34,7 @@ def serve(
     """Serves a review and opens the browser; returns when it is stopped.
 
     Args:
-        session: The review.
+        rescan: The review, and the scan that may follow from it; the server ends with both.
         reviewer: The name of the reviewer, where a browser gives no other.
         port: Where to listen; None takes 8765, or any free port if that is in use.
         say: Prints a line.
@@ -47,7 +47,7 @@ def serve(
         token = secrets.token_urlsafe(24)
         url = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
         config = uvicorn.Config(
-            make_app(session, token=token, reviewer=reviewer),
+            make_app(rescan, token=token, reviewer=reviewer),
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -58,7 +58,10 @@ def serve(
         say("answers are saved as they are given; stop with Ctrl-C")
         if browser:
             threading.Thread(target=_open, args=(url, say), daemon=True).start()
-        uvicorn.Server(config).run(sockets=[listening])
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            rescan.close()
 
 
 def bound(port: int | None) -> socket.socket:

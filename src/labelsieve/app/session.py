@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from labelsieve.app.cards import CardMaker, Dealt
+from labelsieve.app.hands import Hand, bundled, joined
 from labelsieve.app.looks import Looks, kept_features
+from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.standing import precision_of, progress_of
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
@@ -22,8 +21,9 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
-from labelsieve.review.answers import DROPPED, Answer
+from labelsieve.review.answers import DROPPED, Answer, now, undo_of
 from labelsieve.review.audit import statement
+from labelsieve.review.earlier import unknown_to_scan
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
 from labelsieve.verdicts import Verdicts
@@ -43,14 +43,6 @@ class Viewer:
     reviewer: str
 
 
-class Hand(NamedTuple):
-    """Images that a browser is to have, and how."""
-
-    rows: list[int]
-    mode: str
-    queue: str
-
-
 class Session:
     """A review of one run by any number of browsers; every method may be called from any thread.
 
@@ -60,6 +52,7 @@ class Session:
         run_folder: Where the answers are kept.
         overlap: Share of the images that two reviewers look at.
         audit: Whether one card in five is drawn for the audit.
+        other_split: The images that the run was compared with, to show them beside leaks.
         progress: Where to say what a user has to know.
 
     Raises:
@@ -74,10 +67,19 @@ class Session:
         *,
         overlap: float = 0.0,
         audit: bool = True,
+        other_split: OtherSplit | None = None,
         progress: Progress | None = None,
     ) -> None:
         require_same_images(verdicts, images)
-        self.verdicts, self.images, self.audit = verdicts, images, audit
+        self.verdicts, self.images, self.run_folder, self.audit = verdicts, images, run_folder, audit
+        self._names = frozenset(verdicts.class_names)
+        self._options: dict[str, Any] = {
+            "overlap": overlap,
+            "audit": audit,
+            "other_split": other_split,
+            "progress": progress,
+        }
+        self.other_split = other_split if other_split and other_split.is_of(verdicts) else None
         self._say = (progress or Progress()).say
         self.log = AnswerLog(run_folder, progress=progress)
         self.log.prepare()
@@ -86,18 +88,57 @@ class Session:
         features = kept_features(images, verdicts)
         self.has_features = features is not None
         self.looks = Looks(verdicts, features)
-        self._maker = CardMaker(queue=self.queue, looks=self.looks)
+        self._maker = CardMaker(queue=self.queue, looks=self.looks, other_split=self.other_split)
         self._lock = threading.RLock()
         self._dealt: dict[str, Dealt] = {}
         self._undone: dict[str, list[Answer]] = {}
         # cards and audits among them, of each reviewer since the start
         self._turns: dict[str, tuple[int, int]] = {}
+        self._is_open = True
         self._follow()
         self._tell()
+        self.count_from_here()
 
-    @cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(self.verdicts.class_names)
+    def follow_up(self, run_folder: Path) -> Session:
+        """Returns the review of another run on the same images, with the options of this one.
+
+        Raises:
+            RunError: The run cannot be read, or is one of other images.
+        """
+        verdicts = Verdicts.load(run_folder)
+        if verdicts.run.data.fingerprint != self.images.fingerprint:
+            raise RunError(f"the images or labels changed meanwhile; go on with: labelsieve review {run_folder}")
+        return Session(verdicts, self.images, run_folder, **self._options)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Takes no more answers from here on, unless the block fails: what the log holds by then is all."""
+        with self._lock:
+            self._is_open = False
+        try:
+            yield
+        except BaseException:
+            self._is_open = True
+            raise
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise RunError("the review goes on in the new run; reload the page")
+
+    def count_from_here(self) -> None:
+        """Counts the answers as new that come from here on."""
+        self._before = len(self.log.answers())
+
+    def summary(self) -> str:
+        """Says how many answers there are, and where."""
+        answers = len(self.log.answers())
+        return f"{answers - self._before:,} new answers, {answers:,} in all, in {self.log.path}"
+
+    def new_facts(self) -> int:
+        """Returns how many images have answers that the scan did not know."""
+        with self._lock:
+            self._follow()
+            return unknown_to_scan(self.queue.standing.reviews())
 
     def _follow(self) -> None:
         self.queue.add(self.log.follow())
@@ -129,7 +170,7 @@ class Session:
         # what cards show takes longest, and answers need not wait for it
         made = [self._cards(each, answers=spec.filters.state != "open") for each in hands]
         if spec.queue == "group" and spec.filters.state == "open":
-            return [card for cards in made for card in _bundled(cards)]
+            return [card for cards in made for card in bundled(cards)]
         return [card for cards in made for card in cards]
 
     def _hands(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[Hand]:
@@ -162,7 +203,7 @@ class Session:
             if rows:
                 is_audit = rows is audits
                 hands.append(Hand([rows.pop(0)], *(("audit", "audit") if is_audit else ("review", spec.queue))))
-        return _joined(hands)
+        return joined(hands)
 
     def _is_audit_turn(self, viewer: Viewer) -> bool:
         cards, audits = self._turns.get(viewer.reviewer, (0, 0))
@@ -220,6 +261,7 @@ class Session:
         group = secrets.token_hex(4) if len(given) > 1 else ""
         answers = [self._answer(viewer, each, group) for each in given]
         with self._lock:
+            self._check_open()
             kept = self.log.append_all(answers)
             self._follow()
             done = [*(str(each["card"]) for each in given), *(each for each in back if each in self._dealt)]
@@ -247,7 +289,7 @@ class Session:
                 "id": self.images.ids[dealt.row],
                 "given_label": self.queue.given_label(dealt.row),
                 "reviewer": viewer.reviewer,
-                "time": _now(),
+                "time": now(),
                 "mode": dealt.mode,
                 "shown": {**dealt.shown, **({"group": group} if group else {})},
             }
@@ -270,11 +312,12 @@ class Session:
             RunError: That cannot be written.
         """
         with self._lock:
+            self._check_open()
             self._follow()
             undone = self._undone.get(token)
             if undone is None:
                 undone = self.queue.standing.last(viewer.reviewer)
-                self.log.append_all([_undo(each, viewer.reviewer) for each in undone])
+                self.log.append_all([undo_of(each, reviewer=viewer.reviewer) for each in undone])
                 self._undone[token] = undone
                 self._follow()
             return self._again(viewer, undone)
@@ -286,7 +329,7 @@ class Session:
             return []
         self.queue.lease(rows, viewer.client)
         queue = str(undone[0].shown.get("queue", "suspicious"))
-        return _bundled(self._cards(Hand(rows, undone[0].mode, queue)))
+        return bundled(self._cards(Hand(rows, undone[0].mode, queue)))
 
     def _row_of(self, answer: Answer, group: int) -> int:
         """Returns the row that an answer was given on, or the first of its copies if the id is another one now."""
@@ -339,18 +382,6 @@ class Session:
             "findings": self.queue.findings.sizes,
         }
 
-    def pairs(self, count: int) -> list[dict[str, int]]:
-        """Returns the most frequent pairs of given and suggested label among the flagged images."""
-        chosen = self.verdicts.is_issue & (self.verdicts.predicted != self.verdicts.given)
-        codes = self.verdicts.given[chosen] * len(self.verdicts.class_names) + self.verdicts.predicted[chosen]
-        found, counts = np.unique(codes, return_counts=True)
-        best = np.argsort(-counts, kind="stable")[:count]
-        size = len(self.verdicts.class_names)
-        return [
-            {"given": int(found[each]) // size, "suggested": int(found[each]) % size, "count": int(counts[each])}
-            for each in best
-        ]
-
 
 def spec_of(values: Mapping[str, Any]) -> Spec:
     """Returns the queue that a page asks for.
@@ -363,37 +394,3 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
         raise DataError(f'expected "filters" to be an object, got {shown(filters)}')
     check_keys(filters, field_names(Filters), what="a filter")
     return Spec(queue=values.get("queue", "suspicious"), filters=Filters(**filters))
-
-
-def _joined(hands: list[Hand]) -> list[Hand]:
-    """Joins those in a row that are alike: cards are made quicker together."""
-    joined: list[Hand] = []
-    for hand in hands:
-        if joined and joined[-1].mode == hand.mode:
-            joined[-1].rows.extend(hand.rows)
-        else:
-            joined.append(hand)
-    return joined
-
-
-def _bundled(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns several cards as one that has them as its members."""
-    return [{**cards[0], "members": cards}] if len(cards) > 1 else cards
-
-
-def _undo(answer: Answer, reviewer: str) -> Answer:
-    return Answer(
-        token=secrets.token_hex(16),
-        key=answer.key,
-        id=answer.id,
-        given_label=answer.given_label,
-        kind="undo",
-        reviewer=reviewer,
-        time=_now(),
-        mode=answer.mode,
-        undoes=answer.token,
-    )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

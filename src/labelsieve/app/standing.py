@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from labelsieve.review.queue import Filters, ReviewQueue, Spec, State
+from labelsieve.verdicts import Verdicts
 
 # Answers that the pace is taken from, and seconds of one beyond which the person was away.
 _RECENT, _AWAY = 50, 300.0
@@ -55,6 +56,18 @@ def precision_of(queue: ReviewQueue) -> dict[str, Any]:
         "by_class": _by_class(queue),
         "reviewers": _reviewers(queue),
     }
+
+
+def pairs_of(verdicts: Verdicts, count: int) -> list[dict[str, int]]:
+    """Returns the most frequent pairs of given and suggested label among the flagged images."""
+    chosen = verdicts.is_issue & (verdicts.predicted != verdicts.given)
+    size = len(verdicts.class_names)
+    found, counts = np.unique(verdicts.given[chosen] * size + verdicts.predicted[chosen], return_counts=True)
+    best = np.argsort(-counts, kind="stable")[:count]
+    return [
+        {"given": int(found[each]) // size, "suggested": int(found[each]) % size, "count": int(counts[each])}
+        for each in best
+    ]
 
 
 def _by_p_clean(queue: ReviewQueue) -> list[dict[str, Any]]:

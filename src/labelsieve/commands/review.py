@@ -47,9 +47,12 @@ class Review(Command):
     def run(self, console: Console) -> None:
         """Loads the run and its images, and serves them until it is stopped."""
         overlap = percentage(self.overlap, "--overlap")
+        from labelsieve.app.other_split import OtherSplit
+        from labelsieve.app.rescan import Rescan
         from labelsieve.app.serving import serve
         from labelsieve.app.session import Session
-        from labelsieve.commands.runs import images_of
+        from labelsieve.commands.rescan import COMMAND, plan_of
+        from labelsieve.commands.runs import compared_with, images_of
         from labelsieve.review.answers import LONGEST_NAME
         from labelsieve.verdicts import Verdicts
 
@@ -58,20 +61,26 @@ class Review(Command):
             raise UsageError(f"expected at most {LONGEST_NAME} characters for --reviewer, got {len(reviewer):,}")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         images = images_of(verdicts, source=self.source, progress=progress)
+        others = compared_with(verdicts, progress=progress)
         session = Session(
-            verdicts, images, self.run_folder, overlap=overlap, audit=not self.no_audit, progress=progress
+            verdicts,
+            images,
+            self.run_folder,
+            overlap=overlap,
+            audit=not self.no_audit,
+            other_split=None if others is None else OtherSplit(others, like=images),
+            progress=progress,
         )
-        before = len(session.log.answers())
+        rescan = Rescan(session, plan_of=plan_of, command=COMMAND, say=progress.say)
         with suppress(KeyboardInterrupt):  # how a review ends
             serve(
-                session,
+                rescan,
                 reviewer=reviewer,
                 port=self.port,
                 say=progress.say,
                 browser=not self.no_browser,
             )
-        answers = len(session.log.answers())
-        progress.say(f"{answers - before:,} new answers, {answers:,} in all, in {session.log.path}")
+        progress.say(rescan.session.summary())
 
 
 def _own_name() -> str:

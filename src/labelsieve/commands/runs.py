@@ -27,6 +27,7 @@ from labelsieve.commands.base import (
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Share
+from labelsieve.records import OriginRecord, check_kinds, kinds_of
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels
 from labelsieve.report.registry import FORMATS, FormatKind
 
@@ -241,19 +242,59 @@ def load_origin(origin: Mapping[str, Any], *, progress: Progress) -> LabelledIma
         RunError: The run has options that there are not.
         DataError: The data cannot be loaded.
     """
+    try:
+        return _load(origin, progress)
+    except DataError as error:
+        raise DataError(f"{error} (--source says where the images of a run lie now)") from error
+
+
+def _load(origin: Mapping[str, Any], progress: Progress) -> LabelledImages | LabelledFeatures:
     from labelsieve.data.feature_files import holds_features
     from labelsieve.data.features import load_features
     from labelsieve.data.sources import load_images
 
-    try:
-        load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
-        unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))
-        if unknown:
-            raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
-        data: LabelledImages | LabelledFeatures = load(**origin)
-    except DataError as error:
-        raise DataError(f"{error} (--source says where the images of a run lie now)") from error
+    load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
+    unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))
+    if unknown:
+        raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
+    data: LabelledImages | LabelledFeatures = load(**origin)
     return data
+
+
+def compared_with(verdicts: Verdicts, *, progress: Progress) -> LabelledImages | None:
+    """Loads the images again that a run found leaks to; None, with a note, where they are gone or it does not say.
+
+    Without leaks they are not looked for.
+    """
+    from labelsieve.curation.findings import EXACT_LEAK, NEAR_LEAK
+    from labelsieve.data.images import LabelledImages
+
+    found, against = verdicts.image_findings, verdicts.run.against
+    if found is None or against is None or not {EXACT_LEAK, NEAR_LEAK} & {*found["kind"].to_pylist()}:
+        return None
+    try:
+        others = load_part(against.origin, what="the images to compare with", progress=progress)
+        if not isinstance(others, LabelledImages) or others.fingerprint != against.fingerprint:
+            raise RunError(f"{shown(against.source)} changed since the run")
+    except LabelsieveError as error:
+        progress.say(f"note: leaks are shown without the image of the other split, as {error}")
+        return None
+    return others
+
+
+def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress) -> LabelledImages | LabelledFeatures:
+    """Loads test images, or those that were compared with, from what the record of a run says of them.
+
+    Raises:
+        RunError: It does not say where they lie, or says something else than texts and numbers.
+        DataError: They cannot be loaded.
+    """
+    from labelsieve.verdicts import RECORD
+
+    if not origin or not origin.get("source"):
+        raise RunError(f"the run does not say where {what} lie")
+    check_kinds({"origin": dict(origin)}, kinds_of(OriginRecord, "origin."), Path(RECORD))
+    return _load(origin, progress)
 
 
 def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> NDArray[np.uint64] | None:

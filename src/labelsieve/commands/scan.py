@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import (
     Against,
+    Flag,
     OptionalText,
     RunOptions,
     Source,
@@ -59,6 +60,8 @@ class Scan(RunOptions, Generic[SettingsT]):
         reviewed: Folder of an earlier run on the same images, wherever they lie now: what was answered in its review is
             known, is never asked again, and the other images are ranked with it.
         other_split: Images of another split, to find those that are in both.
+        image_defects: Also look for dark, bright, blurred and empty images, and for odd shapes and sizes. Needs
+            cleanvision, the extra `defects`.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
         settings: Options of the detector.
@@ -75,6 +78,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
     other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
+    image_defects: Flag = False
     out: Path
     settings: OmitArgPrefixes[SettingsT]
 
@@ -157,7 +161,8 @@ class Scan(RunOptions, Generic[SettingsT]):
                 "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
-            if (parts, run.seed) != (asked, self.seed) or run.model.name not in (None, self.model):
+            words, said = (run.seed, bool(run.image_defects)), (self.seed, self.image_defects)
+            if (parts, words) != (asked, said) or run.model.name not in (None, self.model):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:
@@ -201,6 +206,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             test=test,
             reviewed=self.reviewed,
             against=against,
+            image_defects=self.image_defects,
             **self.run_options(),
             progress=progress,
         )

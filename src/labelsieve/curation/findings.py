@@ -40,7 +40,12 @@ class Kind(Entry):
 
 EXACT_DUPLICATE, NEAR_DUPLICATE, EXACT_LEAK, NEAR_LEAK = "exact-duplicate", "near-duplicate", "exact-leak", "near-leak"
 NO_CLASS = "no-class"
+DARK, LIGHT, BLURRY, LOW_INFORMATION = "dark", "light", "blurry", "low-information"
+ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
+DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
+"""As `cleanvision` names them."""
 _COPIES, _OTHERS = "labelsieve.curation.search:find_copies", "labelsieve.curation.search:find_no_class"
+_DEFECTS, _LOOK = "labelsieve.curation.defects:find_defects", "see whether the class can be recognised."
 FINDINGS: Registry[Callable[..., Iterator[pa.Table]], Kind] = Registry(
     "finding",
     Kind(
@@ -77,6 +82,27 @@ FINDINGS: Registry[Callable[..., Iterator[pa.Table]], Kind] = Registry(
         "They are unusually far from all classes, not from the given one alone: leave out those that show none.",
         title="images that may belong to none of the classes",
         remark=f"about 1{NBSP}% of those that belong are among them",
+    ),
+    Kind(DARK, _DEFECTS, f"Hardly anything in them is bright: {_LOOK}", title="dark images"),
+    Kind(LIGHT, _DEFECTS, f"Hardly anything in them is dark: {_LOOK}", title="bright images"),
+    Kind(BLURRY, _DEFECTS, f"They have hardly an edge: {_LOOK}", title="blurred images"),
+    Kind(
+        LOW_INFORMATION,
+        _DEFECTS,
+        "They hold little more than one colour: leave out those that show nothing.",
+        title="images with little in them",
+    ),
+    Kind(
+        ODD_SHAPE,
+        _DEFECTS,
+        "They are about three times as long as wide, or more: models see a square, cut out of them or squeezed.",
+        title="images of an odd shape",
+    ),
+    Kind(
+        ODD_SIZE,
+        _DEFECTS,
+        "They are far larger or smaller than the others: see whether they are what the others are.",
+        title="images of an odd size",
     ),
 )
 """In the order in which they are shown. One function may find several kinds.

@@ -29,7 +29,8 @@ from labelsieve.curation.outliers import strangeness
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.vlm.features import ImageFeatures, image_features
+from labelsieve.vlm.features import image_features
+from labelsieve.vlm.kept_features import ImageFeatures
 
 if TYPE_CHECKING:
     from labelsieve.detect.inputs import DetectorInputs
@@ -69,12 +70,14 @@ class Search:
         inputs: What the detector got.
         flagged: Shape (N,): the labels that are not believed.
         against: Images that are only compared with, and what :func:`inputs_of` makes of them; or None.
+        defects: Whether to look for defects of images, too.
     """
 
     data: Labelled
     inputs: DetectorInputs
     flagged: NDArray[np.bool_]
     against: tuple[Labelled, DetectorInputs] | None = None
+    defects: bool = False
 
 
 def find_in_images(search: Search) -> pa.Table:

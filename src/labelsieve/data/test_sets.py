@@ -35,9 +35,18 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
 
 
 def described(test: Labelled) -> dict[str, Any]:
-    """Returns where test images, or those to compare with, came from and what they are, for the record of a run."""
+    """Returns where test images, or those to compare with, came from and what they are, for the record of a run.
+
+    With `origin` they can be loaded again; it is empty for data in memory.
+    """
     source = str(test.origin.get("source", "data in memory"))
-    return {"source": source, "source_name": Path(source).name, "images": len(test), "fingerprint": test.fingerprint}
+    return {
+        "source": source,
+        "source_name": Path(source).name,
+        "origin": dict(test.origin),
+        "images": len(test),
+        "fingerprint": test.fingerprint,
+    }
 
 
 def overlap_note(test: LabelledImages, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:

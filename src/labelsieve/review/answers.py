@@ -6,9 +6,10 @@ import dataclasses
 import json
 import math
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from labelsieve.core.errors import DataError, shown
@@ -136,6 +137,26 @@ def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | Non
     if kind not in DECIDED:
         return None
     return normalise(given_label) in map(normalise, labels)
+
+
+def undo_of(answer: Answer, *, reviewer: str) -> Answer:
+    """Returns the answer by which a reviewer takes another one back, now."""
+    return Answer(
+        token=secrets.token_hex(16),
+        key=answer.key,
+        id=answer.id,
+        given_label=answer.given_label,
+        kind="undo",
+        reviewer=reviewer,
+        time=now(),
+        mode=answer.mode,
+        undoes=answer.token,
+    )
+
+
+def now() -> str:
+    """Returns the time of an answer that is given now."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _check_texts(answer: Answer) -> None:

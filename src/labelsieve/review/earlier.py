@@ -23,10 +23,13 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.detect.scores import Estimate, Scores
 from labelsieve.metrics import Interval
-from labelsieve.review.answers import Answer, key_of
+from labelsieve.review.answers import Answer, key_of, undo_of
 from labelsieve.review.changes import resolved_label
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, load
+
+# In what was shown: the answer was carried to the log of a new run after that had been scanned.
+_LATE = "late"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,6 +143,42 @@ def earlier(run_folder: str | Path, images: Labelled, *, progress: Progress | No
     )
 
 
+def carry_late(run_folder: str | Path, new_folder: str | Path, images: Labelled) -> None:
+    """Brings the log of a new run up to the answers that came to the earlier one while it was scanned again.
+
+    Answers that were taken back meanwhile are taken back in the new log, too.
+
+    Args:
+        run_folder: Folder of the earlier run.
+        new_folder: Folder of the run that a scan with the answers made.
+        images: The images of both.
+
+    Raises:
+        RunError: A log cannot be read or written.
+    """
+    log = AnswerLog(new_folder)
+    there = log.answers()
+    known, standing = {each.token for each in there}, {each.token for each in load(run_folder).standing}
+    late = [
+        dataclasses.replace(each, shown={**each.shown, _LATE: True})
+        for each in earlier(run_folder, images).answers
+        if each.token not in known
+    ]
+    undone = {each.undoes for each in there}
+    carried = (each for each in there if each.shown.get("from") == str(run_folder) and each.token not in undone)
+    log.append_all([*late, *(undo_of(each, reviewer=each.reviewer) for each in carried if each.token not in standing)])
+
+
+def unknown_to_scan(reviews: Reviews) -> int:
+    """Returns how many images have answers that the scan of their run did not know."""
+    return sum(any(_is_new(each) for each in found.answers) for found in reviews.facts.values())
+
+
+def _is_new(answer: Answer) -> bool:
+    """Returns whether an answer was given after the scan of the run that has it in its log."""
+    return "from" not in answer.shown or _LATE in answer.shown
+
+
 def _hashes(keys: Mapping[str, Any]) -> NDArray[np.uint64]:
     return np.array([int(key, 16) for key in keys], dtype=np.uint64)
 
@@ -158,10 +197,14 @@ def _carried(reviews: Reviews, gone: set[str], images: Labelled, run: str) -> tu
     for row in np.flatnonzero(wanted).tolist():
         ids.setdefault(key_of(images.contents[row]), images.ids[row])
     return tuple(
-        dataclasses.replace(each, id=ids[each.key], mode="review", shown={**each.shown, "from": run})
+        dataclasses.replace(each, id=ids[each.key], mode="review", shown={**_known(each.shown), "from": run})
         for each in chosen
         if each.key in ids
     )
+
+
+def _known(shown: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in shown.items() if name != _LATE}
 
 
 def _notes(

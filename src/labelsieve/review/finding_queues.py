@@ -1,4 +1,4 @@
-"""Queues of what was found in images beside wrong labels: copies, leaks between splits, images of no class."""
+"""Queues of what was found in images beside wrong labels: copies, leaks between splits, no class, defects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError, shown
-from labelsieve.curation.findings import DATA_KINDS, EXACT_DUPLICATE, EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS
+from labelsieve.curation.findings import DATA_KINDS, DEFECTS, EXACT_DUPLICATE, EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS
 from labelsieve.verdicts import Verdicts
 
-FindingQueue = Literal["conflicts", "copies", "leaks", "no-class"]
+FindingQueue = Literal["conflicts", "copies", "leaks", "no-class", "defects"]
 FINDING_QUEUES: tuple[FindingQueue, ...] = get_args(FindingQueue)
-_KINDS_OF = {"conflicts": DATA_KINDS, "copies": DATA_KINDS, "leaks": (EXACT_LEAK, NEAR_LEAK), "no-class": (NO_CLASS,)}
+_KINDS_OF = {
+    **dict.fromkeys(("conflicts", "copies"), DATA_KINDS),
+    "leaks": (EXACT_LEAK, NEAR_LEAK),
+    "no-class": (NO_CLASS,),
+    "defects": DEFECTS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

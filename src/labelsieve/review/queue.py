@@ -21,7 +21,7 @@ from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.state import Resolved, Standing
 from labelsieve.verdicts import Verdicts
 
-Queue = Literal["suspicious", "class", "pair", "group", "audit", "conflicts", "copies", "leaks", "no-class"]
+Queue = Literal["suspicious", "class", "pair", "group", "audit", "conflicts", "copies", "leaks", "no-class", "defects"]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 # Seconds without a sign of life after which the cards of a browser go to others.

@@ -7,5 +7,5 @@
 * `colours.py`: what an image processor does to colours, found out by trying
 * `prompts.py`: the learned positive and negative prompts
 * `peft/`: parameter-efficient modules for the image encoder, one file a kind
-* `features.py`: image features, computed once and kept on disk
+* `features.py`: image features, computed once and kept on disk; `kept_features.py` reads them
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,51 +14,26 @@ from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.cache import cache_folder, keep_room
+from labelsieve.core.cache import keep_room
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import RunError, TrainingError
 from labelsieve.core.memory import keeping_room
-from labelsieve.core.provenance import new_part, read_json, remove_parts, write_json
+from labelsieve.core.provenance import new_part, remove_parts, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Batch, batches, unit
 from labelsieve.data.pixels import Pictures
 from labelsieve.data.plain import Prepares, shortened
 from labelsieve.vlm.base import ImageTower
+from labelsieve.vlm.kept_features import ImageFeatures, feature_stem, read_features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from PIL import Image
 
 
 PASSING = "labelsieve-"
 """How the folders of features begin that nobody keeps."""
-# Goes up when the same model gives other features for the same images, be it by rounding: those kept from before do
-# not count then.
-COMPUTED = 3
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFeatures:
-    """What the frozen image encoder says of N images.
-
-    Attributes:
-        pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the
-            image could not be read.
-        errors: Row number to reason, for the images that could not be read.
-        flat: Row numbers of the images that show nothing, since all of their pixels are alike.
-    """
-
-    pooled: NDArray[np.float32]
-    errors: Mapping[int, str]
-    flat: tuple[int, ...] = ()
-
-    @property
-    def readable(self) -> NDArray[np.int64]:
-        """Row numbers of the images that could be read, ascending."""
-        keep = np.ones(len(self.pooled), dtype=bool)
-        keep[list(self.errors)] = False
-        return np.flatnonzero(keep)
 
 
 def image_features(
@@ -147,31 +121,6 @@ def _passing_folder(engine: Engine) -> str:
     except OSError as error:
         where = engine.checkpoint or tempfile.gettempdir()
         raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error
-
-
-def feature_stem(images: LabelledImages, model: str, precision: str) -> Path:
-    """Returns where the features of images are kept, without the endings of the files.
-
-    Args:
-        images: The images.
-        model: Fingerprint of the model.
-        precision: In which it computed them.
-    """
-    return cache_folder() / "features" / f"{images.pixels_fingerprint}-{model}-{precision}-{COMPUTED}"
-
-
-def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
-    """Reads what :func:`extract` wrote, or returns None if that is missing, unfinished or of other images."""
-    try:
-        record = read_json(stem.with_suffix(".json"))
-        pooled = np.lib.format.open_memmap(stem.with_suffix(".npy"), mode="r")
-        # reasons begin with the id, which is not part of the fingerprint of the images
-        errors = {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()}
-        flat = tuple(int(row) for row in record["flat"])
-        whole = pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
-    except Exception:  # on damaged files the readers raise nearly anything
-        return None
-    return ImageFeatures(pooled, errors, flat) if whole else None
 
 
 def extract(

@@ -1,8 +1,10 @@
 // Requests to the server. What it refuses is an Error with its one line; `again` says whether the same may go well later.
 
-import { randomName } from "./dom.js";
+import { byId, randomName } from "./dom.js";
 
 const BEFORE = "labelsieve-client";
+// Which of the runs that the review went through this page is of.
+const { number } = JSON.parse(byId("start").textContent);
 
 export const client = randomName();
 /** The page that this one takes the place of, when it was loaded again: its cards are given back. */
@@ -15,12 +17,16 @@ export async function ask(path, body) {
     reply = await fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ client, ...body }),
+      body: JSON.stringify({ client, number, ...body }),
     });
   } catch {
     throw Object.assign(new Error("The server does not answer. Is `labelsieve review` still running?"), { again: true });
   }
   if (reply.ok) return reply.json();
+  if (reply.status === 409) {  // somebody went on in a new run
+    location.reload();
+    return new Promise(() => {});
+  }
   const text = await reply.text();
   let said = text.trim();
   try {

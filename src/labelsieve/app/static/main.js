@@ -6,6 +6,7 @@ import { byId, count, make, randomName, toast } from "./dom.js";
 import { Filters } from "./filters.js";
 import { load, nameOf } from "./names.js";
 import { pick } from "./picker.js";
+import { rescanOffer, showRescan } from "./rescan.js";
 import { showCard, showOriginal, showTop } from "./show.js";
 import { openStats, showBar } from "./stats.js";
 
@@ -78,11 +79,12 @@ async function end() {
     if (found?.[name] && now.filters.state !== name) offers.push(button(`${text} (${count(found[name])})`, { which: "all", state: name }));
   }
   offers.push(make("button", { type: "button", class: "quiet", onclick: () => restart() }, "Look again"));
-  place.replaceChildren(
+  place.replaceChildren(...[
     make("h2", {}, found?.size ? "This queue is done." : "No image is in this queue."),
     make("p", { class: "muted" }, found ? `${count(found.answered)} of ${count(found.images)} images answered, ${count(found.flagged_answered)} of ${count(found.flagged)} flagged ones.` : ""),
     make("div", { class: "offers" }, ...offers),
-  );
+    found?.answered ? rescanOffer() : null,
+  ].filter(Boolean));
   place.hidden = false;
   place.focus();
   clearTimeout(state.looking);
@@ -261,7 +263,9 @@ function refresh() {
   clearTimeout(refreshing);
   refreshing = setTimeout(async () => {
     const found = await ask("/alive", { ...filters.spec(), reviewer: state.reviewer }).catch(() => null);
-    if (found) showBar(found);
+    if (!found) return;
+    showBar(found);
+    showRescan(found.rescan);
   }, 300);
 }
 

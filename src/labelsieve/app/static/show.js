@@ -37,10 +37,14 @@ function sized(image) {
 function beside(card, image) {
   const { finding } = card;
   if (!finding || finding.other === null) return image;
-  const other = make("img", { alt: "", src: original(finding.other), onload: () => sized(other) });
+  const place = make("div", { class: "whole" });
+  const failed = () => place.replaceChildren(make("p", { class: "missing" }, "The other image cannot be opened."));
+  const other = make("img", { alt: "", src: finding.other, onload: () => sized(other), onerror: failed });
+  place.append(other);
+  const where = finding.is_elsewhere ? "In the other split" : "The other";
   return make("div", { class: "pair" },
     make("figure", {}, image, make("figcaption", {}, `This image: ${nameOf(card.given)}`)),
-    make("figure", {}, make("div", { class: "whole" }, other), make("figcaption", { title: finding.other_id }, `The other: ${nameOf(finding.other_given)}`)));
+    make("figure", {}, place, make("figcaption", { title: finding.other_id }, `${where}: ${finding.other_label}`)));
 }
 
 function found(finding) {

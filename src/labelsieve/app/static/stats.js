@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { byId, count, duration, make, percent } from "./dom.js";
 import { nameOf } from "./names.js";
+import { rescanOffer } from "./rescan.js";
 
 /** Shows done, left, rate and time left of the queue. */
 export function showBar(found) {
@@ -33,6 +34,7 @@ export async function openStats(start) {
       : make("p", { class: "lead" }, "No flagged label has been answered yet."),
     make("p", { class: "muted" }, "So far, in the order of the queue, which says nothing of the other labels."),
     proved,
+    rescanOffer(() => dialog.close()),
     make("div", { class: "tables" },
       table("By p_clean", "p_clean", found.by_p_clean.filter((row) => row.answered), (row) => `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`),
       table("Flags by given class", "Class", found.by_class, (row) => nameOf(row.label)),

@@ -27,7 +27,8 @@ from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.features import ImageFeatures, image_features, passing_features
+from labelsieve.vlm.features import image_features, passing_features
+from labelsieve.vlm.kept_features import ImageFeatures
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
 

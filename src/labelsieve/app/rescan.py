@@ -1,0 +1,258 @@
+"""A new scan with the answers known, in a process of its own, while the review goes on; and the step into its run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from labelsieve.app.session import Session
+from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
+from labelsieve.core.folders import foreign
+from labelsieve.data.images import LabelledImages
+from labelsieve.pipeline import CHECKPOINT_FOLDER
+from labelsieve.review.earlier import carry_late
+from labelsieve.review.log import LOG
+from labelsieve.verdicts import RUN_FILES, Verdicts
+
+PlanOf = Callable[[Verdicts, LabelledImages], Mapping[str, Any]]
+State = Literal["idle", "running", "stopping", "done", "failed"]
+# Seconds that a scan has to end by itself, before it is ended.
+_PATIENCE = 10.0
+# How a line begins that is meant for the user.
+_SAYS = "labelsieve: "
+_NEXT = re.compile(r"-again(-\d+)?$")
+
+
+class Rescan:
+    """The review that a server has, and the scan that may follow from its answers; all methods go with threads.
+
+    The run of the review is never changed: the scan writes a new folder beside it, which is removed again if the scan
+    does not come to its end.
+
+    Args:
+        session: The review.
+        plan_of: Returns what to scan again, or raises an error that says why that cannot be; None where it never can.
+        command: The words that start the scan. It takes the plan as a line of JSON with `out` and `reviewed`, and
+            tells lines of JSON: `say`, or `task`, `done`, `total` and `unit`.
+        say: Prints a line to the user.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        plan_of: PlanOf | None = None,
+        command: Sequence[str] = (),
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.session, self._plan_of, self._command, self._say = session, plan_of, list(command), say
+        self.number = 0
+        """How often the review went on in a new run: a page that knows another number is out of date."""
+        self._lock = threading.RLock()
+        self._state: State = "idle"
+        self._told: dict[str, Any] = {}
+        self._error, self._flagged = "", 0
+        self._out: Path | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+
+    def status(self) -> dict[str, Any]:
+        """Returns how far a scan is: `state`, `line`, `share` (None if unknown), `error`, the name of the new `run`."""
+        with self._lock:
+            done, total = self._told.get("done", 0), self._told.get("total", 0)
+            return {
+                "state": self._state,
+                "line": _line(self._told),
+                "share": done / total if total else None,
+                "error": self._error,
+                "run": self._out.name if self._out else "",
+                "flagged": self._flagged,
+            }
+
+    def look(self) -> dict[str, Any]:
+        """Returns the status, how many images have answers `new` to the scan, and `why_not` where none can be made."""
+        new, why_not = self.session.new_facts(), ""
+        try:
+            self._plan()
+        except LabelsieveError as error:
+            why_not = str(error)
+        return {**self.status(), "new": new, "why_not": why_not}
+
+    def _plan(self) -> dict[str, Any]:
+        if self._plan_of is None:
+            raise RunError("this review was not started by labelsieve review")
+        return dict(self._plan_of(self.session.verdicts, self.session.images))
+
+    def start(self) -> dict[str, Any]:
+        """Starts a scan, unless one runs or waits to be gone on with.
+
+        Raises:
+            DataError: There are no answers that the scan did not know.
+            RunError: The record of the run does not say enough, or no folder can be made beside it.
+        """
+        with self._lock:
+            if self._state in ("idle", "failed"):
+                if not self.session.new_facts():
+                    raise DataError("no answer says of a label what the scan did not know; answer first")
+                plan, run = self._plan(), Path(os.path.abspath(self.session.run_folder))
+                out = _new_folder(run)
+                try:
+                    self._launch({**plan, "reviewed": str(run), "out": str(out)}, out)
+                except OSError as error:
+                    remove_unfinished(out)
+                    raise RunError(f"the scan could not be started: {error.strerror or error}") from None
+            return self.status()
+
+    def _launch(self, plan: Mapping[str, Any], out: Path) -> None:
+        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # the thread closes it
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self._process, self._out, self._error = process, out, ""
+        self._state, self._told = "running", {"say": "starting"}
+        self._thread = threading.Thread(target=self._follow, args=(process, plan, errors), daemon=True)
+        self._thread.start()
+
+    def _follow(self, process: subprocess.Popen[str], plan: Mapping[str, Any], errors: IO[str]) -> None:
+        """Reads what a scan tells until it ends; its input stays open, since it ends with that."""
+        assert process.stdin is not None and process.stdout is not None
+        with errors, process.stdout:
+            with suppress(OSError):  # it has ended already, and says why
+                process.stdin.write(json.dumps(plan) + "\n")
+                process.stdin.flush()
+            for line in process.stdout:
+                if (told := _parsed(line)) is not None:
+                    with self._lock:
+                        self._told = told
+            code = process.wait()
+            errors.seek(0)
+            said = errors.read()
+        try:
+            self._ended(code, said)
+        except LabelsieveError as error:  # what it wrote cannot be read
+            with self._lock:
+                self._state, self._error = "failed", str(error)
+        with suppress(OSError):  # what it did not read
+            process.stdin.close()
+
+    def _ended(self, code: int, errors: str) -> None:
+        with self._lock:
+            out = self._out
+            assert out is not None
+            self._process = None
+            if code == 0 and self._state == "running":
+                self._state, self._flagged = "done", int(Verdicts.load(out).is_issue.sum())
+                return
+            remove_unfinished(out)
+            self._out, stopped = None, self._state == "stopping"
+            self._state, self._error = ("idle", "") if stopped else ("failed", _reason(code, errors))
+
+    def cancel(self) -> dict[str, Any]:
+        """Ends a scan that runs, or forgets that one failed."""
+        with self._lock:
+            if self._state == "running" and self._process is not None:
+                self._state = "stopping"
+                self._process.terminate()
+                killing = threading.Timer(_PATIENCE, self._process.kill)
+                killing.daemon = True
+                killing.start()
+            elif self._state == "failed":
+                self._state, self._error = "idle", ""
+            return self.status()
+
+    def go_on(self) -> dict[str, Any]:
+        """Goes on with the review in the new run; answers that came to the old one meanwhile are there, too.
+
+        Raises:
+            DataError: There is no new run.
+            RunError: It cannot be read; the review stays where it is.
+        """
+        with self._lock:
+            old, out = self.session, self._out
+            if self._state != "done" or out is None:
+                raise DataError("there is no new run to go on in; reload the page")
+            new = old.follow_up(out)
+            with old.closed():
+                carry_late(os.path.abspath(old.run_folder), out, old.images)
+            new.count_from_here()
+            self._say(old.summary())
+            self._say(f"the review goes on in {out}")
+            self.session, self.number = new, self.number + 1
+            self._state, self._out = "idle", None
+            return self.status()
+
+    def close(self) -> None:
+        """Ends what runs, as the server does, and says where a new run lies that nobody went on in."""
+        if self._state in ("running", "stopping"):
+            self.cancel()
+            self._say("the new scan was stopped, and its folder is removed")
+        elif self._state == "done":
+            self._say(f"go on in the new run with: labelsieve review {self._out}")
+        if self._thread is not None:
+            self._thread.join(2 * _PATIENCE)
+
+
+def remove_unfinished(out: Path) -> None:
+    """Removes the folder of a scan that did not come to its end, if nothing else lies in it."""
+    if out.is_dir() and not foreign(out, {CHECKPOINT_FOLDER, LOG, *RUN_FILES}):
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _new_folder(run: Path) -> Path:
+    """Makes the folder of a new run beside that of a run: `photos-again`, then `photos-again-2` and so on.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    stem = _NEXT.sub("", run.name)
+    number = 1
+    while True:
+        out = run.with_name(f"{stem}-again" + (f"-{number}" if number > 1 else ""))
+        try:
+            out.mkdir()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise RunError(f"could not make the folder {out}: {error.strerror}; make {run.parent} writable") from None
+        else:
+            return out
+
+
+def _line(told: Mapping[str, Any]) -> str:
+    if "task" in told:
+        return f"{told['task']}: {told['done']:,} of {told['total']:,} {told['unit']}"
+    return str(told.get("say", ""))
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """Returns what a line tells; None for a line of something else, such as a library."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _reason(code: int, errors: str) -> str:
+    """Returns why a scan ended, in one line."""
+    lines = [line for line in errors.splitlines() if line.strip()]
+    said = [line.removeprefix(_SAYS) for line in lines if line.startswith(_SAYS)]
+    if said:
+        return said[-1]
+    if code < 0:
+        return "the scan was ended from outside, perhaps for want of memory"
+    return f"the scan ended with {shown(lines[-1])}" if lines else f"the scan ended with exit code {code}"
