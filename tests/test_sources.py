@@ -442,7 +442,7 @@ def test_a_table_of_each_format_is_read(photo_folder: MakeFolder, suffix: str) -
     table = pa.table({"path": ["x/0.png", "x/1.png"], "label": ["dog", "cat"]})
     images = load_images(write_table(table, folder / f"all{suffix}"))
     assert (images.class_names, images.labels.tolist()) == (("cat", "dog"), [1, 0])
-    assert images.open(1).tobytes() == load_images(folder, class_names=["x", "y"]).open(1).tobytes()
+    assert images.open(1).tobytes() == Image.open(folder / "x" / "1.png").tobytes()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
