@@ -33,7 +33,7 @@ STAGES = (
     ("labelsieve.detect.inputs", "class_features", "text features of the class names"),
     ("labelsieve.detect.deft.scoring", "train", "training of the prompts"),
     ("labelsieve.detect.evidence.posterior", "fit_discriminants", "discriminants, out of fold"),
-    ("labelsieve.detect.evidence.posterior", "judge_jointly", "fit of the joint evidence, and scores"),
+    ("labelsieve.detect.evidence.posterior", "score_jointly", "fit of the joint evidence, and scores"),
     ("labelsieve.pipeline", "decide", "verdicts"),
     ("labelsieve.pipeline", "diagnose", "findings"),
 )

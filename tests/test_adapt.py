@@ -51,7 +51,7 @@ from labelsieve.metrics import measure
 from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from slow_cases import mostly_slow
-from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
+from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, mislabelled, pictures, verdicts_on, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder
 from small_models import edit_json, edit_weights, random_clip
 
@@ -72,7 +72,7 @@ def test_images() -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def verdicts(images: LabelledImages) -> Verdicts:
-    return judged(images)
+    return verdicts_on(images)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,7 @@ def test_plain_training_is_what_the_settings_say(images: LabelledImages, verdict
 
 
 def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -> None:
-    clean = judged(images, flagged=())
+    clean = verdicts_on(images, flagged=())
     assert_same(
         adapted(images, clean, model("vit"), labels="selected"), adapted(images, clean, model("vit"), labels="all")
     )
@@ -314,20 +314,20 @@ def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -
 
 
 def test_weights_of_one_are_no_weights(images: LabelledImages, model: Model) -> None:
-    sure = judged(images, flagged=(), label_quality=np.ones(len(images), dtype=np.float32))
+    sure = verdicts_on(images, flagged=(), label_quality=np.ones(len(images), dtype=np.float32))
     plain = adapted(images, sure, model("vit"), labels="all")
     assert_same(adapted(images, sure, model("vit"), labels="all", weighting="p_clean"), plain)
     even = images.with_labels(np.arange(24) % 3)
     assert_same(
-        adapted(even, judged(even, flagged=()), model("vit"), class_weights="balanced"),
-        adapted(even, judged(even, flagged=()), model("vit")),
+        adapted(even, verdicts_on(even, flagged=()), model("vit"), class_weights="balanced"),
+        adapted(even, verdicts_on(even, flagged=()), model("vit")),
     )
-    unsure = judged(images, flagged=())
+    unsure = verdicts_on(images, flagged=())
     assert differs(adapted(images, unsure, model("vit"), weighting="p_clean"), plain)
 
 
 def test_selection(images: LabelledImages) -> None:
-    verdicts = judged(images, unreadable=(UNREADABLE,))
+    verdicts = verdicts_on(images, unreadable=(UNREADABLE,))
     selected, every = choose(verdicts, Adaptation()), choose(verdicts, Adaptation(labels="all"))
     relabelled = choose(verdicts, Adaptation(labels="relabel"))
     readable = set(range(24)) - {UNREADABLE}
@@ -348,7 +348,7 @@ def test_of_the_flagged_those_are_dropped_whose_label_is_hardly_right(
 ) -> None:
     values = np.array([*quality[:-1], 1.0], dtype=np.float32)  # something is always left
     threshold = min(threshold, 0.99)
-    scanned = judged(images, threshold=threshold, label_quality=values)
+    scanned = verdicts_on(images, threshold=threshold, label_quality=values)
     found = choose(scanned, Adaptation(drop_at=drop_at))
     dropped = np.setdiff1d(np.arange(24), found.rows)
     lower = min(np.float32(threshold), np.float32(drop_at))
@@ -364,12 +364,14 @@ def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, 
     quality[[0, 5, 7, 11]] = 0.6
     other = images.labels.copy()
     other[[5, 11]] = (other[[5, 11]] + 1) % 3
-    demanding = judged(images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True)
+    demanding = verdicts_on(
+        images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True
+    )
     assert choose(demanding, Adaptation()).counts["kept"] == 2
     assert set(range(24)) - set(choose(demanding, Adaptation()).rows) == {5, 11}, "the model disagrees with these"
-    named = judged(images, flagged=(), label_quality=quality, issue=quality < 0.7)
+    named = verdicts_on(images, flagged=(), label_quality=quality, issue=quality < 0.7)
     assert set(range(24)) - set(choose(named, Adaptation()).rows) == {0, 5, 7, 11}, "the detector named them"
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = read_reviews(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
     marked = choose(scanned, Adaptation(), reviews=marks)
     assert set(range(24)) - set(marked.rows) == {0} and marked.counts["kept"] == 2
@@ -378,12 +380,12 @@ def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, 
 
 
 def test_relabelling_drops_what_has_no_other_label(images: LabelledImages) -> None:
-    verdicts = judged(images, predicted=images.labels)
+    verdicts = verdicts_on(images, predicted=images.labels)
     assert not set(choose(verdicts, Adaptation(labels="relabel")).rows) & set(FLAGGED)
 
 
 def test_weights_have_mean_one(images: LabelledImages) -> None:
-    verdicts = judged(images, flagged=range(0, 24, 3))
+    verdicts = verdicts_on(images, flagged=range(0, 24, 3))
     settings = Adaptation(weighting="p_clean", class_weights="balanced", labels="relabel")
     selection = choose(verdicts, settings)
     assert selection.weights[selection.rows].mean() == pytest.approx(1)
@@ -396,7 +398,7 @@ def test_weights_have_mean_one(images: LabelledImages) -> None:
 
 def test_a_new_label_weighs_what_the_detector_is_sure_of_it(images: LabelledImages) -> None:
     confidence = np.full(24, 0.5, dtype=np.float32)
-    verdicts = judged(images, confidence=confidence)
+    verdicts = verdicts_on(images, confidence=confidence)
     found = choose(verdicts, Adaptation(weighting="p_clean", labels="relabel"))
     rows, kept = list(FLAGGED), np.setdiff1d(np.arange(24), FLAGGED)
     ratio = found.weights[kept] / verdicts.label_quality[kept]
@@ -407,7 +409,7 @@ def test_a_new_label_weighs_what_the_detector_is_sure_of_it(images: LabelledImag
 def test_of_many_emptied_classes_a_few_are_named() -> None:
     names = tuple(f"kind {letter}" for letter in "abcdefgh")
     many = load_images(np.zeros((16, 4, 4), np.uint8), labels=np.arange(16) % 8, class_names=names)
-    (note,) = choose(judged(many, flagged=np.flatnonzero(many.labels > 0)), Adaptation()).notes
+    (note,) = choose(verdicts_on(many, flagged=np.flatnonzero(many.labels > 0)), Adaptation()).notes
     assert note.startswith(
         "no image is left of kind b, kind c, kind d, kind e, kind f and 2 more: the classifier keeps a"
     )
@@ -415,7 +417,7 @@ def test_of_many_emptied_classes_a_few_are_named() -> None:
 
 
 def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, tmp_path: Path) -> None:
-    verdicts = judged(images, flagged=np.flatnonzero(images.labels == 1))
+    verdicts = verdicts_on(images, flagged=np.flatnonzero(images.labels == 1))
     result = adapted(images, verdicts, model("vit"), out=tmp_path / "m", test=images)
     assert result.backbone.head.out_features == 3
     assert transformers.AutoConfig.from_pretrained(tmp_path / "m").id2label == dict(enumerate(CLASSES))
@@ -427,8 +429,8 @@ def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, 
 
 def test_nothing_left_is_told(images: LabelledImages, model: Model, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"all of 24 are flagged or unreadable; .* --labels all"):
-        adapted(images, judged(images, flagged=range(24)), model("vit"), out=tmp_path / "m")
-    nothing = judged(images, flagged=(), label_quality=np.zeros(24, dtype=np.float32))
+        adapted(images, verdicts_on(images, flagged=range(24)), model("vit"), out=tmp_path / "m")
+    nothing = verdicts_on(images, flagged=(), label_quality=np.zeros(24, dtype=np.float32))
     with pytest.raises(DataError, match="weight 0"):
         adapted(images, nothing, model("vit"), labels="all", weighting="p_clean")
 
@@ -469,7 +471,7 @@ def test_unreadable_images_are_left_out(photo_folder: Callable[..., Path], model
     result = adapted(images, known, model("vit"), test=images)
     assert {epoch["images"] for epoch in result.history} == {9}
     assert (result.metrics["test"]["images"], result.metrics["test"]["unreadable"]) == (9, 1)
-    broken_since = judged(images, flagged=())
+    broken_since = verdicts_on(images, flagged=())
     result = adapted(images, broken_since, model("vit"))
     assert {epoch["images"] for epoch in result.history} == {9}, "and one that broke since the scan is passed over"
     result = adapted(images, broken_since, model("vit"), loss="gmm", labels="all", warmup_epochs=1, epochs=2)
@@ -551,7 +553,7 @@ def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -
 def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path: Path) -> None:
     quality = np.full(24, 0.9, dtype=np.float32)
     quality[[0, 5, 7, 11]] = 0.6, 0.4, 0.6, 0.6
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
     trained = choose(scanned, Adaptation(), reviews=read_reviews(marks, scanned))
     assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["kept"] == 2
@@ -901,7 +903,7 @@ def test_a_clip_of_the_run_is_the_default(images: LabelledImages, model: Model, 
     (tmp_path / "clip" / "preprocessor_config.json").write_text(
         (backbone_folder(tmp_path / "other", "vit", size=64) / "preprocessor_config.json").read_text()
     )
-    verdicts = judged(images)
+    verdicts = verdicts_on(images)
     record = {**verdicts.record, "model": {"name": str(tmp_path / "clip")}}
     settings = Adaptation(epochs=0)
     result = ls.adapt(images, dataclasses.replace(verdicts, record=record), settings=settings, device="cpu")
@@ -1053,7 +1055,7 @@ def test_the_model_card_says_what_it_was_trained_on(
 
 def test_the_card_counts_what_is_flagged_but_kept(images: LabelledImages, model: Model) -> None:
     quality = np.linspace(0.3, 1.0, 24).astype(np.float32)
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
     result = adapted(images, scanned, model("vit"), epochs=0)
     kept = int(((quality > 0.5) & (quality <= 0.7)).sum())
     assert f"| flagged but kept | {kept}, whose label is right with a probability above 0.5 |" in model_card(result)

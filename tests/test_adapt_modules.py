@@ -31,7 +31,7 @@ from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from slow_cases import mostly_slow
-from small_adaptations import CLASSES, QUICK, adapted, differs, judged, mislabelled, weights
+from small_adaptations import CLASSES, QUICK, adapted, differs, mislabelled, verdicts_on, weights
 from small_backbones import SIZE, VIT
 from small_models import model_folder
 
@@ -52,7 +52,7 @@ def images() -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def verdicts(images: LabelledImages) -> Verdicts:
-    return judged(images)
+    return verdicts_on(images)
 
 
 @pytest.fixture

@@ -672,7 +672,7 @@ def test_without_negative_prompts_one_half_of_the_probability_is_the_threshold()
     loss, parts = objective(step)
     assert 0 < int(parts["selected"]) == int(chosen.sum()) < 40
     assert float(loss) == pytest.approx(float(-likely[chosen].log().mean()))
-    quality, predicted, confidence = dual.judge_by_threshold(step.positive, None, step.labels, True)
+    quality, predicted, confidence = dual.score_by_threshold(step.positive, None, step.labels, True)
     assert torch.equal(quality, likely) and torch.equal(predicted, step.positive.argmax(dim=1))
     assert torch.equal(confidence, step.positive.softmax(dim=1).amax(dim=1))
 

@@ -24,6 +24,9 @@ BANNED = (
 )
 """Words of our own, for which the field has another: image, zero-shot model, image encoder, integer, fix, score, ..."""
 
+BANNED_NAMES = "(?i:judg)"
+"""Parts of names that the field has another word for."""
+
 EXCEPTIONS = {
     ("src/labelsieve/detect/zero_shot.py", "picture"): "a text that the model reads",
     ("docs/performance.md", "picture"): "what benchmarks/step.py printed",
@@ -102,3 +105,17 @@ def used_words() -> Iterator[tuple[str, str]]:
 
 def test_prose_has_the_terms_of_the_field() -> None:
     assert set(used_words()) == set(EXCEPTIONS)
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """Yields the name of a module, and those in it that a word of our own is part of."""
+    yield from re.findall(BANNED_NAMES, path.stem)
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.NAME and re.search(BANNED_NAMES, token.string):
+                yield token.string
+
+
+def test_names_have_the_terms_of_the_field() -> None:
+    used = [path for path in (ROOT / "src" / "labelsieve").rglob("*.py") if re.search(BANNED_NAMES, path.read_text())]
+    assert {(path.name, name) for path in used for name in names_in(path)} == set()
