@@ -81,6 +81,33 @@ def test_the_losses_are_in_the_reference() -> None:
         assert f".{loss.__name__}\n" in text
 
 
+CHANGES = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and line.count(" | ") == 3
+][1:]
+"""The rows of the table of changes: change, file, line, test."""
+
+
+@pytest.mark.parametrize(("file", "line", "test"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
+def test_what_a_change_touches_is_there(file: str, line: str, test: str) -> None:
+    for path in re.findall(r"`((?:\w+/)*[\w.]+\.(?:py|md|toml|csv|html\.jinja))`", f"{file} {line}"):
+        place = path if path.startswith(("docs/", "tests/", "tools/")) else f"src/labelsieve/{path}"
+        there = (ROOT / place).parent if "NAME" in place else ROOT / place
+        assert there.exists(), path
+    for table, path in re.findall(r"`([A-Z_]+)` in `([\w/]+\.py)`", line):
+        code = (ROOT / "src" / "labelsieve" / path).read_text(encoding="utf-8")
+        assert re.search(rf"^{table}\b.* = ", code, re.MULTILINE), f"{table} in {path}"
+    tests = re.findall(r"`(tests/\w+\.py)::(\w+)`", test)
+    assert tests
+    for path, name in tests:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
+def test_the_table_of_changes_is_whole() -> None:
+    assert len(CHANGES) == 17 + 2  # a change of either kind that the code has a place for, an experiment, a number
+
+
 def prose(path: Path) -> Iterator[str]:
     """Yields what a person reads in a file, without code that it quotes and without strings of one word."""
     if path.suffix != ".py":
