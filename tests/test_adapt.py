@@ -37,6 +37,7 @@ from labelsieve.detect.scores import Scores
 from labelsieve.finetune import loop as training
 from labelsieve.finetune import losses as robust
 from labelsieve.finetune.backbones import load_backbone
+from labelsieve.finetune.encoders import TimmEncoder
 from labelsieve.finetune.job import hold_out
 from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.result import Adapted, model_card
@@ -44,8 +45,7 @@ from labelsieve.finetune.run import check_model_folder
 from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.finetune.terminal import summarize
-from labelsieve.finetune.timm_towers import TOWERS
-from labelsieve.finetune.towers import Tower
+from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.finetune.tuning import prepare
 from labelsieve.metrics import measure
 from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
@@ -870,16 +870,16 @@ def test_what_a_model_has_no_place_for_is_told(tune: Any, body: torch.nn.Module,
         prepare(bare, Adaptation(tune=tune), generator=torch.Generator())
 
 
-def test_a_tower_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a release of one of the libraries might; the weights fit all the same."""
-    read = TOWERS["clip"]
+    read = IMAGE_ENCODERS["clip"]
 
-    def with_another_norm(name: str, options: dict[str, Any]) -> Tower:
-        tower = read(name, options)
-        weights = {**tower.weights, "norm_pre.weight": tower.weights["norm_pre.weight"] * 0.5}
-        return dataclasses.replace(tower, weights=weights)
+    def with_another_norm(name: str, options: dict[str, Any]) -> TimmEncoder:
+        encoder = read(name, options)
+        weights = {**encoder.weights, "norm_pre.weight": encoder.weights["norm_pre.weight"] * 0.5}
+        return dataclasses.replace(encoder, weights=weights)
 
-    monkeypatch.setitem(TOWERS, "clip", with_another_norm)
+    monkeypatch.setitem(IMAGE_ENCODERS, "clip", with_another_norm)
     with pytest.raises(ModelError, match=r"computes something else than timm's .* \(off by .*another --backbone"):
         load_backbone(str(model("clip")), CLASSES)
 
@@ -910,8 +910,10 @@ def test_a_clip_of_the_run_is_the_default(images: LabelledImages, model: Model, 
     assert (result.backbone.kind, result.backbone.image_size) == ("timm_wrapper", 64)
 
 
-@pytest.mark.parametrize("kind", ["clip", "clip-tower", "altclip", "chinese-clip", "siglip", "siglip-tower", "blip"])
-def test_a_tower_is_read_where_it_meets_texts(kind: str, model: Model, images: LabelledImages) -> None:
+@pytest.mark.parametrize(
+    "kind", ["clip", "clip-encoder", "altclip", "chinese-clip", "siglip", "siglip-encoder", "blip"]
+)
+def test_an_encoder_is_read_where_it_meets_texts(kind: str, model: Model, images: LabelledImages) -> None:
     source: Any = transformers.AutoModel.from_pretrained(model(kind)).eval()
     backbone = load_backbone(str(model(kind)), CLASSES)
     inputs = backbone.pixels([images.open(row) for row in range(4)])
@@ -923,7 +925,7 @@ def test_a_tower_is_read_where_it_meets_texts(kind: str, model: Model, images: L
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-3)])
-def test_a_tower_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_path: Path) -> None:
+def test_an_encoder_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_path: Path) -> None:
     folder = backbone_folder(tmp_path, "clip")
     config = json.loads((folder / "config.json").read_text())
     edit_json(folder / "config.json", vision_config={**config["vision_config"], key: value})

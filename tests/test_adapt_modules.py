@@ -115,7 +115,7 @@ def test_visual_prompts_stand_beside_the_patches(tune: str, kind: str, model: Mo
 
 @pytest.mark.parametrize("tune", PROMPTS)
 def test_visual_prompts_do_what_they_do_in_phase_1(tune: str, tmp_path: Path) -> None:
-    """There on CLIP as `transformers` has it, here on the same tower as `timm` has it."""
+    """There on CLIP as `transformers` has it, here on the same encoder as `timm` has it."""
     folder = model_folder(tmp_path / "clip")
     vlm, backbone = load_vlm(str(folder)), load_backbone(str(folder), CLASSES)
     here = prepared(backbone, tune, visual_prompts=4)

@@ -207,7 +207,7 @@ def test_training_leaves_the_model_as_it_was(name: str, drawn: LabelledImages, t
         assert torch.equal(tiny_clip.pool(pixels), before)
     check_contract(adapted, drawn, unreadable=[])
     assert not same(adapted, score(quick(name, peft="none", **ONE_EPOCH), drawn, tiny_clip)), (
-        "the tower was not adapted"
+        "the image encoder was not adapted"
     )
 
 
@@ -305,7 +305,9 @@ def test_training_that_breaks_says_so(
 
 
 @trained_detector
-def test_contexts_too_long_for_the_text_tower(name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
+def test_contexts_too_long_for_the_text_encoder(
+    name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
+) -> None:
     with pytest.raises(ModelError, match=r"no room for a class name .* use fewer \(--context-tokens\)"):
         score(quick(name, context_tokens=tiny_clip.context_length), drawn, tiny_clip)
 
@@ -384,7 +386,7 @@ def test_noise_rate_out_of_range(rate: float) -> None:
         SmallLoss(noise_rate=rate)
 
 
-def test_unknown_way_to_adapt_the_tower(drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
+def test_unknown_way_to_adapt_the_encoder(drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
     with pytest.raises(SettingsError, match=r'got vpt-depp .did you mean "vpt-deep"'):
         score(quick("gmm", peft="vpt-depp"), drawn, tiny_clip)
 
@@ -410,7 +412,7 @@ def test_recipes_are_those_of_the_paper() -> None:
 
 
 def template_probability(images: LabelledImages, vlm: VisionLanguageModel, template: str) -> NDArray[np.float32]:
-    """Classifies zero-shot without any of our code but the tower's: (N, K)."""
+    """Classifies zero-shot without any of our code but the image encoder's: (N, K)."""
     with torch.inference_mode():
         pooled = vlm.pool(vlm.pixels([images.open(row) for row in range(len(images))]))
         text = normalize(vlm.encode_text([template.format(name) for name in images.class_names]), dim=-1)

@@ -97,7 +97,7 @@ def keep_learners(patch: pytest.MonkeyPatch, module: Any) -> list[Learner]:
 
 @torch.inference_mode()
 def by_hand(vlm: VisionLanguageModel, images: LabelledImages, text: Tensor) -> NDArray[np.int64]:
-    """Encodes pictures one at a time with the untouched tower, and compares them with texts (K, D)."""
+    """Encodes pictures one at a time with the untouched encoder, and compares them with texts (K, D)."""
     found = [
         int((normalize(vlm.project(vlm.pool(vlm.pixels([images.open(row)]))), dim=-1) @ text.T).argmax())
         for row in range(len(images))
@@ -175,7 +175,7 @@ def test_training_images_as_test_images_are_predicted_alike(
     assert np.array_equal(predictions(detector, images, tiny_clip, backwards)[::-1], own)
 
 
-def test_an_adapted_tower_is_what_is_tested(
+def test_an_adapted_encoder_is_what_is_tested(
     images: LabelledImages, test_images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = keep_learners(monkeypatch, cross_entropy)

@@ -323,8 +323,8 @@ def train(
         examples = list(itertools.chain.from_iterable(pool.map(make_examples, parts)))
     print(f"{len(examples):,} drawings", flush=True)
     rng = np.random.default_rng(options.seed)
-    # At first both towers give nearly the same vector for everything and learn little from each other. A classifier of
-    # the pictures, fading out and not part of the finished model, gets the image tower going.
+    # At first both encoders give nearly one vector for everything and learn little from each other. A classifier of
+    # the pictures, fading out and not part of the finished model, gets the image encoder going.
     head = nn.Linear(model.visual_projection.in_features, len(CLASS_NAMES))
     optimizer = torch.optim.AdamW(
         [*_groups(model), {"params": list(head.parameters()), "pace": 1.0}], lr=options.rate, betas=(0.9, 0.98)

@@ -18,7 +18,7 @@ class WrittenOutAttention(TorchFunctionMode):
     """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
 
     That is so for bf16 on a CPU, with gradients above all (`benchmarks/attention.py`). It is done without them too, so
-    that a tower gives the same features whether it is trained or not. A boolean mask is written out too; whatever else
+    that an encoder gives the same features, trained or not. A boolean mask is written out too; whatever else
     is asked for, dropout for example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
     """
 

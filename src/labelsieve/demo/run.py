@@ -96,7 +96,7 @@ def run_demo(
 def default_detectors() -> tuple[Detector, ...]:
     """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate.
 
-    The tower stays frozen, so that a demonstration takes seconds on any machine.
+    The image encoder stays frozen, so that a demonstration takes seconds on any machine.
     """
     from labelsieve.detect.deft.detector import DeFT
     from labelsieve.detect.gmm import GMM

@@ -98,7 +98,7 @@ class Job:
 
     @property
     def on_features(self) -> bool:
-        """Whether the tower stands still, so that its features are computed once."""
+        """Whether the image encoder stands still, so that its features are computed once."""
         return self.settings.tune == "linear"
 
 

@@ -124,9 +124,9 @@ def adapt(
             progress=progress,
         )
         started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-        tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
-        tower.model.to(engine.device)
-        job = _job(tower, images, selection, tested, settings, engine)
+        loaded = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
+        loaded.model.to(engine.device)
+        job = _job(loaded, images, selection, tested, settings, engine)
         overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
         notes = (*_problems(verdicts), *selection.notes, *overlap)
         for note in notes:
