@@ -288,7 +288,9 @@ def test_the_rate_decays_by_epoch_and_small_data_are_passed_often(
     assert {epoch["images"] for epoch in result.history} == {3 * 21}
 
 
-def test_plain_training_is_what_the_settings_say(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+def test_cross_entropy_training_is_what_the_settings_say(
+    images: LabelledImages, verdicts: Verdicts, model: Model
+) -> None:
     """One full-batch step of SGD on the head, by hand."""
     settings = {"tune": "linear", "head_init": "zeros", "optimizer": "sgd", "epochs": 1, "batch_size": 99}
     result = adapted(images, verdicts, model("vit"), **settings, head_learning_rate=0.5, weight_decay=0.1)

@@ -26,7 +26,7 @@ import labelsieve as ls
 from labelsieve.core.errors import RunError
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages, decode
-from labelsieve.data.plain import shortened
+from labelsieve.data.preprocessed import shortened
 from labelsieve.data.rgb import is_flat, source_code
 from labelsieve.data.sources import load_images
 from labelsieve.detect.knn import KNN

@@ -131,7 +131,7 @@ def refined(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 # ----------------------------------------------------------------------------------------------------------- forward
 
 
-def test_plain_features(vlm: HuggingFaceCLIP) -> None:
+def test_features(vlm: HuggingFaceCLIP) -> None:
     plain = parity("clip_plain")
     pooled = vlm.pool(torch.cat([BATCHES["a_images"], BATCHES["b_images"]]))
     close(vlm.project(pooled), plain["image_features"])

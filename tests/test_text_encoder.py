@@ -163,7 +163,7 @@ def test_parts_that_are_computed_again_are_the_whole(
     assert calls[0] == counts, "without gradients there is nothing to compute again"
 
 
-def test_other_attention_is_encoded_plainly(tmp_path: Path) -> None:
+def test_other_attention_is_encoded_prompt_by_prompt(tmp_path: Path) -> None:
     eager: Any = ls.load_vlm(model_folder(tmp_path / "m", model=random_clip(attention="eager")))
     eager.model.set_attn_implementation("eager")
     assert eager.causal_text is None

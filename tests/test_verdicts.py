@@ -229,7 +229,7 @@ def test_metrics_at_the_edges(
 
 
 @given(data=st.data(), n=st.integers(0, 40), classes=st.integers(1, 5))
-def test_counts_against_a_plain_loop(data: st.DataObject, n: int, classes: int) -> None:
+def test_counts_against_a_simple_loop(data: st.DataObject, n: int, classes: int) -> None:
     labels, predicted = (data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)) for _ in range(2))
     quality = data.draw(st.lists(st.sampled_from([0.1, 0.9, NAN]), min_size=n, max_size=n))
     names = tuple(f"n{k}" for k in range(classes))

@@ -48,9 +48,9 @@ def _pays(
     enable_gqa: bool = False,
 ) -> bool:
     masked = attn_mask is not None and attn_mask.dtype != torch.bool
-    plain = not masked and not dropout_p and not is_causal and not enable_gqa
+    simple = not masked and not dropout_p and not is_causal and not enable_gqa
     short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
-    return plain and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return simple and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
 def _written_out(

@@ -77,7 +77,7 @@ def _evaluate(
         found[list(features.errors)] = 0
     else:
         with engine.progress.task("evaluating", total=len(own), unit="images", brief=True) as advance:
-            for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
+            for batch in prepared(job.preprocessed(images), parts, backbone, device=engine.device):
                 if len(batch.rows):
                     with engine.autocast():
                         logits = backbone.logits(pixels_of(batch, backbone, engine.device))

@@ -22,7 +22,7 @@ from labelsieve.core.provenance import new_part, remove_parts, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Batch, batches, unit
 from labelsieve.data.pixels import Pictures
-from labelsieve.data.plain import Prepares, shortened
+from labelsieve.data.preprocessed import Prepares, shortened
 from labelsieve.vlm.base import ImageEncoder
 from labelsieve.vlm.kept_features import ImageFeatures, feature_stem, read_features
 

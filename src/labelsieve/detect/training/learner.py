@@ -22,7 +22,7 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_images
-from labelsieve.data.plain import preprocessed_images
+from labelsieve.data.preprocessed import preprocessed_images
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
@@ -183,10 +183,10 @@ class BatchSource:
     def crop_source(self) -> Pictures:
         """What epochs take their crops from."""
         area, accelerator = crop_area(self.learner.vlm.image_size), self.engine.accelerator
-        return kept_images(self.images, area=area, accelerator=accelerator, beside=self.plain)
+        return kept_images(self.images, area=area, accelerator=accelerator, beside=self.preprocessed)
 
     @cached_property
-    def plain(self) -> Pictures | None:
+    def preprocessed(self) -> Pictures | None:
         """What the adapted image encoder sees at the end."""
         return preprocessed_images(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
 
@@ -242,7 +242,7 @@ def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> 
     engine, learner = feed.engine, feed.learner
     if not feed.adapts_encoder:
         return feed.features if other is None else image_features(other, learner.vlm, engine=engine)
-    images, pixels = feed.images, feed.plain
+    images, pixels = feed.images, feed.preprocessed
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     with learner.attached():
