@@ -42,7 +42,7 @@ def test_what_it_writes_and_replaces_only_when_told(tmp_path: Path) -> None:
     for row in kept["detectors"]:
         assert 0 <= row["metrics"]["issue_f1"] <= 1 and row["metrics"]["images"] == 50 and row["seconds"] >= 0
     text = (tmp_path / "demo" / "comparison.md").read_text()
-    assert text.startswith("50 drawings of 16 classes, 30.0% wrong labels, seed 1.\n")
+    assert text.startswith("50 sketches of 16 classes, 30.0% wrong labels, seed 1.\n")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     verdicts = Verdicts.load(tmp_path / "demo")

@@ -19,8 +19,9 @@ NAMES = sorted({*ls.__all__} - {"__version__"})
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 
 BANNED = (
-    r"pictures?|untouched|untrained|towers?|whole[ -]numbers?|anew|parted|mend(?:s|ed|ing)?|nobody's"
-    r"|tells whether|plainly|plain (?:training|objectives?|losses|images?|photos?|model)|judg(?:es?|ed|ing|ements?)|settl(?:es?|ed|ing)|told|bears?"
+    r"pictures?|untouched|untrained|towers?|whole[ -]numbers?|anew|parted|mend(?:s|ed|ing)?|nobody's|drawings"
+    r"|tells whether|plainly|plain (?:training|objectives?|losses|images?|photos?|model)"
+    r"|judg(?:es?|ed|ing|ements?)|settl(?:es?|ed|ing)|told|bears?"
 )
 """Words of our own, for which the field has another: image, zero-shot model, image encoder, integer, fix, score, ..."""
 

@@ -1,4 +1,4 @@
-"""The procedural drawings and the bundled CLIP model."""
+"""The synthetic sketches and the bundled CLIP model."""
 
 import subprocess
 import sys

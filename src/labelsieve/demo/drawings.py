@@ -1,4 +1,4 @@
-"""Procedural drawings of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
+"""Synthetic sketches of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 SIZE = 64
-"""Width and height of a drawing, in pixels."""
+"""Width and height of a sketch, in pixels."""
 
 CLASS_NAMES: tuple[str, ...] = tuple(sorted(SHAPES))
 """Names of the classes; labels are indices into them."""
@@ -123,7 +123,7 @@ DEMO_STYLE = Style(
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A drawing and what can be said about it.
+    """A sketch and what can be said about it.
 
     Attributes:
         image: The image, 64 x 64 RGB.
@@ -147,7 +147,7 @@ def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawin
         style: Style to draw in.
 
     Returns:
-        The drawing with its colours and background.
+        The sketch with its colours and background.
     """
     shape = SHAPES[class_name]
     ground_name, ground = style.grounds[rng.integers(len(style.grounds))]
@@ -180,8 +180,8 @@ def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[
     """Draw a balanced, shuffled set of labelled images.
 
     Args:
-        count: Number of drawings.
-        seed: Seed; the same seed gives the same drawings.
+        count: Number of sketches.
+        seed: Seed; the same seed gives the same sketches.
         style: Style to draw in.
 
     Returns:

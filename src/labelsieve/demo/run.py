@@ -1,4 +1,4 @@
-"""The demonstration: drawings with known wrong labels, four detectors, one comparison and one report."""
+"""The demonstration: sketches with known wrong labels, four detectors, one comparison and one report."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_demo(
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
-        images: How many drawings, 48 to 20,000.
+        images: How many sketches, 48 to 20,000.
         seed: Every random choice is drawn from it.
         console: Where to print.
         overwrite: Replace a run that is there.
@@ -109,7 +109,7 @@ def default_detectors() -> tuple[Detector, ...]:
 
 
 def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
-    """Writes mislabelled drawings with the truth beside them, and loads them as a user would."""
+    """Writes mislabelled sketches with the truth beside them, and loads them as a user would."""
     from labelsieve.data.noise_files import write_noisy
     from labelsieve.data.sources import load_images
     from labelsieve.demo.drawings import CLASS_NAMES, drawings
@@ -172,7 +172,7 @@ def _save(result: Mapping[str, Any], out: Path) -> None:
     head = ["detector", *METRIC_TITLES.values(), "s"]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(row) for row in result["detectors"])]
     about = (
-        f"{result['images']:,} drawings of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
+        f"{result['images']:,} sketches of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
         f"seed {result['seed']}."
     )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""A look-alike of each published data set: drawings in its official layout. A new one is a function and a line."""
+"""A look-alike of each published data set: sketches in its official layout. A new one is a function and a line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WEB_NAMES = (*NAMES, *(f"unseen drawing {number}" for number in range(len(NAMES
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """The drawings of one split.
+    """The sketches of one split.
 
     Attributes:
         images: Shape (N, 64, 64, 3).
@@ -57,8 +57,8 @@ class Stock:
     """What a look-alike is made of.
 
     Attributes:
-        train: Drawings to train on.
-        test: Other drawings.
+        train: Sketches to train on.
+        test: Other sketches.
     """
 
     train: Part
