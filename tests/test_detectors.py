@@ -27,8 +27,8 @@ from labelsieve.core.errors import ModelError, SettingsError, TrainingError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.drawings import CLASS_NAMES, drawings
 from labelsieve.demo.run import mislabel
+from labelsieve.demo.sketches import CLASS_NAMES, sketches
 from labelsieve.detect.deft import objective as dual
 from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.deft.objective import DualObjective
@@ -96,7 +96,7 @@ def same(first: Scores, second: Scores) -> bool:
 
 @pytest.fixture(scope="module")
 def clean() -> LabelledImages:
-    pictures, labels = drawings(64, seed=0)
+    pictures, labels = sketches(64, seed=0)
     return load_images(pictures, labels=labels, class_names=CLASS_NAMES)
 
 

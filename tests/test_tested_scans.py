@@ -25,7 +25,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.drawings import CLASS_NAMES, DEMO_STYLE, draw, drawings
+from labelsieve.demo.sketches import CLASS_NAMES, DEMO_STYLE, draw, sketches
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import scoring
 from labelsieve.detect.deft.detector import DeFT
@@ -282,7 +282,7 @@ def test_features_cannot_be_tested(test_images: LabelledImages) -> None:
 
 
 def test_unknown_classes_are_one_line(images: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    pictures, labels = drawings(4, seed=3)
+    pictures, labels = sketches(4, seed=3)
     test = load_images(pictures, labels=labels, class_names=("boatt", *CLASS_NAMES[1:]))
     with pytest.raises(DataError, match=r'the class "boatt" .* of the test set is none of the 4') as caught:
         run(images, mini_clip, LabelMatch(), test=test)

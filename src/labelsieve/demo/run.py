@@ -112,9 +112,9 @@ def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
     """Writes mislabelled sketches with the truth beside them, and loads them as a user would."""
     from labelsieve.data.noise_files import write_noisy
     from labelsieve.data.sources import load_images
-    from labelsieve.demo.drawings import CLASS_NAMES, drawings
+    from labelsieve.demo.sketches import CLASS_NAMES, sketches
 
-    images, labels = drawings(count, seed=seed)
+    images, labels = sketches(count, seed=seed)
     clean = load_images(images, labels=labels, class_names=CLASS_NAMES)
     write_noisy(mislabel(clean, seed=seed), path)
     return load_images(path, truth_column="clean_label")
@@ -123,7 +123,7 @@ def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
 def mislabel(images: LabelledImages, *, seed: int) -> LabelledImages:
     """Changes exactly 20 % of the labels to any other class, and 10 % on other images to the most similar class."""
     from labelsieve.data.noise import paired, symmetric
-    from labelsieve.demo.drawings import SIMILAR
+    from labelsieve.demo.sketches import SIMILAR
 
     names = images.class_names
     target = np.array([names.index(SIMILAR.get(name, name)) for name in names], dtype=np.int64)

@@ -94,12 +94,12 @@ def adapt(
     Example:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
-        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
-        >>> drawn, labels = drawings(64, seed=0)
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(64, seed=0)
         >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> images = ls.inject(images, kind="symmetric", rate=0.25)
         >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=ls.Joint())
-        >>> drawn, labels = drawings(32, seed=1)
+        >>> drawn, labels = sketches(32, seed=1)
         >>> checked = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> settings = ls.Adaptation(tune="linear", epochs=1, min_steps=0)
         >>> adapted = ls.adapt(images, verdicts, backbone=MINI_CLIP, settings=settings, test=checked)

@@ -21,7 +21,7 @@ from labelsieve.bench.lookalikes.formats import (
     write_lines,
     write_matlab,
 )
-from labelsieve.demo.drawings import CLASS_NAMES, drawings
+from labelsieve.demo.sketches import CLASS_NAMES, sketches
 
 NAMES: tuple[str, ...] = tuple(f"{name} drawing" for name in CLASS_NAMES)
 """Class names of look-alikes: of two words, since some layouts write the blank in their own way."""
@@ -73,7 +73,7 @@ def draw_stock(train: int, test: int) -> Stock:
 def _part(count: int, *, seed: int, noise: float) -> Part:
     from labelsieve.data.noise import symmetric
 
-    images, truth = drawings(count, seed=seed)
+    images, truth = sketches(count, seed=seed)
     noisy = symmetric(truth, classes=len(NAMES), rate=noise, seed=seed)
     return Part(images=np.stack([np.asarray(image) for image in images]), truth=truth, noisy=noisy)
 

@@ -15,7 +15,7 @@ from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, 
 from labelsieve.bench.parts import DRAWINGS, NO_TEXT, Data
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.published.base import named_source
-from labelsieve.demo.drawings import CLASS_NAMES
+from labelsieve.demo.sketches import CLASS_NAMES
 
 IMAGES, TEST_IMAGES = 72, 24
 WIDTH = 16

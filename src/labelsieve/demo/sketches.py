@@ -16,11 +16,11 @@ __all__ = [
     "PRETRAINING_STYLE",
     "SIMILAR",
     "SIZE",
-    "Drawing",
+    "Sketch",
     "Style",
     "draw",
-    "drawings",
     "render",
+    "sketches",
 ]
 
 SIZE = 64
@@ -122,7 +122,7 @@ DEMO_STYLE = Style(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class Sketch:
     """A sketch and what can be said about it.
 
     Attributes:
@@ -138,7 +138,7 @@ class Drawing:
     background: Background
 
 
-def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawing:
+def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Sketch:
     """Draw one thing and say how it turned out.
 
     Args:
@@ -159,7 +159,7 @@ def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawin
     pen = Pen(canvas, rng=rng, style=style, colour=colour, accent=accent, ground=ground)
     shape(pen, rng)
     image = _add_noise(canvas.reduce(CANVAS // SIZE), rng, style.noise)
-    return Drawing(image=image, colour=colour_name, ground=ground_name, background=background)
+    return Sketch(image=image, colour=colour_name, ground=ground_name, background=background)
 
 
 def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Image:
@@ -176,7 +176,7 @@ def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Im
     return render(class_name, rng=rng, style=style).image
 
 
-def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
+def sketches(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
     """Draw a balanced, shuffled set of labelled images.
 
     Args:
