@@ -13,6 +13,7 @@ import labelsieve as ls
 from labelsieve.commands.listing import entries
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.finetune.registry import LOSSES
+from labelsieve.report.registry import FORMATS
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted({*ls.__all__} - {"__version__"})
@@ -80,6 +81,11 @@ def test_every_page_is_in_a_list_of_pages() -> None:
 def test_every_list_of_the_reference_has_its_table() -> None:
     text = (ROOT / "docs" / "reference" / "choices.md").read_text(encoding="utf-8")
     assert {option for option, _, _ in entries(None)} == set(re.findall("<!-- from code: (.+) -->", text))
+
+
+def test_every_format_of_an_export_is_described() -> None:
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in FORMATS)
 
 
 def test_the_losses_are_in_the_reference() -> None:
