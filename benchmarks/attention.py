@@ -21,7 +21,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from labelsieve.core.attention import WrittenOutAttention
 
 # Side of the picture, side of a patch, width, heads, blocks.
-TOWERS = {
+IMAGE_ENCODERS = {
     "small 32/4": (32, 4, 256, 4, 6),
     "ViT-B/32": (224, 32, 768, 12, 12),
     "ViT-B/16": (224, 16, 768, 12, 12),
@@ -41,19 +41,19 @@ class Attention:
     rounds: int = 5
 
 
-def seconds(tower: CLIPVisionModel, pixels: torch.Tensor, *, written_out: bool) -> float:
+def seconds(encoder: CLIPVisionModel, pixels: torch.Tensor, *, written_out: bool) -> float:
     """Returns the time of a forward and a backward pass down to the pixels, as prompts in the first block need it."""
     started = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16), WrittenOutAttention() if written_out else nullcontext():
-        pooled = tower(pixel_values=pixels).pooler_output
+        pooled = encoder(pixel_values=pixels).pooler_output
     pooled.float().sum().backward()
     return time.perf_counter() - started
 
 
 def run(settings: Attention) -> None:
     """Prints a Markdown table."""
-    print("| tower | tokens | PyTorch's own, s | written out, s | ratio |\n|---|---:|---:|---:|---:|")
-    for name, (side, patch, width, heads, blocks) in TOWERS.items():
+    print("| encoder | tokens | PyTorch's own, s | written out, s | ratio |\n|---|---:|---:|---:|---:|")
+    for name, (side, patch, width, heads, blocks) in IMAGE_ENCODERS.items():
         config = CLIPVisionConfig(
             hidden_size=width,
             intermediate_size=4 * width,
@@ -62,12 +62,12 @@ def run(settings: Attention) -> None:
             image_size=side,
             patch_size=patch,
         )
-        tower = CLIPVisionModel(config).eval().requires_grad_(False)
+        encoder = CLIPVisionModel(config).eval().requires_grad_(False)
         pixels = torch.randn(settings.batch, 3, side, side).requires_grad_()
         times: dict[bool, list[float]] = {False: [], True: []}
         for number in range(settings.rounds + 1):
             for written_out in times:
-                found = seconds(tower, pixels, written_out=written_out)
+                found = seconds(encoder, pixels, written_out=written_out)
                 if number:  # the first pass warms up
                     times[written_out].append(found)
         own, mine = min(times[False]), min(times[True])

@@ -102,10 +102,10 @@ class Comparison:
         out: CSV file to add to; a Markdown table is written beside it.
         label_column: Column of the given labels.
         truth_column: Column of the true labels.
-        model: Hub id or folder; the bundled one for drawings.
-        limit: Random subset of so many images, or the number of drawings.
+        model: Hub id or folder; the bundled one for sketches.
+        limit: Random subset of so many images, or the number of sketches.
         noise: Inject this kind of noise into the given labels, which then count as the truth.
-        rate: How much; with drawings, 0 leaves the labels as they are.
+        rate: How much; with sketches, 0 leaves the labels as they are.
         detectors: Names out of the tables in this file.
         seeds: Each draws the subset, the noise and the training.
     """

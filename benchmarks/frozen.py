@@ -1,7 +1,7 @@
-"""Measures dual-prompt learning on cached features against the same with the whole vision tower in the loop.
+"""Measures dual-prompt learning on cached features against the same with the whole image encoder in the loop.
 
 Sizes of ViT-B/16 with random weights, random features and pictures, the default of a scan. Ours trains all epochs.
-With the tower in the loop a step passes its pictures through the frozen tower, without gradients, in the precision that
+With the encoder in the loop a step passes images through the frozen encoder, without gradients, in the precision that
 a scan takes; its time is extrapolated from some steps. Both keep to the same text features and losses; decoding is left
 out. What the features cost once is extrapolated as well.
 
@@ -32,7 +32,7 @@ from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import make_schedule, train
 from labelsieve.vlm.kept_features import ImageFeatures
 from step import model
-from text_tower import names
+from text_encoder import names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class FrozenMode:
         images: N.
         classes: K.
         epochs: Epochs.
-        batch: B with the tower in the loop.
+        batch: B with the image encoder in the loop.
         steps: Steps that its time is extrapolated from.
         device: Where.
     """
@@ -57,7 +57,7 @@ class FrozenMode:
 
 
 class InTheLoop(BatchSource):
-    """Passes pictures through the tower at each step, and stops after some steps."""
+    """Passes pictures through the image encoder at each step, and stops after some steps."""
 
     steps = 0
 
@@ -102,7 +102,7 @@ def run(options: FrozenMode) -> None:
     of_all = -(-options.images // options.batch) * options.epochs
     loop = once / options.steps * of_all
     print(
-        f"tower in the loop: {once:.1f} s for {options.steps} steps of {options.batch}, so {loop:,.0f} s for {of_all}"
+        f"encoder in the loop: {once:.1f} s for {options.steps} steps of {options.batch}, so {loop:,.0f} s for {of_all}"
     )
 
     def forward() -> Tensor:

@@ -46,7 +46,7 @@ class Input:
         count: Photos.
         batch: B.
         size: Side of a crop in pixels.
-        patch: Side of a patch of the tower that the real step trains, of ViT-B's other sizes.
+        patch: Side of a patch of the image encoder that the real step trains, of ViT-B's other sizes.
         steps: Real steps to measure.
     """
 
@@ -138,11 +138,11 @@ def _real_steps(settings: Input, loader: Any, batches_in_all: int) -> None:
         image_size=settings.size,
         patch_size=settings.patch,
     )
-    tower = CLIPVisionModel(config).train()
+    encoder = CLIPVisionModel(config).train()
 
     def step(inputs: torch.Tensor) -> None:
         with engine.autocast():
-            pooled = tower(pixel_values=inputs.float() / 255).pooler_output
+            pooled = encoder(pixel_values=inputs.float() / 255).pooler_output
         pooled.float().square().sum().backward()
 
     steps, waited, busy = min(settings.steps, batches_in_all - 1), 0.0, 0.0

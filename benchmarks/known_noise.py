@@ -1,7 +1,7 @@
 """How much could any selection gain? A linear head on what is selected where the noise is known exactly.
 
 Symmetric noise is put into right labels. The probability that a label is right is then the posterior under the true
-rate: of all detectors that judge by the same features none can know more of the noise. Class probabilities are those of
+rate: of all detectors that score by the same features none can know more of the noise. Class probabilities are those of
 the smoothed out-of-fold discriminant, at the temperature that makes the noisy labels most likely under the true noise.
 What this selects, or weighs, is compared with cross-entropy on all images and with the images that are truly right.
 

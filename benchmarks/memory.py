@@ -27,7 +27,7 @@ import labelsieve as ls
 from labelsieve.core.engine import make_engine
 from labelsieve.data.noise_files import write_noisy
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.drawings import CLASS_NAMES
+from labelsieve.demo.sketches import CLASS_NAMES
 from labelsieve.vlm.features import image_features
 
 

@@ -1,6 +1,6 @@
 """Measures a scan in two processes on two cores against one process on one core and one process on both.
 
-The drawings of the demonstration and the bundled model, `--peft vpt-deep`, one batch size for all; the seconds are
+The sketches of the demonstration and the bundled model, `--peft vpt-deep`, one batch size for all; the seconds are
 those of the whole command, and those of an epoch of training.
 
 Example::

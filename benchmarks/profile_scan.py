@@ -29,11 +29,11 @@ from labelsieve.report.html import write_report
 
 # Module, name there, and what it is called in the table. A stage within another one counts there only.
 STAGES = (
-    ("labelsieve.detect.inputs", "image_features", "features of the frozen tower"),
+    ("labelsieve.detect.inputs", "image_features", "features of the frozen image encoder"),
     ("labelsieve.detect.inputs", "class_features", "text features of the class names"),
     ("labelsieve.detect.deft.scoring", "train", "training of the prompts"),
     ("labelsieve.detect.evidence.posterior", "fit_discriminants", "discriminants, out of fold"),
-    ("labelsieve.detect.evidence.posterior", "judge_jointly", "fit of the joint evidence, and scores"),
+    ("labelsieve.detect.evidence.posterior", "score_jointly", "fit of the joint evidence, and scores"),
     ("labelsieve.pipeline", "decide", "verdicts"),
     ("labelsieve.pipeline", "diagnose", "findings"),
 )
@@ -48,7 +48,7 @@ class ProfileScan:
         label_column: Column of the given labels.
         model: Folder of the model; the bundled one by default.
         limit: Random subset of so many images.
-        peft: How the vision tower is adapted.
+        peft: How the image encoder is adapted.
     """
 
     source: tyro.conf.Positional[str]

@@ -1,7 +1,7 @@
 """Measures a whole step of phase 1 against the same step written plainly, with visual prompts, at ViT-B/16's sizes.
 
 Ours is the step of a scan with `--peft vpt-deep`: real losses, real optimiser, the precision that a scan takes here.
-Plainly means as the published code does it, in fp32: 2K prompts of 77 tokens through the text tower, attention
+Plainly means as the published code does it, in fp32: 2K prompts of 77 tokens through the text encoder, attention
 without a fused kernel, one pass for the pictures and one for each set of prompts. The plain parts are timed one
 after the other, the pictures `--part` at a time, because together they do not fit into 24 GiB; their times add up.
 
@@ -32,7 +32,7 @@ from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.learner import Learner
 from labelsieve.detect.training.loop import Step
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from text_tower import LENGTH, names
+from text_encoder import LENGTH, names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

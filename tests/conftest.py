@@ -148,7 +148,7 @@ def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The file names tell the truth: `cat/boat-0.png` is a boat.
     """
-    from labelsieve.demo.drawings import DEMO_STYLE, draw
+    from labelsieve.demo.sketches import DEMO_STYLE, draw
 
     folder, rng = tmp_path_factory.mktemp("drawn") / "photos", np.random.default_rng(0)
     classes = ("boat", "cat", "cup", "tree")

@@ -43,7 +43,7 @@ def mislabelled() -> LabelledImages:
     return load_images(drawn, labels=labels, class_names=CLASSES)
 
 
-def judged(images: LabelledImages, *, flagged: Any = FLAGGED, unreadable: Any = (), **columns: Any) -> Verdicts:
+def verdicts_on(images: LabelledImages, *, flagged: Any = FLAGGED, unreadable: Any = (), **columns: Any) -> Verdicts:
     """Returns verdicts by which what is flagged has a p_clean of 0.2, all else one above one half."""
     quality = np.linspace(0.6, 1.0, len(images)).astype(np.float32)
     quality[list(flagged)] = 0.2

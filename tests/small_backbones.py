@@ -46,7 +46,7 @@ def _made(architecture: str, config: str, **values: Any) -> Callable[[], Any]:
     return lambda: getattr(transformers, architecture)(getattr(transformers, config)(**values))
 
 
-# Bare towers, whole two-tower models, and classifiers of other classes: however weights are saved.
+# Bare encoders, whole dual-encoder models, and classifiers of other classes: however weights are saved.
 BACKBONES: dict[str, Callable[[], Any]] = {
     "vit": _made("ViTModel", "ViTConfig", **VIT),
     "vit-classifier": _made("ViTForImageClassification", "ViTConfig", **VIT, num_labels=3),
@@ -55,13 +55,13 @@ BACKBONES: dict[str, Callable[[], Any]] = {
     "convnext": _made("ConvNextForImageClassification", "ConvNextConfig", **_STAGES, num_stages=2),
     "dinov2": _made("Dinov2Model", "Dinov2Config", **VIT),
     "swin": _made("SwinForImageClassification", "SwinConfig", **_SWIN, image_size=SIZE, num_labels=7),
-    "siglip-tower": _made("SiglipVisionModel", "SiglipVisionConfig", **VIT),
+    "siglip-encoder": _made("SiglipVisionModel", "SiglipVisionConfig", **VIT),
     "blip": _made(
         "BlipForImageTextRetrieval", "BlipConfig", vision_config=VIT | {"hidden_act": "gelu"}, text_config=_BERT
     ),
     "siglip": _made("SiglipModel", "SiglipConfig", vision_config=VIT, text_config=_WORDS),
     "clip": _made("CLIPModel", "CLIPConfig", vision_config=VIT, text_config=_WORDS),
-    "clip-tower": _made("CLIPVisionModel", "CLIPVisionConfig", **VIT),
+    "clip-encoder": _made("CLIPVisionModel", "CLIPVisionConfig", **VIT),
     "altclip": _made("AltCLIPModel", "AltCLIPConfig", vision_config=VIT, text_config=_WORDS),
     "chinese-clip": _made("ChineseCLIPModel", "ChineseCLIPConfig", vision_config=VIT, text_config=_WORDS),
 }

@@ -422,7 +422,7 @@ class Family:
         pickle: Name of such a file that PyTorch reads.
         tokenizer: Files of the tokenizer.
         processor: Whether the folder holds the settings of the image processor.
-        transformer: Whether the vision tower is a transformer.
+        transformer: Whether the image encoder is a transformer.
         lost: Names of weights that the model cannot do without, as the file has them.
         needs: Libraries beside transformers, without which it is skipped.
     """

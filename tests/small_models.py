@@ -27,9 +27,9 @@ PROCESSOR = "preprocessor_config.json"
 def random_clip(*, attention: str = "sdpa", seed: int = 0) -> Any:
     """Returns a randomly initialised `CLIPModel`: 64 pixels, patches of 16, width 32, 2 layers, words of mini_clip."""
     config: Any = transformers.CLIPConfig.from_pretrained(MINI_CLIP)
-    for tower in (config.text_config, config.vision_config):
-        tower.hidden_size, tower.intermediate_size = 32, 48
-        tower.num_hidden_layers, tower.num_attention_heads = 2, 2
+    for encoder in (config.text_config, config.vision_config):
+        encoder.hidden_size, encoder.intermediate_size = 32, 48
+        encoder.num_hidden_layers, encoder.num_attention_heads = 2, 2
     config.vision_config.patch_size = 16
     config.projection_dim = 24
     config._attn_implementation = attention

@@ -37,6 +37,7 @@ from labelsieve.detect.scores import Scores
 from labelsieve.finetune import loop as training
 from labelsieve.finetune import losses as robust
 from labelsieve.finetune.backbones import load_backbone
+from labelsieve.finetune.encoders import TimmEncoder
 from labelsieve.finetune.job import hold_out
 from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.result import Adapted, model_card
@@ -44,14 +45,13 @@ from labelsieve.finetune.run import check_model_folder
 from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.finetune.terminal import summarize
-from labelsieve.finetune.timm_towers import TOWERS
-from labelsieve.finetune.towers import Tower
+from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.finetune.tuning import prepare
 from labelsieve.metrics import measure
 from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from slow_cases import mostly_slow
-from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, judged, mislabelled, pictures, weights
+from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, mislabelled, pictures, verdicts_on, weights
 from small_backbones import BACKBONES, SIZE, backbone_folder
 from small_models import edit_json, edit_weights, random_clip
 
@@ -72,7 +72,7 @@ def test_images() -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def verdicts(images: LabelledImages) -> Verdicts:
-    return judged(images)
+    return verdicts_on(images)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,9 @@ def test_the_rate_decays_by_epoch_and_small_data_are_passed_often(
     assert {epoch["images"] for epoch in result.history} == {3 * 21}
 
 
-def test_plain_training_is_what_the_settings_say(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
+def test_cross_entropy_training_is_what_the_settings_say(
+    images: LabelledImages, verdicts: Verdicts, model: Model
+) -> None:
     """One full-batch step of SGD on the head, by hand."""
     settings = {"tune": "linear", "head_init": "zeros", "optimizer": "sgd", "epochs": 1, "batch_size": 99}
     result = adapted(images, verdicts, model("vit"), **settings, head_learning_rate=0.5, weight_decay=0.1)
@@ -304,7 +306,7 @@ def test_plain_training_is_what_the_settings_say(images: LabelledImages, verdict
 
 
 def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -> None:
-    clean = judged(images, flagged=())
+    clean = verdicts_on(images, flagged=())
     assert_same(
         adapted(images, clean, model("vit"), labels="selected"), adapted(images, clean, model("vit"), labels="all")
     )
@@ -314,20 +316,20 @@ def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -
 
 
 def test_weights_of_one_are_no_weights(images: LabelledImages, model: Model) -> None:
-    sure = judged(images, flagged=(), label_quality=np.ones(len(images), dtype=np.float32))
+    sure = verdicts_on(images, flagged=(), label_quality=np.ones(len(images), dtype=np.float32))
     plain = adapted(images, sure, model("vit"), labels="all")
     assert_same(adapted(images, sure, model("vit"), labels="all", weighting="p_clean"), plain)
     even = images.with_labels(np.arange(24) % 3)
     assert_same(
-        adapted(even, judged(even, flagged=()), model("vit"), class_weights="balanced"),
-        adapted(even, judged(even, flagged=()), model("vit")),
+        adapted(even, verdicts_on(even, flagged=()), model("vit"), class_weights="balanced"),
+        adapted(even, verdicts_on(even, flagged=()), model("vit")),
     )
-    unsure = judged(images, flagged=())
+    unsure = verdicts_on(images, flagged=())
     assert differs(adapted(images, unsure, model("vit"), weighting="p_clean"), plain)
 
 
 def test_selection(images: LabelledImages) -> None:
-    verdicts = judged(images, unreadable=(UNREADABLE,))
+    verdicts = verdicts_on(images, unreadable=(UNREADABLE,))
     selected, every = choose(verdicts, Adaptation()), choose(verdicts, Adaptation(labels="all"))
     relabelled = choose(verdicts, Adaptation(labels="relabel"))
     readable = set(range(24)) - {UNREADABLE}
@@ -348,7 +350,7 @@ def test_of_the_flagged_those_are_dropped_whose_label_is_hardly_right(
 ) -> None:
     values = np.array([*quality[:-1], 1.0], dtype=np.float32)  # something is always left
     threshold = min(threshold, 0.99)
-    scanned = judged(images, threshold=threshold, label_quality=values)
+    scanned = verdicts_on(images, threshold=threshold, label_quality=values)
     found = choose(scanned, Adaptation(drop_at=drop_at))
     dropped = np.setdiff1d(np.arange(24), found.rows)
     lower = min(np.float32(threshold), np.float32(drop_at))
@@ -364,12 +366,14 @@ def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, 
     quality[[0, 5, 7, 11]] = 0.6
     other = images.labels.copy()
     other[[5, 11]] = (other[[5, 11]] + 1) % 3
-    demanding = judged(images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True)
+    demanding = verdicts_on(
+        images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True
+    )
     assert choose(demanding, Adaptation()).counts["kept"] == 2
     assert set(range(24)) - set(choose(demanding, Adaptation()).rows) == {5, 11}, "the model disagrees with these"
-    named = judged(images, flagged=(), label_quality=quality, issue=quality < 0.7)
+    named = verdicts_on(images, flagged=(), label_quality=quality, issue=quality < 0.7)
     assert set(range(24)) - set(choose(named, Adaptation()).rows) == {0, 5, 7, 11}, "the detector named them"
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = read_reviews(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
     marked = choose(scanned, Adaptation(), reviews=marks)
     assert set(range(24)) - set(marked.rows) == {0} and marked.counts["kept"] == 2
@@ -378,12 +382,12 @@ def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, 
 
 
 def test_relabelling_drops_what_has_no_other_label(images: LabelledImages) -> None:
-    verdicts = judged(images, predicted=images.labels)
+    verdicts = verdicts_on(images, predicted=images.labels)
     assert not set(choose(verdicts, Adaptation(labels="relabel")).rows) & set(FLAGGED)
 
 
 def test_weights_have_mean_one(images: LabelledImages) -> None:
-    verdicts = judged(images, flagged=range(0, 24, 3))
+    verdicts = verdicts_on(images, flagged=range(0, 24, 3))
     settings = Adaptation(weighting="p_clean", class_weights="balanced", labels="relabel")
     selection = choose(verdicts, settings)
     assert selection.weights[selection.rows].mean() == pytest.approx(1)
@@ -396,7 +400,7 @@ def test_weights_have_mean_one(images: LabelledImages) -> None:
 
 def test_a_new_label_weighs_what_the_detector_is_sure_of_it(images: LabelledImages) -> None:
     confidence = np.full(24, 0.5, dtype=np.float32)
-    verdicts = judged(images, confidence=confidence)
+    verdicts = verdicts_on(images, confidence=confidence)
     found = choose(verdicts, Adaptation(weighting="p_clean", labels="relabel"))
     rows, kept = list(FLAGGED), np.setdiff1d(np.arange(24), FLAGGED)
     ratio = found.weights[kept] / verdicts.label_quality[kept]
@@ -407,7 +411,7 @@ def test_a_new_label_weighs_what_the_detector_is_sure_of_it(images: LabelledImag
 def test_of_many_emptied_classes_a_few_are_named() -> None:
     names = tuple(f"kind {letter}" for letter in "abcdefgh")
     many = load_images(np.zeros((16, 4, 4), np.uint8), labels=np.arange(16) % 8, class_names=names)
-    (note,) = choose(judged(many, flagged=np.flatnonzero(many.labels > 0)), Adaptation()).notes
+    (note,) = choose(verdicts_on(many, flagged=np.flatnonzero(many.labels > 0)), Adaptation()).notes
     assert note.startswith(
         "no image is left of kind b, kind c, kind d, kind e, kind f and 2 more: the classifier keeps a"
     )
@@ -415,7 +419,7 @@ def test_of_many_emptied_classes_a_few_are_named() -> None:
 
 
 def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, tmp_path: Path) -> None:
-    verdicts = judged(images, flagged=np.flatnonzero(images.labels == 1))
+    verdicts = verdicts_on(images, flagged=np.flatnonzero(images.labels == 1))
     result = adapted(images, verdicts, model("vit"), out=tmp_path / "m", test=images)
     assert result.backbone.head.out_features == 3
     assert transformers.AutoConfig.from_pretrained(tmp_path / "m").id2label == dict(enumerate(CLASSES))
@@ -427,8 +431,8 @@ def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, 
 
 def test_nothing_left_is_told(images: LabelledImages, model: Model, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"all of 24 are flagged or unreadable; .* --labels all"):
-        adapted(images, judged(images, flagged=range(24)), model("vit"), out=tmp_path / "m")
-    nothing = judged(images, flagged=(), label_quality=np.zeros(24, dtype=np.float32))
+        adapted(images, verdicts_on(images, flagged=range(24)), model("vit"), out=tmp_path / "m")
+    nothing = verdicts_on(images, flagged=(), label_quality=np.zeros(24, dtype=np.float32))
     with pytest.raises(DataError, match="weight 0"):
         adapted(images, nothing, model("vit"), labels="all", weighting="p_clean")
 
@@ -469,7 +473,7 @@ def test_unreadable_images_are_left_out(photo_folder: Callable[..., Path], model
     result = adapted(images, known, model("vit"), test=images)
     assert {epoch["images"] for epoch in result.history} == {9}
     assert (result.metrics["test"]["images"], result.metrics["test"]["unreadable"]) == (9, 1)
-    broken_since = judged(images, flagged=())
+    broken_since = verdicts_on(images, flagged=())
     result = adapted(images, broken_since, model("vit"))
     assert {epoch["images"] for epoch in result.history} == {9}, "and one that broke since the scan is passed over"
     result = adapted(images, broken_since, model("vit"), loss="gmm", labels="all", warmup_epochs=1, epochs=2)
@@ -551,7 +555,7 @@ def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -
 def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path: Path) -> None:
     quality = np.full(24, 0.9, dtype=np.float32)
     quality[[0, 5, 7, 11]] = 0.6, 0.4, 0.6, 0.6
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
     trained = choose(scanned, Adaptation(), reviews=read_reviews(marks, scanned))
     assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["kept"] == 2
@@ -868,16 +872,16 @@ def test_what_a_model_has_no_place_for_is_told(tune: Any, body: torch.nn.Module,
         prepare(bare, Adaptation(tune=tune), generator=torch.Generator())
 
 
-def test_a_tower_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_that_computes_something_else_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a release of one of the libraries might; the weights fit all the same."""
-    read = TOWERS["clip"]
+    read = IMAGE_ENCODERS["clip"]
 
-    def with_another_norm(name: str, options: dict[str, Any]) -> Tower:
-        tower = read(name, options)
-        weights = {**tower.weights, "norm_pre.weight": tower.weights["norm_pre.weight"] * 0.5}
-        return dataclasses.replace(tower, weights=weights)
+    def with_another_norm(name: str, options: dict[str, Any]) -> TimmEncoder:
+        encoder = read(name, options)
+        weights = {**encoder.weights, "norm_pre.weight": encoder.weights["norm_pre.weight"] * 0.5}
+        return dataclasses.replace(encoder, weights=weights)
 
-    monkeypatch.setitem(TOWERS, "clip", with_another_norm)
+    monkeypatch.setitem(IMAGE_ENCODERS, "clip", with_another_norm)
     with pytest.raises(ModelError, match=r"computes something else than timm's .* \(off by .*another --backbone"):
         load_backbone(str(model("clip")), CLASSES)
 
@@ -901,15 +905,17 @@ def test_a_clip_of_the_run_is_the_default(images: LabelledImages, model: Model, 
     (tmp_path / "clip" / "preprocessor_config.json").write_text(
         (backbone_folder(tmp_path / "other", "vit", size=64) / "preprocessor_config.json").read_text()
     )
-    verdicts = judged(images)
+    verdicts = verdicts_on(images)
     record = {**verdicts.record, "model": {"name": str(tmp_path / "clip")}}
     settings = Adaptation(epochs=0)
     result = ls.adapt(images, dataclasses.replace(verdicts, record=record), settings=settings, device="cpu")
     assert (result.backbone.kind, result.backbone.image_size) == ("timm_wrapper", 64)
 
 
-@pytest.mark.parametrize("kind", ["clip", "clip-tower", "altclip", "chinese-clip", "siglip", "siglip-tower", "blip"])
-def test_a_tower_is_read_where_it_meets_texts(kind: str, model: Model, images: LabelledImages) -> None:
+@pytest.mark.parametrize(
+    "kind", ["clip", "clip-encoder", "altclip", "chinese-clip", "siglip", "siglip-encoder", "blip"]
+)
+def test_an_encoder_is_read_where_it_meets_texts(kind: str, model: Model, images: LabelledImages) -> None:
     source: Any = transformers.AutoModel.from_pretrained(model(kind)).eval()
     backbone = load_backbone(str(model(kind)), CLASSES)
     inputs = backbone.pixels([images.open(row) for row in range(4)])
@@ -921,7 +927,7 @@ def test_a_tower_is_read_where_it_meets_texts(kind: str, model: Model, images: L
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-3)])
-def test_a_tower_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_path: Path) -> None:
+def test_an_encoder_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_path: Path) -> None:
     folder = backbone_folder(tmp_path, "clip")
     config = json.loads((folder / "config.json").read_text())
     edit_json(folder / "config.json", vision_config={**config["vision_config"], key: value})
@@ -1053,7 +1059,7 @@ def test_the_model_card_says_what_it_was_trained_on(
 
 def test_the_card_counts_what_is_flagged_but_kept(images: LabelledImages, model: Model) -> None:
     quality = np.linspace(0.3, 1.0, 24).astype(np.float32)
-    scanned = judged(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
     result = adapted(images, scanned, model("vit"), epochs=0)
     kept = int(((quality > 0.5) & (quality <= 0.7)).sum())
     assert f"| flagged but kept | {kept}, whose label is right with a probability above 0.5 |" in model_card(result)

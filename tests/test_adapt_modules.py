@@ -31,7 +31,7 @@ from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from slow_cases import mostly_slow
-from small_adaptations import CLASSES, QUICK, adapted, differs, judged, mislabelled, weights
+from small_adaptations import CLASSES, QUICK, adapted, differs, mislabelled, verdicts_on, weights
 from small_backbones import SIZE, VIT
 from small_models import model_folder
 
@@ -52,7 +52,7 @@ def images() -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def verdicts(images: LabelledImages) -> Verdicts:
-    return judged(images)
+    return verdicts_on(images)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_visual_prompts_stand_beside_the_patches(tune: str, kind: str, model: Mo
 
 @pytest.mark.parametrize("tune", PROMPTS)
 def test_visual_prompts_do_what_they_do_in_phase_1(tune: str, tmp_path: Path) -> None:
-    """There on CLIP as `transformers` has it, here on the same tower as `timm` has it."""
+    """There on CLIP as `transformers` has it, here on the same encoder as `timm` has it."""
     folder = model_folder(tmp_path / "clip")
     vlm, backbone = load_vlm(str(folder)), load_backbone(str(folder), CLASSES)
     here = prepared(backbone, tune, visual_prompts=4)

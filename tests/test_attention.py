@@ -89,11 +89,11 @@ def test_it_is_the_same_with_and_without_gradients(taken: list[torch.Size]) -> N
 
 
 @pytest.mark.parametrize(("precision", "blocks"), [("bf16", 2), ("fp32", 0)])
-def test_towers_run_under_it_in_bf16(precision: Any, blocks: int, taken: list[torch.Size]) -> None:
+def test_encoders_run_under_it_in_bf16(precision: Any, blocks: int, taken: list[torch.Size]) -> None:
     config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4
     )
-    tower = CLIPVisionModel(config).eval()
+    encoder = CLIPVisionModel(config).eval()
     with make_engine(device="cpu", precision=precision).autocast():
-        tower(pixel_values=torch.zeros(1, 3, 8, 8))
+        encoder(pixel_values=torch.zeros(1, 3, 8, 8))
     assert taken == [(1, 2, 5, 8)] * blocks

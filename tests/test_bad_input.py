@@ -180,7 +180,7 @@ def test_models(refused: Refuse, photos: Path, tmp_path: Path) -> None:
     (model / "model.safetensors").unlink()
     assert "weights" in refused(photos, "--model", model)
     (model / "config.json").write_text('{"model_type": "bert"}')
-    assert "two-tower" in refused(photos, "--model", model)
+    assert "dual-encoder" in refused(photos, "--model", model)
     (model / "config.json").write_text("{")
     assert "config.json" in refused(photos, "--model", model)
 

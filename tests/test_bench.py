@@ -44,7 +44,7 @@ from labelsieve.core.errors import DataError, LabelsieveError, ModelError, RunEr
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json
-from labelsieve.demo import drawings
+from labelsieve.demo import sketches
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource
 from labelsieve.metrics import calibration
@@ -97,10 +97,10 @@ AS_DRAWN = '[noise.as-drawn]\nkind = "given"\n'
 def made_once() -> Iterator[None]:
     """Loads the same model and draws the same images once for all experiments of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        load, draw = cache(huggingface.load_vlm), cache(drawings.drawings)
+        load, draw = cache(huggingface.load_vlm), cache(sketches.sketches)
         for module in ("run", "estimate"):
             patch.setattr(f"labelsieve.bench.{module}.load_vlm", load)
-        patch.setattr(drawings, "drawings", lambda count, *, seed: draw(count, seed=seed))
+        patch.setattr(sketches, "sketches", lambda count, *, seed: draw(count, seed=seed))
         yield
 
 
@@ -167,7 +167,7 @@ def test_cells_know_where_they_came_from(measured: tuple[Experiment, Path]) -> N
 def test_noise_is_as_asked_and_drawn_anew_for_each_seed(measured: tuple[Experiment, Path]) -> None:
     records = lines_of(measured[1])
     assert {record["noise_rate"] for record in records if record["noise"] == "sym-20"} == {0.25}
-    # 20 % of the drawings have any other label, and 10 % that of a similar class
+    # 20 % of the sketches have any other label, and 10 % that of a similar class
     assert {record["noise_rate"] for record in records if record["noise"] == "as-drawn"} == {(10 + 5) / 48}
     drawn = {record["data_fingerprint"] for record in records}
     assert len(drawn) == 4, "two noises for two seeds; both methods of a group see the same images"
@@ -1056,7 +1056,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
         (
             "limit = 48",
             'limit = 48\ntest_split = "test"',
-            "[data.drawings]: drawings have no splits; leave test_split out",
+            "[data.drawings]: `drawings` have no splits; leave test_split out",
         ),
         ("[model]", "[defaults.metod]\nx = 1\n\n[model]", 'defaults has no setting metod (did you mean "method"?)'),
         (

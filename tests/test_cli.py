@@ -476,7 +476,7 @@ def test_list(run: Run) -> None:
 def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: VisionLanguageModel) -> None:
     code, out, err = run("list", "--model", MINI_CLIP)
     assert (code, err) == (0, "")
-    count = sum(value.numel() for value in mini_clip.vision_tower.parameters())
+    count = sum(value.numel() for value in mini_clip.image_encoder.parameters())
     assert f"({count:,} values, 100.00% of" in " ".join(out.split())
     code, out, err = run("list", "--model", tmp_path / "none")
     assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err

@@ -26,12 +26,12 @@ import labelsieve as ls
 from labelsieve.core.errors import RunError
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages, decode
-from labelsieve.data.plain import shortened
+from labelsieve.data.preprocessed import shortened
 from labelsieve.data.rgb import is_flat, source_code
 from labelsieve.data.sources import load_images
 from labelsieve.detect.knn import KNN
 from labelsieve.finetune.conversion import converted_rows
-from small_adaptations import judged
+from small_adaptations import verdicts_on
 from small_backbones import backbone_folder
 from small_pictures import encoded
 
@@ -320,7 +320,7 @@ def test_the_accuracy_is_that_of_pipeline(tmp_path: Path, monkeypatch: pytest.Mo
         path.parent.mkdir(parents=True, exist_ok=True)
         layer.save(path)
     images, backbone = load_images(tmp_path / "data"), backbone_folder(tmp_path / "vit", "vit")
-    verdicts = judged(images, flagged=())
+    verdicts = verdicts_on(images, flagged=())
     settings = ls.Adaptation(tune="linear", labels="all", epochs=0)
     result = ls.adapt(
         images, verdicts, backbone=backbone, settings=settings, test=images, out=tmp_path / "m", device="cpu"

@@ -13,8 +13,8 @@ from rich.console import Console
 from labelsieve.cli import main
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.data.sources import load_images
-from labelsieve.demo.drawings import CLASS_NAMES, SIMILAR, drawings
 from labelsieve.demo.run import default_detectors, mislabel, run_demo
+from labelsieve.demo.sketches import CLASS_NAMES, SIMILAR, sketches
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.registry import DETECTORS, detector_name
@@ -42,7 +42,7 @@ def test_what_it_writes_and_replaces_only_when_told(tmp_path: Path) -> None:
     for row in kept["detectors"]:
         assert 0 <= row["metrics"]["issue_f1"] <= 1 and row["metrics"]["images"] == 50 and row["seconds"] >= 0
     text = (tmp_path / "demo" / "comparison.md").read_text()
-    assert text.startswith("50 drawings of 16 classes, 30.0% wrong labels, seed 1.\n")
+    assert text.startswith("50 sketches of 16 classes, 30.0% wrong labels, seed 1.\n")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     verdicts = Verdicts.load(tmp_path / "demo")
@@ -57,7 +57,7 @@ def test_what_it_writes_and_replaces_only_when_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [48, 101, 200])
 def test_mislabelling_is_exact(count: int) -> None:
-    pictures, labels = drawings(count, seed=0)
+    pictures, labels = sketches(count, seed=0)
     clean = load_images(pictures, labels=labels, class_names=CLASS_NAMES)
     noisy = mislabel(clean, seed=0)
     wrong = noisy.labels != clean.labels

@@ -27,8 +27,8 @@ from labelsieve.core.errors import ModelError, SettingsError, TrainingError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.drawings import CLASS_NAMES, drawings
 from labelsieve.demo.run import mislabel
+from labelsieve.demo.sketches import CLASS_NAMES, sketches
 from labelsieve.detect.deft import objective as dual
 from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.deft.objective import DualObjective
@@ -64,7 +64,7 @@ QUICK: dict[str, Any] = {
 # SimiFeat's estimate of the noise is tested with its other rivals
 pytestmark = pytest.mark.usefixtures("few_steps")
 TRAINED = [name for name in DETECTORS if issubclass(detector_class(name), Training)]
-# DeFT without what is added to s+ at the end, so that it can be compared with plain training
+# DeFT without what is added to s+ at the end, so that it can be compared with cross-entropy training
 PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": False, "warmup_loss": "ce"}
 
 # for what does not depend on how the evidence is joined after training
@@ -96,7 +96,7 @@ def same(first: Scores, second: Scores) -> bool:
 
 @pytest.fixture(scope="module")
 def clean() -> LabelledImages:
-    pictures, labels = drawings(64, seed=0)
+    pictures, labels = sketches(64, seed=0)
     return load_images(pictures, labels=labels, class_names=CLASS_NAMES)
 
 
@@ -207,7 +207,7 @@ def test_training_leaves_the_model_as_it_was(name: str, drawn: LabelledImages, t
         assert torch.equal(tiny_clip.pool(pixels), before)
     check_contract(adapted, drawn, unreadable=[])
     assert not same(adapted, score(quick(name, peft="none", **ONE_EPOCH), drawn, tiny_clip)), (
-        "the tower was not adapted"
+        "the image encoder was not adapted"
     )
 
 
@@ -305,7 +305,9 @@ def test_training_that_breaks_says_so(
 
 
 @trained_detector
-def test_contexts_too_long_for_the_text_tower(name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
+def test_contexts_too_long_for_the_text_encoder(
+    name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
+) -> None:
     with pytest.raises(ModelError, match=r"no room for a class name .* use fewer \(--context-tokens\)"):
         score(quick(name, context_tokens=tiny_clip.context_length), drawn, tiny_clip)
 
@@ -384,7 +386,7 @@ def test_noise_rate_out_of_range(rate: float) -> None:
         SmallLoss(noise_rate=rate)
 
 
-def test_unknown_way_to_adapt_the_tower(drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
+def test_unknown_way_to_adapt_the_encoder(drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
     with pytest.raises(SettingsError, match=r'got vpt-depp .did you mean "vpt-deep"'):
         score(quick("gmm", peft="vpt-depp"), drawn, tiny_clip)
 
@@ -410,7 +412,7 @@ def test_recipes_are_those_of_the_paper() -> None:
 
 
 def template_probability(images: LabelledImages, vlm: VisionLanguageModel, template: str) -> NDArray[np.float32]:
-    """Classifies zero-shot without any of our code but the tower's: (N, K)."""
+    """Classifies zero-shot without any of our code but the image encoder's: (N, K)."""
     with torch.inference_mode():
         pooled = vlm.pool(vlm.pixels([images.open(row) for row in range(len(images))]))
         text = normalize(vlm.encode_text([template.format(name) for name in images.class_names]), dim=-1)
@@ -434,18 +436,18 @@ def test_without_training_it_is_the_frozen_model(
 
 
 @pytest.mark.parametrize("peft", ["none", "vpt-deep"])
-def test_warm_up_over_all_epochs_is_plain_training(
+def test_warm_up_over_all_epochs_is_cross_entropy_training(
     peft: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     training: dict[str, Any] = {"peft": peft, "warmup_epochs": 2}
     warm = score(quick("deft", **PROMPTS_ALONE, **training), drawn, tiny_clip)
-    plain = score(quick("small-loss", learns_from="all", **training), drawn, tiny_clip)
-    assert np.array_equal(warm.predicted, plain.predicted)
-    np.testing.assert_allclose(warm.confidence, plain.confidence, rtol=1e-5)
-    for mine, other in zip(warm.history, plain.history, strict=True):
+    baseline = score(quick("small-loss", learns_from="all", **training), drawn, tiny_clip)
+    assert np.array_equal(warm.predicted, baseline.predicted)
+    np.testing.assert_allclose(warm.confidence, baseline.confidence, rtol=1e-5)
+    for mine, other in zip(warm.history, baseline.history, strict=True):
         assert mine["similarity_loss"] == pytest.approx(other["loss"], rel=1e-5)
     shorter = score(quick("deft", **PROMPTS_ALONE, peft=peft, warmup_epochs=0), drawn, tiny_clip)
-    assert not np.allclose(shorter.confidence, plain.confidence, rtol=1e-5), "the selection changed nothing"
+    assert not np.allclose(shorter.confidence, baseline.confidence, rtol=1e-5), "the selection changed nothing"
 
 
 def test_a_batch_in_which_nothing_is_selected(drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
@@ -538,10 +540,10 @@ def test_label_match_is_the_argmax_of_zero_shot(noisy: LabelledImages, mini_clip
 
 def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
     training = {"epochs": 2, "min_steps": 0, "batch_size": 16, "peft": "none", "learns_from": "all"}
-    plain = score(SmallLoss(**training), noisy, tiny_clip)  # type: ignore[arg-type]
+    baseline = score(SmallLoss(**training), noisy, tiny_clip)  # type: ignore[arg-type]
     scores = score(GMM(**training), noisy, tiny_clip)  # type: ignore[arg-type]
-    assert np.array_equal(scores.predicted, plain.predicted)
-    losses = -np.log(plain.label_quality.astype(np.float64))
+    assert np.array_equal(scores.predicted, baseline.predicted)
+    losses = -np.log(baseline.label_quality.astype(np.float64))
     np.testing.assert_allclose(scores.label_quality, small_mean_posterior(losses), atol=1e-6)
 
 
@@ -552,11 +554,11 @@ def test_small_loss_that_learns_from_its_own_selection(noisy: LabelledImages, mi
     for record, left_out in zip(scores.history, [0, rate / 2, rate, rate, rate], strict=True):
         kept = sum(int((1 - left_out) * size) for size in sizes)
         assert record["selected"] == pytest.approx(kept / len(noisy), abs=1e-6)
-    plain = score(quick("small-loss", learns_from="all", **training), noisy, mini_clip)
-    assert scores.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-5), (
+    baseline = score(quick("small-loss", learns_from="all", **training), noisy, mini_clip)
+    assert scores.history[0]["loss"] == pytest.approx(baseline.history[0]["loss"], rel=1e-5), (
         "nothing is left out at first"
     )
-    assert scores.history[-1]["loss"] < plain.history[-1]["loss"], "the largest losses are left out"
+    assert scores.history[-1]["loss"] < baseline.history[-1]["loss"], "the largest losses are left out"
 
 
 @pytest.mark.parametrize(("warmup", "expected"), [(0, [0.4, 0.4]), (1, [0, 0.4]), (5, [0, 0.1, 0.2, 0.3, 0.4, 0.4])])
@@ -599,9 +601,9 @@ def test_gmm_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip
     )
     three: dict[str, Any] = {**one, "epochs": 3, "warmup_epochs": 2}
     later = score(GMM(**three), noisy, mini_clip)
-    plain = score(GMM(**three, learns_from="all"), noisy, mini_clip)
+    baseline = score(GMM(**three, learns_from="all"), noisy, mini_clip)
     assert [record.get("selected") is None for record in later.history] == [True, True, False]
-    assert [a["loss"] == b["loss"] for a, b in zip(later.history, plain.history, strict=True)] == [True, True, False]
+    assert [a["loss"] == b["loss"] for a, b in zip(later.history, baseline.history, strict=True)] == [True, True, False]
 
 
 @pytest.mark.parametrize("settings", [("small-loss", {"noise_rate": 0.0}), ("gmm", {"warmup_epochs": 2})], ids=str)
@@ -609,8 +611,8 @@ def test_learning_from_a_selection_of_all(
     settings: tuple[str, dict[str, Any]], drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     name, more = settings
-    own, plain = (score(quick(name, learns_from=which, **more), drawn, tiny_clip) for which in ("selected", "all"))
-    assert same(own, plain)
+    own, baseline = (score(quick(name, learns_from=which, **more), drawn, tiny_clip) for which in ("selected", "all"))
+    assert same(own, baseline)
 
 
 def test_posterior_of_two_clear_groups() -> None:
@@ -672,7 +674,7 @@ def test_without_negative_prompts_one_half_of_the_probability_is_the_threshold()
     loss, parts = objective(step)
     assert 0 < int(parts["selected"]) == int(chosen.sum()) < 40
     assert float(loss) == pytest.approx(float(-likely[chosen].log().mean()))
-    quality, predicted, confidence = dual.judge_by_threshold(step.positive, None, step.labels, True)
+    quality, predicted, confidence = dual.score_by_threshold(step.positive, None, step.labels, True)
     assert torch.equal(quality, likely) and torch.equal(predicted, step.positive.argmax(dim=1))
     assert torch.equal(confidence, step.positive.softmax(dim=1).amax(dim=1))
 

@@ -13,18 +13,29 @@ import labelsieve as ls
 from labelsieve.commands.listing import entries
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.finetune.registry import LOSSES
+from labelsieve.report.registry import FORMATS
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted({*ls.__all__} - {"__version__"})
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 
 BANNED = (
-    r"pictures?|untouched|untrained|(?:vision|text) towers?|whole[ -]numbers?|anew|parted|mend(?:s|ed|ing)?|nobody's"
-    r"|tells whether|plainly|judg(?:es?|ed|ing|ements?)|settl(?:es?|ed|ing)|told|bears?"
+    r"pictures?|untouched|untrained|towers?|whole[ -]numbers?|anew|parted|mend(?:s|ed|ing)?|nobody's|drawings"
+    r"|tells whether|plainly|plain (?:training|objectives?|losses|images?|photos?|model)"
+    r"|judg(?:es?|ed|ing|ements?)|settl(?:es?|ed|ing)|told|bears?"
 )
 """Words of our own, for which the field has another: image, zero-shot model, image encoder, integer, fix, score, ..."""
 
+BANNED_NAMES = "(?i:judg|tower)"
+"""Parts of names that the field has another word for."""
+
 EXCEPTIONS = {
+    ("src/labelsieve/bench/experiment.py", "drawing"): "the source of experiments, which has results by that name",
+    ("docs/bench.md", "drawing"): "the same",
+    ("docs/results.md", "drawing"): "the same",
+    ("docs/performance.md", "drawing"): "the same",
+    ("docs/performance.md", "tower"): "what benchmarks/frozen.py printed",
+    ("docs/results.md", "tower"): "a method in the published results",
     ("src/labelsieve/detect/zero_shot.py", "picture"): "a text that the model reads",
     ("docs/performance.md", "picture"): "what benchmarks/step.py printed",
     ("docs/performance.md", "plainly"): "what benchmarks/step.py printed",
@@ -72,10 +83,42 @@ def test_every_list_of_the_reference_has_its_table() -> None:
     assert {option for option, _, _ in entries(None)} == set(re.findall("<!-- from code: (.+) -->", text))
 
 
+def test_every_format_of_an_export_is_described() -> None:
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in FORMATS)
+
+
 def test_the_losses_are_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference" / "losses-and-metrics.md").read_text(encoding="utf-8")
     for loss in (*LOSSES.values(), *WARMUP_LOSSES.values()):
         assert f".{loss.__name__}\n" in text
+
+
+CHANGES = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and line.count(" | ") == 3
+][1:]
+"""The rows of the table of changes: change, file, line, test."""
+
+
+@pytest.mark.parametrize(("file", "line", "test"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
+def test_what_a_change_touches_is_there(file: str, line: str, test: str) -> None:
+    for path in re.findall(r"`((?:\w+/)*[\w.]+\.(?:py|md|toml|csv|html\.jinja))`", f"{file} {line}"):
+        place = path if path.startswith(("docs/", "tests/", "tools/")) else f"src/labelsieve/{path}"
+        there = (ROOT / place).parent if "NAME" in place else ROOT / place
+        assert there.exists(), path
+    for table, path in re.findall(r"`([A-Z_]+)` in `([\w/]+\.py)`", line):
+        code = (ROOT / "src" / "labelsieve" / path).read_text(encoding="utf-8")
+        assert re.search(rf"^{table}\b.* = ", code, re.MULTILINE), f"{table} in {path}"
+    tests = re.findall(r"`(tests/\w+\.py)::(\w+)`", test)
+    assert tests
+    for path, name in tests:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
+def test_the_table_of_changes_is_whole() -> None:
+    assert len(CHANGES) == 17 + 2  # a change of either kind that the code has a place for, an experiment, a number
 
 
 def prose(path: Path) -> Iterator[str]:
@@ -102,3 +145,17 @@ def used_words() -> Iterator[tuple[str, str]]:
 
 def test_prose_has_the_terms_of_the_field() -> None:
     assert set(used_words()) == set(EXCEPTIONS)
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """Yields the name of a module, and those in it that a word of our own is part of."""
+    yield from re.findall(BANNED_NAMES, path.stem)
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.NAME and re.search(BANNED_NAMES, token.string):
+                yield token.string
+
+
+def test_names_have_the_terms_of_the_field() -> None:
+    used = [path for path in (ROOT / "src" / "labelsieve").rglob("*.py") if re.search(BANNED_NAMES, path.read_text())]
+    assert {(path.name, name) for path in used for name in names_in(path)} == set()

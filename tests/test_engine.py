@@ -24,7 +24,7 @@ def test_each_purpose_has_random_numbers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_precision_is_that_of_the_towers(precision: str, dtype: torch.dtype) -> None:
+def test_precision_is_that_of_the_encoder(precision: str, dtype: torch.dtype) -> None:
     engine = make_engine(device="cpu", precision=precision)  # type: ignore[arg-type]
     layer = torch.nn.Linear(2, 2)
     with engine.autocast():

@@ -190,7 +190,7 @@ def test_long_names_are_shortened_and_told(vlm: Any) -> None:
         vlm.tokenize_names(["cat"], context_tokens=vlm.context_length)
 
 
-# ------------------------------------------------------------------------------------------------- modules on the tower
+# ---------------------------------------------------------------- modules on the image encoder
 
 
 @pytest.mark.parametrize("kind", ["vpt-deep", "vpt-shallow"])
@@ -215,7 +215,7 @@ def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, kind: str) -> 
     assert float((inside - before).detach().abs().max()) > 1e-3
     close(inside[1:2], alone, 1e-5)
     assert bool((module.prompts.grad.abs().amax(dim=-1) > 0).all()), "a prompt idles"
-    assert torch.equal(vlm.pool(pixels), before), "detached, the tower is as it was"
+    assert torch.equal(vlm.pool(pixels), before), "detached, the image encoder is as it was"
     assert all(value.grad is None for value in vlm.model.parameters())
 
 
@@ -223,7 +223,7 @@ def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, kind: str) -> 
 
 
 # As docs/peft.md says: LoRA wants query and value as layers of their own, SSF wants to see those of the attention, and
-# what has no blocks at all has a place for biases and the whole tower only.
+# what has no blocks at all has a place for biases and the whole image encoder only.
 REFUSED = {
     "blip": {"lora"},
     "open_clip": {"lora", "ssf"},
@@ -254,13 +254,13 @@ def test_every_module_goes_with_a_model_or_is_refused(vlm: Any, name: str, pixel
     for handle in handles:
         handle.remove()
     touched = [name for name, value in module.named_parameters() if value.grad is not None and value.grad.any()]
-    assert touched and all(value.grad is None for value in vlm.vision_tower.parameters())
+    assert touched and all(value.grad is None for value in vlm.image_encoder.parameters())
     assert torch.isfinite(attached).all() and attached.shape == before.shape
     with torch.no_grad():
-        assert torch.equal(vlm.pool(pixels), before), "detached, the tower is what it was"
+        assert torch.equal(vlm.pool(pixels), before), "detached, the image encoder is what it was"
 
 
-def test_the_vision_tower_is_what_pools(vlm: Any, pixels: Tensor) -> None:
+def test_the_vision_encoder_is_what_pools(vlm: Any, pixels: Tensor) -> None:
     """Its parameters and no others: full fine-tuning trains these."""
     vlm.model.requires_grad_(True)
     try:
@@ -268,7 +268,7 @@ def test_the_vision_tower_is_what_pools(vlm: Any, pixels: Tensor) -> None:
         used = {name for name, value in vlm.model.named_parameters() if value.grad is not None}
     finally:
         vlm.model.requires_grad_(False).zero_grad(set_to_none=True)
-    own = {id(value) for value in vlm.vision_tower.parameters()}
+    own = {id(value) for value in vlm.image_encoder.parameters()}
     assert used == {name for name, value in vlm.model.named_parameters() if id(value) in own}
     assert {id(value) for layer in vlm.vision_layers for value in layer.parameters()} < own
 
@@ -291,7 +291,7 @@ def test_scan(vlm: Any, images: LabelledImages) -> None:
 
 
 def test_scan_with_visual_prompts(folders: Callable[[str], Path], images: LabelledImages) -> None:
-    """One of each kind of tower: `test_visual_prompts` has those of every family."""
+    """One of each kind of encoder: `test_visual_prompts` has those of every family."""
     scan(load_vlm(folders("siglip2")), images, "vpt-deep", evidence="threshold")
     scan(load_vlm(folders("open_clip")), images, "vpt-deep", evidence="threshold")
     with pytest.raises(SettingsError, match="use --peft none"):
@@ -350,7 +350,7 @@ def _break_configuration(folder: Path) -> None:
 
 
 def _foreign_words(folder: Path) -> None:
-    """Puts in a tokenizer whose words the text tower has no embeddings for."""
+    """Puts in a tokenizer whose words the text encoder has no embeddings for."""
     if (folder / "vocab.txt").exists():
         lines = (folder / "vocab.txt").read_text().splitlines()
         (folder / "vocab.txt").write_text("\n".join([*lines[:5], *(f"other{n}" for n in range(500)), *lines[5:]]))

@@ -374,7 +374,7 @@ def aum_by_hand(features: LabelledFeatures, settings: AUM) -> tuple[NDArray[np.f
 
 
 @pytest.mark.parametrize("average_of", ["margins", "probabilities"])
-def test_aum_is_that_of_a_plain_loop(average_of: Any) -> None:
+def test_aum_is_that_of_a_simple_loop(average_of: Any) -> None:
     features = noisy(60)
     detector = AUM(average_of=average_of, epochs=5, min_steps=0, batch_size=16)
     excess, issue = aum_by_hand(features, detector)

@@ -1,4 +1,4 @@
-"""Features of the frozen tower: computed once, kept whole on disk, made again where the disk lies."""
+"""Features of the frozen image encoder: computed once, kept whole on disk, made again where the disk lies."""
 
 from __future__ import annotations
 

@@ -450,8 +450,8 @@ def test_detectors_that_need_more_say_so(stored: Path) -> None:
 def test_a_detector_that_names_the_issues_has_no_threshold(stored: Path) -> None:
     named = ls.scan(load_features(stored), detector=detector_class("confident-learning")()).record
     assert named["threshold"] is None and named["demand_agreement"] is None
-    judged = ls.scan(load_features(stored), detector=detector_class("clip-margin")()).record
-    assert judged["threshold"] == 0.5 and judged["demand_agreement"] is False
+    record = ls.scan(load_features(stored), detector=detector_class("clip-margin")()).record
+    assert record["threshold"] == 0.5 and record["demand_agreement"] is False
 
 
 def test_images_need_a_model(drawn_folder: Path) -> None:

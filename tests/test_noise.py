@@ -17,6 +17,7 @@ from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import class_weights, flip_rates, inject, paired, symmetric, transition_probabilities
 from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
+from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.sources import load_images
 
 PARITY = Path(__file__).parent / "data" / "parity" / "idn.npz"
@@ -130,7 +131,7 @@ def test_instance_noise_depends_on_the_image_and_keeps_about_the_rate() -> None:
     assert np.array_equal(noisy.labels, inject(images, kind="instance", rate=0.4, seed=5).labels)
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "pair", "instance"])
+@pytest.mark.parametrize("kind", NOISE)
 def test_inject_keeps_the_clean_labels_as_truth(kind: Any) -> None:
     images = some_images()
     noisy = inject(images, kind=kind, rate=0.3, seed=1)
@@ -141,7 +142,7 @@ def test_inject_keeps_the_clean_labels_as_truth(kind: Any) -> None:
     assert f"{kind} noise at rate 0.3 with seed 1" in noisy.notes[-1]
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "pair", "instance"])
+@pytest.mark.parametrize("kind", NOISE)
 @pytest.mark.parametrize("exact", [True, False])
 def test_rate_zero_changes_nothing(kind: Any, exact: bool) -> None:
     images = some_images()

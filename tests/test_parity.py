@@ -131,7 +131,7 @@ def refined(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 # ----------------------------------------------------------------------------------------------------------- forward
 
 
-def test_plain_features(vlm: HuggingFaceCLIP) -> None:
+def test_features(vlm: HuggingFaceCLIP) -> None:
     plain = parity("clip_plain")
     pooled = vlm.pool(torch.cat([BATCHES["a_images"], BATCHES["b_images"]]))
     close(vlm.project(pooled), plain["image_features"])
@@ -172,9 +172,9 @@ def test_forward(learner: Learner, batch: str) -> None:
     probability = clean_probability(positive, negative)
     close(probability, theirs["p_yes"])
     close(1 - probability, theirs["p_no"])
-    close(dual.judge_by_threshold(positive, negative, labels, False)[0], theirs["p_clean"])
-    same(dual.judge_by_threshold(positive, negative, labels, False)[1], theirs["predicted"])
-    same(dual.judge_by_threshold(positive, negative, labels, True)[1], theirs["p_yes_argmax"])
+    close(dual.score_by_threshold(positive, negative, labels, False)[0], theirs["p_clean"])
+    same(dual.score_by_threshold(positive, negative, labels, False)[1], theirs["predicted"])
+    same(dual.score_by_threshold(positive, negative, labels, True)[1], theirs["p_yes_argmax"])
     same(select(positive, negative, labels=labels, demand_agreement=False), theirs["select"])
     same(select(positive, negative, labels=labels, demand_agreement=True), theirs["select_real"])
 
@@ -303,9 +303,9 @@ def test_losses_of_given_logits(engine: Engine, refined: list[Tensor], case: str
     positive, negative = given["pos_logits"].requires_grad_(), given["neg_logits"].requires_grad_()
     labels, wrong = given["labels"], given["comp_labels"]
     close(clean_probability(positive, negative), given["p_yes"])
-    judged = dual.judge_by_threshold(positive, negative, labels, False)
-    close(judged[0], given["p_clean"])
-    same(judged[1], given["predicted"])
+    scored = dual.score_by_threshold(positive, negative, labels, False)
+    close(scored[0], given["p_clean"])
+    same(scored[1], given["predicted"])
     check_losses(case, theirs, positive, negative, labels, wrong)
     objective = make_objective(settings, warmup, engine, len(labels), wrong)
     loss, parts = objective(Step(positive, negative, labels, torch.arange(len(labels)), epoch))
@@ -434,9 +434,9 @@ def test_five_steps_of_training(learner: Learner, refined: list[Tensor]) -> None
         tolerance = TOLERANCE if number < 2 else TRAJECTORY_TOLERANCE
         close(step.positive, theirs["pos_logits"], tolerance)
         close(step.negative, theirs["neg_logits"], tolerance)
-        judged = dual.judge_by_threshold(step.positive, step.negative, step.labels, False)
-        close(judged[0], theirs["p_clean"])
-        same(judged[1], theirs["predicted"])
+        scored = dual.score_by_threshold(step.positive, step.negative, step.labels, False)
+        close(scored[0], theirs["p_clean"])
+        same(scored[1], theirs["predicted"])
         same(select(step.positive, step.negative, labels=step.labels, demand_agreement=False), theirs["select"])
         same(refined[number], theirs["label_used"])
         close(loss, theirs["loss"])

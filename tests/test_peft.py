@@ -1,4 +1,4 @@
-"""Modules on the vision tower: attached, gone without a trace, and the only thing that is trained.
+"""Modules on the image encoder: attached, gone without a trace, and the only thing that is trained.
 
 The tests run over the table; what only one kind promises comes after.
 """
@@ -38,7 +38,7 @@ from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
 from labelsieve.vlm.peft.share import trainable
-from labelsieve.vlm.peft.sites import BareTower
+from labelsieve.vlm.peft.sites import BareEncoder
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from slow_cases import mostly_slow
 from small_models import StubProcessor, random_clip
@@ -191,7 +191,9 @@ def test_an_exception_leaves_no_trace_either(plain: HuggingFaceCLIP, pixels: Ten
     def run() -> None:
         if where == "before":
             raise RuntimeError("stop")
-        plain.pool(pixels[:, :, :, :-1] if where == "inside" else pixels)  # a wrong size makes the tower itself raise
+        plain.pool(
+            pixels[:, :, :, :-1] if where == "inside" else pixels
+        )  # a wrong size makes the image encoder itself raise
         raise RuntimeError("stop")
 
     own = "size" if where == "inside" else "stop"
@@ -541,10 +543,10 @@ def test_which_parameters_are_copied(plain: HuggingFaceCLIP) -> None:
     def names(kind: str) -> set[str]:
         return {name.replace("/", ".") for name in make(kind, plain).values}
 
-    tower = {name for name, _ in plain.model.vision_model.named_parameters()}
-    outer = {name for name in tower if not name.startswith("encoder.layers.")}
-    assert names("full") == tower
-    assert names("full-paper") == tower - outer
+    encoder = {name for name, _ in plain.model.vision_model.named_parameters()}
+    outer = {name for name in encoder if not name.startswith("encoder.layers.")}
+    assert names("full") == encoder
+    assert names("full-paper") == encoder - outer
     # the reference's list of what it leaves alone, without the projection
     assert outer == {
         "embeddings.class_embedding",
@@ -554,20 +556,20 @@ def test_which_parameters_are_copied(plain: HuggingFaceCLIP) -> None:
     }
     # the reference has 8 a block, query, key and value in one, and 2
     assert len(names("bitfit")) == 2 * 8 + 2
-    assert names("bitfit") == {name for name in tower if name.endswith(".bias")}
+    assert names("bitfit") == {name for name in encoder if name.endswith(".bias")}
 
 
-def test_a_tower_without_biases_has_nothing_for_bitfit() -> None:
-    tower = bare(nn.Sequential(nn.Linear(4, 4, bias=False)))
+def test_an_encoder_without_biases_has_nothing_for_bitfit() -> None:
+    encoder = bare(nn.Sequential(nn.Linear(4, 4, bias=False)))
     with pytest.raises(SettingsError, match="--peft bitfit trains biases, and the image encoder of bare has none"):
-        make("bitfit", tower)
+        make("bitfit", encoder)
 
 
 # ----------------------------------------------------------------------------------------------- other kinds of blocks
 
 
-def bare(tower: Any, *, layers: Any = (), width: int = 32) -> BareTower:
-    return BareTower("bare", width, 16, tower.eval().requires_grad_(False), layers)
+def bare(encoder: Any, *, layers: Any = (), width: int = 32) -> BareEncoder:
+    return BareEncoder("bare", width, 16, encoder.eval().requires_grad_(False), layers)
 
 
 SMALL: dict[str, Any] = {
@@ -580,26 +582,26 @@ SMALL: dict[str, Any] = {
 }
 
 
-def of_transformers(name: str, layers: str) -> BareTower:
+def of_transformers(name: str, layers: str) -> BareEncoder:
     config = getattr(transformers, f"{name}Config")(**SMALL)
     model = getattr(transformers, f"{name}Model")(config)
     return bare(model, layers=model.get_submodule(layers))
 
 
-def of_open_clip() -> BareTower:
+def of_open_clip() -> BareEncoder:
     transformer = pytest.importorskip("open_clip.transformer")
     model = transformer.VisionTransformer(32, 16, 32, 2, 2, 2.0)
     return bare(model, layers=model.transformer.resblocks)
 
 
-def of_timm() -> BareTower:
+def of_timm() -> BareEncoder:
     timm = pytest.importorskip("timm")
     model = timm.models.vision_transformer.VisionTransformer(32, 16, embed_dim=32, depth=2, num_heads=2, num_classes=0)
     return bare(model, layers=model.blocks)
 
 
 # what does not go with the blocks, beside the model
-TOWERS: dict[str, tuple[Callable[[], BareTower], set[str]]] = {
+IMAGE_ENCODERS: dict[str, tuple[Callable[[], BareEncoder], set[str]]] = {
     "siglip": (lambda: of_transformers("SiglipVision", "encoder.layers"), set()),
     "altclip": (lambda: of_transformers("AltCLIPVision", "encoder.layers"), set()),
     "chinese-clip": (lambda: of_transformers("ChineseCLIPVision", "encoder.layers"), set()),
@@ -610,34 +612,34 @@ TOWERS: dict[str, tuple[Callable[[], BareTower], set[str]]] = {
 }
 
 
-def read(tower: BareTower, pixels: Tensor) -> Tensor:
-    output = tower.vision_tower(pixels)
+def read(encoder: BareEncoder, pixels: Tensor) -> Tensor:
+    output = encoder.image_encoder(pixels)
     return output if isinstance(output, Tensor) else output.last_hidden_state
 
 
 @pytest.mark.parametrize("kind", IDENTITIES)
-@pytest.mark.parametrize("name", list(TOWERS))
+@pytest.mark.parametrize("name", list(IMAGE_ENCODERS))
 def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
-    factory, unfit = TOWERS[name]
+    factory, unfit = IMAGE_ENCODERS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tower = factory()
+        encoder = factory()
     if kind in unfit:
         with pytest.raises(SettingsError, match=f"--peft {kind} does not know the blocks of bare") as caught:
-            make(kind, tower)
+            make(kind, encoder)
         assert "\n" not in str(caught.value) and "; use --peft none, vpt-deep, " in str(caught.value)
         return
-    small, untouched = pixels[:, :, :32, :32], Untouched(tower.vision_tower)
-    module = make(kind, tower)
-    before = read(tower, small)
-    with attached(module, tower), torch.no_grad():  # open_clip takes other kernels where there are gradients
-        assert torch.equal(read(tower, small), before)
+    small, untouched = pixels[:, :, :32, :32], Untouched(encoder.image_encoder)
+    module = make(kind, encoder)
+    before = read(encoder, small)
+    with attached(module, encoder), torch.no_grad():  # open_clip takes other kernels where there are gradients
+        assert torch.equal(read(encoder, small), before)
     shake(module)
-    with attached(module, tower):
-        inside = read(tower, small)
+    with attached(module, encoder):
+        inside = read(encoder, small)
     assert largest(inside - before) > 1e-3
     untouched.check()
-    assert torch.equal(read(tower, small), before)
+    assert torch.equal(read(encoder, small), before)
 
 
 class OldViTBlock(nn.Module):
@@ -655,15 +657,15 @@ class OldViTBlock(nn.Module):
 
 def test_blocks_of_transformers_4() -> None:
     block = OldViTBlock()
-    tower, inner = bare(block, layers=[block]), block.attention.attention
+    encoder, inner = bare(block, layers=[block]), block.attention.attention
     before = {name: getattr(inner, name) for name in ("query", "key", "value")}
-    with attached(make("lora", tower), tower):
+    with attached(make("lora", encoder), encoder):
         assert {name for name, layer in before.items() if getattr(inner, name) is not layer} == {"query", "value"}
-    assert [tuple(scale.shape) for scale in make("ssf", tower).scales] == [(4,)] * 4 + [(6,), (4,)]
+    assert [tuple(scale.shape) for scale in make("ssf", encoder).scales] == [(4,)] * 4 + [(6,), (4,)]
 
 
 @pytest.mark.parametrize("kind", ["lora", "adapter", "ssf", "full-paper"])
-def test_a_tower_without_known_blocks_is_refused(kind: str) -> None:
+def test_an_encoder_without_known_blocks_is_refused(kind: str) -> None:
     strange = nn.ModuleList([nn.Conv2d(3, 3, 1)])
     for layers in ((), strange):
         if kind == "full-paper" and layers:
@@ -677,14 +679,14 @@ def test_a_tower_without_known_blocks_is_refused(kind: str) -> None:
 # ---------------------------------------------------------------------------------------------------- trainable shares
 
 
-def vit_b16() -> BareTower:
+def vit_b16() -> BareEncoder:
     """Returns the image encoder of CLIP ViT-B/16, with shapes and no values."""
     width, patch = 768, 16
     sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 12, "patch_size": patch}
     with torch.device("meta"):
         model: nn.Module = transformers.CLIPModel(transformers.CLIPConfig(vision_config=sizes))
-    tower = model.get_submodule("vision_model")
-    return BareTower("CLIP ViT-B/16", width, patch, tower, list(tower.get_submodule("encoder.layers").children()))
+    encoder = model.get_submodule("vision_model")
+    return BareEncoder("CLIP ViT-B/16", width, patch, encoder, list(encoder.get_submodule("encoder.layers").children()))
 
 
 def test_shares_of_vit_b16() -> None:
@@ -700,28 +702,28 @@ def test_shares_of_vit_b16() -> None:
         "full-paper": 12 * (4 * (768 + 1) * 768 + (768 + 1) * 3072 + (3072 + 1) * 768 + 4 * 768),
     }
     expected["full"] = expected["full-paper"] + 768 + 768 * 3 * 16**2 + 197 * 768 + 4 * 768
-    tower = vit_b16()
-    assert all(value.is_meta for value in tower.vision_tower.parameters())
+    encoder = vit_b16()
+    assert all(value.is_meta for value in encoder.image_encoder.parameters())
     for kind in PEFT:
-        found = trainable(kind, tower, tokens=20, bottleneck=8)
+        found = trainable(kind, encoder, tokens=20, bottleneck=8)
         assert found is not None and found[0] == expected[kind] == PEFT.entries[kind].values
         assert found[1] == pytest.approx(expected[kind] / expected["full"])
 
 
 def test_the_page_of_docs_tells_the_same_numbers() -> None:
     page = (Path(__file__).parent.parent / "docs" / "peft.md").read_text(encoding="utf-8")
-    tower = vit_b16()
+    encoder = vit_b16()
     for kind in PEFT:
-        found = trainable(kind, tower, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
+        found = trainable(kind, encoder, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
         row = re.search(rf"^\| `{kind}` \|.*$", page, re.MULTILINE)
         assert found is not None and row is not None, kind
         assert f"| {found[0]:,} | {found[1]:.2%} |".replace("%", " %") in row[0], kind
 
 
 def test_what_does_not_go_with_a_model_has_no_share() -> None:
-    tower = TOWERS["blip"][0]()
-    assert trainable("lora", tower, tokens=5, bottleneck=8) is None
-    assert trainable("ssf", tower, tokens=5, bottleneck=8) is not None
+    encoder = IMAGE_ENCODERS["blip"][0]()
+    assert trainable("lora", encoder, tokens=5, bottleneck=8) is None
+    assert trainable("ssf", encoder, tokens=5, bottleneck=8) is not None
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -737,7 +739,12 @@ def deft(kind: Any, **changes: Any) -> DeFT:
     return DeFT(**{**sizes, "peft": kind, "evidence": "threshold", "learning_rate": 1e-3, **changes})
 
 
-OFTEN = {"none", "vpt-deep", "full", "ssf"}  # nothing, what is beside the tower, the tower, and what is inside of it
+OFTEN = {
+    "none",
+    "vpt-deep",
+    "full",
+    "ssf",
+}  # nothing, what is beside the image encoder, the image encoder, and what is inside of it
 
 
 @pytest.mark.parametrize("kind", mostly_slow(PEFT, quick=OFTEN))
@@ -765,7 +772,7 @@ def test_a_scan_learns_and_resumes(
 
 @pytest.mark.usefixtures("any_number")
 @pytest.mark.parametrize("kind", ["full", "full-paper", "bitfit", "ssf"])
-def test_a_tower_that_was_torn_apart_is_told(
+def test_an_encoder_that_was_torn_apart_is_told(
     kind: str, pictures: LabelledImages, tiny_clip: Any, tmp_path: Path
 ) -> None:
     untouched = Untouched(tiny_clip.model)
@@ -775,7 +782,7 @@ def test_a_tower_that_was_torn_apart_is_told(
     untouched.check()
 
 
-def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages, tiny_clip: Any) -> None:
+def test_an_encoder_that_its_last_step_tore_apart_is_told(pictures: LabelledImages, tiny_clip: Any) -> None:
     """No loss has seen what the last step made of the module."""
     untouched, engine = Untouched(tiny_clip.model), make_engine(device="cpu", precision="fp32")
     learner = Learner(tiny_clip, pictures.class_names, settings=deft("vpt-deep"), engine=engine)
@@ -784,7 +791,7 @@ def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages,
     assert np.isfinite(adapted_features(feed).pooled).all()
     with torch.no_grad():
         next(learner.peft.parameters()).fill_(float("inf"))  # type: ignore[union-attr]
-    with pytest.raises(TrainingError, match="the adapted tower no longer gives finite numbers; use a lower"):
+    with pytest.raises(TrainingError, match="the adapted image encoder no longer gives finite numbers; use a lower"):
         adapted_features(feed)
     untouched.check()
 
@@ -792,7 +799,7 @@ def test_a_tower_that_its_last_step_tore_apart_is_told(pictures: LabelledImages,
 @pytest.mark.parametrize(
     ("kind", "rate", "warned"), [("full", 3e-2, True), ("full", 5e-4, False), ("ssf", 3e-2, False)]
 )
-def test_a_rate_that_tears_a_tower_apart_is_told(
+def test_a_rate_that_tears_a_encoder_apart_is_told(
     kind: str, rate: float, warned: bool, pictures: LabelledImages, tiny_clip: Any
 ) -> None:
     console = Console(file=io.StringIO())

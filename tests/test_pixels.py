@@ -85,7 +85,7 @@ def test_shrinking_keeps_the_shape(width: int, height: int, area: int) -> None:
         assert small.width * small.height > 0.85 * area
 
 
-def test_the_smallest_crop_has_a_pixel_for_each_of_the_tower() -> None:
+def test_the_smallest_crop_has_a_pixel_for_each_of_the_encoder() -> None:
     assert crop_area(224) * SCALE[0] >= 224**2 > (crop_area(224) - 2) * SCALE[0]
 
 

@@ -79,7 +79,7 @@ def test_a_batch_of_frozen_features_leaves_enough_steps(images: int, epochs: int
     assert size == 2048 or images * epochs / (2 * size) < enough
 
 
-def test_a_batch_for_an_adapted_tower_is_that_of_the_paper() -> None:
+def test_a_batch_for_an_adapted_encoder_is_that_of_the_paper() -> None:
     assert autoconfig._with(SmallLoss(), peft="vpt-deep", images=10**6).batch_size == 64
     assert autoconfig._with(SmallLoss(batch_size=7), peft="none", images=10**6).batch_size == 7
     assert {recipe.batch_size for name, recipe in RECIPES.items() if name != "default"} == {64}
@@ -309,7 +309,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @hidden
 @pytest.mark.usefixtures("no_kernels")
-def test_a_compiled_tower_learns_the_same_and_is_itself_again(images: LabelledImages, tiny_clip: Any) -> None:
+def test_a_compiled_encoder_learns_the_same_and_is_itself_again(images: LabelledImages, tiny_clip: Any) -> None:
     some = images.take(np.arange(20))
     before = [dict(vars(block)) for block in tiny_clip.vision_layers]
     runs = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import labelsieve
 from labelsieve.bench.tasks import TASKS
 from labelsieve.cli import VERBS
 from labelsieve.commands.listing import entries
@@ -16,6 +18,7 @@ from labelsieve.core.registry import Entry, Registry
 from labelsieve.curation.findings import FINDINGS
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.published.registry import PUBLISHED
+from labelsieve.data.table_formats import TABLE_FORMATS
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
@@ -27,7 +30,12 @@ from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
 OFFERED = (DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
-OTHERS = (VERBS, PANELS, FINDINGS)  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
+OTHERS = (
+    VERBS,
+    TABLE_FORMATS,
+    PANELS,
+    FINDINGS,
+)  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
 REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)}
 PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
@@ -38,6 +46,35 @@ def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) ->
     registry = REGISTRIES[option]
     assert callable(registry[name]) and name in registry
     assert registry.about(name) and "\n" not in registry.about(name)
+
+
+# Of what is written for a registry: where it lies, and how it begins.
+WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
+    (DETECTORS, "detect", r"^class (\w+)\((?!ABC)(?:(?!^class ).)*?^    def score\(self, inputs"),
+    (WARMUP_LOSSES, "detect/losses.py", r"^def (\w+)\(logits: Tensor, labels: Tensor"),
+    (LOSSES, "finetune", r"^(?:def|class) (\w+)\((?:logits: Tensor, labels: Tensor|Loss\))"),
+    (PEFT, "vlm/peft", r"^def (\w+)\(_?vlm: \w+, _?sizes: Sizes"),
+    (ADAPTERS, "vlm/families", r"^class ([A-Z]\w*)\((?!nn)\w+\)"),
+    (PUBLISHED, "data/published", r"^def (\w+)\(path: Path, split: str\)"),
+    (NOISE, "data", r"^def (\w+)\([^()]*request: Request"),
+    (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
+    (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
+    (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |[^()]*\n    labels: )"),
+    (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, asked: Columns, where: str\)"),
+    (VERBS, "commands", r"^class (\w+)\((?:(?!^class ).)*?^    def run\(self, console: Console"),
+]
+
+
+@pytest.mark.parametrize(("registry", "folder", "beginning"), WRITTEN, ids=[each[0].option for each in WRITTEN])
+def test_what_is_written_is_registered(registry: Registry[Any, Any], folder: str, beginning: str) -> None:
+    root = Path(labelsieve.__file__).parent
+    places = set()
+    for path in [root / folder] if folder.endswith(".py") else (root / folder).rglob("*.py"):
+        module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        names = re.findall(beginning, path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        places |= {f"{module}:{name}" for name in names}
+    here = f"labelsieve.{folder.removesuffix('.py').replace('/', '.')}"
+    assert places == {entry.place for entry in registry.entries.values() if entry.place.startswith(here)}
 
 
 def test_all_of_it_is_listed() -> None:

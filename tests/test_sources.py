@@ -16,6 +16,7 @@ import datasets
 import huggingface_hub
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from PIL import Image
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.sources import load_images
+from labelsieve.data.table_formats import TABLES
 from small_pictures import plain
 
 MakeFolder = Callable[..., Path]
@@ -423,10 +425,23 @@ def write_table(table: pa.Table, path: Path) -> Path:
         pq.write_table(table, path)
     elif path.suffix == ".feather":
         pyarrow.feather.write_feather(table, path)
+    elif path.suffix in (".csv", ".tsv"):
+        comma = "," if path.suffix == ".csv" else "\t"
+        pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(delimiter=comma))
     else:
+        assert path.suffix == ".arrow", f"say here how a table that ends in {path.suffix} is written"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
     return path
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_a_table_of_each_format_is_read(photo_folder: MakeFolder, suffix: str) -> None:
+    folder = photo_folder({"x": 2})
+    table = pa.table({"path": ["x/0.png", "x/1.png"], "label": ["dog", "cat"]})
+    images = load_images(write_table(table, folder / f"all{suffix}"))
+    assert (images.class_names, images.labels.tolist()) == (("cat", "dog"), [1, 0])
+    assert images.open(1).tobytes() == Image.open(folder / "x" / "1.png").tobytes()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])

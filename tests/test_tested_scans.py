@@ -25,7 +25,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.drawings import CLASS_NAMES, DEMO_STYLE, draw, drawings
+from labelsieve.demo.sketches import CLASS_NAMES, DEMO_STYLE, draw, sketches
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft import scoring
 from labelsieve.detect.deft.detector import DeFT
@@ -97,7 +97,7 @@ def keep_learners(patch: pytest.MonkeyPatch, module: Any) -> list[Learner]:
 
 @torch.inference_mode()
 def by_hand(vlm: VisionLanguageModel, images: LabelledImages, text: Tensor) -> NDArray[np.int64]:
-    """Encodes pictures one at a time with the untouched tower, and compares them with texts (K, D)."""
+    """Encodes pictures one at a time with the untouched encoder, and compares them with texts (K, D)."""
     found = [
         int((normalize(vlm.project(vlm.pool(vlm.pixels([images.open(row)]))), dim=-1) @ text.T).argmax())
         for row in range(len(images))
@@ -175,7 +175,7 @@ def test_training_images_as_test_images_are_predicted_alike(
     assert np.array_equal(predictions(detector, images, tiny_clip, backwards)[::-1], own)
 
 
-def test_an_adapted_tower_is_what_is_tested(
+def test_an_adapted_encoder_is_what_is_tested(
     images: LabelledImages, test_images: LabelledImages, tiny_clip: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = keep_learners(monkeypatch, cross_entropy)
@@ -282,7 +282,7 @@ def test_features_cannot_be_tested(test_images: LabelledImages) -> None:
 
 
 def test_unknown_classes_are_one_line(images: LabelledImages, mini_clip: VisionLanguageModel) -> None:
-    pictures, labels = drawings(4, seed=3)
+    pictures, labels = sketches(4, seed=3)
     test = load_images(pictures, labels=labels, class_names=("boatt", *CLASS_NAMES[1:]))
     with pytest.raises(DataError, match=r'the class "boatt" .* of the test set is none of the 4') as caught:
         run(images, mini_clip, LabelMatch(), test=test)

@@ -56,7 +56,7 @@ def make_scores(quality: list[float], *, predicted: list[int] | None = None, **s
     )
 
 
-def judge(quality: list[float], *, truth: list[int] | None = None, **settings: Any) -> Verdicts:
+def verdicts_by(quality: list[float], *, truth: list[int] | None = None, **settings: Any) -> Verdicts:
     """Decides about images that are all labelled and predicted as cats, unless told otherwise."""
     return decide(make_images([0] * len(quality), truth=truth), make_scores(quality, **settings), record={"seed": 3})
 
@@ -66,31 +66,31 @@ def judge(quality: list[float], *, truth: list[int] | None = None, **settings: A
 
 def test_a_label_at_the_threshold_is_an_issue() -> None:
     above = float(np.nextafter(np.float32(0.5), np.float32(1)))
-    assert judge([0.5, above, 0.0, 1.0]).is_issue.tolist() == [True, False, True, False]
+    assert verdicts_by([0.5, above, 0.0, 1.0]).is_issue.tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize("threshold", [0.1, np.float64(0.1), np.float32(0.1)])
 def test_a_quality_equal_to_the_threshold_is_an_issue_whatever_the_number_type(threshold: float) -> None:
-    assert judge([0.1], threshold=threshold).is_issue.tolist() == [True]
+    assert verdicts_by([0.1], threshold=threshold).is_issue.tolist() == [True]
 
 
 def test_agreement_is_demanded_only_if_the_detector_says_so() -> None:
     quality, predicted = [0.9, 0.9, 0.1, 0.1], [0, 1, 0, 1]
-    assert judge(quality, predicted=predicted).is_issue.tolist() == [False, False, True, True]
-    demanding = judge(quality, predicted=predicted, demand_agreement=True)
+    assert verdicts_by(quality, predicted=predicted).is_issue.tolist() == [False, False, True, True]
+    demanding = verdicts_by(quality, predicted=predicted, demand_agreement=True)
     assert demanding.is_issue.tolist() == [False, True, True, True]
 
 
 def test_issues_that_the_detector_names_decide_alone() -> None:
     named = np.array([False, True, False])
-    verdicts = judge([0.1, 0.9, NAN], predicted=[1, 0, 1], issue=named, threshold=0.5, demand_agreement=True)
+    verdicts = verdicts_by([0.1, 0.9, NAN], predicted=[1, 0, 1], issue=named, threshold=0.5, demand_agreement=True)
     assert verdicts.is_issue.tolist() == [False, True, False]
     assert verdicts.table["rank"].to_pylist() == [2, 1, None], "issues come first, whatever their quality"
     assert verdicts.table["is_label_issue"].to_pylist() == [False, True, None]
 
 
 def test_issues_come_first_then_lower_quality_then_earlier_rows() -> None:
-    verdicts = judge([0.9, 0.2, 0.8, 0.2, 0.9], predicted=[1, 0, 0, 0, 0], demand_agreement=True)
+    verdicts = verdicts_by([0.9, 0.2, 0.8, 0.2, 0.9], predicted=[1, 0, 0, 0, 0], demand_agreement=True)
     assert verdicts.table["rank"].to_pylist() == [3, 1, 4, 2, 5]
 
 
@@ -100,7 +100,7 @@ qualities = st.lists(st.one_of(st.just(NAN), st.sampled_from([0.0, 0.25, 0.5, 0.
 @given(quality=qualities, demand=st.booleans(), data=st.data())
 def test_ranks_are_a_permutation_in_the_promised_order(quality: list[float], demand: bool, data: st.DataObject) -> None:
     predicted = data.draw(st.lists(st.integers(0, 2), min_size=len(quality), max_size=len(quality)))
-    verdicts = judge(quality, predicted=predicted, demand_agreement=demand)
+    verdicts = verdicts_by(quality, predicted=predicted, demand_agreement=demand)
     rank, readable = verdicts.table["rank"].to_pylist(), [q == q for q in quality]
     keys = [(not verdicts.is_issue[row], quality[row], row) for row in range(len(quality)) if readable[row]]
     expected = {row: place for place, (_, _, row) in enumerate(sorted(keys), start=1)}
@@ -108,7 +108,7 @@ def test_ranks_are_a_permutation_in_the_promised_order(quality: list[float], dem
 
 
 def test_unreadable_rows_are_null_and_unranked() -> None:
-    verdicts = judge([0.9, NAN, 0.1], errors={1: "the file is empty"})
+    verdicts = verdicts_by([0.9, NAN, 0.1], errors={1: "the file is empty"})
     row = verdicts.table.to_pylist()[1]
     assert row.pop("error") == "the file is empty"
     assert (row.pop("id"), row.pop("given_label")) == ("img-1", "cat")
@@ -122,23 +122,23 @@ def test_unreadable_rows_are_null_and_unranked() -> None:
 
 
 def test_a_row_without_a_score_or_a_reason_counts_as_unreadable() -> None:
-    verdicts = judge([0.9, NAN], errors={0: "read at the second attempt"})
+    verdicts = verdicts_by([0.9, NAN], errors={0: "read at the second attempt"})
     assert verdicts.is_readable.tolist() == [True, False]
     assert verdicts.table["error"].to_pylist() == [None, "the detector gave no score"]
 
 
 def test_unreadable_images_are_left_out_of_the_metrics() -> None:
-    metrics = judge([0.9, NAN, 0.1], truth=[0, 1, 1]).metrics
+    metrics = verdicts_by([0.9, NAN, 0.1], truth=[0, 1, 1]).metrics
     assert metrics is not None and metrics["images"] == 2 and metrics["issue_recall"] == 1.0
 
 
 def test_without_truth_there_are_no_metrics() -> None:
-    assert judge([0.9, 0.1]).metrics is None
+    assert verdicts_by([0.9, 0.1]).metrics is None
 
 
 def test_no_images_and_only_unreadable_images() -> None:
-    assert len(judge([], truth=[])) == 0
-    verdicts = judge([NAN, NAN], truth=[0, 1])
+    assert len(verdicts_by([], truth=[])) == 0
+    verdicts = verdicts_by([NAN, NAN], truth=[0, 1])
     assert not verdicts.is_issue.any() and verdicts.metrics is not None and verdicts.metrics["images"] == 0
     assert [row["images"] for row in verdicts.per_class()] == [0, 0, 0]
 
@@ -159,7 +159,7 @@ def test_decide_leaves_its_inputs_alone() -> None:
 
 
 @st.composite
-def judged(draw: st.DrawFn) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
+def cases(draw: st.DrawFn) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
     n = draw(st.integers(1, 40))
     flags = st.lists(st.booleans(), min_size=n, max_size=n)
     # steps of 1/64 are exact in float32, so that 1 - quality has the same ties as quality
@@ -167,7 +167,7 @@ def judged(draw: st.DrawFn) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArr
     return np.array(draw(flags)), np.array(draw(flags)), np.array(quality, np.float32) / np.float32(64)
 
 
-@given(case=judged())
+@given(case=cases())
 def test_metrics_against_scikit_learn(case: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]) -> None:
     wrong, flagged, quality = case
     metrics = evaluate(wrong=wrong, flagged=flagged, quality=quality)
@@ -183,7 +183,7 @@ def test_metrics_against_scikit_learn(case: tuple[NDArray[np.bool_], NDArray[np.
     )
 
 
-@given(case=judged())
+@given(case=cases())
 def test_auroc_is_the_share_of_pairs_in_the_right_order(
     case: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]],
 ) -> None:
@@ -229,7 +229,7 @@ def test_metrics_at_the_edges(
 
 
 @given(data=st.data(), n=st.integers(0, 40), classes=st.integers(1, 5))
-def test_counts_against_a_plain_loop(data: st.DataObject, n: int, classes: int) -> None:
+def test_counts_against_a_simple_loop(data: st.DataObject, n: int, classes: int) -> None:
     labels, predicted = (data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)) for _ in range(2))
     quality = data.draw(st.lists(st.sampled_from([0.1, 0.9, NAN]), min_size=n, max_size=n))
     names = tuple(f"n{k}" for k in range(classes))
@@ -266,7 +266,7 @@ def test_per_class_takes_no_table_of_all_pairs(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_save_and_load_give_the_same(tmp_path: Path) -> None:
-    verdicts = judge([0.9, NAN, 0.1], predicted=[0, 0, 2], truth=[0, 0, 1], errors={1: "empty"})
+    verdicts = verdicts_by([0.9, NAN, 0.1], predicted=[0, 0, 2], truth=[0, 0, 1], errors={1: "empty"})
     assert verdicts.save(str(tmp_path / "deep" / "run")) == tmp_path / "deep" / "run"
     loaded = Verdicts.load(tmp_path / "deep" / "run")
     assert loaded.table.equals(verdicts.table) and loaded.class_names == NAMES
@@ -284,15 +284,15 @@ def test_odd_class_names_survive(name: str, tmp_path: Path) -> None:
 
 
 def test_saving_twice_replaces_and_leaves_no_old_metrics(tmp_path: Path) -> None:
-    judge([0.1, 0.9], truth=[0, 1]).save(tmp_path)
-    judge([0.9, 0.9, 0.1]).save(tmp_path)
+    verdicts_by([0.1, 0.9], truth=[0, 1]).save(tmp_path)
+    verdicts_by([0.9, 0.9, 0.1]).save(tmp_path)
     loaded = Verdicts.load(tmp_path)
     assert len(loaded) == 3 and loaded.metrics is None and not (tmp_path / METRICS).exists()
 
 
 def test_equal_verdicts_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        judge([0.1, NAN, 0.9], truth=[0, 1, 2]).save(tmp_path / name)
+        verdicts_by([0.1, NAN, 0.9], truth=[0, 1, 2]).save(tmp_path / name)
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -300,7 +300,7 @@ def test_equal_verdicts_give_equal_files(tmp_path: Path) -> None:
 def test_a_folder_without_a_record_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="labelsieve scan"):
         Verdicts.load(tmp_path / "nowhere")
-    judge([0.1]).save(tmp_path)
+    verdicts_by([0.1]).save(tmp_path)
     (tmp_path / RECORD).unlink()
     with pytest.raises(RunError, match="labelsieve scan"):
         Verdicts.load(tmp_path)
@@ -310,7 +310,7 @@ def test_a_folder_without_a_record_is_not_a_run(tmp_path: Path) -> None:
 
 
 def _of_another_run(folder: Path) -> None:
-    judge([0.9, 0.8]).save(folder / "other")
+    verdicts_by([0.9, 0.8]).save(folder / "other")
     shutil.copy(folder / "other" / VERDICTS, folder / VERDICTS)
 
 
@@ -368,7 +368,7 @@ def _broken_metrics(folder: Path) -> None:
     ],
 )
 def test_a_tampered_run_is_refused(tamper: Callable[[Path], None], tmp_path: Path) -> None:
-    judge([0.1, 0.2, 0.9], truth=[1, 0, 0]).save(tmp_path)
+    verdicts_by([0.1, 0.2, 0.9], truth=[1, 0, 0]).save(tmp_path)
     tamper(tmp_path)
     with pytest.raises(RunError, match=r"again|\.json"):
         Verdicts.load(tmp_path)
@@ -410,7 +410,7 @@ def _write_calls(monkeypatch: pytest.MonkeyPatch, *, cut_at: int, error: Callabl
 def test_a_crash_at_any_point_never_leaves_a_mix(
     error: Callable[[], Exception], truth: list[int] | None, tmp_path: Path
 ) -> None:
-    old, new = judge([0.1, 0.9], truth=[1, 0]), judge([0.9, 0.1, 0.2], truth=truth)
+    old, new = verdicts_by([0.1, 0.9], truth=[1, 0]), verdicts_by([0.9, 0.1, 0.2], truth=truth)
     for cut_at in range(1, 100):
         folder = tmp_path / str(cut_at)
         old.save(folder)
@@ -439,7 +439,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LabelsieveError, match="No space left on device") as caught:
-        judge([0.1]).save(tmp_path)
+        verdicts_by([0.1]).save(tmp_path)
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
@@ -447,4 +447,4 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
     with pytest.raises(RunError, match="choose a writable folder"):
-        judge([0.1]).save(tmp_path / "run")
+        verdicts_by([0.1]).save(tmp_path / "run")

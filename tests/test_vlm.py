@@ -1,4 +1,4 @@
-"""Loading two-tower models from folders, good and bad, and prompting their text tower."""
+"""Loading dual-encoder models from folders, good and bad, and prompting their text encoder."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def test_fingerprint_follows_what_the_model_computes(folder: Path, tmp_path: Pat
     assert load_vlm(model_folder(tmp_path / "same")).fingerprint == vlm.fingerprint, "another folder, the same model"
     others = {"seed": load_vlm(model_folder(tmp_path / "seed", model=random_clip(seed=1)))}
     changes: dict[str, Callable[[Path], None]] = {
-        "activation": lambda path: edit_tower(path / "config.json", "vision_config", hidden_act="gelu"),
-        "heads": lambda path: edit_tower(path / "config.json", "vision_config", num_attention_heads=4),
+        "activation": lambda path: edit_encoder(path / "config.json", "vision_config", hidden_act="gelu"),
+        "heads": lambda path: edit_encoder(path / "config.json", "vision_config", num_attention_heads=4),
         "mean": lambda path: edit_json(path / PROCESSOR, image_mean=[0.4, 0.5, 0.5]),
     }
     for name, change in changes.items():
@@ -124,9 +124,9 @@ def test_fingerprint_follows_what_the_model_computes(folder: Path, tmp_path: Pat
     assert len({vlm.fingerprint, *found.values()}) == 1 + len(found), found
 
 
-def edit_tower(path: Path, tower: str, **changes: Any) -> None:
+def edit_encoder(path: Path, encoder: str, **changes: Any) -> None:
     config = json.loads(path.read_text())
-    edit_json(path, **{tower: {**config[tower], **changes}})
+    edit_json(path, **{encoder: {**config[encoder], **changes}})
 
 
 # ---------------------------------------------------------------------------------------------------------- bad folders
@@ -150,14 +150,14 @@ def _written(_count: int) -> None: ...
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (_remove("config.json"), r"no usable configuration \(config.json\)"),
     "BERT": (_write("config.json", '{"model_type": "bert"}'), "kind clip, .* is of kind bert; choose another --model"),
-    "text tower only": (
+    "text encoder only": (
         lambda folder: random_clip().config.text_config.save_pretrained(folder),
         "is of kind clip_text_model; choose another",
     ),
     "half a tokenizer": (_remove(TOKENIZER[0]), r"no usable tokenizer \(tokenizer.json.*copy the tokenizer files"),
     "broken tokenizer": (_write(TOKENIZER[0], "{"), "no usable tokenizer"),
     "tokenizer of another model": (
-        lambda folder: edit_tower(folder / "config.json", "text_config", eos_token_id=7),
+        lambda folder: edit_encoder(folder / "config.json", "text_config", eos_token_id=7),
         "the tokenizer of .* belongs to another model",
     ),
 }

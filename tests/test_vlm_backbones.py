@@ -1,4 +1,4 @@
-"""Vision towers of ALBEF, open_clip, NaFlex SigLIP 2 and dual encoders as backbones: same pictures, same feature."""
+"""Vision encoders of ALBEF, open_clip, NaFlex SigLIP 2 and dual encoders as backbones: same pictures, same feature."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from labelsieve.detect.scores import Scores
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.result import model_card
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.finetune.timm_towers import TOWERS
+from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.verdicts import decide
 from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
 from labelsieve.vlm.huggingface import load_vlm
@@ -52,7 +52,7 @@ def of_open_clip(**vision: Any) -> Callable[[Path], None]:
 
 
 def of_timm(model: str, width: int, **vision: Any) -> Callable[[Path], None]:
-    """An open_clip model whose vision tower is of timm."""
+    """An open_clip model whose image encoder is of timm."""
     settings = {"timm_model_name": model, **vision}
     text = {**OPEN_CLIP["text_cfg"], "width": width}
     return lambda folder: make_open_clip(folder, embed_dim=width, vision_cfg=settings, text_cfg=text)
@@ -254,7 +254,7 @@ def test_a_file_of_weights_is_a_backbone(folders: Folders, tmp_path: Path) -> No
 
 
 def test_every_family_is_a_backbone() -> None:
-    assert set(ADAPTERS) <= {*TOWERS, DUAL_ENCODER}
+    assert set(ADAPTERS) <= {*IMAGE_ENCODERS, DUAL_ENCODER}
 
 
 ODD: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -272,7 +272,7 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("how", ODD)
-def test_a_tower_that_timm_has_not_is_told_in_one_line(how: str, tmp_path: Path) -> None:
+def test_an_encoder_that_timm_has_not_is_told_in_one_line(how: str, tmp_path: Path) -> None:
     pytest.importorskip("open_clip")
     make, said = ODD[how]
     make(tmp_path)
@@ -318,7 +318,7 @@ def test_albef_of_another_activation_is_told(folders: Folders, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("model", ["SiglipModel", "Siglip2Model"])
-def test_a_tower_without_a_pooling_head_is_told(model: str, folders: Folders, tmp_path: Path) -> None:
+def test_an_encoder_without_a_pooling_head_is_told(model: str, folders: Folders, tmp_path: Path) -> None:
     folder = copied(folders("siglip2"), tmp_path)
     config = transformers.AutoConfig.from_pretrained(folder)
     config.vision_config.vision_use_head = False

@@ -1,10 +1,10 @@
-"""Pre-train the small CLIP model that ships with labelsieve, from scratch, on captioned procedural drawings.
+"""Pre-train the small CLIP model that ships with labelsieve, from scratch, on captioned synthetic sketches.
 
 Run it on an otherwise idle machine, where two cores need about five minutes::
 
     OMP_WAIT_POLICY=passive python tools/train_mini_clip.py --out src/labelsieve/demo/mini_clip
 
-The drawings are in ``PRETRAINING_STYLE``, which differs from the ``DEMO_STYLE`` of the demonstration, so that the
+The sketches are in ``PRETRAINING_STYLE``, which differs from the ``DEMO_STYLE`` of the demonstration, so that the
 model is good but not perfect there, as a large CLIP model is on a new data set.
 """
 
@@ -30,14 +30,14 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from labelsieve.demo.drawings import (
+from labelsieve.demo.sketches import (
     CLASS_NAMES,
     DEMO_STYLE,
     PRETRAINING_STYLE,
     SIZE,
     Style,
-    drawings,
     render,
+    sketches,
 )
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -323,8 +323,8 @@ def train(
         examples = list(itertools.chain.from_iterable(pool.map(make_examples, parts)))
     print(f"{len(examples):,} drawings", flush=True)
     rng = np.random.default_rng(options.seed)
-    # At first both towers give nearly the same vector for everything and learn little from each other. A classifier of
-    # the pictures, fading out and not part of the finished model, gets the image tower going.
+    # At first both encoders give nearly one vector for everything and learn little from each other. A classifier of
+    # the pictures, fading out and not part of the finished model, gets the image encoder going.
     head = nn.Linear(model.visual_projection.in_features, len(CLASS_NAMES))
     optimizer = torch.optim.AdamW(
         [*_groups(model), {"params": list(head.parameters()), "pace": 1.0}], lr=options.rate, betas=(0.9, 0.98)
@@ -417,13 +417,13 @@ def zero_shot(model: CLIPModel, tokenizer: CLIPTokenizer, features: torch.Tensor
 
 
 def report(folder: Path) -> None:
-    """Load the finished model and print its accuracy on drawings that it was not trained on."""
+    """Load the finished model and print its accuracy on sketches that it was not trained on."""
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     processor = CLIPImageProcessor.from_pretrained(folder)
 
     def load(count: int, seed: int, style: Style) -> tuple[torch.Tensor, np.ndarray]:
-        pictures, labels = drawings(count, seed=seed, style=style)
+        pictures, labels = sketches(count, seed=seed, style=style)
         return embed(model, processor, pictures), labels
 
     features, labels = load(1000, 1_000_003, PRETRAINING_STYLE)
@@ -447,7 +447,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="train for this long instead of a number of steps")
     parser.add_argument("--batch", type=int, default=48, help="pictures per step")
     parser.add_argument("--rate", type=float, default=1e-3, help="greatest learning rate")
-    parser.add_argument("--pool", type=int, default=12_000, help="number of drawings to train on")
+    parser.add_argument("--pool", type=int, default=12_000, help="number of sketches to train on")
     parser.add_argument("--keep", type=int, default=28, help="patches kept of each picture in most of the training")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

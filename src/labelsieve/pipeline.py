@@ -94,8 +94,8 @@ def scan(
     Example:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
-        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
-        >>> drawn, labels = drawings(64, seed=0)
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(64, seed=0)
         >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> images = ls.inject(images, kind="symmetric", rate=0.25)
         >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=ls.Joint())

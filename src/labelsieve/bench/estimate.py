@@ -142,7 +142,7 @@ class _Trial:
 
     @cached_property
     def whole(self) -> LabelledImages | LabelledFeatures:
-        """All images, or of drawings, which are made quickly when they are needed, a few; or features with noise."""
+        """All images, or of sketches, which are made quickly when they are needed, a few; or features with noise."""
         if self.data.is_features:
             noise, seed, texts = self.experiment.noise[self.cell.noise], self.cell.seed, self.experiment.text
             rows = of_file(load_rows(self.data, noise, seed=seed, texts=texts), self.data, texts)[self.cell.text]

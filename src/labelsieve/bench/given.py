@@ -106,7 +106,7 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
             with suppress(RunError):  # damaged: made again
                 return Verdicts.load(each), False
     if tests and test is not None and given.vlm is not None and getattr(detector, "peft", "none") == "none":
-        # seen once, so that no method is timed with that; an adapted tower has to look at them itself
+        # seen once, so that no method is timed with that; an adapted image encoder has to look at them itself
         engine = make_engine(progress=given.progress)
         image_features(test, given.vlm.to(engine.device), engine=engine)
 

@@ -49,7 +49,7 @@ class Data:
     Attributes:
         source: What :func:`labelsieve.load_images` takes, or `drawings` for those of the demonstration; or a file of
             features, see :func:`labelsieve.load_features`.
-        limit: Random subset of so many images, another one for each seed; the number of drawings.
+        limit: Random subset of so many images, another one for each seed; the number of sketches.
         image_column: Column of the images.
         label_column: Column of the given labels.
         truth_column: Column of the true labels.
@@ -58,7 +58,7 @@ class Data:
         test: Source of clean images to measure a classifier on; `drawings` draws others.
         test_split: Split of it; without `test` a split of the source itself, as published data sets have them.
         test_label_column: Its column of labels.
-        test_limit: Random subset of so many test images; the number of drawings.
+        test_limit: Random subset of so many test images; the number of sketches.
     """
 
     source: str
@@ -83,7 +83,7 @@ class Data:
         for name, value in drawn:
             check_value(name, value, FewDrawings | None)
         if self.test_split is not None and self.test_source == DRAWINGS:
-            raise SettingsError("drawings have no splits; leave test_split out")
+            raise SettingsError("`drawings` have no splits; leave test_split out")
 
     @property
     def is_features(self) -> bool:

@@ -40,7 +40,7 @@ from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.huggingface import load_vlm
 
-# Test drawings are of seeds that no training drawings have.
+# Test sketches are of seeds that no training sketches have.
 TEST_SEED = 1_000_000
 TEST_DRAWINGS = 1000
 # So many times the seconds that the tables took have to pass before they are written again.

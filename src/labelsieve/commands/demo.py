@@ -1,4 +1,4 @@
-"""`labelsieve demo`: the whole way on bundled drawings."""
+"""`labelsieve demo`: the whole way on bundled synthetic sketches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from labelsieve.core.validation import Drawings, Seed
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
-    """Shows the whole way on drawings with known wrong labels and a bundled model; needs no network.
+    """Shows the whole way on sketches with known wrong labels and a bundled model; needs no network.
 
     Attributes:
         out: Run folder to write.
-        images: How many drawings.
+        images: How many sketches.
         seed: Every random choice is drawn from it.
         overwrite: Replace a run that is there.
     """

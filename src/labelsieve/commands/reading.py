@@ -15,6 +15,7 @@ import tyro
 
 from labelsieve.commands.help import show_help, wants_help
 from labelsieve.core.errors import UsageError, did_you_mean, listed, shown
+from labelsieve.data.table_formats import TABLES
 
 # Sections of tyro's errors that say no more than the help does, or speak of Python.
 _NOT_SAID = ("For full helptext", "Argument helptext", "Got errors")
@@ -31,8 +32,6 @@ _NO_VALUE = re.compile(r"Missing value for argument '(?P<option>.*)'\..*")
 _LACKING = re.compile(r"Missing from labelsieve \w+: (?P<options>.*)")
 _UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
 _SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
-# As in labelsieve.data, which is not loaded to read the words of a command.
-_TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 _KINDS = {"INT": "an integer", "FLOAT": "a number"}
 _CommandT = TypeVar("_CommandT")
 
@@ -73,7 +72,7 @@ def _source_first(args: Sequence[str]) -> list[str]:
 
 def _about_several_files(args: Sequence[str]) -> Iterator[str]:
     """Yields a remark on several tables where there is one source: what a shell makes of a pattern without quotes."""
-    tables = [word for word in args if Path(word).suffix.lower() in _TABLES and os.path.isfile(word)]
+    tables = [word for word in args if Path(word).suffix.lower() in TABLES and os.path.isfile(word)]
     if len(tables) > 1:
         yield f'several files are one source as a pattern in quotes, such as "{Path(tables[0]).parent}/*.parquet"'
 

@@ -18,7 +18,7 @@ class WrittenOutAttention(TorchFunctionMode):
     """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
 
     That is so for bf16 on a CPU, with gradients above all (`benchmarks/attention.py`). It is done without them too, so
-    that a tower gives the same features whether it is trained or not. A boolean mask is written out too; whatever else
+    that an encoder gives the same features, trained or not. A boolean mask is written out too; whatever else
     is asked for, dropout for example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
     """
 
@@ -48,9 +48,9 @@ def _pays(
     enable_gqa: bool = False,
 ) -> bool:
     masked = attn_mask is not None and attn_mask.dtype != torch.bool
-    plain = not masked and not dropout_p and not is_causal and not enable_gqa
+    simple = not masked and not dropout_p and not is_causal and not enable_gqa
     short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
-    return plain and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return simple and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
 def _written_out(

@@ -28,7 +28,7 @@ class Engine:
 
     Attributes:
         accelerator: Devices and processes, from `accelerate`.
-        precision: `bf16` computes the towers under autocast; parameters, losses and probabilities stay in fp32.
+        precision: `bf16` computes the encoders under autocast; parameters, losses and probabilities stay in fp32.
         seed: Every random choice is drawn from it; no global generator is touched.
         checkpoint: Folder for the state after each epoch; None keeps none.
         resume: Whether to go on from a checkpoint that is there.
@@ -49,7 +49,7 @@ class Engine:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Is the context in which the towers run."""
+        """Is the context in which the encoders run."""
         if self.precision == "fp32":
             yield
             return

@@ -80,7 +80,7 @@ Momentum = Annotated[float, Range(0, 1, below=True)]
 WeightDecay = Annotated[float, Range(0, 10)]
 # Attention grows with the square of the tokens; the literature takes 200 at most.
 Tokens = Annotated[int, Range(0, 500)]
-# A rank beyond the width of a tower adds nothing, and each block has several matrices of this size.
+# A rank beyond the width of an image encoder adds nothing, and each block has several matrices of this size.
 Bottleneck = Annotated[int, Range(1, 1_024)]
 Neighbours = Annotated[int, Range(1, 10_000)]
 # Each fold holds second moments of the features.

@@ -23,6 +23,16 @@ _ROWS = 256
 _VIEWS = {"binary_view": "binary", "string_view": "string"}
 
 
+def read_parquet(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+    """Reads Parquet files; see :func:`read_arrow_files`."""
+    return read_arrow_files(files, kind="parquet", asked=asked, where=where)
+
+
+def read_arrow(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+    """Reads Arrow or Feather files; see :func:`read_arrow_files`."""
+    return read_arrow_files(files, kind="arrow", asked=asked, where=where)
+
+
 def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
     """Reads Parquet, Arrow or Feather files into the cache of the `datasets` library, batch by batch.
 

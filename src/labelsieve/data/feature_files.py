@@ -24,13 +24,14 @@ from labelsieve.data.columns import (
     may_hold_images,
 )
 from labelsieve.data.file_kinds import conversion, refuse_pointer
-from labelsieve.data.folders import TABLES
+from labelsieve.data.table_formats import TYPED_TABLES
 
 # In lower case; the first is the documented one.
 FEATURE_NAMES = (
     "features", "feature", "feats", "embeddings", "embedding", "embs", "emb", "image_features", "image_embeddings",
     "image_embeds", "vectors", "x",
 )  # fmt: skip
+_ARRAY_SUFFIXES = (".npz", ".npy")
 # What a .npz file may hold beside one array for each column of labels, truth or ids.
 _ARRAYS = ("features", "class_names", "text", "logit_scale")
 _IDS, _TRUTH = ("ids", "id"), "truth"
@@ -69,10 +70,10 @@ def holds_features(source: Any) -> bool:
     if not isinstance(source, str | Path):
         return False
     path = Path(source).expanduser()
-    if path.suffix.lower() in (".npz", ".npy"):
+    if path.suffix.lower() in _ARRAY_SUFFIXES:
         return path.is_file()
-    kind = TABLES.get(path.suffix.lower(), "csv")
-    if kind == "csv" or not path.is_file():
+    kind = TYPED_TABLES.get(path.suffix.lower())
+    if kind is None or not path.is_file():
         return False
     try:
         kinds = features_of(read_schema(path, kind=kind), path)
@@ -89,18 +90,19 @@ def read_features_file(path: Path, *, asked: Columns) -> Stored:
     """
     _check_kind(path)
     suffix = path.suffix.lower()
-    if suffix in TABLES:
-        return _read_table(path, asked=asked, kind=TABLES[suffix])
+    if suffix in TYPED_TABLES:
+        return _read_table(path, asked=asked, kind=TYPED_TABLES[suffix])
     return _read_npy(path, asked=asked) if suffix == ".npy" else _read_npz(path, asked=asked)
 
 
 def _check_kind(path: Path) -> None:
-    expected = "expected a file of features ending in .npz, .npy, .parquet, .arrow or .feather"
+    *first, last = *_ARRAY_SUFFIXES, *TYPED_TABLES
+    expected = f"expected a file of features ending in {', '.join(first)} or {last}"
     suffix = path.suffix.lower()
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{expected}, but {path} {state}; check the path")
-    if suffix not in (".npz", ".npy") and TABLES.get(suffix, "csv") == "csv":
+    if suffix not in _ARRAY_SUFFIXES and suffix not in TYPED_TABLES:
         raise DataError(f"{expected}, but {path} is none; {conversion(path) or 'convert it first'}")
     refuse_pointer(path)
 
@@ -113,8 +115,8 @@ def stored_names(path: Path) -> list[str]:
     """
     _check_kind(path)
     suffix = path.suffix.lower()
-    if suffix in TABLES:
-        return list(features_of(read_schema(path, kind=TABLES[suffix]), path))
+    if suffix in TYPED_TABLES:
+        return list(features_of(read_schema(path, kind=TYPED_TABLES[suffix]), path))
     if suffix == ".npz" and is_zipfile(path):  # else whoever reads it next says what it is
         with ZipFile(path) as file:
             return [name.removesuffix(".npy") for name in file.namelist()]

@@ -24,12 +24,12 @@ from labelsieve.data.class_folders import (
     tree_of,
 )
 from labelsieve.data.columns import Columns, Table, holds_text, refuse_split
+from labelsieve.data.table_formats import TABLES
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico"),
 )
-TABLES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 # How the lists of changes end that `labelsieve apply` writes beside a data set, of which they are no part.
 CHANGES = ".changes.csv"
 _LAYOUT = "expected a folder of class folders such as photos/cat/1.jpg"

@@ -16,7 +16,6 @@ from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.provenance import is_utf8
-from labelsieve.data.arrow_files import read_arrow_files
 from labelsieve.data.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -30,11 +29,12 @@ from labelsieve.data.columns import (
 )
 from labelsieve.data.csv_files import CsvTable, read_texts, whole_numbers
 from labelsieve.data.file_kinds import conversion, refuse_pointer
-from labelsieve.data.folders import SUFFIXES, TABLES, is_table, read_folder
+from labelsieve.data.folders import SUFFIXES, is_table, read_folder
 from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.quiet import quiet, reading
 from labelsieve.data.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
+from labelsieve.data.table_formats import TABLE_FORMATS, TABLES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
@@ -47,7 +47,7 @@ class Place:
     """What a source is, and where it lies.
 
     Attributes:
-        kind: `folder` of class folders; `csv`, `parquet` or `arrow`, a table in one or several files; `saved` by
+        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; `saved` by
             `Dataset.save_to_disk`; `published` in its official layout; `hub`.
         path: The folder or file; of several files that are named by a pattern, the folder that holds them.
         files: The files of a table, in their order.
@@ -162,9 +162,7 @@ def _refuse_image_folder(asked: Columns, what: str) -> None:
 def _read_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
     for path in files:
         refuse_pointer(path)
-    if kind == "csv":
-        return read_csv(files, asked=asked, where=where)
-    return read_arrow_files(files, kind=kind, asked=asked, where=where)
+    return TABLE_FORMATS[kind](files, asked=asked, where=where)
 
 
 def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed
 from labelsieve.data.columns import choose_split, refuse_split
-from labelsieve.data.folders import CHANGES, SUFFIXES, TABLES, is_table
+from labelsieve.data.folders import CHANGES, SUFFIXES, is_table
+from labelsieve.data.table_formats import TABLES, TYPED_TABLES
 
 # Names of files that say nothing of a split, and of folders that stand between a data set and its files.
 _NO_SPLIT = ("part", "data", "shard", "chunk", "file", "table", "batch")
@@ -36,7 +37,7 @@ class Shards:
 
     Attributes:
         files: The files, in the order of their names.
-        kind: `csv`, `parquet` or `arrow`.
+        kind: A key of :data:`labelsieve.data.table_formats.TABLE_FORMATS`.
         notes: Remarks for the user.
     """
 
@@ -132,7 +133,7 @@ def _tables(folder: Path) -> list[Path]:
                 return []
             if is_table(name) and name[0] not in "._":
                 found.append(Path(here, name))
-    with_images = images and any(TABLES[path.suffix.lower()] == "csv" for path in found)
+    with_images = images and any(path.suffix.lower() not in TYPED_TABLES for path in found)
     return [] if with_images else sorted(found)
 
 

@@ -1,4 +1,4 @@
-"""The built-in demonstration: procedural drawings and a small CLIP model that was trained on such drawings."""
+"""The built-in demonstration: synthetic sketches and a small CLIP model that was trained on such sketches."""
 
 from pathlib import Path
 

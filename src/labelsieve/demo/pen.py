@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 CANVAS = 256
-"""Side of the canvas that shapes are drawn on; four times that of the finished drawing, for anti-aliasing."""
+"""Side of the canvas that shapes are drawn on; four times that of the finished sketch, for anti-aliasing."""
 
 _CIRCLE = np.stack([f(np.linspace(0.0, 2 * math.pi, 24, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 
@@ -33,8 +33,8 @@ class Style:
         grounds: Names and values of the colours a background may have.
         fills: How closed shapes are filled, each with its probability.
         backgrounds: Kinds of background, each with its probability.
-        outline: Least and greatest width of outlines, in pixels of the finished drawing.
-        outlined: Probability that a drawing has outlines at all.
+        outline: Least and greatest width of outlines, in pixels of the finished sketch.
+        outlined: Probability that a sketch has outlines at all.
         strokes: How often each outline is drawn over.
         clutter: Greatest number of small distracting shapes.
         wobble: Standard deviation of the unsteadiness of the hand, in units of the frame.
@@ -88,7 +88,7 @@ class Pen:
     Args:
         canvas: Image of ``CANVAS`` x ``CANVAS`` pixels to draw on.
         rng: Source of randomness.
-        style: Style of the drawing.
+        style: Style of the sketch.
         colour: Colour of the thing.
         accent: Colour of its details.
         ground: Colour of the background, from which the outlines must stand out.

@@ -1,4 +1,4 @@
-"""The demonstration: drawings with known wrong labels, four detectors, one comparison and one report."""
+"""The demonstration: sketches with known wrong labels, four detectors, one comparison and one report."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_demo(
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
-        images: How many drawings, 48 to 20,000.
+        images: How many sketches, 48 to 20,000.
         seed: Every random choice is drawn from it.
         console: Where to print.
         overwrite: Replace a run that is there.
@@ -96,7 +96,7 @@ def run_demo(
 def default_detectors() -> tuple[Detector, ...]:
     """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate.
 
-    The tower stays frozen, so that a demonstration takes seconds on any machine.
+    The image encoder stays frozen, so that a demonstration takes seconds on any machine.
     """
     from labelsieve.detect.deft.detector import DeFT
     from labelsieve.detect.gmm import GMM
@@ -109,12 +109,12 @@ def default_detectors() -> tuple[Detector, ...]:
 
 
 def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
-    """Writes mislabelled drawings with the truth beside them, and loads them as a user would."""
+    """Writes mislabelled sketches with the truth beside them, and loads them as a user would."""
     from labelsieve.data.noise_files import write_noisy
     from labelsieve.data.sources import load_images
-    from labelsieve.demo.drawings import CLASS_NAMES, drawings
+    from labelsieve.demo.sketches import CLASS_NAMES, sketches
 
-    images, labels = drawings(count, seed=seed)
+    images, labels = sketches(count, seed=seed)
     clean = load_images(images, labels=labels, class_names=CLASS_NAMES)
     write_noisy(mislabel(clean, seed=seed), path)
     return load_images(path, truth_column="clean_label")
@@ -123,7 +123,7 @@ def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
 def mislabel(images: LabelledImages, *, seed: int) -> LabelledImages:
     """Changes exactly 20 % of the labels to any other class, and 10 % on other images to the most similar class."""
     from labelsieve.data.noise import paired, symmetric
-    from labelsieve.demo.drawings import SIMILAR
+    from labelsieve.demo.sketches import SIMILAR
 
     names = images.class_names
     target = np.array([names.index(SIMILAR.get(name, name)) for name in names], dtype=np.int64)
@@ -172,7 +172,7 @@ def _save(result: Mapping[str, Any], out: Path) -> None:
     head = ["detector", *METRIC_TITLES.values(), "s"]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(row) for row in result["detectors"])]
     about = (
-        f"{result['images']:,} drawings of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
+        f"{result['images']:,} sketches of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
         f"seed {result['seed']}."
     )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)

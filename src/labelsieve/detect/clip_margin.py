@@ -45,10 +45,10 @@ class ClipMargin(Detector):
 
         from labelsieve.detect.zero_shot import in_chunks, margins
 
-        def judge(rows: NDArray[np.int64]) -> list[Tensor]:
+        def score_rows(rows: NDArray[np.int64]) -> list[Tensor]:
             return [margins(inputs.logits(rows), torch.from_numpy(inputs.labels[rows]).to(inputs.device)).sigmoid()]
 
-        (quality,) = in_chunks(judge, inputs.rows, progress=inputs.progress)
+        (quality,) = in_chunks(score_rows, inputs.rows, progress=inputs.progress)
         first = inputs.zero_shot
         return inputs.scores(
             quality=quality,

@@ -61,12 +61,12 @@ class FINE(Detector):
         directions = principal_directions(vectors, inputs.given, classes=inputs.classes, progress=inputs.progress)
         absent = torch.bincount(given, minlength=inputs.classes) == 0
 
-        def judge(rows: NDArray[np.int64]) -> list[Tensor]:
+        def score_rows(rows: NDArray[np.int64]) -> list[Tensor]:
             alignment = (vectors[rows].double() @ directions.T).square().masked_fill(absent, -1.0)
             most = alignment.max(dim=1)
             return [alignment.gather(1, given[rows][:, None])[:, 0], most.indices, most.values]
 
-        alignment, predicted, confidence = in_chunks(judge, np.arange(len(given)), progress=inputs.progress)
+        alignment, predicted, confidence = in_chunks(score_rows, np.arange(len(given)), progress=inputs.progress)
         issue = upper_posterior_by_class(alignment, inputs.given) <= self.minimum_posterior
         return inputs.scores(quality=alignment, predicted=predicted, confidence=confidence, issue=issue)
 

@@ -47,6 +47,6 @@ class Joint(Detector):
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
-        from labelsieve.detect.evidence.posterior import judge_inputs
+        from labelsieve.detect.evidence.posterior import score_inputs
 
-        return inputs.scores(**judge_inputs(inputs, inputs.features.pooled, folds=self.folds)._asdict())
+        return inputs.scores(**score_inputs(inputs, inputs.features.pooled, folds=self.folds)._asdict())

@@ -158,7 +158,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def in_chunks(
-    judge: Callable[[NDArray[np.int64]], Sequence[Tensor]],
+    score_rows: Callable[[NDArray[np.int64]], Sequence[Tensor]],
     rows: NDArray[np.int64],
     *,
     progress: Progress | None = None,
@@ -166,7 +166,7 @@ def in_chunks(
     """Applies a function to some rows at a time, so that no array of N times K is ever held.
 
     Args:
-        judge: Takes n row numbers and returns tensors of shape (n,).
+        score_rows: Takes n row numbers and returns tensors of shape (n,).
         rows: Row numbers, at least one.
         progress: Where to show how far it is.
 
@@ -176,7 +176,7 @@ def in_chunks(
     whole: list[NDArray[Any]] = []
     with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
         for at in range(0, len(rows), CHUNK):
-            found = [value.cpu().numpy() for value in judge(rows[at : at + CHUNK])]
+            found = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
             # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
             # keep the allocator from using their room again
             whole = whole or [np.empty(len(rows), dtype=values.dtype) for values in found]

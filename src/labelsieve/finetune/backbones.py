@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
 from labelsieve.core.provenance import fingerprint
-from labelsieve.finetune.timm_towers import TOWERS, read_tower, tower_of
-from labelsieve.finetune.towers import as_classifier
+from labelsieve.finetune.encoders import as_classifier
+from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, converted, read_encoder
 from labelsieve.vlm.colours import Colours, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
@@ -104,8 +104,8 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     """Loads a pre-trained model as a classifier of K classes with a head of zeros.
 
     Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
-    bare tower, or with a text encoder beside it; ViT-MAE loads as a ViT, and the towers of
-    vision-language models as :mod:`labelsieve.finetune.timm_towers` says. Weights are read as by
+    bare image encoder, or with a text encoder beside it; ViT-MAE loads as a ViT, and the encoders of
+    vision-language models as :mod:`labelsieve.finetune.timm_encoders` says. Weights are read as by
     :func:`labelsieve.load_vlm`.
 
     Args:
@@ -119,8 +119,8 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     kind, options = _kind(name)
     if kind == DUAL_ENCODER:
         model, head, processor = _read_dual_encoder(name, class_names, options)
-    elif kind in TOWERS:
-        model, processor = read_tower(kind, name, dict(enumerate(class_names)), options)
+    elif kind in IMAGE_ENCODERS:
+        model, processor = read_encoder(kind, name, dict(enumerate(class_names)), options)
         _, head = _head(model, name)
     else:
         model, head, processor = _read_classifier(name, class_names, options)
@@ -158,9 +158,9 @@ def _read_dual_encoder(name: str, class_names: Sequence[str], options: dict[str,
     """Reads the image encoder of a dual encoder as a classifier; returns it with its head and its image processor."""
     whole, processor = read_encoders(name, options)
     encoder, config = whole.vision_model, whole.config.vision_config
-    tower = tower_of(encoder, config, processor, read_colours(processor, name).side, name)
-    if tower is not None:
-        model, processor = as_classifier(tower, dict(enumerate(class_names)), name), tower.processor
+    standard = converted(encoder, config, processor, read_colours(processor, name).side, name)
+    if standard is not None:
+        model, processor = as_classifier(standard, dict(enumerate(class_names)), name), standard.processor
     else:
         model = _classifier_of(encoder, _configured(config, name, class_names), name)
     return model, _head(model, name)[1], processor

@@ -34,7 +34,7 @@ def predict(job: Job, images: LabelledImages, rows: NDArray[np.int64]) -> NDArra
     Returns:
         Shape (N,): the most likely class, -1 for other rows and for images that cannot be read.
     """
-    found = _judge(job, images, rows, lambda logits, _rows: logits.argmax(dim=1) + 1)
+    found = _evaluate(job, images, rows, lambda logits, _rows: logits.argmax(dim=1) + 1)
     return found.long().numpy() - 1
 
 
@@ -45,14 +45,14 @@ def losses(job: Job) -> tuple[Tensor, Tensor]:
     def loss(logits: Tensor, rows: Tensor) -> Tensor:  # and 1, to tell it from what cannot be read
         return 1 + cross_entropy(logits.float(), labels[rows].to(logits.device), reduction="none")
 
-    found = _judge(job, job.images, job.rows, loss)
+    found = _evaluate(job, job.images, job.rows, loss)
     rows = torch.nonzero(found)[:, 0]
     return rows, found[rows] - 1
 
 
 @torch.inference_mode()
-def _judge(
-    job: Job, images: LabelledImages, rows: NDArray[np.int64], judge: Callable[[Tensor, Tensor], Tensor]
+def _evaluate(
+    job: Job, images: LabelledImages, rows: NDArray[np.int64], measure: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Evaluates some rows of preprocessed images; the processes share them.
 
@@ -60,7 +60,7 @@ def _judge(
         job: Knows the backbone.
         images: N images.
         rows: Which of them.
-        judge: Takes logits (B, K) and row numbers (B,), returns (B,).
+        measure: Takes logits (B, K) and row numbers (B,), returns (B,).
 
     Returns:
         Shape (N,), float32, on the CPU; 0 for other rows and for images that cannot be read.
@@ -73,14 +73,14 @@ def _judge(
         features = image_features(images, backbone, engine=engine)
         for part in parts:
             logits = backbone.head(torch.from_numpy(features.pooled[part]).to(engine.device))
-            found[part] = judge(logits, torch.from_numpy(part)).float().cpu()
+            found[part] = measure(logits, torch.from_numpy(part)).float().cpu()
         found[list(features.errors)] = 0
     else:
         with engine.progress.task("evaluating", total=len(own), unit="images", brief=True) as advance:
-            for batch in prepared(job.plain(images), parts, backbone, device=engine.device):
+            for batch in prepared(job.preprocessed(images), parts, backbone, device=engine.device):
                 if len(batch.rows):
                     with engine.autocast():
                         logits = backbone.logits(pixels_of(batch, backbone, engine.device))
-                    found[batch.rows] = judge(logits, batch.rows).float().cpu()
+                    found[batch.rows] = measure(logits, batch.rows).float().cpu()
                 advance(len(batch.rows) + len(batch.errors))
     return engine.total(found.to(engine.device)).cpu()

@@ -21,7 +21,7 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import crop_area
 from labelsieve.data.pixels import Pictures, kept_images
-from labelsieve.data.plain import preprocessed_images
+from labelsieve.data.preprocessed import preprocessed_images
 from labelsieve.detect.training.loop import Owner
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.selection import Selection
@@ -66,15 +66,15 @@ class Job:
         area = crop_area(self.backbone.image_size)
         return kept_images(self.images, area=area, accelerator=self.engine.accelerator)
 
-    def plain(self, images: LabelledImages) -> LabelledImages | Pictures:
+    def preprocessed(self, images: LabelledImages) -> LabelledImages | Pictures:
         """Returns images as the backbone prepares them, kept for all epochs; as they are where that cannot be."""
-        if images.pixels_fingerprint not in self._plain:
+        if images.pixels_fingerprint not in self._preprocessed:
             found = preprocessed_images(images, self.backbone, accelerator=self.engine.accelerator)
-            self._plain[images.pixels_fingerprint] = images if found is None else found
-        return self._plain[images.pixels_fingerprint]
+            self._preprocessed[images.pixels_fingerprint] = images if found is None else found
+        return self._preprocessed[images.pixels_fingerprint]
 
     @cached_property
-    def _plain(self) -> dict[str, LabelledImages | Pictures]:
+    def _preprocessed(self) -> dict[str, LabelledImages | Pictures]:
         return {}
 
     @cached_property
@@ -98,7 +98,7 @@ class Job:
 
     @property
     def on_features(self) -> bool:
-        """Whether the tower stands still, so that its features are computed once."""
+        """Whether the image encoder stands still, so that its features are computed once."""
         return self.settings.tune == "linear"
 
 

@@ -1,4 +1,4 @@
-"""The modules of phase 1 on a backbone: its blocks as a tower, a module that stays attached, and what merges."""
+"""The modules of phase 1 on a backbone: its blocks as an encoder, a module that stays attached, and what merges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of, stacks_of
-from labelsieve.vlm.peft.sites import BareTower
+from labelsieve.vlm.peft.sites import BareEncoder
 from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
 
 # Where the module hangs in the model: as a part of it, it is trained, summed over processes and kept like the rest.
@@ -26,20 +26,20 @@ class Attached(nn.Module):
 
     Args:
         module: The module.
-        tower: Where it attaches.
+        encoder: Where it attaches.
 
     Attributes:
         module: The same.
-        tower: The same.
+        encoder: The same.
     """
 
-    def __init__(self, module: Any, tower: BareTower) -> None:
+    def __init__(self, module: Any, encoder: BareEncoder) -> None:
         super().__init__()
-        self.module, self.tower = module, tower
-        self._handles = module.attach(tower)
+        self.module, self.encoder = module, encoder
+        self._handles = module.attach(encoder)
 
     def remove(self) -> None:
-        """Leaves the tower as it was."""
+        """Leaves the image encoder as it was."""
         for handle in self._handles:
             handle.remove()
 
@@ -57,17 +57,17 @@ def attach(backbone: Backbone, kind: str, *, tokens: int, bottleneck: int, gener
     Raises:
         SettingsError: The module has no place in the backbone; or it cannot be merged later, though it should.
     """
-    tower = _tower(backbone, prompted=kind in _PROMPTS)
+    encoder = _encoder(backbone, prompted=kind in _PROMPTS)
     try:
-        module: Any = build_peft(kind, tower, tokens=tokens, bottleneck=bottleneck, generator=generator)
+        module: Any = build_peft(kind, encoder, tokens=tokens, bottleneck=bottleneck, generator=generator)
     except SettingsError as error:  # in the words of phase 1
         raise _unfit(backbone, kind) from error
-    if isinstance(module, ScaleShift) and _merged_configuration(backbone, tower) is None:
+    if isinstance(module, ScaleShift) and _merged_configuration(backbone, encoder) is None:
         raise SettingsError(
             f"--tune {kind} merges into the biases of linear layers, and some of {backbone.name} cannot have one; "
             "use --tune lora, bitfit or full"
         )
-    backbone.model.add_module(NAME, Attached(module.to(backbone.device), tower))
+    backbone.model.add_module(NAME, Attached(module.to(backbone.device), encoder))
 
 
 def merge(backbone: Backbone) -> None:
@@ -75,9 +75,9 @@ def merge(backbone: Backbone) -> None:
     part = getattr(backbone.model, NAME, None)
     if part is None or not isinstance(part.module, ScaleShift):
         return
-    backbone.model.config = _merged_configuration(backbone, part.tower)
+    backbone.model.config = _merged_configuration(backbone, part.encoder)
     _detach(backbone)
-    part.module.merge(part.tower)
+    part.module.merge(part.encoder)
 
 
 def _detach(backbone: Backbone) -> None:
@@ -85,7 +85,7 @@ def _detach(backbone: Backbone) -> None:
     delattr(backbone.model, NAME)
 
 
-def _tower(backbone: Backbone, *, prompted: bool) -> BareTower:
+def _encoder(backbone: Backbone, *, prompted: bool) -> BareEncoder:
     """Returns a backbone as what modules attach to; visual prompts want the blocks of one sequence of tokens."""
 
     def run() -> Tensor:
@@ -93,12 +93,12 @@ def _tower(backbone: Backbone, *, prompted: bool) -> BareTower:
         return backbone.logits(torch.zeros(1, 3, side, side, device=backbone.device))
 
     blocks, width = sequence_of(backbone.model, run) if prompted else ((), backbone.vision_width)
-    return BareTower(backbone.name, width, patch_size_of(backbone.model), backbone.model, blocks, run)
+    return BareEncoder(backbone.name, width, patch_size_of(backbone.model), backbone.model, blocks, run)
 
 
-def _merged_configuration(backbone: Backbone, tower: BareTower) -> Any:
+def _merged_configuration(backbone: Backbone, encoder: BareEncoder) -> Any:
     """Returns the configuration of the model with merged shifts; None where no such model has all biases."""
-    model, layers = backbone.model, {id(site.layer) for site in scaled_layers(tower) if site.layer.bias is None}
+    model, layers = backbone.model, {id(site.layer) for site in scaled_layers(encoder) if site.layer.bias is None}
     config = copy.deepcopy(model.config)
     new = {f"{name}.bias" for name, part in model.named_modules() if id(part) in layers}
     if not new:

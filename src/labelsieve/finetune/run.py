@@ -94,12 +94,12 @@ def adapt(
     Example:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
-        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
-        >>> drawn, labels = drawings(64, seed=0)
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(64, seed=0)
         >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> images = ls.inject(images, kind="symmetric", rate=0.25)
         >>> verdicts = ls.scan(images, ls.load_vlm(MINI_CLIP), detector=ls.Joint())
-        >>> drawn, labels = drawings(32, seed=1)
+        >>> drawn, labels = sketches(32, seed=1)
         >>> checked = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> settings = ls.Adaptation(tune="linear", epochs=1, min_steps=0)
         >>> adapted = ls.adapt(images, verdicts, backbone=MINI_CLIP, settings=settings, test=checked)
@@ -124,9 +124,9 @@ def adapt(
             progress=progress,
         )
         started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-        tower = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
-        tower.model.to(engine.device)
-        job = _job(tower, images, selection, tested, settings, engine)
+        loaded = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
+        loaded.model.to(engine.device)
+        job = _job(loaded, images, selection, tested, settings, engine)
         overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
         notes = (*_problems(verdicts), *selection.notes, *overlap)
         for note in notes:

@@ -19,9 +19,9 @@ from labelsieve.core.folders import check_no_mount, new_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
 from labelsieve.data.columns import Columns, Table
-from labelsieve.data.folders import TABLES
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.readers import Place, find_source, read_hub, read_path
+from labelsieve.data.table_formats import TABLES
 from labelsieve.review.changes import Placed
 from labelsieve.review.writers import Edits, Placing, copied, hard_linked, linked
 from labelsieve.review.writers.arrow_tables import row_count, write_arrow_tables

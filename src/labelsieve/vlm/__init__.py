@@ -2,7 +2,7 @@
 
 * `base.py`: what a detector may ask of a model
 * `huggingface.py`: loading a model, and the table of families; `clip.py`, `siglip.py`, `blip.py` ...: one file a family
-* `towers.py`: what the families have in common
+* `encoders.py`: what the families have in common
 * `reading.py`: configurations, tokenizers and weights, with a clear line for what is wrong with them
 * `colours.py`: what an image processor does to colours, found out by trying
 * `prompts.py`: the learned positive and negative prompts

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.data.plain import Prepares
+from labelsieve.data.preprocessed import Prepares
 
 
-class ImageTower(Prepares, Protocol):
+class ImageEncoder(Prepares, Protocol):
     """What turns images into features: all that is asked of a model where features are cached."""
 
     @property
@@ -31,9 +31,9 @@ class ImageTower(Prepares, Protocol):
 
 
 class VisionLanguageModel(Protocol):
-    """Two towers, one for images and one for texts, that meet in a joint space of width D.
+    """two encoders, one for images and one for texts, that meet in a joint space of width D.
 
-    The parameters of the towers are frozen. Learned prompts and parameter-efficient modules are added from outside.
+    The parameters of the encoders are frozen. Learned prompts and parameter-efficient modules are added from outside.
     """
 
     name: str
@@ -49,7 +49,7 @@ class VisionLanguageModel(Protocol):
     vision_width: int
     """Width of the image encoder's hidden states."""
     patch_size: int
-    """Side of a patch in pixels; 0 where the tower cuts no patches."""
+    """Side of a patch in pixels; 0 where the image encoder cuts no patches."""
     image_size: int
     """Side of the input image in pixels."""
 
@@ -59,7 +59,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     @property
-    def vision_tower(self) -> nn.Module:
+    def image_encoder(self) -> nn.Module:
         """The module that :meth:`pool` runs, with its parameters and no others: the projection is not among them."""
         ...
 
@@ -67,7 +67,7 @@ class VisionLanguageModel(Protocol):
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the image encoder, each called with hidden states (B, tokens, vision_width) first.
 
-        Empty where the tower is no vision transformer, or the number or width of its tokens changes.
+        Empty where the image encoder is no vision transformer, or the number or width of its tokens changes.
         """
         ...
 

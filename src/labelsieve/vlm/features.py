@@ -22,8 +22,8 @@ from labelsieve.core.provenance import new_part, remove_parts, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Batch, batches, unit
 from labelsieve.data.pixels import Pictures
-from labelsieve.data.plain import Prepares, shortened
-from labelsieve.vlm.base import ImageTower
+from labelsieve.data.preprocessed import Prepares, shortened
+from labelsieve.vlm.base import ImageEncoder
 from labelsieve.vlm.kept_features import ImageFeatures, feature_stem, read_features
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PASSING = "labelsieve-"
 
 def image_features(
     images: LabelledImages,
-    vlm: ImageTower,
+    vlm: ImageEncoder,
     *,
     engine: Engine,
     batch_size: int = 64,
@@ -67,7 +67,7 @@ def image_features(
 
 def passing_features(
     images: LabelledImages,
-    tower: ImageTower,
+    encoder: ImageEncoder,
     *,
     engine: Engine,
     batch_size: int = 64,
@@ -79,7 +79,7 @@ def passing_features(
 
     Args:
         images: N images.
-        tower: The model, on its device.
+        encoder: The model, on its device.
         engine: Its processes share the rows.
         batch_size: Images at a time.
         pixels: The images as the model prepares them, if they are kept.
@@ -92,14 +92,15 @@ def passing_features(
     broadcast_object_list(folder)
     stem = Path(folder[0]) / "adapted"
     try:
-        extract(images, tower, stem, engine, batch_size, pixels=pixels)
+        extract(images, encoder, stem, engine, batch_size, pixels=pixels)
         engine.accelerator.wait_for_everyone()
         found = read_features(stem, images)
         if found is None:
             raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
         if not np.isfinite([found.pooled.min(), found.pooled.max()]).all():
             raise TrainingError(
-                "the adapted tower no longer gives finite numbers; use a lower --learning-rate or --precision fp32"
+                "the adapted image encoder no longer gives finite numbers; use a lower --learning-rate or --precision "
+                "fp32"
             )
         engine.accelerator.wait_for_everyone()  # till all have opened it; after an error the others would not come
         return found
@@ -125,7 +126,7 @@ def _passing_folder(engine: Engine) -> str:
 
 def extract(
     images: LabelledImages,
-    vlm: ImageTower,
+    vlm: ImageEncoder,
     stem: Path,
     engine: Engine,
     batch_size: int,
@@ -181,7 +182,7 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitSta
 
 
 def _fill(
-    part: Path, source: LabelledImages | Pictures, vlm: ImageTower, engine: Engine, batch_size: int
+    part: Path, source: LabelledImages | Pictures, vlm: ImageEncoder, engine: Engine, batch_size: int
 ) -> tuple[dict[int, str], list[int]]:
     """Writes this process's share of the rows; returns the reasons of those that cannot be read, and the flat ones."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")

@@ -24,7 +24,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
             in a file, or `open_clip:ARCHITECTURE/TAG`; see docs/models.md.
 
     Raises:
-        ModelError: There is no such folder or id, the Hub cannot be reached, the model is not a supported two-tower
+        ModelError: There is no such folder or id, the Hub cannot be reached, the model is not a supported dual-encoder
             model, lacks a tokenizer or image processor or has those of another model, or its weights are missing,
             broken or not finite.
 
@@ -42,7 +42,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
     kind = read_part(CONFIGURATION, name, _model_type, options)
     if kind not in ADAPTERS:
         raise ModelError(
-            f"expected a two-tower vision-language model of kind {', '.join(ADAPTERS)}, "
+            f"expected a dual-encoder vision-language model of kind {', '.join(ADAPTERS)}, "
             f"{name} is of kind {shown(kind)}; choose another --model"
         )
     return ADAPTERS[kind].load(name, options)

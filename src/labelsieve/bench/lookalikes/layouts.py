@@ -1,4 +1,4 @@
-"""A look-alike of each published data set: drawings in its official layout. A new one is a function and a line."""
+"""A look-alike of each published data set: sketches in its official layout. A new one is a function and a line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labelsieve.bench.lookalikes.formats import (
     write_lines,
     write_matlab,
 )
-from labelsieve.demo.drawings import CLASS_NAMES, drawings
+from labelsieve.demo.sketches import CLASS_NAMES, sketches
 
 NAMES: tuple[str, ...] = tuple(f"{name} drawing" for name in CLASS_NAMES)
 """Class names of look-alikes: of two words, since some layouts write the blank in their own way."""
@@ -36,7 +36,7 @@ _WEB_NAMES = (*NAMES, *(f"unseen drawing {number}" for number in range(len(NAMES
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """The drawings of one split.
+    """The sketches of one split.
 
     Attributes:
         images: Shape (N, 64, 64, 3).
@@ -57,8 +57,8 @@ class Stock:
     """What a look-alike is made of.
 
     Attributes:
-        train: Drawings to train on.
-        test: Other drawings.
+        train: Sketches to train on.
+        test: Other sketches.
     """
 
     train: Part
@@ -73,7 +73,7 @@ def draw_stock(train: int, test: int) -> Stock:
 def _part(count: int, *, seed: int, noise: float) -> Part:
     from labelsieve.data.noise import symmetric
 
-    images, truth = drawings(count, seed=seed)
+    images, truth = sketches(count, seed=seed)
     noisy = symmetric(truth, classes=len(NAMES), rate=noise, seed=seed)
     return Part(images=np.stack([np.asarray(image) for image in images]), truth=truth, noisy=noisy)
 

@@ -15,7 +15,7 @@ from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, 
 from labelsieve.bench.parts import DRAWINGS, NO_TEXT, Data
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.published.base import named_source
-from labelsieve.demo.drawings import CLASS_NAMES
+from labelsieve.demo.sketches import CLASS_NAMES
 
 IMAGES, TEST_IMAGES = 72, 24
 WIDTH = 16
@@ -25,7 +25,7 @@ WIDTH = 16
 class StandIns:
     """Writes tiny data sets into a folder, each when it is first asked for.
 
-    A published data set becomes its look-alike, which is read by the same reader; drawings stay drawings; a file of
+    A published data set becomes its look-alike, which is read by the same reader; sketches stay sketches; a file of
     features becomes one with just the label columns and text features that the experiment names; and whatever
     else there is, files, folders and data sets of the Hub, becomes a Parquet file with just the columns that the
     experiment names.
@@ -39,7 +39,7 @@ class StandIns:
 
     @cached_property
     def stock(self) -> Stock:
-        """The drawings of all of them."""
+        """The sketches of all of them."""
         return draw_stock(IMAGES, TEST_IMAGES)
 
     def of(self, data: Data, *, columns: Sequence[str] = (), texts: Sequence[str] = ()) -> Data:

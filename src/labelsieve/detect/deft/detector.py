@@ -21,8 +21,8 @@ class DeFT(DeFTSettings):
     Example:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
-        >>> from labelsieve.demo.drawings import CLASS_NAMES, drawings
-        >>> drawn, labels = drawings(64, seed=0)
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(64, seed=0)
         >>> images = ls.load_images(drawn, labels=labels, class_names=CLASS_NAMES)
         >>> images = ls.inject(images, kind="symmetric", rate=0.25)
         >>> detector = ls.DeFT(epochs=2, min_steps=0, peft="none")

@@ -87,7 +87,7 @@ class DualObjective:
 
     def _select(self, step: Step) -> Tensor:
         if not self.settings.negative_prompts:
-            return judge_by_threshold(step.positive, None, step.labels, False)[0] > 0.5
+            return score_by_threshold(step.positive, None, step.labels, False)[0] > 0.5
         return select(step.positive, step.negative, labels=step.labels, demand_agreement=self.settings.demand_agreement)
 
     def _dual_prompt_loss(self, step: Step, chosen: Tensor, count: Tensor) -> Tensor:
@@ -113,13 +113,13 @@ class DualObjective:
     def _remember(self, step: Step) -> None:
         if self.memory:
             negative = step.negative if self.settings.negative_prompts else None
-            judged = judge_by_threshold(step.positive, negative, step.labels, self.settings.demand_agreement)
-            for name, value in zip(self.memory, judged, strict=True):
+            scored = score_by_threshold(step.positive, negative, step.labels, self.settings.demand_agreement)
+            for name, value in zip(self.memory, scored, strict=True):
                 self.memory[name][step.rows] = value.detach().float().cpu()
 
 
 @torch.no_grad()
-def judge_by_threshold(
+def score_by_threshold(
     positive: Tensor, negative: Tensor | None, labels: Tensor, demand_agreement: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores labels by the learned threshold alone (Eq. 6), or by one half of softmax(s+).

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.deft.objective import DualObjective, judge_by_threshold
+from labelsieve.detect.deft.objective import DualObjective, score_by_threshold
 from labelsieve.detect.deft.settings import DeFTSettings
-from labelsieve.detect.evidence.posterior import Judged, judge_inputs
+from labelsieve.detect.evidence.posterior import Scored, score_inputs
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import prepare
@@ -32,26 +32,26 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
     )
     labels, feed = torch.from_numpy(inputs.labels), ready.feed
     history = train(feed, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
-    judged = _judge(objective, feed, inputs)
+    scored = _score(objective, feed, inputs)
     return inputs.scores(
-        quality=judged.quality,
-        predicted=judged.predicted,
-        confidence=judged.confidence,
-        threshold=judged.threshold,
-        estimate=judged.estimate,
-        crowd=judged.crowd,
+        quality=scored.quality,
+        predicted=scored.predicted,
+        confidence=scored.confidence,
+        threshold=scored.threshold,
+        estimate=scored.estimate,
+        crowd=scored.crowd,
         demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
-        notes=(*shortened_note(feed.learner.prompts.shortened), *judged.notes),
+        notes=(*shortened_note(feed.learner.prompts.shortened), *scored.notes),
         resolved=ready.resolved,
         test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
     )
 
 
-def _judge(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Judged:
+def _score(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Scored:
     if objective.settings.scores_from == "last-epoch":
         quality, predicted, confidence = (objective.memory[name].numpy()[inputs.rows] for name in objective.memory)
-        return Judged(quality, predicted.astype(np.int64), confidence)
+        return Scored(quality, predicted.astype(np.int64), confidence)
     pooled = adapted_features(feed).pooled
     text = feed.learner.final_text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
@@ -60,23 +60,23 @@ def _judge(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) 
             positive, negative = feed.learner.similarities(features, text)
             return positive, positive - negative
 
-        return judge_inputs(inputs, pooled, folds=objective.settings.folds, learned=learned, kinds=LEARNED)
-    return _judge_by_threshold(feed, pooled, text, inputs, demand_agreement=objective.settings.demand_agreement)
+        return score_inputs(inputs, pooled, folds=objective.settings.folds, learned=learned, kinds=LEARNED)
+    return _score_by_threshold(feed, pooled, text, inputs, demand_agreement=objective.settings.demand_agreement)
 
 
 Text = tuple[Tensor, Tensor | None]
 
 
 @torch.inference_mode()
-def _judge_by_threshold(
+def _score_by_threshold(
     feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, demand_agreement: bool
-) -> Judged:
+) -> Scored:
     device, labels = feed.engine.device, feed.images.labels
 
-    def judge(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def score_rows(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
         threshold = None if text[1] is None else negative
-        return judge_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
+        return score_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
 
-    quality, predicted, confidence = in_chunks(judge, inputs.rows, progress=feed.engine.progress)
-    return Judged(quality, predicted, confidence)
+    quality, predicted, confidence = in_chunks(score_rows, inputs.rows, progress=feed.engine.progress)
+    return Scored(quality, predicted, confidence)

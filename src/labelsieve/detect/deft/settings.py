@@ -31,7 +31,7 @@ class DeFTSettings(Training):
             drawn.
         negative_prompts: False does without negative prompts and Eq. 7: p_clean is softmax(s+) of the label, and one
             half of it a threshold that no one learned. Goes with evidence `threshold` only.
-        similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the tower; 0 leaves it out.
+        similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the encoder; 0 leaves it out.
         scores_from: `final-pass` scores un-augmented images after training; `last-epoch` keeps what the last epoch of
             training saw, as the published code does.
         folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
@@ -58,5 +58,5 @@ class DeFTSettings(Training):
             raise SettingsError("scores_from last-epoch goes with evidence threshold and at least one epoch only")
 
     def trains_something(self, *, peft: str) -> bool:
-        """Returns whether anything learns if the tower is adapted in a given way; negative prompts always learn."""
+        """Returns whether anything learns if the encoder is adapted in a given way; negative prompts always learn."""
         return self.negative_prompts or super().trains_something(peft=peft)

@@ -248,7 +248,7 @@ def interval_of_accuracy(labels: float, right: float, spread: float, *, level: f
     return float(low), float(high)
 
 
-def judge_annotators(
+def score_annotators(
     evidence: Evidence,
     fit: Fit,
     labels: NDArray[np.int64],

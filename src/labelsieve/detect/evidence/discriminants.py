@@ -59,9 +59,9 @@ def logits_of(
     discriminants: tuple[Discriminant, Discriminant], rows: NDArray[np.int64], features: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns the out-of-fold logits, (n, K) each, of what :func:`fit_discriminants` returned."""
-    plain, smoothed = discriminants
-    first = plain.logits(rows, features)
-    return first, first if smoothed is plain else smoothed.logits(rows, features)
+    unsmoothed, smoothed = discriminants
+    first = unsmoothed.logits(rows, features)
+    return first, first if smoothed is unsmoothed else smoothed.logits(rows, features)
 
 
 def fit_discriminants(
@@ -97,10 +97,10 @@ def fit_discriminants(
     with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, keeping_room():
         gathered = gather(features, labels, rows, classes, folds, generator)
         advance(1)
-        plain = smoothed = gathered.fit(0.0)
+        unsmoothed = smoothed = gathered.fit(0.0)
         if not len(rows):
-            return plain, smoothed
-        _, lowest = _calibrate(plain, features, labels, rows, gathered.there, advance)
+            return unsmoothed, smoothed
+        _, lowest = _calibrate(unsmoothed, features, labels, rows, gathered.there, advance)
         advance(1)
         for least in SHRINKAGES:  # no more than three are held, for many classes make them large
             other = gathered.fit(least)
@@ -108,7 +108,7 @@ def fit_discriminants(
             if loss < lowest:
                 smoothed, lowest = other, loss
             advance(1)
-        return plain, smoothed
+        return unsmoothed, smoothed
 
 
 @dataclass(frozen=True, eq=False)

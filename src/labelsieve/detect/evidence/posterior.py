@@ -18,7 +18,7 @@ from torch import Tensor
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.progress import Progress
 from labelsieve.core.seeds import Purpose
-from labelsieve.detect.evidence.annotators import judge_annotators
+from labelsieve.detect.evidence.annotators import score_annotators
 from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
 from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
 from labelsieve.detect.evidence.noise_model import Posterior
@@ -32,7 +32,7 @@ from labelsieve.metrics import Interval
 MOST_CLEAN = 0.75
 
 
-class Judged(NamedTuple):
+class Scored(NamedTuple):
     """What a detector says of n readable images, arrays of shape (n,).
 
     Attributes:
@@ -54,7 +54,7 @@ class Judged(NamedTuple):
     crowd: Crowd | None = None
 
 
-def judge_jointly(
+def score_jointly(
     evidence: Evidence,
     labels: NDArray[np.int64],
     *,
@@ -65,7 +65,7 @@ def judge_jointly(
     generator: torch.Generator,
     annotations: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
-) -> Judged:
+) -> Scored:
     """Joins several kinds of evidence into one posterior and chooses where to flag.
 
     Args:
@@ -91,17 +91,17 @@ def judge_jointly(
             progress=progress,
         )
 
-        def judge(part: NDArray[np.int64]) -> Posterior:
+        def score_rows(part: NDArray[np.int64]) -> Posterior:
             return fit.model.posterior(evidence(part), torch.from_numpy(labels[part]))
 
         if annotations is None:
-            posterior, crowd = Posterior(*in_chunks(judge, rows, progress=progress)), None
+            posterior, crowd = Posterior(*in_chunks(score_rows, rows, progress=progress)), None
         else:
-            posterior, crowd, fit = judge_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
+            posterior, crowd, fit = score_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
     told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
-    return Judged(
+    return Scored(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
@@ -112,14 +112,14 @@ def judge_jointly(
     )
 
 
-def judge_inputs(
+def score_inputs(
     inputs: DetectorInputs,
     pooled: NDArray[np.float32],
     *,
     folds: int,
     learned: Callable[[Tensor], Sequence[Tensor]] | None = None,
     kinds: Sequence[str] = (),
-) -> Judged:
+) -> Scored:
     """Joins the zero-shot model, where there are texts, what was learned, and two out-of-fold discriminants.
 
     Args:
@@ -147,7 +147,7 @@ def judge_inputs(
         trained = learned(features) if learned else ()
         return torch.stack([*zero_shot, *trained, *logits_of(discriminants, rows, features)]).float().cpu()
 
-    return judge_jointly(
+    return score_jointly(
         evidence,
         inputs.labels,
         rows=inputs.rows,

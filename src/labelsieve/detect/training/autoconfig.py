@@ -198,7 +198,7 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     asked, settings = settings, resolve(settings, vlm, readable=readable, engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
         engine.progress.say(
-            f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole tower "
+            f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole encoder "
             f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"
         )
     learner = Learner(vlm, images.class_names, settings=settings, engine=engine)

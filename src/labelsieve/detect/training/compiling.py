@@ -46,8 +46,8 @@ def compiled(blocks: Sequence[nn.Module], *, batch: int) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _of_size(batch: int, fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+def _of_size(batch: int, fast: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
     def forward(hidden: torch.Tensor, *args: Any, **named: Any) -> Any:
-        return (fast if len(hidden) == batch else plain)(hidden, *args, **named)
+        return (fast if len(hidden) == batch else eager)(hidden, *args, **named)
 
     return forward

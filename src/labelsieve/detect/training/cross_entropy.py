@@ -147,11 +147,11 @@ def label_probabilities(feed: BatchSource) -> list[NDArray[Any]]:
     learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
     text = learner.final_text(negative=False)
 
-    def judge(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    def score_rows(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         positive, _ = learner.similarities(torch.from_numpy(pooled[part]).to(learner.engine.device), text)
         return by_probability(positive, labels[part])
 
-    return in_chunks(judge, feed.features.readable, progress=feed.engine.progress)
+    return in_chunks(score_rows, feed.features.readable, progress=feed.engine.progress)
 
 
 def losses_of(quality: NDArray[np.float32]) -> NDArray[np.float64]:

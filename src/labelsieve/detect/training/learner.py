@@ -1,6 +1,6 @@
 """What is trained: context vectors on the text side and, if asked for, a module on the image encoder.
 
-The towers are frozen. Modules such as full fine-tuning train copies of a tower's parameters, not the parameters.
+The encoders are frozen. Modules such as full fine-tuning train copies of an encoder's parameters, not the parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_images
-from labelsieve.data.plain import preprocessed_images
+from labelsieve.data.preprocessed import preprocessed_images
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import NAMES, classify
@@ -158,7 +158,7 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class BatchSource:
-    """Batches for a learner: cached features where the tower is frozen, augmented images where it is adapted.
+    """Batches for a learner: cached features where the image encoder is frozen, augmented images where it is adapted.
 
     Attributes:
         images: N images.
@@ -166,9 +166,9 @@ class BatchSource:
         learner: What is trained.
         engine: Device, precision, seed.
         batch_size: B, over all processes together.
-        at_once: Images that pass an adapted tower at a time; more are taken in parts, which are computed again for
+        at_once: Images that pass an adapted encoder at a time; more are taken in parts, which are computed again for
             their gradients.
-        compiles: Whether the blocks of an adapted tower are compiled for the time of training.
+        compiles: Whether the blocks of an adapted image encoder are compiled for the time of training.
     """
 
     images: LabelledImages
@@ -183,15 +183,15 @@ class BatchSource:
     def crop_source(self) -> Pictures:
         """What epochs take their crops from."""
         area, accelerator = crop_area(self.learner.vlm.image_size), self.engine.accelerator
-        return kept_images(self.images, area=area, accelerator=accelerator, beside=self.plain)
+        return kept_images(self.images, area=area, accelerator=accelerator, beside=self.preprocessed)
 
     @cached_property
-    def plain(self) -> Pictures | None:
-        """What the adapted tower sees at the end."""
+    def preprocessed(self) -> Pictures | None:
+        """What the adapted image encoder sees at the end."""
         return preprocessed_images(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
 
     @property
-    def adapts_tower(self) -> bool:
+    def adapts_encoder(self) -> bool:
         """Whether images have to pass the image encoder in every epoch."""
         return self.learner.peft is not None
 
@@ -203,14 +203,14 @@ class BatchSource:
             yield
 
     def epoch(self, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yields rows and pooled features, with gradients where the tower is adapted, of one shuffled epoch."""
+        """Yields rows and pooled features, with gradients where the image encoder is adapted, of one shuffled epoch."""
         readable = self.features.readable
         order = readable[
             torch.randperm(len(readable), generator=self.engine.generator(Purpose.TRAINING_ORDER, number)).numpy()
         ]
         starts = range(0, len(order), self.batch_size)
         mine = [np.asarray(self.engine.share(order[start : start + self.batch_size])) for start in starts]
-        if not self.adapts_tower:
+        if not self.adapts_encoder:
             for rows in mine:
                 yield rows, torch.from_numpy(self.features.pooled[rows]).to(self.engine.device)
             return
@@ -231,7 +231,7 @@ class BatchSource:
 
 
 def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
-    """Returns the pooled features of un-augmented images after training: those of the frozen tower, or a new pass.
+    """Returns the pooled features of un-augmented images after training: those of the frozen encoder, or a new pass.
 
     The new pass is deterministic: no augmentation, and the weights stand still.
 
@@ -240,9 +240,9 @@ def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> 
         other: Images to look at in the place of those of the feed.
     """
     engine, learner = feed.engine, feed.learner
-    if not feed.adapts_tower:
+    if not feed.adapts_encoder:
         return feed.features if other is None else image_features(other, learner.vlm, engine=engine)
-    images, pixels = feed.images, feed.plain
+    images, pixels = feed.images, feed.preprocessed
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     with learner.attached():

@@ -35,9 +35,9 @@ class Training(Detector):
         min_steps: Small data get more epochs until there are at least this many steps.
         warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
             `min_steps` in proportion.
-        batch_size: Images a step, over all processes together. `auto` is 64; where the tower is frozen and its features
+        batch_size: Images a step, over all processes together. `auto` is 64; where the encoder is frozen and features
             are cached, it grows with the data to 2048 at most, as far as there are still 300 steps, or `min_steps` if
-            that is more. A batch that does not fit into memory passes the tower in parts.
+            that is more. A batch that does not fit into memory passes the image encoder in parts.
         learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; full fine-tuning
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
@@ -45,14 +45,14 @@ class Training(Detector):
         peft: How the image encoder is adapted: `none` keeps it frozen and trains on cached features, mostly within
             seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
             accelerator and `none` on a CPU.
-        compile: Whether an adapted tower goes through `torch.compile`, which takes seconds to minutes and rounds in
+        compile: Whether an adapted encoder goes through `torch.compile`, which takes seconds to minutes and rounds in
             another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
         context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
         context_learns: False keeps the context of the positive prompts as it began: a fixed text beside visual prompts
-            or another change of the tower.
+            or another change of the image encoder.
     """
 
     requires = frozenset({"images", "text"})
@@ -80,7 +80,7 @@ class Training(Detector):
             without = " without visual_prompts" if self.peft.startswith("vpt") else ""
             raise SettingsError(
                 f"nothing is left to train: context_learns false keeps the text and peft {self.peft}{without} the "
-                "tower as they are; change one of the two, or use epochs 0"
+                "image encoder as they are; change one of the two, or use epochs 0"
             )
 
     def check_model(self, vlm: VisionLanguageModel) -> None:
@@ -98,7 +98,7 @@ class Training(Detector):
         return False
 
     def trains_something(self, *, peft: str) -> bool:
-        """Returns whether anything learns if the tower is adapted in a given way."""
+        """Returns whether anything learns if the image encoder is adapted in a given way."""
         adapts = peft != "none" and (self.visual_prompts > 0 or not peft.startswith("vpt"))
         return self.context_learns or adapts
 

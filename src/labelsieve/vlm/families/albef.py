@@ -1,6 +1,6 @@
 """ALBEF (Li et al., NeurIPS 2021), from the checkpoints that its authors published.
 
-Its towers are a ViT and the first half of a BERT, which `transformers` has; only names differ. A model folder holds
+Its encoders are a ViT and the first half of a BERT, which `transformers` has; only names differ. A model folder holds
 
 * the weights, `*.safetensors` or `*.pth`, under the published names (`visual_encoder.blocks.0.attn.qkv.weight` ...);
 * the tokenizer of `bert-base-uncased`;
@@ -30,7 +30,7 @@ from labelsieve.vlm.reading import (
     raw_configuration,
     read_part,
 )
-from labelsieve.vlm.reading import read_weights as read_tower
+from labelsieve.vlm.reading import read_weights as read_encoder
 
 # of the authors' transforms, those of CLIP
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -75,12 +75,12 @@ class ALBEF(BLIP):
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the image encoder."""
-        tower = self.model.vision_model
-        return tower.layers if hasattr(tower, "layers") else tower.encoder.layer  # type: ignore[no-any-return]  # before transformers 5
+        encoder = self.model.vision_model
+        return encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layer  # type: ignore[no-any-return]  # before transformers 5
 
 
 class _Heads(nn.Module):
-    """Both towers, the projections to the joint space and the temperature."""
+    """Both encoders, the projections to the joint space and the temperature."""
 
     def __init__(self, config: Any, vision: nn.Module, text: nn.Module) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
 
     state = read_checkpoint(name)
     vision = read_vision(name, config, options, state)
-    text = read_tower(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
+    text = read_encoder(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
     model = _Heads(config, vision, text)
     own = {key: value for key, value in model.state_dict().items() if not key.startswith(("vision_model", "text_enc"))}
     given = {key: state[key].float() for key in own if key in state}
@@ -140,7 +140,7 @@ def read_vision(name: str, config: Any, options: dict[str, Any], state: Mapping[
     """Makes the image encoder, a `ViTModel`, of the weights of :func:`read_checkpoint`."""
     import transformers
 
-    return read_tower(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
+    return read_encoder(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
 
 
 def read_checkpoint(name: str) -> dict[str, Tensor]:

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from labelsieve.vlm.towers import TwoTowers
+from labelsieve.vlm.encoders import TwoEncoders
 
 
-class AltCLIP(TwoTowers):
+class AltCLIP(TwoEncoders):
     """AltCLIP: `AltCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
     The text encoder is XLM-RoBERTa with a mask over the padding, read at its first token. Class names may be Chinese or

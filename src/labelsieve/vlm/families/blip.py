@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.towers import TwoTowers
+from labelsieve.vlm.encoders import TwoEncoders
 
 # Of ALBEF and BLIP before training; `transformers` has no place for the learned one.
 INITIAL_TEMPERATURE = 0.07
 
 
-class BLIP(TwoTowers):
+class BLIP(TwoEncoders):
     """BLIP: the contrastive heads of `BlipForImageTextRetrieval` of `transformers`. See :class:`VisionLanguageModel`.
 
     The text encoder is BERT with a mask over the padding; both features are read at the class token. The checkpoints do

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from labelsieve.vlm.towers import TwoTowers
+from labelsieve.vlm.encoders import TwoEncoders
 
 
-class ChineseCLIP(TwoTowers):
+class ChineseCLIP(TwoEncoders):
     """Chinese CLIP: `ChineseCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
     The text encoder is a Chinese BERT with a mask over the padding, read at the class token. Class names have to be

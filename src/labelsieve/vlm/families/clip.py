@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from labelsieve.vlm.text_tower import CausalText
-from labelsieve.vlm.towers import TwoTowers
+from labelsieve.vlm.encoders import TwoEncoders
+from labelsieve.vlm.text_encoder import CausalText
 
-# Configurations of before transformers 4.31 name this end token; the tower then reads at the largest id.
+# Configurations of before transformers 4.31 name this end token; the image encoder then reads at the largest id.
 _LEGACY_END = 2
 
 
-class HuggingFaceCLIP(TwoTowers):
+class HuggingFaceCLIP(TwoEncoders):
     """CLIP: `CLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
     The text encoder is causal and the feature is read at the end token.
@@ -23,7 +23,7 @@ class HuggingFaceCLIP(TwoTowers):
 
     @classmethod
     def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Returns whether the end token is the one that the tower reads at."""
+        """Returns whether the end token is the one that the image encoder reads at."""
         return text.eos_token_id in (_LEGACY_END, tokenizer.eos_token_id)
 
     @property
@@ -34,16 +34,16 @@ class HuggingFaceCLIP(TwoTowers):
     @property
     def causal_text(self) -> CausalText | None:
         """The parts of the text encoder; none where its attention takes no mask of ours."""
-        tower = self.model.text_model
+        encoder = self.model.text_model
         if self.model.config.text_config._attn_implementation != "sdpa":
             return None
         return CausalText(
             words=self.words,
-            positions=tower.embeddings.position_embedding.weight,
+            positions=encoder.embeddings.position_embedding.weight,
             blocks=lambda hidden, visible: (
-                tower.encoder(inputs_embeds=hidden, attention_mask=visible[:, None]).last_hidden_state
+                encoder.encoder(inputs_embeds=hidden, attention_mask=visible[:, None]).last_hidden_state
             ),
-            finish=lambda hidden: self.model.text_projection(tower.final_layer_norm(hidden)),
+            finish=lambda hidden: self.model.text_projection(encoder.final_layer_norm(hidden)),
             end=self.frame()[1][-1],
         )
 

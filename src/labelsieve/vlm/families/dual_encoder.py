@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, shown
 from labelsieve.vlm.colours import read_colours
+from labelsieve.vlm.encoders import TwoEncoders
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of
 from labelsieve.vlm.reading import (
@@ -21,7 +22,6 @@ from labelsieve.vlm.reading import (
     read_part,
     read_weights,
 )
-from labelsieve.vlm.towers import TwoTowers
 
 # The text encoder that is causal and read at its end token; all others mask the padding.
 _CAUSAL = "clip_text_model"
@@ -31,7 +31,7 @@ _SHORT_AND_LONG = ["photo", "a photo of a cat and a dog"]
 _TOLERANCE = 1e-4
 
 
-class DualEncoder(TwoTowers):
+class DualEncoder(TwoEncoders):
     """LiT and others: `VisionTextDualEncoderModel` of `transformers`, which joins any two encoders. See docs/models.md.
 
     Both features are the pooled output of an encoder through a projection. The text encoder is a BERT, a RoBERTa or
@@ -54,9 +54,9 @@ class DualEncoder(TwoTowers):
         with quiet_loading(), torch.no_grad():
             check_images(model, self.image_size, name)
             self._check_texts()
-            layers, width = sequence_of(self.vision_tower, self.run)
+            layers, width = sequence_of(self.image_encoder, self.run)
         self._layers = layers if width == self.vision_width else ()
-        self.patch_size = patch_size_of(self.vision_tower) if len(self._layers) else 0
+        self.patch_size = patch_size_of(self.image_encoder) if len(self._layers) else 0
 
     # ---------------------------------------------------------------------------------------------------- loading
 

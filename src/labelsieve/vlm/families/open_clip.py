@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, did_you_mean, listed, shown
+from labelsieve.vlm.encoders import TwoEncoders, frame
 from labelsieve.vlm.reading import (
     check_processor,
     check_weights,
@@ -26,8 +27,7 @@ from labelsieve.vlm.reading import (
     read_part,
     refuse_pointers,
 )
-from labelsieve.vlm.text_tower import CausalText
-from labelsieve.vlm.towers import TwoTowers, frame
+from labelsieve.vlm.text_encoder import CausalText
 
 PREFIX, CONFIG = "open_clip:", "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -35,10 +35,10 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
 
 
-class OpenCLIP(TwoTowers):
+class OpenCLIP(TwoEncoders):
     """open_clip: models of that library with its own text encoders; needs the extra open-clip. See docs/models.md.
 
-    The image tower may be a ViT, a ResNet or one of `timm`; what needs a vision transformer refuses the others.
+    The image encoder may be a ViT, a ResNet or one of `timm`; what needs a vision transformer refuses the others.
     """
 
     architecture: ClassVar[str] = "open_clip"
@@ -56,7 +56,7 @@ class OpenCLIP(TwoTowers):
             self.vision_width = int(self.run().shape[1])
 
     def _take_projection(self) -> None:
-        """Moves the projection of a ViT out of its tower, so that the tower gives what goes into it."""
+        """Moves the projection of a ViT out of its image encoder, so that the image encoder gives what goes into it."""
         visual = self.model.visual
         self.model.image_projection = getattr(visual, "proj", None)
         if self.model.image_projection is not None:
@@ -106,7 +106,7 @@ class OpenCLIP(TwoTowers):
         return (pixels - mean) / std
 
     @property
-    def vision_tower(self) -> nn.Module:
+    def image_encoder(self) -> nn.Module:
         """The image encoder without the projection."""
         return getattr(self.model.visual, "trunk", self.model.visual)  # type: ignore[no-any-return]
 
@@ -118,7 +118,7 @@ class OpenCLIP(TwoTowers):
 
     def pool(self, pixels: Tensor) -> Tensor:
         """Runs the image encoder up to the projection: (B, 3, S, S) to (B, vision_width)."""
-        return self.vision_tower(pixels)  # type: ignore[no-any-return]
+        return self.image_encoder(pixels)  # type: ignore[no-any-return]
 
     def project(self, pooled: Tensor) -> Tensor:
         """Projects pooled image features into the joint space: (B, vision_width) to (B, D)."""
@@ -172,26 +172,28 @@ class OpenCLIP(TwoTowers):
     @property
     def causal_text(self) -> CausalText | None:
         """The parts of the text encoder; none where it is not causal or not read at the end token."""
-        tower = getattr(self.model, "text", self.model)
-        reads = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
-        more = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
-        causal = tower.attn_mask is not None and not more
+        encoder = getattr(self.model, "text", self.model)
+        reads = getattr(encoder, "pool_type", getattr(encoder, "text_pool_type", None))
+        more = getattr(encoder, "use_pad_mask", False) or getattr(encoder, "cls_emb", None) is not None
+        causal = encoder.attn_mask is not None and not more
         if not causal or reads not in ("argmax", "eos") or self._inner is not None:
             return None
-        heads = tower.transformer.resblocks[0].attn.num_heads
+        heads = encoder.transformer.resblocks[0].attn.num_heads
 
         def blocks(hidden: Tensor, visible: Tensor) -> Tensor:
             hindrance = hidden.new_zeros(visible.shape).masked_fill(~visible, -torch.inf)
-            return tower.transformer(hidden, attn_mask=hindrance.repeat_interleave(heads, dim=0))  # type: ignore[no-any-return]
+            return encoder.transformer(hidden, attn_mask=hindrance.repeat_interleave(heads, dim=0))  # type: ignore[no-any-return]
 
         def finish(hidden: Tensor) -> Tensor:
-            hidden, projection = tower.ln_final(hidden), tower.text_projection
+            hidden, projection = encoder.ln_final(hidden), encoder.text_projection
             if projection is not None:
                 hidden = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
             return hidden
 
         end = self.tokenizer.eot_token_id
-        return CausalText(words=self.words, positions=tower.positional_embedding, blocks=blocks, finish=finish, end=end)
+        return CausalText(
+            words=self.words, positions=encoder.positional_embedding, blocks=blocks, finish=finish, end=end
+        )
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text encoder and its projection: (K, context_length) to (K, D)."""
@@ -352,7 +354,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _blocks(visual: Any) -> tuple[Sequence[nn.Module], int]:
-    """Returns the blocks of a vision transformer and their width; none of another tower."""
+    """Returns the blocks of a vision transformer and their width; none of another encoder."""
     if hasattr(visual, "transformer"):
         return visual.transformer.resblocks, visual.transformer.width
     if hasattr(visual, "trunk"):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from labelsieve.vlm.towers import TwoTowers
+    from labelsieve.vlm.encoders import TwoEncoders
 
 DUAL_ENCODER = "vision-text-dual-encoder"
 
 _HERE = "labelsieve.vlm.families."
-ADAPTERS: Registry[type[TwoTowers], Entry] = Registry(
+ADAPTERS: Registry[type[TwoEncoders], Entry] = Registry(
     "--model",
     Entry("clip", _HERE + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
     Entry("siglip", _HERE + "siglip:SigLIP", "SigLIP, and SigLIP 2 of fixed resolution: SiglipModel of transformers"),

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.towers import TwoTowers
+from labelsieve.vlm.encoders import TwoEncoders
 
 
-class SigLIP(TwoTowers):
+class SigLIP(TwoEncoders):
     """SigLIP, and SigLIP 2 of fixed resolution: `SiglipModel` of `transformers`. See :class:`VisionLanguageModel`.
 
     The text encoder is bidirectional without a mask, was trained on texts that are padded to 64 tokens, and reads its

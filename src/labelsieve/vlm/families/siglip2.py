@@ -18,14 +18,14 @@ def square_side(vision: Any) -> int:
     return math.isqrt(vision.num_patches) * int(vision.patch_size)
 
 
-def pool_square(tower: Any, pixels: Tensor) -> Tensor:
+def pool_square(encoder: Any, pixels: Tensor) -> Tensor:
     """Cuts square images into patches and runs an image encoder: (B, 3, S, S) to (B, vision_width)."""
-    patch = int(tower.config.patch_size)
+    patch = int(encoder.config.patch_size)
     count, grid = len(pixels), pixels.shape[-1] // patch
     cut = pixels.reshape(count, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
     shapes = torch.tensor([[grid, grid]] * count, device=pixels.device)
     # no mask, since no patch is padding; by position, since releases name it differently
-    return tower(cut.reshape(count, grid**2, -1), None, shapes).pooler_output  # type: ignore[no-any-return]
+    return encoder(cut.reshape(count, grid**2, -1), None, shapes).pooler_output  # type: ignore[no-any-return]
 
 
 class SigLIP2(SigLIP):

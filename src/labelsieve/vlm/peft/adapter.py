@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from labelsieve.vlm.peft.sites import Handle, Sizes, Tower, blocks_of
+from labelsieve.vlm.peft.sites import Encoder, Handle, Sizes, blocks_of
 
 
 class Adapter(nn.Module):
@@ -32,14 +32,14 @@ class Adapter(nn.Module):
         MisfitError: The blocks are of an unknown kind.
     """
 
-    def __init__(self, vlm: Tower, *, width: int, generator: torch.Generator, skip: bool = True) -> None:
+    def __init__(self, vlm: Encoder, *, width: int, generator: torch.Generator, skip: bool = True) -> None:
         super().__init__()
         self.skip = skip
         sites = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
         self.blocks = nn.ModuleList(_bottleneck(site.layer.out_features, width, generator) for site in sites)
 
-    def attach(self, vlm: Tower) -> list[Handle]:
-        """Lets the outputs of the MLPs pass the adapters; removing the returned handles leaves the tower as it was."""
+    def attach(self, vlm: Encoder) -> list[Handle]:
+        """Lets outputs of the MLPs pass the adapters; removing the returned handles leaves the encoder as it was."""
 
         def hook(parts: Any) -> Any:
             def adapt(_module: nn.Module, _args: Any, hidden: Tensor) -> Tensor:
@@ -61,6 +61,6 @@ def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.Module
     return nn.ModuleDict({"norm": nn.LayerNorm(outer), "down": down, "up": up})
 
 
-def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Adapter:
+def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> Adapter:
     """Makes the module for a model."""
     return Adapter(vlm, width=sizes.bottleneck, generator=generator)

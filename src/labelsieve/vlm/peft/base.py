@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from labelsieve.core.errors import SettingsError, listed, look_up, shown
 from labelsieve.vlm.peft.copies import OwnCopies
 from labelsieve.vlm.peft.registry import PEFT
-from labelsieve.vlm.peft.sites import Handle, MisfitError, Sizes, Tower
+from labelsieve.vlm.peft.sites import Encoder, Handle, MisfitError, Sizes
 
 
 class Peft(Protocol):
     """A `torch.nn.Module` of trainable parameters that attach to the frozen image encoder and leave no trace after.
 
-    Its parameters are its own: neither the tower's, nor seen by the tower before :meth:`attach`.
+    Its parameters are its own: neither the image encoder's, nor seen by the image encoder before :meth:`attach`.
     """
 
-    def attach(self, vlm: Tower) -> Sequence[Handle]:
+    def attach(self, vlm: Encoder) -> Sequence[Handle]:
         """Attaches to the image encoder; removing all returned handles restores it bit for bit."""
         ...
 
@@ -30,16 +30,16 @@ class Peft(Protocol):
         ...
 
 
-Build = Callable[[Tower, Sizes, torch.Generator], Peft | None]
+Build = Callable[[Encoder, Sizes, torch.Generator], Peft | None]
 """Makes a module for a model, with initial values from a generator; None where there is nothing to train."""
 
 
-def no_module(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> None:
+def no_module(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> None:
     """Builds nothing: the image encoder stays frozen."""
 
 
-def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:
-    """Builds a module of the given kind, or None where the tower stays as it is.
+def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:
+    """Builds a module of the given kind, or None where the image encoder stays as it is.
 
     Args:
         kind: A name of `PEFT`.
@@ -61,7 +61,7 @@ def build_peft(kind: str, vlm: Tower, *, tokens: int, bottleneck: int = 8, gener
         raise SettingsError(f"{error}; use --peft {listed(fitting)}") from error
 
 
-def fits(kind: str, vlm: Tower) -> bool:
+def fits(kind: str, vlm: Encoder) -> bool:
     """Returns whether the image encoder of a model has a place for a module of a kind."""
     try:
         _build(kind, vlm, Sizes(tokens=1, bottleneck=1), torch.Generator())
@@ -70,11 +70,11 @@ def fits(kind: str, vlm: Tower) -> bool:
     return True
 
 
-def _build(kind: str, vlm: Tower, sizes: Sizes, generator: torch.Generator) -> Peft | None:
+def _build(kind: str, vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> Peft | None:
     module: Any = PEFT[kind](vlm, sizes, generator)
     if module is None or vlm.run is None or isinstance(module, OwnCopies):
         return module  # type: ignore[no-any-return]
-    module.to(next(vlm.vision_tower.parameters()).device)
+    module.to(next(vlm.image_encoder.parameters()).device)
     if not _has_a_say(module, vlm, vlm.run):
         raise MisfitError(
             f"--peft {kind} does not go with the image encoder of {shown(vlm.name)}, which cannot run with it"
@@ -82,8 +82,8 @@ def _build(kind: str, vlm: Tower, sizes: Sizes, generator: torch.Generator) -> P
     return module  # type: ignore[no-any-return]
 
 
-def _has_a_say(module: Any, vlm: Tower, run: Callable[[], Tensor]) -> bool:
-    """Returns whether the tower runs with a module, and all parts of that have an influence.
+def _has_a_say(module: Any, vlm: Encoder, run: Callable[[], Tensor]) -> bool:
+    """Returns whether the image encoder runs with a module, and all parts of that have an influence.
 
     There are blocks that read the weights of a layer without calling it, and attention that knows one length only.
     """

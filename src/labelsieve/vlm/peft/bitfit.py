@@ -6,16 +6,16 @@ import torch
 
 from labelsieve.core.errors import shown
 from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.sites import MisfitError, Sizes, Tower
+from labelsieve.vlm.peft.sites import Encoder, MisfitError, Sizes
 
 
-def build(vlm: Tower, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:
+def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:
     """Returns trainable copies of all biases of the image encoder: of linear layers and of layer norms.
 
     Raises:
-        MisfitError: The tower has no biases.
+        MisfitError: The image encoder has no biases.
     """
-    names = [name for name, _ in vlm.vision_tower.named_parameters() if name.endswith("bias")]
+    names = [name for name, _ in vlm.image_encoder.named_parameters() if name.endswith("bias")]
     if not names:
         raise MisfitError(f"--peft bitfit trains biases, and the image encoder of {shown(vlm.name)} has none")
     return OwnCopies(vlm, names)

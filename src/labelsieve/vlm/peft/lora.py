@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelsieve.vlm.peft.sites import Block, Handle, Site, Sizes, Tower, Undo, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.sites import Block, Encoder, Handle, Site, Sizes, Undo, blocks_of, unknown_blocks
 
 _NAME = "default"
 """What `peft` calls a single adapter."""
@@ -32,7 +32,7 @@ class LoRA(nn.Module):
         MisfitError: The blocks are of an unknown kind, or have no query and value projections of their own.
     """
 
-    def __init__(self, vlm: Tower, *, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, vlm: Encoder, *, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         # in a tuple, which registers nothing: the projections that they wrap are not ours to train or save
         self._layers = tuple(tuple(_wrap(site, rank, generator) for site in pair) for pair in _sites(vlm))
@@ -41,13 +41,13 @@ class LoRA(nn.Module):
             for pair in self._layers
         )
 
-    def attach(self, vlm: Tower) -> list[Handle]:
+    def attach(self, vlm: Encoder) -> list[Handle]:
         """Puts the layers in place; removing the returned handles puts the model's own ones back."""
         pairs = zip(_sites(vlm), self._layers, strict=True)
         return [_replace(site, layer) for sites, layers in pairs for site, layer in zip(sites, layers, strict=True)]
 
 
-def _sites(vlm: Tower) -> list[tuple[Site, Site]]:
+def _sites(vlm: Encoder) -> list[tuple[Site, Site]]:
     def pair(block: Block) -> tuple[Site, Site]:
         if len(block.attention_in) != 3:
             raise unknown_blocks(vlm, peft="lora")
@@ -82,6 +82,6 @@ def _replace(site: Site, layer: Any) -> Undo:
     return Undo(lambda: setattr(site.parent, site.name, original))
 
 
-def build(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> LoRA:
+def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> LoRA:
     """Makes the module for a model."""
     return LoRA(vlm, rank=sizes.bottleneck, generator=generator)

@@ -6,10 +6,10 @@ import torch
 
 from labelsieve.core.errors import SettingsError
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.sites import Tower
+from labelsieve.vlm.peft.sites import Encoder
 
 
-def trainable(kind: str, vlm: Tower, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:
+def trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:
     """Counts what a module trains.
 
     Args:
@@ -27,4 +27,4 @@ def trainable(kind: str, vlm: Tower, *, tokens: int, bottleneck: int) -> tuple[i
     except SettingsError:
         return None
     count = 0 if module is None else sum(value.numel() for value in module.parameters())
-    return count, count / sum(value.numel() for value in vlm.vision_tower.parameters())
+    return count, count / sum(value.numel() for value in vlm.image_encoder.parameters())

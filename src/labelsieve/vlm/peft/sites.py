@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from labelsieve.core.errors import shown
 
 
-class Tower(Protocol):
+class Encoder(Protocol):
     """The part of a :class:`VisionLanguageModel` that a module attaches to; its members are documented there."""
 
     @property
@@ -21,7 +21,7 @@ class Tower(Protocol):
     @property
     def patch_size(self) -> int: ...  # noqa: D102
     @property
-    def vision_tower(self) -> nn.Module: ...  # noqa: D102
+    def image_encoder(self) -> nn.Module: ...  # noqa: D102
     @property
     def vision_layers(self) -> Sequence[nn.Module]: ...  # noqa: D102
     @property
@@ -29,13 +29,13 @@ class Tower(Protocol):
 
 
 @dataclass(frozen=True)
-class BareTower:
-    """An image encoder alone; see :class:`Tower`. It need not have values to run with."""
+class BareEncoder:
+    """An image encoder alone; see :class:`Encoder`. It need not have values to run with."""
 
     name: str
     vision_width: int
     patch_size: int
-    vision_tower: nn.Module
+    image_encoder: nn.Module
     vision_layers: Sequence[nn.Module]
     run: Callable[[], Tensor] | None = None
 
@@ -152,29 +152,29 @@ class Block:
     mlp_out: Site
 
 
-def blocks_of(tower: Tower, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
-    """Finds the linear layers of all blocks; of a tower without one sequence of tokens, those of the blocks it knows.
+def blocks_of(encoder: Encoder, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
+    """Finds the linear layers of all blocks; of an encoder without one sequence of tokens, those of known blocks.
 
     Args:
-        tower: The model.
+        encoder: The model.
         peft: Who asks, for the error.
         kinds: Kinds of blocks, the first that fits is taken.
 
     Raises:
         MisfitError: There is no block, or one of a kind that is not in the table.
     """
-    layers = tower.vision_layers
-    found = [block_in(layer, kinds=kinds) for layer in (layers if len(layers) else tower.vision_tower.modules())]
+    layers = encoder.vision_layers
+    found = [block_in(layer, kinds=kinds) for layer in (layers if len(layers) else encoder.image_encoder.modules())]
     known = [block for block in found if block is not None]
     if not known or len(known) < len(found) * bool(len(layers)):
-        raise unknown_blocks(tower, peft=peft)
+        raise unknown_blocks(encoder, peft=peft)
     return known
 
 
-def unknown_blocks(tower: Tower, *, peft: str) -> MisfitError:
+def unknown_blocks(encoder: Encoder, *, peft: str) -> MisfitError:
     """Returns the error for a model whose blocks have no place for a module."""
-    found = type(tower.vision_layers[0]).__name__ if len(tower.vision_layers) else "it has none"
-    return MisfitError(f"--peft {peft} does not know the blocks of {shown(tower.name)} ({found})")
+    found = type(encoder.vision_layers[0]).__name__ if len(encoder.vision_layers) else "it has none"
+    return MisfitError(f"--peft {peft} does not know the blocks of {shown(encoder.name)} ({found})")
 
 
 def block_in(layer: nn.Module, *, kinds: Mapping[str, BlockKind] = BLOCKS) -> Block | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.vlm.peft.sites import Block, Handle, Site, Sizes, Tower, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.sites import Block, Encoder, Handle, Site, Sizes, blocks_of, unknown_blocks
 
 
 class ScaleShift(nn.Module):
@@ -29,14 +29,14 @@ class ScaleShift(nn.Module):
         MisfitError: The blocks are of an unknown kind, or their attention has no layers of its own.
     """
 
-    def __init__(self, vlm: Tower) -> None:
+    def __init__(self, vlm: Encoder) -> None:
         super().__init__()
         widths = [site.layer.out_features for site in scaled_layers(vlm)]
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(width)) for width in widths)
         self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in widths)
 
-    def attach(self, vlm: Tower) -> list[Handle]:
-        """Lets the layers' outputs pass the module; removing the returned handles leaves the tower as it was."""
+    def attach(self, vlm: Encoder) -> list[Handle]:
+        """Lets the layers' outputs pass the module; removing the returned handles leaves the encoder as it was."""
 
         def hook(index: int) -> Any:
             def change(_module: nn.Module, _args: Any, hidden: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class ScaleShift(nn.Module):
         return [site.layer.register_forward_hook(hook(index)) for index, site in enumerate(scaled_layers(vlm))]
 
     @torch.no_grad()
-    def merge(self, vlm: Tower) -> None:
+    def merge(self, vlm: Encoder) -> None:
         """Folds scale and shift into the layers for good: W' = diag(scale) W and b' = scale b + shift.
 
         A layer without bias gets one. The module must not be attached, and does nothing from then on that the layers do
@@ -60,7 +60,7 @@ class ScaleShift(nn.Module):
             site.layer.bias = nn.Parameter(shift + (0 if bias is None else scale * bias))
 
 
-def scaled_layers(vlm: Tower) -> list[Site]:
+def scaled_layers(vlm: Encoder) -> list[Site]:
     """Finds the layers that :class:`ScaleShift` sits behind, in the order of a pass.
 
     Raises:
@@ -75,6 +75,6 @@ def scaled_layers(vlm: Tower) -> list[Site]:
     return [site for block in blocks_of(vlm, peft="ssf") for site in of(block)]
 
 
-def build(vlm: Tower, _sizes: Sizes, _generator: torch.Generator) -> ScaleShift:
+def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> ScaleShift:
     """Makes the module for a model; it starts as the identity."""
     return ScaleShift(vlm)

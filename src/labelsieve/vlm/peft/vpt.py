@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import shown
-from labelsieve.vlm.peft.sites import MisfitError, Sizes, Tower
+from labelsieve.vlm.peft.sites import Encoder, MisfitError, Sizes
 
 
 class VisualPrompts(nn.Module):
@@ -29,7 +29,7 @@ class VisualPrompts(nn.Module):
         MisfitError: The image encoder has no transformer blocks.
     """
 
-    def __init__(self, vlm: Tower, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
+    def __init__(self, vlm: Encoder, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
         super().__init__()
         if not len(vlm.vision_layers):
             raise MisfitError(
@@ -41,7 +41,7 @@ class VisualPrompts(nn.Module):
         values = torch.rand(layers, tokens, vlm.vision_width, generator=generator)
         self.prompts = nn.Parameter((2 * values - 1) * bound)
 
-    def attach(self, vlm: Tower) -> list[torch.utils.hooks.RemovableHandle]:
+    def attach(self, vlm: Encoder) -> list[torch.utils.hooks.RemovableHandle]:
         """Lets the prompts enter the image encoder; removing the returned handles leaves it as it was."""
         if self.prompts.shape[1] == 0:
             return []
@@ -66,11 +66,11 @@ class VisualPrompts(nn.Module):
         return [*handles, layers[-1].register_forward_hook(leave)]
 
 
-def build_deep(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
+def build_deep(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
     """Makes prompts for each block of a model; None if there are to be none."""
     return VisualPrompts(vlm, tokens=sizes.tokens, deep=True, generator=generator) if sizes.tokens else None
 
 
-def build_shallow(vlm: Tower, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
+def build_shallow(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
     """Makes prompts for the first block of a model; None if there are to be none."""
     return VisualPrompts(vlm, tokens=sizes.tokens, deep=False, generator=generator) if sizes.tokens else None

@@ -74,7 +74,7 @@ def crops_middle(model: Prepares) -> bool:
     return torch.equal(*prepared)
 
 
-class Plain:
+class Preprocessed:
     """What a model makes of an image, as bytes: before it changes the colours, which is undone here.
 
     Nearly all processors resize and crop bytes, and turn them into other numbers last.
@@ -119,12 +119,17 @@ def preprocessed_images(images: LabelledImages, model: Prepares, *, accelerator:
     Returns:
         Images (3, S, S), uint8; None where the model does not prepare bytes.
     """
-    plain, size = Plain(model), 3 * model.image_size**2
+    crop, size = Preprocessed(model), 3 * model.image_size**2
     for row in range(0, len(images), max(1, len(images) // _SAMPLE)):
         with suppress(UnreadableImageError):
-            if not plain.is_exact(images.open(row)):
+            if not crop.is_exact(images.open(row)):
                 return None
     stem = f"{images.pixels_fingerprint}-plain-{model.fingerprint}"
     return kept(
-        images, plain, name=stem, area=model.image_size**2, room=lambda: size * len(images), accelerator=accelerator
+        images,
+        crop,
+        name=stem,
+        area=model.image_size**2,
+        room=lambda: size * len(images),
+        accelerator=accelerator,
     )

@@ -1,4 +1,4 @@
-"""The procedural drawings and the bundled CLIP model."""
+"""The synthetic sketches and the bundled CLIP model."""
 
 import subprocess
 import sys
@@ -12,15 +12,15 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.drawings import (
+from labelsieve.demo.sketches import (
     CLASS_NAMES,
     DEMO_STYLE,
     PRETRAINING_STYLE,
     SIMILAR,
     Style,
     draw,
-    drawings,
     render,
+    sketches,
 )
 
 STYLES = pytest.mark.parametrize("style", [DEMO_STYLE, PRETRAINING_STYLE], ids=["demo", "pretraining"])
@@ -32,27 +32,27 @@ def _bytes(pictures: list[Image.Image]) -> list[bytes]:
 
 @STYLES
 def test_same_seed_gives_the_same_drawings(style: Style) -> None:
-    first, first_labels = drawings(32, seed=5, style=style)
-    second, second_labels = drawings(32, seed=5, style=style)
+    first, first_labels = sketches(32, seed=5, style=style)
+    second, second_labels = sketches(32, seed=5, style=style)
     assert _bytes(first) == _bytes(second)
     assert np.array_equal(first_labels, second_labels)
 
 
 def test_other_seed_gives_other_drawings() -> None:
-    first, _ = drawings(32, seed=5)
-    second, _ = drawings(32, seed=6)
+    first, _ = sketches(32, seed=5)
+    second, _ = sketches(32, seed=6)
     assert not set(_bytes(first)) & set(_bytes(second))
 
 
 def test_a_larger_set_is_balanced_and_shuffled() -> None:
-    pictures, labels = drawings(160, seed=0)
+    pictures, labels = sketches(160, seed=0)
     assert len(pictures) == 160
     assert np.bincount(labels).tolist() == [10] * len(CLASS_NAMES)
     assert labels[:16].tolist() != sorted(labels[:16].tolist())
 
 
 def test_no_drawings() -> None:
-    pictures, labels = drawings(0, seed=0)
+    pictures, labels = sketches(0, seed=0)
     assert pictures == []
     assert labels.shape == (0,)
 
@@ -95,7 +95,7 @@ def test_every_class_has_a_similar_other_class() -> None:
 
 
 def test_drawing_needs_no_torch() -> None:
-    code = "import sys, labelsieve.demo.drawings; sys.exit('torch' in sys.modules)"
+    code = "import sys, labelsieve.demo.sketches; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -115,7 +115,7 @@ def _load() -> tuple[CLIPModel, PreTrainedTokenizerBase, Any]:
 @torch.no_grad()
 def test_bundled_model_is_good_but_not_perfect_on_the_demonstration() -> None:
     model, tokenizer, processor = _load()
-    pictures, labels = drawings(160, seed=11)
+    pictures, labels = sketches(160, seed=11)
     prompts = tokenizer([f"a photo of a {name}." for name in CLASS_NAMES], padding=True, return_tensors="pt")
     scores = model(**prompts, **processor(images=pictures, return_tensors="pt")).logits_per_image
     accuracy = float((scores.argmax(dim=1).numpy() == labels).mean())

@@ -20,7 +20,7 @@ from labelsieve.core.attention import WrittenOutAttention
 from labelsieve.core.engine import make_engine
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Learner
-from labelsieve.vlm import text_tower, towers
+from labelsieve.vlm import encoders, text_encoder
 from small_families import make_open_clip, make_open_clip_siglip, make_siglip
 from small_models import edit_json, model_folder, random_clip
 
@@ -98,12 +98,12 @@ def test_however_many_names_there_are_and_however_long(vlm: Any, data: st.DataOb
 def test_a_row_holds_many_names(vlm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
 
-    def visible(names: Tensor, length: int, original: Any = text_tower._visible) -> Tensor:
+    def visible(names: Tensor, length: int, original: Any = text_encoder._visible) -> Tensor:
         found: Tensor = original(names, length)
         seen.append(tuple(found.shape))
         return found
 
-    monkeypatch.setattr(text_tower, "_visible", visible)
+    monkeypatch.setattr(text_encoder, "_visible", visible)
     ids, _ = vlm.tokenize_names(["cat", "cup", "tree"] * 40, context_tokens=16)
     vlm.encode_prompts(random_context(vlm, 16), ids)
     ((rows, width, _),) = seen
@@ -111,7 +111,7 @@ def test_a_row_holds_many_names(vlm: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_name_sees_the_beginning_and_itself() -> None:
-    visible = text_tower._visible(torch.tensor([[0, 0, 1, -1], [2, 3, 3, 3]]), 2)[0].int().tolist()
+    visible = text_encoder._visible(torch.tensor([[0, 0, 1, -1], [2, 3, 3, 3]]), 2)[0].int().tolist()
     assert visible == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -138,8 +138,8 @@ def test_parts_that_are_computed_again_are_the_whole(
 
     whole, expected = with_gradient(encode, context, ids)
     longest = max(1, ids.shape[1]) * 4
-    monkeypatch.setattr(text_tower, "MOST_TOKENS", longest)
-    monkeypatch.setattr(towers, "MOST_TOKENS", longest)
+    monkeypatch.setattr(text_encoder, "MOST_TOKENS", longest)
+    monkeypatch.setattr(encoders, "MOST_TOKENS", longest)
 
     def counted(*args: Any, **options: Any) -> Any:
         calls[0] += 1
@@ -163,7 +163,7 @@ def test_parts_that_are_computed_again_are_the_whole(
     assert calls[0] == counts, "without gradients there is nothing to compute again"
 
 
-def test_other_attention_is_encoded_plainly(tmp_path: Path) -> None:
+def test_other_attention_is_encoded_prompt_by_prompt(tmp_path: Path) -> None:
     eager: Any = ls.load_vlm(model_folder(tmp_path / "m", model=random_clip(attention="eager")))
     eager.model.set_attn_implementation("eager")
     assert eager.causal_text is None

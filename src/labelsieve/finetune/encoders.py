@@ -19,7 +19,7 @@ _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tower:
+class TimmEncoder:
     """What is passed to `timm`, so that it gives the very feature that a vision-language model compares with texts.
 
     Attributes:
@@ -47,31 +47,31 @@ def pair(new: str, old: str, weights: Weights) -> Renamed:
 
 
 def unlike(name: str, why: str) -> ModelError:
-    """Returns the error of a tower that is none of `timm`."""
+    """Returns the error of an image encoder that is none of `timm`."""
     return ModelError(f"the image encoder of {name} {why} and cannot be made a classifier; choose another --backbone")
 
 
-def as_classifier(tower: Tower, class_names: Mapping[int, str], name: str) -> Any:
+def as_classifier(encoder: TimmEncoder, class_names: Mapping[int, str], name: str) -> Any:
     """Builds the classifier, whose head is still to be set, and makes sure that it reads the feature of the model.
 
     Raises:
-        ModelError: `timm` has no such tower, or it computes something else.
+        ModelError: `timm` has no such image encoder, or it computes something else.
     """
     import transformers
 
     settings = transformers.TimmWrapperConfig(
-        architecture=tower.architecture,
-        model_args=dict(tower.options),
+        architecture=encoder.architecture,
+        model_args=dict(encoder.options),
         id2label=dict(class_names),
         label2id={label: index for index, label in class_names.items()},
     )
     try:
         with quiet_loading(), torch.random.fork_rng(devices=[]):  # whatever it is filled with at first
             model = transformers.TimmWrapperForImageClassification(settings).eval()
-        _fill(model.timm_model, tower.weights)
+        _fill(model.timm_model, encoder.weights)
     except Exception as error:  # each architecture has its own, and transformers one for a timm that is too old
-        raise unlike(name, f"is not quite timm's {tower.architecture} ({first_line(error)})") from error
-    _check_same(tower, model.timm_model, name)
+        raise unlike(name, f"is not quite timm's {encoder.architecture} ({first_line(error)})") from error
+    _check_same(encoder, model.timm_model, name)
     return model
 
 
@@ -81,15 +81,15 @@ def _fill(timm_model: Any, weights: Weights) -> None:
     timm_model.load_state_dict({**weights, **new})
 
 
-def _check_same(tower: Tower, timm_model: nn.Module, name: str) -> None:
-    image = torch.rand(1, 3, tower.size, tower.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def _check_same(encoder: TimmEncoder, timm_model: nn.Module, name: str) -> None:
+    image = torch.rand(1, 3, encoder.size, encoder.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        expected = tower.feature(image)
+        expected = encoder.feature(image)
         found = pooled(timm_model, image)
     same = expected.shape == found.shape
     off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)) if same else float("inf")
     if not off < _TOLERANCE:
-        raise unlike(name, f"computes something else than timm's {tower.architecture} (off by {off:.1g})")
+        raise unlike(name, f"computes something else than timm's {encoder.architecture} (off by {off:.1g})")
 
 
 def pooled(timm_model: Any, pixels: Tensor) -> Tensor:

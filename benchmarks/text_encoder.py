@@ -1,6 +1,6 @@
-"""Measures the text features of dual prompts, forward and backward, against encoding each prompt plainly.
+"""Measures the text features of dual prompts, forward and backward, against encoding each prompt alone.
 
-Plainly means what the published code does: 2K prompts of 77 tokens through the text tower, in fp32. The tower has the
+Alone means what the published code does: 2K prompts of 77 tokens through the encoder, in fp32. The encoder has the
 sizes of CLIP ViT-B/16's (12 blocks of width 512) with random weights; names have one to three words. Each measurement
 runs in a process of its own, whose peak memory is that above the idle one. More than `--most` classes do not fit the
 memory plainly: they are encoded in parts of so many, whose times add up, and their memory is the line through the two
@@ -8,7 +8,7 @@ largest that fit.
 
 Example::
 
-    python benchmarks/text_tower.py --out text-tower.csv
+    python benchmarks/text_encoder.py --out text-encoder.csv
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LENGTH = 77
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTower:
+class TextEncoder:
     """What to measure.
 
     Attributes:
@@ -61,8 +61,8 @@ class TextTower:
     one: Literal["plain", "ours", "idle"] | None = None
 
 
-def tower() -> HuggingFaceCLIP:
-    """Returns a CLIP whose text tower has the sizes of ViT-B/16's, and random weights."""
+def small_model() -> HuggingFaceCLIP:
+    """Returns a CLIP whose text encoder has the sizes of ViT-B/16's, and random weights."""
     config: Any = CLIPConfig.from_pretrained(MINI_CLIP)
     text = config.text_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.num_attention_heads = 512, 2048, 12, 8
@@ -77,9 +77,9 @@ def names(count: int) -> list[str]:
     return [" ".join(WORDS[(k // 10**place) % 10] for place in range(1 + k % 3)) for k in range(count)]
 
 
-def measure(settings: TextTower, classes: int) -> dict[str, float]:
+def measure(settings: TextEncoder, classes: int) -> dict[str, float]:
     """Returns seconds and peak memory in bytes of one kind, in this process."""
-    vlm, engine = tower(), make_engine(device="cpu", precision=settings.precision)
+    vlm, engine = small_model(), make_engine(device="cpu", precision=settings.precision)
     ids, _ = vlm.tokenize_names(names(classes), context_tokens=settings.tokens)
     contexts = [torch.randn(settings.tokens, 512).mul(0.02).requires_grad_() for _ in range(2)]
     if settings.one == "plain":
@@ -105,7 +105,7 @@ def measure(settings: TextTower, classes: int) -> dict[str, float]:
     return {"seconds": best, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0}
 
 
-def apart(settings: TextTower, kind: str, classes: int) -> dict[str, float]:
+def apart(settings: TextEncoder, kind: str, classes: int) -> dict[str, float]:
     """Measures one kind in a process of its own."""
     options = ["--classes", classes, "--one", kind, "--most", settings.most, "--tokens", settings.tokens]
     options += ["--rounds", settings.rounds, "--precision", settings.precision]
@@ -113,7 +113,7 @@ def apart(settings: TextTower, kind: str, classes: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def run(settings: TextTower) -> None:
+def run(settings: TextEncoder) -> None:
     """Measures everything, prints a Markdown table, writes the CSV."""
     idle, rows = apart(settings, "idle", 10)["peak"], []
     memory = {k: apart(settings, "plain", k)["peak"] - idle for k in (settings.most // 2, settings.most)}
@@ -146,7 +146,7 @@ def run(settings: TextTower) -> None:
 
 
 if __name__ == "__main__":
-    chosen = tyro.cli(TextTower, description=__doc__)
+    chosen = tyro.cli(TextEncoder, description=__doc__)
     if chosen.one is None:
         run(chosen)
     else:

@@ -2,10 +2,10 @@
 
 `CLIPForImageClassification` and `SiglipForImageClassification` average the patch tokens, which the models were never
 trained to say anything with; for BLIP there is no such class. The paper puts its linear head on CLIP's own feature: the
-class token after the last layer norm. `timm` has these towers as image classifiers, and `transformers` loads `timm`
+class token after the last layer norm. `timm` has these encoders as image classifiers, and `transformers` loads `timm`
 models by `AutoModelForImageClassification` like its own.
 
-A new kind of tower is one line in `TOWERS`.
+A new kind of image encoder is one line in `IMAGE_ENCODERS`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsieve.finetune.open_clip_towers import open_clip_tower
-from labelsieve.finetune.towers import Renamed, Tower, Weights, as_classifier, pair, unlike
+from labelsieve.finetune.encoders import Renamed, TimmEncoder, Weights, as_classifier, pair, unlike
+from labelsieve.finetune.open_clip_encoders import read_open_clip
 from labelsieve.vlm.families import albef
 from labelsieve.vlm.families.dual_encoder import pooled_images
 from labelsieve.vlm.families.siglip2 import pool_square, square_side
@@ -29,15 +29,15 @@ Feature = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TowerKind:
+class EncoderKind:
     """How an image encoder of `transformers` becomes one of `timm`.
 
     Attributes:
         reader: The class of `transformers` that reads the whole model.
         architectures: Activation and epsilon of the layer norms to the `timm` model that has them; all sizes are given.
-        rename: Yields the weights of the tower under the names of `timm`, given its number of blocks.
+        rename: Yields the weights of the image encoder under the names of `timm`, given its number of blocks.
         options: What else is passed to the `timm` model.
-        feature: What the tower makes of pixels.
+        feature: What the image encoder makes of pixels.
         size: The side of its images, given its configuration.
         processor: The processor of such images, given the model's own and their side.
     """
@@ -46,12 +46,12 @@ class TowerKind:
     architectures: Mapping[tuple[str, float], str]
     rename: Callable[[Weights, int], Renamed]
     options: Mapping[str, Any] = field(default_factory=dict)
-    feature: Callable[[Any, Tensor], Tensor] = lambda tower, pixels: tower(pixel_values=pixels).pooler_output
+    feature: Callable[[Any, Tensor], Tensor] = lambda encoder, pixels: encoder(pixel_values=pixels).pooler_output
     size: Callable[[Any], int] = lambda vision: vision.image_size
     processor: Callable[[Any, int], Any] = lambda own, _size: own
 
-    def __call__(self, name: str, options: dict[str, Any]) -> Tower:
-        """Reads the tower from a Hub id or local folder."""
+    def __call__(self, name: str, options: dict[str, Any]) -> TimmEncoder:
+        """Reads the image encoder from a Hub id or local folder."""
         import transformers
 
         config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
@@ -59,14 +59,14 @@ class TowerKind:
         vision = getattr(config, "vision_config", config)
         _architecture(self.architectures, vision, name)  # before all weights are read
         source = read_weights(name, getattr(transformers, self.reader), config, options).eval()
-        tower = getattr(source, "vision_model", source)
-        return self.convert(tower, vision, processor, lambda pixels: self.feature(tower, pixels), name)
+        encoder = getattr(source, "vision_model", source)
+        return self.convert(encoder, vision, processor, lambda pixels: self.feature(encoder, pixels), name)
 
-    def convert(self, tower: Any, vision: Any, processor: Any, feature: Feature, name: str) -> Tower:
-        """Converts a tower that was read.
+    def convert(self, encoder: Any, vision: Any, processor: Any, feature: Feature, name: str) -> TimmEncoder:
+        """Converts an image encoder that was read.
 
         Args:
-            tower: The module, which holds embeddings and blocks.
+            encoder: The module, which holds embeddings and blocks.
             vision: Its configuration.
             processor: The model's own.
             feature: What the model makes of pixels.
@@ -74,10 +74,10 @@ class TowerKind:
         """
         architecture, size = _architecture(self.architectures, vision, name), self.size(vision)
         try:
-            weights = dict(self.rename(tower.state_dict(), vision.num_hidden_layers))
+            weights = dict(self.rename(encoder.state_dict(), vision.num_hidden_layers))
         except KeyError as error:
             raise unlike(name, f"has no {error.args[0]}") from error
-        return Tower(
+        return TimmEncoder(
             architecture=architecture,
             options={**_sizes(vision, size), **self.options},
             weights=weights,
@@ -106,7 +106,7 @@ def _sizes(vision: Any, size: int) -> dict[str, Any]:
 
 
 def _patches(weights: Weights) -> Renamed:
-    """Yields the patch embedding, whose bias not every tower has, and the positions."""
+    """Yields the patch embedding, whose bias not every image encoder has, and the positions."""
     for part in ("weight", "bias"):
         if f"embeddings.patch_embedding.{part}" in weights:
             yield f"patch_embed.proj.{part}", weights[f"embeddings.patch_embedding.{part}"]
@@ -174,18 +174,18 @@ def _squeezing(own: Any, size: int) -> Any:
     )
 
 
-def _albef(name: str, options: dict[str, Any]) -> Tower:
-    """The authors' checkpoints have the names of `timm`, which they took their tower from."""
+def _albef(name: str, options: dict[str, Any]) -> TimmEncoder:
+    """The authors' checkpoints have the names of `timm`, which they took their image encoder from."""
     config = albef.read_configuration(name, options)
     vision = config.vision_config
     architecture = _architecture(_VIT, vision, name)
     state = albef.read_checkpoint(name)
-    tower = albef.read_vision(name, config, options, state).eval()
-    return Tower(
+    encoder = albef.read_vision(name, config, options, state).eval()
+    return TimmEncoder(
         architecture=architecture,
         options=_sizes(vision, vision.image_size),
         weights=albef.below("visual_encoder.", state),
-        feature=lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 0],
+        feature=lambda pixels: encoder(pixel_values=pixels).last_hidden_state[:, 0],
         size=vision.image_size,
         processor=albef.image_processor(config),
     )
@@ -198,18 +198,18 @@ _CLIP = {
 }
 _SIGLIP = {("gelu_pytorch_tanh", 1e-6): "vit_base_patch16_siglip_224"}
 
-TOWERS: dict[str, Callable[[str, dict[str, Any]], Tower]] = {
-    "clip": TowerKind(reader="CLIPModel", architectures=_CLIP, rename=_of_clip),
-    "clip_vision_model": TowerKind(reader="CLIPVisionModel", architectures=_CLIP, rename=_of_clip),
-    "altclip": TowerKind(reader="AltCLIPModel", architectures=_CLIP, rename=_of_clip),
-    "chinese_clip": TowerKind(reader="ChineseCLIPModel", architectures=_CLIP, rename=_of_clip),
-    "siglip": TowerKind(
+IMAGE_ENCODERS: dict[str, Callable[[str, dict[str, Any]], TimmEncoder]] = {
+    "clip": EncoderKind(reader="CLIPModel", architectures=_CLIP, rename=_of_clip),
+    "clip_vision_model": EncoderKind(reader="CLIPVisionModel", architectures=_CLIP, rename=_of_clip),
+    "altclip": EncoderKind(reader="AltCLIPModel", architectures=_CLIP, rename=_of_clip),
+    "chinese_clip": EncoderKind(reader="ChineseCLIPModel", architectures=_CLIP, rename=_of_clip),
+    "siglip": EncoderKind(
         reader="SiglipModel", architectures=_SIGLIP, rename=_of_siglip, options={"act_layer": "gelu_tanh"}
     ),
-    "siglip_vision_model": TowerKind(
+    "siglip_vision_model": EncoderKind(
         reader="SiglipVisionModel", architectures=_SIGLIP, rename=_of_siglip, options={"act_layer": "gelu_tanh"}
     ),
-    "siglip2": TowerKind(
+    "siglip2": EncoderKind(
         reader="Siglip2Model",
         architectures=_SIGLIP,
         rename=_of_siglip2,
@@ -218,20 +218,20 @@ TOWERS: dict[str, Callable[[str, dict[str, Any]], Tower]] = {
         size=square_side,
         processor=_squeezing,
     ),
-    "blip": TowerKind(
+    "blip": EncoderKind(
         reader="BlipForImageTextRetrieval",
         architectures=_CLIP,
         rename=_of_blip,
         options={"pre_norm": False},
-        feature=lambda tower, pixels: tower(pixel_values=pixels).last_hidden_state[:, 0],
+        feature=lambda encoder, pixels: encoder(pixel_values=pixels).last_hidden_state[:, 0],
     ),
     "albef": _albef,
-    "open_clip": open_clip_tower,
+    "open_clip": read_open_clip,
 }
 """By the model type of the configuration; `open_clip` by the name, as `load_vlm` has it."""
 
 
-def tower_of(encoder: Any, vision: Any, processor: Any, size: int, name: str) -> Tower | None:
+def converted(encoder: Any, vision: Any, processor: Any, size: int, name: str) -> TimmEncoder | None:
     """Returns the image encoder of a dual encoder in the words of `timm`.
 
     Args:
@@ -242,18 +242,18 @@ def tower_of(encoder: Any, vision: Any, processor: Any, size: int, name: str) ->
         name: Of the dual encoder, for the errors.
 
     Returns:
-        The tower; None where it is left to the classifier that `transformers` itself has for such an encoder.
+        The image encoder; None where it is left to the classifier that `transformers` itself has for such an encoder.
 
     Raises:
         ModelError: It is not quite one that `timm` has.
     """
-    known = TOWERS.get(vision.model_type)
+    known = IMAGE_ENCODERS.get(vision.model_type)
     feature: Feature = lambda pixels: pooled_images(encoder, pixels)  # noqa: E731
-    if isinstance(known, TowerKind):
+    if isinstance(known, EncoderKind):
         return known.convert(getattr(encoder, "vision_model", encoder), vision, processor, feature, name)
     if vision.model_type != "timm_wrapper":
         return None
-    return Tower(
+    return TimmEncoder(
         architecture=vision.architecture,
         options=vision.model_args or {},
         weights=encoder.timm_model.state_dict(),
@@ -263,17 +263,17 @@ def tower_of(encoder: Any, vision: Any, processor: Any, size: int, name: str) ->
     )
 
 
-def read_tower(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:
+def read_encoder(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:
     """Reads an image encoder; returns it as a classifier, whose head is still to be set, and its image processor.
 
     Args:
-        kind: One of `TOWERS`.
+        kind: One of `IMAGE_ENCODERS`.
         name: Hub id, local folder, or what else stands for a model of this kind.
         class_names: Index to name.
         options: From :func:`labelsieve.vlm.reading.loader_options`.
 
     Raises:
-        ModelError: The weights are missing, broken or not finite, or the tower is not one that `timm` has.
+        ModelError: The weights are missing, broken or not finite, or the image encoder is not one that `timm` has.
     """
-    tower = TOWERS[kind](name, options)
-    return as_classifier(tower, class_names, name), tower.processor
+    encoder = IMAGE_ENCODERS[kind](name, options)
+    return as_classifier(encoder, class_names, name), encoder.processor

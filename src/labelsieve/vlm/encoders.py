@@ -1,6 +1,6 @@
-"""What all families of models have in common: two towers of `transformers`, a tokenizer and an image processor.
+"""What all families of models have in common: two encoders of `transformers`, a tokenizer and an image processor.
 
-A family is one file with one class that says where its towers keep things, and one line in `ADAPTERS`.
+A family is one file with one class that says where its encoders keep things, and one line in `ADAPTERS`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from labelsieve.vlm.reading import (
     read_part,
     read_weights,
 )
-from labelsieve.vlm.text_tower import MOST_TOKENS, CausalText, encode_behind_prefix
+from labelsieve.vlm.text_encoder import MOST_TOKENS, CausalText, encode_behind_prefix
 
 # Pieces of a name are looked up after this word: many tokenizers write the first word of a text differently.
 _BEFORE = "photo"
 
 
-class TwoTowers:
+class TwoEncoders:
     """A model of `transformers` with its own tokenizer and image processor. See :class:`VisionLanguageModel`.
 
     A family overrides what it does in another way than CLIP: :meth:`text_features`, :attr:`words`, :meth:`pool`,
@@ -40,7 +40,7 @@ class TwoTowers:
     starts: ClassVar[bool] = True
     """Whether a text begins with a token of its own."""
     padded: ClassVar[bool] = False
-    """Whether the tower demands that each text is padded to the full length, and padding has an influence."""
+    """Whether the image encoder demands that each text is padded to the full length, and padding has an influence."""
     masked: ClassVar[bool] = False
     """Whether the text encoder masks the padding, which then has no influence."""
     tokenizer_files: ClassVar[str] = "tokenizer.json, or vocab.json and merges.txt"
@@ -73,7 +73,7 @@ class TwoTowers:
 
     @classmethod
     def check_config(cls, config: Any, name: str) -> None:
-        """Refuses a configuration of this family that has no two towers."""
+        """Refuses a configuration of this family that has no two encoders."""
 
     @classmethod
     def read_tokenizer(cls, name: str, options: dict[str, Any], text: Any) -> Any:
@@ -136,7 +136,7 @@ class TwoTowers:
         return (pixels - mean) / std
 
     @property
-    def vision_tower(self) -> nn.Module:
+    def image_encoder(self) -> nn.Module:
         """The image encoder without the projection."""
         return self.model.vision_model  # type: ignore[no-any-return]
 
@@ -184,14 +184,14 @@ class TwoTowers:
         return {"input_ids": token_ids, **mask}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokenises texts as the library does: (len(texts), T). Texts too long for the tower are cut."""
+        """Tokenises texts as the library does: (len(texts), T). Texts too long for the image encoder are cut."""
         padding = "max_length" if self.padded else True
         return self.tokenizer(  # type: ignore[no-any-return]
             list(texts), padding=padding, truncation=True, max_length=self.context_length, return_tensors="pt"
         )["input_ids"]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encodes texts: (len(texts), D), not normalised. Texts too long for the tower are cut."""
+        """Encodes texts: (len(texts), D), not normalised. Texts too long for the image encoder are cut."""
         return self.text_features(self.tokenize(texts).to(self.device))
 
     def tokenize_names(self, names: Sequence[str], *, context_tokens: int) -> tuple[Tensor, list[str]]:
@@ -254,7 +254,7 @@ class TwoTowers:
     def encode_prompts(self, context: Tensor, token_ids: Tensor) -> Tensor:
         """Encodes prompts with learned context vectors; see :class:`VisionLanguageModel`.
 
-        A causal tower encodes what all prompts have in common once for many of them. In others each token sees all
+        A causal text encoder reads what all prompts have in common once for many of them. In others each token sees all
         of its prompt, so that nothing is common but the vectors.
         """
         causal = self.causal_text

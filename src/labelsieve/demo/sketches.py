@@ -1,4 +1,4 @@
-"""Procedural drawings of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
+"""Synthetic sketches of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ __all__ = [
     "PRETRAINING_STYLE",
     "SIMILAR",
     "SIZE",
-    "Drawing",
+    "Sketch",
     "Style",
     "draw",
-    "drawings",
     "render",
+    "sketches",
 ]
 
 SIZE = 64
-"""Width and height of a drawing, in pixels."""
+"""Width and height of a sketch, in pixels."""
 
 CLASS_NAMES: tuple[str, ...] = tuple(sorted(SHAPES))
 """Names of the classes; labels are indices into them."""
@@ -122,8 +122,8 @@ DEMO_STYLE = Style(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A drawing and what can be said about it.
+class Sketch:
+    """A sketch and what can be said about it.
 
     Attributes:
         image: The image, 64 x 64 RGB.
@@ -138,7 +138,7 @@ class Drawing:
     background: Background
 
 
-def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawing:
+def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Sketch:
     """Draw one thing and say how it turned out.
 
     Args:
@@ -147,7 +147,7 @@ def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawin
         style: Style to draw in.
 
     Returns:
-        The drawing with its colours and background.
+        The sketch with its colours and background.
     """
     shape = SHAPES[class_name]
     ground_name, ground = style.grounds[rng.integers(len(style.grounds))]
@@ -159,7 +159,7 @@ def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Drawin
     pen = Pen(canvas, rng=rng, style=style, colour=colour, accent=accent, ground=ground)
     shape(pen, rng)
     image = _add_noise(canvas.reduce(CANVAS // SIZE), rng, style.noise)
-    return Drawing(image=image, colour=colour_name, ground=ground_name, background=background)
+    return Sketch(image=image, colour=colour_name, ground=ground_name, background=background)
 
 
 def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Image:
@@ -176,12 +176,12 @@ def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Im
     return render(class_name, rng=rng, style=style).image
 
 
-def drawings(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
+def sketches(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
     """Draw a balanced, shuffled set of labelled images.
 
     Args:
-        count: Number of drawings.
-        seed: Seed; the same seed gives the same drawings.
+        count: Number of sketches.
+        seed: Seed; the same seed gives the same sketches.
         style: Style to draw in.
 
     Returns:

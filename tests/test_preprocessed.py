@@ -15,7 +15,7 @@ from torch import Tensor
 from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import unit
-from labelsieve.data.plain import Plain, preprocessed_images
+from labelsieve.data.preprocessed import Preprocessed, preprocessed_images
 from labelsieve.data.sources import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
@@ -46,11 +46,11 @@ def photos(count: int = 12, *, seed: int = 0) -> LabelledImages:
 
 def check(model: Any) -> None:
     images = photos()
-    plain = Plain(model)
+    crop = Preprocessed(model)
     for row in range(3):
         picture = images.open(row)
-        values = plain(picture)
-        assert plain.is_exact(picture) and values.dtype == np.uint8
+        values = crop(picture)
+        assert crop.is_exact(picture) and values.dtype == np.uint8
         expected = model.pixels([picture])
         found = model.normalise(unit(torch.from_numpy(values).permute(2, 0, 1)[None]))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -1,9 +1,9 @@
 """Learned prompts through a text encoder at the price of the class names, exactly.
 
-All prompts of a set begin alike: start token and M learned vectors, then the tokens of a class name. In a causal tower
+All prompts of a set begin alike: start token and M learned vectors, then the tokens of a class name. In a causal one
 no token sees what follows it, so the hidden states of that common beginning are the same for all classes. Here the
 names of many classes stand in one row behind one common beginning, at the positions that they would have alone, and a
-mask lets each name see the beginning and itself. Nothing is padded but the ends of rows, and the tower's own layers
+mask lets each name see the beginning and itself. Nothing is padded but the ends of rows, and the encoder's own layers
 run as they are: features and gradients are those of encoding each prompt alone.
 """
 
@@ -66,11 +66,11 @@ class _Rows:
     column: NDArray[np.int64]
 
 
-def encode_behind_prefix(tower: CausalText, context: Tensor, token_ids: Tensor, *, start: int) -> Tensor:
+def encode_behind_prefix(encoder: CausalText, context: Tensor, token_ids: Tensor, *, start: int) -> Tensor:
     """Encodes prompts with learned context vectors.
 
     Args:
-        tower: The text encoder.
+        encoder: The text encoder.
         context: The learned vectors, (M, width).
         token_ids: On the CPU, (K, T): start tokens, M place holders, name, end token, anything.
         start: Number of start tokens.
@@ -80,18 +80,18 @@ def encode_behind_prefix(tower: CausalText, context: Tensor, token_ids: Tensor, 
     """
     ids, device = token_ids.numpy(), context.device
     length = start + len(context)
-    beginning = tower.words(token_ids[0, :start].to(device)), tower.positions[:length]
-    rows = _lay_out(ids, (ids == tower.end).argmax(axis=1), length)
+    beginning = encoder.words(token_ids[0, :start].to(device)), encoder.positions[:length]
+    rows = _lay_out(ids, (ids == encoder.end).argmax(axis=1), length)
 
     def encode(first: int, last: int) -> Tensor:
         mine = (rows.row >= first) & (rows.row < last)
         part, names = slice(first, last), torch.from_numpy(rows.names[first:last]).to(device)
-        words = tower.words(torch.from_numpy(rows.token_ids[part]).to(device))
-        words = words + tower.positions[torch.from_numpy(rows.positions[part]).to(device)]
+        words = encoder.words(torch.from_numpy(rows.token_ids[part]).to(device))
+        words = words + encoder.positions[torch.from_numpy(rows.positions[part]).to(device)]
         prefix = torch.cat([beginning[0].to(context.dtype), context]) + beginning[1]
         hidden = torch.cat([prefix.to(words.dtype).expand(len(words), -1, -1), words], dim=1)
         at = torch.from_numpy(rows.row[mine] - first).to(device), torch.from_numpy(rows.column[mine]).to(device)
-        return tower.finish(tower.blocks(hidden, _visible(names, length))[at[0], length + at[1]])
+        return encoder.finish(encoder.blocks(hidden, _visible(names, length))[at[0], length + at[1]])
 
     at_once = max(1, MOST_TOKENS // (length + rows.names.shape[1]))
     return in_parts(encode, count=len(rows.names), at_once=at_once, device=device)

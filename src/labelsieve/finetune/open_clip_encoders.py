@@ -2,7 +2,7 @@
 
 Its own ViT and ResNet are models of `timm` under other names; its ConvNeXt, SigLIP and others are from there.
 
-A new kind of tower is one function and one line in `_KINDS`.
+A new kind of image encoder is one function and one line in `_KINDS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.finetune.towers import Renamed, Tower, Weights, pair, pooled, unlike
+from labelsieve.finetune.encoders import Renamed, TimmEncoder, Weights, pair, pooled, unlike
 from labelsieve.vlm.families.open_clip import read_vision, side
 
 # Of open_clip's layer norms, which none of its own models changes.
@@ -40,10 +40,10 @@ _IN_BLOCK = {
 _IN_POOL = {"attnpool": "head", "attnpool.q_proj": "head.q", "attnpool.k_proj": "head.k", "attnpool.v_proj": "head.v"}
 
 Made = tuple[str, dict[str, Any], Weights, Callable[[Tensor], Tensor]]
-"""Architecture, options, weights and feature of a :class:`Tower`."""
+"""Architecture, options, weights and feature of a :class:`TimmEncoder`."""
 
 
-def open_clip_tower(name: str, options: dict[str, Any]) -> Tower:
+def read_open_clip(name: str, options: dict[str, Any]) -> TimmEncoder:
     """Reads the image encoder of what `open_clip:...` or a folder names."""
     del options  # they are for the loaders of transformers
     visual, settings = read_vision(name)
@@ -52,7 +52,7 @@ def open_clip_tower(name: str, options: dict[str, Any]) -> Tower:
         raise unlike(name, f"({kind}) is none of timm")
     size = side(visual, name)
     architecture, told, weights, feature = _KINDS[kind](visual, settings, name)
-    return Tower(
+    return TimmEncoder(
         architecture=architecture,
         options=told,
         weights=weights,
