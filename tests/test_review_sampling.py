@@ -90,9 +90,10 @@ def test_every_prefix_has_the_shares_of_the_design() -> None:
 
 
 def test_each_label_of_a_side_is_as_likely_as_any_other_to_be_in_a_prefix() -> None:
-    plans = [design(skewed(300), seed=seed) for seed in range(2000)]
+    verdicts = skewed(300)
+    plans = [design(verdicts, seed=seed) for seed in range(2000)]
     drawn = np.sum([np.bincount(plan.order[:60], minlength=300) for plan in plans], axis=0)
-    flagged = skewed(300).is_issue
+    flagged = verdicts.is_issue
     for rows in (flagged, ~flagged):
         share = drawn[rows].mean() / 2000
         assert np.abs(drawn[rows] / 2000 - share).max() <= 5 * np.sqrt(share * (1 - share) / 2000)
