@@ -11,6 +11,7 @@ from labelsieve.review.sampling import design
 from test_review_sampling import made
 
 IMAGES, LOOKS, DATA_SETS = 2000, 300, 200
+NONE = np.zeros(IMAGES, dtype=np.bool_)
 
 
 def simulated(seed: int, *, oversure: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -31,7 +32,13 @@ def flagged_by(
     rows = calibration_rows(plan, sample) if thinned else sample
     as_floats, everything = quality.astype(np.float32), np.ones(IMAGES, dtype=np.bool_)
     found = flag_threshold(
-        as_floats, readable=everything, calibration=rows, right=~wrong, expected_wrong=400, false_flags=false_flags
+        as_floats,
+        readable=everything,
+        calibration=rows,
+        right=~wrong,
+        undecided=NONE,
+        expected_wrong=400,
+        false_flags=false_flags,
     )
     flagged = as_floats <= np.float32(-1 if found.threshold is None else found.threshold)
     rest = everything.copy()
@@ -61,7 +68,13 @@ def test_the_simulation_tells_a_sample_that_is_no_random_one() -> None:
         rows = np.flatnonzero(quality > 0.5)[:LOOKS]
         as_floats, everything = quality.astype(np.float32), np.ones(IMAGES, dtype=np.bool_)
         found = flag_threshold(
-            as_floats, readable=everything, calibration=rows, right=~wrong, expected_wrong=400, false_flags=0.1
+            as_floats,
+            readable=everything,
+            calibration=rows,
+            right=~wrong,
+            undecided=NONE,
+            expected_wrong=400,
+            false_flags=0.1,
         )
         flagged = as_floats <= np.float32(found.threshold or -1)
         shares.append((flagged & ~wrong).sum() / max(flagged.sum(), 1))
@@ -91,6 +104,7 @@ def test_an_audit_that_is_too_small_says_what_it_takes() -> None:
         readable=np.ones(IMAGES, dtype=np.bool_),
         calibration=rows,
         right=~wrong,
+        undecided=NONE,
         expected_wrong=400,
         false_flags=0.01,
     )
@@ -101,6 +115,7 @@ def test_an_audit_that_is_too_small_says_what_it_takes() -> None:
         readable=np.ones(IMAGES, dtype=np.bool_),
         calibration=rows[:0],
         right=~wrong,
+        undecided=NONE,
         expected_wrong=400,
         false_flags=0.5,
     )

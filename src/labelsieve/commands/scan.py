@@ -15,9 +15,11 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import (
     Against,
     OptionalText,
+    Percentage,
     RunOptions,
     Source,
     TestSet,
+    percentage,
     refuse_inside,
 )
 from labelsieve.commands.reading import read
@@ -58,6 +60,8 @@ class Scan(RunOptions, Generic[SettingsT]):
             Goes with deft, small-loss, gmm, label-match and clip-margin.
         reviewed: Folder of an earlier run on the same images, wherever they lie now: what was answered in its review is
             known, is never asked again, and the other images are ranked with it.
+        false_flags: A share, such as 10%: flag where the audit of the run that is given with --reviewed says that no
+            more of the flags are false, not where the detector does.
         other_split: Images of another split, to find those that are in both.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
@@ -74,6 +78,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
+    false_flags: Percentage = None
     other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     out: Path
     settings: OmitArgPrefixes[SettingsT]
@@ -106,11 +111,23 @@ class Scan(RunOptions, Generic[SettingsT]):
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
 
     def _check_reviewed(self) -> None:
-        """Checks that there are reviews, before minutes of loading."""
+        """Checks that there are reviews, and an audit where flags rest on it, before minutes of loading."""
         from labelsieve.review.earlier import check_reviewed
+        from labelsieve.review.earlier_audit import read_audit
 
-        if self.reviewed is not None:
+        share = self._share_of_false_flags()
+        if self.reviewed is None:
+            if share is not None:
+                raise UsageError(
+                    "--false-flags goes with --reviewed RUN, a run that was audited; add it or leave it out"
+                )
+        elif share is None:
             check_reviewed(self.reviewed)
+        else:
+            read_audit(self.reviewed, false_flags=share)
+
+    def _share_of_false_flags(self) -> float | None:
+        return None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
 
     def _lacks_a_report(self) -> bool:
         """Returns whether to go on with a run that was stopped while its report, the last of all, was written."""
@@ -157,7 +174,8 @@ class Scan(RunOptions, Generic[SettingsT]):
                 "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
-            if (parts, run.seed) != (asked, self.seed) or run.model.name not in (None, self.model):
+            same = (parts, run.seed, run.false_flags) == (asked, self.seed, self._share_of_false_flags())
+            if not same or run.model.name not in (None, self.model):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:
@@ -200,6 +218,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             detector=self.settings,
             test=test,
             reviewed=self.reviewed,
+            false_flags=self._share_of_false_flags(),
             against=against,
             **self.run_options(),
             progress=progress,
