@@ -86,6 +86,17 @@ def test_p_values_count_the_right_labels_that_look_as_bad() -> None:
     assert p_values_of(np.array([0.1, 0.2, 0.6, 1.0], dtype=np.float32), right).tolist() == [0.2, 0.4, 0.8, 1.0]
 
 
+def test_undecided_labels_count_so_that_a_p_value_holds_whichever_of_them_are_right() -> None:
+    quality = np.linspace(0, 1, 21, dtype=np.float32)
+    right, undecided = np.array([0.3, 0.5, 0.8], dtype=np.float32), np.array([0.1, 0.45, 0.95], dtype=np.float32)
+    found = p_values_of(quality, right, undecided)
+    assert (np.diff(found) >= 0).all(), "lower scores are flagged first"
+    for chosen in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        assert (
+            p_values_of(quality, np.sort(np.append(right, undecided[np.array(chosen, dtype=np.int64)]))) <= found
+        ).all()
+
+
 def test_each_label_is_as_likely_as_any_other_to_be_in_the_calibration() -> None:
     quality, _ = simulated(0, oversure=False)
     plans = [design(made(quality, quality <= 0.5), seed=seed) for seed in range(20)]

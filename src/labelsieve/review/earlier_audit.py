@@ -270,12 +270,11 @@ def _require_enough(audit: EarlierAudit, plan: AuditDesign, answered: Known, sam
     Raises:
         RunError: It has not; says how many more answers that takes.
     """
-    labels = int(audit.is_tested.sum())
+    labels, seen = int(audit.is_tested.sum()), int(audit.is_right[audit.calibration].sum())
     needed = right_needed(labels, expected_wrong=audit.expected_wrong, false_flags=audit.false_flags)
-    seen = int(audit.is_right[audit.calibration].sum())
     if seen >= needed:
         return
-    more = _more_answers(needed - seen, plan, answered, sample, right_share=(seen + 1) / (len(audit.calibration) + 1))
+    more = _more_answers(audit, plan, answered, sample)
     advice = (
         "no audit of these images is large enough, so allow more false flags"
         if more is None
@@ -288,19 +287,21 @@ def _require_enough(audit: EarlierAudit, plan: AuditDesign, answered: Known, sam
     )
 
 
-def _more_answers(
-    missing: int, plan: AuditDesign, answered: Known, sample: NDArray[np.int64], *, right_share: float
-) -> int | None:
-    """Returns after how many more answers the audit has the missing right labels; None where it never has."""
-    now = len(calibration_rows(plan, sample))
-
-    def is_enough(looks: int) -> bool:
-        return (len(calibration_rows(plan, plan.order[:looks])) - now) * right_share >= missing
-
-    low, high = len(sample), len(plan.order)
-    if not is_enough(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return int((~answered.is_closed[plan.order[:high]]).sum())
+def _more_answers(audit: EarlierAudit, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> int | None:
+    """Returns how many more answers it takes if all goes on as so far; None where no wrong label is left by then."""
+    is_flagged, is_new = plan.flagged[plan.stratum[plan.order]], ~answered.is_closed[plan.order]
+    sides = [side for side in (is_flagged, ~is_flagged) if side.any()]
+    rate = np.minimum.reduce([np.cumsum(side) / side.sum() for side in sides])
+    compared = sum(np.floor(rate * side.sum() + 1e-9) for side in sides)
+    new = compared - (compared[len(sample) - 1] if len(sample) else 0)
+    wrong = np.zeros(len(plan.order))
+    for side in sides:
+        seen = answered.is_wrong[sample][side[: len(sample)]]
+        wrong[side & is_new] = (seen.sum() + 1) / (len(seen) + 2)
+    left = audit.expected_wrong * (1 - np.cumsum(wrong) / max(wrong.sum(), 1e-9))
+    right = int(audit.is_right[audit.calibration].sum())
+    then = right + new * (right + 1) / (len(audit.calibration) + 2)
+    labels = int(audit.is_tested.sum()) - new
+    is_enough = ((then + 1) * audit.false_flags * left >= labels) & (left >= 1)
+    enough = np.flatnonzero(is_enough[len(sample) :])
+    return int(is_new[: len(sample) + enough[0] + 1].sum()) if len(enough) else None
