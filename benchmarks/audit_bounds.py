@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import beta, hypergeom
 
-from labelsieve.review.audit import _sides
+from labelsieve.review.audit import sides_of
 from labelsieve.review.guarantees import fewest_wrong, missed_share, most_wrong, wrong_on_side
 from labelsieve.review.known import Known
 from labelsieve.review.sampling import design
@@ -56,7 +56,7 @@ def bounds() -> None:
         for before, audited in zip((0, *AUDITED), AUDITED, strict=False):
             known[plan.draw(known=known, count=audited - before)] = True
             now = Known(has_answer=known, is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
-            sides, found = _sides(plan, now, plan.prefix(known)), int((known & wrong).sum())
+            sides, found = sides_of(plan, now, plan.prefix(known)), int((known & wrong).sum())
             high, low = most_wrong(sides, confidence=0.975), fewest_wrong(sides, confidence=0.975)
             bound, flags = most_wrong(sides, confidence=0.95), wrong_on_side(sides[0], confidence=0.95)
             missed, share = missed_share(sides, confidence=0.95), others / WRONG

@@ -14,6 +14,7 @@ IMAGES, LOOKS = 2000, 300
 # The means over them are at least 3.8 standard errors from what they are compared with: chance alone passes that in one
 # of 10,000 cases.
 DATA_SETS = 60
+NONE = np.zeros(IMAGES, dtype=np.bool_)
 
 
 def simulated(seed: int, *, oversure: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -34,7 +35,13 @@ def flagged_by(
     rows = calibration_rows(plan, sample) if thinned else sample
     as_floats, everything = quality.astype(np.float32), np.ones(IMAGES, dtype=np.bool_)
     found = flag_threshold(
-        as_floats, readable=everything, calibration=rows, right=~wrong, expected_wrong=400, false_flags=false_flags
+        as_floats,
+        readable=everything,
+        calibration=rows,
+        right=~wrong,
+        undecided=NONE,
+        expected_wrong=400,
+        false_flags=false_flags,
     )
     flagged = as_floats <= np.float32(-1 if found.threshold is None else found.threshold)
     rest = everything.copy()
@@ -64,7 +71,13 @@ def test_the_simulation_tells_a_sample_that_is_no_random_one() -> None:
         rows = np.flatnonzero(quality > 0.5)[:LOOKS]
         as_floats, everything = quality.astype(np.float32), np.ones(IMAGES, dtype=np.bool_)
         found = flag_threshold(
-            as_floats, readable=everything, calibration=rows, right=~wrong, expected_wrong=400, false_flags=0.1
+            as_floats,
+            readable=everything,
+            calibration=rows,
+            right=~wrong,
+            undecided=NONE,
+            expected_wrong=400,
+            false_flags=0.1,
         )
         flagged = as_floats <= np.float32(found.threshold or -1)
         shares.append((flagged & ~wrong).sum() / max(flagged.sum(), 1))
@@ -74,6 +87,17 @@ def test_the_simulation_tells_a_sample_that_is_no_random_one() -> None:
 def test_p_values_count_the_right_labels_that_look_as_bad() -> None:
     right = np.array([0.2, 0.6, 0.6, 0.9], dtype=np.float32)
     assert p_values_of(np.array([0.1, 0.2, 0.6, 1.0], dtype=np.float32), right).tolist() == [0.2, 0.4, 0.8, 1.0]
+
+
+def test_undecided_labels_count_so_that_a_p_value_holds_whichever_of_them_are_right() -> None:
+    quality = np.linspace(0, 1, 21, dtype=np.float32)
+    right, undecided = np.array([0.3, 0.5, 0.8], dtype=np.float32), np.array([0.1, 0.45, 0.95], dtype=np.float32)
+    found = p_values_of(quality, right, undecided)
+    assert (np.diff(found) >= 0).all(), "lower scores are flagged first"
+    for chosen in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        assert (
+            p_values_of(quality, np.sort(np.append(right, undecided[np.array(chosen, dtype=np.int64)]))) <= found
+        ).all()
 
 
 def test_each_label_is_as_likely_as_any_other_to_be_in_the_calibration() -> None:
@@ -94,6 +118,7 @@ def test_an_audit_that_is_too_small_says_what_it_takes() -> None:
         readable=np.ones(IMAGES, dtype=np.bool_),
         calibration=rows,
         right=~wrong,
+        undecided=NONE,
         expected_wrong=400,
         false_flags=0.01,
     )
@@ -104,6 +129,7 @@ def test_an_audit_that_is_too_small_says_what_it_takes() -> None:
         readable=np.ones(IMAGES, dtype=np.bool_),
         calibration=rows[:0],
         right=~wrong,
+        undecided=NONE,
         expected_wrong=400,
         false_flags=0.5,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, binomtest, hypergeom
 
 from labelsieve.metrics import Interval
-from labelsieve.review.audit import _sides
+from labelsieve.review.audit import sides_of
 from labelsieve.review.guarantees import (
     Side,
     fewest_wrong,
@@ -38,10 +38,10 @@ def known_of(known: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Known:
     return Known(has_answer=known, is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
 
 
-def sides_of(plan: AuditDesign, wrong: NDArray[np.bool_], looks: int) -> tuple[Side, Side]:
+def seen_sides(plan: AuditDesign, wrong: NDArray[np.bool_], looks: int) -> tuple[Side, Side]:
     known = np.zeros(len(wrong), dtype=np.bool_)
     known[plan.order[:looks]] = True
-    return _sides(plan, known_of(known, wrong), plan.order[:looks])
+    return sides_of(plan, known_of(known, wrong), plan.order[:looks])
 
 
 # --------------------------------------------------------------------------------------------------------- exactness
@@ -50,7 +50,7 @@ def sides_of(plan: AuditDesign, wrong: NDArray[np.bool_], looks: int) -> tuple[S
 def test_all_audited_gives_the_exact_numbers() -> None:
     quality = np.linspace(0, 1, 100)
     wrong = np.random.default_rng(0).random(100) > quality
-    sides = sides_of(design(made(quality, quality <= 0.5)), wrong, 100)
+    sides = seen_sides(design(made(quality, quality <= 0.5)), wrong, 100)
     flagged, others = int(wrong[quality <= 0.5].sum()), int(wrong[quality > 0.5].sum())
     assert [side.known_wrong for side in sides] == [flagged, others] and flagged > others > 0
     assert wrong_on_side(sides[0], confidence=0.99) == (flagged, flagged, flagged)
@@ -238,7 +238,7 @@ def test_the_bounds_hold_as_often_as_they_say(case: str, data_sets: int, least: 
     for seed in range(data_sets):
         plan, generator = design(verdicts, seed=seed), np.random.default_rng(seed)
         wrong = draw(generator, quality)
-        held.append(holds(sides_of(plan, wrong, looks), wrong, quality <= 0.5))
+        held.append(holds(seen_sides(plan, wrong, looks), wrong, quality <= 0.5))
     assert (np.mean(held, axis=0) >= least).all(), dict(enumerate(np.mean(held, axis=0)))
 
 
@@ -253,7 +253,7 @@ def test_the_bounds_hold_for_an_audit_within_a_review_of_the_most_suspicious(dat
         for card in range(80):
             next_row = plan.draw(known=known, count=1)[0] if card % 5 == 4 else np.flatnonzero(~known)[0]
             known[next_row] = True
-        sides = _sides(plan, known_of(known, wrong), plan.prefix(known))
+        sides = sides_of(plan, known_of(known, wrong), plan.prefix(known))
         assert sides[0].whole, "the most suspicious stratum is known as a whole"
         held.append(holds(sides, wrong, quality <= 0.5))
     assert (np.mean(held, axis=0) >= least).all(), dict(enumerate(np.mean(held, axis=0)))
@@ -265,6 +265,6 @@ def test_the_simulation_tells_bounds_that_do_not_hold() -> None:
     verdicts, above = made(quality, quality <= 0.5), []
     for seed in range(MANY):
         wrong = as_scored(np.random.default_rng(seed), quality)
-        sides = sides_of(design(verdicts, seed=seed), wrong, 60)
+        sides = seen_sides(design(verdicts, seed=seed), wrong, 60)
         above.append(sum(side.estimate for side in sides) >= wrong.sum())
     assert 0.3 < np.mean(above) < 0.7 < LEAST

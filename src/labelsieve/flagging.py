@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.core.quantities import percent
+
+SAMPLED = "the audited images were drawn at random and the answers are right"
+HOLDS_IF = f"{SAMPLED}; on average over audits"
+"""What a share of false flags rests on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlagRule:
@@ -17,6 +23,9 @@ class FlagRule:
         threshold: A label is flagged where its quality is at most this; None where the detector names the issues by a
             rule that no threshold can express.
         demand_agreement: Whether a label is flagged, too, where another class is predicted.
+        false_flags: The share of false flags that the threshold was chosen for by an audit, which may then leave out
+            labels that it says nothing of, above 0 and below 1; without a threshold no more than the labels that are
+            known to be wrong are flagged. None where the detector has chosen.
 
     Example:
         >>> import numpy as np
@@ -28,6 +37,7 @@ class FlagRule:
 
     threshold: float | None = 0.5
     demand_agreement: bool = False
+    false_flags: float | None = None
 
     def flags(
         self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
@@ -66,8 +76,19 @@ class FlagRule:
         facts = {"Threshold": f"{self.threshold:.3g}"} if self.threshold else {}
         if self.demand_agreement:
             facts["Also flagged" if self.threshold else "Flagged"] = "where another class is likelier"
+        if self.false_flags is not None:
+            facts |= {} if self.threshold is not None else {"Flagged": "only labels that are known to be wrong"}
+            facts["False flags"] = self.promise()
         return facts
 
+    def promise(self) -> str:
+        """Says how many of the flags are false, with what that rests on; empty where nothing was asked for."""
+        if self.false_flags is None:
+            return ""
+        return f"at most {percent(self.false_flags)}, if {HOLDS_IF}"
+
     def to_record(self) -> dict[str, Any]:
-        """Returns its entries of `run.json`, both None where the detector names the issues itself."""
-        return asdict(self) if self.threshold is not None else dict.fromkeys(asdict(self))
+        """Returns its entries of `run.json`; where no threshold tells the issues, only the share of false flags."""
+        if self.threshold is None:
+            return {**dict.fromkeys(asdict(self)), "false_flags": self.false_flags}
+        return asdict(self)

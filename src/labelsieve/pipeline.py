@@ -34,7 +34,8 @@ from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
 from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import measure
-from labelsieve.review.earlier import Earlier, earlier
+from labelsieve.review.earlier import Earlier, earlier, earlier_of
+from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import PASSING
@@ -47,6 +48,7 @@ def scan(
     detector: Detector | None = None,
     test: LabelledImages | None = None,
     reviewed: str | Path | None = None,
+    false_flags: float | None = None,
     against: LabelledImages | LabelledFeatures | None = None,
     image_defects: bool = False,
     seed: int = 0,
@@ -71,6 +73,9 @@ def scan(
         reviewed: Folder of an earlier run whose reviews are facts about the same images, by their content: a label that
             is right is not flagged, one that is wrong is, and the detector learns from the right ones. They go to the
             log of `out`, too.
+        false_flags: Flag labels such that at most this share of the flags is false, above 0 and below 1, on average
+            over audits, as the audit of the run `reviewed` says; None: where the detector does. The detector then
+            learns from the labels as they were before the answers.
         against: Images of another split (features for features) that are only compared with: copies of them among
             `images` are findings. The verdicts are the same without.
         image_defects: Look for dark, blurred and other defective images with `cleanvision`, an extra. The verdicts are
@@ -117,7 +122,7 @@ def scan(
         )
     if image_defects:
         check_defects(images)
-    known = None if reviewed is None else earlier(reviewed, images, progress=progress)
+    known, audit = _known(images, reviewed, false_flags, progress)
     if isinstance(against, LabelledImages):
         against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
     with nullcontext() if out is None else alone_in(Path(out)):
@@ -130,7 +135,9 @@ def scan(
             resume=resume,
             progress=progress,
         )
-        verdicts = _scan(images, vlm, detector, test, against, engine, known=known, defects=image_defects, out=out)
+        verdicts = _scan(
+            images, vlm, detector, test, against, engine, known=known, audit=audit, defects=image_defects, out=out
+        )
         if folder is not None and engine.accelerator.is_main_process:
             if known is not None:
                 known.carry_to(folder)
@@ -138,6 +145,26 @@ def scan(
             remove_checkpoint(folder)
         engine.accelerator.wait_for_everyone()
     return verdicts
+
+
+def _known(
+    images: LabelledImages | LabelledFeatures,
+    reviewed: str | Path | None,
+    false_flags: float | None,
+    progress: Progress | None,
+) -> tuple[Earlier | None, EarlierAudit | None]:
+    """Returns what is known from the reviews of an earlier run, and what its audit says if flags rest on that."""
+    if reviewed is None:
+        if false_flags is not None:
+            raise SettingsError(
+                "expected reviewed with false_flags, the folder of an audited run; add it or leave both out"
+            )
+        return None, None
+    if false_flags is None:
+        return earlier(reviewed, images, progress=progress), None
+    verdicts, reviews = read_audit(reviewed, false_flags=false_flags, progress=progress)
+    known = earlier_of(reviews, images, run_folder=Path(reviewed))
+    return known, earlier_audit(known, images, verdicts, reviews, false_flags=false_flags)
 
 
 def _scan(
@@ -149,14 +176,17 @@ def _scan(
     engine: Engine,
     *,
     known: Earlier | None,
+    audit: EarlierAudit | None,
     defects: bool,
     out: str | Path | None,
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-    taught = images if known is None else images.with_labels(known.labels)
+    labels = known if audit is None else audit
+    taught = images if labels is None else images.with_labels(labels.labels)
     inputs = detector_inputs(taught, vlm, engine=engine, test=test)
     compared = None if against is None else (against, inputs_of(against, inputs))
     scores = detector.score(inputs)
+    scores = scores if audit is None else audit.flag(scores)
     scores = scores if known is None else known.on(scores, images.labels)
     notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):

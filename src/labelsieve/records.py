@@ -209,6 +209,7 @@ class RunRecord:
         detector: Which detector scored them, and its settings.
         threshold: Of the flagging rule, see :attr:`rule`.
         demand_agreement: Of the flagging rule, see :attr:`rule`.
+        false_flags: Of the flagging rule, see :attr:`rule`.
         zero_shot_agreement: Share of given labels that the zero-shot model predicts.
         zero_shot_balanced_agreement: The same as a mean over classes.
         estimate: How many labels are wrong by the detector's own probabilities.
@@ -240,6 +241,7 @@ class RunRecord:
     detector: DetectorRecord = DetectorRecord()
     threshold: float | None = None
     demand_agreement: bool | None = None
+    false_flags: _Share | None = None
     zero_shot_agreement: _Share | None = None
     zero_shot_balanced_agreement: _Share | None = None
     estimate: EstimateRecord = EstimateRecord()
@@ -259,7 +261,9 @@ class RunRecord:
     @property
     def rule(self) -> FlagRule:
         """What flags a label."""
-        return FlagRule(threshold=self.threshold, demand_agreement=bool(self.demand_agreement))
+        return FlagRule(
+            threshold=self.threshold, demand_agreement=bool(self.demand_agreement), false_flags=self.false_flags
+        )
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, OptionalText, RunFolder, percentage
+from labelsieve.commands.base import Command, OptionalText, Percentage, RunFolder, percentage
 from labelsieve.commands.runs import contents_of
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 
 if TYPE_CHECKING:
     from labelsieve.review.statement import Statement
-
-Percentage = Annotated[str | None, arg(metavar="SHARE", help_behavior_hint="(optional)")]
 
 
 @dataclass(frozen=True, kw_only=True)

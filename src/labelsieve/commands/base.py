@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
+Percentage = Annotated[str | None, arg(metavar="SHARE", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 # several files in one use of the option, and several uses, are all taken
 MarkOption = Annotated[

@@ -62,6 +62,7 @@ def plan_of(verdicts: Verdicts, images: LabelledImages) -> dict[str, Any]:
         "model": run.model.name,
         "detector": {"name": run.detector.name, "settings": run.detector.settings},
         "image_defects": bool(run.image_defects),
+        "false_flags": run.false_flags,
         "seed": run.seed or 0,
         "precision": run.precision or "auto",
         # what else there was may not be there any more
@@ -138,6 +139,7 @@ def _scan(plan: Mapping[str, Any]) -> int:
         reviewed=plan["reviewed"],
         against=against,
         image_defects=plan["image_defects"],
+        false_flags=plan["false_flags"],
         seed=plan["seed"],
         device=plan["device"],
         precision=plan["precision"],

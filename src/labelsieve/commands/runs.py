@@ -18,6 +18,7 @@ from labelsieve.commands.base import (
     Flag,
     MarkOption,
     OptionalText,
+    Percentage,
     RunFolder,
     percentage,
     refuse_inside,
@@ -127,7 +128,7 @@ class Export(Command):
     drop_at: Share = 1.0
     copy: Flag = False
     overwrite: Flag = False
-    false_flags: Annotated[str | None, arg(metavar="SHARE", help_behavior_hint="(optional)")] = None
+    false_flags: Percentage = None
     source: OptionalText = None
 
     def run(self, console: Console) -> None:

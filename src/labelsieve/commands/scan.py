@@ -16,9 +16,11 @@ from labelsieve.commands.base import (
     Against,
     Flag,
     OptionalText,
+    Percentage,
     RunOptions,
     Source,
     TestSet,
+    percentage,
     refuse_inside,
 )
 from labelsieve.commands.reading import read
@@ -59,6 +61,8 @@ class Scan(RunOptions, Generic[SettingsT]):
             Goes with deft, small-loss, gmm, label-match and clip-margin.
         reviewed: Folder of an earlier run on the same images, wherever they lie now: what was answered in its review is
             known, is never asked again, and the other images are ranked with it.
+        false_flags: A share, such as 10%: flag where the audit of the run that is given with --reviewed says that no
+            more of the flags are false, not where the detector does.
         other_split: Images of another split, to find those that are in both.
         image_defects: Also look for dark, bright, blurred and empty images, and for odd shapes and sizes. Needs
             cleanvision, the extra `defects`.
@@ -77,6 +81,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
+    false_flags: Percentage = None
     other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     image_defects: Flag = False
     out: Path
@@ -110,11 +115,23 @@ class Scan(RunOptions, Generic[SettingsT]):
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
 
     def _check_reviewed(self) -> None:
-        """Checks that there are reviews, before minutes of loading."""
+        """Checks that there are reviews, and an audit where flags rest on it, before minutes of loading."""
         from labelsieve.review.earlier import check_reviewed
+        from labelsieve.review.earlier_audit import read_audit
 
-        if self.reviewed is not None:
+        share = self._share_of_false_flags()
+        if self.reviewed is None:
+            if share is not None:
+                raise UsageError(
+                    "--false-flags goes with --reviewed RUN, a run that was audited; add it or leave it out"
+                )
+        elif share is None:
             check_reviewed(self.reviewed)
+        else:
+            read_audit(self.reviewed, false_flags=share)
+
+    def _share_of_false_flags(self) -> float | None:
+        return None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
 
     def _lacks_a_report(self) -> bool:
         """Returns whether to go on with a run that was stopped while its report, the last of all, was written."""
@@ -161,8 +178,9 @@ class Scan(RunOptions, Generic[SettingsT]):
                 "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
-            words, said = (run.seed, bool(run.image_defects)), (self.seed, self.image_defects)
-            if (parts, words) != (asked, said) or run.model.name not in (None, self.model):
+            words = (run.seed, run.false_flags, bool(run.image_defects))
+            same = (parts, words) == (asked, (self.seed, self._share_of_false_flags(), self.image_defects))
+            if not same or run.model.name not in (None, self.model):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:
@@ -205,6 +223,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             detector=self.settings,
             test=test,
             reviewed=self.reviewed,
+            false_flags=self._share_of_false_flags(),
             against=against,
             image_defects=self.image_defects,
             **self.run_options(),

@@ -69,6 +69,7 @@ class Scores:
         demand_agreement: If true, a label is an issue too where `predicted` differs from it.
         issue: Shape (N,), or None: the issues themselves, from a rule that no threshold can express. Where it is given
             it decides, and threshold and demand_agreement do not; rows that could not be read are false.
+        issue_rule: What `issue` follows, where it was chosen by an audit and not by the detector; else None.
         errors: Row number to reason, for the images that could not be read.
         flat: Row numbers of the images that show nothing: all of their pixels are alike.
         zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None if the
@@ -89,6 +90,7 @@ class Scores:
     threshold: float = 0.5
     demand_agreement: bool = False
     issue: NDArray[np.bool_] | None = None
+    issue_rule: FlagRule | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
     flat: tuple[int, ...] = ()
     zero_shot_agreement: float | None = None
@@ -103,6 +105,8 @@ class Scores:
     @property
     def rule(self) -> FlagRule:
         """Which labels are flagged; without a threshold where `issue` names them."""
+        if self.issue_rule is not None:
+            return self.issue_rule
         named = self.issue is not None
         return FlagRule(
             threshold=None if named else self.threshold, demand_agreement=self.demand_agreement and not named

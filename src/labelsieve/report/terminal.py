@@ -70,6 +70,8 @@ def _facts(run: RunRecord) -> list[str]:
     tested = common.tested(run)
     if tested:
         lines.append(f"{tested} test images")
+    if run.rule.false_flags is not None:
+        lines.append(f"false flags: {run.rule.promise()}")
     return [line for line in lines if line]
 
 

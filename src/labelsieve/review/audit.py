@@ -73,7 +73,7 @@ def statement(
     if len(reviews) and not known.has_answer.any():
         raise RunError("expected answers on the images of the run, found answers on other images only; pass their run")
     sample = plan.prefix(known.is_closed) if known.is_audited.any() else plan.order[:0]
-    sides = _sides(plan, known, sample)
+    sides = sides_of(plan, known, sample)
     found = int(known.is_wrong.sum())
     numbers = _audited(sides, found, confidence=confidence) if all(side.is_sampled for side in sides) else {}
     flags = wrong_on_side(sides[0], confidence=confidence) if sides[0].images else None
@@ -120,16 +120,35 @@ def flagged_again(
     if chosen is None or chosen.threshold is None:
         said = no_threshold(chosen) if chosen else "no share of false flags was asked for"
         raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
-    rule = FlagRule(threshold=chosen.threshold)
+    rule = FlagRule(threshold=chosen.threshold, false_flags=false_flags)
     issue = rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
     changed: Mapping[str, NDArray[Any]] = {"is_label_issue": issue, "rank": ranks(verdicts.label_quality, issue)}
     columns = {name: pa.array(values, mask=~verdicts.is_readable) for name, values in changed.items()}
-    record = {**verdicts.record, **rule.to_record(), "false_flags": false_flags, "estimate": None}
+    record = {**verdicts.record, **rule.to_record(), "estimate": None}
     return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns), record=record, metrics=None)
 
 
-def _sides(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[Side, Side]:
-    """Counts what is known of the flagged labels and of the others."""
+def expected_wrong(sides: tuple[Side, Side]) -> float:
+    """Returns about how many labels are wrong; as many as are flagged, if the audit found none.
+
+    Args:
+        sides: The flagged labels and the others.
+
+    Example:
+        >>> expected_wrong((Side(images=50, seen=10, seen_wrong=5), Side(images=100, seen=20, seen_wrong=1)))
+        30.0
+    """
+    return sum(side.estimate for side in sides if side.is_sampled) or float(sides[0].images)
+
+
+def sides_of(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[Side, Side]:
+    """Counts what is known of the flagged labels and of the others.
+
+    Args:
+        plan: The design of the audit.
+        known: What is known of N labels.
+        sample: Rows that were seen, in the order of the design, (n,).
+    """
     is_seen = np.zeros(len(plan.stratum), dtype=np.bool_)
     is_seen[sample] = True
     decided = np.bincount(plan.stratum[known.is_decided], minlength=len(plan.sizes))
@@ -241,12 +260,12 @@ def _threshold(
     sides: tuple[Side, Side],
     false_flags: float,
 ) -> FlagThreshold:
-    expected = sum(side.estimate for side in sides if side.is_sampled)
     return flag_threshold(
         verdicts.label_quality,
         readable=verdicts.is_readable,
         calibration=calibration_rows(plan, sample),
-        right=~known.is_wrong,
-        expected_wrong=expected or float(sides[0].images),
+        right=known.is_decided & ~known.is_wrong,
+        undecided=~known.is_decided,
+        expected_wrong=expected_wrong(sides),
         false_flags=false_flags,
     )

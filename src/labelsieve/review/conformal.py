@@ -29,8 +29,8 @@ class FlagThreshold:
         false_flags: The share q of flags whose label is right, on average at most.
         threshold: The largest p_clean that is flagged; None where nothing can be flagged at this q.
         flagged: How many labels have a p_clean of at most the threshold.
-        right_seen: How many right labels of the audit it rests on.
-        right_needed: How many it takes at least to flag as many labels as are expected to be wrong.
+        right_seen: How many right labels of the audit it rests on, without those left undecided.
+        right_needed: How many it takes to flag as many labels as are expected to be wrong.
         tested: How many labels are not in the audit, or were left out of its calibration.
     """
 
@@ -62,6 +62,7 @@ def flag_threshold(
     readable: NDArray[np.bool_],
     calibration: NDArray[np.int64],
     right: NDArray[np.bool_],
+    undecided: NDArray[np.bool_],
     expected_wrong: float,
     false_flags: float,
 ) -> FlagThreshold:
@@ -69,40 +70,59 @@ def flag_threshold(
 
     Args:
         quality: p_clean, (N,).
-        readable: Which labels have one, (N,).
+        readable: Which labels have one and are to be tested, (N,); those of the calibration never are.
         calibration: Rows that were seen, from :func:`calibration_rows`.
-        right: Which labels count as right, (N,); only the rows of the calibration are read. A label that was left
-            undecided has to count as right, which errs on the safe side.
-        expected_wrong: About how many labels are wrong.
+        right: Which labels are known to be right, (N,); only the rows of the calibration are read.
+        undecided: Which labels were left undecided, (N,); the same. They count as the worst case.
+        expected_wrong: About how many of the labels to be tested are wrong.
         false_flags: The share wanted, above 0 and below 1.
     """
     from scipy.stats import false_discovery_control
 
     tested = readable.copy()
     tested[calibration] = False
-    right_quality = np.sort(quality[calibration[right[calibration]]])
-    seen, labels = len(right_quality), int(tested.sum())
-    p_values = p_values_of(quality[tested], right_quality)
+    seen = np.sort(quality[calibration[right[calibration]]])
+    unsure, labels = np.sort(quality[calibration[undecided[calibration]]]), int(tested.sum())
+    p_values = p_values_of(quality[tested], seen, unsure)
     rejected = false_discovery_control(p_values) <= false_flags if labels else np.zeros(0, dtype=np.bool_)
     threshold = float(quality[tested][rejected].max()) if rejected.any() else None
     flagged = 0 if threshold is None else int((quality[readable] <= np.float32(threshold)).sum())
-    needed = math.ceil(labels / (false_flags * expected_wrong)) - 1 if expected_wrong > 0 else labels
     return FlagThreshold(
         false_flags=false_flags,
         threshold=threshold,
         flagged=flagged,
-        right_seen=seen,
-        right_needed=max(needed, 1),
+        right_seen=len(seen),
+        right_needed=right_needed(labels, expected_wrong=expected_wrong, false_flags=false_flags),
         tested=labels,
     )
 
 
-def p_values_of(quality: NDArray[np.float32], right_quality: NDArray[np.float32]) -> NDArray[np.float64]:
+def right_needed(labels: int, *, expected_wrong: float, false_flags: float) -> int:
+    """Returns how many right labels an audit takes to flag as many labels as are expected to be wrong.
+
+    Args:
+        labels: How many labels are tested.
+        expected_wrong: About how many of them are wrong.
+        false_flags: The share wanted, above 0 and below 1.
+
+    Example:
+        >>> right_needed(1000, expected_wrong=100, false_flags=0.1)
+        99
+    """
+    needed = math.ceil(labels / (false_flags * expected_wrong) - 1e-9) - 1 if expected_wrong > 0 else labels
+    return max(needed, 1)
+
+
+def p_values_of(
+    quality: NDArray[np.float32], right_quality: NDArray[np.float32], undecided: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
     """Returns the conformal p-value of each label against the hypothesis that it is right, (n,).
 
     Args:
         quality: p_clean of n labels.
         right_quality: p_clean of labels that are known to be right, ascending.
+        undecided: p_clean of labels that may be right, ascending. Each counts where that makes a p-value larger, so
+            that it holds whichever of them are right.
 
     Example:
         >>> import numpy as np
@@ -110,4 +130,5 @@ def p_values_of(quality: NDArray[np.float32], right_quality: NDArray[np.float32]
         [0.25, 0.5]
     """
     as_low = np.searchsorted(right_quality, quality, side="right")
-    return np.asarray((1 + as_low) / (len(right_quality) + 1))
+    may_be = 0 if undecided is None else np.searchsorted(undecided, quality, side="right")
+    return np.asarray((1 + as_low + may_be) / (1 + len(right_quality) + may_be))

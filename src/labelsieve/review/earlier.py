@@ -71,7 +71,7 @@ class Earlier:
             issue=None if scores.issue is None else wrong | (scores.issue & ~right),
             notes=(*scores.notes, *self.notes),
         )
-        return dataclasses.replace(new, estimate=_estimate(scores, new, self.labels, given))
+        return dataclasses.replace(new, estimate=estimate_after(scores, new, self.labels, given))
 
     def to_record(self) -> dict[str, Any]:
         """Returns what `run.json` says of it."""
@@ -116,13 +116,26 @@ def earlier(run_folder: str | Path, images: Labelled, *, progress: Progress | No
         DataError: None of them is on these images.
     """
     folder = check_reviewed(run_folder)
-    reviews = load(folder, progress=progress)
+    return earlier_of(load(folder, progress=progress), images, run_folder=folder)
+
+
+def earlier_of(reviews: Reviews, images: Labelled, *, run_folder: Path) -> Earlier:
+    """Finds answers that were read; see :func:`earlier`.
+
+    Args:
+        reviews: Of the earlier run.
+        images: N images.
+        run_folder: Folder of the earlier run.
+
+    Raises:
+        DataError: None of them is on these images.
+    """
     index = {normalise(name): number for number, name in enumerate(images.class_names)}
     gone = {key for key, found in reviews.by_key.items() if any(normalise(name) not in index for name in found.labels)}
     there = np.isin(images.contents, _hashes(reviews.by_key))
     if reviews.by_key and not there.any():
         raise DataError(
-            f"{folder} has reviews of other data: none of its {len(reviews):,} reviewed images is among the "
+            f"{run_folder} has reviews of other data: none of its {len(reviews):,} reviewed images is among the "
             f"{len(images):,} here; pass the run that reviewed these"
         )
     labels, marks = images.labels.copy(), np.zeros((2, len(images)), dtype=np.bool_)
@@ -134,12 +147,12 @@ def earlier(run_folder: str | Path, images: Labelled, *, progress: Progress | No
             marks[0 if label == labels[row] else 1, row] = True
             labels[row] = labels[row] if label is None else label
     return Earlier(
-        run_folder=folder,
+        run_folder=run_folder,
         is_right=marks[0],
         is_wrong=marks[1],
         labels=labels,
-        answers=_carried(reviews, gone, images, str(folder)),
-        notes=_notes(folder, marks, reviews, gone, images),
+        answers=_carried(reviews, gone, images, str(run_folder)),
+        notes=_notes(run_folder, marks, reviews, gone, images),
     )
 
 
@@ -224,8 +237,17 @@ def _notes(
     return tuple(notes)
 
 
-def _estimate(before: Scores, after: Scores, labels: NDArray[np.int64], given: NDArray[np.int64]) -> Estimate | None:
-    """Returns the estimate with what is known in the place of what the detector took for likely."""
+def estimate_after(
+    before: Scores, after: Scores, labels: NDArray[np.int64], given: NDArray[np.int64]
+) -> Estimate | None:
+    """Returns the estimate with what is known, or flagged, now in the place of what the detector found.
+
+    Args:
+        before: Scores of N images with their estimate.
+        after: The same with another quality of some labels, or other flags.
+        labels: Shape (N,): the labels that were scored.
+        given: Shape (N,): the given labels.
+    """
     if before.estimate is None:
         return None
     readable = ~np.isnan(before.label_quality)

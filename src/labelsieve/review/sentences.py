@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from labelsieve.core.quantities import NBSP, counted, percent, points
+from labelsieve.flagging import HOLDS_IF, SAMPLED
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold
 from labelsieve.review.statement import Sentence, Statement
 
-SAMPLE = "the audited images were drawn at random and the answers are right"
 KNOWN = "the answers are right and what was found wrong gets corrected"
 # The number of docs/guarantees.md: 99 % stays above 95 % there, however often one looks.
 LEFT = (
-    f"{SAMPLE}, what was found wrong gets corrected, and the size of the audit was not chosen by its result (else ask "
+    f"{SAMPLED}, what was found wrong gets corrected, and the size of the audit was not chosen by its result (else ask "
     f"for 99{NBSP}% confidence)"
 )
-FLAGS = f"{SAMPLE}; on average over audits"
 # docs/results/calibration and docs/results/cifar10n/calibration have the numbers.
 ESTIMATE = (
     "p_clean is a probability; its calibration error was 1.3 to 2.3 % on synthetic sketches, 3.7 and 4.0 % on "
@@ -64,9 +63,9 @@ def _flags(found: Statement) -> list[Sentence]:
     said = []
     if found.right_flags is not None:
         flagged = counted(found.flagged, "flagged label", "flagged labels")
-        said.append(Sentence(f"Of {flagged} {_interval(found.right_flags)} are wrong.", SAMPLE))
+        said.append(Sentence(f"Of {flagged} {_interval(found.right_flags)} are wrong.", SAMPLED))
     if found.missed is not None:
-        said.append(Sentence(f"The flags miss {_interval(found.missed)} of the wrong labels.", SAMPLE))
+        said.append(Sentence(f"The flags miss {_interval(found.missed)} of the wrong labels.", SAMPLED))
     return said
 
 
@@ -90,10 +89,10 @@ def _threshold(found: Statement) -> list[Sentence]:
     if chosen is None:
         return []
     if chosen.threshold is None:
-        return [Sentence(f"{no_threshold(chosen)}.", FLAGS)]
+        return [Sentence(f"{no_threshold(chosen)}.", HOLDS_IF)]
     labels = counted(chosen.flagged, "label", "labels")
     text = f"Flag where p_clean is at most {chosen.threshold:.3g} ({labels}), and {_wanted_flags(chosen)}."
-    return [Sentence(text, FLAGS)]
+    return [Sentence(text, HOLDS_IF)]
 
 
 def no_threshold(chosen: FlagThreshold) -> str:

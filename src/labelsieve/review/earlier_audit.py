@@ -1,0 +1,307 @@
+"""Flags of which few are false, in a new scan: the audit of an earlier run says how low the scores of right labels get.
+
+A conformal p-value (`conformal.py`) holds if a right label that was audited is as likely to have any score as a right
+one that was not. So the scores must not depend on which right labels the audit drew:
+
+* The sample is that of the earlier run, in the order that its verdicts gave, and is found again by the content of the
+  images. Only labels of the earlier run are tested; its audit says nothing of others.
+* The scores are those of the detector, before known labels become certain.
+* The detector learns from the labels that the earlier run had. A label that was corrected, perhaps since a copy of the
+  image was audited or since the review turned to what the audit left, would tell it what was drawn.
+* Labels that a review found right stay among those that are tested: it had chosen them, the audit had not. Flags on
+  them are dropped afterwards, which leaves fewer false ones among the others. Labels that are known to be wrong are no
+  false flags, and are not tested.
+
+Scores may then depend on all images and labels in any way (Marandon et al. 2024).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import RunError
+from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import counted, percent
+from labelsieve.core.validation import check_value
+from labelsieve.data.labelled import Labelled
+from labelsieve.data.labels import normalise
+from labelsieve.detect.scores import Scores
+from labelsieve.flagging import FlagRule
+from labelsieve.review.audit import FalseFlags, expected_wrong, sides_of
+from labelsieve.review.conformal import calibration_rows, flag_threshold, right_needed
+from labelsieve.review.earlier import Earlier, check_reviewed, estimate_after
+from labelsieve.review.known import Known, known_labels, rows_and_keys
+from labelsieve.review.sampling import AuditDesign, design
+from labelsieve.review.sentences import no_threshold
+from labelsieve.review.state import Reviews, load
+from labelsieve.verdicts import Verdicts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarlierAudit:
+    """What the audit of an earlier run says of N labels, for a wanted share of false flags.
+
+    Attributes:
+        run_folder: Folder of the earlier run.
+        false_flags: The share wanted, above 0 and below 1.
+        calibration: Shape (n,): rows that are a random sample of the labels of the earlier run.
+        is_right: Shape (N,): labels that reviewers of the earlier run found right.
+        is_undecided: Shape (N,): labels of the calibration that they left undecided.
+        is_tested: Shape (N,): labels of the earlier run, without the calibration and those known to be wrong.
+        is_open: Shape (N,): labels that nothing is known of.
+        labels: Shape (N,), int64: the given labels, of answered images those that the earlier run had.
+        expected_wrong: How many of the tested labels may be wrong.
+    """
+
+    run_folder: Path
+    false_flags: float
+    calibration: NDArray[np.int64]
+    is_right: NDArray[np.bool_]
+    is_undecided: NDArray[np.bool_]
+    is_tested: NDArray[np.bool_]
+    is_open: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    expected_wrong: float
+
+    def flag(self, scores: Scores) -> Scores:
+        """Returns scores with flags of which at most the wanted share is false, on average over audits.
+
+        Args:
+            scores: Of a detector that took :attr:`labels` for the given ones, with no label known.
+        """
+        readable = ~np.isnan(scores.label_quality)
+        chosen = flag_threshold(
+            scores.label_quality,
+            readable=self.is_tested & readable,
+            calibration=self.calibration[readable[self.calibration]],
+            right=self.is_right,
+            undecided=self.is_undecided,
+            expected_wrong=self.expected_wrong,
+            false_flags=self.false_flags,
+        )
+        low = scores.label_quality <= np.float32(-1 if chosen.threshold is None else chosen.threshold)
+        notes = [] if chosen.threshold is not None else [f"{no_threshold(chosen)} (audit of {self.run_folder})"]
+        if others := int((self.is_open & readable & ~self.is_tested).sum()):
+            notes.append(
+                f"{counted(others, 'label is', 'labels are')} not flagged, whatever the score, as the audit of "
+                f"{self.run_folder} says nothing of them: new or changed ones, those left undecided, and copies in "
+                "data that changed since"
+            )
+        flagged = dataclasses.replace(
+            scores,
+            issue=self.is_tested & low,
+            issue_rule=FlagRule(threshold=chosen.threshold, false_flags=self.false_flags),
+            notes=(*scores.notes, *notes),
+        )
+        return dataclasses.replace(flagged, estimate=estimate_after(scores, flagged, self.labels, self.labels))
+
+
+def read_audit(
+    run_folder: str | Path, *, false_flags: float, progress: Progress | None = None
+) -> tuple[Verdicts, Reviews]:
+    """Returns the verdicts and the reviews of a run that was audited.
+
+    Args:
+        run_folder: Folder of the run.
+        false_flags: The share of false flags wanted.
+        progress: Where to say that the log is torn.
+
+    Raises:
+        SettingsError: The share is out of its range.
+        RunError: The run is not finished, or there was no audit of it.
+    """
+    check_value("false_flags", false_flags, FalseFlags)
+    folder = check_reviewed(run_folder)
+    verdicts, reviews = Verdicts.load(folder), load(folder, progress=progress)
+    if not any(each.mode == "audit" for each in reviews.standing):
+        raise RunError(
+            f"expected an audit among the reviews of {folder}, found none; flag without a bound on false flags, or "
+            f"answer images of its audit with: labelsieve review {folder}"
+        )
+    return verdicts, reviews
+
+
+def earlier_audit(
+    known: Earlier, images: Labelled, verdicts: Verdicts, reviews: Reviews, *, false_flags: float
+) -> EarlierAudit:
+    """Finds the audit of an earlier run on images that may have moved, or got other labels, since.
+
+    Args:
+        known: What is known of the images from that run.
+        images: N images.
+        verdicts: Of the earlier run, from :func:`read_audit`.
+        reviews: Of the earlier run, from :func:`read_audit`.
+        false_flags: The share of false flags wanted, above 0 and below 1.
+
+    Raises:
+        RunError: The audit is too small for that share.
+    """
+    contents, is_there = _contents(verdicts, reviews, images)
+    plan, answered = design(verdicts), known_labels(verdicts, reviews, contents=contents)
+    sample = plan.prefix(answered.is_closed | (_were_passed(verdicts, reviews, plan) & ~is_there))
+    given, place = _places(verdicts, contents, images)
+    place[~is_there] = -1
+    labels = _labels(given, contents, place, images, known)
+    place = np.where((place >= 0) & _can_be_compared(verdicts, images)[place], place, -1)
+    sampled = calibration_rows(plan, sample)
+    calibration = place[sampled[place[sampled] >= 0]]
+
+    def here(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return _mask(place[rows & (place >= 0)], len(images))
+
+    rest = verdicts.is_readable & ~answered.is_decided
+    audit = EarlierAudit(
+        run_folder=known.run_folder,
+        false_flags=false_flags,
+        calibration=calibration,
+        is_right=here(answered.is_decided & ~answered.is_wrong),
+        is_undecided=here(~answered.is_decided),
+        is_tested=here(verdicts.is_readable) & ~_mask(calibration, len(images)) & ~known.is_wrong,
+        is_open=~(known.is_right | known.is_wrong),
+        labels=labels,
+        expected_wrong=_wrong_left(verdicts, plan, answered, sample) * int(here(rest).sum()) / max(int(rest.sum()), 1),
+    )
+    _require_enough(audit, plan, answered, sample)
+    return audit
+
+
+def _can_be_compared(verdicts: Verdicts, images: Labelled) -> NDArray[np.bool_]:
+    """Returns the images without copies, or all if the data are those of the earlier run.
+
+    Where data were corrected, a copy of an audited image got the label that the audit said, and no others did.
+    """
+    if verdicts.run.data.fingerprint == images.fingerprint:
+        return np.ones(len(images), dtype=np.bool_)
+    _, group, sizes = np.unique(images.contents, return_inverse=True, return_counts=True)
+    return np.asarray(sizes[group] == 1)
+
+
+def _were_passed(verdicts: Verdicts, reviews: Reviews, plan: AuditDesign) -> NDArray[np.bool_]:
+    """Returns the images that the audit came to; it passes by those that are known from a copy, which may be gone."""
+    shown = pa.array(sorted({each.id for each in reviews.standing if each.mode == "audit"}), pa.string())
+    places = np.flatnonzero(np.asarray(pc.is_in(verdicts.table["id"], value_set=shown))[plan.order])
+    return _mask(plan.order[: places.max(initial=-1) + 1], len(verdicts))
+
+
+def _wrong_left(verdicts: Verdicts, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> float:
+    """Returns how many labels may still be wrong: about as many as the audit says, or as are flagged and not known."""
+    left = expected_wrong(sides_of(plan, answered, sample)) - int(answered.is_wrong.sum())
+    return max(left, float((verdicts.is_issue & ~answered.is_decided).sum()), 1.0)
+
+
+def _contents(verdicts: Verdicts, reviews: Reviews, images: Labelled) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Returns what the images of the earlier run hold, and where that is known: by ids, unless it had these images."""
+    if verdicts.run.data.fingerprint == images.fingerprint:
+        return images.contents, np.ones(len(images), dtype=np.bool_)
+    found = pc.index_in(verdicts.table["id"].combine_chunks(), value_set=pa.array(images.ids, pa.string()))
+    rows = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+    is_there = rows >= 0
+    contents = np.where(is_there, images.contents[rows], np.uint64(0))
+    for row, key in rows_and_keys(verdicts, reviews, contents=None):
+        contents[row], is_there[row] = int(key, 16), True
+    return contents, is_there
+
+
+def _places(
+    verdicts: Verdicts, contents: NDArray[np.uint64], images: Labelled
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the given labels of the earlier run as indices into the classes of the images, and the rows there.
+
+    Both are -1 where there is no such class, or no such image with that label.
+    """
+    index = {normalise(name): number for number, name in enumerate(images.class_names)}
+    class_of = np.array([index.get(normalise(name), -1) for name in verdicts.class_names], dtype=np.int64)
+    given = class_of[verdicts.given]
+    _, codes = np.unique(np.concatenate([contents, images.contents]), return_inverse=True)
+    codes = codes * (len(images.class_names) + 1) + np.concatenate([given, images.labels]) + 1
+    return given, _nth_of_equals(codes[: len(contents)], codes[len(contents) :])
+
+
+def _labels(
+    given: NDArray[np.int64],
+    contents: NDArray[np.uint64],
+    place: NDArray[np.int64],
+    images: Labelled,
+    known: Earlier,
+) -> NDArray[np.int64]:
+    """Returns the given labels, of images with a known one as they were in the earlier run, before the answers."""
+    labels = images.labels.copy()
+    is_same = _mask(place[place >= 0], len(images))
+    changed = np.flatnonzero((known.is_right | known.is_wrong) & ~is_same)
+    before = np.flatnonzero((place < 0) & (given >= 0))
+    found = _nth_of_equals(contents[before], images.contents[changed])
+    labels[changed[found[found >= 0]]] = given[before[found >= 0]]
+    return labels
+
+
+def _mask(rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    mask = np.zeros(count, dtype=np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _nth_of_equals(values: NDArray[np.generic], among: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Returns for the first of equal values the place of the first such one among others, and so on; else -1.
+
+    Example:
+        >>> _nth_of_equals(np.array([7, 5, 7, 7]), np.array([7, 7, 6])).tolist()
+        [0, -1, 1, -1]
+    """
+    order, others = (np.argsort(each, kind="stable") for each in (values, among))
+    ordered, other = values[order], among[others]
+    nth = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    place = np.searchsorted(other, ordered) + nth
+    is_found = place < np.searchsorted(other, ordered, side="right")
+    result = np.full(len(values), -1, dtype=np.int64)
+    result[order[is_found]] = others[place[is_found]]
+    return result
+
+
+def _require_enough(audit: EarlierAudit, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> None:
+    """Checks that the audit has as many right labels as it takes.
+
+    Raises:
+        RunError: It has not; says how many more answers that takes.
+    """
+    labels, seen = int(audit.is_tested.sum()), int(audit.is_right[audit.calibration].sum())
+    needed = right_needed(labels, expected_wrong=audit.expected_wrong, false_flags=audit.false_flags)
+    if seen >= needed:
+        return
+    more = _more_answers(audit, plan, answered, sample)
+    advice = (
+        "no audit of these images is large enough, so allow more false flags"
+        if more is None
+        else f"answer about {counted(more, 'more image', 'more images')} of its audit with: labelsieve review "
+        f"{audit.run_folder}, or allow more false flags"
+    )
+    raise RunError(
+        f"the audit of {audit.run_folder} has {counted(seen, 'right label', 'right labels')} to compare with, and "
+        f"flags of which at most {percent(audit.false_flags)} are false take about {needed:,}; {advice}"
+    )
+
+
+def _more_answers(audit: EarlierAudit, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> int | None:
+    """Returns how many more answers it takes if all goes on as so far; None where no wrong label is left by then."""
+    is_flagged, is_new = plan.flagged[plan.stratum[plan.order]], ~answered.is_closed[plan.order]
+    sides = [side for side in (is_flagged, ~is_flagged) if side.any()]
+    rate = np.minimum.reduce([np.cumsum(side) / side.sum() for side in sides])
+    compared = sum(np.floor(rate * side.sum() + 1e-9) for side in sides)
+    new = compared - (compared[len(sample) - 1] if len(sample) else 0)
+    wrong = np.zeros(len(plan.order))
+    for side in sides:
+        seen = answered.is_wrong[sample][side[: len(sample)]]
+        wrong[side & is_new] = (seen.sum() + 1) / (len(seen) + 2)
+    left = audit.expected_wrong * (1 - np.cumsum(wrong) / max(wrong.sum(), 1e-9))
+    right = int(audit.is_right[audit.calibration].sum())
+    then = right + new * (right + 1) / (len(audit.calibration) + 2)
+    labels = int(audit.is_tested.sum()) - new
+    is_enough = ((then + 1) * audit.false_flags * left >= labels) & (left >= 1)
+    enough = np.flatnonzero(is_enough[len(sample) :])
+    return int(is_new[: len(sample) + enough[0] + 1].sum()) if len(enough) else None
