@@ -99,6 +99,7 @@ def test_wrong_files(old: str, new: str, message: str, tmp_path: Path, capsys: p
     assert message in line
 
 
+@pytest.mark.slow
 def test_it_is_estimated_and_goes_without_test_images(tmp_path: Path) -> None:
     told = DETECT.replace('test = "drawings"\ntest_limit = 24\n', "").replace('"bitfit"', '"linear"')
     (tmp_path / "tiny.toml").write_text(told)

@@ -227,6 +227,7 @@ def test_a_dry_run_tries_what_uses_no_text_once_for_all_regimes(
     assert {name: tried.count(name) for name in tried} == {"joint": 4, "label-match": 2, "knn": 2}
 
 
+@pytest.mark.slow
 def test_other_labels_under_the_same_name_are_refused(tmp_path: Path) -> None:
     text = TINY.replace("seeds = [0, 1]", "seeds = [0]").replace(JOINT, "")
     file = write(tmp_path, text.replace('[against]\nmethod = "joint"', ""))
@@ -238,6 +239,7 @@ def test_other_labels_under_the_same_name_are_refused(tmp_path: Path) -> None:
         run_experiment(experiment, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_column_without_wrong_labels_is_a_cell_of_right_labels(tmp_path: Path) -> None:
     text = TINY.replace("label_people", "label_right").replace("seeds = [0, 1]", "seeds = [0]")
     file = write(tmp_path, text.replace('"text_of_images", "none"', '"text"').replace("two = {", "# {"))

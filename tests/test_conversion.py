@@ -223,7 +223,8 @@ def test_shared_memory_that_fills_up_later_loses_no_batch(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system does not stop processes")
-@pytest.mark.parametrize("asked", ["before", pytest.param("after", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["before", "after"])
 def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     # Batches are asked for before, or after, a worker that has sent one already stands still.
     def stuck(picture: Image.Image, row: int) -> Tensor:

@@ -19,6 +19,7 @@ from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.registry import DETECTORS, detector_name
 from labelsieve.verdicts import Verdicts
+from slow_cases import mostly_slow
 
 FEW = (DeFT(epochs=1, min_steps=0, evidence="threshold"), LabelMatch())
 QUIET = Console(quiet=True)
@@ -55,7 +56,7 @@ def test_what_it_writes_and_replaces_only_when_told(tmp_path: Path) -> None:
     assert len(Verdicts.load(tmp_path / "demo")) == 49
 
 
-@pytest.mark.parametrize("count", [48, 101, 200])
+@pytest.mark.parametrize("count", mostly_slow([48, 101, 200], quick={48}))
 def test_mislabelling_is_exact(count: int) -> None:
     pictures, labels = sketches(count, seed=0)
     clean = load_images(pictures, labels=labels, class_names=CLASS_NAMES)
@@ -100,6 +101,7 @@ def test_a_seed_below_zero(tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ from labelsieve.detect.evidence.noise_rate import (
 )
 from labelsieve.detect.evidence.posterior import MOST_CLEAN, best_threshold
 from labelsieve.detect.zero_shot import fitting_factor
+from slow_cases import mostly_slow
 
 CLASSES = 5
 
@@ -200,7 +201,7 @@ def kind_of(joined: Joined) -> Mistakes:
     return _mistakes(joined, rate and rate.value, generator(), lambda _count: None)
 
 
-@pytest.mark.parametrize(("by", "rise"), [("class", RISE), ("looks", ALIKE_RISE)])
+@pytest.mark.parametrize(("by", "rise"), mostly_slow([("class", RISE), ("looks", ALIKE_RISE)], quick=[("class", RISE)]))
 def test_mistakes_are_more_frequent_than_the_surest_images_show(by: str, rise: float) -> None:
     data = mistaken(by)
     true = float((data.labels != data.truth).mean())

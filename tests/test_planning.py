@@ -326,7 +326,8 @@ def test_a_compiled_encoder_learns_the_same_and_is_itself_again(images: Labelled
 
 @hidden
 @pytest.mark.usefixtures("no_kernels")
-@pytest.mark.parametrize("kind", mostly_slow(["lora", "ssf"], quick={"ssf"}))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "ssf"])
 def test_modules_inside_of_compiled_blocks_have_their_gradients(kind: Any, tiny_clip: Any) -> None:
     assert_the_same_compiled(tiny_clip, kind)
 

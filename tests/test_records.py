@@ -26,6 +26,7 @@ from labelsieve.report.export import export
 from labelsieve.report.html import write_report
 from labelsieve.report.thumbnails import Thumbnail
 from labelsieve.verdicts import Verdicts
+from slow_cases import mostly_slow
 
 Run = Callable[..., tuple[int, str, str]]
 # One of each kind that JSON has, and numbers that no reader expects. Texts come back as they are read.
@@ -93,7 +94,11 @@ def test_the_table_names_what_a_run_has(whole: Path) -> None:
     assert record["findings"] and record["test"] and record["origin"]
 
 
-@pytest.mark.parametrize("key", [*RUN, "origin.unheard_of", "notes"])
+# the images are loaded again for each value
+LOADED = {key for key in RUN if key.startswith(("origin.", "data."))} - {"origin.seed", "origin.class_names"}
+
+
+@pytest.mark.parametrize("key", mostly_slow([*RUN, "origin.unheard_of", "notes"], quick={*RUN, "notes"} - LOADED))
 def test_a_record_that_somebody_changed(
     key: str, broken: Path, images: LabelledImages, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_scan_that_ends_early_leaves_nothing(made: SmallRun, tmp_path: Path) -
         assert waited(client, "failed")["error"] == "the scan ended with ZeroDivisionError: division by zero"
 
 
+@pytest.mark.slow
 def test_the_page_starts_a_scan_and_goes_on(browser: Browser, made: SmallRun, tmp_path: Path) -> None:
     go = tmp_path / "go"
     with served(rescan_of(made, _WORKS, like=str(made.folder), go=str(go))) as address:

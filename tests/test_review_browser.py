@@ -286,6 +286,7 @@ _ACCEPT = """async () => {
 }"""
 
 
+@pytest.mark.slow
 def test_two_browsers_answer_different_cards(open_page: Open, tmp_path: Path) -> None:
     made = small_run(tmp_path, images=24, flagged=20, size=(8, 8), unreadable=False)
     with served(session_of(made)) as address:

@@ -530,6 +530,7 @@ def started(made: SmallRun) -> tuple[subprocess.Popen[str], Client]:
     raise AssertionError("the server did not start")
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_a_kill_of_the_server(made: SmallRun) -> None:
     process, client = started(made)
     acknowledged = [card["id"] for card in client.cards(3) if client.answer(card)["kept"]]
