@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -44,8 +45,14 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for each in self.servers:
             each.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
+        await asyncio.sleep(0.01)  # what was accepted just now becomes a connection
+        for tries in itertools.count():
+            connections = list(self.server_state.connections)
+            if not connections:
+                return
+            for connection in connections:  # a transport that the loop does not close itself is told as a leak later
+                connection.shutdown() if tries < 100 else connection.transport.abort()
+            await asyncio.sleep(0.01)
 
     def end(self) -> None:
         """Tells it to end, from another thread."""
