@@ -75,9 +75,13 @@ def open_page(browser: Browser, usual: Opened) -> Iterator[Open]:
     opened: list[Opened] = []
     with ExitStack() as stack:
 
-        def start(made: SmallRun, *, address: str = "", new: bool = False, **settings: Any) -> Opened:
+        def start(
+            made: SmallRun, *, address: str = "", new: bool = False, clock: bool = False, **settings: Any
+        ) -> Opened:
             address = address or stack.enter_context(served(session_of(made)))
-            result = watched(browser.new_page(**settings)) if new or settings else usual
+            result = watched(browser.new_page(**settings)) if new or clock or settings else usual
+            if clock:  # before the page reads a time, or a card would be answered before it was shown
+                result.page.clock.install()
             result.folder = made.folder
             opened.append(result)
             result.page.goto(f"{address}/?token={TOKEN}")
@@ -303,8 +307,7 @@ def test_two_browsers_answer_different_cards(open_page: Open, tmp_path: Path) ->
 def test_an_answer_that_was_not_saved_is_said_and_sent_again(
     open_page: Open, made: SmallRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_page(made, new=True)  # for its clock
-    opened.page.clock.install()
+    opened = open_page(made, clock=True)
     opened.wait_for(0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
