@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from labelsieve.curation import defects
 from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
 from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, image_findings, schema
 from labelsieve.curation.outliers import strangeness
+from labelsieve.curation.search import Search
 from labelsieve.report.terminal import summarize
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -277,11 +279,13 @@ def test_defects_are_found_where_they_are_asked_for(
     assert all(0 < row["score"] <= 1 and row["other_id"] is row["group"] is None for row in rows)
     run = ls.Verdicts.load(tmp_path / "run").run
     assert run.image_defects and alone.run.image_defects is False
-    # an image that is gone since is left out, be it the first
-    for name in ("cat/0.png", "dog/3.png"):
+    # images that are gone since are left out, the first and a dark one among them
+    for name in (images.ids[0], "cat/dark.png"):
         (tmp_path / "photos" / name).unlink()
-    photos = defects._Photos(images, [0, 1, 2], lambda _count: None)
-    assert photos.rows == [1, 2] and photos[0][0] is not None
+    inputs: Any = SimpleNamespace(rows=np.arange(len(images)), progress=Progress())
+    tables = defects.find_defects(Search(data=images, inputs=inputs, flagged=verdicts.is_issue, defects=True))
+    left = {(row["kind"], Path(row["id"]).stem) for table in tables for row in table.to_pylist()}
+    assert left == {each for each in expected if each[1] != "dark"}
 
 
 def test_defects_need_images_and_the_library(monkeypatch: pytest.MonkeyPatch, tiny_clip: VisionLanguageModel) -> None:

@@ -42,16 +42,16 @@ def find_defects(search: Search) -> Iterator[pa.Table]:
         return
     from cleanvision import Imagelab
 
+    names = {kind: kind.replace("-", "_") for kind in DEFECTS}
     with search.inputs.progress.task("looking for defects", total=len(rows), unit="images", brief=True) as advance:
         photos = _Photos(data, rows, advance)
         if not len(photos):
             return
         with redirect_stderr(io.StringIO()):  # it draws a bar of its own
             lab = Imagelab(torchvision_dataset=photos, verbose=False)
-            lab.find_issues({kind.replace("-", "_"): {} for kind in DEFECTS}, n_jobs=1, verbose=False)
-    for kind in DEFECTS:
-        name = kind.replace("-", "_")
-        flagged = lab.issues.index[lab.issues[f"is_{name}_issue"]].to_numpy()
+            lab.find_issues({name: {} for name in names.values()}, n_jobs=1, verbose=False)
+    for kind, name in names.items():
+        flagged = np.setdiff1d(np.flatnonzero(lab.issues[f"is_{name}_issue"]), photos.gone)
         score = 1 - lab.issues[f"{name}_score"].to_numpy()[flagged]
         order = np.argsort(-score, kind="stable")
         ids = [data.ids[photos.rows[place]] for place in flagged[order].tolist()]
@@ -59,11 +59,14 @@ def find_defects(search: Search) -> Iterator[pa.Table]:
 
 
 class _Photos:
-    """Images as `cleanvision` takes those of torchvision: a tuple for each, with none where it cannot be read now.
+    """Images as `cleanvision` takes those of torchvision: a tuple for each.
+
+    It has no numbers for an image that is missing, and no way to leave one out. In the place of one that can be read no
+    more since the scan stands the first that can.
 
     Args:
         images: All of them.
-        rows: Those to look at. The first has to be readable, so that those before it are left out.
+        rows: Those to look at, (n,).
         advance: Takes how many images were looked at since the last call.
     """
 
@@ -71,13 +74,19 @@ class _Photos:
         self._images, self._advance = images, advance
         first = next((place for place, row in enumerate(rows) if self._open(row) is not None), len(rows))
         self.rows = rows[first:]
+        self._first = self._open(self.rows[0]) if self.rows else None
+        self.gone: list[int] = []
+        """Places of the images that cannot be read any more."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: int) -> tuple[Image.Image | None]:
         self._advance(1)
-        return (self._open(self.rows[place]),)
+        image = self._open(self.rows[place])
+        if image is None:
+            self.gone.append(place)
+        return (self._first if image is None else image,)
 
     def _open(self, row: int) -> Image.Image | None:
         try:

@@ -45,7 +45,8 @@ ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
 DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
 """As `cleanvision` names them."""
 _COPIES, _OTHERS = "labelsieve.curation.search:find_copies", "labelsieve.curation.search:find_no_class"
-_DEFECTS, _LOOK = "labelsieve.curation.defects:find_defects", "see whether the class can be recognised."
+_DEFECTS = "labelsieve.curation.defects:find_defects"
+_LOOK = "see whether the class can be recognised."
 FINDINGS: Registry[Callable[..., Iterator[pa.Table]], Kind] = Registry(
     "finding",
     Kind(
