@@ -67,7 +67,7 @@ def export(
         verdicts: What to export.
         images: The images that the verdicts were made from; the formats that are a folder need them. With them,
             copies of an image share a review.
-        format: A key of :data:`labelsieve.report.registry.FORMATS`.
+        format: A key of `labelsieve.report.registry.FORMATS`.
         out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
         marks: What people said of the images: run folders with a log of answers, and CSV files of marks, downloaded
             from the report; one or several, see :func:`labelsieve.review.rows.read_reviews`.
