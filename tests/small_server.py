@@ -37,10 +37,10 @@ class _Server(uvicorn.Server):
         self.is_ready = threading.Event()
 
     async def main_loop(self) -> None:
-        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._is_to_end = asyncio.get_running_loop(), asyncio.Event()
         await self.on_tick(0)
         self.is_ready.set()
-        await self._told.wait()
+        await self._is_to_end.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for each in self.servers:
@@ -56,7 +56,7 @@ class _Server(uvicorn.Server):
 
     def end(self) -> None:
         """Tells it to end, from another thread."""
-        self._loop.call_soon_threadsafe(self._told.set)
+        self._loop.call_soon_threadsafe(self._is_to_end.set)
 
 
 @contextmanager

@@ -25,6 +25,14 @@ class Dealt(NamedTuple):
     shown: dict[str, Any]
 
 
+class Hand(NamedTuple):
+    """Images that a browser is to have, and how."""
+
+    rows: list[int]
+    mode: str
+    queue: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class CardMaker:
     """Makes cards of images; of a leak with the image of the other split, where that is at hand."""
@@ -148,3 +156,19 @@ def answer_of(found: Resolved | None) -> dict[str, Any] | None:
 def _number(value: float | None) -> float | None:
     """Returns a number with the digits that count; None where there is none."""
     return None if value is None or value != value else round(float(value), 6)
+
+
+def joined(hands: list[Hand]) -> list[Hand]:
+    """Joins those in a row that are alike: cards are made quicker together."""
+    found: list[Hand] = []
+    for hand in hands:
+        if found and found[-1].mode == hand.mode:
+            found[-1].rows.extend(hand.rows)
+        else:
+            found.append(hand)
+    return found
+
+
+def bundled(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns several cards as one that has them as its members."""
+    return [{**cards[0], "members": cards}] if len(cards) > 1 else cards

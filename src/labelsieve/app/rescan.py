@@ -58,7 +58,7 @@ class Rescan:
         """How often the review went on in a new run: a page that knows another number is out of date."""
         self._lock = threading.RLock()
         self._state: State = "idle"
-        self._told: dict[str, Any] = {}
+        self._latest: dict[str, Any] = {}
         self._error, self._flagged = "", 0
         self._out: Path | None = None
         self._process: subprocess.Popen[str] | None = None
@@ -67,10 +67,10 @@ class Rescan:
     def status(self) -> dict[str, Any]:
         """Returns how far a scan is: `state`, `line`, `share` (None if unknown), `error`, the name of the new `run`."""
         with self._lock:
-            done, total = self._told.get("done", 0), self._told.get("total", 0)
+            done, total = self._latest.get("done", 0), self._latest.get("total", 0)
             return {
                 "state": self._state,
-                "line": _line(self._told),
+                "line": _line(self._latest),
                 "share": done / total if total else None,
                 "error": self._error,
                 "run": self._out.name if self._out else "",
@@ -122,7 +122,7 @@ class Rescan:
             errors="replace",
         )
         self._process, self._out, self._error = process, out, ""
-        self._state, self._told = "running", {"say": "starting"}
+        self._state, self._latest = "running", {"say": "starting"}
         self._thread = threading.Thread(target=self._follow, args=(process, plan, errors), daemon=True)
         self._thread.start()
 
@@ -134,9 +134,9 @@ class Rescan:
                 process.stdin.write(json.dumps(plan) + "\n")
                 process.stdin.flush()
             for line in process.stdout:
-                if (told := _parsed(line)) is not None:
+                if (event := _parsed(line)) is not None:
                     with self._lock:
-                        self._told = told
+                        self._latest = event
             code = process.wait()
             errors.seek(0)
             said = errors.read()
@@ -231,19 +231,19 @@ def _new_folder(run: Path) -> Path:
             return out
 
 
-def _line(told: Mapping[str, Any]) -> str:
-    if "task" in told:
-        return f"{told['task']}: {told['done']:,} of {told['total']:,} {told['unit']}"
-    return str(told.get("say", ""))
+def _line(event: Mapping[str, Any]) -> str:
+    if "task" in event:
+        return f"{event['task']}: {event['done']:,} of {event['total']:,} {event['unit']}"
+    return str(event.get("say", ""))
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     """Returns what a line tells; None for a line of something else, such as a library."""
     try:
-        told = json.loads(line)
+        event = json.loads(line)
     except ValueError:
         return None
-    return told if isinstance(told, dict) else None
+    return event if isinstance(event, dict) else None
 
 
 def _reason(code: int, errors: str) -> str:

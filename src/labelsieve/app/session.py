@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelsieve.app.cards import CardMaker, Dealt
-from labelsieve.app.hands import Hand, bundled, joined
+from labelsieve.app.cards import CardMaker, Dealt, Hand, bundled, joined
 from labelsieve.app.looks import Looks, kept_features
 from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.standing import precision_of, progress_of

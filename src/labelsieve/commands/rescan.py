@@ -83,7 +83,7 @@ def _detector(name: str | None, settings: Mapping[str, Any] | None, known: str |
     return detector
 
 
-class _Told(Progress):
+class _JsonProgress(Progress):
     """Progress as lines of JSON, which the server reads."""
 
     def __init__(self) -> None:
@@ -91,8 +91,8 @@ class _Told(Progress):
         self._last = 0.0
 
     def say(self, text: str) -> None:
-        """Tells a line of text."""
-        _tell(say=text)
+        """Writes a line of text."""
+        _write(say=text)
 
     @contextmanager
     def task(self, label: str, *, total: int, unit: str, brief: bool = False) -> Iterator[Callable[[int], None]]:
@@ -106,14 +106,14 @@ class _Told(Progress):
             done += count
             if time.monotonic() - self._last > _OFTEN:
                 self._last = time.monotonic()
-                _tell(task=label, done=done, total=total, unit=unit)
+                _write(task=label, done=done, total=total, unit=unit)
 
         if total:
-            _tell(task=label, done=0, total=total, unit=unit)
+            _write(task=label, done=0, total=total, unit=unit)
         yield advance
 
 
-def _tell(**values: Any) -> None:
+def _write(**values: Any) -> None:
     print(json.dumps(values), flush=True)
 
 
@@ -123,7 +123,7 @@ def _scan(plan: Mapping[str, Any]) -> int:
     from labelsieve.report.html import write_report
     from labelsieve.vlm.huggingface import load_vlm
 
-    progress, out = _Told(), Path(plan["out"])
+    progress, out = _JsonProgress(), Path(plan["out"])
 
     def load(name: str, what: str) -> Any:
         return None if plan[name] is None else load_part(plan[name], what=what, progress=progress)

@@ -210,13 +210,13 @@ def _carried(reviews: Reviews, gone: set[str], images: Labelled, run: str) -> tu
     for row in np.flatnonzero(wanted).tolist():
         ids.setdefault(key_of(images.contents[row]), images.ids[row])
     return tuple(
-        dataclasses.replace(each, id=ids[each.key], mode="review", shown={**_known(each.shown), "from": run})
+        dataclasses.replace(each, id=ids[each.key], mode="review", shown={**_without_late(each.shown), "from": run})
         for each in chosen
         if each.key in ids
     )
 
 
-def _known(shown: Mapping[str, Any]) -> dict[str, Any]:
+def _without_late(shown: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if name != _LATE}
 
 
