@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 """A name that a page must show as it is."""
@@ -37,3 +37,12 @@ def chromium() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
         yield started
         started.close()
+
+
+def watch(page: Page, problems: list[str], *, milliseconds: int) -> None:
+    """Writes down all that goes wrong in a page, which is to wait for nothing longer than so many milliseconds."""
+    page.set_default_timeout(milliseconds)
+    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.on("dialog", lambda dialog: dialog.dismiss())

@@ -17,7 +17,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.report.html import write_report
 from labelsieve.verdicts import decide
-from small_browser import EVIL
+from small_browser import EVIL, watch
 from small_pictures import plain
 
 if TYPE_CHECKING:
@@ -77,12 +77,8 @@ def watched(page: Page) -> Opened:
     """Returns a page of which all that goes wrong is written down."""
     result = Opened(page)
     problems, local = result.problems, ("about:", "file:", "data:", "blob:")
-    page.set_default_timeout(5000)  # all is local: what takes longer does not come
+    watch(page, problems, milliseconds=5000)  # all is local: what takes longer does not come
     page.on("request", lambda request: problems.extend([] if request.url.startswith(local) else [request.url]))
-    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: problems.append(dialog.message))
-    page.on("dialog", lambda dialog: dialog.dismiss())
     return result
 
 

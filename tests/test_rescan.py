@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import shutil
 import subprocess
@@ -169,6 +170,13 @@ def scanned(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     ls.scan(images, ls.load_vlm(MINI_CLIP), out=run, **settings)
     answer(run, images, {images.ids[0]: images.class_names[0], images.ids[1]: "<none>"})
     return run, images
+
+
+def test_a_plan_has_all_that_a_scan_may_be_asked_for(scanned: tuple[Path, LabelledImages]) -> None:
+    run, images = scanned
+    plan = {*child.plan_of(Verdicts.load(run), images), "reviewed", "out"}  # which the server adds
+    asked = {*inspect.signature(ls.scan).parameters} - {"resume", "overwrite", "progress"}
+    assert plan == {{"images": "data", "vlm": "model"}.get(name, name) for name in asked}
 
 
 def test_a_scan_again_is_the_scan_with_its_answers(scanned: tuple[Path, LabelledImages], tmp_path: Path) -> None:

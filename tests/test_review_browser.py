@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from labelsieve.review import Answer, AnswerLog
-from small_browser import EVIL
+from small_browser import EVIL, watch
 from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, served, session_of
 
@@ -55,12 +55,7 @@ Open = Callable[..., Opened]
 def watched(page: Page) -> Opened:
     """Returns a page of which all that goes wrong is written down."""
     result = Opened(page)
-    problems = result.problems
-    page.set_default_timeout(8000)
-    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: problems.append(dialog.message))
-    page.on("dialog", lambda dialog: dialog.dismiss())
+    watch(page, result.problems, milliseconds=8000)
     return result
 
 

@@ -33,20 +33,27 @@ def flagged_by(
     plan = design(made(quality, quality <= 0.5), seed=seed)
     sample = plan.order[:LOOKS]
     rows = calibration_rows(plan, sample) if thinned else sample
-    as_floats, everything = quality.astype(np.float32), np.ones(IMAGES, dtype=np.bool_)
+    found, flagged = flagged_from(quality, wrong, rows, false_flags=false_flags)
+    rest = np.ones(IMAGES, dtype=np.bool_)
+    rest[rows] = False
+    return found, flagged, wrong, rest
+
+
+def flagged_from(
+    quality: NDArray[np.float64], wrong: NDArray[np.bool_], calibration: NDArray[np.int64], *, false_flags: float
+) -> tuple[FlagThreshold, NDArray[np.bool_]]:
+    """Returns the threshold that some labels give that were looked at, and which labels it flags."""
+    as_floats = quality.astype(np.float32)
     found = flag_threshold(
         as_floats,
-        readable=everything,
-        calibration=rows,
+        readable=np.ones(IMAGES, dtype=np.bool_),
+        calibration=calibration,
         right=~wrong,
         undecided=NONE,
         expected_wrong=400,
         false_flags=false_flags,
     )
-    flagged = as_floats <= np.float32(-1 if found.threshold is None else found.threshold)
-    rest = everything.copy()
-    rest[rows] = False
-    return found, flagged, wrong, rest
+    return found, as_floats <= np.float32(-1 if found.threshold is None else found.threshold)
 
 
 @pytest.mark.parametrize("oversure", [False, True])
@@ -69,17 +76,7 @@ def test_the_simulation_tells_a_sample_that_is_no_random_one() -> None:
     for seed in range(DATA_SETS):
         quality, wrong = simulated(seed, oversure=False)
         rows = np.flatnonzero(quality > 0.5)[:LOOKS]
-        as_floats, everything = quality.astype(np.float32), np.ones(IMAGES, dtype=np.bool_)
-        found = flag_threshold(
-            as_floats,
-            readable=everything,
-            calibration=rows,
-            right=~wrong,
-            undecided=NONE,
-            expected_wrong=400,
-            false_flags=0.1,
-        )
-        flagged = as_floats <= np.float32(found.threshold or -1)
+        _, flagged = flagged_from(quality, wrong, rows, false_flags=0.1)
         shares.append((flagged & ~wrong).sum() / max(flagged.sum(), 1))
     assert np.mean(shares) > 0.12
 
