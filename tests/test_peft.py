@@ -799,7 +799,7 @@ def test_an_encoder_that_its_last_step_tore_apart_is_told(pictures: LabelledImag
 @pytest.mark.parametrize(
     ("kind", "rate", "warned"), [("full", 3e-2, True), ("full", 5e-4, False), ("ssf", 3e-2, False)]
 )
-def test_a_rate_that_tears_a_encoder_apart_is_told(
+def test_a_rate_that_tears_an_encoder_apart_is_told(
     kind: str, rate: float, warned: bool, pictures: LabelledImages, tiny_clip: Any
 ) -> None:
     console = Console(file=io.StringIO())
