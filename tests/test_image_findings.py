@@ -273,8 +273,7 @@ def test_defects_are_found_where_they_are_asked_for(
     assert verdicts.table.equals(alone.table) and alone.image_findings is not None
     assert not {*DEFECTS} & {*alone.image_findings["kind"].to_pylist()}
     rows = [row for row in image_findings(tmp_path / "run").to_pylist() if row["kind"] in DEFECTS]
-    # where all others have one size, any other is odd; and what is dark has no strong edges
-    expected = {(kind, kind) for kind in DEFECTS} | {("odd-size", "odd-aspect-ratio"), ("blurry", "dark")}
+    expected = {(kind, kind) for kind in DEFECTS} | {("blurry", "dark")}  # what is dark has no strong edges
     assert {(row["kind"], Path(row["id"]).stem) for row in rows} == expected
     assert all(0 < row["score"] <= 1 and row["other_id"] is row["group"] is None for row in rows)
     run = ls.Verdicts.load(tmp_path / "run").run

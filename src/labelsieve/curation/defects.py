@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from labelsieve.curation.search import Search
 
 
+# Where all images have one size, another shape of as many pixels is as far from it as a square root is inexact.
+_ROUNDING = 1e-6
+
+
 def check_defects(images: object) -> None:
     """Checks that defects of images can be looked for, before anything expensive starts.
 
@@ -51,8 +55,9 @@ def find_defects(search: Search) -> Iterator[pa.Table]:
             lab = Imagelab(torchvision_dataset=photos, verbose=False)
             lab.find_issues({name: {} for name in names.values()}, n_jobs=1, verbose=False)
     for kind, name in names.items():
-        flagged = np.setdiff1d(np.flatnonzero(lab.issues[f"is_{name}_issue"]), photos.gone)
-        score = 1 - lab.issues[f"{name}_score"].to_numpy()[flagged]
+        score = 1 - lab.issues[f"{name}_score"].to_numpy()
+        flagged = np.setdiff1d(np.flatnonzero(lab.issues[f"is_{name}_issue"] & (score > _ROUNDING)), photos.gone)
+        score = score[flagged]
         order = np.argsort(-score, kind="stable")
         ids = [data.ids[photos.rows[place]] for place in flagged[order].tolist()]
         yield finding_table(kind, ids, score=score[order].astype(np.float32))
