@@ -338,7 +338,7 @@ def test_selection(images: LabelledImages) -> None:
     assert (every.labels == images.labels)[every.rows].all()
     rows = list(FLAGGED)
     assert (relabelled.labels[rows] == (images.labels[rows] - 1) % 3).all()
-    common = {"images": 24, "kept": 0, "copies": 0, "unreadable": 1}
+    common = {"images": 24, "kept": 0, "left_out": 0, "unreadable": 1}
     assert selected.counts == {**common, "used": 20, "dropped": 3, "relabelled": 0}
     assert relabelled.counts == {**common, "used": 23, "dropped": 0, "relabelled": 3}
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def with_findings(verdicts: Verdicts) -> Verdicts:
-    """Images 0 and 3 are near copies with one label, 1 and 2 with two; 4 is a leak, and 5 shows no class."""
+    """Images 0 and 3 are near copies with one label, 1 and 2 with two; 4 is a leak, 5 shows no class, 6 is dark."""
     rows = [
         ("near-leak", "img-04", "test/a.jpg", 0.98, None),
         ("near-duplicate", "img-00", "img-03", 0.99, 0),
@@ -44,6 +44,7 @@ def with_findings(verdicts: Verdicts) -> Verdicts:
         ("near-duplicate", "img-01", "img-02", 0.97, 1),
         ("near-duplicate", "img-02", "img-01", 0.97, 1),
         ("no-class", "img-05", None, 1.0, None),
+        ("dark", "img-06", None, 0.9, None),
     ]
     columns = zip(*rows, strict=True)
     table = pa.table([pa.array(values, field.type) for values, field in zip(columns, schema(), strict=True)], schema())
@@ -67,10 +68,10 @@ def test_each_kind_of_finding_has_a_queue(made: SmallRun) -> None:
 
 
 def test_only_queues_of_the_run_are_there(made: SmallRun, tmp_path: Path) -> None:
-    assert FindingQueues(made.verdicts).sizes == {"conflicts": 2, "copies": 2, "leaks": 1, "no-class": 1}
+    assert FindingQueues(made.verdicts).sizes == {"conflicts": 2, "copies": 2, "leaks": 1, "no-class": 1, "defects": 1}
     assert FindingQueues(small_run(tmp_path / "other").verdicts).sizes == {}
     assert made.verdicts.image_findings is not None
-    foreign = made.verdicts.image_findings.set_column(1, "id", pa.array(["x"] * 6))
+    foreign = made.verdicts.image_findings.set_column(1, "id", pa.array(["x"] * 7))
     with pytest.raises(RunError, match="the findings name x"):
         FindingQueues(dataclasses.replace(made.verdicts, image_findings=foreign))
 
@@ -90,6 +91,8 @@ def test_one_of_two_copies_is_asked_and_the_other_only_if_it_stays(made: SmallRu
         client.answer(card, "label", "cat")
         assert ids(client.cards(queue="copies")) == ["img-03"], "the first one stays, so the second is asked"
         assert ids(client.cards(queue="leaks")) == ["img-04"] and ids(client.cards(queue="no-class")) == ["img-05"]
+        dark = client.cards(queue="defects")
+        assert ids(dark) == ["img-06"] and client.answer(dark[0], "drop")["kept"] == 1
         usual = client.cards(queue="suspicious")
         assert all(card.get("finding") is None for card in usual)
         assert client.answer(usual[0], "drop")["status"] == 400
@@ -120,7 +123,7 @@ def test_what_is_left_out_is_no_wrong_label(made: SmallRun) -> None:
     reviews = load(made.folder)
     assert not reviews.facts
     assert [(each.id, each.new, each.why) for each in changes_of(reviews, made.images)] == [
-        ("img-04", "", "a copy of another image")
+        ("img-04", "", "a copy, a leak or a defect")
     ]
     of_rows = read_reviews(made.folder, made.verdicts, images=made.images)
     assert dropped_by_reviewers(made.verdicts, of_rows).nonzero()[0].tolist() == [4]
@@ -132,7 +135,7 @@ def test_neither_adapt_nor_an_export_has_what_is_left_out(made: SmallRun, tmp_pa
     before = choose(made.verdicts, Adaptation())
     after = choose(made.verdicts, Adaptation(), reviews=read_reviews(made.folder, made.verdicts, images=made.images))
     assert set(before.rows) - set(after.rows) == {row}
-    assert after.counts["copies"] == 1 and after.counts["dropped"] == before.counts["dropped"]
+    assert after.counts["left_out"] == 1 and after.counts["dropped"] == before.counts["dropped"]
 
     def exported(name: str, marks: list[Path] | None) -> set[str]:
         out = export(made.verdicts, made.images, format="imagefolder", out=tmp_path / name, marks=marks)

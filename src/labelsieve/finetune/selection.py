@@ -41,7 +41,7 @@ class Selection:
         labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
         weights: Shape (N,), float32, with mean 1 over `rows`.
         counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`kept`), left out by
-            reviewers as copies of others (`copies`), unreadable, and marked by a person.
+            reviewers as copies, leaks or defects (`left_out`), unreadable, and marked by a person.
         notes: Remarks for the user, one line each.
     """
 
@@ -89,7 +89,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
         "dropped": int((stays & wrong & ~relabelled).sum()),
         "relabelled": int((stays & relabelled).sum()),
         "kept": 0 if settings.labels == "all" else int((stays & kept).sum()),
-        "copies": int((verdicts.is_readable & ~stays).sum()),
+        "left_out": int((verdicts.is_readable & ~stays).sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
         **({} if reviews is None else _marked(said)),
     }

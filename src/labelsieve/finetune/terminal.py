@@ -52,7 +52,7 @@ def _headline(record: Any) -> Unbroken:
     marked = sum(selection.get(f"marked_{mark}", 0) for mark in MARKS)
     for count, what in (
         (selection["dropped"], "flagged left out"),
-        (selection["copies"], "copies left out"),
+        (selection["left_out"], "left out in the review"),
         (selection["kept"], "flagged but kept"),
         (selection["relabelled"], "relabelled"),
         (selection["unreadable"], "unreadable"),

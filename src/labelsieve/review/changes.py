@@ -29,7 +29,7 @@ _REASONS = {
     "several": "several classes",
     "none": "none of the classes",
     "wrong": "the label is wrong, the right one is not known",
-    "drop": "a copy of another image",
+    "drop": "a copy, a leak or a defect",
     "keep-one": "a copy of an image that stays",
 }
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError, shown
-from labelsieve.curation.findings import DATA_KINDS, DEFECTS, EXACT_DUPLICATE, EXACT_LEAK, KINDS, NEAR_LEAK, NO_CLASS
+from labelsieve.curation.findings import DATA_KINDS, DEFECTS, EXACT_DUPLICATE, EXACT_LEAK, NEAR_LEAK, NO_CLASS
 from labelsieve.verdicts import Verdicts
 
 FindingQueue = Literal["conflicts", "copies", "leaks", "no-class", "defects"]
@@ -79,7 +79,7 @@ class FindingQueues:
         columns = (table["kind"].to_pylist(), table["score"].to_pylist(), names, others.tolist())
         found: dict[int, Found] = {}
         for row, kind, score, name, other in zip(rows.tolist(), *columns, strict=True):
-            drop = "keep-one" if kind == EXACT_DUPLICATE else "drop" if KINDS[kind].paired else ""
+            drop = "keep-one" if kind == EXACT_DUPLICATE else "" if kind == NO_CLASS else "drop"
             found.setdefault(row, Found(kind=kind, score=score, other_id=name, other_row=other, drop=drop))
         if found:
             self._rows[queue] = np.array([*found], dtype=np.int64)

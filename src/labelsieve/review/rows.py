@@ -106,7 +106,7 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
 
 
 def dropped_by_reviewers(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
-    """Returns which of N images reviewers left out as copies of others, (N,)."""
+    """Returns which of N images reviewers left out as copies, leaks or defects, (N,)."""
     found = np.zeros(len(verdicts), dtype=np.bool_)
     if any(each.kind in DROPPED for each in (reviews or {}).values()):
         found[[*dropped_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True

@@ -50,7 +50,7 @@ function beside(card, image) {
 function found(finding) {
   const sure = finding.score < 1 ? ` (${score(finding.score)})` : "";
   const said = `${finding.title}${sure}${finding.other_id ? `: the other is ${finding.other_id}` : ""}`;
-  const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: "Leave out (d) leaves this image out of the corrected data; the other one stays." };
+  const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: `Leave out (d) leaves this image out of the corrected data; ${finding.other_id ? "the other one stays" : "that says nothing of its label"}.` };
   return [
     make("p", { class: "badge found" }, said[0].toUpperCase() + said.slice(1)),
     finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),

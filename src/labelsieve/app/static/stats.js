@@ -51,9 +51,10 @@ function showProved(place, sentences) {
 
 function table(title, first, rows, name) {
   if (!rows.length) return make("section", {}, make("h3", {}, title), make("p", { class: "muted" }, "No answers yet"));
-  const body = rows.map((row) => make("tr", {}, make("th", { scope: "row" }, name(row)),
+  const kind = first === "p_clean" ? "range" : null;  // names of classes may be long, and break
+  const body = rows.map((row) => make("tr", {}, make("th", { scope: "row", class: kind }, name(row)),
     make("td", {}, count(row.answered)), make("td", {}, count(row.wrong)), make("td", {}, bar(row.wrong / row.answered))));
-  const head = make("tr", {}, ...[first, "Answered", "Wrong", "Share"].map((each) => make("th", { scope: "col" }, each)));
+  const head = make("tr", {}, ...[first, "Answered", "Wrong", "Share"].map((each) => make("th", { scope: "col", class: kind }, each)));
   return make("section", {}, make("h3", {}, title), make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 }
 
