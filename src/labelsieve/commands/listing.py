@@ -16,7 +16,7 @@ from labelsieve.report.wrapping import Unbroken
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Command):
-    """Lists detectors, recipes, ways to adapt the image encoder, models, data sets, losses, formats, noise and experiments.
+    """Lists detectors, recipes, modules of the image encoder, models, data sets, losses, noise, formats, experiments.
 
     Attributes:
         model: Hub id or folder of a model whose image encoder the trainable shares are counted on; by default ViT-B/16.
