@@ -45,7 +45,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for each in self.servers:
             each.close()
-        await asyncio.sleep(0.01)  # what was accepted just now becomes a connection
+        for _ in range(10):  # what was accepted just now becomes a connection some steps of the loop later
+            await asyncio.sleep(0)
         for tries in itertools.count():
             connections = list(self.server_state.connections)
             if not connections:

