@@ -17,7 +17,7 @@ from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, served, session_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 
 @dataclass
@@ -198,6 +198,27 @@ def test_filters_queues_and_the_end(open_page: Open, made: SmallRun) -> None:
     opened.page.reload()
     opened.wait_for(0)
     assert opened.page.locator("#queue").input_value() == "class", "a reload keeps the queue"
+
+
+def test_the_cards_of_a_queue_that_came_too_late_change_nothing(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made, new=True)
+    opened.wait_for(0)
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    opened.page.route("**/cards", hold_the_first)
+    opened.page.locator("#queue").select_option("class")
+    opened.page.locator("#queue").select_option("suspicious")
+    opened.wait_for(0)
+    with opened.page.expect_response("**/cards"):
+        held[0].continue_()
+    opened.page.wait_for_timeout(100)
+    assert opened.id() == "img-00", "no card of the new queue is passed over"
 
 
 def test_a_whole_group_is_answered_at_once(open_page: Open, made: SmallRun) -> None:

@@ -35,13 +35,15 @@ const deck = new Deck(() => ({ ...filters.spec(), reviewer: state.reviewer }));
 // cards
 
 async function next() {
+  const { round } = deck;
   let card = null;
   try {
     card = await deck.next();
   } catch (error) {
-    problem(error.message, next);
+    if (round === deck.round) problem(error.message, next);
     return;
   }
+  if (round !== deck.round) return;  // another queue was chosen in between, which shows its own cards
   problem("");
   if (card) show(card);
   else await end();
@@ -69,7 +71,9 @@ async function end() {
   state.card = null;
   byId("main").hidden = true;
   const place = byId("end");
+  const { round } = deck;
   const found = await ask("/alive", { ...filters.spec(), reviewer: state.reviewer }).catch(() => null);
+  if (round !== deck.round) return;
   const button = (text, changes) => make("button", { type: "button", onclick: () => filters.set(changes) }, text);
   const offers = [];
   if (found?.left) offers.push(make("p", {}, `${count(found.left)} left are on other screens just now.`));
@@ -156,6 +160,7 @@ const doOnCard = {
 /** Saves an answer; the next card is shown once it is on the disk. */
 async function answer(kind, labels = []) {
   const { card } = state;
+  const { round } = deck;
   const members = card.members ?? [card];
   const inside = members.filter((each) => !each.isOut);
   if (!inside.length) { toast("All images of the group are taken out."); return; }
@@ -168,7 +173,10 @@ async function answer(kind, labels = []) {
     back: members.filter((each) => each.isOut).map((each) => each.card),
   };
   if (kind === "label") remember(labels[0]);
-  await saving(() => ask("/answers", body), () => { if (card.finding) deck.again(); return next(); });
+  await saving(() => ask("/answers", body), () => {
+    if (card.finding) deck.again();
+    return round === deck.round ? next() : null;
+  });
 }
 
 async function undo() {
