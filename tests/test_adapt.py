@@ -97,7 +97,7 @@ def history(result: Adapted) -> list[dict[str, Any]]:
 
 
 # a vision transformer, stages of convolutions, stages of attention, and image encoders out of models with texts
-OFTEN = {"vit", "resnet", "swin", "clip", "siglip", "blip"}
+OFTEN = {"vit", "resnet", "swin", "clip"}
 
 
 @pytest.mark.parametrize("kind", mostly_slow(BACKBONES, quick=OFTEN))
@@ -127,7 +127,7 @@ def test_the_result_is_a_standard_classifier(
     assert result.metrics["test"]["accuracy"] > 0.6, "three colours, told apart by chance in a third"
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", mostly_slow(BACKBONES, quick=OFTEN))
 def test_training_sees_the_colours_that_the_processor_makes(kind: str, model: Model) -> None:
     backbone = load_backbone(str(model(kind)), CLASSES)
     picture = pictures(1)[0][0]  # of the right size, so that nothing is resized
@@ -149,6 +149,7 @@ def test_colours_in_another_order_are_found_out(model: Model, tmp_path: Path) ->
 # ---------------------------------------------------------------- what is trained
 
 
+@pytest.mark.slow
 def test_the_ways_to_train_change_what_they_say(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
     start = adapted(images, verdicts, model("vit"), epochs=0)
     changed = {
@@ -305,6 +306,7 @@ def test_cross_entropy_training_is_what_the_settings_say(
 # ---------------------------------------------------------------- what is trained on
 
 
+@pytest.mark.slow
 def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -> None:
     clean = verdicts_on(images, flagged=())
     assert_same(
@@ -315,6 +317,7 @@ def test_nothing_flagged_selected_is_all(images: LabelledImages, model: Model) -
     )
 
 
+@pytest.mark.slow
 def test_weights_of_one_are_no_weights(images: LabelledImages, model: Model) -> None:
     sure = verdicts_on(images, flagged=(), label_quality=np.ones(len(images), dtype=np.float32))
     plain = adapted(images, sure, model("vit"), labels="all")
@@ -735,6 +738,7 @@ def assert_same_weights(first: Adapted, second: Adapted) -> None:
     assert not differs(first, second), "looking at the test set changes nothing"
 
 
+@pytest.mark.slow
 def test_validation_chooses_the_epoch(
     images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_changed_data_are_refused(photos: Path, finished: Path, run: Run, tmp_pa
     assert code == 1 and "changed since the run; scan again" in err
 
 
+@pytest.mark.slow
 def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["adapt", str(finished), "--out", str(tmp_path / "a model"), *QUICK, "--tune", "linear"]
     with monkeypatch.context() as patch:

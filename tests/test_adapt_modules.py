@@ -180,6 +180,7 @@ def test_biases_of_query_and_value_are_biases(model: Model, tmp_path: Path) -> N
     assert trained - {"timm_model.head.weight"} == biases - backbone.unused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tune", "kind"), SPREAD[:-1])
 def test_the_module_and_the_head_are_trained_alone(
     tune: str, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model
@@ -212,6 +213,7 @@ def test_both_rates_reach_what_they_are_for(tune: Any, model: Model) -> None:
     assert rates == expected | {id(value): 0.25 for value in backbone.head.parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", mostly_slow(KINDS, quick={"vpt-deep", "ssf"}))
 def test_half_precision_trains_too(tune: Any, images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
     how = Adaptation(**{**QUICK, "epochs": 1}, tune=tune, head_init="zeros", learning_rate=1e-3)

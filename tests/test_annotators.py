@@ -343,6 +343,7 @@ def test_the_order_of_annotators_changes_nothing(data: LabelledFeatures, verdict
     assert first == pytest.approx([second[number] for number in order], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_annotators_who_always_agree_are_as_one(data: LabelledFeatures) -> None:
     labels = annotated()["truth"].copy()
     labels[:45] = (labels[:45] + 1) % len(NAMES)

@@ -337,6 +337,7 @@ def test_a_disk_that_refuses(
     assert len(Verdicts.load(tmp_path / "run")) == 32
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The system itself refuses to write more than a few bytes: also to libraries that write on their own."""
     resource = pytest.importorskip("resource")

@@ -521,6 +521,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return file, run_experiment(read_experiment(file), file.parent / "results")
 
 
+@pytest.mark.slow
 def test_what_is_trained_on_is_what_the_method_says(trained: tuple[Path, Path]) -> None:
     found = {row["method"]: row for row in lines_of(trained[1])}
     assert (found["all"]["used_rate"], found["all"]["used_clean"]) == (1.0, 0.5)
@@ -599,6 +600,7 @@ def test_a_probe_selects_what_it_has_small_losses_for(trained: tuple[Path, Path]
     assert row["test_accuracy"] > row["test_accuracy_start"] and row["test_accuracy_start"] < 0.2, "a head of its own"
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_without_paying_for_a_test_of_the_scan(tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
     file.write_text(re.sub(r"\[method\.(all|oracle)\]\n(.+\n)+", "", TRAINED))  # those without a scan
@@ -618,6 +620,7 @@ detector = "knn"
 )
 
 
+@pytest.mark.slow
 def test_a_scan_is_tested_where_there_are_test_images(
     measured: tuple[Experiment, Path], tmp_path: Path, file: Path
 ) -> None:
@@ -647,6 +650,7 @@ def test_a_scan_is_tested_where_there_are_test_images(
     assert not names & {path.parent.name for path in (tested / "runs").glob("*/run.json")}, "which were not tested"
 
 
+@pytest.mark.slow
 def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans, features = (importlib.import_module(f"labelsieve.{name}") for name in ("pipeline", "vlm.features"))
     scan, extract, scanning, read = scans.scan, features.extract, [False], list[bool]()
@@ -671,6 +675,7 @@ def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monk
     assert read == [False, False], "once the images, and once those to test on"
 
 
+@pytest.mark.slow
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.bench.given import Given, scan_once
     from labelsieve.core.provenance import fingerprint
@@ -848,6 +853,7 @@ def test_a_last_line_without_an_end_is_kept_if_it_is_whole(tmp_path: Path) -> No
         assert cells.read_bytes() == whole + kept
 
 
+@pytest.mark.slow
 def test_more_seeds_and_methods_only_add(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     untrained = file.read_text()[file.read_text().index("[method.untrained]") :]
@@ -885,6 +891,7 @@ def test_the_same_scan_is_made_once_and_a_damaged_one_again(
     assert scans == [scans[0]] * 2 and [path for path in runs.iterdir() if path.is_dir()] == [scans[0]]
 
 
+@pytest.mark.slow
 def test_where_the_data_lie_does_not_matter_but_what_they_are(file: Path, tmp_path: Path) -> None:
     from labelsieve.demo.run import write_drawings
 
@@ -930,6 +937,7 @@ def with_other_defaults(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None
     monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], **changes))
 
 
+@pytest.mark.slow
 def test_cells_of_other_defaults_are_measured_again_and_told(
     measured: tuple[Experiment, Path],
     file: Path,
@@ -1014,6 +1022,7 @@ def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path
     assert len(lines_of(out)) == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path: Path) -> None:
     from labelsieve.detect.training.learner import BatchSource
 
@@ -1518,6 +1527,7 @@ def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]],
     assert f"{cells} of {cells} cells measured" in text and "the numbers mean nothing" in text.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_smoke_tells_what_fails_and_runs_the_rest(
     file: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -261,6 +261,7 @@ def test_where_all_labels_are_wrong_the_right_ones_have_no_score(tmp_path: Path)
     assert record["noise_rate"] == 1 and record["clean_f1"] is None and record["issue_f1"] is not None
 
 
+@pytest.mark.slow
 def test_a_table_of_features_and_no_choice_of_text(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     found = arrays()
     names = np.array(CLASSES)
@@ -320,6 +321,7 @@ def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Pat
 # ------------------------------------------------------------------------------------------------ images and a model
 
 
+@pytest.mark.slow
 def test_text_regimes_that_a_model_makes_of_images(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.demo.run import write_drawings
     from labelsieve.detect.inputs import detector_inputs
@@ -347,6 +349,7 @@ def test_text_regimes_that_a_model_makes_of_images(tmp_path: Path, mini_clip: An
         of_images(images, mini_clip, ["text_of_images"], test=rows_of_one, engine=engine)
 
 
+@pytest.mark.slow
 def test_an_experiment_on_features_of_drawings(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     file = tmp_path / "sketches.toml"
     file.write_text("""

@@ -473,6 +473,7 @@ def test_list(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: VisionLanguageModel) -> None:
     code, out, err = run("list", "--model", MINI_CLIP)
     assert (code, err) == (0, "")

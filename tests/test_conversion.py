@@ -170,6 +170,7 @@ def test_a_broken_exif_block_is_passed_over(damage: bytes) -> None:
     assert not told
 
 
+@pytest.mark.slow
 def test_no_warning_of_pillow_is_told_and_the_filters_are_as_before() -> None:
     bomb = Image.new("1", (10_000, 10_000))
     before = list(warnings.filters)
@@ -260,6 +261,7 @@ class Cropping:
         return self.processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_very_long_image_is_cut_to_what_the_model_crops(turned: bool) -> None:
     size = {"shortest_edge": 16}

@@ -30,6 +30,7 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "detectors": rows}
 
 
+@pytest.mark.slow
 def test_what_it_writes_and_replaces_only_when_told(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "demo", images=50, seed=1, console=QUIET, detectors=FEW)
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {

@@ -51,6 +51,7 @@ from labelsieve.pipeline import scan
 from labelsieve.verdicts import decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.huggingface import load_vlm
+from slow_cases import mostly_slow
 
 # few neighbours, since the test data have four images of a class
 QUICK: dict[str, Any] = {
@@ -71,6 +72,7 @@ PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": Fa
 ONE_EPOCH: dict[str, Any] = {"epochs": 1, "evidence": "threshold"}
 
 every_detector = pytest.mark.parametrize("name", DETECTORS)
+often = pytest.mark.parametrize("name", mostly_slow(DETECTORS, quick={"deft", "joint", "label-match", "gmm", "knn"}))
 trained_detector = pytest.mark.parametrize("name", TRAINED)
 
 
@@ -169,7 +171,7 @@ def with_unreadable(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory
     return load_images(folder)
 
 
-@every_detector
+@often
 def test_unreadable_images_get_a_reason_and_no_score(
     name: str, with_unreadable: LabelledImages, agreement: float | None, tiny_clip: VisionLanguageModel
 ) -> None:
@@ -255,7 +257,7 @@ def test_small_data_are_trained_for_enough_steps(
     assert len(score(quick(name, min_steps=9, evidence="threshold"), drawn, tiny_clip).history) == 5
 
 
-@every_detector
+@often
 def test_a_class_may_have_one_image_or_none(
     name: str, drawn_folder: Path, tmp_path: Path, tiny_clip: VisionLanguageModel
 ) -> None:
@@ -270,13 +272,13 @@ def test_a_class_may_have_one_image_or_none(
     assert np.isnan(scores.zero_shot_per_class).tolist() == [False] * 4 + [True]
 
 
-@every_detector
+@often
 def test_two_images_are_enough(name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel) -> None:
     drawn = drawn.take(np.array([0, 8]))
     check_contract(score(quick(name), drawn, tiny_clip), drawn, unreadable=[])
 
 
-@every_detector
+@often
 def test_long_class_names_are_shortened_with_a_note(
     name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
@@ -474,6 +476,7 @@ def weights_of_deft(images: LabelledImages, vlm: VisionLanguageModel) -> dict[st
     return {kind: float(weight) for kind, weight in weights.items()}
 
 
+@pytest.mark.slow
 def test_deft_believes_the_zero_shot_model_as_far_as_it_knows_the_names(
     noisy: LabelledImages, mini_clip: VisionLanguageModel
 ) -> None:
@@ -547,6 +550,7 @@ def test_gmm_gives_the_posterior_of_the_smaller_loss(noisy: LabelledImages, tiny
     np.testing.assert_allclose(scores.label_quality, small_mean_posterior(losses), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_small_loss_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
     rate, training = 0.3, {"epochs": 5, "warmup_epochs": 3, "batch_size": 16}
     scores = score(quick("small-loss", noise_rate=rate, **training), noisy, mini_clip)
@@ -588,6 +592,7 @@ def test_smallest_losses_of_a_batch(images: int, rate: float, seed: int) -> None
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.slow
 def test_gmm_that_learns_from_its_own_selection(noisy: LabelledImages, mini_clip: VisionLanguageModel) -> None:
     one: dict[str, Any] = {"epochs": 1, "batch_size": 16, "peft": "none", "min_steps": 0}
     untrained = score(SmallLoss(**{**one, "epochs": 0}), noisy, mini_clip)

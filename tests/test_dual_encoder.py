@@ -101,7 +101,9 @@ def edit_part(folder: Path, part: str, **changes: Any) -> None:
 # ------------------------------------------------------------------------------------------------------------- features
 
 
-@pytest.mark.parametrize("text", [kind for kind in TEXT_ENCODERS if kind != "distilbert"])
+@pytest.mark.parametrize(
+    "text", mostly_slow([kind for kind in TEXT_ENCODERS if kind != "distilbert"], quick={"bert", "roberta"})
+)
 def test_every_text_encoder_gives_the_features_of_the_library(text: str, folders: Folders) -> None:
     folder = folders("vit", text)
     vlm: Any = load_vlm(folder)
@@ -116,7 +118,7 @@ def test_every_text_encoder_gives_the_features_of_the_library(text: str, folders
     assert torch.isfinite(vlm.encode_text(["cat " * 60])).all()
 
 
-@pytest.mark.parametrize("image", mostly_slow(TAKES, quick={"vit", "clip", "swin", "convnext", "timm vit"}))
+@pytest.mark.parametrize("image", mostly_slow(TAKES, quick={"clip", "timm vit"}))
 def test_every_image_encoder(image: str, folders: Folders, loaded: Callable[[str], Any]) -> None:
     """Its features are the library's, and it is known beforehand which modules it takes."""
     vlm = loaded(image)
@@ -189,7 +191,9 @@ def images(drawn_folder: Path) -> LabelledImages:
 # ------------------------------------------------------------------------------------------------------------ backbones
 
 
-@pytest.mark.parametrize("image", ["timm", "timm vit", "clip", "beit", "swin", "convnext", "resnet"])
+@pytest.mark.parametrize(
+    "image", mostly_slow(["timm", "timm vit", "clip", "beit", "swin", "convnext", "resnet"], quick={"timm vit", "clip"})
+)
 def test_a_classifier_reads_the_feature_that_meets_texts(
     image: str, folders: Folders, loaded: Callable[[str], Any]
 ) -> None:

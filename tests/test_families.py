@@ -30,6 +30,7 @@ from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.huggingface import load_vlm
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
+from slow_cases import mostly_slow
 from small_families import FAMILIES, Family, Reference, cosine, edit_family_weights
 from small_models import edit_json
 
@@ -62,7 +63,10 @@ OF_A_KIND = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+OFTEN = {"clip", "siglip", "blip", "open_clip", "dual encoder"}
+
+
+@pytest.fixture(scope="module", params=mostly_slow(FAMILIES, quick=OFTEN))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -290,6 +294,7 @@ def test_scan(vlm: Any, images: LabelledImages) -> None:
     scan(vlm, images, "none", evidence="threshold")
 
 
+@pytest.mark.slow
 def test_scan_with_visual_prompts(folders: Callable[[str], Path], images: LabelledImages) -> None:
     """One of each kind of encoder: `test_visual_prompts` has those of every family."""
     scan(load_vlm(folders("siglip2")), images, "vpt-deep", evidence="threshold")
@@ -393,15 +398,16 @@ OF_A_LOADER = {"not a number", "other shapes"}
 LOADERS = ("clip", "albef", "open_clip", "dual encoder")  # a family with each: what is read is checked in one place
 
 
-def bad_cases() -> list[tuple[str, str]]:
+def bad_cases() -> list[Any]:
     """Returns every family with what may be wrong, but what its kind or its loader decides with one of these alone."""
     first = {family.kind: name for name, family in reversed(FAMILIES.items())}
-    return [
+    every = [
         (name, what)
         for name, family in FAMILIES.items()
         for what in cases(family)
         if name in (LOADERS if what in OF_A_LOADER else first.values() if what in OF_THE_KIND else FAMILIES)
     ]
+    return mostly_slow(every, quick=[each for each in every if each[0] in OFTEN - {"dual encoder"}])
 
 
 @pytest.mark.parametrize(("name", "what"), bad_cases())

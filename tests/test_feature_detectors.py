@@ -40,6 +40,7 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import ZeroShot
 from labelsieve.metrics import evaluate
 from labelsieve.verdicts import decide
+from slow_cases import mostly_slow
 from tensor_sizes import LargestTensor
 
 WIDTH = 6
@@ -106,7 +107,9 @@ def check(scores: Scores, features: LabelledFeatures) -> None:
 # ---------------------------------------------------------------- the ends of what data can be
 
 
-@every_detector
+@pytest.mark.parametrize(
+    "name", mostly_slow(feature_detectors(text=True), quick={"joint", "label-match", "knn", "fine"})
+)
 @pytest.mark.parametrize(
     ("labels", "classes"),
     [

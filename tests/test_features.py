@@ -23,6 +23,7 @@ from labelsieve.data.sources import load_images
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.features import extract, image_features
 from labelsieve.vlm.kept_features import ImageFeatures, read_features
+from slow_cases import mostly_slow
 from small_models import StubProcessor, random_clip
 
 
@@ -181,7 +182,7 @@ DAMAGE: dict[str, Callable[[Path, Path], None]] = {
 def _done(_count: int) -> None: ...
 
 
-@pytest.mark.parametrize("what", list(DAMAGE))
+@pytest.mark.parametrize("what", mostly_slow(DAMAGE, quick=[*DAMAGE][::4]))
 def test_damaged_files_are_made_again(
     images: LabelledImages, vlm: CountingCLIP, engine: Engine, cache: Path, what: str
 ) -> None:

@@ -49,7 +49,9 @@ def fields_of(words: tuple[str, ...]) -> set[str]:
     return {field.name.replace("_", "-") for field in fields if field.name not in not_named} | {"help"}
 
 
-@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [pytest.param(each, marks=() if len(each) == 1 else pytest.mark.slow, id=" ".join(each)) for each in HELPS]
+)
 def test_the_short_help_is_short_and_the_long_one_whole(words: tuple[str, ...], run: Run) -> None:
     code, short, err = run(*words, "--help")
     assert (code, err) == (0, "")

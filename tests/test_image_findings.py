@@ -262,6 +262,7 @@ def with_defects(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_defects_are_found_where_they_are_asked_for(
     tmp_path: Path, tiny_clip: VisionLanguageModel, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -384,6 +384,7 @@ def test_the_sharpness_makes_as_many_wrong_as_asked(kind: Mistakes) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_rate_is_told_by_as_many_images_as_agree() -> None:
     """Where the evidence never errs by all of them; where it does, by those before it begins to."""
     rng = np.random.default_rng(0)
@@ -406,6 +407,7 @@ def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
     assert (none.value, none.low) == (0.0, 0.0) and none.high == pytest.approx(0.842, abs=1e-3), "0 of 2"
 
 
+@pytest.mark.slow
 def test_the_rate_does_not_depend_on_how_sharp_the_evidence_is() -> None:
     """Evidence of a temperature that is far off changes nothing."""
     data = known("pair", 0.3)
@@ -658,6 +660,7 @@ def unit_features(data: Known) -> tuple[LabelledFeatures, NDArray[np.float32], f
     return rows, np.eye(CLASSES, CLASSES + 1, dtype=np.float32), right
 
 
+@pytest.mark.slow
 def test_a_logit_scale_that_is_far_off_is_told_with_the_one_that_fits() -> None:
     rows, text, right = unit_features(known("symmetric", 0.3, count=2000))
 

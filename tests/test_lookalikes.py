@@ -92,9 +92,7 @@ def drawn(images: LabelledImages, part: Part) -> NDArray[np.int64]:
 
 
 # of each layout one, and a split that has labels of its own
-OFTEN = {(name, "train") for name in ("cifar10n", "tiny-imagenet", "webvision", "stanford-cars")} | {
-    ("clothing1m", "both")
-}
+OFTEN = {(name, "train") for name in ("cifar10n", "webvision")} | {("clothing1m", "both")}
 
 
 @pytest.mark.parametrize(("name", "split"), mostly_slow(SPLITS, quick=OFTEN))
@@ -240,6 +238,7 @@ def test_smoke_reads_every_data_set(three: Path, run: Callable[..., tuple[int, s
     assert run("bench", three, "--smoke", "--out", out)[0] == 0, "look-alikes are the same each time"
 
 
+@pytest.mark.slow
 def test_smoke_tries_a_method_of_several_experiments_once(
     three: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -618,7 +618,7 @@ def read(encoder: BareEncoder, pixels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", IDENTITIES)
-@pytest.mark.parametrize("name", list(IMAGE_ENCODERS))
+@pytest.mark.parametrize("name", mostly_slow(IMAGE_ENCODERS, quick=[*IMAGE_ENCODERS][:2]))
 def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
     factory, unfit = IMAGE_ENCODERS[name]
     with torch.random.fork_rng(devices=[]):

@@ -89,6 +89,7 @@ def test_the_smallest_crop_has_a_pixel_for_each_of_the_encoder() -> None:
     assert crop_area(224) * SCALE[0] >= 224**2 > (crop_area(224) - 2) * SCALE[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_picture_is_decoded_after_the_first_epoch(
     workers: int, cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -211,6 +211,7 @@ class Counted:
         return checkpoint(*args, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", mostly_slow(["vpt-deep", "lora", "full"], quick={"lora"}))
 def test_a_batch_larger_than_memory_gives_the_same_run(
     kind: Any, images: LabelledImages, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
@@ -228,6 +229,7 @@ def test_a_batch_larger_than_memory_gives_the_same_run(
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_classifier_is_the_same_whatever_fits(
     images: LabelledImages, verdicts: Verdicts, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +309,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
+@pytest.mark.slow
 @hidden
 @pytest.mark.usefixtures("no_kernels")
 def test_a_compiled_encoder_learns_the_same_and_is_itself_again(images: LabelledImages, tiny_clip: Any) -> None:

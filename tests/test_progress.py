@@ -108,6 +108,7 @@ def test_what_the_default_does_with_images_is_shown(images: LabelledImages, mini
     assert (4, 4) in progress.tasks["encoding class names"] and (8, 8) in progress.tasks["encoding prompts"]
 
 
+@pytest.mark.slow
 def test_what_comes_before_and_after_a_scan_is_shown(drawn_folder: Path, mini_clip: Any, tmp_path: Path) -> None:
     progress = Recorded()
     images = load_images(drawn_folder, progress=progress)

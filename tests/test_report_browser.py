@@ -193,6 +193,7 @@ def test_shows_flagged_images_by_rank(open_page: Open, report: Path) -> None:
     assert first == [32, 256]
 
 
+@pytest.mark.slow
 def test_filters_and_sorts(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     opened.choose("given", "1")
@@ -244,6 +245,7 @@ _CHOSEN = f"""(name) => {{
 }}"""
 
 
+@pytest.mark.slow
 def test_counts_are_what_a_click_shows(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
@@ -262,6 +264,7 @@ def test_counts_are_what_a_click_shows(open_page: Open, report: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_counts_fit_a_page_that_is_too_small_for_all(open_page: Open, tmp_path: Path) -> None:
     opened = open_page(write(tmp_path / "report.html", max_images=5))
     assert "The 5 most suspicious of 9 flagged images." in (opened.page.locator("#images .lead").text_content() or "")
@@ -272,6 +275,7 @@ def test_counts_fit_a_page_that_is_too_small_for_all(open_page: Open, tmp_path: 
     assert opened.page.locator(".bars li", has_text="cat").locator(".here").text_content() == "2 on this page"
 
 
+@pytest.mark.slow
 def test_filters_outlive_a_reload(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
@@ -325,6 +329,7 @@ _LOOK = """(button) => {
 }"""
 
 
+@pytest.mark.slow
 def test_the_word_on_a_mark_can_be_read(open_page: Open, report: Path) -> None:
     page = open_page(report).page
     for mark in ("wrong", "right", "unsure"):
@@ -335,6 +340,7 @@ def test_the_word_on_a_mark_can_be_read(open_page: Open, report: Path) -> None:
             assert found == [pressed, True] and color != ground, (mark, pressed)
 
 
+@pytest.mark.slow
 def test_enlarges_to_the_image_file(open_page: Open, tmp_path: Path) -> None:
     report = write(tmp_path / "run" / "report.html", photos=tmp_path / "the photos")
     (tmp_path / "the photos" / "a b#3.png").unlink()
@@ -389,6 +395,7 @@ def test_marks_with_the_keyboard_and_downloads_them(open_page: Open, report: Pat
     assert opened.ids() == img(0, 8)
 
 
+@pytest.mark.slow
 def test_the_right_class_is_typed_beside_the_enlarged_image(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
@@ -423,6 +430,7 @@ def test_the_right_class_is_typed_beside_the_enlarged_image(open_page: Open, rep
     assert "new_label" not in waiting.value.path().read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Open, report: Path) -> None:
     opened = open_page(report, size=(700, 900))
     page = opened.page
@@ -487,6 +495,7 @@ def test_enlarges(open_page: Open, report: Path) -> None:
     assert not page.locator("dialog").is_visible()
 
 
+@pytest.mark.slow
 def test_works_without_storage(open_page: Open, report: Path) -> None:
     page = open_page(report, before=_NO_STORAGE).page
     assert page.locator("#volatile").is_visible()
@@ -499,6 +508,7 @@ def test_works_without_storage(open_page: Open, report: Path) -> None:
     assert "img-00,cat,dog,0.0001,wrong" in waiting.value.path().read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_stored_nonsense_does_no_harm(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
@@ -511,6 +521,7 @@ def test_stored_nonsense_does_no_harm(open_page: Open, report: Path) -> None:
         assert page.locator("#marked").text_content() == "0" and len(opened.ids()) == 9, stored
 
 
+@pytest.mark.slow
 def test_dark_and_light(open_page: Open, report: Path) -> None:
     page = open_page(report, dark=True).page
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -563,6 +574,7 @@ def test_hostile_names_are_only_text(open_page: Open, tmp_path: Path) -> None:
     assert rows[3][1] == f"'{names[2]}", "no formula for a spreadsheet"
 
 
+@pytest.mark.slow
 def test_reads_without_scripts(open_page: Open, report: Path) -> None:
     page = open_page(report, java_script_enabled=False).page
     assert page.locator("article").count() == 11 and page.locator("article").first.is_visible()

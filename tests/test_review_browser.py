@@ -126,6 +126,7 @@ def test_keys(open_page: Open, made: SmallRun) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_one_key_a_card_whose_suggestion_is_right(open_page: Open, tmp_path: Path) -> None:
     """Over more cards than a page fetches at a time."""
     made = small_run(tmp_path, images=24, flagged=20, size=(8, 8), unreadable=False)
@@ -153,6 +154,7 @@ def test_undo_brings_cards_back_any_number_of_times(open_page: Open, made: Small
     assert opened.said()[-2:] == [("label", ("fox",)), ("label", ("dog",))]
 
 
+@pytest.mark.slow
 def test_any_class_is_found_by_typing_and_stays_on_a_digit(open_page: Open, tmp_path: Path) -> None:
     made = small_run(tmp_path, images=30, flagged=20, names=[f"class {number}" for number in range(12)])
     opened = open_page(made)
@@ -164,6 +166,7 @@ def test_any_class_is_found_by_typing_and_stays_on_a_digit(open_page: Open, tmp_
     assert opened.said() == [("label", ("class 11",)), ("label", ("class 11",)), ("none", ())]
 
 
+@pytest.mark.slow
 def test_several_classes_and_a_note(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
@@ -221,6 +224,7 @@ def test_the_cards_of_a_queue_that_came_too_late_change_nothing(open_page: Open,
     assert opened.id() == "img-00", "no card of the new queue is passed over"
 
 
+@pytest.mark.slow
 def test_a_whole_group_is_answered_at_once(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
@@ -236,6 +240,7 @@ def test_a_whole_group_is_answered_at_once(open_page: Open, made: SmallRun) -> N
     assert [each.kind for each in opened.answers()][-2:] == ["undo", "undo"]
 
 
+@pytest.mark.slow
 def test_unreadable_images_and_the_original(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
@@ -252,6 +257,7 @@ def test_unreadable_images_and_the_original(open_page: Open, made: SmallRun) -> 
     assert "cannot be read" in opened.page.locator("#stage").inner_text()
 
 
+@pytest.mark.slow
 def test_an_audit_shows_no_suggestion(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
@@ -268,6 +274,7 @@ def test_an_audit_shows_no_suggestion(open_page: Open, made: SmallRun) -> None:
     assert [each.mode for each in opened.answers()] == ["audit"]
 
 
+@pytest.mark.slow
 def test_names_with_html_are_text(open_page: Open, tmp_path: Path) -> None:
     made = small_run(tmp_path, names=(EVIL, "<b>dog</b>", "fox"), prefix="<i>x")
     opened = open_page(made)
@@ -280,6 +287,7 @@ def test_names_with_html_are_text(open_page: Open, tmp_path: Path) -> None:
     assert opened.said() == [("label", (EVIL,))]
 
 
+@pytest.mark.slow
 def test_touch_on_a_phone(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     opened.wait_for(0)

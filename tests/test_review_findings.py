@@ -158,6 +158,7 @@ def test_of_equal_images_the_one_that_was_seen_stays(made: SmallRun) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_copies_stand_side_by_side_and_are_left_out_by_a_key(browser: Browser, made: SmallRun) -> None:
     with served(session_of(made)) as address:
         page = browser.new_page(viewport={"width": 390, "height": 844})

@@ -89,6 +89,7 @@ def test_every_prefix_has_the_shares_of_the_design() -> None:
         assert np.abs(counts - end * side * within).max() <= 2
 
 
+@pytest.mark.slow
 def test_each_label_of_a_side_is_as_likely_as_any_other_to_be_in_a_prefix() -> None:
     verdicts = skewed(300)
     plans = [design(verdicts, seed=seed) for seed in range(2000)]

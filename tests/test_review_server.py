@@ -498,6 +498,7 @@ def test_names_with_html_are_text_in_the_page(tmp_path: Path) -> None:
         assert evil in json.loads(Client(address).open("/classes")[1])["names"]
 
 
+@pytest.mark.slow
 def test_50_000_classes(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(50_000)]
     made = small_run(tmp_path, names=names, images=30, flagged=20)

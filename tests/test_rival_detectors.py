@@ -230,6 +230,7 @@ def draw_triples(matrix: Floats, prior: Floats, count: int = 6000) -> tuple[torc
     return torch.from_numpy(labels), share
 
 
+@pytest.mark.slow
 def test_the_noise_is_found_where_neighbours_are_of_one_class() -> None:
     matrix = np.array([[0.8, 0.2, 0.0], [0.1, 0.6, 0.3], [0.05, 0.05, 0.9]])
     prior = np.array([0.5, 0.3, 0.2])

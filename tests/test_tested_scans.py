@@ -164,6 +164,7 @@ def test_what_trains_nothing_is_tested_zero_shot(
     assert found["accuracy"] == pytest.approx((alone.predicted == test_images.labels).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peft", mostly_slow(["none", "vpt-deep", "full"], quick={"vpt-deep"}))
 def test_training_images_as_test_images_are_predicted_alike(
     peft: str, images: LabelledImages, tiny_clip: VisionLanguageModel
@@ -337,6 +338,7 @@ def changed_by(detector: Training, images: LabelledImages, vlm: VisionLanguageMo
     return {name for name in after if not torch.equal(before[name], after[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("detector", "module"),
     [
@@ -396,6 +398,7 @@ def test_auto_takes_visual_prompts_where_nothing_else_would_learn(
         run(images, tiny_clip, GMM(**without, peft="auto"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "detector", [DeFT(**FIXED, evidence="threshold"), GMM(**FIXED, peft="vpt-deep")], ids=["deft", "gmm-vpt-deep"]
 )

@@ -370,6 +370,7 @@ def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, drawn_folder: P
     assert len(Verdicts.load(tmp_path / "a run").record["history"]) == 6
 
 
+@pytest.mark.slow
 def test_control_c_before_the_first_epoch_of_an_overwrite(
     drawn_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

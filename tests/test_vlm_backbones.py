@@ -28,6 +28,7 @@ from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.verdicts import decide
 from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
 from labelsieve.vlm.huggingface import load_vlm
+from slow_cases import mostly_slow
 from small_families import (
     OPEN_CLIP,
     SIDE,
@@ -130,7 +131,7 @@ def unprojected(vlm: Any, kind: str, pooled: Tensor) -> tuple[Tensor, Tensor]:
     return pooled, vlm.pool(pixels)
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+@pytest.fixture(scope="module", params=mostly_slow(MODELS, quick={"open_clip", "timm", "dual encoder"}))
 def both(request: pytest.FixtureRequest, folders: Folders) -> tuple[str, Any, Backbone]:
     """Every kind with its model and its backbone."""
     folder = folders(request.param)
