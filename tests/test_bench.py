@@ -49,6 +49,7 @@ from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource
 from labelsieve.metrics import calibration
 from labelsieve.vlm import huggingface
+from slow_cases import mostly_slow
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
@@ -1491,7 +1492,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
     return StandIns(tmp_path_factory.mktemp("look-alikes"))
 
 
-@pytest.mark.parametrize("name", list(shipped()))
+@pytest.mark.parametrize("name", mostly_slow(shipped(), quick={"phase1", "human", "strong-sketches", "modules"}))
 def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
     name: str, stand_ins: StandIns, tmp_path: Path
 ) -> None:
