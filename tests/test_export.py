@@ -123,7 +123,7 @@ def test_tables_follow_the_marks(tmp_path: Path, four: tuple[Verdicts, LabelledI
     marks.write_text("id,mark\na.png,wrong\nb.png,right\nc.png,unsure\nd.png,wrong\n")
     out = export(verdicts, None, format=kind, out=tmp_path / f"t.{kind}", marks=marks)
     table = pq.read_table(out) if kind == "parquet" else pyarrow.csv.read_csv(out)
-    assert table.column_names == [*verdicts.table.column_names, "mark", "new_label"]
+    assert table.column_names == [*verdicts.table.column_names, "mark", "new_label", "left_out"]
     assert table["is_label_issue"].to_pylist() == [True, False, False, None]
     assert table["label_quality"].to_pylist()[:2] == [0, 1] and table["label_quality"][2].as_py() == pytest.approx(0.8)
     assert table["rank"].to_pylist() == [1, 3, 2, None], "what is marked wrong is the most suspicious"

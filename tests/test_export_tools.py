@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -114,6 +115,25 @@ def test_a_clean_folder_has_the_corrected_labels(reviewed: Path, run: Run) -> No
     files = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
     assert {"cat/2.png", "cat/2-2.png"} <= files, "that of the owls beside the one that was there"
     assert not any(name.startswith("owl & co/2") for name in files) and "dog/1.png" not in files
+
+
+def test_what_reviewers_left_out_is_in_no_folder(reviewed: Path, run: Run) -> None:
+    answer(reviewed, load_images(str(reviewed.with_name("photos"))), {"cat/1.png": "<drop>"})
+    found = exported(run, reviewed, "csv", "--marks", str(reviewed))
+    with found.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["id"] for line in lines if line["left_out"] == "true"] == ["cat/1.png"] and len(lines) == 12
+    written = {
+        tool: exported(run, reviewed, tool) for tool in ("label-studio", "fiftyone", "cvat", "coco", "imagefolder")
+    }
+    for tool, out in written.items():
+        files = [path for path in out.rglob("*") if path.suffix in (".png", ".jpg")]
+        assert len(files) == (5 if tool == "imagefolder" else 11), tool
+    assert len(json.loads((written["label-studio"] / "tasks.json").read_text())) == 11
+    assert len(json.loads((written["coco"] / "annotations.json").read_text())["images"]) == 11
+    card = reviewed.with_name("README.md")
+    assert run("export", reviewed, "--format", "dataset-card", "--out", card)[0] == 0
+    assert "| left out: a copy, a leak or a defect | 1 |" in card.read_text()
 
 
 @pytest.mark.parametrize("tool", ["label-studio", "fiftyone", "cvat", "coco"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from labelsieve.core.provenance import write_text
 from labelsieve.core.quantities import counted, percent, plain
-from labelsieve.review.rows import RowReviews, corrected, marks_of_rows
+from labelsieve.review.rows import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
 # Pairs of classes in the table.
@@ -79,6 +79,7 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
     changed = np.flatnonzero(labels != verdicts.given)
     left_out = np.flatnonzero((marks == "wrong") & (labels == verdicts.given))
+    dropped = int(dropped_by_reviewers(verdicts, reviews).sum())
     names = (verdicts.run.detector.name, verdicts.run.model.name)
     by = " with ".join(_text(name) for name in names if name)
     images = counted(len(verdicts), "image", "images")
@@ -95,6 +96,7 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
         "|---|---:|---:|",
         _share("label corrected", len(changed), len(verdicts)),
         _share("left out: wrong, and the right class is not known", len(left_out), len(verdicts)),
+        _share("left out: a copy, a leak or a defect", dropped, len(verdicts)),
         _share("reviewed and right", int((marks == "right").sum()), len(verdicts)),
     ]
     pairs = Counter(zip(verdicts.given[changed].tolist(), labels[changed].tolist(), strict=True))

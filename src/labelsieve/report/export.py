@@ -52,15 +52,16 @@ def export(
     is one and has label quality 0, and ranks follow; see :func:`labelsieve.review.rows.after_reviews`.
 
     * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with reviews, a column `mark`
-      (`right`, `wrong` or `unsure`) and a column `new_label`, where a reviewer named another class. In a CSV file a
-      text that a spreadsheet would take for a formula gets an apostrophe before it.
+      (`right`, `wrong` or `unsure`), a column `new_label`, where a reviewer named another class, and a column
+      `left_out`, whether reviewers left the image out as a copy, a leak or a defect. In a CSV file a text that a
+      spreadsheet would take for a formula gets an apostrophe before it.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
     * `imagefolder`: one folder for each class with the clean part, and nothing else: the readable images that are not
       flagged or, with a `drop_at` below 1, flagged with a label quality above it; and those whose right label a
       reviewer named, in the folder of that.
-    * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images and the annotations as that tool
-      imports them; see docs/export.md.
+    * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images, but for those that reviewers
+      left out, and the annotations as that tool imports them; see docs/export.md.
     * `dataset-card`: a `README.md` for the Hub of Hugging Face that says which labels were changed.
 
     Args:
@@ -191,7 +192,8 @@ def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
     names = pa.array(verdicts.class_names, pa.string())
     table = after_reviews(verdicts, reviews).table
     table = table.append_column("mark", pa.array(mark.tolist(), pa.string(), mask=mark == ""))
-    return table.append_column("new_label", names.take(pa.array(labels, mask=labels == verdicts.given)))
+    table = table.append_column("new_label", names.take(pa.array(labels, mask=labels == verdicts.given)))
+    return table.append_column("left_out", pa.array(dropped_by_reviewers(verdicts, reviews)))
 
 
 def write_cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:

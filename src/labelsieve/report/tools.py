@@ -19,7 +19,7 @@ from labelsieve.core.provenance import write_json, write_text
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.report.imagefolder import export_folder, place_images, write_marker
 from labelsieve.report.registry import FORMATS
-from labelsieve.review.rows import RowReviews, after_reviews, corrected, marks_of_rows
+from labelsieve.review.rows import RowReviews, after_reviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
 Card = dict[str, Any]
@@ -41,6 +41,8 @@ def write_for_tool(
 ) -> Path:
     """Writes a folder that an annotation tool imports: all images that can be read, most suspicious first.
 
+    What reviewers left out as a copy, a leak or a defect is not in it.
+
     Args:
         verdicts: Of N images.
         images: The images that the verdicts were made from.
@@ -58,7 +60,7 @@ def write_for_tool(
     format, write = FORMATS.entries[tool], FORMATS[tool]
     with export_folder(verdicts, images, out, overwrite=overwrite) as part:
         ranked = after_reviews(verdicts, reviews)
-        rows = np.flatnonzero(verdicts.is_readable)
+        rows = np.flatnonzero(verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews))
         order = rows[np.argsort(np.asarray(ranked.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
         paths = place_images(
             images, part, dict.fromkeys(order, format.images_in), out=out, copy=copy, by_stem=True, progress=progress
