@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from labelsieve.app import serving
 from labelsieve.app.looks import Looks, reduced
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
+from labelsieve.data.annotators import Annotations
 from labelsieve.review import LOG, AnswerLog, load
 from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, Client, served, session_of
@@ -551,3 +553,14 @@ def test_stopping_is_how_a_review_ends(
     monkeypatch.setattr(serving, "serve", stopped)
     code, said, _ = run("review", made.folder)
     assert code == 0 and "0 new answers, 0 in all" in said
+
+
+def test_a_card_says_what_each_annotator_gave(made: SmallRun) -> None:
+    said = np.stack([made.images.labels, np.full(12, 2), np.where(np.arange(12) == 0, -1, made.images.labels)], axis=1)
+    images = dataclasses.replace(made.images, annotations=Annotations(names=("ann", "bob", "eve"), labels=said))
+    with served(session_of(dataclasses.replace(made, images=images))) as address:
+        first, second, *_ = Client(address).cards()
+        (audited,) = Client(address, client="other").cards(1, queue="audit")
+    assert first["votes"] == [{"label": 0, "by": ["ann"]}, {"label": 2, "by": ["bob"]}], "eve labelled no such image"
+    assert second["votes"] == [{"label": 1, "by": ["ann", "eve"]}, {"label": 2, "by": ["bob"]}]
+    assert "votes" not in audited, "an audit is blind"

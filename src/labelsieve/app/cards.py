@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from labelsieve.app.looks import Looks
 from labelsieve.app.other_split import OtherSplit
 from labelsieve.curation.findings import KINDS
+from labelsieve.data.annotators import Annotations
 from labelsieve.review.finding_queues import Found
 from labelsieve.review.queue import ReviewQueue
 from labelsieve.review.state import Resolved
@@ -35,11 +36,19 @@ class Hand(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CardMaker:
-    """Makes cards of images; of a leak with the image of the other split, where that is at hand."""
+    """Makes cards of images.
+
+    Attributes:
+        queue: The queues of the run.
+        looks: Knows which classes and images look alike.
+        other_split: Has the images beside leaks, where they are at hand.
+        annotations: What each annotator said, where there are several.
+    """
 
     queue: ReviewQueue
     looks: Looks
     other_split: OtherSplit | None = None
+    annotations: Annotations | None = None
 
     def cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool) -> list[dict[str, Any]]:
         """Returns what a browser needs to show each image.
@@ -85,9 +94,20 @@ class CardMaker:
                 "confidence": _number(verdicts.table["predicted_confidence"][row].as_py()),
                 "rank": verdicts.table["rank"][row].as_py(),
                 "flagged": bool(verdicts.is_issue[row]),
+                "votes": self._votes(row),
             }
         card["top"] = [{"label": each, "examples": self.looks.examples(row, each, EXAMPLES)} for each in top]
         return card
+
+    def _votes(self, row: int) -> list[dict[str, Any]]:
+        """Returns the classes that annotators gave an image and who they are, the class of most of them first."""
+        if self.annotations is None:
+            return []
+        by: dict[int, list[str]] = {}
+        for name, label in zip(self.annotations.names, self.annotations.labels[row].tolist(), strict=True):
+            if label >= 0:
+                by.setdefault(label, []).append(name)
+        return [{"label": label, "by": by[label]} for label in sorted(by, key=lambda each: (-len(by[each]), each))]
 
     def _finding(self, queue: str, row: int) -> dict[str, Any] | None:
         """Returns why an image is in a queue of findings, and what is beside it; None in other queues."""

@@ -87,7 +87,9 @@ class Session:
         features = kept_features(images, verdicts)
         self.has_features = features is not None
         self.looks = Looks(verdicts, features)
-        self._maker = CardMaker(queue=self.queue, looks=self.looks, other_split=self.other_split)
+        self._maker = CardMaker(
+            queue=self.queue, looks=self.looks, other_split=self.other_split, annotations=images.annotations
+        )
         self._lock = threading.RLock()
         self._dealt: dict[str, Dealt] = {}
         self._undone: dict[str, list[Answer]] = {}

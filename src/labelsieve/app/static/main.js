@@ -76,7 +76,7 @@ async function end() {
   if (round !== deck.round) return;
   const button = (text, changes) => make("button", { type: "button", onclick: () => filters.set(changes) }, text);
   const offers = [];
-  if (found?.left) offers.push(make("p", {}, `${count(found.left)} left are on other screens just now.`));
+  if (found?.left) offers.push(make("p", {}, `${count(found.left)} on other screens just now: they come here once they are given back.`));
   const now = filters.spec();
   if (now.filters.which === "flagged" && now.queue !== "audit" && !(now.queue in start.findings)) offers.push(button("Go on with labels that were not flagged", { which: "unflagged", state: "open" }));
   for (const [name, text] of [["skipped", "Skipped"], ["unsure", "Unsure"], ["disputed", "Disputed"]]) {
@@ -84,7 +84,7 @@ async function end() {
   }
   offers.push(make("button", { type: "button", class: "quiet", onclick: () => restart() }, "Look again"));
   place.replaceChildren(...[
-    make("h2", {}, found?.size ? "This queue is done." : "No image is in this queue."),
+    make("h2", {}, found?.left ? "Others have the rest of this queue." : found?.size ? "This queue is done." : "No image is in this queue."),
     make("p", { class: "muted" }, found ? `${count(found.answered)} of ${count(found.images)} images answered, ${count(found.flagged_answered)} of ${count(found.flagged)} flagged ones.` : ""),
     make("div", { class: "offers" }, ...offers),
     found?.answered ? rescanOffer() : null,

@@ -5,6 +5,8 @@ import { byId, count, make, percent, score } from "./dom.js";
 import { nameOf } from "./names.js";
 
 export const TINY = 64;
+// So many annotators of one class are named on a card.
+const NAMED = 4;
 
 /** Shows a card. `state.chosen` are the classes of an answer with several, null if it has one. */
 export function showCard(card, state, act) {
@@ -97,12 +99,22 @@ function about(card) {
     const flag = card.flagged ? "flagged" : "not flagged";
     parts.push(make("p", { class: "numbers" }, `p_clean ${score(card.p_clean)} · #${count(card.rank)} · ${flag}`));
   }
+  if (card.votes?.length && !card.members) parts.push(make("p", { class: "numbers votes", title: card.votes.map(votes).join("\n") }, `Annotators: ${card.votes.map(votesInShort).join(" · ")}`));
   if (card.copies.length) {
     const others = card.copies.map((each) => `${each.id} (${nameOf(each.given)})`).join(", ");
     parts.push(make("p", { class: "numbers" }, `Copies, which your answer counts for too: ${others}`));
   }
   if (card.answer) parts.push(make("p", { class: "numbers answered" }, answered(card.answer)));
   return parts;
+}
+
+function votes({ label, by }) {
+  return `${nameOf(label)}: ${by.join(", ")}`;
+}
+
+/** Names the annotators while they are few; the title of the line names all. */
+function votesInShort(vote) {
+  return vote.by.length <= NAMED ? votes(vote) : `${nameOf(vote.label)}: ${count(vote.by.length)} of them`;
 }
 
 function fact(term, text, kind, more = "") {
