@@ -3,11 +3,12 @@
     labelsieve noise photos.parquet --kind symmetric --rate 0.25 --out noise.parquet
     labelsieve scan photos.parquet --noise noise.parquet --detector joint --out runs/joint
     labelsieve scan photos.parquet --noise noise.parquet --detector confident-learning --out runs/cleanlab
-    python benchmarks/review_curve.py runs/joint --beside runs/cleanlab --answers 300 600 900
+    python benchmarks/review_curve.py runs/joint --beside runs/cleanlab --answers 300 600 900 --plot curve.svg
 
 Prints the accuracy of the labels after so many answers: by the queue of `labelsieve review`, by the ranking of the
-other run, and in random order, for which the expected value is exact. And how many keys the answers took. Both runs
-have to know the truth. The cache has to be the one that the scans used, for the top classes.
+other run, and in random order, for which the expected value is exact. And how many keys the answers took. The plot has
+a point for every answer; it needs matplotlib. Both runs have to know the truth. The cache has to be the one that the
+scans used, for the top classes.
 """
 
 from __future__ import annotations
@@ -121,12 +122,29 @@ def accuracies(images: LabelledImages, rows: NDArray[np.int64], answers: list[in
     return [float(1 - (wrong.sum() - wrong[rows[:count]].sum()) / len(wrong)) for count in answers]
 
 
+def plot(lines: dict[str, list[float]], path: Path) -> None:
+    """Draws the accuracies after 0, 1, 2, ... answers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in lines.items():
+        axes.plot(range(len(values)), [100 * value for value in values], label=name)
+    axes.set_xlabel("answers")
+    axes.set_ylabel("right labels, %")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--beside", type=Path, help="a run of the same data by another detector")
     parser.add_argument("--answers", type=int, nargs="+", default=[300, 600, 900])
     parser.add_argument("--audit", action="store_true", help="one card in five at random, as the command has it")
+    parser.add_argument("--plot", type=Path, help="where to write the curve, an SVG file")
     options = parser.parse_args()
     verdicts = Verdicts.load(options.run)
     images = images_of(verdicts, progress=Progress(Console()))
@@ -135,18 +153,20 @@ def main() -> None:
     keys, labels = reviewed(options.run, images, max(options.answers), audit=options.audit)
     place = {name: row for row, name in enumerate(images.ids)}
     rows = np.array([place[name] for name in labels])
-    random = np.mean(images.truth != images.labels)
-    lines = {
-        "labelsieve review": accuracies(images, rows, options.answers),
-        "in random order": [float(1 - random * (1 - min(n / len(images), 1))) for n in options.answers],
+    random, every = np.mean(images.truth != images.labels), list(range(max(options.answers) + 1))
+    curves = {
+        "labelsieve review": accuracies(images, rows, every),
+        "in random order": [float(1 - random * (1 - min(n / len(images), 1))) for n in every],
     }
     if options.beside:
         rank = Verdicts.load(options.beside).table["rank"].fill_null(len(images) + 1).to_numpy()
-        lines[f"ranking of {options.beside.name}"] = accuracies(images, np.argsort(rank), options.answers)
+        curves[f"ranking of {options.beside.name}"] = accuracies(images, np.argsort(rank), every)
     print(f"{len(labels)} answers took {keys} keys; labels right at the start: {1 - random:.1%}")
     print("answers".ljust(28), *(f"{n:>8}" for n in options.answers))
-    for name, values in lines.items():
-        print(name.ljust(28), *(f"{value:8.1%}" for value in values))
+    for name, values in curves.items():
+        print(name.ljust(28), *(f"{values[n]:8.1%}" for n in options.answers))
+    if options.plot:
+        plot(curves, options.plot)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def test_label_studio(reviewed: Path, run: Run) -> None:
     images = {task["data"]["image"] for task in tasks}
     assert "/data/local-files/?d=for%20label-studio/images/a%20b-2.png" in images and len(images) == 12
     config = ET.parse(out / "config.xml").getroot()
+    assert (out / "config.xml").read_text().startswith("<View>"), "the tool reads a text, which names no encoding"
     assert [each.get("value") for each in config.iter("Choice")] == ["cat", "dog", "owl & co"]
     assert {each.get("name") for each in config} == {"image", "label", None}
 
@@ -63,9 +64,11 @@ def test_fiftyone(reviewed: Path, run: Run) -> None:
     files = {path.stem: path for path in (out / "data").iterdir()}
     assert len(files) == 12 and all(not path.is_symlink() for path in files.values()), "no stem twice"
     assert written["classes"] == ["cat", "dog", "owl & co"] and len(written["labels"]) == 11
-    labels: dict[str, Any] = {each["attributes"]["id"]: each for each in written["labels"].values()}
+    labels: dict[str, Any] = {each["attributes"]["source_id"]: each for each in written["labels"].values()}
     assert labels["owl & co/2.png"]["label"] == 0 and labels["dog/2.png"]["label"] == 1
     assert labels["owl & co/2.png"]["attributes"]["given_label"] == "owl & co"
+    own = {"id", "tags", "label", "confidence", "logits"}
+    assert all(not own & set(each["attributes"]) for each in labels.values()), "of FiftyOne's Classification"
     assert set(written["labels"]) < set(files)
 
 

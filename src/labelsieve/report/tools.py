@@ -128,7 +128,9 @@ def write_label_studio(cards: list[Card], class_names: tuple[str, ...], part: Pa
     choices = ET.SubElement(view, "Choices", name="label", toName="image", choice="single", showInLine="true")
     for name in class_names:
         ET.SubElement(choices, "Choice", value=clean(name))
-    write_text(part / "config.xml", _xml(view))
+    ET.indent(view)
+    # without a declaration: Label Studio reads it from a text, where none of an encoding may stand
+    write_text(part / "config.xml", ET.tostring(view, encoding="unicode") + "\n")
 
 
 def _is_decided(card: Card) -> bool:
@@ -147,10 +149,11 @@ def write_fiftyone(cards: list[Card], class_names: tuple[str, ...], part: Path, 
     labels = {}
     for card in cards:
         if card["label"] is not None:
-            names = ("id", "given_label", "suggested_label", "p_clean", "flagged", "reviewed")
+            names = ("given_label", "suggested_label", "p_clean", "flagged", "reviewed")
             labels[Path(card["path"]).stem] = {
                 "label": place[card["label"]],
-                "attributes": {name: card[name] for name in names},
+                # `id` is FiftyOne's own
+                "attributes": {"source_id": card["id"], **{name: card[name] for name in names}},
             }
     write_json(part / "labels.json", {"classes": class_names, "labels": labels})
 

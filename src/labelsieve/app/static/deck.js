@@ -4,6 +4,8 @@ import { ask, before, client, thumbnail } from "./api.js";
 
 const AHEAD = 8;
 const LOW = 5;
+// Milliseconds: the card at hand is drawn before the next ones, with a hundred small images, are asked for.
+const DRAWN = 100;
 
 export class Deck {
   /** @param {() => object} spec What to ask for: queue, filters and reviewer. */
@@ -31,7 +33,7 @@ export class Deck {
   async next() {
     if (!this.cards.length && !this.isEmpty) await this.fill();
     const card = this.cards.shift() ?? null;
-    if (this.cards.length < LOW && !this.isEmpty) this.fill().catch(() => {});
+    if (this.cards.length < LOW && !this.isEmpty) setTimeout(() => this.fill().catch(() => {}), card ? DRAWN : 0);
     return card;
   }
 
