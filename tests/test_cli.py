@@ -637,3 +637,18 @@ def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 def test_only_the_first_process_speaks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     assert run("report", "none") == (1, "", "")
+
+
+def test_a_run_names_its_model_from_any_folder(
+    photo_folder: Callable[..., Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_folder({"cat": 4, "dog": 4})
+    shutil.copytree(MINI_CLIP, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert run("scan", "photos", "--model", "model", "--detector", "label-match", "--out", "done")[0] == 0
+    record = json.loads((tmp_path / "done" / "run.json").read_text())
+    assert record["model"]["name"] == str(tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = run("adapt", "../done", "--out", "classifier", "--epochs", 1, "--tune", "linear")
+    assert (code, err) == (0, "")

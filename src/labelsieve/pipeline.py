@@ -39,6 +39,7 @@ from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_au
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import PASSING
+from labelsieve.vlm.reading import located
 
 
 def scan(
@@ -358,4 +359,4 @@ def _tested(test: LabelledImages, scores: Scores) -> dict[str, Any]:
 def _model(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:
     if isinstance(images, LabelledFeatures):
         return {"name": None, "fingerprint": images.text_fingerprint}
-    return {} if vlm is None else {"name": vlm.name, "fingerprint": vlm.fingerprint}
+    return {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint}
