@@ -99,7 +99,8 @@ def check_reviewed(run_folder: str | Path) -> Path:
     """
     folder = Path(run_folder)
     if not (folder / LOG).is_file():
-        raise RunError(f"expected a reviewed run with a {LOG} in {folder}, found none; make it with: labelsieve review")
+        answer = f"labelsieve review {folder}"
+        raise RunError(f"expected a reviewed run with a {LOG} in {folder}, found none; answer with: {answer}")
     return folder
 
 
