@@ -224,6 +224,40 @@ def test_the_cards_of_a_queue_that_came_too_late_change_nothing(open_page: Open,
     assert opened.id() == "img-00", "no card of the new queue is passed over"
 
 
+def test_nothing_that_was_noted_or_chosen_is_lost_by_a_slip(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("t")
+    opened.page.locator("#note-text").fill("a note")
+    box = opened.page.locator("#note-text").bounding_box()
+    assert box is not None
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+    opened.page.mouse.down()
+    opened.page.mouse.move(3, 300)
+    opened.page.mouse.up()
+    assert opened.page.locator("#note-dialog").is_visible(), "a press that began inside selects text"
+    opened.page.mouse.click(3, 300)
+    assert opened.page.locator("#note-shown").inner_text() == "a note"
+    opened.press("m", "1", "n", "g", "Enter", then=1)
+    assert opened.said() == [("several", ("dog", "cat"))] and opened.answers()[0].note == "a note"
+    opened.press("z", then=0)
+    assert opened.page.locator("#note-shown").inner_text() == "a note", "undone is the answer, not the note"
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_tab_has_cards_of_its_own(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made, new=True)
+    opened.wait_for(0)
+    with opened.page.expect_popup() as copy:
+        opened.page.evaluate("window.open('/', '_blank')")
+    copy.value.wait_for_selector("#end:not([hidden])")  # the first has them all
+    opened.press("g", then=1)
+    opened.page.reload()
+    opened.wait_for(1)
+    copy.value.close()
+    assert opened.said() == [("label", ("cat",))]
+
+
 @pytest.mark.slow
 def test_a_whole_group_is_answered_at_once(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)

@@ -324,13 +324,15 @@ class Session:
             return self._again(viewer, undone)
 
     def _again(self, viewer: Viewer, undone: Sequence[Answer]) -> list[dict[str, Any]]:
-        groups = [self.queue.group_of(each.key) for each in undone]
-        rows = [self._row_of(each, group) for each, group in zip(undone, groups, strict=True) if group is not None]
-        if not rows:
+        places = [(each, self.queue.group_of(each.key)) for each in undone]
+        known = [(each, self._row_of(each, group)) for each, group in places if group is not None]
+        if not known:
             return []
+        rows = [row for _, row in known]
         self.queue.lease(rows, viewer.client)
         queue = str(undone[0].shown.get("queue", "suspicious"))
-        return bundled(self._cards(Hand(rows, undone[0].mode, queue)))
+        cards = self._cards(Hand(rows, undone[0].mode, queue))
+        return bundled([{**card, "note": each.note} for card, (each, _) in zip(cards, known, strict=True)])
 
     def _row_of(self, answer: Answer, group: int) -> int:
         """Returns the row that an answer was given on, or the first of its copies if the id is another one now."""

@@ -64,11 +64,17 @@ def read_csv(path: Path, *, needed: Iterable[str], what: str, advice: str) -> li
             columns = list(reader.fieldnames or ())
             rows = [{key: unescaped(value or "") for key, value in row.items() if key} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of {what}: {error}; {advice}") from None
+        raise DataError(f"{path} cannot be read as a CSV of {what}: {_reason(error)}; {advice}") from None
     for column in needed:
         if column not in columns:
             raise DataError(f'expected a column "{column}" in {path}, found {listed(columns) or "none"}; {advice}')
     return rows
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist"
+    return str(getattr(error, "strerror", None) or error)
 
 
 def write_csv(path: Path, table: pa.Table) -> None:

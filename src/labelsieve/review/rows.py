@@ -196,7 +196,7 @@ def reviews_of(
     logs = [path for path in paths if path.is_dir() or path.suffix.lower() == ".jsonl"]
     answers = [answer for path in logs for answer in _answers_of(path, progress)]
     if progress is not None and answers:
-        reviewed = len({answer.key for answer in answers})
+        reviewed = len(resolve(answers).by_key)  # what was only skipped is not answered
         progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
     marks = [path for path in paths if path not in logs]
     contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))

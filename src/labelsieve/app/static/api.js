@@ -7,9 +7,10 @@ const BEFORE = "labelsieve-client";
 const { number } = JSON.parse(byId("start").textContent);
 
 export const client = randomName();
-/** The page that this one takes the place of, when it was loaded again: its cards are given back. */
+/** The page that this one takes the place of, when it was loaded again: its cards are given back. A copy of a tab that
+ * stays open takes nobody's place, so that the name is kept only while a page is left. */
 export const before = sessionStorage.getItem(BEFORE);
-sessionStorage.setItem(BEFORE, client);
+sessionStorage.removeItem(BEFORE);
 
 export async function ask(path, body) {
   let reply;
@@ -38,6 +39,7 @@ export async function ask(path, body) {
 /** Gives the cards of this page back when it is closed. */
 export function releaseOnClose() {
   addEventListener("pagehide", () => {
+    sessionStorage.setItem(BEFORE, client);
     navigator.sendBeacon("/release", new Blob([JSON.stringify({ client })], { type: "application/json" }));
   });
 }

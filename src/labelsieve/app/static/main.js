@@ -52,7 +52,7 @@ async function next() {
 
 function show(card) {
   state.card = card;
-  state.note = "";
+  state.note = card.note ?? "";
   state.chosen = null;
   showCard(card, state, act);
   showNote();
@@ -130,13 +130,13 @@ const doOnCard = {
     remember(label);
     showTop(state.card, state, act);
   },
-  keep() { answer("label", [state.card.given]); },
-  none() { answer("none"); },
-  drop() { if (state.card.finding?.drop) answer(state.card.finding.drop); },
-  unsure() { answer("unsure"); },
+  keep() { doOnCard.label(state.card.given); },
+  none() { alone("none"); },
+  drop() { if (state.card.finding?.drop) alone(state.card.finding.drop); },
+  unsure() { alone("unsure"); },
   skip() {
     if (state.card.mode === "audit") toast("An audit image cannot be skipped; take u for unsure.");
-    else answer("skip");
+    else alone("skip");
   },
   several() {
     state.chosen = state.chosen === null ? new Set() : null;
@@ -156,6 +156,12 @@ const doOnCard = {
   },
   regroup() { showCard(state.card, state, act); },
 };
+
+/** Gives an answer that goes with no class; classes that were chosen for an answer with several are not lost by it. */
+function alone(kind) {
+  if (state.chosen?.size) toast("Enter saves the chosen classes; m goes back to one.");
+  else answer(kind);
+}
 
 /** Saves an answer; the next card is shown once it is on the disk. */
 async function answer(kind, labels = []) {
@@ -313,8 +319,11 @@ byId("stats-button").addEventListener("click", () => act("stats"));
 byId("help-button").addEventListener("click", () => act("help"));
 byId("filter-button").addEventListener("click", () => filters.toggle());
 byId("reviewer-button").addEventListener("click", openName);
+// A press that begins in a dialog, as to select a text, does not close it where it ends; what was noted stays noted.
 for (const dialog of document.querySelectorAll("dialog")) {
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  let isOutside = false;
+  dialog.addEventListener("pointerdown", (event) => { isOutside = event.target === dialog; });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog && isOutside) dialog.close(dialog.id === "note-dialog" ? "ok" : ""); });
 }
 
 // a name in the address counts more than the one that was chosen before in this tab
