@@ -22,6 +22,8 @@ SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 SURE_OF_A_CLASS = 30
 # Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
+# What rises by more than that within the surest images, by so many standard errors, is what the evidence errs on.
+RISING_ERRORS = 3.0
 # A logit scale is far off from this factor on.
 FAR_OFF = 3.0
 
@@ -145,17 +147,38 @@ def _fewest(total: int) -> int:
     return max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
 
 
+def _where_flat(hits: Tensor) -> int:
+    """Returns how many of the surest images disagree because of their labels, not of the evidence.
+
+    Wrong labels strike the very surest nearly as often as the sure (`RISE` and `FLOOR`); evidence that knows little
+    errs ever less often the surer it is. Where the surest third disagrees much less often, it is taken instead, and so
+    on.
+
+    Args:
+        hits: How many of the first 1, 2, ... images disagree, (n,), the surest first.
+    """
+    count = _fewest(len(hits))
+    while (third := max(count // 3, min(FEWEST_SURE, count))) < count:
+        share, of_third = float(hits[count - 1]) / count, float(hits[third - 1]) / third
+        error = math.sqrt(share * (1 - share) * (1 / third - 1 / count))
+        if share <= max(RISE * of_third + FLOOR, of_third + RISING_ERRORS * error):
+            break
+        count = third
+    return count
+
+
 def _among_surest(disagrees: Tensor) -> Interval:
     """Returns the share that disagrees among the surest images, (n,), the surest first.
 
-    More of them tell it more precisely, until the evidence itself errs. So it is the share among as many as agree with
-    every smaller part: it lies within one standard error of each of their shares (Lepski, 1991; Goldenshluger and
-    Nemirovski, 1997). The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
+    Where the evidence is weak, the share rises from the very surest on: see :func:`_where_flat`. Else more of them tell
+    it more precisely, until the evidence itself errs. So it is the share among as many as agree with every smaller
+    part: it lies within one standard error of each of their shares (Lepski, 1991; Goldenshluger and Nemirovski, 1997).
+    The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
     """
     from scipy.stats import binomtest
 
     total, hits = len(disagrees), disagrees.cumsum(0)
-    count = _fewest(total)
+    count = _where_flat(hits)
     ends = binomtest(int(hits[count - 1]), count).proportion_ci(0.95, method="exact")
     low, high, found = 0.0, 1.0, 0.0
     while count <= total:
