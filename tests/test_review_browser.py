@@ -237,10 +237,12 @@ def test_nothing_that_was_noted_or_chosen_is_lost_by_a_slip(open_page: Open, mad
     opened.page.mouse.up()
     assert opened.page.locator("#note-dialog").is_visible(), "a press that began inside selects text"
     opened.page.mouse.click(3, 300)
+    opened.page.wait_for_selector("#note-shown:not([hidden])")
     assert opened.page.locator("#note-shown").inner_text() == "a note"
     opened.press("m", "1", "n", "g", "Enter", then=1)
     assert opened.said() == [("several", ("dog", "cat"))] and opened.answers()[0].note == "a note"
     opened.press("z", then=0)
+    opened.page.wait_for_selector("#note-shown:not([hidden])")
     assert opened.page.locator("#note-shown").inner_text() == "a note", "undone is the answer, not the note"
 
 
