@@ -450,7 +450,7 @@ def test_true_labels_give_metrics(run: Run, written: Path, tmp_path: Path) -> No
 
 
 def test_model_cards_do_not_tell_the_folder(written: Path) -> None:
-    from labelsieve.finetune.result import without_folders
+    from labelsieve.vlm.names import without_folders
 
     assert without_folders(f"cifar10n:{written / 'cifar10n'}") == "cifar10n:cifar10n"
 

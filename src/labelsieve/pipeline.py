@@ -39,7 +39,7 @@ from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_au
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import PASSING
-from labelsieve.vlm.reading import located
+from labelsieve.vlm.names import located
 
 
 def scan(

@@ -35,10 +35,10 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_drawings
 from labelsieve.detect.registry import check_input
 from labelsieve.finetune.backbones import load_backbone
-from labelsieve.finetune.result import without_folders
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.names import without_folders
 
 # Test sketches are of seeds that no training sketches have.
 TEST_SEED = 1_000_000

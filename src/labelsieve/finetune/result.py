@@ -13,13 +13,12 @@ from labelsieve.core.errors import RunError
 from labelsieve.core.folders import new_folder
 from labelsieve.core.provenance import write_json, write_text
 from labelsieve.core.quantities import percent, points
-from labelsieve.data.published.base import named_source
 from labelsieve.data.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
-from labelsieve.vlm.families.open_clip import PREFIX
+from labelsieve.vlm.names import OPEN_CLIP, without_folders
 from labelsieve.vlm.reading import quiet_loading
 
 RECORD, CARD = "adapt.json", "README.md"
@@ -118,19 +117,8 @@ def model_card(adapted: Adapted) -> str:
         source=without_folders(record["data"]["source"]),
         vlm=without_folders(record["verdicts"]["model"] or "a model without a name"),
         backbone=without_folders(record["backbone"]["name"]),
-        on_hub=not (Path(record["backbone"]["name"]).exists() or record["backbone"]["name"].startswith(PREFIX)),
+        on_hub=not (Path(record["backbone"]["name"]).exists() or record["backbone"]["name"].startswith(OPEN_CLIP)),
     )
-
-
-def without_folders(name: str) -> str:
-    """Returns the last part of a path: the folders above it stay private. A Hub id stays whole."""
-    if (named := named_source(name)) is not None:
-        return f"{named.name}:{named.path.name}"
-    if name.startswith(PREFIX):
-        place = name.removeprefix(PREFIX)
-        architecture, _, file = place.partition("/")
-        return PREFIX + (f"{architecture}/{Path(file).name}" if Path(file).is_file() else without_folders(place))
-    return Path(name).name if Path(name).exists() or name.startswith(("/", ".", "~")) else name
 
 
 def _plain(text: Any) -> str:

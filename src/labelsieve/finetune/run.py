@@ -39,6 +39,7 @@ from labelsieve.report.common import findings, require_same_images
 from labelsieve.review.rows import ReviewFiles, read_reviews
 from labelsieve.verdicts import CHECKPOINT_FOLDER, Verdicts
 from labelsieve.vlm.features import image_features
+from labelsieve.vlm.names import located
 
 BEST_IS_NO_RESULT = (
     "test_accuracy_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
@@ -330,7 +331,7 @@ def _record(
             "ranges": {kind: list(ends) for kind, ends in job.images.ranges.items()},
         },
         "backbone": {
-            "name": backbone.name,
+            "name": located(backbone.name),
             "kind": backbone.kind,
             "fingerprint": backbone.fingerprint,
             "image_size": backbone.image_size,

@@ -12,6 +12,7 @@ from labelsieve.core.provenance import write_text
 from labelsieve.core.quantities import counted, percent, plain
 from labelsieve.review.rows import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
+from labelsieve.vlm.names import without_folders
 
 # Pairs of classes in the table.
 _PAIRS = 20
@@ -80,7 +81,7 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     changed = np.flatnonzero(labels != verdicts.given)
     left_out = np.flatnonzero((marks == "wrong") & (labels == verdicts.given))
     dropped = int(dropped_by_reviewers(verdicts, reviews).sum())
-    names = (verdicts.run.detector.name, verdicts.run.model.name)
+    names = (verdicts.run.detector.name, without_folders(verdicts.run.model.name or ""))
     by = " with ".join(_text(name) for name in names if name)
     images = counted(len(verdicts), "image", "images")
     reviewed = counted(len(reviews), "image", "images")

@@ -52,22 +52,6 @@ def loader_options(name: str) -> dict[str, Any]:
     return {"trust_remote_code": False, "local_files_only": not reaches_hub()}
 
 
-def located(name: str) -> str:
-    """Returns a name of a model by which it is found from any folder: one that lies here is named by its whole path.
-
-    Example:
-        >>> located("openai/clip-vit-base-patch16"), located("open_clip:ViT-B-32/openai")
-        ('openai/clip-vit-base-patch16', 'open_clip:ViT-B-32/openai')
-    """
-    kind, mark, place = name.rpartition("open_clip:")
-    if not kind and place and Path(place).exists():
-        return f"{mark}{os.path.abspath(place)}"
-    architecture, _, file = place.partition("/")
-    if mark and file and Path(file).is_file():
-        return f"{mark}{architecture}/{os.path.abspath(file)}"
-    return name
-
-
 def reaches_hub() -> bool:
     """Tries once, for the loaders try each of their files for half a minute before they turn to what is on the disk."""
     from huggingface_hub import constants

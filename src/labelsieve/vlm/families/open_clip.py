@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, did_you_mean, listed, shown
 from labelsieve.vlm.encoders import TwoEncoders, frame
+from labelsieve.vlm.names import OPEN_CLIP
 from labelsieve.vlm.reading import (
     check_processor,
     check_weights,
@@ -29,7 +30,7 @@ from labelsieve.vlm.reading import (
 )
 from labelsieve.vlm.text_encoder import CausalText
 
-PREFIX, CONFIG = "open_clip:", "open_clip_config.json"
+CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Nothing else out of a configuration reaches the loaders of tokenizers, which would run code on request.
 _TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
@@ -69,7 +70,7 @@ class OpenCLIP(TwoEncoders):
         """Returns whether a name is meant for open_clip: by its prefix, or a folder with its configuration alone."""
         folder = Path(name)
         alone = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
-        return name.startswith(PREFIX) or (bool(name) and alone)
+        return name.startswith(OPEN_CLIP) or (bool(name) and alone)
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
@@ -228,7 +229,7 @@ def _library(name: str) -> Any:
 
 
 def _source(name: str) -> _Source:
-    place = name.removeprefix(PREFIX)
+    place = name.removeprefix(OPEN_CLIP)
     architecture, _, rest = place.partition("/")
     open_clip = _library(name)
     if Path(place).is_dir():
@@ -262,11 +263,11 @@ def _from_architecture(architecture: str, rest: str) -> _Source:
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if rest not in tags:
         raise ModelError(
-            f'expected a file or one of {listed(tags) or "no tags"} after "{PREFIX}{architecture}/", '
+            f'expected a file or one of {listed(tags) or "no tags"} after "{OPEN_CLIP}{architecture}/", '
             f'got "{shown(rest)}"{did_you_mean(rest, tags)}'
         )
     known = open_clip.get_pretrained_cfg(architecture, rest)
-    with one_line_about_weights(f"{PREFIX}{architecture}/{rest}"):
+    with one_line_about_weights(f"{OPEN_CLIP}{architecture}/{rest}"):
         weights = Path(open_clip.download_pretrained(known))
     return _Source(model=architecture, tag=rest, config=config, weights=weights, words=words)
 
