@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from labelsieve.data.sources import load_images
+from labelsieve.report.export import export
+from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -113,6 +116,14 @@ def test_dataset_card(reviewed: Path, run: Run) -> None:
     assert "People reviewed 3 images." in body and "| left out: wrong, and the right class is not known | 1 |" in body
 
 
+def test_a_dataset_card_tells_no_folders_of_the_machine(reviewed: Path, tmp_path: Path) -> None:
+    verdicts = Verdicts.load(reviewed)
+    (tmp_path / "private" / "clip").mkdir(parents=True)
+    record = {**verdicts.record, "model": {"name": str(tmp_path / "private" / "clip"), "fingerprint": "0"}}
+    out = export(dataclasses.replace(verdicts, record=record), None, format="dataset-card", out=tmp_path / "card.md")
+    assert "clip" in out.read_text() and "private" not in out.read_text()
+
+
 def test_a_clean_folder_has_the_corrected_labels(reviewed: Path, run: Run) -> None:
     out = exported(run, reviewed, "imagefolder")
     files = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
@@ -122,7 +133,7 @@ def test_a_clean_folder_has_the_corrected_labels(reviewed: Path, run: Run) -> No
 
 def test_what_reviewers_left_out_is_in_no_folder(reviewed: Path, run: Run) -> None:
     answer(reviewed, load_images(str(reviewed.with_name("photos"))), {"cat/1.png": "<drop>"})
-    found = exported(run, reviewed, "csv", "--marks", str(reviewed))
+    found = exported(run, reviewed, "csv")
     with found.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["id"] for line in lines if line["left_out"] == "true"] == ["cat/1.png"] and len(lines) == 12

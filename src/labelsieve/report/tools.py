@@ -128,9 +128,8 @@ def write_label_studio(cards: list[Card], class_names: tuple[str, ...], part: Pa
     choices = ET.SubElement(view, "Choices", name="label", toName="image", choice="single", showInLine="true")
     for name in class_names:
         ET.SubElement(choices, "Choice", value=clean(name))
-    ET.indent(view)
     # without a declaration: Label Studio reads it from a text, where none of an encoding may stand
-    write_text(part / "config.xml", ET.tostring(view, encoding="unicode") + "\n")
+    write_text(part / "config.xml", _xml(view))
 
 
 def _is_decided(card: Card) -> bool:
@@ -178,7 +177,7 @@ def write_cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out:
         if card["label"] is not None:
             source = "manual" if _is_decided(card) else "file"
             ET.SubElement(image, "tag", label=clean(card["label"]), source=source)
-    write_text(part / "annotations.xml", _xml(root))
+    write_text(part / "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?>\n{_xml(root)}')
 
 
 def write_coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
@@ -216,4 +215,4 @@ def write_coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out:
 
 def _xml(root: ET.Element) -> str:
     ET.indent(root)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+    return ET.tostring(root, encoding="unicode") + "\n"

@@ -195,12 +195,13 @@ def reviews_of(
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
     logs = [path for path in paths if path.is_dir() or path.suffix.lower() == ".jsonl"]
     answers = [answer for path in logs for answer in _answers_of(path, progress)]
-    if progress is not None and answers:
-        reviewed = len(resolve(answers).by_key)  # what was only skipped is not answered
-        progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
     marks = [path for path in paths if path not in logs]
     contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))
-    return resolve([*answers, *_marks(marks, verdicts, contents, progress)])
+    reviews = resolve([*answers, *_marks(marks, verdicts, contents, progress)])
+    if progress is not None and answers:
+        reviewed = len(reviews.by_key.keys() & {answer.key for answer in answers})  # not those that were only skipped
+        progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
+    return reviews
 
 
 def _named(files: ReviewFiles) -> str:

@@ -33,7 +33,7 @@ export class Deck {
   async next() {
     if (!this.cards.length && !this.isEmpty) await this.fill();
     const card = this.cards.shift() ?? null;
-    if (this.cards.length < LOW && !this.isEmpty) setTimeout(() => this.fill().catch(() => {}), card ? DRAWN : 0);
+    if (this.cards.length < LOW && !this.isEmpty) setTimeout(() => this.fill().catch(() => {}), DRAWN);
     return card;
   }
 
