@@ -3,8 +3,7 @@
 import { ask, before, client, thumbnail } from "./api.js";
 
 const AHEAD = 8;
-const LOW = 5;
-// Milliseconds: the card at hand is drawn before the next ones, with a hundred small images, are asked for.
+// Milliseconds: a card is drawn before the one that comes last, with a dozen small images, is asked for.
 const DRAWN = 100;
 
 export class Deck {
@@ -33,7 +32,7 @@ export class Deck {
   async next() {
     if (!this.cards.length && !this.isEmpty) await this.fill();
     const card = this.cards.shift() ?? null;
-    if (this.cards.length < LOW && !this.isEmpty) setTimeout(() => this.fill().catch(() => {}), DRAWN);
+    if (this.cards.length < AHEAD && !this.isEmpty) setTimeout(() => this.fill().catch(() => {}), DRAWN);
     return card;
   }
 
@@ -56,6 +55,8 @@ export class Deck {
   }
 
   async fetch() {
+    const missing = AHEAD - this.cards.length;
+    if (missing < 1) return;  // cards were put back in the meantime
     const round = this.round;
     const spec = this.spec();
     const isGroup = spec.queue === "group";
@@ -64,7 +65,7 @@ export class Deck {
     this.instead = null;
     try {
       const reply = await ask("/cards", {
-        ...spec, count: isGroup ? 1 : AHEAD, after: looksBack ? this.last : null, instead_of: instead,
+        ...spec, count: isGroup ? 1 : missing, after: looksBack ? this.last : null, instead_of: instead,
       });
       if (round !== this.round) return;
       this.isEmpty = reply.cards.length === 0;
