@@ -1,4 +1,4 @@
-"""The record that every stage after the data reads: images with one given label each."""
+"""The records that every stage after the data reads: images, and images with one given label each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.annotators import Annotations
+from labelsieve.data.boxes import Boxes, LastImage
 from labelsieve.data.file_kinds import is_pointer
 from labelsieve.data.labels import checked_indices
 from labelsieve.data.rgb import Ranges, to_rgb, value_kind
@@ -57,45 +58,32 @@ class UnreadableImageError(DataError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledImages:
-    """N images with a given label each, decoded one at a time when asked for.
+class Images:
+    """N images, or boxes in images, decoded one at a time when asked for.
 
     Attributes:
         dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded images, each a dictionary with
             `bytes` (the encoded file) or `path`.
-        ids: N different names of the images that stay the same from run to run (for a folder, the relative path).
-        labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
-        class_names: The K names, in the order of the indices.
-        contents: Shape (N,), uint64: a hash of each encoded image; equal images have equal values.
-        truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
+        ids: N different names of the rows that stay the same from run to run (for a folder, the relative path).
+        contents: Shape (N,), uint64: a hash of each encoded image, and of the box in it where a row is one; equal
+            images have equal values.
         origin: What to pass to :func:`labelsieve.load_images` to load the same again; empty for data in memory.
         notes: Remarks of the loader for the user, one line each.
         ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.rgb.value_kind`) those that become
             black and white: one range for all images, so that they stay comparable.
-        annotations: The labels of several annotators, of which `labels` are the vote; None where there is one label.
+        boxes: Which part of its image each row shows; None where it is the whole.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.
-
-    Example:
-        >>> import numpy as np
-        >>> import labelsieve as ls
-        >>> pixels = np.zeros((4, 32, 32, 3), dtype=np.uint8)
-        >>> images = ls.load_images(pixels, labels=["cat", "dog", "cat", "dog"])
-        >>> len(images), images.class_names, images.open(0).size
-        (4, ('cat', 'dog'), (32, 32))
     """
 
     dataset: Dataset
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
     contents: NDArray[np.uint64]
-    truth: NDArray[np.int64] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ranges: Ranges = field(default_factory=dict)
+    boxes: Boxes | None = None
     as_pipeline: bool = False
-    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,21 +91,42 @@ class LabelledImages:
     @cached_property
     def pixels_fingerprint(self) -> str:
         """Fingerprint of the images and their order, without the labels: what cached features belong to."""
-        changed = [*sorted(self.ranges.items())] if not self.as_pipeline else ["pipeline"]
+        changed: list[Any] = [*sorted(self.ranges.items())] if not self.as_pipeline else ["pipeline"]
+        changed += [] if self.boxes is None else [self.boxes.fingerprint]
         return fingerprint(self.contents, changed) if changed else fingerprint(self.contents)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """What a run belongs to, as a fingerprint of images, ids, given labels and class names."""
-        several = [] if self.annotations is None else [self.annotations.fingerprint]
-        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
+    def _last(self) -> LastImage:
+        return LastImage()
 
     def open(self, index: int) -> Image.Image:
-        """Decodes one image to RGB, upright as its EXIF orientation says, first frame if animated.
+        """Decodes what one row shows to RGB: an image, upright as its EXIF orientation says, or a box in it.
+
+        Of an animation the first frame is taken.
 
         Raises:
-            UnreadableImageError: The file is missing, empty, truncated, not an image, or far too large.
+            UnreadableImageError: The file is missing, empty, truncated, not an image, or far too large; or the box is
+                no part of the image.
         """
+        if self.boxes is None:
+            return self._decode(index)
+        image = self.whole(index)
+        try:
+            return self.boxes.crop(image, int(index))
+        except DataError as error:
+            raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
+
+    def whole(self, index: int) -> Image.Image:
+        """Decodes the whole image of one row; where that is a box, it is that of the last call if it can be.
+
+        Raises:
+            UnreadableImageError: See :meth:`open`.
+        """
+        if self.boxes is None:
+            return self._decode(index)
+        return self._last.get(int(self.boxes.image_of[index]), lambda: self._decode(index))
+
+    def _decode(self, index: int) -> Image.Image:
         data = self.encoded(index)
         try:
             return decode_as_pipeline(data) if self.as_pipeline else decode(data, self.ranges)
@@ -125,7 +134,7 @@ class LabelledImages:
             raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
 
     def encoded(self, index: int) -> bytes:
-        """Returns the bytes of the file of one image.
+        """Returns the bytes of the file of the whole image of one row.
 
         Raises:
             UnreadableImageError: It is missing or cannot be read.
@@ -149,12 +158,58 @@ class LabelledImages:
         except OSError:
             return b""
 
-    def seen_by_pipeline(self) -> LabelledImages:
+    def by_image(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns some rows in an order in which each image is decoded once; as they are where rows are images."""
+        return rows if self.boxes is None else self.boxes.by_image(rows)
+
+    def seen_by_pipeline(self) -> Self:
         """Returns the same images as `pipeline("image-classification")` sees their files.
 
         It drops transparency, and cuts values off at 255 instead of scaling them.
         """
         return replace(self, as_pipeline=True)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Returns the given rows, in that order."""
+        return replace(
+            self,
+            dataset=self.dataset.select(rows),
+            ids=tuple(self.ids[row] for row in rows),
+            contents=self.contents[rows],
+            boxes=None if self.boxes is None else self.boxes.take(rows),
+            origin={},  # loading would give all rows again
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImages(Images):
+    """N images, or boxes in images, with a given label each; see :class:`Images` for its other attributes.
+
+    Attributes:
+        labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
+        class_names: The K names, in the order of the indices.
+        truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
+        annotations: The labels of several annotators, of which `labels` are the vote; None where there is one label.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_images(pixels, labels=["cat", "dog", "cat", "dog"])
+        >>> len(images), images.class_names, images.open(0).size
+        (4, ('cat', 'dog'), (32, 32))
+    """
+
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    truth: NDArray[np.int64] | None = None
+    annotations: Annotations | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What a run belongs to, as a fingerprint of images, ids, given labels and class names."""
+        several = [] if self.annotations is None else [self.annotations.fingerprint]
+        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
     def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledImages:
         """Returns the same images with other given labels, shape (N,); `truth` replaces the true labels if given."""
@@ -166,14 +221,10 @@ class LabelledImages:
     def take(self, rows: NDArray[np.int64]) -> LabelledImages:
         """Returns the images of the given rows, in that order, with all classes kept."""
         return replace(
-            self,
-            dataset=self.dataset.select(rows),
-            ids=tuple(self.ids[row] for row in rows),
+            super().take(rows),
             labels=self.labels[rows],
-            contents=self.contents[rows],
             truth=None if self.truth is None else self.truth[rows],
             annotations=None if self.annotations is None else self.annotations.take(rows),
-            origin={},  # loading would give all rows again
         )
 
 
