@@ -15,6 +15,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from labelsieve.commands.reading import read
 from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
 from labelsieve.core.validation import Limit, Seed, check_ranges
+from labelsieve.data.boxes import BoxMargin
 
 if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
@@ -90,7 +91,8 @@ class Source:
 
     Attributes:
         source: A folder of class folders; a CSV, Parquet or Arrow file, or several by their folder or a quoted
-            pattern; a saved data set; a published data set as NAME:PATH (`labelsieve list`); or a Hub id.
+            pattern; a saved data set; boxes, each as an image (COCO, YOLO, Pascal VOC, Open Images); a published data
+            set as NAME:PATH (`labelsieve list`); or a Hub id.
         image_column: Column of the images or their paths. Guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix.
         label_column: Column of the given labels, or one for each annotator. Guessed where only one fits.
@@ -98,6 +100,7 @@ class Source:
             class folders rename these, in their order.
         split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
         limit: Take a random subset of so many images.
+        box_margin: Of boxes: what an image has around its box, as a share of its sides.
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -107,6 +110,7 @@ class Source:
     class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     split: OptionalText = None
     limit: Annotated[Limit, arg(metavar="N", help_behavior_hint="(optional)")] = None
+    box_margin: Annotated[BoxMargin | None, arg(metavar="X", help_behavior_hint="(default: 0.1)")] = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -134,6 +138,7 @@ class Source:
             limit=self.limit,
             seed=seed,
             noise=noise,
+            box_margin=self.box_margin,
             one_class=one_class,
             progress=progress,
         )
@@ -144,8 +149,9 @@ class Source:
         Raises:
             UsageError: One was given that they have not.
         """
-        if self.image_column is not None or self.image_folder is not None or self.split is not None:
-            raise UsageError("features have no --image-column, --image-folder or --split; leave them out")
+        given = (self.image_column, self.image_folder, self.split, self.box_margin)
+        if any(value is not None for value in given):
+            raise UsageError("features have no --image-column, --image-folder, --split or --box-margin; leave them out")
         return {"label_column": self.label_column or None, "class_names": self._class_names(), "limit": self.limit}
 
     def _class_names(self) -> str | tuple[str, ...] | None:

@@ -77,6 +77,18 @@ class Boxes:
         """Returns some rows such that boxes of one image follow one another, so that it is decoded once."""
         return rows[np.argsort(self.image_of[rows], kind="stable")]
 
+    def in_batches(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+        """Cuts rows of :meth:`by_image` into batches of at most `size`; an image of fewer boxes lies in one of them."""
+        ends = np.flatnonzero(np.diff(self.image_of[rows])) + 1
+        cuts, start = [0], 0
+        for end in (*ends.tolist(), len(rows)):
+            if end - cuts[-1] > size and start > cuts[-1]:
+                cuts.append(start)
+            while end - cuts[-1] > size:
+                cuts.append(cuts[-1] + size)
+            start = end
+        return np.split(rows, cuts[1:])
+
     def in_pixels(self, row: int, *, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Returns left, top, right and bottom of a box within its image of a size (width, height).
 

@@ -14,6 +14,8 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, liste
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from labelsieve.data.boxes import Boxes
+
 IMAGE_NAMES = (
     "image", "img", "picture", "photo", "path", "image_path", "img_path", "file", "file_path", "filepath", "file_name",
     "filename",
@@ -26,6 +28,8 @@ _NAME_COLUMNS = (
     "imageid", "imgid", "pictureid", "photoid", "fileid", "idcode", "imagename", "imgname", "fname", "name", "uuid",
     "imagefile", "imgfile", "key", "id",
 )  # fmt: skip
+# Names of the columns that make each row of a table a box in its image.
+BOX_NAMES = ("x", "y", "width", "height")
 _ID_TYPES = ("string", "large_string", "int", "uint")
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
@@ -45,6 +49,7 @@ class Columns:
         id: The column of ids.
         folder: The folder of images that the image column has names in, which only the user knows.
         one_class: Whether one class is enough, as where labels do not matter.
+        box: The columns of left, top, width and height, in pixels, where each row is a box in its image.
     """
 
     image: str | None = None
@@ -54,6 +59,7 @@ class Columns:
     folder: Path | None = None
     annotators: tuple[str, ...] = ()
     one_class: bool = False
+    box: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,6 +79,7 @@ class Table:
         folder: What relative paths in a text column are relative to, and must lie in; None: no rule.
         class_names: Class names that the source itself states apart from the label column.
         notes: Remarks for the user.
+        boxes: Which part of its image each row shows, where the source is no table with columns of boxes.
     """
 
     rows: Dataset
@@ -80,6 +87,7 @@ class Table:
     where: str
     folder: Path | None = None
     class_names: tuple[str, ...] | None = None
+    boxes: Boxes | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -176,6 +184,7 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=asked.annotators,
+        box=BOX_NAMES if image_needed and all(name in others for name in BOX_NAMES) else (),
     )
 
 

@@ -22,6 +22,8 @@ from labelsieve.data.image_paths import advice_on_folder
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from labelsieve.data.boxes import Boxes
+
 _BATCH = 64
 # Longer texts are no paths, which have names of 255 characters at most.
 _LONG = 255
@@ -33,9 +35,25 @@ _HEAD = 2048
 
 
 def hash_images(
-    images: Dataset, ids: Sequence[str], notes: list[str], *, table: Table, progress: Progress
+    images: Dataset,
+    ids: Sequence[str],
+    notes: list[str],
+    *,
+    table: Table,
+    boxes: Boxes | None = None,
+    progress: Progress,
 ) -> NDArray[np.uint64]:
-    """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image."""
+    """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image.
+
+    Of boxes each image is read once, and its hash joined with where the box is.
+    """
+    if boxes is not None:
+        _, first, place = np.unique(boxes.image_of, return_index=True, return_inverse=True)
+        names = [ids[row] for row in first]
+        hashed = hash_images(images.select(first), names, notes, table=table, progress=progress)
+        pairs = zip(hashed[place].tolist(), boxes.sides, strict=True)
+        joined = (_digest(image.to_bytes(8, "little"), sides.tobytes()) for image, sides in pairs)
+        return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64)
     found = np.empty(len(ids), dtype=np.uint64)
     missing: list[tuple[str, str]] = []
     pointers: list[str] = []

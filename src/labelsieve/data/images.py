@@ -162,6 +162,24 @@ class Images:
         """Returns some rows in an order in which each image is decoded once; as they are where rows are images."""
         return rows if self.boxes is None else self.boxes.by_image(rows)
 
+    def in_batches(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+        """Cuts rows of :meth:`by_image` into batches of at most `size`, if possible none of them within an image."""
+        if self.boxes is None:
+            return np.array_split(rows, max(1, -(-len(rows) // size)))
+        return self.boxes.in_batches(rows, size)
+
+    def cut_out(self, index: int) -> bytes:
+        """Returns what one row shows as the bytes of a PNG file, where it is a box.
+
+        Raises:
+            UnreadableImageError: See :meth:`open`.
+        """
+        buffer = io.BytesIO()
+        image = self.open(index)
+        image.info.clear()  # no place, camera or owner of the photo goes with its parts
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
     def seen_by_pipeline(self) -> Self:
         """Returns the same images as `pipeline("image-classification")` sees their files.
 

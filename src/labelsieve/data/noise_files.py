@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
-from labelsieve.data.images import LabelledImages, read_file
+from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
 from labelsieve.data.labels import normalise
 
 # Key of the file's metadata that says how the noise was made.
@@ -229,6 +230,10 @@ def _groups(images: LabelledImages, truth: NDArray[np.int64], *, with_images: bo
 
 def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
     """Returns the encoded image with its bare file name: its folder on this machine stays private."""
+    if images.boxes is not None:
+        with suppress(UnreadableImageError):
+            return {"bytes": images.cut_out(row), "path": None}
+        return {"bytes": b"", "path": None}
     image = images.dataset[row]["image"] or {"bytes": None, "path": None}
     data, path = image["bytes"], image["path"]
     if data is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.provenance import is_utf8
+from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -47,7 +48,8 @@ class Place:
     """What a source is, and where it lies.
 
     Attributes:
-        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; `saved` by
+        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
+            `BOX_FORMATS`, annotations of boxes; `saved` by
             `Dataset.save_to_disk`; `published` in its official layout; `hub`.
         path: The folder or file; of several files that are named by a pattern, the folder that holds them.
         files: The files of a table, in their order.
@@ -83,6 +85,8 @@ def find_source(source: str, *, split: str | None = None) -> Place:
         return _in_files(shards, path, f"the folder {path}") if shards else Place(kind="folder", path=path)
     if path.is_file():
         refuse_pointer(path)
+        if path.suffix.lower() in BOX_FILES:
+            return Place(kind=BOX_FILES[path.suffix.lower()], path=path, files=(path,), where=f"the file {path}")
         refuse_split(split, path)
         return Place(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
     if has_pattern(source):
@@ -115,6 +119,8 @@ def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
         return _read_class_folders(place.path, asked=asked, split=split)
     if place.kind == "hub":
         return read_hub(source, asked=asked, split=split)
+    if place.kind in BOX_FORMATS:
+        return BOX_FORMATS[place.kind](place.path, asked=asked, split=split)
     table = _read_files(place.files, kind=place.kind, asked=asked, where=place.where)
     return replace(table, notes=(*place.notes, *table.notes))
 

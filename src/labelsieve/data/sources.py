@@ -16,6 +16,7 @@ from labelsieve.core.errors import DataError, SettingsError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
+from labelsieve.data.box_formats.columns import boxes_of
 from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of, label_columns
 from labelsieve.data.contents import hash_images
 from labelsieve.data.folders import absolute_paths, relative_path
@@ -56,6 +57,7 @@ def load_images(
     limit: int | None = None,
     seed: int = 0,
     noise: str | Path | None = None,
+    box_margin: float | None = None,
     one_class: bool = False,
     progress: Progress | None = None,
 ) -> LabelledImages:
@@ -67,9 +69,10 @@ def load_images(
         source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images or their paths, which are
             relative to its folder; a table in several files, by their folder or a pattern of their names; a folder
             written by `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its official layout
-            (docs/data-sets.md); a Hub id `name/dataset`, or `name/dataset:configuration`; a `datasets.Dataset`; or
-            images in memory: a uint8 array (N, H, W, 3) or (N, H, W), or a list of such arrays without N or of PIL
-            images.
+            (docs/data-sets.md); boxes, each of which counts as an image: a COCO file, or a table with the columns `x`,
+            `y`, `width` and `height` in pixels (docs/boxes.md); a Hub id `name/dataset`, or
+            `name/dataset:configuration`; a `datasets.Dataset`; or images in memory: a uint8 array (N, H, W, 3) or
+            (N, H, W), or a list of such arrays without N or of PIL images.
         labels: N names or integers, for images in memory or a `datasets.Dataset` without a label column.
         image_column: Column of the images or paths. Like `label_column` it is guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix, in the place of paths
@@ -88,6 +91,7 @@ def load_images(
         seed: Seed of that subset.
         noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
             the given ones the true ones. Other images are refused.
+        box_margin: What a crop has around its box, as a share of the sides of the box; 0.1 if None.
         one_class: Whether one class will do, or a folder without class folders, as for `scan(against=...)`.
         progress: Where to show how far it is.
 
@@ -121,6 +125,7 @@ def load_images(
     table = _open(source, asked=asked, split=split, labels=labels)
     rows = subset(len(table.rows), limit, seed)
     images = _assemble(table, labels=labels, class_names=class_names, one_class=one_class, rows=rows, progress=progress)
+    images = _with_margin(images, box_margin)
     if noise is not None:
         from labelsieve.data.noise_files import apply_noise
 
@@ -139,6 +144,7 @@ def load_images(
         "limit": limit,
         "seed": None if limit is None else seed,
         "noise": None if noise is None else absolute_source(noise),
+        "box_margin": box_margin,
         "one_class": one_class or None,
     }
     origin = {name: value for name, value in arguments.items() if value is not None}
@@ -210,7 +216,8 @@ def _assemble(
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
     notes = list(table.notes)
     paths = image_paths(table, notes)
-    ids = read_ids(table, paths, notes)
+    boxes = table.boxes or boxes_of(table, paths)
+    ids = read_ids(table, paths if boxes is None else None, notes)
     read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, several = read
     notes.append(note)
@@ -220,8 +227,9 @@ def _assemble(
         images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
         several = several and several.take(rows)
+        boxes = boxes and boxes.take(rows)
     notes += [*class_name_notes(names), *class_size_notes(indices, names)]
-    contents = hash_images(images, ids, notes, table=table, progress=progress or Progress())
+    contents = hash_images(images, ids, notes, table=table, boxes=boxes, progress=progress or Progress())
     return LabelledImages(
         dataset=images,
         ids=tuple(ids),
@@ -230,8 +238,17 @@ def _assemble(
         contents=contents,
         truth=truth,
         annotations=several,
+        boxes=boxes,
         notes=tuple(notes),
     )
+
+
+def _with_margin(images: LabelledImages, margin: float | None) -> LabelledImages:
+    if margin is None:
+        return images
+    if images.boxes is None:
+        raise SettingsError("--box-margin goes with boxes only, and here each row is an image; leave it out")
+    return replace(images, boxes=images.boxes.with_margin(margin))
 
 
 class Given(NamedTuple):

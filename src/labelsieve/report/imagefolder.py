@@ -159,7 +159,9 @@ def _is_export(folder: Path) -> bool:
 
 
 def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
-    """Returns the encoded image: its bytes where the data hold them, otherwise its file."""
+    """Returns the encoded image: its bytes where the data hold them, or are a part of it; otherwise its file."""
+    if images.boxes is not None:
+        return images.cut_out(row)
     cell = images.dataset[row]["image"]
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])

@@ -188,8 +188,9 @@ def _fill(
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}
     flat: list[int] = []
-    own = np.array_split(np.arange(len(pooled)), accelerator.num_processes)[accelerator.process_index]
-    rows = np.array_split(own, max(1, -(-len(own) // batch_size)))
+    images = source.images if isinstance(source, Pictures) else source
+    own = np.array_split(images.by_image(np.arange(len(pooled))), accelerator.num_processes)[accelerator.process_index]
+    rows = images.in_batches(own, batch_size)
     with (
         torch.inference_mode(),
         keeping_room(),

@@ -1,0 +1,252 @@
+"""COCO: one JSON file of images, categories and annotations with a box each (cocodataset.org, format of detections)."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.data.box_formats.json_parts import json_parts, read_json_text
+from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.columns import Columns, Table, refuse_split
+
+CATEGORY = "category_id"
+_NO_BOX = (math.nan,) * 4
+
+
+def read_coco(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads the boxes of a COCO file, those of crowds too; where there is only a mask, the box around it.
+
+    Args:
+        path: The file.
+        asked: Whether the images lie in another folder, and which field of an annotation holds the label and the true
+            label, by the id of a category or its name; else `category_id`.
+        split: None; another part of the data is another file.
+
+    Raises:
+        DataError: It is no such file, or names categories that it does not list.
+    """
+    refuse_split(split, path)
+    found = read_file(path, label=asked.label or CATEGORY, truth=asked.truth)
+    places = _folders(path)
+    folder = folder_with(list(found.paths.values()), places, asked=asked.folder, where=f"the file {path}")
+    return found.rows(folder).to_table(where=f"the file {path}")
+
+
+@dataclass(kw_only=True)
+class Coco:
+    """What a COCO file holds.
+
+    Attributes:
+        path: The file.
+        label: The field of the given label.
+        truth: The field of the true label, or None.
+        paths: Paths of images by their ids.
+        categories: Names of categories by their ids.
+        ids: Ids of the annotations.
+        images: Of each annotation the id of its image.
+        labels: Of each annotation the given label, as it stands there.
+        truths: The same of the true labels.
+        sides: Four numbers for each annotation, see `Boxes`.
+        boxless: How many annotations have neither box nor mask.
+    """
+
+    path: Path
+    label: str
+    truth: str | None
+    paths: dict[Any, str] = field(default_factory=dict)
+    categories: dict[Any, str] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    truths: list[Any] = field(default_factory=list)
+    sides: array[float] = field(default_factory=lambda: array("d"))
+    boxless: int = 0
+
+    def add(self, key: str, value: Mapping[str, Any]) -> None:
+        """Takes in one element of a list of the file."""
+        if key == "images":
+            self.paths[_named(value, "id", key, self.path)] = str(_named(value, "file_name", key, self.path))
+        elif key == "categories":
+            self.categories[_named(value, "id", key, self.path)] = str(_named(value, "name", key, self.path))
+        elif key == "annotations":
+            self._add_annotation(value)
+
+    def _add_annotation(self, value: Mapping[str, Any]) -> None:
+        self.ids.append(str(value.get("id", "")))
+        self.images.append(value.get("image_id"))
+        self.labels.append(_named(value, self.label, "annotations", self.path))
+        if self.truth is not None:
+            self.truths.append(_named(value, self.truth, "annotations", self.path))
+        sides = box_of(value)
+        self.boxless += sides is None
+        self.sides.extend(_NO_BOX if sides is None else sides)
+
+    def check(self) -> None:
+        """Raises a `DataError` where the file is of another task, or lists no categories."""
+        if not self.ids or not self.paths:
+            missing = "annotations" if self.paths else "images"
+            raise DataError(f"expected a COCO file with {missing} in {self.path}, found none; check the file")
+        if not self.categories:
+            raise DataError(f"expected categories with id and name in {self.path}, found none; add them")
+        if self.boxless == len(self.ids):
+            raise DataError(
+                f"expected annotations with a bbox in {self.path}, found none with one; for several labels an image "
+                "without boxes use: labelsieve scan-tags"
+            )
+
+    def rows(self, folder: Path) -> BoxRows:
+        """Returns the boxes, with classes in the order of the ids of their categories."""
+        order = sorted(self.categories, key=_by_number)
+        names = tuple(self.categories[each] for each in order)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f'the category "{shown(twice[0])}" is listed twice in {self.path}; give each its own name')
+        number = {image: index for index, image in enumerate(self.paths)}
+        unlisted = [each for each in self.images if not _is_in(each, number)]
+        notes = []
+        if unlisted:
+            notes.append(f"{len(unlisted)} annotations name images that are not listed (first: {shown(unlisted[0])})")
+        return BoxRows(
+            paths=[*self.paths.values()],
+            image_of=np.array([number.get(each, -1) if _is_in(each, number) else -1 for each in self.images]),
+            sides=np.frombuffer(self.sides, dtype=np.float64).reshape(-1, 4),
+            labels=self._indices(self.labels, order, self.label),
+            truth=None if self.truth is None else self._indices(self.truths, order, self.truth),
+            class_names=names,
+            ids=self.ids,
+            folder=folder,
+            notes=tuple(notes),
+        )
+
+    def _indices(self, values: list[Any], order: list[Any], name: str) -> NDArray[np.int64]:
+        """Returns labels, ids or names of categories, as indices."""
+        known: dict[Any, int] = {self.categories[each]: index for index, each in enumerate(order)}
+        known |= {each: index for index, each in enumerate(order)}
+        try:
+            return np.array([known[value] for value in values], dtype=np.int64)
+        except (KeyError, TypeError):
+            value = next(value for value in values if not _is_in(value, known))
+            raise DataError(
+                f'expected ids of categories in "{shown(name)}" of {self.path}, found {shown(repr(value))}, which is '
+                f"none of {listed([str(each) for each in order])}; add it to the categories"
+            ) from None
+
+
+def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None) -> Coco:
+    """Reads the whole of a COCO file.
+
+    Raises:
+        DataError: It cannot be read, or is no such file.
+    """
+    found = Coco(path=path, label=label, truth=truth)
+    for part in json_parts(read_json_text(path), where=path):
+        if part.in_list and part.key in ("images", "categories", "annotations"):
+            if not isinstance(part.value, dict):
+                raise DataError(f'expected objects in "{part.key}" of {path}, found others; check the file')
+            found.add(part.key, part.value)
+    found.check()
+    return found
+
+
+def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:
+    found = value.get(name)
+    if found is None or isinstance(found, list | dict):
+        fields = listed([str(each) for each in value], quoted=True)
+        raise DataError(f'expected "{shown(name)}" in each of the {what} of {path}, found one with {fields}; add it')
+    return found
+
+
+def _is_in(value: Any, known: Mapping[Any, Any]) -> bool:
+    try:
+        return value in known
+    except TypeError:  # lists
+        return False
+
+
+def _by_number(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, str), value
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Yields where the images of a COCO file lie by its usual layouts: beside it, or in a folder of its split."""
+    here, split = path.parent, path.stem.split("_")[-1]
+    for folder in (here, here.parent):
+        yield from (folder, folder / "images", folder / split, folder / "images" / split, folder / "data")
+
+
+def box_of(annotation: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Returns left, top, width and height of an annotation, of its mask where it has no box; None without both."""
+    box = annotation.get("bbox")
+    if box:
+        return _numbers(box)
+    mask = annotation.get("segmentation")
+    if isinstance(mask, Mapping):
+        return _around_runs(mask)
+    if mask and isinstance(mask, list):
+        return _around_points([value for part in mask for value in (part if isinstance(part, list) else [part])])
+    return None
+
+
+def _numbers(box: Any) -> tuple[float, ...]:
+    """Returns the four numbers of a box, NaN where they are none."""
+    if not isinstance(box, list) or len(box) != 4:
+        return _NO_BOX
+    try:
+        return tuple(float(value) for value in box)
+    except (TypeError, ValueError, OverflowError):
+        return _NO_BOX
+
+
+def _around_points(values: list[Any]) -> tuple[float, ...]:
+    """Returns the box around a polygon, given as x, y, x, y ..."""
+    try:
+        points = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return _NO_BOX
+    if points.size < 4 or points.size % 2:
+        return _NO_BOX
+    left, top = points[::2].min(), points[1::2].min()
+    return float(left), float(top), float(points[::2].max() - left), float(points[1::2].max() - top)
+
+
+def _around_runs(mask: Mapping[str, Any]) -> tuple[float, ...]:
+    """Returns the box around a mask of run lengths, column by column, which begin with those that are outside."""
+    try:
+        height, width = (int(value) for value in mask["size"])
+        runs = mask["counts"]
+        counts = np.array(_decoded(runs) if isinstance(runs, str) else runs, dtype=np.int64)
+        if height <= 0 or width <= 0 or counts.sum() != height * width or (counts < 0).any():
+            return _NO_BOX
+    except (KeyError, IndexError, TypeError, ValueError):
+        return _NO_BOX
+    inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
+    columns, rows = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(columns):
+        return _NO_BOX
+    return float(columns[0]), float(rows[0]), float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)
+
+
+def _decoded(text: str) -> list[int]:
+    """Returns the run lengths of a compressed mask: numbers in groups of five bits, from the third on as differences.
+
+    As `rleFrString` of pycocotools reads them.
+    """
+    counts: list[int] = []
+    at = 0
+    while at < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            bits = ord(text[at]) - 48
+            value |= (bits & 0x1F) << shift
+            more, at, shift = bool(bits & 0x20), at + 1, shift + 5
+            if not more and bits & 0x10:
+                value |= -1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts

@@ -1,0 +1,49 @@
+"""Tables whose rows are boxes: four columns say which part of its image each row shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, shown
+from labelsieve.data.boxes import Boxes
+from labelsieve.data.columns import Table
+
+
+def boxes_of(table: Table, paths: Sequence[str] | None) -> Boxes | None:
+    """Returns the boxes of a table that has columns of them, else None.
+
+    Args:
+        table: The table.
+        paths: Paths of the images, equal for boxes of one image; None where each row holds its image.
+
+    Raises:
+        DataError: A column holds something else than numbers.
+    """
+    if not table.columns.box:
+        return None
+    sides = np.stack([_numbers(table, name) for name in table.columns.box], axis=1)
+    rows = np.arange(len(sides), dtype=np.int64)
+    image_of = rows if paths is None else np.unique(np.asarray(paths), return_inverse=True)[1].astype(np.int64)
+    return Boxes(sides=sides, image_of=image_of)
+
+
+def _numbers(table: Table, name: str) -> NDArray[np.float64]:
+    """Returns one column as numbers, NaN where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values: Any = table.rows.select_columns([name]).with_format("arrow")[:].column(0)
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        trimmed = pc.utf8_trim_whitespace(values)
+        values = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+    try:
+        return np.asarray(pc.fill_null(pc.cast(values, pa.float64()), float("nan")), dtype=np.float64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f'expected numbers in the column "{shown(name)}" of {table.where}, which make each row a box, found '
+            f"others ({shown(str(error))}); rename the column if it is something else"
+        ) from None

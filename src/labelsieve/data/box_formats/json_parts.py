@@ -1,0 +1,116 @@
+"""The parts of a large JSON file one after the other, each with its place, so that no more than one is held."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed leaves it out
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labelsieve.core.errors import DataError
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_BOM = "\ufeff"
+
+
+class Part(NamedTuple):
+    """A value of the outermost object, or one element of it where that is a list.
+
+    Attributes:
+        key: The name of the value.
+        value: What was read.
+        start: Where it begins in the text.
+        end: Where what follows it begins.
+        in_list: Whether it is an element of a list.
+    """
+
+    key: str
+    value: Any
+    start: int
+    end: int
+    in_list: bool
+
+
+def read_json_text(path: Path) -> str:
+    """Reads a file as text, such that encoding it again gives the same bytes.
+
+    Raises:
+        DataError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise DataError(f"expected JSON in UTF-8, found other bytes in {path}; convert it first") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
+
+
+def json_parts(text: str, *, where: object) -> Iterator[Part]:
+    """Yields the parts of a JSON object: each element of its lists, and its other values.
+
+    Args:
+        text: The whole text.
+        where: What to call the file in a message.
+
+    Raises:
+        DataError: It is no JSON object, or is cut off.
+
+    Example:
+        >>> from labelsieve.data.box_formats.json_parts import json_parts
+        >>> [(part.key, part.value) for part in json_parts('{"a": 1, "b": [2, 3]}', where="a text")]
+        [('a', 1), ('b', 2), ('b', 3)]
+    """
+    try:
+        yield from _parts(text)
+    except (ValueError, IndexError, StopIteration, RecursionError):
+        last = len(text.rstrip()) - 1
+        cut = not text.rstrip().endswith("}") or last < 0
+        advice = "it is cut off; get the whole file" if cut else "check the file"
+        raise DataError(f"expected a JSON object in {where}, which cannot be read; {advice}") from None
+
+
+def _parts(text: str) -> Iterator[Part]:
+    decoder = json.JSONDecoder()
+    at = _expect(text, _after(text, 1 if text.startswith(_BOM) else 0), "{")
+    if text[at] == "}":
+        return
+    while True:
+        key, at = scanstring(text, _expect_quote(text, at))
+        at = _expect(text, _after(text, at), ":")
+        if text[at] == "[":
+            at = _after(text, at + 1)
+            while text[at] != "]":
+                value, end = decoder.raw_decode(text, at)
+                yield Part(key, value, at, end, True)
+                at = _after(text, end)
+                if text[at] == ",":
+                    at = _after(text, at + 1)
+                elif text[at] != "]":
+                    raise ValueError
+            at = _after(text, at + 1)
+        else:
+            value, end = decoder.raw_decode(text, at)
+            yield Part(key, value, at, end, False)
+            at = _after(text, end)
+        if text[at] == "}":
+            return
+        at = _expect(text, at, ",")
+
+
+def _after(text: str, at: int) -> int:
+    """Returns where the blanks from a place on end."""
+    return _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # it always matches
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    if text[at] != mark:
+        raise ValueError
+    return _after(text, at + 1)
+
+
+def _expect_quote(text: str, at: int) -> int:
+    if text[at] != '"':
+        raise ValueError
+    return at + 1

@@ -1,0 +1,107 @@
+"""What a reader of boxes found, and the table that becomes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, shown
+from labelsieve.core.quantities import counted
+from labelsieve.data.boxes import Boxes
+from labelsieve.data.columns import Columns, Table
+
+_TRIED = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxRows:
+    """N boxes in M images, in the order of their file.
+
+    Attributes:
+        paths: M paths of images, relative to `folder`.
+        image_of: Shape (N,), int64: which image, -1 where it is none of them.
+        sides: Shape (N, 4), float64; see :class:`labelsieve.data.boxes.Boxes`.
+        labels: Shape (N,), int64: indices into `class_names`.
+        truth: The same of the true labels, or None.
+        class_names: K names.
+        ids: N names of the boxes.
+        folder: The folder of the images.
+        is_relative: Whether `sides` are shares of the image.
+        notes: Remarks for the user.
+    """
+
+    paths: Sequence[str]
+    image_of: NDArray[np.int64]
+    sides: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    ids: Sequence[str]
+    folder: Path
+    truth: NDArray[np.int64] | None = None
+    is_relative: bool = False
+    notes: tuple[str, ...] = ()
+
+    def to_table(self, *, where: str) -> Table:
+        """Returns one row for each box, with its image, label and id.
+
+        Raises:
+            DataError: There is no box.
+        """
+        import pyarrow as pa
+        from datasets import ClassLabel, Dataset, Features, Value
+
+        if not len(self.labels):
+            raise DataError(f"expected boxes in {where}, found none; check the file")
+        known = pa.array(self.image_of, mask=self.image_of < 0)
+        classes = ClassLabel(names=list(self.class_names))
+        features = {"image": Value("string"), "label": classes, "id": Value("string")}
+        columns = {
+            "image": pa.array(self.paths, pa.string()).take(known),
+            "label": pa.array(self.labels),
+            "id": pa.array(self.ids, pa.string()),
+        }
+        if self.truth is not None:
+            features["truth"], columns["truth"] = classes, pa.array(self.truth)
+        rows = Dataset(pa.table(columns).cast(Features(features).arrow_schema), fingerprint=None)
+        return Table(
+            rows=rows,
+            columns=Columns(image="image", label="label", id="id", truth=None if self.truth is None else "truth"),
+            where=where,
+            folder=self.folder,
+            boxes=Boxes(sides=self.sides, image_of=self.image_of, is_relative=self.is_relative),
+            notes=(*self.notes, *self._notes()),
+        )
+
+    def _notes(self) -> Iterable[str]:
+        empty = len(self.paths) - len(np.unique(self.image_of[self.image_of >= 0]))
+        if empty:
+            yield f"{counted(empty, 'image has', 'images have')} no boxes and {'is' if empty == 1 else 'are'} not read"
+        boxes, images = counted(len(self.labels), "box", "boxes"), counted(len(self.paths) - empty, "image", "images")
+        yield f"each row is a box: {boxes} in {images}"
+
+
+def folder_with(paths: Sequence[str], folders: Iterable[Path], *, asked: Path | None, where: str) -> Path:
+    """Returns the folder that holds the images which an annotation file names.
+
+    Args:
+        paths: Their paths in the folder.
+        folders: Where they may lie, the likeliest first.
+        asked: The folder that the user named, which is taken as it is.
+        where: Name of the source, for messages.
+
+    Raises:
+        DataError: None of the folders holds one of the first images.
+    """
+    if asked is not None:
+        return asked
+    first = [path for path in paths if path][:_TRIED]
+    for folder in folders:
+        if any(os.path.isfile(os.path.join(folder, path)) for path in first):
+            return Path(os.path.abspath(folder))
+    example = f' (first: "{shown(first[0])}")' if first else ""
+    raise DataError(f"the images of {where} were not found{example}; say with --image-folder where they lie")
