@@ -41,6 +41,7 @@ class BoxView:
         image: That part, as it is.
         box: Where the box is in it.
         place: Where the box is in the whole image.
+        window: Where the part is in the whole image.
         image_size: Width and height of the whole image in pixels.
 
     Example:
@@ -54,6 +55,7 @@ class BoxView:
     image: Image.Image
     box: Area
     place: Area
+    window: Area
     image_size: tuple[int, int]
 
     @classmethod
@@ -63,7 +65,7 @@ class BoxView:
         left, top = window.left, window.top
         inside = Area(box.left - left, box.top - top, box.right - left, box.bottom - top)
         part = image.crop((int(left), int(top), int(window.right), int(window.bottom)))
-        return cls(image=part, box=inside, place=box, image_size=image.size)
+        return cls(image=part, box=inside, place=box, window=window, image_size=image.size)
 
     def drawn(self, side: int) -> Image.Image:
         """Returns the part with a line around the box and the rest dimmed, scaled to a longest side in pixels.
@@ -116,7 +118,7 @@ def in_whole(images: Images, row: int) -> BoxView:
         UnreadableImageError: The image cannot be read, or the box is no part of it.
     """
     image, box = _placed(images, row)
-    return BoxView(image=image, box=box, place=box, image_size=image.size)
+    return BoxView(image=image, box=box, place=box, window=Area(0, 0, *image.size), image_size=image.size)
 
 
 def window_of(box: Area, *, size: tuple[int, int]) -> Area:

@@ -277,13 +277,18 @@ def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any
                 "rank": card["rank"],
                 "size": card["thumbnail"].full_size,
                 "flagged": card["is_label_issue"],
-                **({"box": card["thumbnail"].box} if card["thumbnail"].box else {}),
-                **({"image": card["image_name"]} if card["image_name"] else {}),
+                **_box_data(card),
                 **({"file": file} if file else {}),
             }
             for card, file in zip(cards, files, strict=True)
         ],
     }
+
+
+def _box_data(card: dict[str, Any]) -> dict[str, Any]:
+    """Returns where a box and what is shown of its image are, and the name of that; nothing where there is no box."""
+    small = card["thumbnail"]
+    return {"box": small.box, "window": small.window, "image": card["image_name"]} if small.box else {}
 
 
 def _shortest(value: float | None) -> float | None:

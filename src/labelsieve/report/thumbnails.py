@@ -36,6 +36,7 @@ class Thumbnail:
         full_size: Width and height of the image itself in pixels; None where there is no image.
         tiny: Whether the image itself has at most `TINY` pixels a side.
         box: Left, top, right and bottom of the box in the image in pixels, where a box is shown in its surroundings.
+        window: The same of the part of the image that is shown.
         error: Why there is no image.
     """
 
@@ -45,6 +46,7 @@ class Thumbnail:
     full_size: tuple[int, int] | None = None
     tiny: bool = False
     box: tuple[float, ...] | None = None
+    window: tuple[float, ...] | None = None
     error: str = ""
 
 
@@ -109,8 +111,14 @@ def _thumbnail(image: Image.Image, *, side: int, limit: int) -> Thumbnail:
 
 def _of_box(view: BoxView, *, side: int, limit: int) -> Thumbnail:
     uri, small = _fitting(view.drawn, side=side, limit=limit)
-    box = tuple(round(edge, 1) for edge in view.place)
-    return Thumbnail(uri=uri, width=small.width, height=small.height, full_size=view.image_size, box=box)
+    return Thumbnail(
+        uri=uri,
+        width=small.width,
+        height=small.height,
+        full_size=view.image_size,
+        box=tuple(round(edge, 1) for edge in view.place),
+        window=view.window,
+    )
 
 
 def _fitting(draw: Callable[[int], Image.Image], *, side: int, limit: int) -> tuple[str, Image.Image]:
