@@ -18,7 +18,7 @@ _LEAST = 32
 # What is left of the brightness around a box: what belongs to the label is seen first, the rest is still recognised.
 _DIMMED = 0.62
 # One of so many pixels of the longest side makes the line around a box wide enough, in a part and in a whole image.
-_LINE_OF_PART, _LINE_OF_WHOLE = 240, 400
+_LINE_OF_PART, _LINE_OF_WHOLE = 240, 300
 # A box below this share of its image is hard to find in it, and gets a ring.
 _HARD_TO_FIND = 0.05
 _LIGHT, _DARK = (255, 255, 255), (16, 16, 16)
@@ -86,7 +86,7 @@ class BoxView:
         """Returns the image at its own size with a line around the box, and a ring around one that is hard to find."""
         image, longest = self.image.copy(), max(self.image.size)
         image.info.clear()
-        line = math.ceil(longest / _LINE_OF_WHOLE)
+        line = max(2, math.ceil(longest / _LINE_OF_WHOLE))
         image = _outlined(image, self.box, line=line)
         box = self.box
         if max(box.right - box.left, box.bottom - box.top) < _HARD_TO_FIND * longest:
@@ -191,5 +191,5 @@ def _between(start: float, end: float, margin: int, size: int) -> tuple[int, int
 def _draw_ring(image: Image.Image, box: Area, *, line: int) -> None:
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     draw = ImageDraw.Draw(image)
-    for colour, radius in ((_DARK, 16 * line), (_LIGHT, 15 * line)):
+    for colour, radius in ((_DARK, 12 * line), (_LIGHT, 11 * line)):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=line)

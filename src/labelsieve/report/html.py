@@ -213,10 +213,8 @@ def gallery_rows(verdicts: Verdicts, *, max_images: int) -> list[int]:
     return [int(row) for row in order[:wanted] if verdicts.is_readable[row]]
 
 
-def _cards(
-    verdicts: Verdicts, images: Labelled, rows: list[int], thumbnails: list[Thumbnail]
-) -> list[dict[str, Any]]:
-    has_boxes = isinstance(images, LabelledImages) and images.boxes is not None
+def _cards(verdicts: Verdicts, images: Labelled, rows: list[int], thumbnails: list[Thumbnail]) -> list[dict[str, Any]]:
+    boxed = images if isinstance(images, LabelledImages) and images.boxes is not None else None
     records = verdicts.table.take(rows).to_pylist() if rows else []
     return [
         {
@@ -224,7 +222,7 @@ def _cards(
             "given": int(verdicts.given[row]),
             "suggested": int(verdicts.predicted[row]),
             "thumbnail": thumbnail,
-            "image_name": images.file_name(row) if has_boxes else "",  # several boxes are of one image
+            "image_name": "" if boxed is None else boxed.file_name(row),  # several boxes are of one image
         }
         for row, record, thumbnail in zip(rows, records, thumbnails, strict=True)
     ]

@@ -207,7 +207,7 @@
     status: (card, wanted) => wanted.status === "" || card.flagged === (wanted.status === "flagged"),
     mark: (card, wanted) => wanted.mark === "" || (marks.get(card.id) ?? "none") === wanted.mark,
     quality: (card, wanted) => card.quality >= wanted.from && card.quality <= wanted.to,
-    text: (card, wanted) => wanted.text === "" || card.id.toLowerCase().includes(wanted.text),
+    text: (card, wanted) => wanted.text === "" || `${card.id} ${card.image ?? ""}`.toLowerCase().includes(wanted.text),
   };
   const fits = (card, wanted, except = "") =>
     Object.entries(CHECKS).every(([name, check]) => name === except || check(card, wanted));
