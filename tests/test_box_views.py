@@ -128,6 +128,7 @@ def test_a_box_is_shown_bright_in_the_middle_of_its_dimmed_surroundings(made: Sm
     assert is_near(shown.getpixel((200, 150)), RED) and is_near(shown.getpixel((110, 85)), RED)
     assert is_near(shown.getpixel((5, 5)), dimmed(GROUND)) and is_near(shown.getpixel((395, 295)), dimmed(GROUND))
     assert share_of(shown, RED) == pytest.approx(0.25, abs=0.02) and share_of(shown, BLUE) == 0
+    assert share_of(shown, dimmed(RED)) == share_of(shown, GROUND) == 0, "the line is not around the box"
     assert scene().tobytes() == made.images.whole(0).tobytes(), "drawing has changed the image that is kept"
 
 
@@ -179,7 +180,7 @@ def test_a_box_that_cannot_be_shown_says_why(made: SmallRun) -> None:
 def test_thumbnails_show_boxes_in_their_surroundings_or_cut_out(made: SmallRun) -> None:
     around, _, outside, _ = make_thumbnails(made.images, range(4), side=256, budget=10**6, surroundings=True)
     assert (around.width, around.height, around.full_size) == (256, 192, (300, 200))
-    assert around.box == (200, 120, 240, 150) and around.window == (180, 105, 260, 165)
+    assert [around.box, around.window] == [(200, 120, 240, 150), (180, 105, 260, 165)]
     assert is_near(from_uri(around.uri).getpixel((128, 96)), RED)
     assert is_near(from_uri(around.uri).getpixel((8, 8)), dimmed(GROUND))
     assert not outside.uri and "outside of its image" in outside.error
