@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
@@ -286,3 +288,14 @@ def test_the_card_of_a_review_says_which_image_a_box_is_from(made: SmallRun, scr
         page.get_by_text("300").and_(page.locator("#original .head .muted")).wait_for()
         assert share_of(seen(page, "#original .full img"), RED) > 0.002
         page.close()
+
+
+def test_boxes_of_embedded_images_are_shown_without_a_file(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    scene().save(buffer, "PNG")
+    columns: dict[str, Any] = {"image": [{"bytes": buffer.getvalue()}] * 2, "label": ["cat", "dog"]}
+    columns |= {name: [sides[place] for sides in SIDES[:2]] for place, name in enumerate(("x", "y", "width", "height"))}
+    pq.write_table(pa.table(columns), tmp_path / "boxes.parquet")
+    images = ls.load_images(str(tmp_path / "boxes.parquet"))
+    (around,) = make_thumbnails(images, [1], side=128, budget=10**6, surroundings=True)
+    assert share_of(from_uri(around.uri), BLUE) > 0.2 and not images.file_name(1)
