@@ -12,7 +12,7 @@ from labelsieve.core.errors import DataError
 from labelsieve.data.images import Images, UnreadableImageError
 
 DRAWN = 1
-"""Goes up when the same box gives another drawing, so that drawings of before are not taken from the cache."""
+"""Goes up when the same box is drawn in another way, so that what was drawn before is not taken from the cache."""
 # A part of an image that is shown has at least this side, in pixels of the image: less of it shows no place.
 _LEAST = 32
 # What is left of the brightness around a box: what belongs to the label is seen first, the rest is still recognised.
