@@ -109,7 +109,7 @@ def measured(data: LabelledFeatures, job: SomeClasses, detector: Detector) -> st
 
 def spread(values: Sequence[float]) -> str:
     """Returns mean and spread, a dash where there are no values."""
-    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}" if values else "–"
+    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}" if values else "n/a"
 
 
 def main(job: SomeClasses) -> None:
