@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,25 @@ from labelsieve.data.columns import Columns, Table
 _TRIED = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class BoxFiles:
+    """The annotation files that hold N boxes, in the order of the rows.
+
+    Attributes:
+        files: The files, also those without a box.
+        counts: How many boxes each holds.
+        codes: How the files write each of the K classes.
+        column: What the label is called in them.
+        takes_new: Whether they may name a class that none of them names yet.
+    """
+
+    files: tuple[Path, ...]
+    counts: tuple[int, ...]
+    codes: tuple[str, ...]
+    column: str
+    takes_new: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxRows:
     """N boxes in M images, in the order of their file.
@@ -31,6 +51,7 @@ class BoxRows:
         class_names: K names.
         ids: N names of the boxes.
         folder: The folder of the images.
+        files: Where they stand.
         is_relative: Whether `sides` are shares of the image.
         notes: Remarks for the user.
     """
@@ -42,6 +63,7 @@ class BoxRows:
     class_names: tuple[str, ...]
     ids: Sequence[str]
     folder: Path
+    files: BoxFiles
     truth: NDArray[np.int64] | None = None
     is_relative: bool = False
     notes: tuple[str, ...] = ()
@@ -50,13 +72,15 @@ class BoxRows:
         """Returns one row for each box, with its image, label and id.
 
         Raises:
-            DataError: There is no box.
+            DataError: There is no box, or two classes have one name.
         """
         import pyarrow as pa
         from datasets import ClassLabel, Dataset, Features, Value
 
         if not len(self.labels):
             raise DataError(f"expected boxes in {where}, found none; check the file")
+        if twice := [name for name, count in Counter(self.class_names).items() if count > 1]:
+            raise DataError(f'the class "{shown(twice[0])}" is listed twice in {where}; give each its own name')
         known = pa.array(self.image_of, mask=self.image_of < 0)
         classes = ClassLabel(names=list(self.class_names))
         features = {"image": Value("string"), "label": classes, "id": Value("string")}
@@ -74,6 +98,7 @@ class BoxRows:
             where=where,
             folder=self.folder,
             boxes=Boxes(sides=self.sides, image_of=self.image_of, is_relative=self.is_relative),
+            box_files=self.files,
             notes=(*self.notes, *self._notes()),
         )
 
