@@ -22,6 +22,8 @@ MARGIN = 0.1
 BoxMargin = Annotated[float, Range(0, 10)]
 # Sides of a box that is too small to show anything, in pixels.
 _TINY = 2.0
+# Shares of an image give pixels with errors of rounding, which are not to become a pixel more.
+_NEAR = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,8 +120,9 @@ class Boxes:
         """
         left, top, right, bottom = self.in_pixels(row, size=size)
         beside, above = self.margin * (right - left), self.margin * (bottom - top)
-        corner = max(0, int(np.floor(left - beside))), max(0, int(np.floor(top - above)))
-        return *corner, min(size[0], int(np.ceil(right + beside))), min(size[1], int(np.ceil(bottom + above)))
+        corner = max(0, int(np.floor(left - beside + _NEAR))), max(0, int(np.floor(top - above + _NEAR)))
+        end = min(size[0], int(np.ceil(right + beside - _NEAR))), min(size[1], int(np.ceil(bottom + above - _NEAR)))
+        return *corner, *end
 
     def crop(self, image: Image.Image, row: int) -> Image.Image:
         """Cuts what a row shows out of its upright image.

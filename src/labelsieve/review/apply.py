@@ -34,6 +34,8 @@ from labelsieve.review.writers.saved import relabelled, write_saved
 
 BACKUP = ".backup"
 """Ends the name of what stood at the place of a data set that was corrected in place."""
+# Lists and settings beside annotations of boxes.
+_TEXTS = (".txt", ".xml", ".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +262,8 @@ class _Job:
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():  # with images copied from there it would be a folder of images, and none of tables
                 target.symlink_to(_led_to(path, target, folder=source, part=part), target_is_directory=True)
+            elif self.is_boxes and path.suffix.lower() in _TEXTS:
+                copied(path, target)  # small, and through a link the source would be edited
             else:
                 placing(path, target)
         if self.place.kind == "yolo":

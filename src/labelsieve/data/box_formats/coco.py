@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import ISSUE, QUALITY, BoxEdits, Splice, Written, spliced
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
 from labelsieve.data.box_formats.rows import BoxFiles, BoxRows, folder_with
@@ -112,7 +113,8 @@ class Coco:
         unlisted = [each for each in self.images if not _is_in(each, number)]
         notes = []
         if unlisted:
-            notes.append(f"{len(unlisted)} annotations name images that are not listed (first: {shown(unlisted[0])})")
+            several = counted(len(unlisted), "annotation names an image", "annotations name images")
+            notes.append(f"{several} without an entry in images (first: {shown(unlisted[0])})")
         return BoxRows(
             paths=[*self.paths.values()],
             image_of=np.array([number.get(each, -1) if _is_in(each, number) else -1 for each in self.images]),

@@ -11,7 +11,7 @@ QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
 """What the parts of a verdict are called in an annotation file."""
 LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 """A line with its end."""
-_LAST_END = re.compile(r"(?:\r\n|\r|\n)\Z")
+_LAST_END = re.compile(r"[\r\n]+\Z")
 
 
 class BoxVerdict(NamedTuple):

@@ -144,7 +144,7 @@ def _class_names(codes: list[str], path: Path) -> tuple[list[str], str]:
 def _folders(path: Path) -> Iterator[Path]:
     """Yields where the images may lie: beside the file, or in a folder of its split."""
     here = path.parent
-    splits = [name for name in _SPLITS if name in path.stem]
+    splits = sorted(_SPLITS, key=lambda name: name not in path.stem)
     for folder in (here, here.parent):
         for split in splits:
             yield from (folder / split, folder / "images" / split, folder / split / "images", folder / split / "data")

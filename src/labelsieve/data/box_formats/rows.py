@@ -17,6 +17,8 @@ from labelsieve.data.boxes import Boxes
 from labelsieve.data.columns import Columns, Table
 
 _TRIED = 8
+# In the place of the path of an image that an annotation names and the file does not list: such a row is missing.
+_NOT_LISTED = "(image not listed)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +83,11 @@ class BoxRows:
             raise DataError(f"expected boxes in {where}, found none; check the file")
         if twice := [name for name, count in Counter(self.class_names).items() if count > 1]:
             raise DataError(f'the class "{shown(twice[0])}" is listed twice in {where}; give each its own name')
-        known = pa.array(self.image_of, mask=self.image_of < 0)
+        paths = pa.array([*self.paths, _NOT_LISTED], pa.string())
         classes = ClassLabel(names=list(self.class_names))
         features = {"image": Value("string"), "label": classes, "id": Value("string")}
         columns = {
-            "image": pa.array(self.paths, pa.string()).take(known),
+            "image": paths.take(pa.array(np.where(self.image_of < 0, len(self.paths), self.image_of))),
             "label": pa.array(self.labels),
             "id": pa.array(self.ids, pa.string()),
         }

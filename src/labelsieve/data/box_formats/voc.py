@@ -12,6 +12,7 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,31 @@ _IMAGES = ("JPEGImages", "images", "Images", ".")
 _OF_CLASS = re.compile(r".+_(train|val|trainval|test)")
 _ROOT = re.compile(rb"<annotation[\s/>]")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_HEAD = 4096
+# How much of how many XML files tells whether they are such annotations.
+_HEAD, _TRIED = 4096, 3
 _BLANKS = b" \t"
 
 
 def is_voc(folder: Path) -> bool:
-    """Returns whether a folder holds annotations of VOC, by its first XML file."""
-    for place in (folder / _ANNOTATIONS, folder):
-        try:
-            with os.scandir(place) as entries:
-                first = next((entry.path for entry in entries if entry.name.lower().endswith(".xml")), None)
-            if first is not None:
-                with open(first, "rb") as file:
-                    return _ROOT.search(file.read(_HEAD).replace(b"\0", b"")) is not None
-        except OSError:
-            continue
-    return False
+    """Returns whether a folder holds annotations of VOC: XML files in `Annotations`, or such ones beside images."""
+    return bool(_first(folder / _ANNOTATIONS, 1)) or any(_is_annotation(path) for path in _first(folder, _TRIED))
+
+
+def _first(folder: Path, count: int) -> list[str]:
+    """Returns some XML files in a folder, none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [*islice((entry.path for entry in entries if entry.name.lower().endswith(".xml")), count)]
+    except OSError:
+        return []
+
+
+def _is_annotation(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return _ROOT.search(file.read(_HEAD).replace(b"\0", b"")) is not None
+    except OSError:
+        return False
 
 
 def read_voc(path: Path, *, asked: Columns, split: str | None) -> Table:

@@ -9,7 +9,7 @@ from xml.parsers import expat
 from labelsieve.core.errors import DataError, shown
 
 # A tag, in which a value in quotes may hold the mark that ends it.
-_TAG = re.compile(r"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
+_TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 
 
 class Element(NamedTuple):
@@ -108,14 +108,16 @@ class _Parsing:
             self.image = text
         if len(path) < 2 or path[1] != "object":
             return
-        end = self.data.find(b">", close) + 1
         if len(path) == 2:
-            self.objects.append(VocObject(self.element(start, close, end), self.texts, self.children))
+            self.objects.append(VocObject(self.element(start, close), self.texts, self.children))
         else:
             self.texts.setdefault("/".join(path[2:]), text)
         if len(path) == 3:
-            self.children.setdefault(name, self.element(start, close, end))
+            self.children.setdefault(name, self.element(start, close))
 
-    def element(self, start: int, close: int, end: int) -> Element:
-        tag = _TAG.match(self.data[start:end].decode("latin-1"))
-        return Element(start, start + tag.end() if tag else close, close, end)
+    def element(self, start: int, close: int) -> Element:
+        tag = _TAG.match(self.data, start)
+        inner = tag.end() if tag else close
+        if self.data[inner - 2 : inner] == b"/>":  # which the parser says to be closed where it ends
+            return Element(start, inner, inner, inner)
+        return Element(start, inner, close, self.data.find(b">", close) + 1)

@@ -302,7 +302,7 @@ class _Found:
             self.labels.append(number[label])
             self.image_of.append(image)
             self.sides.extend(sides)
-            self.ids.append(f"{name}#{count}")
+            self.ids.append(f"{os.path.splitext(name)[0]}#{count}")
             self.widths.add(len(words))
             count += 1
         self.files.append(file)
