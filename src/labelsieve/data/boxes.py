@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -131,6 +132,25 @@ class Boxes:
             DataError: See :meth:`in_pixels`.
         """
         return image.crop(self.area(row, size=image.size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxFiles:
+    """The annotation files that hold N boxes, in the order of the rows.
+
+    Attributes:
+        files: The files, also those without a box.
+        counts: How many boxes each holds.
+        codes: How the files write each of the K classes.
+        column: What the label is called in them.
+        takes_new: Whether they may name a class that none of them names yet.
+    """
+
+    files: tuple[Path, ...]
+    counts: tuple[int, ...]
+    codes: tuple[str, ...]
+    column: str
+    takes_new: bool = False
 
 
 class LastImage(threading.local):

@@ -14,8 +14,7 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, liste
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from labelsieve.data.box_formats.rows import BoxFiles
-    from labelsieve.data.boxes import Boxes
+    from labelsieve.data.boxes import Boxes, BoxFiles
 
 IMAGE_NAMES = (
     "image", "img", "picture", "photo", "path", "image_path", "img_path", "file", "file_path", "filepath", "file_name",

@@ -17,8 +17,10 @@ from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import ISSUE, QUALITY, BoxEdits, Splice, Written, spliced
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
-from labelsieve.data.box_formats.rows import BoxFiles, BoxRows, folder_with
+from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, refuse_split
+from labelsieve.data.file_kinds import conversion
 
 CATEGORY = "category_id"
 _NO_BOX = (math.nan,) * 4
@@ -94,6 +96,8 @@ class Coco:
 
     def check(self) -> None:
         """Raises a `DataError` where the file is of another task, or lists no categories."""
+        if not (self.ids or self.paths):
+            raise _no_coco(self.path)
         if not self.ids or not self.paths:
             missing = "annotations" if self.paths else "images"
             raise DataError(f"expected a COCO file with {missing} in {self.path}, found none; check the file")
@@ -154,13 +158,23 @@ def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None) ->
         DataError: It cannot be read, or is no such file.
     """
     found = Coco(path=path, label=label, truth=truth)
-    for part in json_parts(read_json_text(path), where=path):
+    text = read_json_text(path)
+    if text.lstrip("\ufeff \t\r\n").startswith("["):
+        raise _no_coco(path)
+    for part in json_parts(text, where=path):
         if part.in_list and part.key in ("images", "categories", "annotations"):
             if not isinstance(part.value, dict):
                 raise DataError(f'expected objects in "{part.key}" of {path}, found others; check the file')
             found.add(part.key, part.value)
     found.check()
     return found
+
+
+def _no_coco(path: Path) -> DataError:
+    return DataError(
+        f"expected a COCO file with images and annotations in {path}, found neither; a table of images is not read "
+        f"from JSON: {conversion(path)}"
+    )
 
 
 def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, BoxEdits, Written
-from labelsieve.data.box_formats.rows import BoxFiles, BoxRows, folder_with
+from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, refuse_split
 from labelsieve.data.csv_edits import edited
 from labelsieve.data.csv_files import find_header, read_texts

@@ -13,31 +13,12 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.boxes import Boxes
+from labelsieve.data.boxes import Boxes, BoxFiles
 from labelsieve.data.columns import Columns, Table
 
 _TRIED = 8
 # In the place of the path of an image that an annotation names and the file does not list: such a row is missing.
 _NOT_LISTED = "(image not listed)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxFiles:
-    """The annotation files that hold N boxes, in the order of the rows.
-
-    Attributes:
-        files: The files, also those without a box.
-        counts: How many boxes each holds.
-        codes: How the files write each of the K classes.
-        column: What the label is called in them.
-        takes_new: Whether they may name a class that none of them names yet.
-    """
-
-    files: tuple[Path, ...]
-    counts: tuple[int, ...]
-    codes: tuple[str, ...]
-    column: str
-    takes_new: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,8 +21,9 @@ import numpy as np
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import QUALITY, BoxEdits, Splice, Written, spliced
-from labelsieve.data.box_formats.rows import BoxFiles, BoxRows
+from labelsieve.data.box_formats.rows import BoxRows
 from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, read_objects
+from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, choose_split, refuse_split
 from labelsieve.data.folders import SUFFIXES
 
@@ -33,7 +34,7 @@ _IMAGES = ("JPEGImages", "images", "Images", ".")
 _OF_CLASS = re.compile(r".+_(train|val|trainval|test)")
 _ROOT = re.compile(rb"<annotation[\s/>]")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# How much of how many XML files tells whether they are such annotations.
+# How much of how many XML files is read to see what they are.
 _HEAD, _TRIED = 4096, 3
 _BLANKS = b" \t"
 

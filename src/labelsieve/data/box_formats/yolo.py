@@ -21,7 +21,8 @@ import numpy as np
 from labelsieve.core.errors import DataError, first_line, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, spliced, with_same_end
-from labelsieve.data.box_formats.rows import BoxFiles, BoxRows
+from labelsieve.data.box_formats.rows import BoxRows
+from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, choose_split
 from labelsieve.data.folders import SUFFIXES
 
