@@ -14,7 +14,7 @@ from PIL import Image
 
 from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.provenance import write_atomically, write_json
-from labelsieve.core.validation import Range, Seed, check_value
+from labelsieve.core.validation import Range, Scenes, Seed, check_value
 from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
 from labelsieve.demo.sketches import (
     CLASS_NAMES,
@@ -32,8 +32,6 @@ __all__ = ["MAX_OVERLAP", "Scene", "scenes", "single_images", "write_coco", "wri
 MAX_OVERLAP = 0.1
 """Two boxes of a scene share at most this part of the area of the smaller one."""
 
-# They are made in memory, one after the other.
-Scenes = Annotated[int, Range(1, 5_000)]
 Side = Annotated[int, Range(128, 1_024)]
 Shapes = Annotated[int, Range(1, 12)]
 
