@@ -17,6 +17,7 @@ from PIL import Image, ImageChops
 
 import labelsieve as ls
 from labelsieve.bench.drawn import DRAWN
+from labelsieve.bench.parts import Data
 from labelsieve.core.errors import SettingsError
 from labelsieve.demo.scenes import MAX_OVERLAP, Scene, scenes, single_images, write_coco, write_tags
 from labelsieve.demo.sketches import CLASS_NAMES, DEMO_STYLE
@@ -160,3 +161,12 @@ def test_a_wrong_argument_gives_one_line(changed: dict[str, Any], message: str) 
     arguments: dict[str, Any] = {"count": 1, "seed": 0} | changed
     with pytest.raises(SettingsError, match=f"^{message}$"):
         scenes(arguments.pop("count"), **arguments)
+
+
+@pytest.mark.parametrize("source", ["scenes", "scene-shapes"])
+def test_an_experiment_draws_so_many_scenes(source: str) -> None:
+    assert Data(source=source, limit=5000, test=source).test_source == source
+    with pytest.raises(SettingsError, match=r"^expected limit from 1 to 5,000, got 6000$"):
+        Data(source=source, limit=6000)
+    with pytest.raises(SettingsError, match=f"^`{source}` have no splits; leave test_split out$"):
+        Data(source=source, test_split="test")

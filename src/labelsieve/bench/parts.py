@@ -56,7 +56,7 @@ class Data:
         truth_column: Column of the true labels.
         class_names: File of the class names.
         split: Split of a Hub data set.
-        test: Source of clean images to measure a classifier on; `drawings` and the like are others then.
+        test: Source of clean images to measure a classifier on; what is drawn has another seed then.
         test_split: Split of it; without `test` a split of the source itself, as published data sets have them.
         test_label_column: Its column of labels.
         test_limit: Random subset of so many test images; the number of sketches or scenes.

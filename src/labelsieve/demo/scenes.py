@@ -39,6 +39,8 @@ Shapes = Annotated[int, Range(1, 12)]
 _LENGTHS = (0.2, 0.43)
 # Where there is no place after so many tries, all shapes become smaller by this factor.
 _TRIES, _SMALLER = 60, 0.93
+Place = tuple[int, int, int, int]  # left, top, width and height
+
 # As many pixels of paint become one of the image as in a single sketch, for anti-aliasing.
 _FINE = CANVAS // SIZE
 
@@ -259,9 +261,6 @@ def _layer(label: int, rng: np.random.Generator, style: Style, ground: Rgb) -> I
     colours = choose_colours(ground, rng, style)
     draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=style, colours=colours, ground=ground)
     return canvas
-
-
-Place = tuple[int, int, int, int]
 
 
 def _places(shapes: Sequence[_Shape], rng: np.random.Generator, size: int) -> list[Place]:
