@@ -365,6 +365,7 @@ def test_xml_files_beside_their_images(tmp_path: Path) -> None:
         ("<annotations><image/></annotations>", "expected <annotation> in"),
         ("<annotation><object><bndbox/></object></annotation>", "expected <name> in each <object> of"),
         ("", "no element found"),
+        ('<?xml version="1.0" encoding="x-none"?><annotation/>', "unknown encoding: x-none; save it as UTF-8"),
     ],
 )
 def test_an_xml_file_of_something_else_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -416,6 +417,8 @@ def test_open_images_in_another_folder_or_with_faults(tmp_path: Path) -> None:
     refused(path, "expected numbers in the column", image_folder=tmp_path / "elsewhere")
     path.write_text(text.replace("/m/2", ""))
     refused(path, "expected a label in each row of the column", image_folder=tmp_path / "elsewhere")
+    path.write_text(text.splitlines()[0])
+    refused(path, "found no rows")
     path.write_text(text)
     (tmp_path / "train-2.csv").write_text(text)
     path.rename(tmp_path / "train-1.csv")

@@ -16,6 +16,9 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 _BOMS = ("\ufeff", "\xef\xbb\xbf")
 
 
+_DECODE = json.JSONDecoder().raw_decode
+
+
 class Part(NamedTuple):
     """A value of the outermost object, or one element of it where that is a list.
 
@@ -73,7 +76,6 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
 
 
 def _parts(text: str) -> Iterator[Part]:
-    decoder = json.JSONDecoder()
     begin = next((len(bom) for bom in _BOMS if text.startswith(bom)), 0)
     at = _expect(text, _after(text, begin), "{")
     if text[at] == "}":
@@ -84,7 +86,7 @@ def _parts(text: str) -> Iterator[Part]:
         if text[at] == "[":
             at = _after(text, at + 1)
             while text[at] != "]":
-                value, end = decoder.raw_decode(text, at)
+                value, end = _DECODE(text, at)
                 yield Part(key, value, at, end, True)
                 at = _after(text, end)
                 if text[at] == ",":
@@ -93,7 +95,7 @@ def _parts(text: str) -> Iterator[Part]:
                     raise ValueError
             at = _after(text, at + 1)
         else:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODE(text, at)
             yield Part(key, value, at, end, False)
             at = _after(text, end)
         if text[at] == "}":
@@ -125,13 +127,13 @@ def members(text: str, at: int) -> list[Member]:
         >>> members('{"a": {"b": 1}, "c": 2}', 0)[1]
         Member(key='c', start=16, value=21, end=22)
     """
-    decoder, found = json.JSONDecoder(), []
+    found = []
     at = _after(text, at + 1)
     while text[at] != "}":
         start = at
         key, at = scanstring(text, at + 1)
         value = _after(text, _after(text, at) + 1)
-        _, end = decoder.raw_decode(text, value)
+        _, end = _DECODE(text, value)
         found.append(Member(key, start, value, end))
         at = _after(text, end)
         at = _after(text, at + 1) if text[at] == "," else at

@@ -64,6 +64,8 @@ def read_open_images(path: Path, *, asked: Columns, split: str | None) -> Table:
                 f"{did_you_mean(name, columns)}; name another with --{option}-column"
             )
     names = found.table[_IMAGE].to_pylist()
+    if not names:
+        raise DataError(f"expected boxes in {where}, found no rows; check the file")
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     paths = [name if os.path.splitext(name)[1] else f"{name}.jpg" for name in number]
     given = found.table[label].to_pylist()

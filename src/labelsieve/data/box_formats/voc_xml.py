@@ -6,7 +6,7 @@ import re
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
-from labelsieve.core.errors import DataError, shown
+from labelsieve.core.errors import DataError, first_line, shown
 
 # A tag, in which a value in quotes may hold the mark that ends it.
 _TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
@@ -61,6 +61,8 @@ def read_objects(data: bytes, *, where: object) -> VocFile:
     except expat.ExpatError as error:
         what = expat.errors.messages.get(error.code, "it is broken")
         raise DataError(f"{where} cannot be read: {what}, in line {error.lineno}; correct it") from None
+    except (LookupError, ValueError) as error:  # of an encoding that the parser does not know
+        raise DataError(f"{where} cannot be read: {first_line(error)}; save it as UTF-8") from None
     return VocFile(parsing.image.strip(), parsing.objects, parsing.encoding)
 
 
