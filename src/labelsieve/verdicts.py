@@ -26,7 +26,7 @@ from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import METRIC_TITLES, evaluate
-from labelsieve.records import RUN, RunRecord, check_kinds
+from labelsieve.records import RUN, RunRecord, check_kinds, is_of_tags
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT, AUDIT = "report.html", "audit.json"
@@ -230,6 +230,11 @@ class Verdicts:
             advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))
+        if is_of_tags(record):
+            raise RunError(
+                f"{folder} is a run of labelsieve scan-tags, with several labels an image; look at its {REPORT} and "
+                f"{TABLE_CSV}, or write the corrected tags with: labelsieve export {folder} --format csv --out FILE"
+            )
         check_kinds(record, RUN, folder / RECORD)
         names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")
         table = _read_table(folder / VERDICTS, expected)

@@ -92,7 +92,7 @@ def write_report(
     common.require_same_images(verdicts, images)
     path = Path(path)
     check_free(path, overwrite=overwrite)
-    page = _environment().get_template("report.html.jinja")
+    page = environment().get_template("report.html.jinja")
     context = _context(verdicts, images, max_images, thumbnail_px, path, progress)
     write_text(path, page.render(context, audit=audit.sentences if audit else ()))
     return path
@@ -111,7 +111,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 @functools.cache  # it keeps the compiled page, which takes longer to compile than to fill in
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Returns what fills in the templates of reports, with their filters."""
     environment = Environment(
         loader=PackageLoader("labelsieve.report"),
         autoescape=True,
@@ -148,7 +149,7 @@ def _context(
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
     return {
-        **_assets(),
+        **assets(),
         **_header(verdicts),
         **{key: value for found in panels.values() for key, value in found.items()},
         "panels": {name: PANELS.about(name) for name in panels},
@@ -169,7 +170,7 @@ def _context(
     }
 
 
-def _assets() -> dict[str, Any]:
+def assets() -> dict[str, Any]:
     """Reads style and script; the script is admitted by its hash alone."""
     folder = Path(__file__).with_name("templates")
     style = (folder / "report.css").read_text(encoding="utf-8")

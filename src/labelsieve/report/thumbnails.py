@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images
 
 # Up to this side an image is kept without loss and shown with hard pixels: smoothing would only blur it.
 TINY = 64
@@ -46,7 +46,7 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    images: LabelledImages, rows: Sequence[int], *, side: int, budget: int, progress: Progress | None = None
+    images: Images, rows: Sequence[int], *, side: int, budget: int, progress: Progress | None = None
 ) -> list[Thumbnail]:
     """Makes a thumbnail of each of the given rows.
 

@@ -1,0 +1,92 @@
+"""`labelsieve scan-tags`: find the wrong and the missing tags of a data set with several labels an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar
+
+import tyro
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes
+
+from labelsieve.commands.base import OptionalText, RunOptions, TagSource, refuse_inside
+from labelsieve.commands.reading import read
+from labelsieve.commands.scan import asked
+from labelsieve.core.errors import UsageError, look_up
+from labelsieve.core.progress import Progress, is_main_process
+from labelsieve.detect.pairs.base import PairDetector
+from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS
+
+if TYPE_CHECKING:
+    from labelsieve.data.tags import TaggedImages
+
+SettingsT = TypeVar("SettingsT", bound=PairDetector)
+_METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanTags(RunOptions, Generic[SettingsT]):
+    """Finds wrong and missing tags, where images have several labels, and writes a run folder with a report.
+
+    The options of the detector come last; `--detector NAME --help` shows those of another one.
+
+    Attributes:
+        data: The images.
+        truth_column: Column of the true tags where they are known; only metrics read them.
+        noise: A file of `labelsieve noise --kind tags`, of the same images: its tags take the place of the given ones,
+            which count as right.
+        model: Hub id or folder of a CLIP-like model.
+        detector: How the pairs of image and class are scored.
+        out: Run folder to write.
+        settings: Options of the detector.
+    """
+
+    data: OmitArgPrefixes[TagSource]
+    truth_column: OptionalText = None
+    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
+    detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = DEFAULT
+    out: Path
+    settings: OmitArgPrefixes[SettingsT]
+
+    @classmethod
+    def parse(cls, args: Sequence[str], *, prog: str) -> Self:
+        """Reads the words in two stages: the detector first, since it says which options there are."""
+        name = asked(args, "--detector", default=DEFAULT)
+        look_up(PAIR_DETECTORS, name, what="--detector", error=UsageError)
+        settings = PAIR_DETECTORS[name]()
+        default = cls(data=TagSource(source=tyro.MISSING), detector=name, out=tyro.MISSING, settings=settings)
+        kind: Any = ScanTags[type(settings)]  # type: ignore[misc]  # known only now
+        return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
+
+    def run(self, console: Console) -> None:
+        """Loads, scans, reports."""
+        from labelsieve.core.folders import alone_in
+        from labelsieve.pipeline import check_run_folder
+        from labelsieve.tags.verdicts import TAG_FILES
+
+        refuse_inside(self.data.source, self.out)
+        with alone_in(self.out):
+            check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)  # before loading
+            progress = Progress(console if is_main_process() else None)
+            images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
+            for note in images.notes:
+                progress.say(f"note: {note}")
+            self._scan(images, console, progress)
+
+    def _scan(self, images: TaggedImages, console: Console, progress: Progress) -> None:
+        from labelsieve.report.tag_report import write_tag_report
+        from labelsieve.report.tag_terminal import summarize_tags
+        from labelsieve.tags.scan import scan_tags
+        from labelsieve.verdicts import REPORT
+        from labelsieve.vlm.huggingface import load_vlm
+
+        first_time = "" if Path(self.model).is_dir() else "; the first time it is downloaded"
+        progress.say(f"loading {self.model}{first_time}")
+        vlm = load_vlm(self.model)
+        verdicts = scan_tags(images, vlm, detector=self.settings, **self.run_options(), progress=progress)
+        if is_main_process():
+            write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
+            summarize_tags(verdicts, console)
