@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -325,6 +325,16 @@ class Against:
         if holds_features(self.against):
             return load_features(self.against, **source.feature_options(), seed=seed, one_class=True)
         return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter
+
+
+def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns what to load moved data with: a folder of images beside or below a table has moved with it."""
+    folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
+    moved = {**origin, "source": source}
+    if folder is not None and Path(folder).is_relative_to(old):
+        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
+        moved["image_folder"] = str(new) if new.is_dir() else folder
+    return moved
 
 
 def refuse_inside(source: str | None, out: Path) -> None:

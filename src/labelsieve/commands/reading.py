@@ -29,7 +29,7 @@ _NO_CHOICE = re.compile(
     r"invalid choice '(?P<value>.*)' for argument '(?P<option>.*)'\. Expected one of \((?P<choices>.*)\)"
 )
 _NO_VALUE = re.compile(r"Missing value for argument '(?P<option>.*)'\..*")
-_LACKING = re.compile(r"Missing from labelsieve \w+: (?P<options>.*)")
+_LACKING = re.compile(r"Missing from labelsieve [\w-]+: (?P<options>.*)")
 _UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
 _SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
 _KINDS = {"INT": "an integer", "FLOAT": "a number"}

@@ -367,7 +367,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
             row = int(np.flatnonzero(counts != 1)[0])
             raise DataError(
                 f"expected one label a row in {where}, found {counts[row]} in row {row + 1}; a label is one class, so "
-                "choose one, or name another column with --label-column"
+                "choose one, or name another column with --label-column; for several use: labelsieve scan-tags"
             )
         values = pc.list_element(values, 0)
     kind = values.type

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +39,7 @@ from labelsieve.data.tag_columns import (
     read_tag_column,
     tag_lists,
 )
+from labelsieve.data.tag_folders import one_of_each
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,7 +235,7 @@ def _assemble(
     names, given, truth = _read(table, ids, tags, columns, notes, separator=separator, class_names=class_names)
     images = undecoded_images(table, paths)
     if table.class_names is not None:
-        kept, given = _one_of_each(images, ids, given, notes, table=table, progress=shown_progress)
+        kept, given = one_of_each(images, ids, given, notes, table=table, progress=shown_progress)
         images, ids = images.select(kept), [ids[row] for row in kept.tolist()]
     _check_tags(given, names, table.where)
     rows = subset(len(ids), limit, seed)
@@ -336,58 +336,6 @@ def _refuse_one_label(bits: NDArray[np.bool_], given: TagLists, table: Table) ->
             f"each of the {len(bits)} images has one label in {given.labels.where}; {ONE_LABEL}, or say with "
             "--separator what stands between several"
         )
-
-
-def _one_of_each(
-    images: Any, ids: Sequence[str], given: NDArray[np.bool_], notes: list[str], *, table: Table, progress: Progress
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Finds the files of a folder that are one image: links to the same file, or copies with the same bytes.
-
-    Returns:
-        The row of the first file of each of M images, (M,), and the classes of all its files, (M, K).
-
-    Raises:
-        DataError: No image lies in two class folders.
-    """
-    kept, image_of = _grouped(_file_of(path) for path in images.with_format("arrow")[:]["image"].to_pylist())
-    quiet: list[str] = []  # what is missing is told of again, with the images that are kept
-    contents = hash_images(
-        images.select(kept), [ids[row] for row in kept.tolist()], quiet, table=table, progress=progress
-    )
-    again, image_again = _grouped(contents.tolist())
-    kept, image_of = kept[again], image_again[image_of]
-    tags = np.zeros((len(kept), given.shape[1]), dtype=bool)
-    rows, classes = np.nonzero(given)
-    tags[image_of[rows], classes] = True
-    several = int((tags.sum(axis=1) > 1).sum())
-    if not several:
-        raise DataError(f"no image of {table.where} lies in two class folders, so each has one label; {ONE_LABEL}")
-    notes.append(
-        f"{several} of {len(kept)} images {'lies' if several == 1 else 'lie'} in several class folders, as links or copies ({len(ids)} files in all)"
-    )
-    return kept, tags
-
-
-def _grouped(keys: Iterable[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the place of the first of each different key, and of each key the number of its group."""
-    first: dict[Hashable, int] = {}
-    places: list[int] = []
-    group = []
-    for place, key in enumerate(keys):
-        if key not in first:
-            first[key] = len(places)
-            places.append(place)
-        group.append(first[key])
-    return np.array(places, dtype=np.int64), np.array(group, dtype=np.int64)
-
-
-def _file_of(image: dict[str, Any]) -> Hashable:
-    """Returns what is the same of all links to a file; its path where there is no file."""
-    try:
-        found = os.stat(image["path"])
-    except OSError:
-        return str(image["path"])
-    return (found.st_dev, found.st_ino) if found.st_ino else str(image["path"])
 
 
 def _check_tags(tags: NDArray[np.bool_], names: Sequence[str], where: str) -> None:
