@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.noise import inject
     from labelsieve.data.sources import load_images
-    from labelsieve.data.tags import TaggedImages, load_tags
+    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.data.tags import load_tags
     from labelsieve.detect.aum import AUM
     from labelsieve.detect.clip_cleaner import CLIPCleaner
     from labelsieve.detect.clip_margin import ClipMargin
@@ -108,7 +109,7 @@ _HOME = {
     "SimiFeat": "detect.simifeat",
     "SmallLoss": "detect.small_loss",
     "TagVerdicts": "tags.verdicts",
-    "TaggedImages": "data.tags",
+    "TaggedImages": "data.tagged",
     "Verdicts": "verdicts",
     "adapt": "finetune.run",
     "export": "report.export",

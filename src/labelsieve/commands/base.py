@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
-    from labelsieve.data.tags import TaggedImages
+    from labelsieve.data.tagged import TaggedImages
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""

@@ -20,7 +20,7 @@ from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS
 
 if TYPE_CHECKING:
-    from labelsieve.data.tags import TaggedImages
+    from labelsieve.data.tagged import TaggedImages
 
 SettingsT = TypeVar("SettingsT", bound=PairDetector)
 _METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"

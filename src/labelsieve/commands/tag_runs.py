@@ -12,12 +12,12 @@ from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES
 
 if TYPE_CHECKING:
-    from labelsieve.data.tags import TaggedImages
+    from labelsieve.data.tagged import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
 
 def is_tag_run(folder: Path) -> bool:
-    """Returns whether a folder holds a run of `labelsieve scan-tags`; what else is wrong with it is said where it is read."""
+    """Returns whether a folder holds a run of `labelsieve scan-tags`; other faults are found where it is read."""
     from labelsieve.core.provenance import read_json
     from labelsieve.records import is_of_tags
     from labelsieve.verdicts import RECORD

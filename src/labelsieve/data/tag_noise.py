@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError
 from labelsieve.core.validation import Rate, Seed, check_value
-from labelsieve.data.tags import TaggedImages
+from labelsieve.data.tagged import TaggedImages
 
 
 def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.0, add: float = 0.0, seed: int = 0) -> NDArray[np.bool_]:

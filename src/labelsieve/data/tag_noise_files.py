@@ -16,7 +16,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
 from labelsieve.data.labels import normalise
 from labelsieve.data.noise_files import METADATA, encoded_image
-from labelsieve.data.tags import TaggedImages
+from labelsieve.data.tagged import TaggedImages
 
 _GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 _ADVICE = "make one with: labelsieve noise SOURCE --kind tags --labels-only"

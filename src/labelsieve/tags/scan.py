@@ -15,7 +15,7 @@ from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.folders import alone_in
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, versions
-from labelsieve.data.tags import TaggedImages
+from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs

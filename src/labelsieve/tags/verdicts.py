@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, RunError, first_line, shown
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
-from labelsieve.data.tags import TaggedImages
+from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.metrics import evaluate
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
