@@ -39,7 +39,7 @@ class Kind(Entry):
 
 
 EXACT_DUPLICATE, NEAR_DUPLICATE, EXACT_LEAK, NEAR_LEAK = "exact-duplicate", "near-duplicate", "exact-leak", "near-leak"
-NO_CLASS = "no-class"
+NO_CLASS, SAME_BOX = "no-class", "same-box"
 DARK, LIGHT, BLURRY, LOW_INFORMATION = "dark", "light", "blurry", "low-information"
 ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
 DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
@@ -75,6 +75,13 @@ FINDINGS: Registry[Callable[..., Iterator[pa.Table]], Kind] = Registry(
         _COPIES,
         "Another image looks like a copy, such as a smaller, cropped or re-encoded one: look at both, and keep one.",
         title="near duplicates",
+        other="data",
+    ),
+    Kind(
+        SAME_BOX,
+        "labelsieve.curation.same_boxes:find_same_boxes",
+        "Another box in the image is nearly the same and has another label: keep one, with the right label.",
+        title="boxes with another label upon them",
         other="data",
     ),
     Kind(

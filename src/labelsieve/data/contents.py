@@ -75,8 +75,8 @@ def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[b
     """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in images.with_format("arrow").iter(batch_size=_BATCH):
-            for chunk in batch.column("image").chunks:
-                yield from _hashes_of(chunk, pool)
+            # of chosen rows each is a chunk by itself, which would be handed to the threads one by one
+            yield from _hashes_of(batch.column("image").combine_chunks(), pool)
             advance(len(batch))
 
 

@@ -17,6 +17,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
 from labelsieve.data.box_formats.columns import boxes_of
+from labelsieve.data.boxes import Boxes
 from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of, label_columns
 from labelsieve.data.contents import hash_images
 from labelsieve.data.folders import absolute_paths, relative_path
@@ -240,7 +241,7 @@ def _assemble(
     read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, several = read
     notes.append(note)
-    images = undecoded_images(table, paths)
+    images = undecoded_images(table, paths, boxes)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
         images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
@@ -397,21 +398,43 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
     if table.class_names is not None:
         return read_labels(values, where=where, known=table.class_names, names_from="the class folders")
     if type(feature).__name__ == "ClassLabel" and feature.names:
-        return read_labels(values, where=where, known=feature.names, names_from=f'the ClassLabel column "{name}"')
+        origin = f'the ClassLabel column "{name}"' if table.boxes is None else table.where
+        return read_labels(values, where=where, known=feature.names, names_from=origin)
     return read_labels(values, where=where)
 
 
-def undecoded_images(table: Table, paths: list[str] | None) -> Dataset:
+def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None = None) -> Dataset:
     """Returns the rows with the one column `image` of undecoded images."""
     from datasets import Dataset, Features, Image
 
     column = str(table.columns.image)
+    if paths is not None and boxes is not None:
+        return _images_of_boxes(table, paths, boxes)
     if paths is not None:
         whole = absolute_paths(paths, folder=table.folder, where=table.where)
         return Dataset.from_dict({"image": whole}, features=Features({"image": Image(decode=False)}))
     if holds_pixels(table.rows.features[column]):
         return read_memory(_pixels(table, column))
     return with_whole_paths(table)
+
+
+def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Dataset:
+    """Returns the image of each box, of which there are far fewer; none where the image is not listed."""
+    import pyarrow as pa
+    from datasets import Dataset, Features, Image
+
+    listed = np.flatnonzero(boxes.image_of >= 0)
+    _, first, place = np.unique(boxes.image_of[listed], return_index=True, return_inverse=True)
+    rows = listed[first]
+    whole = absolute_paths([paths[row] for row in rows], folder=table.folder, where=table.where, rows=rows.tolist())
+    places = np.full(len(paths), -1)
+    places[listed] = place
+    values = pa.array(whole, pa.string()).take(pa.array(places, mask=places < 0))
+    schema = Features({"image": Image(decode=False)}).arrow_schema
+    missing = pa.array([None]).cast(schema.field("image").type.field("bytes").type)
+    encoded = missing.take(pa.array(np.zeros(len(paths), dtype=np.int64)))
+    images = pa.StructArray.from_arrays([encoded, values], ["bytes", "path"], mask=pa.array(places < 0))
+    return Dataset(pa.table([images.cast(schema.field("image").type)], schema=schema))
 
 
 def _pixels(table: Table, column: str) -> list[NDArray[Any]]:

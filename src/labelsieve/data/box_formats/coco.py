@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.json_parts import json_parts, read_json_text
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
 from labelsieve.data.columns import Columns, Table, refuse_split
@@ -112,7 +113,8 @@ class Coco:
         unlisted = [each for each in self.images if not _is_in(each, number)]
         notes = []
         if unlisted:
-            notes.append(f"{len(unlisted)} annotations name images that are not listed (first: {shown(unlisted[0])})")
+            count = counted(len(unlisted), "annotation names an image", "annotations name images")
+            notes.append(f"{count} not listed (first: {shown(str(unlisted[0]))})")
         return BoxRows(
             paths=[*self.paths.values()],
             image_of=np.array([number.get(each, -1) if _is_in(each, number) else -1 for each in self.images]),
