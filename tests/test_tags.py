@@ -426,3 +426,24 @@ def test_noise_of_other_images_is_refused(photos: Path, tmp_path: Path) -> None:
         ls.load_tags(parquet(photos, tags=TAGS), noise=photos / "tags.parquet")
     with pytest.raises(SettingsError, match="leave out the truth column"):
         ls.load_tags(parquet(photos, tags=TAGS), noise=path, truth_column="tags")
+
+
+def test_a_run_that_was_stopped_at_its_report_gets_it(tagged: ls.TaggedImages, run: Run, tmp_path: Path) -> None:
+    words = ("scan-tags", tagged.origin["source"], "--model", MINI_CLIP, "--out", tmp_path / "run")
+    assert run(*words)[0] == 0
+    code, _, error = run(*words)
+    assert code == 1 and "already holds a finished run" in error
+    (tmp_path / "run" / "report.html").unlink()
+    code, _, error = run(*words, "--resume", "--seed", "1")
+    assert code == 1 and "holds a finished run of other data or settings" in error
+    code, said, error = run(*words, "--resume")
+    assert code == 0 and "loading" not in said and (tmp_path / "run" / "report.html").is_file(), error
+
+
+def test_one_label_an_image_says_where_several_are_read(written: Callable[[str], Path], photos: Path) -> None:
+    images = ls.load_images(written("path,label\n0,black;white\n1,cat\n2,red;blue\n3,dog"))
+    assert not any("scan-tags" in note for note in images.notes), "names that are no combinations"
+    images = ls.load_images(written("path,label\n0,cat;dog\n1,cat\n2,dog;cat\n3,dog"))
+    assert any("for several labels an image use: labelsieve scan-tags" in note for note in images.notes)
+    with pytest.raises(DataError, match="for several use: labelsieve scan-tags"):
+        ls.load_images(parquet(photos, label=TAGS))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -14,13 +15,14 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, refuse_inside
 from labelsieve.commands.reading import read
 from labelsieve.commands.scan import asked
-from labelsieve.core.errors import UsageError, look_up
+from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS
 
 if TYPE_CHECKING:
     from labelsieve.data.tagged import TaggedImages
+    from labelsieve.tags.verdicts import TagVerdicts
 
 SettingsT = TypeVar("SettingsT", bound=PairDetector)
 _METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"
@@ -65,28 +67,58 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         """Loads, scans, reports."""
         from labelsieve.core.folders import alone_in
         from labelsieve.pipeline import check_run_folder
+        from labelsieve.report.tag_report import write_tag_report
+        from labelsieve.report.tag_terminal import summarize_tags
         from labelsieve.tags.verdicts import TAG_FILES
+        from labelsieve.verdicts import RECORD, REPORT
 
         refuse_inside(self.data.source, self.out)
         with alone_in(self.out):
-            check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)  # before loading
+            lacks_report = self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
+            if not lacks_report:  # a run that was stopped while its report, the last of all, was written
+                check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
             progress = Progress(console if is_main_process() else None)
             images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
             for note in images.notes:
                 progress.say(f"note: {note}")
-            self._scan(images, console, progress)
+            verdicts = self._finished(images) if lacks_report else None
+            verdicts = verdicts or self._scan(images, progress)
+            if is_main_process():
+                write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
+                summarize_tags(verdicts, console)
 
-    def _scan(self, images: TaggedImages, console: Console, progress: Progress) -> None:
-        from labelsieve.report.tag_report import write_tag_report
-        from labelsieve.report.tag_terminal import summarize_tags
+    def _finished(self, images: TaggedImages) -> TagVerdicts | None:
+        """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
+
+        Raises:
+            RunError: It was another one and is not to be replaced, or its files cannot be read.
+        """
+        from labelsieve.core.provenance import fingerprint
+        from labelsieve.tags.verdicts import TagVerdicts
+        from labelsieve.vlm.names import located
+
+        try:
+            verdicts = TagVerdicts.load(self.out)
+            run = verdicts.run
+            asked_for = (
+                images.fingerprint,
+                fingerprint(asdict(cast(Any, self.settings))),
+                located(self.model),
+                self.seed,
+            )
+            if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != asked_for:
+                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
+        except RunError:
+            if self.overwrite:
+                return None
+            raise
+        return verdicts
+
+    def _scan(self, images: TaggedImages, progress: Progress) -> TagVerdicts:
         from labelsieve.tags.scan import scan_tags
-        from labelsieve.verdicts import REPORT
         from labelsieve.vlm.huggingface import load_vlm
 
         first_time = "" if Path(self.model).is_dir() else "; the first time it is downloaded"
         progress.say(f"loading {self.model}{first_time}")
         vlm = load_vlm(self.model)
-        verdicts = scan_tags(images, vlm, detector=self.settings, **self.run_options(), progress=progress)
-        if is_main_process():
-            write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
-            summarize_tags(verdicts, console)
+        return scan_tags(images, vlm, detector=self.settings, **self.run_options(), progress=progress)

@@ -25,6 +25,7 @@ from labelsieve.core import quantities
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.core.validation import check_value
+from labelsieve.data.images import Images as AnyImages
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
@@ -144,7 +145,7 @@ def _context(
     if isinstance(images, LabelledImages):
         budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES  # more images make a larger file, no blur
         thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=budget, progress=progress)
-        files = [_link(images, row, path) for row in rows]
+        files = [file_link(images, row, path) for row in rows]
     cards = _cards(verdicts, rows, thumbnails)
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
@@ -247,7 +248,7 @@ def _linked(page: Page) -> dict[str, set[int]]:
     }
 
 
-def _link(images: LabelledImages, row: int, page: Path) -> str:
+def file_link(images: AnyImages, row: int, page: Path) -> str:
     """Returns where the image file lies as seen from the page; empty where the data hold the image themselves."""
     cell = images.dataset[row]["image"]
     if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):

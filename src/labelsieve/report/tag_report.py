@@ -15,7 +15,7 @@ from labelsieve.core.provenance import to_json, write_text
 from labelsieve.core.validation import check_value
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.report import Images, ThumbnailPixels, common
-from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment
+from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MISSING, WRONG, TagVerdicts
@@ -69,7 +69,9 @@ def write_tag_report(
     chosen = {kind: verdicts.of_kind(kind)[:max_images] for kind in KINDS}
     small = _thumbnails(verdicts, images, chosen, thumbnail_px, progress)
     page = environment().get_template("tags.html.jinja")
-    write_text(path, page.render(_context(verdicts, chosen, small)))
+    files = {row: file_link(images, row, path) for row in small}
+    sections = [_section(verdicts, kind, pairs, small, files) for kind, pairs in chosen.items()]
+    write_text(path, page.render(_context(verdicts), sections=sections))
     return path
 
 
@@ -83,7 +85,7 @@ def _thumbnails(
     return dict(zip(rows.tolist(), made, strict=True))
 
 
-def _context(verdicts: TagVerdicts, chosen: dict[str, Any], small: dict[int, Thumbnail]) -> dict[str, Any]:
+def _context(verdicts: TagVerdicts) -> dict[str, Any]:
     run, source = verdicts.run, verdicts.run.source or "tagged images"
     thresholds = verdicts.record.get("thresholds") or {}
     facts = {
@@ -106,7 +108,6 @@ def _context(verdicts: TagVerdicts, chosen: dict[str, Any], small: dict[int, Thu
         "images": len(verdicts),
         "tags": int(verdicts.given[verdicts.is_readable].sum()),
         "counts": {kind: len(verdicts.of_kind(kind)) for kind in KINDS},
-        "sections": [_section(verdicts, kind, pairs, small) for kind, pairs in chosen.items()],
         "names": verdicts.class_names,
         "classes": classes[:MAX_CLASS_ROWS],
         "more_classes": max(0, len(classes) - MAX_CLASS_ROWS),
@@ -117,12 +118,19 @@ def _context(verdicts: TagVerdicts, chosen: dict[str, Any], small: dict[int, Thu
     }
 
 
-def _section(verdicts: TagVerdicts, kind: str, pairs: Any, small: dict[int, Thumbnail]) -> dict[str, Any]:
+def _section(
+    verdicts: TagVerdicts, kind: str, pairs: Any, small: dict[int, Thumbnail], files: dict[int, str]
+) -> dict[str, Any]:
     """Returns what the page says of one kind: a card for each pair."""
     records = verdicts.table.take(pairs).to_pylist()
     tags = verdicts.images["tags"]
     cards = [
-        {**record, "tags": _tags_of(tags[row].as_py(), record["class_name"]), "thumbnail": small[row]}
+        {
+            **record,
+            "tags": _tags_of(tags[row].as_py(), record["class_name"]),
+            "thumbnail": small[row],
+            "file": files[row],
+        }
         for record, row in zip(records, verdicts.rows[pairs].tolist(), strict=True)
     ]
     found = len(verdicts.of_kind(kind))
