@@ -73,11 +73,12 @@ FORMS = {
     "python": "path,tags\n0,\"['cat', 'dog']\"\n1,['dog']\n2,[]\n3,['cat']",
     "json": 'path,tags\n0,"[""cat"", ""dog""]"\n1,"[""dog""]"\n2,[]\n3,"[""cat""]"',
     "columns": "path,cat,dog\n0,1,1\n1,0,1.0\n2,0,0\n3,1,0",
+    "rows": "path,label\n0,cat\n1,dog\n0,dog\n2,\n3,cat",
     "columns-and-others": "path,width,cat,dog\n0,9,1,1\n1,8,0,1\n2,7,0,0\n3,9,1,0",
 }
 
 
-@pytest.mark.parametrize("form", mostly_slow(FORMS, quick=("semicolons", "python", "columns-and-others")))
+@pytest.mark.parametrize("form", mostly_slow(FORMS, quick=("semicolons", "python", "rows", "columns-and-others")))
 def test_texts_and_columns_of_a_csv_file(form: str, written: Callable[[str], Path]) -> None:
     images = ls.load_tags(written(FORMS[form]))
     assert images.tags.tolist() == BITS and images.class_names == ("cat", "dog")
