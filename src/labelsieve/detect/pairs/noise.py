@@ -24,6 +24,8 @@ from labelsieve.detect.pairs.evidence import Kind
 
 # So many logits are held while weights and rates are fitted: 256 MiB.
 MOST_LOGITS = 2**26
+# Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
+WEIGHT_SPREAD = 5.0
 # The log-odds of the two common rates are drawn to those of the first, as if from a normal distribution of this width.
 FIRST_RATE, RATE_SPREAD = 0.1, 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
@@ -204,5 +206,5 @@ class _Shape:
         weights, common, own = values.split(self.sizes)
         bias, steep, *apart = own.view(4, self.classes)
         own_rates = sum((each / CLASS_SPREAD).square().sum() for each in apart)
-        spread = weights.square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
+        spread = (weights / WEIGHT_SPREAD).square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
         return 0.5 * (spread + (steep / SLOPE_SPREAD).square().sum() + own_rates)
