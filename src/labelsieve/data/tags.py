@@ -177,7 +177,7 @@ def _assemble(
     if table.class_names is not None:
         kept, given = one_of_each(images, ids, given, notes, table=table, progress=shown_progress)
         images, ids = images.select(kept), [ids[row] for row in kept.tolist()]
-    elif not found.is_table and (given.sum(axis=1) == 1).all():
+    elif not found.is_table and all((bits.sum(axis=1) == 1).all() for bits in (given, truth) if bits is not None):
         raise DataError(
             f"each of the {len(given)} images has one label in {table.where}; {ONE_LABEL}, or say with --separator "
             "what stands between several"

@@ -68,12 +68,12 @@ def scan_tags(
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
-        >>> drawn, labels = sketches(64, seed=0)
-        >>> tags = [[CLASS_NAMES[label]] if row else [] for row, label in enumerate(labels)]
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
         >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
         >>> verdicts.table["kind"][0].as_py(), verdicts.table["id"][0].as_py()
-        ('missing', '0000000')
+        ('missing', '0000003')
     """
     detector = pair_detector_class(DEFAULT)() if detector is None else detector
     _check(images, vlm, detector)
