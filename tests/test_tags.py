@@ -276,6 +276,11 @@ def test_a_run_is_saved_and_read_again(tagged: ls.TaggedImages, tiny_clip: Visio
     row = again.per_class()[0]
     assert (row["tagged"], row["wrong"], row["missing"]) == (int(first.sum()), int(first.sum()), 0)
     assert row["omission"] == 0.25 and row["commission"] is None
+    assert again.estimated() is None, "the detector says nothing of wrong tags"
+    rates = [{"class_name": name, "omission": 0.5, "commission": 0.25} for name in tagged.class_names]
+    said = dataclasses.replace(again, record={**again.record, "rates": rates}).estimated()
+    given = int(tagged.tags[readable].sum())
+    assert said == pytest.approx({"wrong": 0.25 * given, "missing": 0.75 * given})
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["kind"] == "tags" and record["data"]["fingerprint"] == tagged.fingerprint
     assert "an odd detector" in record["notes"]

@@ -17,6 +17,7 @@ from labelsieve.data.tagged import TaggedImages
 from labelsieve.report import Images, ThumbnailPixels, common
 from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
+from labelsieve.report.tag_terminal import estimate
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
 
@@ -106,6 +107,7 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
         "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
         "settings": to_json(run.detector.settings) if run.detector.settings else "",
         "images": len(verdicts),
+        "estimate": estimate(verdicts),
         "tags": int(verdicts.given[verdicts.is_readable].sum()),
         "counts": {kind: len(verdicts.of_kind(kind)) for kind in KINDS},
         "names": verdicts.class_names,

@@ -148,6 +148,21 @@ class TagVerdicts:
             for index, name in enumerate(self.class_names)
         ]
 
+    def estimated(self) -> dict[str, float] | None:
+        """Returns about how many tags of all classes are `wrong` and `missing`; None where the detector does not say.
+
+        Of a class with t tags, a share c of them wrong and a share o of its images without the tag, c t tags are wrong,
+        and of the images that show it (1 - c) t / (1 - o) a share o lack it.
+        """
+        found = {WRONG: 0.0, MISSING: 0.0}
+        for row in self.per_class():
+            omission, commission = row["omission"], row["commission"]
+            if omission is None or commission is None or omission >= 1:
+                return None
+            found[WRONG] += commission * row["tagged"]
+            found[MISSING] += (1 - commission) * row["tagged"] * omission / (1 - omission)
+        return found
+
     def _counts(self, kind: str) -> NDArray[np.int64]:
         names = self.table["class_name"].take(self.of_kind(kind))
         return np.bincount(_indices(names, self.class_names), minlength=len(self.class_names))
