@@ -38,14 +38,15 @@ class PairJoint(PairDetector):
         >>> from accelerate import Accelerator
         >>> from labelsieve.core.engine import Engine
         >>> from labelsieve.detect.pairs.inputs import PairInputs
-        >>> rng = np.random.default_rng(0)
+        >>> rng, names = np.random.default_rng(0), ["cat", "dog", "fox", "owl"]
         >>> tags = rng.random((300, 4)) < 0.3
         >>> points = tags @ np.eye(4, 8) + rng.normal(scale=0.1, size=(300, 8))
-        >>> tags[0] = ~tags[0]
+        >>> tags[0, 2], tags[1, 2] = False, True  # it is there, and it is not
         >>> engine = Engine(accelerator=Accelerator(cpu=True))
-        >>> pairs = PairInputs.of_features(points, tags, class_names=["cat", "dog", "fox", "owl"], engine=engine)
-        >>> np.argwhere(PairJoint().score(pairs).issue).tolist()
-        [[0, 0], [0, 1], [0, 2], [0, 3]]
+        >>> pairs = PairInputs.of_features(points, tags, class_names=names, engine=engine)
+        >>> scores = PairJoint().score(pairs)
+        >>> np.argwhere(scores.missing).tolist(), np.argwhere(scores.wrong).tolist()
+        ([[0, 2]], [[1, 2]])
     """
 
     folds: Folds = 5

@@ -22,8 +22,8 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import chunks
 from labelsieve.detect.pairs.evidence import Kind
 
-# So many logits are held while weights and rates are fitted: 256 MiB.
-MOST_LOGITS = 2**26
+# So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
+MOST_LOGITS = 2**24
 # Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
 WEIGHT_SPREAD = 5.0
 # The log-odds of the two common rates are drawn to those of the first, as if from a normal distribution of this width.
@@ -205,6 +205,6 @@ class _Shape:
         """Returns the negative logarithm of the prior, but for a constant."""
         weights, common, own = values.split(self.sizes)
         bias, steep, *apart = own.view(4, self.classes)
-        own_rates = sum((each / CLASS_SPREAD).square().sum() for each in apart)
+        own_rates = (torch.stack(apart) / CLASS_SPREAD).square().sum()
         spread = (weights / WEIGHT_SPREAD).square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
-        return 0.5 * (spread + (steep / SLOPE_SPREAD).square().sum() + own_rates)
+        return (spread + (steep / SLOPE_SPREAD).square().sum() + own_rates) / 2
