@@ -60,6 +60,19 @@ def write_tag_report(
         SettingsError: A setting is out of range.
         RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
             cannot be written.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
+        >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ls.write_tag_report(verdicts, images, f"{folder}/report.html").name
+        'report.html'
     """
     check_value("max_images", max_images, Images)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
