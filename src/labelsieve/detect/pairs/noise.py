@@ -9,7 +9,7 @@ the others are tagged, and with p the probability that an image shows it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import chunks
+from labelsieve.detect.pairs.ends import capped
 from labelsieve.detect.pairs.evidence import Kind
 
 # So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
@@ -129,28 +130,37 @@ def fit_pairs(
         noise: Rates that are held; None learns them.
         progress: Where to show how far it is.
     """
+    sample = _Sample(kinds, given, generator)
+    with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
+        found = _likeliest(sample, frequency, noise, advance)
+        if noise is None:
+            parts = [(found.tagged(logits), tags) for logits, tags in sample]
+            lowered = capped(found.noise, *(torch.cat(each) for each in zip(*parts, strict=True)))
+            found = _likeliest(sample, frequency, lowered, advance)
+        advance(1)
+    return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise)
+
+
+def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advance: Callable[[int], None]) -> _Tried:
+    """Returns what makes the tags of a sample most likely, with a noise that is held, or learned if it is None."""
     from scipy.optimize import minimize
 
-    sample = _Sample(kinds, given, generator)
-    shape = _Shape(len(kinds), given.shape[1])
-    with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
+    shape = _Shape(len(sample.spread), len(frequency))
 
-        def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            advance(0)
-            now = torch.from_numpy(values).float().requires_grad_()
-            drawn = shape.drawn(now)
-            total, (slope,) = float(drawn.detach()), torch.autograd.grad(drawn, now)
-            for logits, tags in sample:
-                loss = shape.model(now, frequency, noise).loss(logits, tags)
-                slope = slope + torch.autograd.grad(loss, now)[0]
-                total += float(loss.detach())
-            return total / sample.count, slope.double().numpy() / sample.count
+    def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        advance(0)
+        now = torch.from_numpy(values).float().requires_grad_()
+        drawn = shape.drawn(now)
+        total, (slope,) = float(drawn.detach()), torch.autograd.grad(drawn, now)
+        for logits, tags in sample:
+            loss = shape.model(now, frequency, noise).loss(logits, tags)
+            slope = slope + torch.autograd.grad(loss, now)[0]
+            total += float(loss.detach())
+        return total / sample.count, slope.double().numpy() / sample.count
 
-        options = {"maxiter": ITERATIONS}
-        best = minimize(loss_and_slope, shape.start, jac=True, method="L-BFGS-B", bounds=shape.bounds, options=options)
-        advance(1)
-    found = shape.model(torch.from_numpy(best.x).float(), frequency, noise)
-    return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise)
+    options = {"maxiter": ITERATIONS}
+    best = minimize(loss_and_slope, shape.start, jac=True, method="L-BFGS-B", bounds=shape.bounds, options=options)
+    return shape.model(torch.from_numpy(best.x).float(), frequency, noise)
 
 
 class _Sample:
@@ -179,9 +189,12 @@ class _Tried(NamedTuple):
     bias: Tensor
     noise: TagNoise
 
-    def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
+    def tagged(self, logits: Tensor) -> Tensor:
         joined = torch.einsum("p,pnk->nk", self.weights, logits) * self.slope
-        tagged = self.noise.tagged(torch.sigmoid(joined + self.bias + self.noise.prior.logit())).clamp(LEAST, 1 - LEAST)
+        return self.noise.tagged(torch.sigmoid(joined + self.bias + self.noise.prior.logit()))
+
+    def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
+        tagged = self.tagged(logits).clamp(LEAST, 1 - LEAST)
         return -torch.where(tags, tagged, 1 - tagged).log().sum()
 
 
@@ -207,4 +220,5 @@ class _Shape:
         bias, steep, *apart = own.view(4, self.classes)
         own_rates = (torch.stack(apart) / CLASS_SPREAD).square().sum()
         spread = (weights / WEIGHT_SPREAD).square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
-        return (spread + (steep / SLOPE_SPREAD).square().sum() + own_rates) / 2
+        total: Tensor = spread + (steep / SLOPE_SPREAD).square().sum() + own_rates
+        return total / 2
