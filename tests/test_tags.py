@@ -306,6 +306,19 @@ def test_files_that_do_not_belong_together_are_refused(
         TagVerdicts.load(folder)
 
 
+def test_a_run_of_the_other_kind_is_replaced_whole(
+    tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    points = np.repeat(np.eye(4), 8, axis=0) + np.random.default_rng(0).normal(scale=0.1, size=(32, 4))
+    features = ls.load_features(points, labels=np.repeat(["cat", "dog", "fox", "owl"], 8))
+    ls.scan(features, detector=ls.KNN(), out=tmp_path / "run")
+    ls.scan_tags(tagged, tiny_clip, detector=Odd(), out=tmp_path / "run", overwrite=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*TAG_FILES} - {"report.html"}
+    ls.scan(features, detector=ls.KNN(), out=tmp_path / "run", overwrite=True)
+    assert IMAGES not in {path.name for path in (tmp_path / "run").iterdir()}
+    assert len(Verdicts.load(tmp_path / "run")) == 32
+
+
 def test_what_goes_with_a_scan(tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, drawn_folder: Path) -> None:
     with pytest.raises(SettingsError, match="expected images from load_tags"):
         ls.scan_tags(ls.load_images(drawn_folder), tiny_clip)  # type: ignore[arg-type]
@@ -346,6 +359,10 @@ def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, r
         tmp_path / "new.csv", image_column="id", image_folder=Path(source).parent, class_names=verdicts.class_names
     )
     assert np.array_equal(again.tags, verdicts.corrected()), "what is exported is read again"
+    code, _, error = run("export", out, "--format", "parquet", "--out", out / IMAGES, "--overwrite")
+    assert code == 2 and "no file of the run itself" in error
+    code, _, error = run("export", out, "--format", "parquet", "--out", tmp_path / "new.parquet", "--drop-at", "0.5")
+    assert code == 1 and "--drop-at does not go with a run of labelsieve scan-tags" in error
     code, _, error = run("export", out, "--format", "parquet", "--out", tmp_path / "new.parquet")
     assert code == 0, error
     assert pq.read_table(tmp_path / "new.parquet")["given_tags"].to_pylist()[1] == []

@@ -26,8 +26,8 @@ from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
 from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
+from labelsieve.verdicts import TAG_IMAGES as IMAGES
 
-IMAGES = "images.parquet"
 TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
 WRONG, MISSING = "wrong", "missing"
 KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
