@@ -7,14 +7,8 @@ absent there (the anchor points of Patrini et al., CVPR 2017).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from labelsieve.detect.pairs.noise import TagNoise
 
 # The smallest part at either end has so many tags, as many as at the frequency of its classes; each part is twice the
 # one before, up to this share of all tags.
@@ -22,23 +16,24 @@ FEWEST_TAGS, LARGEST_PART = 60, 0.5
 
 
 @torch.no_grad()
-def capped(noise: TagNoise, tagged: Tensor, tags: Tensor) -> TagNoise:
-    """Lowers rates to what the surest pairs allow: the share there and two standard errors, of what allows least.
+def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor, omission: Tensor) -> tuple[float, float]:
+    """Returns by what to multiply the rates of wrong and of missing tags, each between 0 and 1.
+
+    That is the share at the end and two standard errors, of the part that allows least, over what the rates say of it.
 
     Args:
-        noise: What was fitted.
         tagged: How likely each pair is tagged by the evidence, (n, K).
         tags: Whether it is, (n, K), bool.
+        frequency: Share of the images that have each tag, (K,).
+        added: Share of the images without the class that have its tag, (K,), as it was fitted.
+        omission: Share of the images with the class that lack its tag, (K,), as it was fitted.
     """
-    frequency = noise.frequency
     lowest = (tagged / frequency).flatten().argsort()
     column = lowest % tags.shape[1]
-    added = _factor(tags.flatten()[lowest], noise.added[column], expected=frequency[column])
-    highest = tagged.flatten().argsort(descending=True)
-    column = highest % tags.shape[1]
-    highest, column = highest[: int(tags.sum())], column[: int(tags.sum())]
-    omitted = _factor(~tags.flatten()[highest], noise.omission[column], expected=torch.ones(len(highest)))
-    return dataclasses.replace(noise, commission=noise.commission * added, omission=noise.omission * omitted)
+    wrong = _factor(tags.flatten()[lowest], added[column], expected=frequency[column])
+    highest = tagged.flatten().argsort(descending=True)[: int(tags.sum())]
+    missing = _factor(~tags.flatten()[highest], omission[highest % tags.shape[1]], expected=torch.ones(len(highest)))
+    return wrong, missing
 
 
 def _factor(hits: Tensor, rates: Tensor, *, expected: Tensor) -> float:

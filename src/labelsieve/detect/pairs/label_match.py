@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class PairLabelMatch(PairDetector):
     """Zero-shot probability of each pair: a sigmoid of the cosine, whose slope and bias of each class fit the tags.
 
-    An issue is where the class is more likely than not and the tag is absent, or the other way round. The fit knows
-    that tags may be wrong or missing, so that these do not blur it.
+    With the shares of wrong and missing tags that the fit finds it becomes the posterior of the given state.
 
     Example:
         >>> import numpy as np
