@@ -1,8 +1,8 @@
-"""What the surest pairs say of the rates of wrong and missing tags, whatever the form of the fitted curve.
+"""What the surest pairs say of the rate of wrong tags, whatever the form of the fitted curve.
 
 A fit takes what its evidence does not see for noise. But where the evidence is surest that a class is absent, no more
-tags can be wrong than are given there, and where it is surest that one is present, no more can be missing than are
-absent there (the anchor points of Patrini et al., CVPR 2017).
+tags can be wrong than are given there (the anchor points of Patrini et al., CVPR 2017). Of missing tags the other end
+says less: the fit ranks classes first there that lack few by chance.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# The smallest part at either end has so many tags, as many as at the frequency of its classes; each part is twice the
+# The smallest part at the end has so many tags, as many as at the frequency of its classes; each part is twice the
 # one before, up to this share of all tags.
 FEWEST_TAGS, LARGEST_PART = 60, 0.5
 
 
 @torch.no_grad()
-def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor, omission: Tensor) -> tuple[float, float]:
-    """Returns by what to multiply the rates of wrong and of missing tags, each between 0 and 1.
+def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor) -> float:
+    """Returns by what to multiply the rates of wrong tags, between 0 and 1.
 
     That is the share at the end and two standard errors, of the part that allows least, over what the rates say of it.
 
@@ -26,14 +26,10 @@ def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor, o
         tags: Whether it is, (n, K), bool.
         frequency: Share of the images that have each tag, (K,).
         added: Share of the images without the class that have its tag, (K,), as it was fitted.
-        omission: Share of the images with the class that lack its tag, (K,), as it was fitted.
     """
     lowest = (tagged / frequency).flatten().argsort()
     column = lowest % tags.shape[1]
-    wrong = _factor(tags.flatten()[lowest], added[column], expected=frequency[column])
-    highest = tagged.flatten().argsort(descending=True)[: int(tags.sum())]
-    missing = _factor(~tags.flatten()[highest], omission[highest % tags.shape[1]], expected=torch.ones(len(highest)))
-    return wrong, missing
+    return _factor(tags.flatten()[lowest], added[column], expected=frequency[column])
 
 
 def _factor(hits: Tensor, rates: Tensor, *, expected: Tensor) -> float:

@@ -163,11 +163,10 @@ def fit_pairs(
 
 
 def _lowered(found: _Tried, sample: _Sample) -> TagNoise:
-    """Returns the noise of a fit, with rates that are no higher than the surest pairs allow."""
+    """Returns the noise of a fit, with no more wrong tags than the surest pairs allow."""
     parts = [(found.tagged(logits), tags) for logits, tags in sample]
     noise, (tagged, tags) = found.noise, (torch.cat(each) for each in zip(*parts, strict=True))
-    rates = {"frequency": noise.frequency, "added": noise.added, "omission": noise.omission}
-    return noise.scaled(*allowed(tagged, tags, **rates))
+    return noise.scaled(allowed(tagged, tags, frequency=noise.frequency, added=noise.added), 1.0)
 
 
 def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advance: Callable[[int], None]) -> _Tried:
