@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.validation import Folds, check_fields
 from labelsieve.core.validation import Neighbours as NeighbourCount
@@ -64,7 +64,8 @@ class PairJoint(PairDetector):
         from labelsieve.detect.pairs.noise import fit_pairs
         from labelsieve.detect.pairs.scores import pair_scores
 
-        images, noise, history, rates = pairs.images, None, [], {}
+        images, noise, history = pairs.images, None, []
+        rates: dict[str, Any] = {}
         fixed = [] if images.text is None else [zero_shot_kind(pairs)]
         found = neighbours_of(pairs, self.neighbours)
         names = (*(["zero-shot"] if fixed else []), "image features", "smoothed features", "neighbours")
