@@ -16,6 +16,7 @@ from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.noise import inject_tags
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.confident_learning import PairConfidentLearning
+from labelsieve.detect.pairs.ends import allowed
 from labelsieve.detect.pairs.evidence import deal_folds, discriminant_kinds, neighbour_kind, neighbours_of
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.joint import PairJoint
@@ -114,6 +115,24 @@ def test_fewer_images_than_classes(name: str) -> None:
     points, truth = world(5, classes=9)
     truth[0, 0], truth[1, 0] = True, False
     assert np.isfinite(scored(name, points, truth).present).all()
+
+
+@pytest.mark.parametrize("name", ["joint", "knn", "label-match"])
+def test_features_that_tell_nothing_flag_next_to_nothing(name: str) -> None:
+    points, truth = world()
+    found = scored(name, points[np.random.default_rng(1).permutation(len(points))], truth)
+    assert found.issue.mean() < 0.01 and np.isnan(found.commission).all() and np.isnan(found.omission).all()
+    assert "tell next to nothing of the tags" in found.notes[-1]
+
+
+def test_rates_are_no_higher_than_the_surest_pairs_allow() -> None:
+    chance = torch.linspace(0.001, 0.999, 4000)[:, None]
+    rate, frequency = torch.tensor([0.4]), torch.tensor([0.5])
+    tags = chance > 0.5
+    found = allowed(chance, tags, frequency=frequency, added=rate)
+    assert found == pytest.approx(2 / (0.4 * 1920), rel=0.01), "none of the surest is tagged"
+    tags[::2] = ~tags[::2]
+    assert allowed(chance, tags, frequency=frequency, added=rate) == 1
 
 
 def test_an_image_that_could_not_be_read_has_no_score() -> None:

@@ -1,44 +1,35 @@
-"""What the surest pairs say of the rates of wrong and missing tags, whatever the form of the fitted curve.
+"""What the surest pairs say of the rate of wrong tags, whatever the form of the fitted curve.
 
 A fit takes what its evidence does not see for noise. But where the evidence is surest that a class is absent, no more
-tags can be wrong than are given there, and where it is surest that one is present, no more can be missing than are
-absent there (the anchor points of Patrini et al., CVPR 2017).
+tags can be wrong than are given there (the anchor points of Patrini et al., CVPR 2017). Of missing tags the other end
+says less: the fit ranks classes first there that lack few by chance.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from labelsieve.detect.pairs.noise import TagNoise
-
-# The smallest part at either end has so many tags, as many as at the frequency of its classes; each part is twice the
+# The smallest part at the end has so many tags, as many as at the frequency of its classes; each part is twice the
 # one before, up to this share of all tags.
 FEWEST_TAGS, LARGEST_PART = 60, 0.5
 
 
 @torch.no_grad()
-def capped(noise: TagNoise, tagged: Tensor, tags: Tensor) -> TagNoise:
-    """Lowers rates to what the surest pairs allow: the share there and two standard errors, of what allows least.
+def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor) -> float:
+    """Returns by what to multiply the rates of wrong tags, between 0 and 1.
+
+    That is the share at the end and two standard errors, of the part that allows least, over what the rates say of it.
 
     Args:
-        noise: What was fitted.
         tagged: How likely each pair is tagged by the evidence, (n, K).
         tags: Whether it is, (n, K), bool.
+        frequency: Share of the images that have each tag, (K,).
+        added: Share of the images without the class that have its tag, (K,), as it was fitted.
     """
-    frequency = noise.frequency
     lowest = (tagged / frequency).flatten().argsort()
     column = lowest % tags.shape[1]
-    added = _factor(tags.flatten()[lowest], noise.added[column], expected=frequency[column])
-    highest = tagged.flatten().argsort(descending=True)
-    column = highest % tags.shape[1]
-    highest, column = highest[: int(tags.sum())], column[: int(tags.sum())]
-    omitted = _factor(~tags.flatten()[highest], noise.omission[column], expected=torch.ones(len(highest)))
-    return dataclasses.replace(noise, commission=noise.commission * added, omission=noise.omission * omitted)
+    return _factor(tags.flatten()[lowest], added[column], expected=frequency[column])
 
 
 def _factor(hits: Tensor, rates: Tensor, *, expected: Tensor) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import chunks
-from labelsieve.detect.pairs.ends import capped
+from labelsieve.detect.pairs.ends import allowed
 from labelsieve.detect.pairs.evidence import Kind
+from labelsieve.detect.scores import GUESSING
 
 # So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
 MOST_LOGITS = 2**24
@@ -31,6 +32,9 @@ WEIGHT_SPREAD = 5.0
 FIRST_RATE, RATE_SPREAD = 0.1, 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
+# Where the evidence tells nothing, rates are taken for so small a share of what they were fitted to be.
+UNTOLD = 0.05
+NOTHING = "that hardly any are flagged; another model may know these images"
 ITERATIONS = 100
 LEAST = 1e-6
 
@@ -59,6 +63,10 @@ class TagNoise:
         """a, (K,): share of the images without the class that have the tag."""
         return (self.commission * self.frequency / (1 - self.prior)).clamp(LEAST, 1 - LEAST)
 
+    def scaled(self, commission: float, omission: float) -> TagNoise:
+        """Returns the same with rates that are multiplied by a factor each."""
+        return TagNoise(self.frequency, self.omission * omission, self.commission * commission)
+
     def tagged(self, probability: Tensor) -> Tensor:
         """Returns how likely an image is tagged that shows the class with a probability (n, K)."""
         return (1 - self.omission) * probability + self.added * (1 - probability)
@@ -81,6 +89,7 @@ class PairModel:
         slope: (K,), above 0: how much all evidence counts for a class.
         bias: (K,): added beside the log-odds of the prior.
         noise: Rates of wrong and missing tags.
+        telling: Share of the deviance of the tags that the evidence explains (McFadden, 1974), at most 1.
     """
 
     kinds: Sequence[Kind]
@@ -88,6 +97,18 @@ class PairModel:
     slope: Tensor
     bias: Tensor
     noise: TagNoise
+    telling: float = 1.0
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the evidence tells next to nothing of the tags, so that no rates can be estimated."""
+        return self.telling < GUESSING
+
+    def estimates(self) -> dict[str, Any]:
+        """Returns rates and a note for :func:`labelsieve.detect.pairs.scores.pair_scores`."""
+        if self.guesses:
+            return {"notes": (f"the features tell next to nothing of the tags ({self.telling:.1%}), so {NOTHING}",)}
+        return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
     def probability(self, here: NDArray[np.int64]) -> Tensor:
@@ -133,12 +154,19 @@ def fit_pairs(
     sample = _Sample(kinds, given, generator)
     with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
         found = _likeliest(sample, frequency, noise, advance)
+        telling = found.telling(sample)
         if noise is None:
-            parts = [(found.tagged(logits), tags) for logits, tags in sample]
-            lowered = capped(found.noise, *(torch.cat(each) for each in zip(*parts, strict=True)))
+            lowered = _lowered(found, sample) if telling >= GUESSING else found.noise.scaled(UNTOLD, UNTOLD)
             found = _likeliest(sample, frequency, lowered, advance)
         advance(1)
-    return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise)
+    return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise, telling)
+
+
+def _lowered(found: _Tried, sample: _Sample) -> TagNoise:
+    """Returns the noise of a fit, with no more wrong tags than the surest pairs allow."""
+    parts = [(found.tagged(logits), tags) for logits, tags in sample]
+    noise, (tagged, tags) = found.noise, (torch.cat(each) for each in zip(*parts, strict=True))
+    return noise.scaled(allowed(tagged, tags, frequency=noise.frequency, added=noise.added), 1.0)
 
 
 def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advance: Callable[[int], None]) -> _Tried:
@@ -192,6 +220,15 @@ class _Tried(NamedTuple):
     def tagged(self, logits: Tensor) -> Tensor:
         joined = torch.einsum("p,pnk->nk", self.weights, logits) * self.slope
         return self.noise.tagged(torch.sigmoid(joined + self.bias + self.noise.prior.logit()))
+
+    @torch.no_grad()
+    def telling(self, sample: _Sample) -> float:
+        """Returns the share of the deviance of the tags that is explained."""
+        loss = sum(float(self.loss(logits, tags)) for logits, tags in sample) / sample.count
+        frequency = self.noise.frequency.double()
+        return 1 - loss / float(
+            -torch.xlogy(frequency, frequency).sum() - torch.xlogy(1 - frequency, 1 - frequency).sum()
+        )
 
     def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
         tagged = self.tagged(logits).clamp(LEAST, 1 - LEAST)
