@@ -31,6 +31,7 @@ from labelsieve.tags.verdicts import IMAGES, TAG_FILES, TagVerdicts
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from slow_cases import mostly_slow
+from small_boxes import make_voc, make_yolo
 
 Run = Callable[..., tuple[int, str, str]]
 TAGS = [["cat", "dog"], ["dog"], [], ["cat"]]
@@ -130,6 +131,15 @@ def test_the_categories_of_a_coco_file_without_boxes(photos: Path) -> None:
     (photos / "coco.json").write_text(json.dumps(content), encoding="utf-8")
     images = ls.load_tags(photos / "coco.json")
     assert images.tags.tolist() == BITS and images.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("make", mostly_slow([make_yolo, make_voc], quick=[make_yolo]))
+def test_the_classes_of_boxes_are_tags_of_their_image(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    source, names = make(tmp_path), ["cat", "dog", "owl", "fox"]  # no image shows a fox
+    boxes, images = ls.load_images(source, class_names=names), ls.load_tags(source, class_names=names)
+    assert boxes.boxes is not None and images.boxes is None and images.class_names == boxes.class_names
+    shown = {(str(boxes.boxes.image_of[row]), int(label)) for row, label in enumerate(boxes.labels)}
+    assert int(images.tags.sum()) == len(shown) and len(images) == len(set(boxes.boxes.image_of.tolist()))
 
 
 def test_a_folder_in_which_images_lie_in_several_classes(photos: Path, tmp_path: Path) -> None:
