@@ -14,6 +14,7 @@ from labelsieve.commands import base
 from labelsieve.commands.help import MOST, SHOWN, wants_help
 from labelsieve.commands.scan import Scan
 from labelsieve.detect.deft.detector import RECIPES
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.finetune.settings import Adaptation
 
@@ -21,6 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 NESTED: dict[str, tuple[type, ...]] = {
     "scan": (base.Source, base.TestSet, base.Against),
+    "scan-tags": (base.TagSource, PAIR_DETECTORS["joint"]),
     "adapt": (base.TestSet, Adaptation),
     "noise": (base.Source,),
 }
@@ -44,7 +46,7 @@ def fields_of(words: tuple[str, ...]) -> set[str]:
     settings = (detector_class(detector),) if verb == "scan" else ()
     fields = [field for kind in (VERBS[verb], *NESTED.get(verb, ()), *settings) for field in dataclasses.fields(kind)]
     not_named = {"data", "test_set", "other_split", "settings", "run_folder", "other_run", "file"} | (
-        {"source"} if verb in ("scan", "noise") else set()
+        {"source"} if verb in ("scan", "scan-tags", "noise") else set()
     )
     return {field.name.replace("_", "-") for field in fields if field.name not in not_named} | {"help"}
 

@@ -31,7 +31,7 @@ ORDER = (
     ("detect",),
     ("curation",),
     ("verdicts",),
-    ("pipeline", "diagnosis", "review"),
+    ("pipeline", "diagnosis", "review", "tags"),
     ("report", "finetune"),
     ("app",),
     ("demo",),

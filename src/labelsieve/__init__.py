@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.noise import inject
     from labelsieve.data.sources import load_images
+    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.data.tags import load_tags
     from labelsieve.detect.aum import AUM
     from labelsieve.detect.clip_cleaner import CLIPCleaner
     from labelsieve.detect.clip_margin import ClipMargin
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from labelsieve.pipeline import scan
     from labelsieve.report.export import export
     from labelsieve.report.html import write_report
+    from labelsieve.report.tag_report import write_tag_report
+    from labelsieve.tags.scan import scan_tags
+    from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.huggingface import load_vlm
 
@@ -68,6 +73,8 @@ __all__ = [
     "PrototypeGMM",
     "SimiFeat",
     "SmallLoss",
+    "TagVerdicts",
+    "TaggedImages",
     "Verdicts",
     "__version__",
     "adapt",
@@ -75,9 +82,12 @@ __all__ = [
     "inject",
     "load_features",
     "load_images",
+    "load_tags",
     "load_vlm",
     "scan",
+    "scan_tags",
     "write_report",
+    "write_tag_report",
 ]
 
 _HOME = {
@@ -100,15 +110,20 @@ _HOME = {
     "PrototypeGMM": "detect.prototype",
     "SimiFeat": "detect.simifeat",
     "SmallLoss": "detect.small_loss",
+    "TagVerdicts": "tags.verdicts",
+    "TaggedImages": "data.tagged",
     "Verdicts": "verdicts",
     "adapt": "finetune.run",
     "export": "report.export",
     "inject": "data.noise",
     "load_features": "data.features",
     "load_images": "data.sources",
+    "load_tags": "data.tags",
     "load_vlm": "vlm.huggingface",
     "scan": "pipeline",
+    "scan_tags": "tags.scan",
     "write_report": "report.html",
+    "write_tag_report": "report.tag_report",
 }
 
 

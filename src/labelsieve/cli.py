@@ -29,6 +29,7 @@ _COMMANDS = "labelsieve.commands."
 VERBS: Registry[type[Command], Entry] = Registry(
     "VERB",
     Entry("scan", _COMMANDS + "scan:Scan"),
+    Entry("scan-tags", _COMMANDS + "scan_tags:ScanTags"),
     Entry("review", _COMMANDS + "review:Review"),
     Entry("status", _COMMANDS + "status:Status"),
     Entry("audit", _COMMANDS + "audit:Audit"),
@@ -201,7 +202,7 @@ def _print_help() -> None:
         "",
         "Finds the wrong labels in an image data set with a vision-language model, and helps you to correct them.",
         "",
-        *(f"  {verb:8}{VERBS.about(verb)}." for verb in VERBS),
+        *(f"  {verb:11}{VERBS.about(verb)}." for verb in VERBS),
         "",
         "  labelsieve VERB --help       shows the options of a verb",
         "  labelsieve VERB --help-all   shows the rare ones too, each in full",
@@ -215,7 +216,7 @@ def _print_help() -> None:
 def _how_to_go_on(args: list[str]) -> str:
     if args[:1] == ["bench"]:  # keeps every cell, and goes on by itself
         return f"stopped; to go on: labelsieve {shlex.join(args)}"
-    if args[:1] not in (["scan"], ["adapt"]):
+    if args[:1] not in (["scan"], ["scan-tags"], ["adapt"]):
         return "stopped"
     # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
     again = [word for word in args if word != "--resume"]

@@ -76,6 +76,8 @@ class OriginRecord:
     image_column: str | None = None
     image_folder: str | None = None
     label_column: _TextOrTexts | None = None
+    tag_column: _Texts | None = None
+    separator: str | None = None
     truth_column: str | None = None
     class_names: _TextOrTexts | None = None
     split: str | None = None
@@ -320,6 +322,15 @@ _FILE = {"class_names": "a list of texts", "verdicts_fingerprint": "a text"}
 RUN = _FILE | kinds_of(RunRecord)
 # All others may be missing or null.
 REQUIRED = ("class_names", "verdicts_fingerprint", "test.accuracy", "test.images", "test.unreadable")
+
+
+# What the record of a run says that it is of, where each image has several labels.
+TAGS = "tags"
+
+
+def is_of_tags(record: Mapping[str, Any]) -> bool:
+    """Returns whether a record is that of a run with several labels an image; others do not say of what they are."""
+    return record.get("kind") == TAGS
 
 
 def check_kinds(record: Mapping[str, Any], kinds: Mapping[str, str], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
+    from labelsieve.data.tagged import TaggedImages
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
@@ -133,7 +134,7 @@ class Source:
             image_folder=self.image_folder,
             label_column=self.label_column or None,
             truth_column=truth_column,
-            class_names=self._class_names(),
+            class_names=names_or_file(self.class_names),
             split=self.split,
             limit=self.limit,
             seed=seed,
@@ -152,13 +153,58 @@ class Source:
         given = (self.image_column, self.image_folder, self.split, self.box_margin)
         if any(value is not None for value in given):
             raise UsageError("features have no --image-column, --image-folder, --split or --box-margin; leave them out")
-        return {"label_column": self.label_column or None, "class_names": self._class_names(), "limit": self.limit}
+        return {
+            "label_column": self.label_column or None,
+            "class_names": names_or_file(self.class_names),
+            "limit": self.limit,
+        }
 
-    def _class_names(self) -> str | tuple[str, ...] | None:
-        """One name would be one class, which no data set has: a single word is a file."""
-        if len(self.class_names) == 1:
-            return self.class_names[0]
-        return self.class_names or None
+
+@dataclass(frozen=True, kw_only=True)
+class TagSource:
+    """Where images with several labels each lie, and which columns to read.
+
+    Attributes:
+        source: A CSV, Parquet or Arrow file, or several by their folder or a quoted pattern; a saved data set; a COCO
+            file; a folder of class folders with links or copies; or a Hub id.
+        tag_column: Column of lists, or of texts such as cat;dog; or several columns of 0 and 1, one a class. Guessed
+            where only one fits.
+        separator: What stands between two tags of a text. Guessed where it is |, ; or , without doubt.
+        image_column: Column of the images or their paths. Guessed where only one fits.
+        image_folder: Folder of the images that a table names, with or without their suffix.
+        class_names: A file of the class names (one a line, or a JSON list), or several names.
+        split: Split of a Hub data set or a table in several files; by default the only one, else train.
+        limit: Take a random subset of so many images.
+    """
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    separator: Annotated[str | None, arg(metavar="MARK", help_behavior_hint="(optional)")] = None
+    image_column: OptionalText = None
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
+    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    split: OptionalText = None
+    limit: Annotated[Limit, arg(metavar="N", help_behavior_hint="(optional)")] = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def load(
+        self, *, seed: int, progress: Progress, truth_column: str | None = None, noise: Path | None = None
+    ) -> TaggedImages:
+        """Loads the images; `seed` draws the subset, and `noise` is a file of other tags."""
+        from labelsieve.data.tags import load_tags
+
+        options = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "source"}
+        options |= {"tag_column": self.tag_column or None, "class_names": names_or_file(self.class_names)}
+        return load_tags(self.source, **options, truth_column=truth_column, seed=seed, noise=noise, progress=progress)
+
+
+def names_or_file(words: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """Returns class names, or the file of them: one name would be one class, which no data set has."""
+    if len(words) == 1:
+        return words[0]
+    return words or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +327,16 @@ class Against:
         return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter
 
 
+def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns what to load moved data with: a folder of images beside or below a table has moved with it."""
+    folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
+    moved = {**origin, "source": source}
+    if folder is not None and Path(folder).is_relative_to(old):
+        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
+        moved["image_folder"] = str(new) if new.is_dir() else folder
+    return moved
+
+
 def refuse_inside(source: str | None, out: Path) -> None:
     """Checks that an output folder is not among the images: every later scan would read it as one more class.
 
@@ -308,9 +364,10 @@ def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None,
         UsageError: It is a file of the run, or the file of the source.
     """
     from labelsieve.review.log import LOG
+    from labelsieve.tags.verdicts import TAG_FILES
     from labelsieve.verdicts import RUN_FILES
 
-    own = [run / name for name in (*RUN_FILES, LOG) if name != but] if run is not None else []
+    own = [run / name for name in (*RUN_FILES, *TAG_FILES, LOG) if name != but] if run is not None else []
     if _real(out) in map(_real, own):
         raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
     if source and _real(out) == _real(Path(source).expanduser()):

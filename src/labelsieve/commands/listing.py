@@ -45,15 +45,18 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     """
     from labelsieve.bench.tasks import TASKS
     from labelsieve.bench.toml_files import shipped, title_of
+    from labelsieve.commands.noise import ABOUT_TAGS, TAGS
     from labelsieve.data.noise_kinds import NOISE
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
     from labelsieve.detect.deft.registry import WARMUP_LOSSES
+    from labelsieve.detect.pairs.registry import PAIR_DETECTORS
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.report.registry import FORMATS
     from labelsieve.vlm.families.registry import ADAPTERS
 
     yield from _choices(DETECTORS)
+    yield from _choices(PAIR_DETECTORS, verb="scan-tags ")
     for name, recipe in RECIPES.items():
         changed = (
             f"{key.replace('_', '-')} {value}"
@@ -70,6 +73,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     yield from _entries_of_adapt()
     yield from _choices(FORMATS, verb="export ")
     yield from _choices(NOISE, verb="noise ")
+    yield "noise --kind", TAGS, ABOUT_TAGS
     for name, path in shipped().items():
         yield "bench", name, title_of(path)
     yield from _choices(TASKS, verb="bench ")

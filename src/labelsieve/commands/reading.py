@@ -29,7 +29,7 @@ _NO_CHOICE = re.compile(
     r"invalid choice '(?P<value>.*)' for argument '(?P<option>.*)'\. Expected one of \((?P<choices>.*)\)"
 )
 _NO_VALUE = re.compile(r"Missing value for argument '(?P<option>.*)'\..*")
-_LACKING = re.compile(r"Missing from labelsieve \w+: (?P<options>.*)")
+_LACKING = re.compile(r"Missing from labelsieve [\w-]+: (?P<options>.*)")
 _UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
 _SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
 _KINDS = {"INT": "an integer", "FLOAT": "a number"}
@@ -63,9 +63,10 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
 def _source_first(args: Sequence[str]) -> list[str]:
     """Returns the words with a SOURCE in front that `--label-column NAME SOURCE` takes for a name; else nothing."""
     words = list(args)
-    if "--label-column" not in words:
+    option = next((each for each in ("--label-column", "--tag-column") if each in words), None)
+    if option is None:
         return []
-    start = len(words) - words[::-1].index("--label-column")
+    start = len(words) - words[::-1].index(option)
     end = next((at for at in range(start, len(words)) if words[at].startswith("-")), len(words))
     return [words[end - 1], *words[: end - 1], *words[end:]] if end - start > 1 else []
 

@@ -20,11 +20,13 @@ from labelsieve.commands.base import (
     OptionalText,
     Percentage,
     RunFolder,
+    moved_origin,
     percentage,
     refuse_inside,
     refuse_own,
     review_files,
 )
+from labelsieve.commands.tag_runs import export_tags, is_tag_run, refuse_with_tags, write_report_of_tags
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Share
@@ -69,7 +71,19 @@ class Report(Command):
         from labelsieve.report.html import check_free, write_report
         from labelsieve.verdicts import REPORT, Verdicts
 
-        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
+        progress = Progress(console)
+        if is_tag_run(self.run_folder):
+            write_report_of_tags(
+                self.run_folder,
+                out=self.out or self.run_folder / REPORT,
+                source=self.source,
+                max_images=self.max_images,
+                thumbnail_px=self.thumbnail_px,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+            return
+        verdicts = Verdicts.load(self.run_folder)
         out = self.out or self.run_folder / REPORT
         refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
         check_free(out, overwrite=self.overwrite)  # before the images are loaded
@@ -137,7 +151,21 @@ class Export(Command):
         from labelsieve.report.export import export
         from labelsieve.verdicts import Verdicts
 
-        verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
+        progress = Progress(console)
+        if is_tag_run(self.run_folder):
+            others = {"--marks": bool(self.marks), "--drop-at": self.drop_at != 1, "--copy": self.copy}
+            others["--false-flags"] = self.false_flags is not None
+            refuse_with_tags(others)
+            export_tags(
+                self.run_folder,
+                out=self.out,
+                format=self.format,
+                source=self.source,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+            return
+        verdicts = Verdicts.load(self.run_folder)
         refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         if self.false_flags is not None:
             verdicts = self._flagged_again(verdicts, percentage(self.false_flags, "--false-flags"), progress)
@@ -231,7 +259,7 @@ def origin_of(verdicts: Verdicts, *, source: str | None = None) -> dict[str, Any
     """
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     if source is not None:
-        origin = _moved(origin, source)
+        origin = moved_origin(origin, source)
     if not origin.get("source"):
         raise RunError("the images of this run were in memory; say with --source where they lie")
     return origin
@@ -319,13 +347,3 @@ def _data_if_there(
             raise
         progress.say(f"note: answers are matched by the ids of the images, without their copies, as {error}")
         return None
-
-
-def _moved(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Returns what to load moved data with: a folder of images beside or below a table has moved with it."""
-    folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
-    moved = {**origin, "source": source}
-    if folder is not None and Path(folder).is_relative_to(old):
-        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
-        moved["image_folder"] = str(new) if new.is_dir() else folder
-    return moved

@@ -146,6 +146,11 @@ def are_parts(names: Iterable[str]) -> bool:
     return len(words) > 1 and all(each == words[0] for each in words) and not _CONTAINERS.isdisjoint(words[0])
 
 
+def is_named_as_split(name: str) -> bool:
+    """Returns whether a name has no words but those of splits, such as `train` or `is_valid`."""
+    return _named(re.sub(r"(?i)^is(?=[_A-Z])", "", name)) in _SPLITS
+
+
 def by_kind(names: Iterable[str]) -> list[str]:
     """Sorts names of splits: training first."""
     order = (*_SPLITS, _PART, _MASK)

@@ -50,6 +50,9 @@ class Columns:
         folder: The folder of images that the image column has names in, which only the user knows.
         one_class: Whether one class is enough, as where labels do not matter.
         box: The columns of left, top, width and height, in pixels, where each row is a box in its image.
+        guess: How the columns of labels are guessed where they hold several labels an image: a function of features
+            and the name of the source. None: as those of one label.
+        option: What messages call the option that names a column of labels.
     """
 
     image: str | None = None
@@ -60,6 +63,8 @@ class Columns:
     annotators: tuple[str, ...] = ()
     one_class: bool = False
     box: tuple[str, ...] = ()
+    guess: Callable[[Mapping[str, Any], str], tuple[str, ...]] | None = None
+    option: str = "--label-column"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -160,7 +165,7 @@ def choose_columns(
     """
     for option, name in (
         ("--image-column", asked.image),
-        *(("--label-column", name) for name in asked.annotators or (asked.label,)),
+        *((asked.option, name) for name in asked.annotators or (asked.label,)),
         ("--truth-column", asked.truth),
     ):
         if name is not None and name not in features:
@@ -176,7 +181,11 @@ def choose_columns(
     if asked.truth in asked.annotators:
         raise DataError(f'the truth column "{shown(asked.truth)}" is one of the label columns, too; leave it out there')
     others = {name: feature for name, feature in features.items() if name not in (image, asked.truth)}
-    label = asked.label or (_guess_label(others, where=where, columns=features) if label_needed else None)
+    label, several = asked.label, asked.annotators
+    if label is None and label_needed:
+        found = (_guess_label(others, where=where, columns=features),) if asked.guess is None else ()
+        label, *rest = found or asked.guess(others, where)  # type: ignore[misc]  # one of the two is there
+        several = (label, *rest) if rest else several
     named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
     folder = asked.folder if image_needed else None
     return Columns(
@@ -185,7 +194,7 @@ def choose_columns(
         truth=asked.truth,
         id="id" if named else None,
         folder=folder,
-        annotators=asked.annotators,
+        annotators=several,
         box=BOX_NAMES if image_needed and all(name in others for name in BOX_NAMES) else (),
     )
 
@@ -302,7 +311,7 @@ def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callab
         return found[0]
     if not found:
         _refuse_known(features, where=where, about_names=about_names)
-    raise DataError(_no_guess("an image column", found, IMAGE_NAMES, "--image-column", where=where, columns=features))
+    raise DataError(no_guess("an image column", found, IMAGE_NAMES, "--image-column", where=where, columns=features))
 
 
 def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
@@ -316,7 +325,7 @@ def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callab
     if len(found) == 1:
         return found[0]
     usual = (*IMAGE_NAMES, "image_id", "id")
-    raise DataError(_no_guess("a column of image names", found, usual, "--image-column", where=where, columns=features))
+    raise DataError(no_guess("a column of image names", found, usual, "--image-column", where=where, columns=features))
 
 
 def is_usual(name: str, usual: tuple[str, ...]) -> bool:
@@ -373,12 +382,13 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
     found = usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"] or other
     if len(found) == 1:
         return found[0]
-    raise DataError(_no_guess("a label column", found, LABEL_NAMES, "--label-column", where=where, columns=columns))
+    raise DataError(no_guess("a label column", found, LABEL_NAMES, "--label-column", where=where, columns=columns))
 
 
-def _no_guess(
+def no_guess(
     what: str, found: list[str], usual: tuple[str, ...], option: str, *, where: str, columns: Mapping[str, Any]
 ) -> str:
+    """Returns the message where none or several columns fit."""
     if found:
         return f"expected {what} in {where}, found several that fit: {_listed(found)}; choose one with {option}"
     near = next((hint for name in columns if (hint := did_you_mean(name.lower(), usual))), "")

@@ -346,6 +346,12 @@ def class_name_notes(class_names: Sequence[str]) -> list[str]:
     if all(_WORDNET.fullmatch(name) for name in class_names):
         first = class_names[0]
         notes.append(f"classes are named by ids of WordNet, such as {first}; a model reads words (--class-names FILE)")
+    if mark := _mark_between(class_names):
+        example = next(name for name in class_names if mark in name)
+        notes.append(
+            f'class names such as "{shown(example)}" look like several, separated by "{mark}"; for several labels an '
+            "image use: labelsieve scan-tags"
+        )
     looks: dict[str, str] = {}
     for name in class_names:
         other = looks.setdefault(normalise(name.translate(_GLYPHS)), name)
@@ -355,6 +361,21 @@ def class_name_notes(class_names: Sequence[str]) -> list[str]:
                 "they are one class"
             )
     return notes[:_REMARKS]
+
+
+def _mark_between(class_names: Sequence[str]) -> str | None:
+    """Returns the mark that seems to separate several labels in class names: they combine fewer names than there are.
+
+    Example:
+        >>> _mark_between(["cat", "cat|dog", "dog", "dog|fox", "cat|fox"])
+        '|'
+    """
+    for mark in "|;,":
+        several = [name for name in class_names if mark in name]
+        parts = {normalise(part) for name in class_names for part in name.split(mark)}
+        if len(several) > 1 and len(parts) < len(class_names):
+            return mark
+    return None
 
 
 def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:

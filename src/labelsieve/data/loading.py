@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from labelsieve.core.errors import RunError
-from labelsieve.data.images import LabelledImages, UnreadableImageError
+from labelsieve.data.images import Images, UnreadableImageError
 from labelsieve.data.pixels import Pictures
 from labelsieve.data.rgb import is_flat
 
@@ -68,7 +68,7 @@ class Rows(Dataset[_Item]):
     The third value says whether it was decoded and all pixels are alike.
     """
 
-    def __init__(self, images: LabelledImages | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
+    def __init__(self, images: Images | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
         self.images, self.transform = images, transform
 
     def __getitem__(self, row: int) -> _Item:
@@ -120,7 +120,7 @@ def unit(pixels: Tensor) -> Tensor:
 
 
 def batches(
-    images: LabelledImages | Pictures,
+    images: Images | Pictures,
     rows: Sequence[NDArray[np.int64]],
     *,
     transform: Callable[[Any, int], Tensor],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
-from labelsieve.data.images import LabelledImages, UnreadableImageError, read_file
+from labelsieve.data.images import Images, LabelledImages, UnreadableImageError, read_file
 from labelsieve.data.labels import normalise
 
 # Key of the file's metadata that says how the noise was made.
@@ -219,7 +219,7 @@ def _groups(images: LabelledImages, truth: NDArray[np.int64], *, with_images: bo
     for row, (name, label, clean) in enumerate(zip(images.ids, images.labels.tolist(), truth.tolist(), strict=True)):
         group.append({"id": name, "label": label, "clean_label": clean})
         if with_images:
-            group[-1]["image"] = _encoded(images, row)
+            group[-1]["image"] = encoded_image(images, row)
             size += len(group[-1]["image"]["bytes"])
         if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
@@ -228,7 +228,7 @@ def _groups(images: LabelledImages, truth: NDArray[np.int64], *, with_images: bo
         yield group
 
 
-def _encoded(images: LabelledImages, row: int) -> dict[str, Any]:
+def encoded_image(images: Images, row: int) -> dict[str, Any]:
     """Returns the encoded image with its bare file name: its folder on this machine stays private."""
     if images.boxes is not None:
         with suppress(UnreadableImageError):

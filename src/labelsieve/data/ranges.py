@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError
-from labelsieve.data.images import LabelledImages, reading
+from labelsieve.data.images import Images, reading
 from labelsieve.data.rgb import value_kind, value_range
+
+ImagesT = TypeVar("ImagesT", bound=Images)
 
 # So many images, spread over the data, are looked at, and of each so many values count.
 _LOOKED_AT, _VALUES = 256, 2**16
@@ -22,7 +24,7 @@ _JPEG = b"\xff\xd8"
 _ALWAYS_8_BIT = (_JPEG, b"GIF8", b"RIFF", b"BM")
 
 
-def with_ranges(images: LabelledImages) -> LabelledImages:
+def with_ranges(images: ImagesT) -> ImagesT:
     """Returns the images with the ranges of those kinds of values that occur in a sample, and a note on each.
 
     The sample depends on the number of images alone.

@@ -122,8 +122,10 @@ def load_images(
     wish = label_columns(label_column)
     if noise is not None and wish.annotators:
         raise SettingsError("a file of noise goes with one label column, not with several; leave it out")
-    asked = replace(wish, image=image_column, truth=truth_column, folder=_folder(image_folder), one_class=one_class)
-    table = _open(source, asked=asked, split=split, labels=labels)
+    asked = replace(
+        wish, image=image_column, truth=truth_column, folder=image_folder_of(image_folder), one_class=one_class
+    )
+    table = open_source(source, asked=asked, split=split, labels=labels)
     rows = subset(len(table.rows), limit, seed)
     images = _assemble(table, labels=labels, class_names=class_names, one_class=one_class, rows=rows, progress=progress)
     images = _with_margin(images, box_margin)
@@ -160,7 +162,12 @@ def absolute_source(source: str | Path) -> str:
     return path if os.path.exists(path) or has_pattern(str(source)) else str(source)  # a Hub id stays as it is
 
 
-def _folder(image_folder: str | Path | None) -> Path | None:
+def image_folder_of(image_folder: str | Path | None) -> Path | None:
+    """Returns the folder of images that the user named, absolute.
+
+    Raises:
+        DataError: It is no folder.
+    """
     if image_folder is None:
         return None
     folder = Path(os.path.abspath(Path(image_folder).expanduser()))
@@ -172,20 +179,32 @@ def _folder(image_folder: str | Path | None) -> Path | None:
     return folder
 
 
-def _open(source: Any, *, asked: Columns, split: str | None, labels: Any) -> Table:
+def open_source(source: Any, *, asked: Columns, split: str | None, labels: Any, what: str = "label") -> Table:
+    """Reads the rows of a source, or takes images in memory.
+
+    Args:
+        source: See :func:`load_images`.
+        asked: What the user asked for.
+        split: The split.
+        labels: What was passed beside the source, or None.
+        what: What each image has, in the singular.
+
+    Raises:
+        DataError: It cannot be read, or what was passed beside it does not go with it.
+    """
     if isinstance(source, str | Path):
         if labels is not None:
-            raise DataError("labels go with images in memory only; name the column of a file with label_column")
+            raise DataError(f"{what}s go with images in memory only; name the column of a file with {what}_column")
         return read_path(str(source), asked=asked, split=split)
     if any(base.__module__.split(".")[0] == "datasets" for base in type(source).__mro__):
         if labels is not None and asked.label is not None:
-            raise DataError("expected either labels or label_column, got both; leave one out")
+            raise DataError(f"expected either {what}s or {what}_column, got both; leave one out")
         return read_dataset(source, asked=asked, split=split, label_needed=labels is None)
     if labels is None:
         found = type(source).__name__
-        raise DataError(f"expected a path, a Hub id, a data set, or images with labels=, got {found} without labels")
+        raise DataError(f"expected a path, a Hub id, a data set, or images with {what}s=, got {found} without {what}s")
     if any((asked.image, asked.label, asked.truth, asked.folder, split)):
-        raise DataError("images in memory have no columns or splits; pass labels=, and the truth to with_labels()")
+        raise DataError(f"images in memory have no columns or splits; pass {what}s=, and the truth to with_{what}s()")
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the images in memory")
 
 
@@ -222,7 +241,7 @@ def _assemble(
     read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, several = read
     notes.append(note)
-    images = _images(table, paths, boxes)
+    images = undecoded_images(table, paths, boxes)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
         images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
@@ -298,7 +317,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
     named = table.columns.id
     if named is not None:
         feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'
-        values = _plain_values(_column(table.rows, named), feature, where).to_pylist()
+        values = _plain_values(arrow_column(table.rows, named), feature, where).to_pylist()
         ids = ["" if value is None else str(value) for value in values]
         remark = _repeats(ids, "values")
         if not remark:
@@ -326,7 +345,7 @@ def _repeats(ids: Sequence[str], what: str) -> str:
     return f'{len(twice)} {what} are listed more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
 
 
-def _column(rows: Dataset, name: str) -> Any:
+def arrow_column(rows: Dataset, name: str) -> Any:
     """Returns one column as an Arrow array, with the rows of a selection applied."""
     return rows.select_columns([name]).with_format("arrow")[:].column(0)
 
@@ -349,7 +368,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
             row = int(np.flatnonzero(counts != 1)[0])
             raise DataError(
                 f"expected one label a row in {where}, found {counts[row]} in row {row + 1}; a label is one class, so "
-                "choose one, or name another column with --label-column"
+                "choose one, or name another column with --label-column; for several use: labelsieve scan-tags"
             )
         values = pc.list_element(values, 0)
     kind = values.type
@@ -375,7 +394,7 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
             raise DataError(f"expected {len(table.rows)} labels, one for each image, got {len(values)}")
         return read_labels(values, where="labels")
     feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
-    values = _plain_values(_column(table.rows, name), feature, where)
+    values = _plain_values(arrow_column(table.rows, name), feature, where)
     if table.class_names is not None:
         return read_labels(values, where=where, known=table.class_names, names_from="the class folders")
     if type(feature).__name__ == "ClassLabel" and feature.names:
@@ -384,7 +403,7 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
     return read_labels(values, where=where)
 
 
-def _images(table: Table, paths: list[str] | None, boxes: Boxes | None) -> Dataset:
+def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None = None) -> Dataset:
     """Returns the rows with the one column `image` of undecoded images."""
     from datasets import Dataset, Features, Image
 

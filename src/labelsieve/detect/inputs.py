@@ -18,7 +18,7 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images, LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import CHUNK, ZeroShot, class_features, classify, zero_shot
 from labelsieve.vlm.base import VisionLanguageModel
@@ -202,23 +202,40 @@ def detector_inputs(
             engine=engine,
             annotations=None if data.annotations is None else data.annotations.labels,
         )
+    inputs = inputs_of_images(data, vlm, class_names=data.class_names, engine=engine)
+    return dataclasses.replace(
+        inputs,
+        labels=data.labels,
+        annotations=None if data.annotations is None else data.annotations.labels,
+        images=data,
+        test=test,
+    )
+
+
+@torch.inference_mode()
+def inputs_of_images(
+    images: Images, vlm: VisionLanguageModel | None, *, class_names: tuple[str, ...], engine: Engine
+) -> DetectorInputs:
+    """Computes the features of images, whatever their labels are: all labels of the result are 0.
+
+    Raises:
+        DataError: Not a single image can be read.
+        SettingsError: There is no model.
+    """
     if vlm is None:
         raise SettingsError(NO_MODEL)
     vlm.to(engine.device)
-    features = image_features(data, vlm, engine=engine)
+    features = image_features(images, vlm, engine=engine)
     if not len(features.readable):
         reason = next(iter(features.errors.values()), "there are none")
-        raise DataError(f"none of the {len(data)} images can be read, for example {reason}; check the source")
+        raise DataError(f"none of the {len(images)} images can be read, for example {reason}; check the source")
     return DetectorInputs(
         features=features,
-        labels=data.labels,
-        class_names=data.class_names,
-        text=class_features(vlm, data.class_names, progress=engine.progress),
+        labels=np.zeros(len(images), dtype=np.int64),
+        class_names=class_names,
+        text=class_features(vlm, class_names, progress=engine.progress),
         logit_scale=vlm.logit_scale,
         project=vlm.project,
         engine=engine,
-        annotations=None if data.annotations is None else data.annotations.labels,
-        images=data,
         vlm=vlm,
-        test=test,
     )

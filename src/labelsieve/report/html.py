@@ -25,6 +25,7 @@ from labelsieve.core import quantities
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, target_of, to_json, write_text
 from labelsieve.core.validation import check_value
+from labelsieve.data.images import Images as AnyImages
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
@@ -92,7 +93,7 @@ def write_report(
     common.require_same_images(verdicts, images)
     path = Path(path)
     check_free(path, overwrite=overwrite)
-    page = _environment().get_template("report.html.jinja")
+    page = environment().get_template("report.html.jinja")
     context = _context(verdicts, images, max_images, thumbnail_px, path, progress)
     write_text(path, page.render(context, audit=audit.sentences if audit else ()))
     return path
@@ -111,7 +112,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 @functools.cache  # it keeps the compiled page, which takes longer to compile than to fill in
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Returns what fills in the templates of reports, with their filters."""
     environment = Environment(
         loader=PackageLoader("labelsieve.report"),
         autoescape=True,
@@ -144,12 +146,12 @@ def _context(
         budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES  # more images make a larger file, no blur
         options: dict[str, Any] = {"side": thumbnail_px, "budget": budget, "progress": progress}
         thumbnails = make_thumbnails(images, rows, surroundings=True, **options)
-        files = [_link(images, row, path) for row in rows]
+        files = [file_link(images, row, path) for row in rows]
     cards = _cards(verdicts, images, rows, thumbnails)
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
     return {
-        **_assets(),
+        **assets(),
         **_header(verdicts),
         **{key: value for found in panels.values() for key, value in found.items()},
         "panels": {name: PANELS.about(name) for name in panels},
@@ -170,7 +172,7 @@ def _context(
     }
 
 
-def _assets() -> dict[str, Any]:
+def assets() -> dict[str, Any]:
     """Reads style and script; the script is admitted by its hash alone."""
     folder = Path(__file__).with_name("templates")
     style = (folder / "report.css").read_text(encoding="utf-8")
@@ -249,7 +251,7 @@ def _linked(page: Page) -> dict[str, set[int]]:
     }
 
 
-def _link(images: LabelledImages, row: int, page: Path) -> str:
+def file_link(images: AnyImages, row: int, page: Path) -> str:
     """Returns where the image file lies as seen from the page; empty where the data hold the image themselves."""
     cell = images.dataset[row]["image"]
     if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):

@@ -24,7 +24,7 @@ from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
 # What opens a file with the program that the system has for it.
-_OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
 _NAME_WIDTH = 32
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 
@@ -88,11 +88,11 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
     for row in rows[:_TOP]:
         suggested = row["most_often_suggested"]
         table.add_row(
-            _name(row["class_name"]),
+            class_name(row["class_name"]),
             f"{row['images']:,}",
             f"{row['flagged']:,}",
             plain(percent(row["share_flagged"])),
-            _name(suggested).append(f" ({row['most_often_count']:,})", style="dim")
+            class_name(suggested).append(f" ({row['most_often_count']:,})", style="dim")
             if suggested is not None
             else Text(UNKNOWN),
         )
@@ -114,7 +114,7 @@ def _print_annotators(run: RunRecord, console: Console) -> None:
     for row in rows[:_TOP]:
         right, interval = plain(row["accuracy"]), plain(row["interval"])
         confused = Text(clean(row["confused"])).append(f" ({row['times']})" if row["times"] else "", style="dim")
-        table.add_row(_name(row["name"]), row["labels"], right, interval, confused)
+        table.add_row(class_name(row["name"]), row["labels"], right, interval, confused)
     console.print()
     console.print(table)
     if len(rows) > _TOP:
@@ -180,12 +180,12 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     steps = []
     if report.is_file():
         size = plain(megabytes(report.stat().st_size))
-        steps.append((f"look at the flagged images ({size})", f"{_OPEN} {_quoted(report)}"))
+        steps.append((f"look at the flagged images ({size})", f"{OPEN} {quoted(report)}"))
     shown = min(int(verdicts.is_issue.sum()), MAX_IMAGES)
     if more := common.all_flagged(verdicts, shown=shown):
         steps.append((f"the report shows {shown:,} of them; for all", more))
     if verdicts.run.model.name:  # features have no images to write or to train on
-        run, beside = _quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
+        run, beside = quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
         tidy, model = (shlex.quote(f"{beside}-{what}") for what in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
         if (suffix := _suffix_of_corrected(verdicts.run.origin)) is not None:
@@ -211,10 +211,12 @@ def _suffix_of_corrected(origin: OriginRecord) -> str | None:
     return path.suffix if path.is_file() and path.suffix.lower() not in (".yaml", ".yml") else ""
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """Returns a path as it can be pasted into a shell."""
     return shlex.quote(str(path))
 
 
-def _name(text: str) -> Text:
+def class_name(text: str) -> Text:
+    """Returns a name that fits into a column."""
     cleaned = clean(text)
     return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")

@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images
 from labelsieve.report.box_views import BoxView, in_context
 
 # Up to this side an image is kept without loss and shown with hard pixels: smoothing would only blur it.
@@ -51,7 +51,7 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    images: LabelledImages,
+    images: Images,
     rows: Sequence[int],
     *,
     side: int,

@@ -19,7 +19,7 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.errors import RunError, TrainingError
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.provenance import new_part, remove_parts, write_json
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images
 from labelsieve.data.loading import Batch, batches, unit
 from labelsieve.data.pixels import Pictures
 from labelsieve.data.preprocessed import Prepares, shortened
@@ -37,7 +37,7 @@ PASSING = "labelsieve-"
 
 
 def image_features(
-    images: LabelledImages,
+    images: Images,
     vlm: ImageEncoder,
     *,
     engine: Engine,
@@ -66,7 +66,7 @@ def image_features(
 
 
 def passing_features(
-    images: LabelledImages,
+    images: Images,
     encoder: ImageEncoder,
     *,
     engine: Engine,
@@ -125,7 +125,7 @@ def _passing_folder(engine: Engine) -> str:
 
 
 def extract(
-    images: LabelledImages,
+    images: Images,
     vlm: ImageEncoder,
     stem: Path,
     engine: Engine,
@@ -182,7 +182,7 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitSta
 
 
 def _fill(
-    part: Path, source: LabelledImages | Pictures, vlm: ImageEncoder, engine: Engine, batch_size: int
+    part: Path, source: Images | Pictures, vlm: ImageEncoder, engine: Engine, batch_size: int
 ) -> tuple[dict[int, str], list[int]]:
     """Writes this process's share of the rows; returns the reasons of those that cannot be read, and the flat ones."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
@@ -209,7 +209,7 @@ def _fill(
 
 
 def prepared(
-    source: LabelledImages | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares, *, device: torch.device
+    source: Images | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares, *, device: torch.device
 ) -> Iterable[Batch]:
     """Yields batches of preprocessed images, as they are kept or as the model's own processor prepares them.
 

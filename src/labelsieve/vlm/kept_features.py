@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.cache import cache_folder
 from labelsieve.core.provenance import read_json
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ class ImageFeatures:
         return np.flatnonzero(keep)
 
 
-def feature_stem(images: LabelledImages, model: str, precision: str) -> Path:
+def feature_stem(images: Images, model: str, precision: str) -> Path:
     """Returns where the features of images are kept, without the endings of the files.
 
     Args:
@@ -55,7 +55,7 @@ def feature_stem(images: LabelledImages, model: str, precision: str) -> Path:
     return cache_folder() / "features" / f"{images.pixels_fingerprint}-{model}-{precision}-{COMPUTED}"
 
 
-def read_features(stem: Path, images: LabelledImages) -> ImageFeatures | None:
+def read_features(stem: Path, images: Images) -> ImageFeatures | None:
     """Reads what `features.extract()` wrote, or returns None if that is missing, unfinished or of other images."""
     try:
         record = read_json(stem.with_suffix(".json"))

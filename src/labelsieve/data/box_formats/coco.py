@@ -40,7 +40,7 @@ def read_coco(path: Path, *, asked: Columns, split: str | None) -> Table:
     """
     refuse_split(split, path)
     found = read_file(path, label=asked.label or CATEGORY, truth=asked.truth)
-    places = _folders(path)
+    places = image_folders(path)
     folder = folder_with(list(found.paths.values()), places, asked=asked.folder, where=f"the file {path}")
     return found.rows(folder).to_table(where=f"the file {path}")
 
@@ -94,7 +94,7 @@ class Coco:
         self.boxless += sides is None
         self.sides.extend(_NO_BOX if sides is None else sides)
 
-    def check(self) -> None:
+    def check(self, *, needs_boxes: bool) -> None:
         """Raises a `DataError` where the file is of another task, or lists no categories."""
         if not (self.ids or self.paths):
             raise _no_coco(self.path)
@@ -103,7 +103,7 @@ class Coco:
             raise DataError(f"expected a COCO file with {missing} in {self.path}, found none; check the file")
         if not self.categories:
             raise DataError(f"expected categories with id and name in {self.path}, found none; add them")
-        if self.boxless == len(self.ids):
+        if needs_boxes and self.boxless == len(self.ids):
             raise DataError(
                 f"expected annotations with a bbox in {self.path}, found none with one; for several labels an image "
                 "without boxes use: labelsieve scan-tags"
@@ -151,8 +151,14 @@ class Coco:
             ) from None
 
 
-def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None) -> Coco:
+def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None, needs_boxes: bool = True) -> Coco:
     """Reads the whole of a COCO file.
+
+    Args:
+        path: The file.
+        label: The field of an annotation that holds its category.
+        truth: That of the true category, or None.
+        needs_boxes: Whether a file without any box is refused.
 
     Raises:
         DataError: It cannot be read, or is no such file.
@@ -166,7 +172,7 @@ def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None) ->
             if not isinstance(part.value, dict):
                 raise DataError(f'expected objects in "{part.key}" of {path}, found others; check the file')
             found.add(part.key, part.value)
-    found.check()
+    found.check(needs_boxes=needs_boxes)
     return found
 
 
@@ -196,7 +202,7 @@ def _by_number(value: Any) -> tuple[bool, Any]:
     return isinstance(value, str), value
 
 
-def _folders(path: Path) -> Iterator[Path]:
+def image_folders(path: Path) -> Iterator[Path]:
     """Yields where the images of a COCO file lie by its usual layouts: beside it, or in a folder of its split."""
     here, split = path.parent, path.stem.split("_")[-1]
     for folder in (here, here.parent):

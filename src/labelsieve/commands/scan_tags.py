@@ -1,0 +1,127 @@
+"""`labelsieve scan-tags`: find the wrong and the missing tags of a data set with several labels an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
+
+import tyro
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes
+
+from labelsieve.commands.base import OptionalText, RunOptions, TagSource, refuse_inside
+from labelsieve.commands.reading import read
+from labelsieve.commands.scan import asked
+from labelsieve.core.errors import RunError, SettingsError, UsageError
+from labelsieve.core.progress import Progress, is_main_process
+from labelsieve.detect.pairs.base import PairDetector
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS, pair_detector_class
+
+if TYPE_CHECKING:
+    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.tags.verdicts import TagVerdicts
+
+SettingsT = TypeVar("SettingsT", bound=PairDetector)
+DEFAULT = next(iter(PAIR_DETECTORS))
+_METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanTags(RunOptions, Generic[SettingsT]):
+    """Finds wrong and missing tags, where images have several labels, and writes a run folder with a report.
+
+    The options of the detector come last; `--detector NAME --help` shows those of another one.
+
+    Attributes:
+        data: The images.
+        truth_column: Column of the true tags where they are known; only metrics read them.
+        noise: A file of `labelsieve noise --kind tags`, of the same images: its tags take the place of the given ones,
+            which count as right.
+        model: Hub id or folder of a CLIP-like model.
+        detector: How the pairs of image and class are scored.
+        out: Run folder to write.
+        settings: Options of the detector.
+    """
+
+    data: OmitArgPrefixes[TagSource]
+    truth_column: OptionalText = None
+    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
+    detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = DEFAULT
+    out: Path
+    settings: OmitArgPrefixes[SettingsT]
+
+    @classmethod
+    def parse(cls, args: Sequence[str], *, prog: str) -> Self:
+        """Reads the words in two stages: the detector first, since it says which options there are."""
+        name = asked(args, "--detector", default=DEFAULT)
+        try:
+            settings = pair_detector_class(name)()
+        except SettingsError as error:
+            raise UsageError(str(error)) from None
+        default = cls(data=TagSource(source=tyro.MISSING), detector=name, out=tyro.MISSING, settings=settings)
+        kind: Any = ScanTags[type(settings)]  # type: ignore[misc]  # known only now
+        return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
+
+    def run(self, console: Console) -> None:
+        """Loads, scans, reports."""
+        from labelsieve.core.folders import alone_in
+        from labelsieve.pipeline import check_run_folder
+        from labelsieve.report.tag_report import write_tag_report
+        from labelsieve.report.tag_terminal import summarize_tags
+        from labelsieve.tags.verdicts import TAG_FILES
+        from labelsieve.verdicts import RECORD, REPORT
+
+        refuse_inside(self.data.source, self.out)
+        with alone_in(self.out):
+            lacks_report = self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
+            if not lacks_report:  # a run that was stopped while its report, the last of all, was written
+                check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
+            progress = Progress(console if is_main_process() else None)
+            images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
+            for note in images.notes:
+                progress.say(f"note: {note}")
+            verdicts = self._finished(images) if lacks_report else None
+            verdicts = verdicts or self._scan(images, progress)
+            if is_main_process():
+                write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
+                summarize_tags(verdicts, console)
+
+    def _finished(self, images: TaggedImages) -> TagVerdicts | None:
+        """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
+
+        Raises:
+            RunError: It was another one and is not to be replaced, or its files cannot be read.
+        """
+        from labelsieve.core.provenance import fingerprint
+        from labelsieve.tags.verdicts import TagVerdicts
+        from labelsieve.vlm.names import located
+
+        try:
+            verdicts = TagVerdicts.load(self.out)
+            run = verdicts.run
+            asked_for = (
+                images.fingerprint,
+                fingerprint(asdict(cast(Any, self.settings))),
+                located(self.model),
+                self.seed,
+            )
+            if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != asked_for:
+                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
+        except RunError:
+            if self.overwrite:
+                return None
+            raise
+        return verdicts
+
+    def _scan(self, images: TaggedImages, progress: Progress) -> TagVerdicts:
+        from labelsieve.tags.scan import scan_tags
+        from labelsieve.vlm.huggingface import load_vlm
+
+        first_time = "" if Path(self.model).is_dir() else "; the first time it is downloaded"
+        progress.say(f"loading {self.model}{first_time}")
+        vlm = load_vlm(self.model)
+        return scan_tags(images, vlm, detector=self.settings, **self.run_options(), progress=progress)

@@ -1,0 +1,122 @@
+"""What `labelsieve report` and `labelsieve export` do with a run of `labelsieve scan-tags`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.commands.base import moved_origin, refuse_own
+from labelsieve.core.errors import DataError, RunError, SettingsError
+from labelsieve.core.progress import Progress
+from labelsieve.report import MAX_IMAGES
+
+if TYPE_CHECKING:
+    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.tags.verdicts import TagVerdicts
+
+
+def is_tag_run(folder: Path) -> bool:
+    """Returns whether a folder holds a run of `labelsieve scan-tags`; other faults are found where it is read."""
+    from labelsieve.core.provenance import read_json
+    from labelsieve.records import is_of_tags
+    from labelsieve.verdicts import RECORD
+
+    try:
+        return is_of_tags(read_json(folder / RECORD))
+    except RunError:
+        return False
+
+
+def write_report_of_tags(
+    run_folder: Path,
+    *,
+    out: Path,
+    source: str | None,
+    max_images: int,
+    thumbnail_px: int,
+    overwrite: bool,
+    progress: Progress,
+) -> None:
+    """Writes the report of a run on tags again.
+
+    Raises:
+        LabelsieveError: The run or its images cannot be read, or the file is in the way.
+    """
+    from labelsieve.core.quantities import megabytes
+    from labelsieve.report.html import check_free
+    from labelsieve.report.tag_report import MAX_PAIRS, write_tag_report
+    from labelsieve.tags.verdicts import TagVerdicts
+    from labelsieve.verdicts import REPORT
+
+    verdicts = TagVerdicts.load(run_folder)
+    refuse_own(out, run=run_folder, source=source or verdicts.run.origin.source, but=REPORT)
+    check_free(out, overwrite=overwrite)
+    images = tagged_images_of(verdicts, source=source, progress=progress)
+    most = MAX_PAIRS if max_images == MAX_IMAGES else max_images  # where nobody asked for a number
+    path = write_tag_report(
+        verdicts,
+        images,
+        out,
+        max_images=most,
+        thumbnail_px=thumbnail_px,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    progress.say(f"wrote {path} ({megabytes(path.stat().st_size)}): at most {most:,} pairs of each kind")
+
+
+def tagged_images_of(verdicts: TagVerdicts, *, source: str | None, progress: Progress) -> TaggedImages:
+    """Loads the images of a run on tags again, from where it found them or from `source`.
+
+    Raises:
+        RunError: The run had its images in memory, or they are not the same any more.
+        DataError: They cannot be loaded.
+    """
+    from labelsieve.data.tags import load_tags
+
+    origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
+    origin = origin if source is None else moved_origin(origin, source)
+    if not origin.get("source"):
+        raise RunError("the images of this run were in memory; say with --source where they lie")
+    try:
+        images = load_tags(**origin, progress=progress)
+    except TypeError:
+        raise RunError('expected arguments of load_tags in "origin" of the run; make the run again') from None
+    except DataError as error:
+        raise DataError(f"{error} (--source says where the images of a run lie now)") from error
+    if images.fingerprint != verdicts.run.data.fingerprint:
+        raise RunError(
+            f"the images or tags of {origin['source']} changed since the run; scan again, or say with --source where "
+            "the old ones are"
+        )
+    return images
+
+
+def refuse_with_tags(options: Mapping[str, bool]) -> None:
+    """Refuses options that do not go with a run on tags.
+
+    Raises:
+        SettingsError: Names the first that is given.
+    """
+    if given := [name for name, is_given in options.items() if is_given]:
+        raise SettingsError(f"{given[0]} does not go with a run of labelsieve scan-tags; leave it out")
+
+
+def export_tags(
+    run_folder: Path, *, out: Path, format: str, source: str | None, overwrite: bool, progress: Progress
+) -> None:
+    """Writes the tags as the verdicts of a run have them, one row an image.
+
+    Raises:
+        SettingsError: The format does not go with several labels an image.
+        RunError: The run cannot be read, or the file is in the way.
+    """
+    from labelsieve.report.tag_export import export_corrected_tags
+    from labelsieve.tags.verdicts import TagVerdicts
+
+    verdicts = TagVerdicts.load(run_folder)
+    refuse_own(out, run=run_folder, source=source or verdicts.run.origin.source)
+    path, separator = export_corrected_tags(verdicts, out, format=format, overwrite=overwrite)
+    said = f'; tags are separated by "{separator}"' if separator else ""
+    progress.say(f"wrote {path}: the tags of {len(verdicts):,} images as the verdicts have them{said}")

@@ -1,0 +1,75 @@
+"""The record of images with any number of labels each, called tags here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError
+from labelsieve.core.provenance import fingerprint
+from labelsieve.data.images import Images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaggedImages(Images):
+    """N images with any number of K classes each; see :class:`labelsieve.data.images.Images` for its other attributes.
+
+    Attributes:
+        tags: Shape (N, K), bool: whether each class is given to each image.
+        class_names: The K names, in the order of the columns.
+        truth: Shape (N, K), bool, or None: the true tags where they are known. Only metrics read them.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((3, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_tags(pixels, tags=[["cat", "dog"], ["dog"], []])
+        >>> images.class_names, images.tags.astype(int).tolist()
+        (('cat', 'dog'), [[1, 1], [0, 1], [0, 0]])
+    """
+
+    tags: NDArray[np.bool_]
+    class_names: tuple[str, ...]
+    truth: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What a run belongs to, as a fingerprint of images, ids, given tags and class names."""
+        return fingerprint(self.contents, list(self.ids), self.tags, list(self.class_names))
+
+    def with_tags(self, tags: NDArray[np.bool_], *, truth: NDArray[np.bool_] | None = None) -> TaggedImages:
+        """Returns the same images with other given tags, shape (N, K); `truth` replaces the true tags if given.
+
+        Raises:
+            DataError: They are no array of bool of that shape.
+        """
+        shape = (len(self), len(self.class_names))
+        true = self.truth if truth is None else checked_tags(truth, shape=shape, what="true tags")
+        return replace(self, tags=checked_tags(tags, shape=shape), truth=true, origin={})
+
+    def take(self, rows: NDArray[np.int64]) -> TaggedImages:
+        """Returns the images of the given rows, in that order, with all classes kept."""
+        return replace(super().take(rows), tags=self.tags[rows], truth=None if self.truth is None else self.truth[rows])
+
+    def names_of(self, row: int) -> tuple[str, ...]:
+        """Returns the names of the given tags of one image."""
+        return tuple(self.class_names[index] for index in np.flatnonzero(self.tags[row]))
+
+
+def checked_tags(tags: Any, *, shape: tuple[int, int], what: str = "tags") -> NDArray[np.bool_]:
+    """Returns an array of tags, if it is one.
+
+    Raises:
+        DataError: It is not of that shape, or not of bool.
+    """
+    values = np.asarray(tags)
+    if values.dtype != bool or values.shape != shape:
+        raise DataError(
+            f"expected {what} as an array of bool, one row an image and one column a class, of shape {shape}, got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    return values

@@ -1,0 +1,159 @@
+"""The report on tags: one HTML file that needs no network, no server and no other file."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelsieve.core import quantities
+from labelsieve.core.errors import RunError
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import to_json, write_text
+from labelsieve.core.validation import check_value
+from labelsieve.data.tagged import TaggedImages
+from labelsieve.report import Images, ThumbnailPixels, common
+from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link
+from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
+from labelsieve.report.tag_terminal import estimate
+from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
+from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
+
+MAX_PAIRS = 500
+"""How many pairs of each kind the report shows where nobody asks for more."""
+_TITLES = {WRONG: "Tags that look wrong", MISSING: "Tags that look missing"}
+_LEADS = {
+    WRONG: "The class is among the given tags, and the model does not find it in the image.",
+    MISSING: "The class is not among the given tags, and the model finds it in the image.",
+}
+# Tags of a card that are written out.
+_TAGS = 12
+
+
+def write_tag_report(
+    verdicts: TagVerdicts,
+    images: TaggedImages,
+    path: str | Path,
+    *,
+    max_images: int = MAX_PAIRS,
+    thumbnail_px: int = 256,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the report, one self-contained HTML file.
+
+    Args:
+        verdicts: What to report.
+        images: The images that the verdicts were made from; only those of the page are opened.
+        path: The file to write, atomically.
+        max_images: How many of the most suspicious pairs of each kind to show, 0 to 20,000.
+        thumbnail_px: Longest side of the embedded images, 32 to 512.
+        overwrite: Replace a file that is no report of labelsieve, too.
+        progress: Where to show how far it is.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        SettingsError: A setting is out of range.
+        RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
+            cannot be written.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
+        >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ls.write_tag_report(verdicts, images, f"{folder}/report.html").name
+        'report.html'
+    """
+    check_value("max_images", max_images, Images)
+    check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
+    if images.ids != tuple(verdicts.images["id"].to_pylist()):
+        raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
+    path = Path(path)
+    check_free(path, overwrite=overwrite)
+    chosen = {kind: verdicts.of_kind(kind)[:max_images] for kind in KINDS}
+    small = _thumbnails(verdicts, images, chosen, thumbnail_px, progress)
+    page = environment().get_template("tags.html.jinja")
+    files = {row: file_link(images, row, path) for row in small}
+    sections = [_section(verdicts, kind, pairs, small, files) for kind, pairs in chosen.items()]
+    write_text(path, page.render(_context(verdicts), sections=sections))
+    return path
+
+
+def _thumbnails(
+    verdicts: TagVerdicts, images: TaggedImages, chosen: dict[str, Any], side: int, progress: Progress | None
+) -> dict[int, Thumbnail]:
+    """Makes a thumbnail of each image of the page, of which several cards may have the same."""
+    rows, times = np.unique(np.concatenate([verdicts.rows[each] for each in chosen.values()]), return_counts=True)
+    budget = THUMBNAIL_BUDGET * len(rows) // max(1, int(times.sum()))
+    made = make_thumbnails(images, rows.tolist(), side=side, budget=budget, progress=progress)
+    return dict(zip(rows.tolist(), made, strict=True))
+
+
+def _context(verdicts: TagVerdicts) -> dict[str, Any]:
+    run, source = verdicts.run, verdicts.run.source or "tagged images"
+    thresholds = verdicts.record.get("thresholds") or {}
+    facts = {
+        "Source": source,
+        "Model": run.model.name,
+        "Detector": run.detector.name,
+        **{f"Threshold ({kind})": f"{value:.3g}" for kind, value in thresholds.items()},
+        "Took": " on ".join(part for part in (quantities.duration(run.seconds), run.hardware) if part),
+    }
+    classes = sorted(verdicts.per_class(), key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
+    return {
+        **assets(),
+        "source": Path(source).name or source,
+        "created": run.created or "",
+        "moment": common.moment(run.created),
+        "version": run.labelsieve or "",
+        "run": shlex.quote(run.out or "RUN"),
+        "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
+        "settings": to_json(run.detector.settings) if run.detector.settings else "",
+        "images": len(verdicts),
+        "estimate": estimate(verdicts),
+        "tags": int(verdicts.given[verdicts.is_readable].sum()),
+        "counts": {kind: len(verdicts.of_kind(kind)) for kind in KINDS},
+        "names": verdicts.class_names,
+        "classes": classes[:MAX_CLASS_ROWS],
+        "more_classes": max(0, len(classes) - MAX_CLASS_ROWS),
+        "metrics": verdicts.metrics,
+        "measures": MEASURES,
+        "kinds": KINDS,
+        "unreadable": verdicts.unreadable.slice(0, MAX_UNREADABLE).to_pylist(),
+        "unreadable_count": len(verdicts.unreadable),
+    }
+
+
+def _section(
+    verdicts: TagVerdicts, kind: str, pairs: Any, small: dict[int, Thumbnail], files: dict[int, str]
+) -> dict[str, Any]:
+    """Returns what the page says of one kind: a card for each pair."""
+    records = verdicts.table.take(pairs).to_pylist()
+    tags = verdicts.images["tags"]
+    cards = [
+        {
+            **record,
+            "tags": _tags_of(tags[row].as_py(), record["class_name"]),
+            "thumbnail": small[row],
+            "file": files[row],
+        }
+        for record, row in zip(records, verdicts.rows[pairs].tolist(), strict=True)
+    ]
+    found = len(verdicts.of_kind(kind))
+    return {"kind": kind, "title": _TITLES[kind], "lead": _LEADS[kind], "cards": cards, "found": found}
+
+
+def _tags_of(tags: list[str], questioned: str) -> dict[str, Any]:
+    """Returns the tags that a card writes out, the one in question first, and how many more there are."""
+    ordered = sorted(tags, key=lambda name: name != questioned)
+    return {"names": ordered[:_TAGS], "more": max(0, len(ordered) - _TAGS)}

@@ -1,0 +1,111 @@
+"""The summary of a scan of tags in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelsieve.core.progress import clean
+from labelsieve.core.quantities import duration, megabytes, percent, plain
+from labelsieve.report import common
+from labelsieve.report.terminal import OPEN, class_name, quoted
+from labelsieve.report.wrapping import Unbroken
+from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, TAG_FILES, WRONG, TagVerdicts
+from labelsieve.verdicts import REPORT
+
+_TOP = 10
+
+
+def summarize_tags(verdicts: TagVerdicts, console: Console) -> None:
+    """Prints counts, the classes most affected, metrics if any, and where the files are."""
+    console.print()
+    console.print(_headline(verdicts))
+    if line := estimate(verdicts):
+        console.print(Unbroken(line))
+    run = verdicts.run
+    facts = [run.source, run.detector.name, run.model.name, duration(run.seconds)]
+    console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
+    _print_classes(verdicts, console)
+    if verdicts.metrics:
+        _print_metrics(verdicts, console)
+    _print_files(verdicts, console)
+    console.print()
+
+
+def _headline(verdicts: TagVerdicts) -> Unbroken:
+    wrong, missing = (len(verdicts.of_kind(kind)) for kind in (WRONG, MISSING))
+    readable, unreadable = int(verdicts.is_readable.sum()), len(verdicts.unreadable)
+    given = int(verdicts.given[verdicts.is_readable].sum())
+    return Unbroken(
+        (f"{wrong:,}", "bold yellow" if wrong else "bold green"),
+        (" wrong", "bold"),
+        f" of {given:,} tags ({percent(wrong / given if given else 0)}), ",
+        (f"{missing:,}", "bold yellow" if missing else "bold green"),
+        (" missing", "bold"),
+        f"; {readable:,} images, {len(verdicts.class_names):,} classes",
+        (f", {unreadable:,} unreadable" if unreadable else "", "red"),
+    )
+
+
+def estimate(verdicts: TagVerdicts) -> str:
+    """Says about how many tags are wrong and missing in all; empty where the detector does not say."""
+    found = verdicts.estimated()
+    if found is None:
+        return ""
+    wrong, missing = (f"{round(found[kind]):,}" for kind in (WRONG, MISSING))
+    return f"about {wrong} tags are wrong and {missing} are missing (estimate)"
+
+
+def _print_classes(verdicts: TagVerdicts, console: Console) -> None:
+    rows = [row for row in verdicts.per_class() if row[WRONG] or row[MISSING]]
+    rows.sort(key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Most affected classes", overflow="fold")
+    for name in ("tagged", "wrong", "missing", "wrong (est.)", "missing (est.)"):
+        table.add_column(name, justify="right")
+    for row in rows[:_TOP]:
+        rates = (plain(percent(row[rate])) for rate in ("commission", "omission"))
+        table.add_row(class_name(row["class_name"]), *(f"{row[name]:,}" for name in ("tagged", WRONG, MISSING)), *rates)
+    console.print()
+    console.print(table)
+    if len(rows) > _TOP:
+        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+
+
+def _print_metrics(verdicts: TagVerdicts, console: Console) -> None:
+    metrics = verdicts.metrics or {}
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("Against the truth", overflow="fold")
+    for name in (*MEASURES.values(), "share"):
+        table.add_column(name, justify="right")
+    for kind, title in KINDS.items():
+        scores = (plain(common.score(metrics.get(f"{kind}_{name}"))) for name in MEASURES)
+        table.add_row(title, *scores, plain(percent(metrics.get(f"{kind}_rate"))))
+    console.print()
+    console.print(table)
+    console.print(Unbroken(f"mean average precision over the classes {common.score(metrics.get('map'))}"))
+
+
+def _print_files(verdicts: TagVerdicts, console: Console) -> None:
+    if not verdicts.run.out:
+        return
+    folder = Path(verdicts.run.out)
+    there = [name for name in TAG_FILES if (folder / name).is_file()]
+    console.print()
+    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
+    console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
+    steps = []
+    if (folder / REPORT).is_file():
+        size = plain(megabytes((folder / REPORT).stat().st_size))
+        steps.append((f"look at the verdicts ({size})", f"{OPEN} {quoted(folder / REPORT)}"))
+    corrected = folder.with_name(f"{folder.absolute().name}-corrected.csv")
+    command = f"labelsieve export {quoted(folder)} --format csv --out {quoted(corrected)}"
+    steps.append(("write the tags as the verdicts have them", command))
+    console.print(Text("Next steps", style="dim"))
+    for what, step in steps:
+        console.print(Text.assemble((f"  {what}: ", "dim"), clean(step)), soft_wrap=True)

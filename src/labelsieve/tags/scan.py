@@ -1,0 +1,172 @@
+"""The main job for several labels an image: score pairs of image and class, decide, and keep where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from labelsieve.core.engine import Engine, Precision, make_engine
+from labelsieve.core.errors import SettingsError, shown
+from labelsieve.core.folders import alone_in
+from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint, versions
+from labelsieve.data.tagged import TaggedImages
+from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
+from labelsieve.detect.pairs.base import PairDetector
+from labelsieve.detect.pairs.inputs import PairInputs
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
+from labelsieve.detect.pairs.scores import PairScores
+from labelsieve.detect.zero_shot import class_text_notes, template_notes
+from labelsieve.pipeline import check_run_folder, remove_checkpoint
+from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
+from labelsieve.verdicts import CHECKPOINT_FOLDER
+from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.names import located
+
+DEFAULT = next(iter(PAIR_DETECTORS))
+
+
+def scan_tags(
+    images: TaggedImages,
+    vlm: VisionLanguageModel | None = None,
+    *,
+    detector: PairDetector | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TagVerdicts:
+    """Finds the tags of a data set that are wrong, and those that are missing.
+
+    Args:
+        images: N images with tags; true tags, where there are any, serve the metrics alone.
+        vlm: The model, from :func:`labelsieve.load_vlm`.
+        detector: How to score the pairs of image and class; `joint` if None.
+        seed: Every random choice is drawn from it.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `auto`, `fp32` or `bf16`.
+        out: A run folder for the verdicts; None keeps nothing on disk.
+        resume: Go on with a run in `out` that was stopped; start again if there is none.
+        overwrite: Replace a finished run in `out`, once the new one is whole.
+        progress: Where to show how far it is.
+
+    Returns:
+        The verdicts, saved if there is an `out`.
+
+    Raises:
+        LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
+        >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> verdicts.table["kind"][0].as_py(), verdicts.table["id"][0].as_py()
+        ('missing', '0000003')
+    """
+    detector = pair_detector_class(DEFAULT)() if detector is None else detector
+    _check(images, vlm, detector)
+    with nullcontext() if out is None else alone_in(Path(out)):
+        folder = None
+        if out is not None:
+            folder = check_run_folder(out, overwrite=overwrite, resume=resume, files=TAG_FILES)
+        engine = make_engine(
+            device=device,
+            precision=precision,
+            seed=seed,
+            checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
+            resume=resume,
+            progress=progress,
+        )
+        verdicts = _scan(images, vlm, detector, engine, out=out)
+        if folder is not None and engine.accelerator.is_main_process:
+            verdicts.save(folder)
+            remove_checkpoint(folder)
+        engine.accelerator.wait_for_everyone()
+    return verdicts
+
+
+def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: PairDetector) -> None:
+    """Checks what was passed, before anything expensive starts."""
+    if not isinstance(images, TaggedImages):
+        raise SettingsError(
+            f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
+        )
+    if not isinstance(detector, PairDetector):
+        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
+    if vlm is None:
+        raise SettingsError(NO_MODEL)
+
+
+def _scan(
+    images: TaggedImages,
+    vlm: VisionLanguageModel | None,
+    detector: PairDetector,
+    engine: Engine,
+    *,
+    out: str | Path | None,
+) -> TagVerdicts:
+    started = time.perf_counter()
+    inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
+    pairs = PairInputs(inputs, images.tags)
+    check_pair_input(detector, pairs)
+    scores = detector.score(pairs)
+    if vlm is not None:
+        notes = (*class_text_notes(vlm, images.class_names), *template_notes(vlm, images.class_names), *scores.notes)
+        scores = dataclasses.replace(scores, notes=notes)
+    for note in scores.notes:
+        engine.progress.say(f"note: {note}")
+    record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
+    return decide_tags(images, scores, record={**record, "out": None if out is None else str(out)})
+
+
+def _record(
+    images: TaggedImages,
+    vlm: VisionLanguageModel | None,
+    detector: PairDetector,
+    engine: Engine,
+    scores: PairScores,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}
+    installed = versions()
+    return {
+        "labelsieve": installed.get("labelsieve", "unknown"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": str(images.origin.get("source", "data in memory")),
+        "origin": dict(images.origin),
+        "data": {
+            "images": len(images),
+            "classes": len(images.class_names),
+            "tags": int(images.tags.sum()),
+            "fingerprint": images.fingerprint,
+        },
+        "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},
+        "detector": {
+            "name": PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__,
+            "recipe": None,
+            "settings": settings,
+            "fingerprint": fingerprint(settings),
+        },
+        "thresholds": {"wrong": scores.wrong_threshold, "missing": scores.missing_threshold},
+        "history": list(scores.history),
+        "notes": [*images.notes, *scores.notes],
+        "seed": engine.seed,
+        "precision": engine.precision,
+        "processes": engine.accelerator.num_processes,
+        "hardware": f"{engine.device.type}, {platform.machine()}",
+        "seconds": round(seconds, 2),
+        "versions": installed,
+    }

@@ -1,0 +1,332 @@
+"""Verdicts on tags: which given ones are wrong, which are missing, and in what order to look at them.
+
+A verdict is one pair of image and class. Unlike those of one label an image, only the suspicious ones are kept: there
+are K pairs for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, RunError, first_line, shown
+from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.core.spreadsheets import write_csv
+from labelsieve.data.tagged import TaggedImages
+from labelsieve.detect.pairs.scores import PairScores
+from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
+from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
+from labelsieve.verdicts import TAG_IMAGES as IMAGES
+
+TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
+WRONG, MISSING = "wrong", "missing"
+KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
+"""The kinds of verdicts, and what they are called in a sentence."""
+MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
+"""What is measured of each kind, and what it is called in a table."""
+_METRIC_KINDS = dict.fromkeys((*PAIR_METRICS, "wrong_rate", "missing_rate"), "a number from 0 to 1")
+_PAIRS = pa.schema(
+    {
+        "id": pa.string(),
+        "class_name": pa.string(),
+        "kind": pa.string(),
+        "label_quality": pa.float32(),
+        "rank": pa.int64(),
+    }
+)
+_IMAGES = pa.schema({"id": pa.string(), "tags": pa.list_(pa.string()), "error": pa.string()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TagVerdicts:
+    """Suspicious pairs of N images and K classes.
+
+    Attributes:
+        table: One row for each suspicious pair, the most suspicious first. Columns `id` of the image; `class_name`;
+            `kind`, `wrong` where the tag is given and `missing` where it is not; `label_quality`, between 0 and 1, how
+            likely what is given is right; `rank`, from 1.
+        images: One row for each image, in the order of the data. Columns `id`; `tags`, the names of the given ones;
+            `error`, the reason where it could not be read. Such an image has no verdicts.
+        class_names: The K names.
+        record: Where the verdicts came from: data, model, detector, settings, versions. Becomes `run.json`.
+        metrics: See :func:`labelsieve.metrics.evaluate_pairs`; None without true tags.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
+        >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> verdicts.table.select(["id", "class_name", "kind"]).to_pylist()[0], CLASS_NAMES[labels[3]]
+        ({'id': '0000003', 'class_name': 'bus', 'kind': 'missing'}, 'bus')
+        >>> verdicts.corrected().shape == images.tags.shape
+        True
+    """
+
+    table: pa.Table
+    images: pa.Table
+    class_names: tuple[str, ...]
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return int(self.images.num_rows)
+
+    @cached_property
+    def run(self) -> RunRecord:
+        """What :attr:`record` says, by name and type."""
+        return RunRecord.of(self.record)
+
+    @cached_property
+    def is_readable(self) -> NDArray[np.bool_]:
+        """Shape (N,): false where the image could not be read."""
+        return np.asarray(self.images["error"].is_null())
+
+    @cached_property
+    def unreadable(self) -> pa.Table:
+        """The rows of :attr:`images` that could not be read."""
+        return self.images.filter(pc.invert(self.images["error"].is_null()))
+
+    @cached_property
+    def given(self) -> NDArray[np.bool_]:
+        """Shape (N, K), bool: the given tags."""
+        lists = self.images["tags"].combine_chunks()
+        rows = np.repeat(np.arange(len(self)), np.asarray(pc.list_value_length(lists)))
+        return self._matrix(rows, pc.list_flatten(lists))
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Shape (M,), int64: the row of the image of each suspicious pair."""
+        found = pc.index_in(self.table["id"], value_set=self.images["id"].combine_chunks())
+        return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+
+    def of_kind(self, kind: str) -> NDArray[np.int64]:
+        """Returns where the pairs of one kind, `wrong` or `missing`, stand in :attr:`table`, by rank."""
+        return np.flatnonzero(np.asarray(pc.equal(self.table["kind"], kind))).astype(np.int64)
+
+    def corrected(self) -> NDArray[np.bool_]:
+        """Returns the tags as the verdicts have them, (N, K), bool: without the wrong ones and with the missing ones.
+
+        It takes each verdict as right, and some are not: look at them first.
+        """
+        return self.given ^ self._matrix(self.rows, self.table["class_name"])
+
+    def _matrix(self, rows: NDArray[np.int64], names: Any) -> NDArray[np.bool_]:
+        bits = np.zeros((len(self), len(self.class_names)), dtype=bool)
+        bits[rows, _indices(names, self.class_names)] = True
+        return bits
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Returns for each class its name, how many images have the tag, and how many verdicts of each kind there are.
+
+        `omission` is the estimated share of the images with the class that lack its tag, `commission` that of the tags
+        that are wrong; None where the detector estimates none.
+        """
+        tagged = self.given[self.is_readable].sum(axis=0)
+        flagged = {kind: self._counts(kind) for kind in KINDS}
+        rates = self.record.get("rates") or [{}] * len(self.class_names)
+        return [
+            {
+                "class_name": name,
+                "tagged": int(tagged[index]),
+                **{kind: int(counts[index]) for kind, counts in flagged.items()},
+                **{rate: rates[index].get(rate) for rate in ("omission", "commission")},
+            }
+            for index, name in enumerate(self.class_names)
+        ]
+
+    def estimated(self) -> dict[str, float] | None:
+        """Returns about how many tags of all classes are `wrong` and `missing`; None where the detector does not say.
+
+        Of a class with t tags, a share c of them wrong and a share o of its images without the tag, c t tags are wrong,
+        and of the images that show it (1 - c) t / (1 - o) a share o lack it.
+        """
+        found = {WRONG: 0.0, MISSING: 0.0}
+        for row in self.per_class():
+            omission, commission = row["omission"], row["commission"]
+            if omission is None or commission is None or omission >= 1:
+                return None
+            found[WRONG] += commission * row["tagged"]
+            found[MISSING] += (1 - commission) * row["tagged"] * omission / (1 - omission)
+        return found
+
+    def _counts(self, kind: str) -> NDArray[np.int64]:
+        names = self.table["class_name"].take(self.of_kind(kind))
+        return np.bincount(_indices(names, self.class_names), minlength=len(self.class_names))
+
+    def corrected_table(self) -> pa.Table:
+        """Returns one row for each image: `id`; `tags`, as :meth:`corrected`; `given_tags`; `error`."""
+        return pa.table(
+            {
+                "id": self.images["id"],
+                "tags": tag_column(self.corrected(), self.class_names),
+                "given_tags": self.images["tags"],
+                "error": self.images["error"],
+            }
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `verdicts.parquet`, `verdicts.csv`, `images.parquet`, `metrics.json` and, last, `run.json`.
+
+        A folder without `run.json` is not a result: an earlier one is removed first, so that a crash in the middle
+        never leaves the record of one run beside the verdicts of another.
+
+        Raises:
+            RunError: The folder cannot be written to, the disk is full, or what is there under one of these names is no
+            file, or a report of somebody else.
+        """
+        folder = Path(folder)
+        check_report(folder / REPORT)
+        for name in {*RUN_FILES, *TAG_FILES}:
+            target_of(folder / name)
+        for name in (RECORD, *(each for each in RUN_FILES if each not in (VERDICTS, TABLE_CSV))):  # of an earlier run
+            remove(folder / name)
+        for name, table in ((VERDICTS, self.table), (IMAGES, self.images)):
+            with write_atomically(folder / name) as part:
+                pq.write_table(table, part)
+        write_csv(folder / TABLE_CSV, self.table)
+        if self.metrics is not None:
+            write_json(folder / METRICS, self.metrics)
+        written = {"class_names": self.class_names, "verdicts_fingerprint": _written(folder)}
+        write_json(folder / RECORD, {**self.record, "kind": TAGS, **written})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TagVerdicts:
+        """Reads a finished run on tags.
+
+        Raises:
+            RunError: There is none in the folder, or its files do not belong together.
+        """
+        folder = Path(folder)
+        if not (folder / RECORD).is_file():
+            raise RunError(
+                f"expected a finished run with a {RECORD} in {folder}, found none; make one with: labelsieve scan-tags "
+                "SOURCE --out RUN"
+            )
+        record = dict(read_json(folder / RECORD))
+        if not is_of_tags(record):
+            raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")
+        check_kinds(record, RUN | {"kind": "a text", "rates": "a list of objects"}, folder / RECORD)
+        names, expected = tuple(record.pop("class_names")), record.pop("verdicts_fingerprint")
+        tables = [_read(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (IMAGES, _IMAGES))]
+        if _written(folder) != expected:
+            raise RunError(
+                f"{VERDICTS} and {IMAGES} of {folder} are not what {RECORD} was written for; make the run again"
+            )
+        metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
+        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
+        found = cls(table=tables[0], images=tables[1], class_names=names, record=record, metrics=metrics)
+        known = pa.array(names, pa.string())
+        listed = (found.table["class_name"], pc.list_flatten(found.images["tags"].combine_chunks()))
+        if (found.rows < 0).any() or not all(pc.all(pc.is_in(each, known)).as_py() in (True, None) for each in listed):
+            raise RunError(f"{folder / RECORD} does not name all classes and images of {VERDICTS}; make the run again")
+        if found.record.get("rates") and len(found.record["rates"]) != len(names):
+            raise RunError(f'expected "rates" of {len(names)} classes in {folder / RECORD}; make the run again')
+        return found
+
+
+def _indices(names: Any, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    return np.asarray(pc.index_in(names, value_set=pa.array(class_names, pa.string()))).astype(np.int64)
+
+
+def _written(folder: Path) -> str:
+    """Returns the fingerprint of both tables in a folder.
+
+    Raises:
+        RunError: One is missing.
+    """
+    try:
+        return fingerprint(*((folder / name).read_bytes() for name in (VERDICTS, IMAGES)))
+    except OSError as error:
+        raise RunError(f"{error.filename} cannot be read ({error.strerror}); make the run again") from None
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
+    if table.schema.names != schema.names:
+        raise RunError(f"expected the columns {', '.join(schema.names)} in {path}, found others; make the run again")
+    try:
+        return table.cast(schema)
+    except (pa.ArrowException, ValueError):
+        raise RunError(f"expected other types of columns in {path}; make the run again") from None
+
+
+def tag_column(tags: NDArray[np.bool_], class_names: tuple[str, ...]) -> pa.Array:
+    """Returns tags, (N, K), as N lists of names.
+
+    Example:
+        >>> import numpy as np
+        >>> tag_column(np.array([[True, True], [False, False]]), ("cat", "dog")).to_pylist()
+        [['cat', 'dog'], []]
+    """
+    rows, classes = np.nonzero(tags)
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(tags)))])
+    names = pa.array(class_names, pa.string()).take(pa.array(classes))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), names)
+
+
+def decide_tags(images: TaggedImages, scores: PairScores, *, record: Mapping[str, Any] | None = None) -> TagVerdicts:
+    """Turns the scores of pairs into verdicts: those that are issues, ranked by ascending quality, ties by row.
+
+    Raises:
+        DataError: The scores are not one for each pair.
+    """
+    shape = images.tags.shape
+    if scores.present.shape != shape or scores.issue.shape != shape:
+        raise DataError(f"expected scores of shape {shape}, one for each pair, got {shown(scores.present.shape)}")
+    readable, quality = _readable(scores), scores.quality
+    rows, classes = np.nonzero(scores.issue & readable[:, None])
+    order = np.argsort(quality[rows, classes], kind="stable")
+    rows, classes = rows[order], classes[order]
+    kinds = np.where(images.tags[rows, classes], WRONG, MISSING)
+    ids, names = pa.array(images.ids, pa.string()), pa.array(images.class_names, pa.string())
+    table = pa.table(
+        [
+            ids.take(pa.array(rows)),
+            names.take(pa.array(classes)),
+            pa.array(kinds.tolist(), pa.string()),
+            pa.array(quality[rows, classes].astype(np.float32)),
+            pa.array(np.arange(1, len(rows) + 1)),
+        ],
+        schema=_PAIRS,
+    )
+    reasons = [None if fine else scores.errors.get(row) or "no score" for row, fine in enumerate(readable.tolist())]
+    tags = tag_column(images.tags, images.class_names)
+    rates = [
+        {"class_name": name, "omission": _rate(omission), "commission": _rate(commission)}
+        for name, omission, commission in zip(images.class_names, scores.omission, scores.commission, strict=True)
+    ]
+    return TagVerdicts(
+        table=table,
+        images=pa.table([ids, tags, pa.array(reasons, pa.string())], schema=_IMAGES),
+        class_names=images.class_names,
+        record={**(record or {}), "kind": TAGS, "rates": rates},
+        metrics=None
+        if images.truth is None
+        else evaluate_pairs(truth=images.truth, tags=images.tags, quality=quality, flagged=scores.issue),
+    )
+
+
+def _readable(scores: PairScores) -> NDArray[np.bool_]:
+    return np.logical_not(np.isnan(scores.present).any(axis=1))
+
+
+def _rate(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
