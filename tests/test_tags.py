@@ -27,7 +27,8 @@ from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.scores import PairScores, pair_scores
 from labelsieve.report.tag_report import write_tag_report
-from labelsieve.tags.verdicts import IMAGES, TAG_FILES, TagVerdicts
+from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
+from labelsieve.verdicts import TAG_IMAGES as IMAGES
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from slow_cases import mostly_slow
@@ -172,7 +173,7 @@ def test_odd_tags_are_told_of(written: Callable[[str], Path]) -> None:
     assert "4 tags of 4 images, 1.0 an image; 1 image has no tag" in said
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "one-label": (
         "path,label\n0,cat\n1,dog\n2,cat\n3,cat",
         {},
@@ -229,6 +230,7 @@ def test_a_subset_keeps_classes_and_the_truth(photos: Path) -> None:
     assert whole.class_names == images.class_names == ("cat", "dog", "fox") and whole.truth is not None
     rows = np.array([whole.ids.index(each) for each in images.ids])
     taken = whole.take(rows)
+    assert images.truth is not None and taken.truth is not None
     assert np.array_equal(images.tags, taken.tags) and np.array_equal(images.truth, taken.truth)
     assert images.fingerprint == taken.fingerprint != whole.fingerprint
     assert ls.load_tags(**images.origin).fingerprint == images.fingerprint
