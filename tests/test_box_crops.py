@@ -203,6 +203,7 @@ def test_boxes_upon_one_another_are_found_within_an_image_only() -> None:
     assert len(none.rows) == 0
 
 
+@pytest.mark.slow
 def test_five_thousand_boxes_in_one_image_are_compared() -> None:
     rng = np.random.default_rng(0)
     sides = np.concatenate([rng.uniform(0, 4000, (5000, 2)), rng.uniform(5, 50, (5000, 2))], axis=1)

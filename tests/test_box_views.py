@@ -257,6 +257,7 @@ def seen(page: Any, place: str) -> Image.Image:
     return opened(page.locator(place).screenshot())
 
 
+@pytest.mark.slow
 def test_the_enlarged_view_of_a_report_shows_the_box_in_the_file(
     made: SmallRun, screenshot: Callable[[str], Any]
 ) -> None:

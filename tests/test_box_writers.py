@@ -26,6 +26,7 @@ from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.box_formats.voc import edit_voc
 from labelsieve.data.box_formats.yolo import edit_yolo
 from labelsieve.data.sources import load_images
+from slow_cases import mostly_slow
 from small_answers import answer, labels_of, run_of
 from small_boxes import BOXES, MAKERS, NAMES, images_in, make_coco, make_voc, make_yolo
 
@@ -85,8 +86,11 @@ def test_only_the_label_of_a_corrected_box_changes(tmp_path: Path, run: Run, kin
     assert labels_of(out) == labels
 
 
+GONE = [(0,), (7,), (0, 1, 2), (2, 3, 4, 5), (5, 6, 7), (0, 2, 4, 6)]
+
+
 @pytest.mark.parametrize("kind", BOX_FORMATS)
-@pytest.mark.parametrize("gone", [(0,), (7,), (0, 1, 2), (2, 3, 4, 5), (5, 6, 7), (0, 2, 4, 6)])
+@pytest.mark.parametrize("gone", mostly_slow([(each,) for each in GONE], quick=[((0, 1, 2),), ((0, 2, 4, 6),)]))
 def test_boxes_that_are_left_out_disappear(tmp_path: Path, run: Run, kind: str, gone: tuple[int, ...]) -> None:
     source = MAKERS[kind](tmp_path / "set")
     images = run_of(tmp_path / "run", source)

@@ -27,6 +27,7 @@ from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, p
 from labelsieve.detect.pairs.scores import PairScores, best_pair_threshold
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+from slow_cases import mostly_slow
 
 Tags = NDArray[np.bool_]
 CLASSES, WIDTH = 6, 12
@@ -62,7 +63,7 @@ def scored(name: str, points: Any, tags: Any) -> PairScores:
     return found
 
 
-@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+@pytest.mark.parametrize("name", mostly_slow(PAIR_DETECTORS, quick=("joint",)))
 def test_what_is_registered_finds_wrong_and_missing_tags(name: str) -> None:
     points, truth = world()
     tags = inject_tags(truth, seed=1)
@@ -82,13 +83,13 @@ def test_the_joint_tells_how_many_tags_are_wrong_and_missing() -> None:
         assert found.omission == pytest.approx(omit, abs=0.07) and found.commission == pytest.approx(add, abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["joint", "knn", "label-match"])
+@pytest.mark.parametrize("name", mostly_slow(("joint", "knn", "label-match"), quick=("joint",)))
 def test_of_right_tags_that_are_easy_to_tell_nothing_is_flagged(name: str) -> None:
     points, truth = world(scale=0.05)
     assert scored(name, points, truth).issue.mean() < (0.001 if name == "joint" else 0.05)
 
 
-@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+@pytest.mark.parametrize("name", mostly_slow(PAIR_DETECTORS, quick=("joint",)))
 def test_classes_in_another_order_give_the_same(name: str) -> None:
     points, truth = world(150)
     tags, order = inject_tags(truth, seed=1), np.array([3, 1, 5, 0, 2, 4])
@@ -99,7 +100,7 @@ def test_classes_in_another_order_give_the_same(name: str) -> None:
     np.testing.assert_allclose(one.present[:, order], other.present, atol=0.03)
 
 
-@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+@pytest.mark.parametrize("name", mostly_slow(PAIR_DETECTORS, quick=("joint",)))
 def test_odd_tags_give_finite_scores(name: str) -> None:
     points, truth = world(40)
     truth[:, 0], truth[:, 1] = False, True
@@ -110,14 +111,14 @@ def test_odd_tags_give_finite_scores(name: str) -> None:
     assert np.isfinite(same.present).all() and same.issue.sum() <= truth.size // 4
 
 
-@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+@pytest.mark.parametrize("name", mostly_slow(PAIR_DETECTORS, quick=("joint",)))
 def test_fewer_images_than_classes(name: str) -> None:
     points, truth = world(5, classes=9)
     truth[0, 0], truth[1, 0] = True, False
     assert np.isfinite(scored(name, points, truth).present).all()
 
 
-@pytest.mark.parametrize("name", ["joint", "knn", "label-match"])
+@pytest.mark.parametrize("name", mostly_slow(("joint", "knn", "label-match"), quick=("joint",)))
 def test_features_that_tell_nothing_flag_next_to_nothing(name: str) -> None:
     points, truth = world()
     found = scored(name, points[np.random.default_rng(1).permutation(len(points))], truth)
