@@ -18,7 +18,7 @@ from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.provenance import is_utf8
 from labelsieve.data.box_formats.finding import find_boxes
 from labelsieve.data.box_formats.open_images import has_its_columns
-from labelsieve.data.box_formats.registry import BOX_FORMATS
+from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -97,7 +97,7 @@ def find_source(source: str, *, split: str | None = None) -> Place:
     if has_pattern(source):
         shards = shards_of_pattern(source, split=split)
         return _in_files(shards, folder_of(shards.files), f"the files {source}")
-    if path.suffix.lower() not in TABLES and _HUB_ID.fullmatch(source):
+    if path.suffix.lower() not in {*TABLES, *BOX_FILES} and _HUB_ID.fullmatch(source):
         return Place(kind="hub", path=path)
     refuse_unknown_name(source)
     raise DataError(f"expected a folder, a file or a Hub data set, but {shown(source)} does not exist; check the path")
