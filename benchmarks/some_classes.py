@@ -13,6 +13,7 @@ Example::
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -99,10 +100,16 @@ def measured(data: LabelledFeatures, job: SomeClasses, detector: Detector) -> st
         verdicts = ls.scan(rows, detector=detector, seed=seed)
         estimate, metrics = verdicts.record["estimate"], verdicts.metrics or {}
         found["issue_f1"].append(100 * metrics["issue_f1"])
-        found["estimated"].append(100 * estimate["wrong_labels"]["value"] / len(rows) if estimate else float("nan"))
+        if estimate:
+            found["estimated"].append(100 * estimate["wrong_labels"]["value"] / len(rows))
         found["true"].append(100 * metrics["noise_rate"])
         found["right"].append(100 * float(ls.scan(data, detector=detector, seed=seed).is_issue.mean()))
-    return " | ".join(f"{mean(each):.1f} ± {stdev(each) if len(each) > 1 else 0:.1f}" for each in found.values())
+    return " | ".join(map(spread, found.values()))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns mean and spread, a dash where there are no values."""
+    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}" if values else "n/a"
 
 
 def main(job: SomeClasses) -> None:

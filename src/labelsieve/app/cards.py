@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 from labelsieve.app.looks import Looks
 from labelsieve.app.other_split import OtherSplit
 from labelsieve.curation.findings import KINDS
-from labelsieve.data.annotators import Annotations
+from labelsieve.data.images import LabelledImages
 from labelsieve.review.finding_queues import Found
 from labelsieve.review.queue import ReviewQueue
 from labelsieve.review.state import Resolved
@@ -42,13 +43,13 @@ class CardMaker:
         queue: The queues of the run.
         looks: Knows which classes and images look alike.
         other_split: Has the images beside leaks, where they are at hand.
-        annotations: What each annotator said, where there are several.
+        images: What is shown, with what each annotator said where there are several.
     """
 
     queue: ReviewQueue
     looks: Looks
+    images: LabelledImages
     other_split: OtherSplit | None = None
-    annotations: Annotations | None = None
 
     def cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool) -> list[dict[str, Any]]:
         """Returns what a browser needs to show each image.
@@ -83,6 +84,7 @@ class CardMaker:
             "given": given,
             "error": verdicts.table["error"][row].as_py() or "",
             "copies": self._copies(row),
+            "box": self._box(row),
         }
         if blind:
             top = sorted(dict.fromkeys([*liked[: TOP - 1], given]))[:TOP]
@@ -99,12 +101,26 @@ class CardMaker:
         card["top"] = [{"label": each, "examples": self.looks.examples(row, each, EXAMPLES)} for each in top]
         return card
 
+    def _box(self, row: int) -> dict[str, Any] | None:
+        """Returns the image that a box is from and where its middle is in it; None where the row is an image."""
+        boxes = self.images.boxes
+        if boxes is None:
+            return None
+        left, top, width, height = boxes.sides[row].tolist()
+        middle = [left + width / 2, top + height / 2]
+        return {
+            "image": self.images.file_name(row),
+            "middle": middle if all(map(isfinite, middle)) else None,
+            "is_relative": boxes.is_relative,
+        }
+
     def _votes(self, row: int) -> list[dict[str, Any]]:
         """Returns the classes that annotators gave an image and who they are, the class of most of them first."""
-        if self.annotations is None:
+        annotations = self.images.annotations
+        if annotations is None:
             return []
         by: dict[int, list[str]] = {}
-        for name, label in zip(self.annotations.names, self.annotations.labels[row].tolist(), strict=True):
+        for name, label in zip(annotations.names, annotations.labels[row].tolist(), strict=True):
             if label >= 0:
                 by.setdefault(label, []).append(name)
         return [{"label": label, "by": by[label]} for label in sorted(by, key=lambda each: (-len(by[each]), each))]
@@ -131,11 +147,15 @@ class CardMaker:
     def _other(self, found: Found) -> tuple[str | None, str | None]:
         """Returns where the page gets the image beside an image, and the label of that; None where there is none."""
         if found.other_row >= 0:
-            return f"/images/{found.other_row}", self.queue.given_label(found.other_row)
+            return self._place_of(found.other_row), self.queue.given_label(found.other_row)
         row = None if self.other_split is None else self.other_split.row(found.other_id)
         if self.other_split is None or row is None:
             return None, None
         return f"/others/{row}", self.other_split.label(row)
+
+    def _place_of(self, row: int) -> str:
+        """Returns where the page gets an image to be shown beside another, a box as on its own card."""
+        return f"/images/{row}" if self.images.boxes is None else f"/thumbnails/large/{row}"
 
     def _copies(self, row: int) -> list[dict[str, Any]]:
         """Returns id and given label of the other images of equal content: an answer counts for them, too."""

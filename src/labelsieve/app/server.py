@@ -178,18 +178,19 @@ class _Pages:
         return _image(lambda: self.session.thumbnails.get(row, side))
 
     def original(self, request: Request) -> Response:
-        """Returns an image as it is."""
+        """Returns an image as it is, of a box the whole image with the box outlined."""
         row = request.path_params["row"]
         if row >= len(self.session.verdicts):
             return PlainTextResponse("no such image", status_code=404)
         return _image(lambda: self.session.thumbnails.original(row))
 
     def of_other_split(self, request: Request) -> Response:
-        """Returns an image of the other split as it is."""
+        """Returns an image of the other split as it is, a box as on its own card."""
         row, other = request.path_params["row"], self.session.other_split
         if other is None or row >= len(other):
             return PlainTextResponse("no such image", status_code=404)
-        return _image(lambda: other.thumbnails.original(row))
+        made, is_box = other.thumbnails, other.images.boxes is not None
+        return _image(lambda: made.get(row, "large") if is_box else made.original(row))
 
     # what a page asks for
 

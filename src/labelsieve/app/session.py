@@ -87,9 +87,7 @@ class Session:
         features = kept_features(images, verdicts)
         self.has_features = features is not None
         self.looks = Looks(verdicts, features)
-        self._maker = CardMaker(
-            queue=self.queue, looks=self.looks, other_split=self.other_split, annotations=images.annotations
-        )
+        self._maker = CardMaker(queue=self.queue, looks=self.looks, images=images, other_split=self.other_split)
         self._lock = threading.RLock()
         self._dealt: dict[str, Dealt] = {}
         self._undone: dict[str, list[Answer]] = {}
@@ -383,6 +381,7 @@ class Session:
             "has_features": self.has_features,
             "audit": self.audit,
             "findings": self.queue.findings.sizes,
+            "has_boxes": self.images.boxes is not None,
         }
 
 

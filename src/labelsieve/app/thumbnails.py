@@ -1,11 +1,18 @@
-"""Small versions of images, made once and kept in the cache from one review to the next."""
+"""Small versions of images, made once and kept in the cache from one review to the next.
+
+Where rows are boxes, the large version of one shows it outlined in its surroundings, the small one what is cut out of
+its image, and the original the whole image with the box outlined: browsers then have nothing to draw, whatever the
+format and orientation of the file.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -13,12 +20,15 @@ from labelsieve.core.cache import cache_folder
 from labelsieve.core.errors import DataError
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import LabelledImages, UnreadableImageError, reading
+from labelsieve.report.box_views import DRAWN, in_context, in_whole
 from labelsieve.report.thumbnails import TINY, encode
 from labelsieve.review.answers import key_of
 
 # Longest sides in pixels: of a card, and of the small images beside it.
 SIDES = {"large": 720, "small": 160}
 _QUALITY = 82
+# Of whole images with a box in them: no more is lost than an eye sees, and large photos are encoded in a moment.
+_WHOLE_QUALITY = 92
 # Goes up when the same image gives another thumbnail.
 _MADE = 1
 # What every browser shows by itself, by Pillow's names.
@@ -35,7 +45,7 @@ class Thumbnails:
     def __init__(self, images: LabelledImages) -> None:
         self.images = images
         # how values become black and white changes what an image looks like
-        look = fingerprint(_MADE, sorted(SIDES.items()), sorted(images.ranges.items()))
+        look = fingerprint(_MADE, sorted(SIDES.items()), sorted(images.ranges.items()), *_look_of_boxes(images))
         self.folder = cache_folder() / "thumbnails" / look
 
     def get(self, row: int, side: str) -> tuple[str, bytes]:
@@ -53,9 +63,13 @@ class Thumbnails:
     def original(self, row: int) -> tuple[str, bytes]:
         """Returns the media type and the bytes of an image itself, as a PNG where browsers do not show its format.
 
+        Of a box that is the whole image with the box outlined.
+
         Raises:
             UnreadableImageError: The image cannot be read.
         """
+        if self.images.boxes is not None:
+            return "image/jpeg", _jpeg(in_whole(self.images, row).drawn_whole())
         data = self.images.encoded(row)
         try:
             kind = reading(data, lambda image: image.format)
@@ -78,6 +92,8 @@ class Thumbnails:
             return None
 
     def _make(self, row: int, side: int) -> bytes:
+        if self.images.boxes is not None and side == SIDES["large"]:
+            return encode(in_context(self.images, row).drawn(side), quality=_QUALITY)[1]
         image = self.images.open(row)
         image.info.clear()
         quality = None if max(image.size) <= TINY else _QUALITY
@@ -97,3 +113,14 @@ def _kind_of(data: bytes) -> str:
     if data.startswith(b"\x89PNG"):
         return "png"
     return "jpeg" if data.startswith(b"\xff\xd8") else "webp"
+
+
+def _look_of_boxes(images: LabelledImages) -> list[Any]:
+    """Returns what boxes look like apart from where they are, which is in their contents; nothing without boxes."""
+    return [] if images.boxes is None else [DRAWN, images.boxes.margin, images.boxes.is_relative]
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_WHOLE_QUALITY)
+    return buffer.getvalue()

@@ -52,7 +52,7 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where:
     folder = folder_of(files)
     names = about_names(lambda name: _first_values(files[0], name, kind=kind), beside=folder)
     chosen = choose_columns(features, asked=asked, where=where, about_names=names)
-    used = {*chosen.labels, *([chosen.image] if chosen.image is not None else [])}
+    used = {*chosen.labels, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
     if kind == "parquet":  # the others are stored by row, so nothing is won by leaving columns out

@@ -147,6 +147,11 @@ class Images:
         except OSError as error:
             raise UnreadableImageError(f"{self.ids[index]}: {error.strerror or error}") from None
 
+    def file_name(self, index: int) -> str:
+        """Returns the name of the file of the whole image of one row; empty where the data give it none."""
+        row = self.dataset[int(index)]["image"] or {"path": None}
+        return os.path.basename(row["path"] or "")
+
     def head(self, index: int) -> bytes:
         """Returns the first 32 bytes of the file of one image; none where it cannot be read."""
         row = self.dataset[int(index)]["image"] or {"bytes": b"", "path": None}

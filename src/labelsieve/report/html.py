@@ -144,9 +144,10 @@ def _context(
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
     if isinstance(images, LabelledImages):
         budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES  # more images make a larger file, no blur
-        thumbnails = make_thumbnails(images, rows, side=thumbnail_px, budget=budget, progress=progress)
+        options: dict[str, Any] = {"side": thumbnail_px, "budget": budget, "progress": progress}
+        thumbnails = make_thumbnails(images, rows, surroundings=True, **options)
         files = [file_link(images, row, path) for row in rows]
-    cards = _cards(verdicts, rows, thumbnails)
+    cards = _cards(verdicts, images, rows, thumbnails)
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
     return {
@@ -214,7 +215,8 @@ def gallery_rows(verdicts: Verdicts, *, max_images: int) -> list[int]:
     return [int(row) for row in order[:wanted] if verdicts.is_readable[row]]
 
 
-def _cards(verdicts: Verdicts, rows: list[int], thumbnails: list[Thumbnail]) -> list[dict[str, Any]]:
+def _cards(verdicts: Verdicts, images: Labelled, rows: list[int], thumbnails: list[Thumbnail]) -> list[dict[str, Any]]:
+    boxed = images if isinstance(images, LabelledImages) and images.boxes is not None else None
     records = verdicts.table.take(rows).to_pylist() if rows else []
     return [
         {
@@ -222,6 +224,7 @@ def _cards(verdicts: Verdicts, rows: list[int], thumbnails: list[Thumbnail]) -> 
             "given": int(verdicts.given[row]),
             "suggested": int(verdicts.predicted[row]),
             "thumbnail": thumbnail,
+            "image_name": "" if boxed is None else boxed.file_name(row),  # several boxes are of one image
         }
         for row, record, thumbnail in zip(rows, records, thumbnails, strict=True)
     ]
@@ -274,11 +277,18 @@ def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any
                 "rank": card["rank"],
                 "size": card["thumbnail"].full_size,
                 "flagged": card["is_label_issue"],
+                **_box_data(card),
                 **({"file": file} if file else {}),
             }
             for card, file in zip(cards, files, strict=True)
         ],
     }
+
+
+def _box_data(card: dict[str, Any]) -> dict[str, Any]:
+    """Returns where a box and what is shown of its image are, and the name of that; nothing where there is no box."""
+    small = card["thumbnail"]
+    return {"box": small.box, "window": small.window, "image": card["image_name"]} if small.box else {}
 
 
 def _shortest(value: float | None) -> float | None:

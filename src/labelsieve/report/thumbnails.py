@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from PIL import Image, features
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import Images
+from labelsieve.report.box_views import BoxView, in_context
 
 # Up to this side an image is kept without loss and shown with hard pixels: smoothing would only blur it.
 TINY = 64
@@ -34,6 +35,8 @@ class Thumbnail:
         height: Pixels of the thumbnail.
         full_size: Width and height of the image itself in pixels; None where there is no image.
         tiny: Whether the image itself has at most `TINY` pixels a side.
+        box: Left, top, right and bottom of the box in the image in pixels, where a box is shown in its surroundings.
+        window: The same of the part of the image that is shown.
         error: Why there is no image.
     """
 
@@ -42,11 +45,19 @@ class Thumbnail:
     height: int = 0
     full_size: tuple[int, int] | None = None
     tiny: bool = False
+    box: tuple[float, ...] | None = None
+    window: tuple[float, ...] | None = None
     error: str = ""
 
 
 def make_thumbnails(
-    images: Images, rows: Sequence[int], *, side: int, budget: int, progress: Progress | None = None
+    images: Images,
+    rows: Sequence[int],
+    *,
+    side: int,
+    budget: int,
+    surroundings: bool = False,
+    progress: Progress | None = None,
 ) -> list[Thumbnail]:
     """Makes a thumbnail of each of the given rows.
 
@@ -55,12 +66,15 @@ def make_thumbnails(
         rows: Row numbers.
         side: Longest side in pixels; smaller images are not enlarged.
         budget: Upper bound in characters for all data URIs together, at least about 2,000 for each row.
+        surroundings: Show boxes outlined in what is around them, enlarged to `side` where that is small.
         progress: Where to show how far it is.
     """
     each = budget // max(1, len(rows))
 
     def make(row: int) -> Thumbnail:
         try:
+            if surroundings and images.boxes is not None:
+                return _of_box(in_context(images, row), side=side, limit=each)
             image = images.open(row)
         except DataError as error:
             return Thumbnail(error=str(error))
@@ -85,13 +99,36 @@ def _thumbnail(image: Image.Image, *, side: int, limit: int) -> Thumbnail:
         if len(uri) <= limit:
             return Thumbnail(uri=uri, width=image.width, height=image.height, full_size=full, tiny=True)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    for share, quality in _STEPS:
+
+    def draw(at_most: int) -> Image.Image:
         small = image.copy()
-        small.thumbnail((max(32, int(side * share)),) * 2, Image.Resampling.LANCZOS)
+        small.thumbnail((at_most, at_most), Image.Resampling.LANCZOS)
+        return small
+
+    uri, small = _fitting(draw, side=side, limit=limit)
+    return Thumbnail(uri=uri, width=small.width, height=small.height, full_size=full, tiny=tiny)
+
+
+def _of_box(view: BoxView, *, side: int, limit: int) -> Thumbnail:
+    uri, small = _fitting(view.drawn, side=side, limit=limit)
+    return Thumbnail(
+        uri=uri,
+        width=small.width,
+        height=small.height,
+        full_size=view.image_size,
+        box=tuple(round(edge, 1) for edge in view.place),
+        window=view.window,
+    )
+
+
+def _fitting(draw: Callable[[int], Image.Image], *, side: int, limit: int) -> tuple[str, Image.Image]:
+    """Returns the largest and best of some versions that fits a limit of characters, else the smallest."""
+    for share, quality in _STEPS:
+        small = draw(max(32, int(side * share)))
         uri = _encode(small, quality=quality)
         if len(uri) <= limit:
             break
-    return Thumbnail(uri=uri, width=small.width, height=small.height, full_size=full, tiny=tiny)
+    return uri, small
 
 
 def _encode(image: Image.Image, *, quality: int | None) -> str:

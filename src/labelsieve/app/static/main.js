@@ -32,6 +32,8 @@ const state = {
 const filters = new Filters(start, () => restart());
 const deck = new Deck(() => ({ ...filters.spec(), reviewer: state.reviewer }));
 
+document.body.classList.toggle("boxes", start.has_boxes);
+
 // cards
 
 async function next() {

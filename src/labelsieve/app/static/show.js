@@ -94,7 +94,7 @@ function about(card) {
     facts.push(fact("Suggested", nameOf(card.suggested), isSame ? "suggested same" : "suggested", sure));
   }
   parts.push(make("dl", { class: "facts" }, ...facts));
-  if (!card.members) parts.push(make("p", { class: "id", title: card.id }, card.id));
+  if (!card.members) parts.push(make("p", { class: "id", title: named(card) }, named(card)));
   if (card.mode !== "audit" && !card.members && card.p_clean !== null) {
     const flag = card.flagged ? "flagged" : "not flagged";
     parts.push(make("p", { class: "numbers" }, `p_clean ${score(card.p_clean)} · #${count(card.rank)} · ${flag}`));
@@ -106,6 +106,11 @@ function about(card) {
   }
   if (card.answer) parts.push(make("p", { class: "numbers answered" }, answered(card.answer)));
   return parts;
+}
+
+/** Names an image by its id, a box also by the image that it is from. */
+function named(card) {
+  return card.box?.image ? `${card.id} in ${card.box.image}` : card.id;
 }
 
 function votes({ label, by }) {
@@ -174,20 +179,30 @@ export function showOriginal(card, near) {
     image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= TINY);
   });
   const size = make("span", { class: "muted" });
+  const zoom = () => { if (full.classList.toggle("actual") && card.box && image.isOfCard) toMiddle(full, image, card.box); };
+  const full = make("button", { type: "button", class: "full", title: "Fit, or pixel by pixel", onclick: zoom }, image);
+  image.isOfCard = true;
   const strips = make("div", { class: "strips" });
   dialog.replaceChildren(
-    make("p", { class: "head" }, make("span", { class: "id", title: card.id }, card.id), size, make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
-    make("button", { type: "button", class: "full", title: "Fit, or pixel by pixel", onclick: (event) => event.currentTarget.classList.toggle("actual") }, image),
+    make("p", { class: "head" }, make("span", { class: "id", title: named(card) }, named(card)), size, make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
+    full,
     strips,
   );
   dialog.showModal();
   near.then((found) => strips.replaceChildren(...found.map((each) => strip(each, card, image))), () => {});
 }
 
+/** Scrolls a view of an image, pixel by pixel, to the box in it. */
+function toMiddle(view, image, { middle, is_relative: isRelative }) {
+  if (!middle) return;
+  const [across, down] = isRelative ? [image.naturalWidth, image.naturalHeight] : [1, 1];
+  view.scrollTo(middle[0] * across - view.clientWidth / 2, middle[1] * down - view.clientHeight / 2);
+}
+
 function strip(near, card, image) {
   const role = near.label === card.given ? "given" : near.label === card.suggested ? "suggested" : "";
   const title = make("h3", {}, nameOf(near.label), " ", make("small", {}, role));
-  const images = near.examples.map((row) => make("button", { type: "button", "aria-label": "Show this image", onclick: () => { image.src = original(row); } },
+  const images = near.examples.map((row) => make("button", { type: "button", "aria-label": "Show this image", onclick: () => { image.isOfCard = false; image.src = original(row); } },
     make("img", { alt: "", src: thumbnail(row, "small") })));
   return make("section", {}, title, images.length ? make("div", { class: "row" }, ...images) : make("p", { class: "muted" }, "No other image of this class"));
 }

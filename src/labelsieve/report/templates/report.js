@@ -207,7 +207,7 @@
     status: (card, wanted) => wanted.status === "" || card.flagged === (wanted.status === "flagged"),
     mark: (card, wanted) => wanted.mark === "" || (marks.get(card.id) ?? "none") === wanted.mark,
     quality: (card, wanted) => card.quality >= wanted.from && card.quality <= wanted.to,
-    text: (card, wanted) => wanted.text === "" || card.id.toLowerCase().includes(wanted.text),
+    text: (card, wanted) => wanted.text === "" || `${card.id} ${card.image ?? ""}`.toLowerCase().includes(wanted.text),
   };
   const fits = (card, wanted, except = "") =>
     Object.entries(CHECKS).every(([name, check]) => name === except || check(card, wanted));
@@ -418,13 +418,16 @@
   const pixels = (width, height) => `${width.toLocaleString("en")} × ${height.toLocaleString("en")}`;
 
   /** Shows a thumbnail or the image file, and says the size of the image itself and, if it is another, of what is shown. */
-  function show(source, { size }) {
+  function show(source, { size, box: area }) {
     const image = find("large-image");
     const box = image.parentElement;
     setWhole(false);
     find("whole").hidden = true;
-    find("large-size").textContent = size ? `${pixels(...size)} pixels` : "";
+    find("whole").textContent = "Original size";
+    const inside = area ? `box of ${pixels(...[area[2] - area[0], area[3] - area[1]].map(Math.round))} in ` : "";
+    find("large-size").textContent = size ? `${inside}${pixels(...size)} pixels` : "";
     image.onload = () => {
+      if (area) return; // drawn as large as it was wanted
       const { naturalWidth: width, naturalHeight: height } = image;
       if (size && width < size[0]) find("large-size").textContent += `, shown from ${pixels(width, height)}`;
       find("whole").hidden = width <= box.clientWidth && height <= box.clientHeight;
@@ -435,15 +438,59 @@
   /** Shows the image file itself once it is loaded; the thumbnail stays where the file is gone or of another kind. */
   function loadFile(index) {
     const loader = new Image();
-    loader.onload = () => { if (dialog.open && current === index) show(loader.src, cards[index]); };
+    loader.onload = () => {
+      if (!dialog.open || current !== index) return;
+      if (cards[index].box) showBox(loader, cards[index]);
+      else show(loader.src, cards[index]);
+    };
     loader.onerror = () => { delete cards[index].file; };
     loader.src = cards[index].file;
   }
 
+  const cutout = find("large-cutout");
+
+  /** Shows a box in the image file, sharper than the thumbnail: what is around it, and with a button the whole image. */
+  function showBox(image, card) {
+    const { naturalWidth: width, naturalHeight: height } = image;
+    if (width !== card.size[0] || height !== card.size[1]) return; // another file by now, or one turned another way
+    const mark = document.createElement("span");
+    image.alt = card.id;
+    cutout.replaceChildren(image, mark);
+    find("large-image").hidden = true;
+    find("whole").hidden = false;
+    find("whole").textContent = "Whole image";
+    place(card, false);
+    setBoxed(true);
+  }
+
+  /** Moves image and box such that a part of the image fills the view: its surroundings, or all of it. */
+  function place({ size, box, window: part }, isWhole) {
+    const [left, top, right, bottom] = isWhole ? [0, 0, ...size] : part;
+    const [across, down] = [100 / (right - left), 100 / (bottom - top)];
+    const [image, mark] = cutout.children;
+    const width = `${size[0] * across}%`;
+    Object.assign(image.style, { left: `${-left * across}%`, top: `${-top * down}%`, width, height: `${size[1] * down}%` });
+    const inset = (length, share) => `max(4px, ${length * share}%)`; // the lines stay in sight at the edges
+    Object.assign(mark.style, {
+      left: inset(box[0] - left, across), top: inset(box[1] - top, down),
+      right: inset(right - box[2], across), bottom: inset(bottom - box[3], down),
+    });
+    mark.classList.toggle("lost", Math.max(box[2] - box[0], box[3] - box[1]) < Math.max(...size) / 20);
+    cutout.style.setProperty("--ratio", String((right - left) / (bottom - top)));
+    cutout.classList.toggle("whole", isWhole);
+  }
+
+  function setBoxed(on) {
+    cutout.hidden = !on;
+    cutout.parentElement.classList.toggle("boxed", on);
+  }
+
   function setWhole(on) {
-    document.querySelector(".picture").classList.toggle("whole", on);
+    if (cutout.hidden) document.querySelector(".picture").classList.toggle("whole", on);
+    else place(cards[enlarged], on);
     find("whole").setAttribute("aria-pressed", String(on));
   }
+  cutout.addEventListener("click", () => find("whole").click());
   find("whole").addEventListener("click", () => setWhole(find("whole").getAttribute("aria-pressed") !== "true"));
   find("large-image").addEventListener("click", () => {
     if (!find("whole").hidden) setWhole(find("whole").getAttribute("aria-pressed") !== "true");
@@ -455,6 +502,7 @@
     enlarged = index;
     const card = cards[index];
     const small = items[index].querySelector("img");
+    setBoxed(false);
     find("large-image").hidden = !small;
     find("large-missing").hidden = Boolean(small);
     if (small) show(small.src, card);
@@ -463,6 +511,7 @@
     find("large-image").alt = card.id;
     find("large-place").textContent = `${order.indexOf(index) + 1} of ${order.length}`;
     find("large-title").textContent = card.id;
+    showFrom(card);
     find("large-given").textContent = card.givenName;
     find("large-suggested").classList.toggle("same", card.given === card.suggested);
     // as the card writes them: a number that is rounded here and not there would be another one
@@ -476,6 +525,15 @@
     showInDialog(index);
     find("previous").disabled = order[0] === index;
     find("next").disabled = order.at(-1) === index;
+  }
+
+  /** Says which image a box is from, with a link to the file. */
+  function showFrom({ box, image, file }) {
+    const name = document.createElement(file ? "a" : "span");
+    name.textContent = image;
+    if (file) Object.assign(name, { href: file, target: "_blank", rel: "noopener" });
+    find("large-from").replaceChildren("in ", name);
+    find("large-from").hidden = !box || !image;
   }
 
   function turn(by) {
