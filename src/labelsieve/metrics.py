@@ -31,6 +31,20 @@ METRICS = {
 
 Terminal, report, comparison and tables derive from it.
 """
+PAIR_METRICS = {
+    "wrong_precision": Metric("wrong P", "precision of the given tags that are flagged"),
+    "wrong_recall": Metric("wrong R", "recall of the wrong tags"),
+    "wrong_f1": Metric("wrong F1", "F1 of the given tags that are flagged"),
+    "wrong_auroc": Metric("wrong AUROC", "AUROC of the wrong tags among those given"),
+    "wrong_average_precision": Metric("wrong AP", "average precision of the wrong tags among those given"),
+    "missing_precision": Metric("missing P", "precision of the absent tags that are flagged"),
+    "missing_recall": Metric("missing R", "recall of the missing tags"),
+    "missing_f1": Metric("missing F1", "F1 of the absent tags that are flagged"),
+    "missing_auroc": Metric("missing AUROC", "AUROC of the missing tags among those absent"),
+    "missing_average_precision": Metric("missing AP", "average precision of the missing tags among those absent"),
+    "map": Metric("mAP", "mean over the classes of the average precision of wrong and missing tags"),
+}
+"""What :func:`evaluate_pairs` measures where an image has several labels, between 0 and 1, higher = better."""
 METRIC_TITLES = {name: metric.title for name, metric in METRICS.items()}
 SIDES = ("clean", "issue")
 """Terminal and report have a table of both sides of precision, recall and F1, and lines for all other metrics."""
@@ -105,6 +119,69 @@ def _one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) ->
         f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
         f"{side}_f1": 2 * hits / both if both else 0.0,
     }
+
+
+def evaluate_pairs(
+    *,
+    truth: NDArray[np.bool_],
+    tags: NDArray[np.bool_],
+    quality: NDArray[np.float32],
+    flagged: NDArray[np.bool_],
+) -> dict[str, float | int | None]:
+    """Scores what was found out about the tags of images against the truth: wrong ones, and missing ones.
+
+    Args:
+        truth: Shape (N, K): which classes are in which image.
+        tags: Shape (N, K): which are given.
+        quality: Shape (N, K), between 0 and 1, higher = given state more likely right; rows with NaN, of images that
+            could not be read, do not count.
+        flagged: Shape (N, K): which states were called issues.
+
+    Returns:
+        For `wrong`, of all given tags, and for `missing`, of all absent ones: `*_precision`, `*_recall` and `*_f1` of
+        the flags (0 where nothing was found or nothing is to be found), `*_auroc` and `*_average_precision` of
+        `1 - quality` (None where all are right or none is), and `*_rate`, the share of issues; `map`, the mean of the
+        average precision of issues of both kinds over the classes that have one (None if none has); `images`.
+
+    Example:
+        >>> import numpy as np
+        >>> truth, tags = np.array([[True, False], [True, True]]), np.array([[True, True], [False, True]])
+        >>> quality = np.array([[0.9, 0.2], [0.4, 0.8]], dtype=np.float32)
+        >>> found = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=quality < 0.5)
+        >>> found["wrong_f1"], found["missing_f1"], found["map"]
+        (1.0, 1.0, 1.0)
+    """
+    read = ~np.isnan(quality).any(axis=1)
+    if not read.all():
+        truth, tags, quality, flagged = truth[read], tags[read], quality[read], flagged[read]
+    return {
+        **_one_state("wrong", ~truth[tags], quality[tags], flagged[tags]),
+        **_one_state("missing", truth[~tags], quality[~tags], flagged[~tags]),
+        "map": _mean_average_precision(truth != tags, quality),
+        "images": int(read.sum()),
+    }
+
+
+def _one_state(
+    kind: str, issue: NDArray[np.bool_], quality: NDArray[np.float32], flagged: NDArray[np.bool_]
+) -> dict[str, float | int | None]:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    mixed = bool(issue.any() and not issue.all())
+    return {
+        **_one_side(kind, issue, flagged),
+        f"{kind}_auroc": float(roc_auc_score(issue, -quality)) if mixed else None,
+        f"{kind}_average_precision": float(average_precision_score(issue, -quality)) if mixed else None,
+        f"{kind}_rate": float(issue.mean()) if issue.size else 0.0,
+    }
+
+
+def _mean_average_precision(issue: NDArray[np.bool_], quality: NDArray[np.float32]) -> float | None:
+    from sklearn.metrics import average_precision_score
+
+    columns = np.flatnonzero(issue.any(axis=0))
+    found = [float(average_precision_score(issue[:, each], -quality[:, each])) for each in columns]
+    return float(np.mean(found)) if found else None
 
 
 def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:

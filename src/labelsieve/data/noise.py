@@ -203,6 +203,52 @@ def paired(
     return noisy
 
 
+def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1, seed: int = 0) -> NDArray[np.bool_]:
+    """Takes right tags away and puts wrong ones in, for images that have several labels.
+
+    First exactly `round(omit * T)` of the T tags go, all equally likely. Then each class gets as many wrong tags as
+    make up a share `add` of its tags in the result, rounded, on images that do not show it, all equally likely: "10 %
+    wrong and 20 % missing" is `add=0.1, omit=0.2`. No tag that was taken away comes back, and no class gets more than
+    there are images without it. An image may be left without any tag.
+
+    Args:
+        tags: Shape (N, K), bool: the right tags.
+        omit: Share of the right tags that go, from 0 to below 1.
+        add: Share of the tags of the result that are wrong, from 0 to below 1.
+        seed: Seed of all draws.
+
+    Returns:
+        Shape (N, K), bool.
+
+    Raises:
+        SettingsError: A share is out of range.
+        DataError: The tags are no array (N, K) of bool.
+
+    Example:
+        >>> import numpy as np
+        >>> right = np.zeros((1000, 2), dtype=bool)
+        >>> right[:450, 0] = True
+        >>> tags = inject_tags(right, omit=0.2, add=0.1)
+        >>> int((right & ~tags).sum()), int((tags & ~right).sum()), int(tags.sum())
+        (90, 40, 400)
+    """
+    check_value("omit", omit, Rate)
+    check_value("add", add, Rate)
+    check_value("seed", seed, Seed)
+    if not isinstance(tags, np.ndarray) or tags.dtype != bool or tags.ndim != 2:
+        kind, shape = getattr(tags, "dtype", type(tags).__name__), getattr(tags, "shape", ())
+        raise DataError(f"expected tags as an array (N, K) of bool, found {shown(kind)} of shape {shown(shape)}")
+    rng, noisy = np.random.default_rng(seed), tags.copy()
+    rows, columns = tags.nonzero()
+    gone = rng.choice(len(rows), size=round(omit * len(rows)), replace=False)
+    noisy[rows[gone], columns[gone]] = False
+    for column in range(tags.shape[1]):
+        free = np.flatnonzero(~tags[:, column])
+        wanted = round(int(noisy[:, column].sum()) * add / (1 - add))
+        noisy[rng.choice(free, size=min(wanted, len(free)), replace=False), column] = True
+    return noisy
+
+
 def _rows(able: NDArray[Any], *, rate: float, total: int, rng: np.random.Generator, exact: bool) -> NDArray[Any]:
     """Draws the rows to change out of those that can."""
     if not exact:

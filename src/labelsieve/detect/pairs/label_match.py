@@ -1,0 +1,46 @@
+"""Label-match of pairs: what the zero-shot model alone says, at a slope and a bias of each class that fit the tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labelsieve.detect.pairs.base import PairDetector
+
+if TYPE_CHECKING:
+    from labelsieve.detect.pairs.inputs import PairInputs
+    from labelsieve.detect.pairs.scores import PairScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLabelMatch(PairDetector):
+    """Zero-shot probability of each pair: a sigmoid of the cosine, whose slope and bias of each class fit the tags.
+
+    An issue is where the class is more likely than not and the tag is absent, or the other way round. The fit knows
+    that tags may be wrong or missing, so that these do not blur it.
+
+    Example:
+        >>> import numpy as np
+        >>> from accelerate import Accelerator
+        >>> from labelsieve.core.engine import Engine
+        >>> from labelsieve.detect.pairs.inputs import PairInputs
+        >>> rng = np.random.default_rng(0)
+        >>> tags = rng.random((300, 4)) < 0.3
+        >>> points = tags @ np.eye(4, 8) + rng.normal(scale=0.1, size=(300, 8))
+        >>> tags[0] = ~tags[0]
+        >>> names, engine = ["cat", "dog", "fox", "owl"], Engine(accelerator=Accelerator(cpu=True))
+        >>> pairs = PairInputs.of_features(
+        ...     points, tags, class_names=names, engine=engine, text=np.eye(4, 8), logit_scale=20
+        ... )
+        >>> bool(PairLabelMatch().score(pairs).issue[0].all())
+        True
+    """
+
+    requires = frozenset({"text"})
+
+    def score(self, pairs: PairInputs) -> PairScores:
+        """Scores every pair; see :class:`labelsieve.detect.pairs.base.PairDetector`."""
+        from labelsieve.detect.pairs.alone import score_alone
+        from labelsieve.detect.pairs.evidence import zero_shot_kind
+
+        return score_alone(pairs, zero_shot_kind(pairs))

@@ -1,0 +1,55 @@
+"""The table of detectors of pairs, and whether one goes with what there is. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.core.errors import SettingsError, look_up, shown
+from labelsieve.core.registry import Entry, Registry
+from labelsieve.detect.pairs.base import PairDetector
+from labelsieve.detect.registry import DETECTORS
+
+if TYPE_CHECKING:
+    from labelsieve.detect.pairs.inputs import PairInputs
+
+_HERE = "labelsieve.detect.pairs."
+PAIR_DETECTORS: Registry[type[Any], Entry] = Registry(
+    "--detector",
+    Entry("joint", _HERE + "joint:PairJoint"),
+    Entry("label-match", _HERE + "label_match:PairLabelMatch"),
+    Entry("confident-learning", _HERE + "confident_learning:PairConfidentLearning"),
+    Entry("knn", _HERE + "knn:PairKNN"),
+)
+"""Those that make sense where an image has several labels, under the names that they have for one; the first is the
+default. What each is, the first sentence of its docstring says."""
+
+
+def pair_detector_class(name: str) -> type[Any]:
+    """Returns the settings class of a detector of pairs.
+
+    Raises:
+        SettingsError: There is no such detector, or it reads one label an image.
+
+    Example:
+        >>> pair_detector_class("joint").__name__
+        'PairJoint'
+    """
+    if name in DETECTORS and name not in PAIR_DETECTORS:
+        raise SettingsError(
+            f"--detector {name} reads one label an image, and these have several; use {', '.join(PAIR_DETECTORS)}"
+        )
+    return look_up(PAIR_DETECTORS, name, what=PAIR_DETECTORS.option)
+
+
+def check_pair_input(detector: PairDetector, pairs: PairInputs) -> None:
+    """Checks that a detector can do with what there is.
+
+    Raises:
+        SettingsError: It is no detector of pairs, or needs class texts that are not there.
+    """
+    if not isinstance(detector, PairDetector):
+        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
+    if "text" in detector.requires and pairs.images.text is None:
+        others = ", ".join(name for name in PAIR_DETECTORS if "text" not in pair_detector_class(name).requires)
+        name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
+        raise SettingsError(f"--detector {name} needs text features of the classes, which are not there; use {others}")
