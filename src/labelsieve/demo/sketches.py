@@ -1,6 +1,7 @@
 """Synthetic sketches of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -149,17 +150,14 @@ def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Sketch
     Returns:
         The sketch with its colours and background.
     """
-    shape = SHAPES[class_name]
     ground_name, ground = style.grounds[rng.integers(len(style.grounds))]
-    colour_name, colour = _contrasting(style.palette, ground, rng)
-    _, accent = _contrasting(style.palette, colour, rng)
+    colours = choose_colours(ground, rng, style)
     background = choose(style.backgrounds, rng)
-    canvas = _paint_background(background, ground, rng, style)
-    _scatter(canvas, rng, style)
-    pen = Pen(canvas, rng=rng, style=style, colour=colour, accent=accent, ground=ground)
-    shape(pen, rng)
-    image = _add_noise(canvas.reduce(CANVAS // SIZE), rng, style.noise)
-    return Sketch(image=image, colour=colour_name, ground=ground_name, background=background)
+    canvas = paint_background(background, ground, rng, style)
+    scatter(canvas, rng, style)
+    draw_shape(canvas, class_name, rng=rng, style=style, colours=colours, ground=ground)
+    image = add_noise(canvas.reduce(CANVAS // SIZE), rng, style.noise)
+    return Sketch(image=image, colour=colours.name, ground=ground_name, background=background)
 
 
 def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Image:
@@ -193,57 +191,106 @@ def sketches(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[
     return [draw(CLASS_NAMES[label], rng=rng, style=style) for label in labels], labels
 
 
+class Colours(NamedTuple):
+    """The colours of one thing.
+
+    Attributes:
+        name: Name of the colour of the thing.
+        main: The colour of the thing, which stands out from the background.
+        accent: The colour of its details, which stands out from the colour of the thing.
+    """
+
+    name: str
+    main: Rgb
+    accent: Rgb
+
+
+def choose_colours(ground: Rgb, rng: np.random.Generator, style: Style) -> Colours:
+    """Draws the colours of one thing on a background of the colour ``ground``."""
+    name, main = _contrasting(style.palette, ground, rng)
+    return Colours(name, main, _contrasting(style.palette, main, rng)[1])
+
+
+def draw_shape(
+    canvas: Image.Image, class_name: str, *, rng: np.random.Generator, style: Style, colours: Colours, ground: Rgb
+) -> None:
+    """Draws one thing, in a pose of its own, onto a canvas of ``CANVAS`` x ``CANVAS`` pixels."""
+    pen = Pen(canvas, rng=rng, style=style, colour=colours.main, accent=colours.accent, ground=ground)
+    SHAPES[class_name](pen, rng)
+
+
 def _contrasting(options: tuple[tuple[str, Rgb], ...], other: Rgb, rng: np.random.Generator) -> tuple[str, Rgb]:
     far = [item for item in options if sum(abs(a - b) for a, b in zip(item[1], other, strict=True)) > 160]
     return far[rng.integers(len(far))]
 
 
-def _paint_background(kind: Background, ground: Rgb, rng: np.random.Generator, style: Style) -> Image.Image:
+def paint_background(
+    kind: Background, ground: Rgb, rng: np.random.Generator, style: Style, *, side: int = CANVAS
+) -> Image.Image:
+    """Paints a square of ``side`` x ``side`` pixels; a pattern is as fine on a large one as on a small one."""
     second = mix(ground, style.grounds[rng.integers(len(style.grounds))][1], 0.35)
     if kind == "gradient":
         corners = Image.new("RGB", (2, 2), ground)
         corners.putpixel((1, int(rng.integers(2))), second)
         corners.putpixel((int(rng.integers(2)), 1), second)
-        return corners.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
-    canvas = Image.new("RGB", (CANVAS, CANVAS), ground)
+        return corners.resize((side, side), Image.Resampling.BILINEAR)
+    canvas = Image.new("RGB", (side, side), ground)
     brush = ImageDraw.Draw(canvas)
     gap = int(rng.integers(24, 48))
     start = int(rng.integers(-gap, 0))
     if kind == "striped":
-        slope = rng.uniform(-0.6, 0.6) * CANVAS
-        for x in range(start - CANVAS, 2 * CANVAS, 2 * gap):
-            brush.polygon((x, 0, x + gap, 0, x + gap + slope, CANVAS, x + slope, CANVAS), fill=second)
+        slope = rng.uniform(-0.6, 0.6) * side
+        for x in range(start - side, 2 * side, 2 * gap):
+            brush.polygon((x, 0, x + gap, 0, x + gap + slope, side, x + slope, side), fill=second)
     elif kind == "chequered":
-        for row, y in enumerate(range(start, CANVAS, gap)):
-            for x in range(start + gap * (row % 2), CANVAS, 2 * gap):
+        for row, y in enumerate(range(start, side, gap)):
+            for x in range(start + gap * (row % 2), side, 2 * gap):
                 brush.rectangle((x, y, x + gap - 1, y + gap - 1), fill=second)
     elif kind == "ruled":
-        for y in range(start, CANVAS, gap):
-            brush.line((0, y, CANVAS, y), fill=second, width=5)
+        for y in range(start, side, gap):
+            brush.line((0, y, side, y), fill=second, width=5)
     return canvas
 
 
-def _scatter(canvas: Image.Image, rng: np.random.Generator, style: Style) -> None:
+def scatter(
+    canvas: Image.Image,
+    rng: np.random.Generator,
+    style: Style,
+    *,
+    centre: tuple[float, float] = (CANVAS / 2, CANVAS / 2),
+    zoom: float = 1.0,
+) -> None:
+    """Draws small distracting shapes around a place.
+
+    Args:
+        canvas: What to draw on.
+        rng: Source of all randomness.
+        style: Says how many there may be.
+        centre: The place, x and y in pixels of the canvas.
+        zoom: How large they are, and how far from the centre; 1 is right for a thing on a canvas of its own.
+    """
     brush = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(style.clutter + 1)):
         colour = style.palette[rng.integers(len(style.palette))][1]
-        size = rng.uniform(7, 16)
+        size = zoom * rng.uniform(7, 16)
         # Clutter keeps to the margins: in the middle the thing itself would cover it.
-        angle, radius = rng.uniform(0, 6.28), rng.uniform(85, 140)
-        x, y = (float(v) for v in CANVAS / 2 + radius * np.array([np.cos(angle), np.sin(angle)]))
+        angle, radius = rng.uniform(0, 6.28), zoom * rng.uniform(85, 140)
+        x, y = (float(v) for v in np.array(centre) + radius * np.array([np.cos(angle), np.sin(angle)]))
         kind = rng.integers(3)
         if kind == 0:
             brush.ellipse((x - size, y - size, x + size, y + size), fill=colour)
         elif kind == 1:
             brush.regular_polygon((x, y, size), int(rng.integers(3, 5)), rotation=int(rng.integers(360)), fill=colour)
         else:
-            brush.line((x - size, y, x + size, y + rng.uniform(-size, size)), fill=colour, width=6)
+            width = max(1, round(6 * zoom))
+            brush.line((x - size, y, x + size, y + rng.uniform(-size, size)), fill=colour, width=width)
 
 
-def _add_noise(image: Image.Image, rng: np.random.Generator, deviation: float) -> Image.Image:
+def add_noise(image: Image.Image, rng: np.random.Generator, deviation: float) -> Image.Image:
+    """Adds the grain of a film to an image, with a standard deviation out of 255."""
     if deviation <= 0:
         return image
     pixels = np.asarray(image, dtype=np.float32)
     # One value per pixel, as of film grain, is a third of the work of one per channel.
-    grain = rng.standard_normal((SIZE, SIZE, 1), dtype=np.float32) * deviation
+    grain = rng.standard_normal((*pixels.shape[:2], 1), dtype=np.float32) * deviation
     return Image.fromarray(np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8))

@@ -1,0 +1,339 @@
+"""Scenes: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from labelsieve.core.errors import SettingsError, shown
+from labelsieve.core.provenance import write_atomically, write_json
+from labelsieve.core.validation import Range, Seed, check_value
+from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
+from labelsieve.demo.sketches import (
+    CLASS_NAMES,
+    DEMO_STYLE,
+    SIZE,
+    add_noise,
+    choose_colours,
+    draw_shape,
+    paint_background,
+    scatter,
+)
+
+__all__ = ["MAX_OVERLAP", "Scene", "scenes", "single_images", "write_coco", "write_tags"]
+
+MAX_OVERLAP = 0.1
+"""Two boxes of a scene share at most this part of the area of the smaller one."""
+
+# They are made in memory, one after the other.
+Scenes = Annotated[int, Range(1, 5_000)]
+Side = Annotated[int, Range(128, 1_024)]
+Shapes = Annotated[int, Range(1, 12)]
+
+# The longer side of a box, as a share of the side of the scene.
+_LENGTHS = (0.2, 0.43)
+# Where there is no place after so many tries, all shapes become smaller by this factor.
+_TRIES, _SMALLER = 60, 0.93
+# As many pixels of paint become one of the image as in a single sketch, for anti-aliasing.
+_FINE = CANVAS // SIZE
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """Several shapes on one sheet of paper.
+
+    Attributes:
+        image: The image, RGB.
+        labels: Shape (n,), int64: classes of the shapes, indices into `CLASS_NAMES`.
+        boxes: Shape (n, 4), float64: left, top, width and height in pixels, tight around all that was drawn of a shape,
+            be it under another shape or not.
+        seeds: Shape (n,), int64: whatever is random about each shape comes from its seed.
+        ground: Colour of the paper.
+        style: Style of the shapes.
+
+    Example:
+        >>> from labelsieve.demo.scenes import scenes
+        >>> scene = scenes(1, seed=0, shapes=(3, 3))[0]
+        >>> scene.image.size, scene.labels.shape, scene.boxes.shape
+        ((256, 256), (3,), (3, 4))
+    """
+
+    image: Image.Image
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    seeds: NDArray[np.int64]
+    ground: Rgb
+    style: Style
+
+    @property
+    def tags(self) -> list[str]:
+        """Names of the classes of the scene, sorted, each once."""
+        return sorted({CLASS_NAMES[label] for label in self.labels})
+
+
+class _Shape(NamedTuple):
+    """A shape as it was drawn for a single sketch: RGBA pixels with nothing around it."""
+
+    pixels: Image.Image
+
+    @property
+    def length(self) -> int:
+        """Longer side, in pixels."""
+        return max(self.pixels.size)
+
+    def sized(self, length: float) -> tuple[int, int]:
+        """Returns width and height with another longer side."""
+        width, height = (max(1, round(side * length / self.length)) for side in self.pixels.size)
+        return width, height
+
+
+def scenes(
+    count: int, *, seed: int, style: Style = DEMO_STYLE, shapes: tuple[int, int] = (3, 8), size: int = 256
+) -> list[Scene]:
+    """Draws scenes; all classes appear equally often in them.
+
+    The longer side of a shape is 0.2 to 0.43 of the side of the scene, and smaller where many shapes would find no
+    place. Each lies wholly on the paper, and its box and that of another share at most a tenth (`MAX_OVERLAP`) of the
+    area of the smaller one. The smaller one lies on top.
+
+    Args:
+        count: Number of scenes, 1 to 5,000.
+        seed: Seed; the same seed gives the same scenes.
+        style: Style to draw in.
+        shapes: Smallest and greatest number of shapes in a scene, 1 to 12.
+        size: Width and height of a scene in pixels, 128 to 1,024.
+
+    Returns:
+        The scenes.
+
+    Raises:
+        SettingsError: An argument is out of its range.
+
+    Example:
+        >>> from labelsieve.demo.scenes import scenes
+        >>> first, second = scenes(2, seed=0)
+        >>> 3 <= len(first.labels) <= 8, first.tags == sorted(set(first.tags))
+        (True, True)
+    """
+    check_value("count", count, Scenes)
+    check_value("seed", seed, Seed)
+    check_value("size", size, Side)
+    fewest, most = _checked(shapes)
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(fewest, most + 1, count)
+    labels = rng.permutation(np.arange(counts.sum(), dtype=np.int64) % len(CLASS_NAMES))
+    return [_scene(each, rng, style, size) for each in np.split(labels, np.cumsum(counts)[:-1])]
+
+
+def single_images(scene: Scene) -> list[Image.Image]:
+    """Draws each shape of a scene alone, on a sheet of its own: the same lines and colours, but other surroundings.
+
+    Args:
+        scene: A scene.
+
+    Returns:
+        An image of 64 x 64 RGB pixels for each shape, in the order of `scene.labels`.
+
+    Example:
+        >>> from labelsieve.demo.scenes import scenes, single_images
+        >>> scene = scenes(1, seed=0, shapes=(3, 3))[0]
+        >>> [image.size for image in single_images(scene)]
+        [(64, 64), (64, 64), (64, 64)]
+    """
+    style, found = scene.style, []
+    for label, seed in zip(scene.labels, scene.seeds, strict=True):
+        rng = np.random.default_rng(seed)
+        layer = _layer(label, rng, style, scene.ground)
+        sheet = paint_background(choose(style.backgrounds, rng), scene.ground, rng, style)
+        scatter(sheet, rng, style)
+        sheet.paste(layer, mask=layer)
+        found.append(add_noise(sheet.reduce(_FINE), rng, style.noise))
+    return found
+
+
+def write_coco(folder: Path, scenes: Sequence[Scene]) -> Path:
+    """Writes scenes as a COCO file of detections, with the images as `images/000000.png` and so on beside it.
+
+    Args:
+        folder: Where to write; made if it is not there.
+        scenes: What to write.
+
+    Returns:
+        The file, `annotations.json` in the folder. Ids of categories begin with 1, all others with 0.
+
+    Raises:
+        RunError: A file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from labelsieve.demo.scenes import scenes, write_coco
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_coco(Path(folder), scenes(1, seed=0)).name
+        'annotations.json'
+    """
+    names = [f"{number:06d}.png" for number in range(len(scenes))]
+    for name, scene in zip(names, scenes, strict=True):
+        with write_atomically(folder / "images" / name) as part:
+            part.write_bytes(_png(scene.image))
+    path = folder / "annotations.json"
+    write_json(path, {"images": _images(names, scenes), "annotations": _annotations(scenes), "categories": _CATEGORIES})
+    return path
+
+
+def write_tags(path: Path, scenes: Sequence[Scene]) -> Path:
+    """Writes scenes with their tags as one Parquet file: columns `image`, as PNG, and `tags`, lists of names.
+
+    Args:
+        path: File to write.
+        scenes: What to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import pyarrow.parquet as pq
+        >>> from labelsieve.demo.scenes import scenes, write_tags
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pq.read_table(write_tags(Path(folder) / "tags.parquet", scenes(2, seed=0))).column_names
+        ['image', 'tags']
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, Value
+    from datasets import Image as ImageFeature
+
+    schema = Features({"image": ImageFeature(), "tags": [Value("string")]}).arrow_schema
+    rows = [{"image": {"bytes": _png(scene.image), "path": None}, "tags": scene.tags} for scene in scenes]
+    with write_atomically(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part)
+    return path
+
+
+def _checked(shapes: Any) -> tuple[int, int]:
+    """Returns the smallest and the greatest number of shapes."""
+    if not isinstance(shapes, tuple | list) or len(shapes) != 2:
+        raise SettingsError(f"expected shapes to be two integers, from and to, got {shown(shapes)}")
+    for each in shapes:
+        check_value("each of shapes", each, Shapes)
+    fewest, most = shapes
+    if fewest > most:
+        raise SettingsError(f"expected the first of shapes to be at most the second, got {fewest} and {most}")
+    return fewest, most
+
+
+def _scene(labels: NDArray[np.int64], rng: np.random.Generator, style: Style, size: int) -> Scene:
+    ground = style.grounds[rng.integers(len(style.grounds))][1]
+    seeds = rng.integers(2**63 - 1, size=len(labels))
+    layers = [
+        _layer(label, np.random.default_rng(each), style, ground) for label, each in zip(labels, seeds, strict=True)
+    ]
+    shapes = [_Shape(layer.crop(layer.getbbox())) for layer in layers]
+    places = _places(shapes, rng, size)
+    sheet = paint_background(choose(style.backgrounds, rng), ground, rng, style, side=_FINE * size)
+    for shape, (left, top, width, height) in zip(shapes, places, strict=True):
+        # as in a single sketch, around the shape
+        centre = _FINE * (left + width / 2), _FINE * (top + height / 2)
+        scatter(sheet, rng, style, centre=centre, zoom=_FINE * max(width, height) / shape.length)
+    image, boxes = sheet.reduce(_FINE), np.zeros((len(labels), 4))
+    for row in _by_size(places):
+        boxes[row] = _put(image, shapes[row], places[row])
+    return Scene(
+        image=add_noise(image, rng, style.noise), labels=labels, boxes=boxes, seeds=seeds, ground=ground, style=style
+    )
+
+
+def _layer(label: int, rng: np.random.Generator, style: Style, ground: Rgb) -> Image.Image:
+    """Draws a shape as for a single sketch, on nothing: alpha is 255 where it is and 0 elsewhere."""
+    canvas = Image.new("RGBA", (CANVAS, CANVAS))
+    colours = choose_colours(ground, rng, style)
+    draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=style, colours=colours, ground=ground)
+    return canvas
+
+
+Place = tuple[int, int, int, int]
+
+
+def _places(shapes: Sequence[_Shape], rng: np.random.Generator, size: int) -> list[Place]:
+    """Returns left, top, width and height of each shape, smaller than drawn at first where they find no place."""
+    lengths = size * rng.uniform(*_LENGTHS, size=len(shapes))
+    while True:
+        found = _fitted([shape.sized(length) for shape, length in zip(shapes, lengths, strict=True)], rng, size)
+        if found is not None:
+            return found
+        lengths *= _SMALLER
+
+
+def _fitted(sides: Sequence[tuple[int, int]], rng: np.random.Generator, size: int) -> list[Place] | None:
+    """Puts boxes at random where they hardly overlap, the large ones first; None where one finds no place."""
+    found: dict[int, Place] = {}
+    for row in _by_size([(0, 0, *each) for each in sides]):
+        width, height = sides[row]
+        for _ in range(_TRIES):
+            place = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1)), width, height
+            if all(_overlap(place, other) <= MAX_OVERLAP for other in found.values()):
+                found[row] = place
+                break
+        else:
+            return None
+    return [found[row] for row in range(len(sides))]
+
+
+def _by_size(places: Sequence[Place]) -> list[int]:
+    """Returns rows with the largest box first."""
+    return sorted(range(len(places)), key=lambda row: -places[row][2] * places[row][3])
+
+
+def _overlap(first: Place, second: Place) -> float:
+    """Returns the area that two boxes share, as a share of that of the smaller one."""
+    across, down = (
+        min(first[at] + first[at + 2], second[at] + second[at + 2]) - max(first[at], second[at]) for at in (0, 1)
+    )
+    return max(0, across) * max(0, down) / min(first[2] * first[3], second[2] * second[3])
+
+
+def _put(image: Image.Image, shape: _Shape, place: Place) -> Place:
+    """Lays a shape onto an image, and returns the box around what can be seen of it there."""
+    left, top, width, height = place
+    pixels = shape.pixels.resize((width, height), Image.Resampling.BOX)
+    mask = pixels.getchannel("A")
+    image.paste(pixels, (left, top), mask)
+    inner = mask.getbbox() or (0, 0, width, height)
+    return left + inner[0], top + inner[1], inner[2] - inner[0], inner[3] - inner[1]
+
+
+_CATEGORIES = [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES, 1)]
+
+
+def _images(names: Sequence[str], scenes: Sequence[Scene]) -> list[dict[str, Any]]:
+    return [
+        {"id": number, "file_name": name, "width": scene.image.width, "height": scene.image.height}
+        for number, (name, scene) in enumerate(zip(names, scenes, strict=True))
+    ]
+
+
+def _annotations(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for number, scene in enumerate(scenes):
+        for label, box in zip(scene.labels.tolist(), scene.boxes.tolist(), strict=True):
+            about = {"id": len(found), "image_id": number, "category_id": label + 1}
+            found.append(about | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+    return found
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
