@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS
 
 from labelsieve.cli import VERBS
 from labelsieve.commands import base
 from labelsieve.commands.help import MOST, SHOWN, wants_help
 from labelsieve.commands.scan import Scan
 from labelsieve.detect.deft.detector import RECIPES
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.finetune.settings import Adaptation
 
@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 NESTED: dict[str, tuple[type, ...]] = {
     "scan": (base.Source, base.TestSet, base.Against),
-    "scan-tags": (base.TagSource, PAIR_DETECTORS[DEFAULT]),
+    "scan-tags": (base.TagSource, PAIR_DETECTORS["joint"]),
     "adapt": (base.TestSet, Adaptation),
     "noise": (base.Source,),
 }

@@ -39,7 +39,7 @@ class Noise(Command):
         kind: Which class a wrong label names: any other, the next, or one that depends on the pixels; or tags.
         rate: Share of wrong labels, from 0 to below 1.
         omit: For tags: share of the tags that are left out.
-        add: For tags: how many are added, as a share of the tags that there were.
+        add: For tags: share of the tags of the result that are wrong.
         tag_column: For tags: their column, or one a class.
         separator: For tags: what stands between two tags of a text.
         out: Parquet file to write.

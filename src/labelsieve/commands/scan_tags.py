@@ -15,16 +15,17 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, refuse_inside
 from labelsieve.commands.reading import read
 from labelsieve.commands.scan import asked
-from labelsieve.core.errors import RunError, UsageError, look_up
+from labelsieve.core.errors import RunError, SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS, pair_detector_class
 
 if TYPE_CHECKING:
     from labelsieve.data.tagged import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
 SettingsT = TypeVar("SettingsT", bound=PairDetector)
+DEFAULT = next(iter(PAIR_DETECTORS))
 _METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"
 
 
@@ -57,8 +58,10 @@ class ScanTags(RunOptions, Generic[SettingsT]):
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
         """Reads the words in two stages: the detector first, since it says which options there are."""
         name = asked(args, "--detector", default=DEFAULT)
-        look_up(PAIR_DETECTORS, name, what="--detector", error=UsageError)
-        settings = PAIR_DETECTORS[name]()
+        try:
+            settings = pair_detector_class(name)()
+        except SettingsError as error:
+            raise UsageError(str(error)) from None
         default = cls(data=TagSource(source=tyro.MISSING), detector=name, out=tyro.MISSING, settings=settings)
         kind: Any = ScanTags[type(settings)]  # type: ignore[misc]  # known only now
         return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]

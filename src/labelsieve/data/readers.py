@@ -202,7 +202,7 @@ def _refuse_twice(csv: CsvTable, asked: Columns, path: Path) -> None:
     """Refuses columns of one name where one of them might be read."""
     wanted = (asked.image, *asked.labels)
     for name in csv.twice:
-        if name in wanted or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
+        if name in wanted or asked.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
             raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 

@@ -27,16 +27,14 @@ def one_of_each(
     Raises:
         DataError: No image lies in two class folders.
     """
-    kept, image_of = _grouped(_file_of(path) for path in images.with_format("arrow")[:]["image"].to_pylist())
+    kept, image_of = grouped(_file_of(path) for path in images.with_format("arrow")[:]["image"].to_pylist())
     quiet: list[str] = []  # what is missing is noted later, with the images that are kept
     contents = hash_images(
         images.select(kept), [ids[row] for row in kept.tolist()], quiet, table=table, progress=progress
     )
-    again, image_again = _grouped(contents.tolist())
+    again, image_again = grouped(contents.tolist())
     kept, image_of = kept[again], image_again[image_of]
-    tags = np.zeros((len(kept), given.shape[1]), dtype=bool)
-    rows, classes = np.nonzero(given)
-    tags[image_of[rows], classes] = True
+    tags = united(given, image_of)
     several = int((tags.sum(axis=1) > 1).sum())
     if not several:
         raise DataError(f"no image of {table.where} lies in two class folders, so each has one label; {ONE_LABEL}")
@@ -45,7 +43,7 @@ def one_of_each(
     return kept, tags
 
 
-def _grouped(keys: Iterable[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def grouped(keys: Iterable[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the place of the first of each different key, and of each key the number of its group."""
     first: dict[Hashable, int] = {}
     places: list[int] = []
@@ -56,6 +54,24 @@ def _grouped(keys: Iterable[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.in
             places.append(place)
         group.append(first[key])
     return np.array(places, dtype=np.int64), np.array(group, dtype=np.int64)
+
+
+def united(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns the tags of M images, (M, K), each of which has those of its rows.
+
+    Args:
+        tags: Shape (R, K), bool.
+        image_of: Shape (R,): the image of each row, from 0 to M - 1.
+
+    Example:
+        >>> import numpy as np
+        >>> united(np.array([[True, False], [False, False], [False, True]]), np.array([0, 1, 0])).tolist()
+        [[True, True], [False, False]]
+    """
+    result = np.zeros((int(image_of.max(initial=-1)) + 1, tags.shape[1]), dtype=bool)
+    rows, classes = np.nonzero(tags)
+    result[image_of[rows], classes] = True
+    return result
 
 
 def _file_of(image: dict[str, Any]) -> Hashable:

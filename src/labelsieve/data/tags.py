@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from labelsieve.data.tag_columns import (
     read_tag_column,
     tag_lists,
 )
-from labelsieve.data.tag_folders import one_of_each
+from labelsieve.data.tag_folders import grouped, one_of_each, united
 from labelsieve.data.tagged import TaggedImages, checked_tags
 
 
@@ -59,7 +59,8 @@ def load_tags(
     """Loads images with any number of labels each. Images stay encoded on disk.
 
     Args:
-        source: A CSV, Parquet, Arrow or Feather file with images or their paths, or a table in several files; a folder
+        source: A CSV, Parquet, Arrow or Feather file with images or their paths, one row an image or one row a tag, or
+            a table in several files; a folder
             written by `Dataset.save_to_disk`; a Hub id; a `datasets.Dataset`; a COCO file, of which the categories of
             each image count and no boxes are needed; a folder of class folders in which an image lies in several, as
             a link or a copy; or images in memory, see :func:`labelsieve.load_images`.
@@ -168,12 +169,19 @@ def _assemble(
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
     notes, shown_progress = list(table.notes), progress or Progress()
     paths = image_paths(table, notes)
-    ids = read_ids(table, paths, notes)
-    names, given, truth = _read(table, ids, tags, columns, notes, separator=separator, class_names=class_names)
-    images = undecoded_images(table, paths)
+    found = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
+    if table.class_names is None and paths is not None:
+        table, paths, found = _one_row_an_image(table, paths, found, notes)
+    names, given, truth = found.class_names, found.given, found.truth
+    ids, images = read_ids(table, paths, notes), undecoded_images(table, paths)
     if table.class_names is not None:
         kept, given = one_of_each(images, ids, given, notes, table=table, progress=shown_progress)
         images, ids = images.select(kept), [ids[row] for row in kept.tolist()]
+    elif not found.is_table and all((bits.sum(axis=1) == 1).all() for bits in (given, truth) if bits is not None):
+        raise DataError(
+            f"each of the {len(given)} images has one label in {table.where}; {ONE_LABEL}, or say with --separator "
+            "what stands between several"
+        )
     _check_tags(given, names, table.where)
     rows = subset(len(ids), limit, seed)
     if rows is not None:
@@ -192,17 +200,27 @@ def _assemble(
     )
 
 
+class _Found(NamedTuple):
+    """Class names, given and true tags of R rows, (R, K), and whether the source has one value for each class."""
+
+    class_names: tuple[str, ...]
+    given: NDArray[np.bool_]
+    truth: NDArray[np.bool_] | None
+    is_table: bool
+
+
 def _read(
     table: Table,
-    ids: Sequence[str],
+    paths: Sequence[str] | None,
     tags: Any,
     columns: Sequence[str],
     notes: list[str],
     *,
     separator: str | None,
     class_names: Sequence[str] | str | Path | None,
-) -> tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """Returns class names, given tags (N, K), and the true tags if there is a column of them."""
+) -> _Found:
+    """Reads the tags of each row, and the true ones if there is a column of them."""
+    ids = [f"row {row + 1}" for row in range(len(table.rows))] if paths is None else paths  # for messages
     if hasattr(tags, "__array__") and np.ndim(tags) == 2:
         return _of_array(tags, len(ids), notes, class_names)
     stated = len(class_names) if class_names is not None and not isinstance(class_names, str | Path) else None
@@ -230,21 +248,33 @@ def _read(
             )
         return bits
 
-    bits = matrix(given)
-    _refuse_one_label(bits, given, table)
-    return names, bits, matrix(true) if true else None
+    return _Found(names, matrix(given), matrix(true) if true else None, given.is_table)
 
 
-def _of_array(
-    tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None
-) -> tuple[tuple[str, ...], NDArray[np.bool_], None]:
+def _one_row_an_image(
+    table: Table, paths: list[str], found: _Found, notes: list[str]
+) -> tuple[Table, list[str], _Found]:
+    """Returns one row for each image where a table has one for each tag: no row has two tags, and paths repeat."""
+    kept, image_of = grouped(paths)
+    if len(kept) == len(paths) or (found.given.sum(axis=1) > 1).any():
+        return table, paths, found
+    notes.append(f"the tags of an image are those of its rows: {len(kept)} images in {len(paths)} rows")
+    truth = None if found.truth is None else united(found.truth, image_of)
+    return (
+        replace(table, rows=table.rows.select(kept)),
+        [paths[row] for row in kept.tolist()],
+        found._replace(given=united(found.given, image_of), truth=truth),
+    )
+
+
+def _of_array(tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None) -> _Found:
     """Takes tags that are an array of bool already."""
     if class_names is None:
         raise DataError("expected class_names with an array of tags, the names of its columns, got none; pass them")
     labels = tag_lists([], where="tags").labels
     names, note = resolve_class_names(labels, class_names)
     notes.append(note)
-    return names, checked_tags(tags, shape=(count, len(names))), None
+    return _Found(names, checked_tags(tags, shape=(count, len(names))), None, True)
 
 
 def _given(
@@ -264,15 +294,6 @@ def _given(
     # a folder of class folders: one tag for each file
     labels = read_labels(table.rows[name], where=table.where, known=table.class_names, names_from="the class folders")
     return TagLists(rows=np.arange(count), labels=labels)
-
-
-def _refuse_one_label(bits: NDArray[np.bool_], given: TagLists, table: Table) -> None:
-    """Refuses lists or texts that hold exactly one label each; of a folder that is seen when links are known."""
-    if table.class_names is None and not given.is_table and (bits.sum(axis=1) == 1).all():
-        raise DataError(
-            f"each of the {len(bits)} images has one label in {given.labels.where}; {ONE_LABEL}, or say with "
-            "--separator what stands between several"
-        )
 
 
 def _check_tags(tags: NDArray[np.bool_], names: Sequence[str], where: str) -> None:

@@ -18,7 +18,7 @@ from labelsieve.report import Images, ThumbnailPixels, common
 from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
-from labelsieve.tags.verdicts import KINDS, MISSING, WRONG, TagVerdicts
+from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
 
 MAX_PAIRS = 500
 """How many pairs of each kind the report shows where nobody asks for more."""
@@ -112,6 +112,7 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
         "classes": classes[:MAX_CLASS_ROWS],
         "more_classes": max(0, len(classes) - MAX_CLASS_ROWS),
         "metrics": verdicts.metrics,
+        "measures": MEASURES,
         "kinds": KINDS,
         "unreadable": verdicts.unreadable.slice(0, MAX_UNREADABLE).to_pylist(),
         "unreadable_count": len(verdicts.unreadable),

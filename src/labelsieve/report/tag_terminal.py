@@ -13,7 +13,7 @@ from labelsieve.core.quantities import duration, megabytes, percent, plain
 from labelsieve.report import common
 from labelsieve.report.terminal import OPEN, class_name, quoted
 from labelsieve.report.wrapping import Unbroken
-from labelsieve.tags.verdicts import KINDS, MISSING, TAG_FILES, WRONG, TagVerdicts
+from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, TAG_FILES, WRONG, TagVerdicts
 from labelsieve.verdicts import REPORT
 
 _TOP = 10
@@ -67,17 +67,17 @@ def _print_classes(verdicts: TagVerdicts, console: Console) -> None:
 
 
 def _print_metrics(verdicts: TagVerdicts, console: Console) -> None:
+    metrics = verdicts.metrics or {}
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("Against the truth", overflow="fold")
-    columns = {"issue_precision": "precision", "issue_recall": "recall", "issue_f1": "F1", "auroc": "AUROC"}
-    for name in (*columns.values(), "AP", "rate"):
+    for name in (*MEASURES.values(), "share"):
         table.add_column(name, justify="right")
     for kind, title in KINDS.items():
-        found = (verdicts.metrics or {}).get(kind) or {}
-        scores = (plain(common.score(found.get(name))) for name in (*columns, "average_precision"))
-        table.add_row(title, *scores, plain(percent(found.get("noise_rate"))))
+        scores = (plain(common.score(metrics.get(f"{kind}_{name}"))) for name in MEASURES)
+        table.add_row(title, *scores, plain(percent(metrics.get(f"{kind}_rate"))))
     console.print()
     console.print(table)
+    console.print(Unbroken(f"mean average precision over the classes {common.score(metrics.get('map'))}"))
 
 
 def _print_files(verdicts: TagVerdicts, console: Console) -> None:

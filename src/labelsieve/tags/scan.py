@@ -19,7 +19,7 @@ from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.registry import DEFAULT, pair_detector_class, pair_detector_name
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
 from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.pipeline import check_run_folder, remove_checkpoint
@@ -27,6 +27,8 @@ from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
 from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.names import located
+
+DEFAULT = next(iter(PAIR_DETECTORS))
 
 
 def scan_tags(
@@ -66,12 +68,12 @@ def scan_tags(
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
-        >>> drawn, labels = sketches(64, seed=0)
-        >>> tags = [[CLASS_NAMES[label]] if row else [] for row, label in enumerate(labels)]
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
         >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
         >>> verdicts.table["kind"][0].as_py(), verdicts.table["id"][0].as_py()
-        ('missing', '0000000')
+        ('missing', '0000003')
     """
     detector = pair_detector_class(DEFAULT)() if detector is None else detector
     _check(images, vlm, detector)
@@ -102,10 +104,7 @@ def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: Pair
             f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
         )
     if not isinstance(detector, PairDetector):
-        raise SettingsError(
-            f"expected a detector of pairs, found {shown(detector)}; take one from labelsieve.detect.pairs, or derive "
-            "its class from labelsieve.detect.pairs.base.PairDetector"
-        )
+        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
     if vlm is None:
         raise SettingsError(NO_MODEL)
 
@@ -120,7 +119,9 @@ def _scan(
 ) -> TagVerdicts:
     started = time.perf_counter()
     inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
-    scores = detector.score(PairInputs(inputs, images.tags))
+    pairs = PairInputs(inputs, images.tags)
+    check_pair_input(detector, pairs)
+    scores = detector.score(pairs)
     if vlm is not None:
         notes = (*class_text_notes(vlm, images.class_names), *template_notes(vlm, images.class_names), *scores.notes)
         scores = dataclasses.replace(scores, notes=notes)
@@ -154,7 +155,7 @@ def _record(
         },
         "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},
         "detector": {
-            "name": pair_detector_name(detector),
+            "name": PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__,
             "recipe": None,
             "settings": settings,
             "fingerprint": fingerprint(settings),

@@ -23,7 +23,7 @@ from labelsieve.core.provenance import fingerprint, read_json, remove, target_of
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.pairs.scores import PairScores
-from labelsieve.metrics import evaluate
+from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
 from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
 
@@ -32,6 +32,9 @@ TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
 WRONG, MISSING = "wrong", "missing"
 KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
 """The kinds of verdicts, and what they are called in a sentence."""
+MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
+"""What is measured of each kind, and what it is called in a table."""
+_METRIC_KINDS = dict.fromkeys((*PAIR_METRICS, "wrong_rate", "missing_rate"), "a number from 0 to 1")
 _PAIRS = pa.schema(
     {
         "id": pa.string(),
@@ -56,19 +59,18 @@ class TagVerdicts:
             `error`, the reason where it could not be read. Such an image has no verdicts.
         class_names: The K names.
         record: Where the verdicts came from: data, model, detector, settings, versions. Becomes `run.json`.
-        metrics: For `wrong` and `missing` what :func:`labelsieve.metrics.evaluate` measures; None without true tags.
+        metrics: See :func:`labelsieve.metrics.evaluate_pairs`; None without true tags.
 
     Example:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
-        >>> drawn, labels = sketches(64, seed=0)
-        >>> tags = [[CLASS_NAMES[label], *(["bird"] if row == 1 else [])] for row, label in enumerate(labels)]
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
         >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
-        >>> pairs = verdicts.table.select(["id", "class_name", "kind"]).to_pylist()
-        >>> {"id": "0000001", "class_name": "bird", "kind": "wrong"} in pairs
-        True
+        >>> verdicts.table.select(["id", "class_name", "kind"]).to_pylist()[0], CLASS_NAMES[labels[3]]
+        ({'id': '0000003', 'class_name': 'bus', 'kind': 'missing'}, 'bus')
         >>> verdicts.corrected().shape == images.tags.shape
         True
     """
@@ -220,6 +222,7 @@ class TagVerdicts:
                 f"{VERDICTS} and {IMAGES} of {folder} are not what {RECORD} was written for; make the run again"
             )
         metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
+        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
         found = cls(table=tables[0], images=tables[1], class_names=names, record=record, metrics=metrics)
         known = pa.array(names, pa.string())
         listed = (found.table["class_name"], pc.list_flatten(found.images["tags"].combine_chunks()))
@@ -309,7 +312,9 @@ def decide_tags(images: TaggedImages, scores: PairScores, *, record: Mapping[str
         images=pa.table([ids, tags, pa.array(reasons, pa.string())], schema=_IMAGES),
         class_names=images.class_names,
         record={**(record or {}), "kind": TAGS, "rates": rates},
-        metrics=None if images.truth is None else measure_tags(images.tags, images.truth, scores),
+        metrics=None
+        if images.truth is None
+        else evaluate_pairs(truth=images.truth, tags=images.tags, quality=quality, flagged=scores.issue),
     )
 
 
@@ -319,19 +324,3 @@ def _readable(scores: PairScores) -> NDArray[np.bool_]:
 
 def _rate(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def measure_tags(tags: NDArray[np.bool_], truth: NDArray[np.bool_], scores: PairScores) -> dict[str, Any]:
-    """Returns what :func:`labelsieve.metrics.evaluate` measures, for the given tags and for the absent ones.
-
-    Args:
-        tags: Given tags, (N, K).
-        truth: True tags, (N, K).
-        scores: Of these pairs; images that could not be read do not count.
-    """
-    readable = _readable(scores)
-    found = {}
-    for kind, pairs in ((WRONG, tags & readable[:, None]), (MISSING, ~tags & readable[:, None])):
-        wrong = (tags != truth)[pairs]
-        found[kind] = evaluate(wrong=wrong, flagged=scores.issue[pairs], quality=scores.quality[pairs])
-    return found
