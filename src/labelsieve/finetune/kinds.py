@@ -21,9 +21,9 @@ from labelsieve.data.test_sets import with_class_names, with_tag_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.finetune.losses import Loss, binary_cross_entropy, make_loss
 from labelsieve.finetune.selection import Selection, choose
-from labelsieve.finetune.settings import Adaptation
+from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, Adaptation, check_tag_settings
 from labelsieve.finetune.tag_head import fit_tag_head
-from labelsieve.finetune.tag_selection import check_tag_settings, choose_tags
+from labelsieve.finetune.tag_selection import choose_tags
 from labelsieve.metrics import accuracy, average_precisions, best_f1_threshold, measure, measure_tags
 from labelsieve.records import TAGS
 from labelsieve.report.common import require_same_images
@@ -57,6 +57,7 @@ class TargetKind(ABC):
         score_name: What epochs are compared by, between 0 and 1.
         unread: What stands for the answer where an image cannot be read.
         has_threshold: Whether answers are probabilities that a threshold turns into tags.
+        defaults: How to train where nobody says it.
         record: What `adapt.json` has of it.
     """
 
@@ -64,6 +65,7 @@ class TargetKind(ABC):
     score_name: ClassVar[str]
     unread: ClassVar[float]
     has_threshold: ClassVar[bool] = False
+    defaults: ClassVar[Adaptation] = Adaptation()
     record: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -204,7 +206,7 @@ class Tags(TargetKind):
     """Any number of classes an image; targets are (N, K), float32 or bool, answers logits (N, K), float32."""
 
     problem_type, score_name, unread = "multi_label_classification", "map", np.nan
-    has_threshold = True
+    has_threshold, defaults = True, Adaptation(labels=DEFAULT_FOR_TAGS)
     record: ClassVar[Mapping[str, str]] = {"kind": TAGS}
 
     def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:

@@ -71,7 +71,8 @@ def adapt(
             :func:`labelsieve.scan_tags` or :meth:`labelsieve.TagVerdicts.load`.
         backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
-        settings: How to train; `Adaptation()` if None. What trains visual prompts or adapters goes without an `out`.
+        settings: How to train; `Adaptation()` if None, with tags `Adaptation(labels="relabel")`. What trains visual
+            prompts or adapters goes without an `out`.
         marks: What people said of the images, which counts more than the verdicts: run folders with a log of answers,
             and CSV files of marks, downloaded from the report; one or several, see
             :func:`labelsieve.review.rows.read_reviews`.
@@ -106,7 +107,8 @@ def adapt(
         >>> adapted.metrics["test"]["accuracy"] > 0.5
         True
     """
-    settings, kind = Adaptation() if settings is None else settings, kind_of(images)
+    kind = kind_of(images)
+    settings = kind.defaults if settings is None else settings
     if out is not None:
         check_saves(settings.tune)
     kind.check(images, verdicts, settings, marks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labelsieve.core.errors import DataError, SettingsError, listed
+from labelsieve.core.errors import DataError, listed
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.tags.verdicts import TagVerdicts
@@ -53,17 +53,3 @@ def choose_tags(verdicts: TagVerdicts, settings: Adaptation) -> Selection:
         counts=numbers,
         notes=(note,) if len(names) else (),
     )
-
-
-def check_tag_settings(settings: Adaptation) -> None:
-    """Checks that the settings go with tags.
-
-    Raises:
-        SettingsError: Names the first that does not.
-    """
-    for name, only in (("loss", "ce"), ("class_weights", "none"), ("weighting", "none")):
-        if (value := getattr(settings, name)) != only:
-            raise SettingsError(
-                f"--{name.replace('_', '-')} {value} is for one label an image, and this is a run of labelsieve "
-                f"scan-tags; leave it out ({only})"
-            )
