@@ -40,8 +40,8 @@ def predict(job: Job, images: Images, rows: NDArray[np.int64]) -> NDArray[Any]:
         float32: the logits, NaN for these.
     """
     found, seen = _evaluate(job, images, rows, lambda logits, _rows: job.kind.answers(logits))
-    found[~seen] = job.kind.unread
-    return found.numpy() if found.ndim > 1 else found.long().numpy()
+    values = found.masked_fill(~seen.view(-1, *[1] * (found.ndim - 1)), job.kind.unread).numpy()
+    return values if values.ndim > 1 else values.astype(np.int64)
 
 
 def losses(job: Job) -> tuple[Tensor, Tensor]:
