@@ -351,12 +351,11 @@ OTHERS = {
     "status": ("status", "RUN"),
     "audit": ("audit", "RUN"),
     "apply": ("apply", "RUN", "--out", "OUT"),
-    "adapt": ("adapt", "RUN", "--out", "OUT"),
     "compare": ("compare", "RUN", "RUN"),
 }
 
 
-@pytest.mark.parametrize("verb", mostly_slow(OTHERS, quick=("review", "adapt")))
+@pytest.mark.parametrize("verb", mostly_slow(OTHERS, quick=("review", "audit")))
 def test_other_verbs_refuse_a_run_of_tags(
     verb: str, tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, run: Run, tmp_path: Path
 ) -> None:

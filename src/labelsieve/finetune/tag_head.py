@@ -14,8 +14,8 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
 from labelsieve.finetune.losses import binary_cross_entropy
 
-# L2 regularisation of the slopes on standardised features; which one suits is seen out of fold. Each fit begins where the
-# one before has ended, and the first is the easiest.
+# L2 regularisation of the slopes on standardised features; which one suits is seen out of fold. Each fit begins where
+# the one before has ended, and the first is the easiest.
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
 # A class that none or all of the images have would draw its bias without end.
 _OF_BIASES = 1e-3
