@@ -88,7 +88,7 @@ def verdicts_of(images: ls.TaggedImages, *, quality: Any = ((WRONG, 0.2), (DOUBT
 
 @pytest.fixture(scope="module")
 def verdicts(images: ls.TaggedImages) -> TagVerdicts:
-    return verdicts_of(images)  # type: ignore[no-any-return]
+    return verdicts_of(images)
 
 
 @pytest.fixture(scope="module")
