@@ -1389,6 +1389,7 @@ def test_without_matplotlib_there_are_no_plots(
 # Every experiment that comes with the package, and how many cells it has.
 SHIPPED = {
     "ablation": 126,
+    "boxes": 60,
     "calibration": 96,
     "cifar10n/ablation": 63,
     "cifar10n/calibration": 72,

@@ -16,6 +16,7 @@ from labelsieve.commands.listing import entries
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.curation.findings import FINDINGS
+from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.table_formats import TABLE_FORMATS
@@ -33,6 +34,7 @@ OFFERED = (DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FO
 OTHERS = (
     VERBS,
     TABLE_FORMATS,
+    BOX_FORMATS,
     PANELS,
     FINDINGS,
 )  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
@@ -61,6 +63,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
     (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |[^()]*\n    labels: )"),
     (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, asked: Columns, where: str\)"),
+    (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, asked: Columns, split"),
     (VERBS, "commands", r"^class (\w+)\((?:(?!^class ).)*?^    def run\(self, console: Console"),
 ]
 

@@ -31,6 +31,7 @@ from labelsieve.tags.verdicts import IMAGES, TAG_FILES, TagVerdicts
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from slow_cases import mostly_slow
+from small_boxes import make_voc, make_yolo
 
 Run = Callable[..., tuple[int, str, str]]
 TAGS = [["cat", "dog"], ["dog"], [], ["cat"]]
@@ -130,6 +131,15 @@ def test_the_categories_of_a_coco_file_without_boxes(photos: Path) -> None:
     (photos / "coco.json").write_text(json.dumps(content), encoding="utf-8")
     images = ls.load_tags(photos / "coco.json")
     assert images.tags.tolist() == BITS and images.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("make", mostly_slow([make_yolo, make_voc], quick=[make_yolo]))
+def test_the_classes_of_boxes_are_tags_of_their_image(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    source, names = make(tmp_path), ["cat", "dog", "owl", "fox"]  # no image shows a fox
+    boxes, images = ls.load_images(source, class_names=names), ls.load_tags(source, class_names=names)
+    assert boxes.boxes is not None and images.boxes is None and images.class_names == boxes.class_names
+    shown = {(str(boxes.boxes.image_of[row]), int(label)) for row, label in enumerate(boxes.labels)}
+    assert int(images.tags.sum()) == len(shown) and len(images) == len(set(boxes.boxes.image_of.tolist()))
 
 
 def test_a_folder_in_which_images_lie_in_several_classes(photos: Path, tmp_path: Path) -> None:
@@ -276,6 +286,11 @@ def test_a_run_is_saved_and_read_again(tagged: ls.TaggedImages, tiny_clip: Visio
     row = again.per_class()[0]
     assert (row["tagged"], row["wrong"], row["missing"]) == (int(first.sum()), int(first.sum()), 0)
     assert row["omission"] == 0.25 and row["commission"] is None
+    assert again.estimated() is None, "the detector says nothing of wrong tags"
+    rates = [{"class_name": name, "omission": 0.5, "commission": 0.25} for name in tagged.class_names]
+    said = dataclasses.replace(again, record={**again.record, "rates": rates}).estimated()
+    given = int(tagged.tags[readable].sum())
+    assert said == pytest.approx({"wrong": 0.25 * given, "missing": 0.75 * given})
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["kind"] == "tags" and record["data"]["fingerprint"] == tagged.fingerprint
     assert "an odd detector" in record["notes"]
@@ -299,6 +314,19 @@ def test_files_that_do_not_belong_together_are_refused(
     (folder / "run.json").unlink()
     with pytest.raises(RunError, match="make one with: labelsieve scan-tags"):
         TagVerdicts.load(folder)
+
+
+def test_a_run_of_the_other_kind_is_replaced_whole(
+    tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, tmp_path: Path
+) -> None:
+    points = np.repeat(np.eye(4), 8, axis=0) + np.random.default_rng(0).normal(scale=0.1, size=(32, 4))
+    features = ls.load_features(points, labels=np.repeat(["cat", "dog", "fox", "owl"], 8))
+    ls.scan(features, detector=ls.KNN(), out=tmp_path / "run")
+    ls.scan_tags(tagged, tiny_clip, detector=Odd(), out=tmp_path / "run", overwrite=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*TAG_FILES} - {"report.html"}
+    ls.scan(features, detector=ls.KNN(), out=tmp_path / "run", overwrite=True)
+    assert IMAGES not in {path.name for path in (tmp_path / "run").iterdir()}
+    assert len(Verdicts.load(tmp_path / "run")) == 32
 
 
 def test_what_goes_with_a_scan(tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, drawn_folder: Path) -> None:
@@ -341,6 +369,10 @@ def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, r
         tmp_path / "new.csv", image_column="id", image_folder=Path(source).parent, class_names=verdicts.class_names
     )
     assert np.array_equal(again.tags, verdicts.corrected()), "what is exported is read again"
+    code, _, error = run("export", out, "--format", "parquet", "--out", out / IMAGES, "--overwrite")
+    assert code == 2 and "no file of the run itself" in error
+    code, _, error = run("export", out, "--format", "parquet", "--out", tmp_path / "new.parquet", "--drop-at", "0.5")
+    assert code == 1 and "--drop-at does not go with a run of labelsieve scan-tags" in error
     code, _, error = run("export", out, "--format", "parquet", "--out", tmp_path / "new.parquet")
     assert code == 0, error
     assert pq.read_table(tmp_path / "new.parquet")["given_tags"].to_pylist()[1] == []

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from labelsieve.pipeline import scan
     from labelsieve.report.export import export
     from labelsieve.report.html import write_report
+    from labelsieve.report.tag_report import write_tag_report
     from labelsieve.tags.scan import scan_tags
     from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
@@ -86,6 +87,7 @@ __all__ = [
     "scan",
     "scan_tags",
     "write_report",
+    "write_tag_report",
 ]
 
 _HOME = {
@@ -121,6 +123,7 @@ _HOME = {
     "scan": "pipeline",
     "scan_tags": "tags.scan",
     "write_report": "report.html",
+    "write_tag_report": "report.tag_report",
 }
 
 

@@ -8,6 +8,7 @@ by counts, name the issues themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,8 @@ from labelsieve.records import RUN, RunRecord, check_kinds, is_of_tags
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT, AUDIT = "report.html", "audit.json"
+# Of a run with several labels an image, see `labelsieve.tags`.
+TAG_IMAGES = "images.parquet"
 # Of several annotators.
 ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
 RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
@@ -195,6 +198,7 @@ class Verdicts:
             target_of(folder / name)
         for name in (REPORT, AUDIT):  # of an earlier run
             remove(folder / name)
+        _remove_tags(folder)
         remove(folder / RECORD)
         with write_atomically(folder / VERDICTS) as part:
             pq.write_table(self.table, part, row_group_size=_ROWS)
@@ -245,6 +249,13 @@ class Verdicts:
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts
+
+
+def _remove_tags(folder: Path) -> None:
+    """Removes what only a run with several labels an image has, if it is one that is to be replaced."""
+    with suppress(RunError):
+        if is_of_tags(read_json(folder / RECORD)):
+            remove(folder / TAG_IMAGES)
 
 
 def _read_table(path: Path, expected: str) -> pa.Table:

@@ -19,12 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.bench.drawn import DRAWN, Drawn
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
 from labelsieve.bench.given import Given, scan_once, true_labels
-from labelsieve.bench.parts import BUNDLED, DRAWINGS, Data, Method
+from labelsieve.bench.parts import BUNDLED, Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
-from labelsieve.bench.run import TEST_DRAWINGS, check_models, check_test, load_data, load_test, with_noise
+from labelsieve.bench.run import check_models, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, adaptation
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError
@@ -33,7 +34,6 @@ from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.run import write_drawings
 from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.detect.training.loop import make_schedule
 from labelsieve.detect.training.settings import Training
@@ -147,26 +147,31 @@ class _Trial:
             noise, seed, texts = self.experiment.noise[self.cell.noise], self.cell.seed, self.experiment.text
             rows = of_file(load_rows(self.data, noise, seed=seed, texts=texts), self.data, texts)[self.cell.text]
             return with_noise(rows, noise, seed=seed)
-        if self.data.source == DRAWINGS:
-            return write_drawings(self.folder / "drawings.parquet", count=min(self.count_of_drawings, 2 * _FEW), seed=0)
+        if self.drawn is not None:
+            count = min(self.data.limit or self.drawn.count, self.drawn.count_for(2 * _FEW))
+            return self.drawn.draw(_made(self.folder), count, 0)
         return load_data(self.data, seed=self.cell.seed)
 
     @property
-    def count_of_drawings(self) -> int:
-        return self.data.limit or 2000
+    def drawn(self) -> Drawn | None:
+        """How the images are drawn; None where they are read."""
+        return DRAWN.get(self.data.source)
 
     @property
     def images(self) -> int:
-        """How many images a cell has."""
-        return self.count_of_drawings if self.data.source == DRAWINGS else len(self.whole)
+        """How many images a cell has, of scenes about so many."""
+        if self.drawn is None:
+            return len(self.whole)
+        return round((self.data.limit or self.drawn.count) * self.drawn.images)
 
     @cached_property
     def test(self) -> LabelledImages | None:
         """As many of the test images for the images of a trial as there are of all."""
         source, most = self.data.test_source, min(_FEW, self.images)
-        if source == DRAWINGS:
-            share = (self.data.test_limit or TEST_DRAWINGS) / self.images
-            drawn = write_drawings(self.folder / "test.parquet", count=max(8, round(share * most)), seed=1)
+        if source in DRAWN:
+            kind = DRAWN[source]
+            share = (self.data.test_limit or kind.test_count) / self.images
+            drawn = kind.draw(_made(self.folder), max(8, round(share * most)), 1)
             return drawn.with_labels(true_labels(drawn))
         if source is None:
             return None
@@ -283,7 +288,7 @@ def _check_at_hand(experiment: Experiment, cells: Iterable[Cell]) -> None:
             ("--noise", cell.noise, noise.file),
         )
         for flag, name, place in places:
-            if place is not None and place != DRAWINGS and not _is_there(place):
+            if place is not None and place not in DRAWN and not _is_there(place):
                 raise DataError(f"{place} is not on this machine; say where it lies with {flag} {name}=PLACE")
         if not data.is_features and not _has_model(experiment.model[cell.model]):
             place = experiment.model[cell.model]

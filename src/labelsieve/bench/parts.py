@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from labelsieve.bench.drawn import DRAWN
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.validation import (
-    FewDrawings,
     Limit,
     Rate,
     Share,
@@ -26,7 +26,7 @@ from labelsieve.detect.registry import detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.metrics import METRIC_TITLES
 
-DRAWINGS, BUNDLED = "drawings", "bundled"
+BUNDLED = "bundled"
 FEATURES = "features"
 """Stands for the model where there is none: data that are files of features need none."""
 NO_TEXT = "none"
@@ -47,18 +47,19 @@ class Data:
     """One data set.
 
     Attributes:
-        source: What :func:`labelsieve.load_images` takes, or `drawings` for those of the demonstration; or a file of
-            features, see :func:`labelsieve.load_features`.
-        limit: Random subset of so many images, another one for each seed; the number of sketches.
+        source: What :func:`labelsieve.load_images` takes; or `drawings` for the sketches of the demonstration,
+            `scenes` for boxes in scenes of several sketches, `scene-shapes` for the same shapes as single images; or a
+            file of features, see :func:`labelsieve.load_features`.
+        limit: Random subset of so many images, another one for each seed; the number of sketches or scenes.
         image_column: Column of the images.
         label_column: Column of the given labels.
         truth_column: Column of the true labels.
         class_names: File of the class names.
         split: Split of a Hub data set.
-        test: Source of clean images to measure a classifier on; `drawings` draws others.
+        test: Source of clean images to measure a classifier on; what is drawn has another seed then.
         test_split: Split of it; without `test` a split of the source itself, as published data sets have them.
         test_label_column: Its column of labels.
-        test_limit: Random subset of so many test images; the number of sketches.
+        test_limit: Random subset of so many test images; the number of sketches or scenes.
     """
 
     source: str
@@ -78,12 +79,11 @@ class Data:
         for name in ("source", "test"):
             if getattr(self, name) == "":  # which as a path would be the folder that the command runs in
                 raise SettingsError(f'expected {name} to say where images lie, got ""')
-        drawn = [("limit", self.limit)] if self.source == DRAWINGS else []
-        drawn += [("test_limit", self.test_limit)] if self.test == DRAWINGS else []
-        for name, value in drawn:
-            check_value(name, value, FewDrawings | None)
-        if self.test_split is not None and self.test_source == DRAWINGS:
-            raise SettingsError("`drawings` have no splits; leave test_split out")
+        for name, value, source in (("limit", self.limit, self.source), ("test_limit", self.test_limit, self.test)):
+            if source in DRAWN:
+                check_value(name, value, DRAWN[source].limits | None)
+        if self.test_split is not None and self.test_source in DRAWN:
+            raise SettingsError(f"`{self.test_source}` have no splits; leave test_split out")
 
     @property
     def is_features(self) -> bool:

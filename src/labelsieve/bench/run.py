@@ -13,11 +13,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labelsieve.bench.drawn import DRAWN
 from labelsieve.bench.experiment import Cell, Experiment, within
 from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
 from labelsieve.bench.given import NO_IMAGES, Given, true_labels
 from labelsieve.bench.outdated import up_to_date
-from labelsieve.bench.parts import BUNDLED, DRAWINGS, FEATURES, Data, Noise
+from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Noise
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS
@@ -32,7 +33,6 @@ from labelsieve.data.noise import inject
 from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.run import write_drawings
 from labelsieve.detect.registry import check_input
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.vlm.base import VisionLanguageModel
@@ -42,7 +42,6 @@ from labelsieve.vlm.names import without_folders
 
 # Test sketches are of seeds that no training sketches have.
 TEST_SEED = 1_000_000
-TEST_DRAWINGS = 1000
 # So many times the seconds that the tables took have to pass before they are written again.
 _PAUSES = 20
 RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures)
@@ -74,7 +73,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
     store.begin(_without_folders(experiment))
     records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
     groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
-    total, done, drawings = len(list(experiment.cells())), 0, dict[tuple[int, int], LabelledImages]()
+    total, done, drawn = len(list(experiment.cells())), 0, dict[tuple[str, int, int], LabelledImages]()
     tables = _Tables(experiment, records, store.folder)
     try:
         for _, cells in groups:
@@ -84,7 +83,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
                 key = experiment.key(cell)
                 if key in records:
                     continue
-                shared = shared or Shared(experiment, cell, store, progress, drawings)
+                shared = shared or Shared(experiment, cell, store, progress, drawn)
                 progress.say(f"cell {done} of {total}: {_spoken(cell)}")
                 records[key] = store.add(_measure(shared, cell, key, records))
                 tables.keep_up()
@@ -125,11 +124,11 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     for noise in files:
         read_noise(str(noise.file))
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
-        if data.source != DRAWINGS and not data.is_features:
+        if data.source not in DRAWN and not data.is_features:
             images = load_data(data, seed=0)
             for noise in files:  # which may be of other images
                 with_noise(images, noise, seed=0)
-        if data.test_source is not None and data.test != DRAWINGS:
+        if data.test_source is not None and data.test not in DRAWN:
             load_test(data, data.test_source)
     for model in dict.fromkeys(experiment.model[cell.model] for cell in cells):
         if model not in (BUNDLED, FEATURES):
@@ -228,10 +227,10 @@ class Shared:
         cell: Cell,
         store: Store,
         progress: Progress,
-        drawings: dict[tuple[int, int], LabelledImages],
+        drawn: dict[tuple[str, int, int], LabelledImages],
     ) -> None:
         self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
-        self.drawings = drawings  # of all groups, since drawing takes longer than most detectors
+        self.drawn = drawn  # of all groups, since drawing takes longer than most detectors
         self.data, self.noise = experiment.data[cell.data], experiment.noise[cell.noise]
         self.engine = make_engine(progress=progress)
 
@@ -245,8 +244,8 @@ class Shared:
     def images(self) -> LabelledImages:
         """The images with noise, of which the model has made features, so that no method is timed with that."""
         data, seed = self.data, self.cell.seed
-        drawn = data.source == DRAWINGS
-        given = self._draw(data.limit or 2000, seed) if drawn else load_data(data, seed=seed)
+        kind = DRAWN.get(data.source)
+        given = self._draw(data.source, data.limit or kind.count, seed) if kind else load_data(data, seed=seed)
         images = with_noise(given, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
@@ -264,16 +263,16 @@ class Shared:
     def test(self) -> LabelledImages | None:
         """The test images, None where the experiment names none."""
         data = self.data
-        if data.test == DRAWINGS:
-            images = self._draw(data.test_limit or TEST_DRAWINGS, TEST_SEED)
+        if data.test is not None and data.test in DRAWN:
+            images = self._draw(data.test, data.test_limit or DRAWN[data.test].test_count, TEST_SEED)
             return images.with_labels(true_labels(images))
         return None if data.test_source is None else load_test(data, data.test_source)
 
-    def _draw(self, count: int, seed: int) -> LabelledImages:
-        if (count, seed) not in self.drawings:
-            path = self.store.folder / RUNS / f"drawings-{count}-{seed}.parquet"
-            self.drawings[count, seed] = write_drawings(path, count=count, seed=seed)
-        return self.drawings[count, seed]
+    def _draw(self, source: str, count: int, seed: int) -> LabelledImages:
+        key = source, count, seed
+        if key not in self.drawn:
+            self.drawn[key] = DRAWN[source].draw(self.store.folder / RUNS, count, seed)
+        return self.drawn[key]
 
     def given(self, cell: Cell) -> Given:
         """Returns what a cell of this group is measured on."""

@@ -371,9 +371,10 @@ def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None,
         UsageError: It is a file of the run, or the file of the source.
     """
     from labelsieve.review.log import LOG
+    from labelsieve.tags.verdicts import TAG_FILES
     from labelsieve.verdicts import RUN_FILES
 
-    own = [run / name for name in (*RUN_FILES, LOG) if name != but] if run is not None else []
+    own = [run / name for name in (*RUN_FILES, *TAG_FILES, LOG) if name != but] if run is not None else []
     if _real(out) in map(_real, own):
         raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
     if source and _real(out) == _real(Path(source).expanduser()):

@@ -122,7 +122,8 @@ class Export(Command):
     Attributes:
         run_folder: Folder of the run.
         format: One table (csv, parquet), one as cleanlab has it; the clean part as a folder of class folders; all
-            images with annotations as label-studio, fiftyone, cvat or coco import them; or a card of what was changed.
+            images with annotations as label-studio, fiftyone, cvat or coco import them; of boxes their annotation file
+            with label quality (annotations); or a card of what was changed.
         out: File or folder to write.
         marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
             folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.

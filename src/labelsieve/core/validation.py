@@ -69,6 +69,7 @@ Rate = Annotated[float, Range(0, 1, below=True, hint="a share, not a percentage"
 Limit = Annotated[int | None, Range(1, 1_000_000_000, hint="leave it out to take all images")]
 # They are made in memory, one after the other. The demonstration wants some of each class and kind of noise.
 FewDrawings = Annotated[int, Range(1, 20_000)]
+Scenes = Annotated[int, Range(1, 5_000)]
 Drawings = Annotated[int, Range(48, 20_000)]
 Epochs = Annotated[int, Range(0, 1_000)]
 # Of small data each step may be an epoch of its own, with a checkpoint.

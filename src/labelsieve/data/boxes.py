@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ MARGIN = 0.1
 BoxMargin = Annotated[float, Range(0, 10)]
 # Sides of a box that is too small to show anything, in pixels.
 _TINY = 2.0
+# Shares of an image give pixels with errors of rounding, which are not to become a pixel more.
+_NEAR = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,8 +121,9 @@ class Boxes:
         """
         left, top, right, bottom = self.in_pixels(row, size=size)
         beside, above = self.margin * (right - left), self.margin * (bottom - top)
-        corner = max(0, int(np.floor(left - beside))), max(0, int(np.floor(top - above)))
-        return *corner, min(size[0], int(np.ceil(right + beside))), min(size[1], int(np.ceil(bottom + above)))
+        corner = max(0, int(np.floor(left - beside + _NEAR))), max(0, int(np.floor(top - above + _NEAR)))
+        end = min(size[0], int(np.ceil(right + beside - _NEAR))), min(size[1], int(np.ceil(bottom + above - _NEAR)))
+        return *corner, *end
 
     def crop(self, image: Image.Image, row: int) -> Image.Image:
         """Cuts what a row shows out of its upright image.
@@ -128,6 +132,25 @@ class Boxes:
             DataError: See :meth:`in_pixels`.
         """
         return image.crop(self.area(row, size=image.size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxFiles:
+    """The annotation files that hold N boxes, in the order of the rows.
+
+    Attributes:
+        files: The files, also those without a box.
+        counts: How many boxes each holds.
+        codes: How the files write each of the K classes.
+        column: What the label is called in them.
+        takes_new: Whether they may name a class that none of them names yet.
+    """
+
+    files: tuple[Path, ...]
+    counts: tuple[int, ...]
+    codes: tuple[str, ...]
+    column: str
+    takes_new: bool = False
 
 
 class LastImage(threading.local):

@@ -14,7 +14,7 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, liste
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from labelsieve.data.boxes import Boxes
+    from labelsieve.data.boxes import Boxes, BoxFiles
 
 IMAGE_NAMES = (
     "image", "img", "picture", "photo", "path", "image_path", "img_path", "file", "file_path", "filepath", "file_name",
@@ -85,6 +85,7 @@ class Table:
         class_names: Class names that the source itself states apart from the label column.
         notes: Remarks for the user.
         boxes: Which part of its image each row shows, where the source is no table with columns of boxes.
+        box_files: The annotation files that hold the rows; None where the source is none of `BOX_FORMATS`.
     """
 
     rows: Dataset
@@ -93,6 +94,7 @@ class Table:
     folder: Path | None = None
     class_names: tuple[str, ...] | None = None
     boxes: Boxes | None = None
+    box_files: BoxFiles | None = None
     notes: tuple[str, ...] = ()
 
 

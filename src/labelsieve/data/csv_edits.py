@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from labelsieve.core.errors import DataError
 from labelsieve.data.csv_files import find_header
 
 _BOM = "\ufeff"
@@ -26,8 +27,14 @@ class _Record(NamedTuple):
     end: int
 
 
-def edited(data: bytes, *, column: str, values: Mapping[int, str | None]) -> bytes:
-    r"""Returns a CSV file with other values in one column.
+def edited(
+    data: bytes,
+    *,
+    column: str,
+    values: Mapping[int, str | None],
+    added: Mapping[str, Mapping[int, str]] | None = None,
+) -> bytes:
+    r"""Returns a CSV file with other values in one column, and with further columns at its end.
 
     A value gets quotes where the old one has them or where it needs them. Encoding, byte order mark, separator, line
     ends, blank lines and all other values stay as they are.
@@ -36,6 +43,10 @@ def edited(data: bytes, *, column: str, values: Mapping[int, str | None]) -> byt
         data: The file, which :func:`labelsieve.data.csv_files.read_texts` can read.
         column: Name of the column, as in the header.
         values: Row to its new value, None to leave the row out; rows are counted from 0, without blank ones.
+        added: Name of a new column to its values by row; other rows have none there.
+
+    Raises:
+        DataError: There is a column of that name already.
 
     Example:
         >>> edited(b'id;label\r\n1;"cat"\r\n2; dog\r\n', column="label", values={0: "dog", 1: "cat"})
@@ -49,7 +60,11 @@ def edited(data: bytes, *, column: str, values: Mapping[int, str | None]) -> byt
     records = _rows(text, at, separator)
     header = next(records)
     names = [_value(text[slice(*span)]).strip() for span in header.fields]
-    return _joined(text, records, names.index(column), values, separator).encode(encoding)
+    if twice := [name for name in added or () if name in names]:
+        raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
+    place = names.index(column)
+    changes = _changes(header, records, place, values, _further(added or {}, separator))
+    return _joined(text, changes, separator).encode(encoding)
 
 
 def _encoding(data: bytes) -> str:
@@ -94,16 +109,58 @@ def _value(token: str) -> str:
     return bare[1:-1].replace('""', '"') if len(bare) > 1 and bare[0] == bare[-1] == '"' else token
 
 
-def _joined(text: str, records: Iterator[_Record], place: int, values: Mapping[int, str | None], separator: str) -> str:
-    parts, at = [], 0
+def _further(added: Mapping[str, Mapping[int, str]], separator: str) -> Callable[[int | None], str]:
+    """Returns a function that gives the values of new columns in a row, or their names for None."""
+
+    def further(row: int | None) -> str:
+        values = added if row is None else [column.get(row, "") for column in added.values()]
+        return "".join(separator + _in_place_of("", value, separator) for value in values)
+
+    return further
+
+
+class _Change(NamedTuple):
+    """What stands from one place to another is replaced by a value, or by nothing.
+
+    Attributes:
+        start: Where it begins.
+        end: Where it ends.
+        value: What takes its place; None for nothing.
+        whole: Whether the value is text of the file, which gets no quotes.
+    """
+
+    start: int
+    end: int
+    value: str | None
+    whole: bool = False
+
+
+def _changes(
+    header: _Record,
+    records: Iterator[_Record],
+    place: int,
+    values: Mapping[int, str | None],
+    further: Callable[[int | None], str],
+) -> Iterator[_Change]:
+    last = len(header.fields) - 1
+    if more := further(None):
+        yield _Change(*(header.fields[last][1],) * 2, more, whole=True)
     for row, record in enumerate(records):
-        if row not in values:
+        if row in values and values[row] is None:
+            yield _Change(record.start, record.end, None)
             continue
-        value = values[row]
-        start, end = record.fields[place] if value is not None else (record.start, record.end)
+        if row in values:
+            yield _Change(*record.fields[place], values[row])
+        if more:
+            yield _Change(*(record.fields[last][1],) * 2, further(row), whole=True)
+
+
+def _joined(text: str, changes: Iterator[_Change], separator: str) -> str:
+    parts, at = [], 0
+    for start, end, value, whole in changes:
         parts.append(text[at:start])
         if value is not None:
-            parts.append(_in_place_of(text[start:end], value, separator))
+            parts.append(value if whole else _in_place_of(text[start:end], value, separator))
         at = end
     result = "".join([*parts, text[at:]])
     has_end = _LAST_LINE_END.search(text) is not None

@@ -16,7 +16,9 @@ from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.provenance import is_utf8
-from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
+from labelsieve.data.box_formats.finding import find_boxes
+from labelsieve.data.box_formats.open_images import has_its_columns
+from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -49,9 +51,10 @@ class Place:
 
     Attributes:
         kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
-            `BOX_FORMATS`, annotations of boxes; `saved` by
-            `Dataset.save_to_disk`; `published` in its official layout; `hub`.
-        path: The folder or file; of several files that are named by a pattern, the folder that holds them.
+            `BOX_FORMATS`, boxes, whose reader knows their files; `saved` by `Dataset.save_to_disk`; `published` in its
+            official layout; `hub`.
+        path: The folder or file; of YOLO the YAML file; of several files that are named by a pattern, the folder that
+            holds them.
         files: The files of a table, in their order.
         where: What to call a table in a message.
         notes: Remarks for the user.
@@ -81,12 +84,14 @@ def find_source(source: str, *, split: str | None = None) -> Place:
     if path.is_dir():
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             return Place(kind="saved", path=path)
+        if (found := find_boxes(path)) is not None:
+            return Place(kind=found[0], path=found[1])
         shards = shards_of_folder(path, split=split)
         return _in_files(shards, path, f"the folder {path}") if shards else Place(kind="folder", path=path)
     if path.is_file():
         refuse_pointer(path)
-        if path.suffix.lower() in BOX_FILES:
-            return Place(kind=BOX_FILES[path.suffix.lower()], path=path, files=(path,), where=f"the file {path}")
+        if (found := find_boxes(path)) is not None:
+            return Place(kind=found[0], path=path, where=f"the file {path}")
         refuse_split(split, path)
         return Place(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
     if has_pattern(source):
@@ -184,6 +189,8 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
                 f"expected the same columns in all files, found {listed(names, quoted=True)} in {files[0]} and "
                 f"{listed(other.table.column_names, quoted=True)} in {path}; pass files of one table"
             )
+    if has_its_columns(names):
+        raise DataError(f"{where} hold boxes of Open Images, which are read from one file each; pass one of them")
     texts = pa.concat_tables(each.table for each in found)
     folder = folder_of(files)
     _refuse_twice(found[0], asked, files[0])

@@ -20,6 +20,7 @@ from labelsieve.data.labels import class_name_notes, read_labels, renamed, resol
 from labelsieve.data.ranges import with_ranges
 from labelsieve.data.sources import (
     absolute_source,
+    arrow_column,
     check_limit,
     image_folder_of,
     open_source,
@@ -60,10 +61,10 @@ def load_tags(
 
     Args:
         source: A CSV, Parquet, Arrow or Feather file with images or their paths, one row an image or one row a tag, or
-            a table in several files; a folder
-            written by `Dataset.save_to_disk`; a Hub id; a `datasets.Dataset`; a COCO file, of which the categories of
-            each image count and no boxes are needed; a folder of class folders in which an image lies in several, as
-            a link or a copy; or images in memory, see :func:`labelsieve.load_images`.
+            a table in several files; a folder written by `Dataset.save_to_disk`; a Hub id; a `datasets.Dataset`; a COCO
+            file, of which the categories of each image count and no boxes are needed; other annotations of boxes; a
+            folder of class folders in which an image lies in several, as a link or a copy; or images in memory, see
+            :func:`labelsieve.load_images`.
         tags: For images in memory, or a `datasets.Dataset` without tags: an array (N, K) of bool with `class_names`,
             or N lists of names or integers.
         tag_column: Column of lists of names or integers, or of texts such as `cat;dog`; or several columns of 0 and 1,
@@ -261,7 +262,7 @@ def _one_row_an_image(
     notes.append(f"the tags of an image are those of its rows: {len(kept)} images in {len(paths)} rows")
     truth = None if found.truth is None else united(found.truth, image_of)
     return (
-        replace(table, rows=table.rows.select(kept)),
+        replace(table, rows=table.rows.select(kept), columns=replace(table.columns, id=None)),
         [paths[row] for row in kept.tolist()],
         found._replace(given=united(found.given, image_of), truth=truth),
     )
@@ -289,6 +290,10 @@ def _given(
     if table.columns.annotators:
         return read_class_columns(table, table.columns.annotators, guessed=not columns)
     name = str(table.columns.label)
+    if table.boxes is not None:  # one tag for each box
+        codes, known = arrow_column(table.rows, name), table.rows.features[name].names
+        labels = read_labels(codes, where=table.where, known=known, names_from="the classes of the boxes")
+        return TagLists(rows=np.arange(count), labels=labels)
     if table.class_names is None:
         return read_tag_column(table, name, separator=separator, classes=classes)
     # a folder of class folders: one tag for each file

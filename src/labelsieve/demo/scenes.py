@@ -14,7 +14,7 @@ from PIL import Image
 
 from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.provenance import write_atomically, write_json
-from labelsieve.core.validation import Range, Seed, check_value
+from labelsieve.core.validation import Range, Scenes, Seed, check_value
 from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
 from labelsieve.demo.sketches import (
     CLASS_NAMES,
@@ -32,8 +32,6 @@ __all__ = ["MAX_OVERLAP", "Scene", "scenes", "single_images", "write_coco", "wri
 MAX_OVERLAP = 0.1
 """Two boxes of a scene share at most this part of the area of the smaller one."""
 
-# They are made in memory, one after the other.
-Scenes = Annotated[int, Range(1, 5_000)]
 Side = Annotated[int, Range(128, 1_024)]
 Shapes = Annotated[int, Range(1, 12)]
 
@@ -41,6 +39,8 @@ Shapes = Annotated[int, Range(1, 12)]
 _LENGTHS = (0.2, 0.43)
 # Where there is no place after so many tries, all shapes become smaller by this factor.
 _TRIES, _SMALLER = 60, 0.93
+Place = tuple[int, int, int, int]  # left, top, width and height
+
 # As many pixels of paint become one of the image as in a single sketch, for anti-aliasing.
 _FINE = CANVAS // SIZE
 
@@ -261,9 +261,6 @@ def _layer(label: int, rng: np.random.Generator, style: Style, ground: Rgb) -> I
     colours = choose_colours(ground, rng, style)
     draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=style, colours=colours, ground=ground)
     return canvas
-
-
-Place = tuple[int, int, int, int]
 
 
 def _places(shapes: Sequence[_Shape], rng: np.random.Generator, size: int) -> list[Place]:

@@ -16,6 +16,7 @@ from labelsieve.core.provenance import target_of, write_atomically
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
+from labelsieve.report.annotations import write_annotations
 from labelsieve.report.imagefolder import write_image_folder
 from labelsieve.report.registry import FORMATS, FormatKind, folder_formats
 from labelsieve.report.tools import write_for_tool
@@ -62,6 +63,8 @@ def export(
       reviewer named, in the folder of that.
     * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images, but for those that reviewers
       left out, and the annotations as that tool imports them; see docs/export.md.
+    * `annotations`: of boxes, the annotation file or folder in its own form, with the corrected labels and the label
+      quality of each box; see docs/boxes.md.
     * `dataset-card`: a `README.md` for the Hub of Hugging Face that says which labels were changed.
 
     Args:
@@ -111,6 +114,8 @@ def export(
     if format in folders and images is None:
         raise SettingsError(f"format {format} needs the images; pass those that the run scanned")
     if kind == "tool" and images is not None:
+        if images.boxes is not None:
+            raise SettingsError(f"format {format} holds labels of whole images, no boxes; use --format annotations")
         return write_for_tool(
             verdicts, images, out, tool=format, reviews=reviews, copy=copy, overwrite=overwrite, progress=progress
         )
@@ -120,6 +125,17 @@ def export(
         kept &= ~dropped_by_reviewers(verdicts, reviews)
         return write_image_folder(
             verdicts, images, out, labels=labels, kept=kept, copy=copy, overwrite=overwrite, progress=progress
+        )
+    if kind == "annotations" and images is not None:
+        return write_annotations(
+            after_reviews(verdicts, reviews),
+            images,
+            out,
+            labels=corrected(verdicts, reviews or {}),
+            dropped=dropped_by_reviewers(verdicts, reviews),
+            copy=copy,
+            overwrite=overwrite,
+            progress=progress,
         )
     if copy:
         raise SettingsError(f"copy goes with {', '.join(folders)} only, got format {format}; leave it out")

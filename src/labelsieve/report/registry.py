@@ -20,12 +20,13 @@ class Format(Entry):
         kind: What that function is called with. `file`: verdicts, reviews and the path of the file. `tool`: a card for
             each image, class names, the folder to write in and the one that it becomes, see
             :func:`labelsieve.report.tools.write_for_tool`. `imagefolder`: as
-            :func:`labelsieve.report.imagefolder.write_image_folder`.
+            :func:`labelsieve.report.imagefolder.write_image_folder`. `annotations`: as
+            :func:`labelsieve.report.annotations.write_annotations`.
         images_in: Where the images lie in the folder of a tool.
         has_sizes: Whether the cards for a tool hold the size of each image, which means to decode it.
     """
 
-    kind: Literal["file", "tool", "imagefolder"] = "file"
+    kind: Literal["file", "tool", "imagefolder", "annotations"] = "file"
     images_in: str = "images"
     has_sizes: bool = False
 
@@ -54,12 +55,18 @@ FORMATS: Registry[Callable[..., Any], Format] = Registry(
         "cvat", _HERE + "tools:write_cvat", "all images with tags as CVAT for images 1.1", kind="tool", has_sizes=True
     ),
     Format("coco", _HERE + "tools:write_coco", "all images with annotations as COCO", kind="tool", has_sizes=True),
+    Format(
+        "annotations",
+        _HERE + "annotations:write_annotations",
+        "of boxes, the annotation file with corrected labels and label quality",
+        kind="annotations",
+    ),
     Format("dataset-card", _HERE + "card:write_card", "a card for the Hub that says which labels were changed"),
 )
 
 
 def folder_formats() -> list[str]:
-    """Returns the formats that are a folder with images."""
+    """Returns the formats that need the images."""
     return [name for name, format in FORMATS.entries.items() if format.kind != "file"]
 
 

@@ -17,6 +17,7 @@ from labelsieve.data.tagged import TaggedImages
 from labelsieve.report import Images, ThumbnailPixels, common
 from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
+from labelsieve.report.tag_terminal import estimate
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
 
@@ -59,6 +60,19 @@ def write_tag_report(
         SettingsError: A setting is out of range.
         RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
             cannot be written.
+
+    Example:
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(128, seed=0)
+        >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
+        >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ls.write_tag_report(verdicts, images, f"{folder}/report.html").name
+        'report.html'
     """
     check_value("max_images", max_images, Images)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
@@ -106,6 +120,7 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
         "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
         "settings": to_json(run.detector.settings) if run.detector.settings else "",
         "images": len(verdicts),
+        "estimate": estimate(verdicts),
         "tags": int(verdicts.given[verdicts.is_readable].sum()),
         "counts": {kind: len(verdicts.of_kind(kind)) for kind in KINDS},
         "names": verdicts.class_names,

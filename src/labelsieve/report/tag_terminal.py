@@ -23,6 +23,8 @@ def summarize_tags(verdicts: TagVerdicts, console: Console) -> None:
     """Prints counts, the classes most affected, metrics if any, and where the files are."""
     console.print()
     console.print(_headline(verdicts))
+    if line := estimate(verdicts):
+        console.print(Unbroken(line))
     run = verdicts.run
     facts = [run.source, run.detector.name, run.model.name, duration(run.seconds)]
     console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
@@ -46,6 +48,15 @@ def _headline(verdicts: TagVerdicts) -> Unbroken:
         f"; {readable:,} images, {len(verdicts.class_names):,} classes",
         (f", {unreadable:,} unreadable" if unreadable else "", "red"),
     )
+
+
+def estimate(verdicts: TagVerdicts) -> str:
+    """Says about how many tags are wrong and missing in all; empty where the detector does not say."""
+    found = verdicts.estimated()
+    if found is None:
+        return ""
+    wrong, missing = (f"{round(found[kind]):,}" for kind in (WRONG, MISSING))
+    return f"about {wrong} tags are wrong and {missing} are missing (estimate)"
 
 
 def _print_classes(verdicts: TagVerdicts, console: Console) -> None:

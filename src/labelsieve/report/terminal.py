@@ -207,7 +207,8 @@ def _suffix_of_corrected(origin: OriginRecord) -> str | None:
     if not source or origin.noise or named_source(source):
         return None
     path = Path(source)
-    return path.suffix if path.is_file() else ""
+    # of YOLO a folder is written, whose labels lie beside the YAML file
+    return path.suffix if path.is_file() and path.suffix.lower() not in (".yaml", ".yml") else ""
 
 
 def quoted(path: Path) -> str:

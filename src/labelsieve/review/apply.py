@@ -18,19 +18,24 @@ from labelsieve.core.errors import DataError, RunError, shown
 from labelsieve.core.folders import check_no_mount, new_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
+from labelsieve.data.box_formats.registry import BOX_FORMATS
+from labelsieve.data.box_formats.yolo import label_files
 from labelsieve.data.columns import Columns, Table
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.readers import Place, find_source, read_hub, read_path
 from labelsieve.data.table_formats import TABLES
 from labelsieve.review.changes import Placed
-from labelsieve.review.writers import Edits, Placing, copied, hard_linked, linked
+from labelsieve.review.writers import Edits, Placing, RowVerdicts, copied, hard_linked, linked
 from labelsieve.review.writers.arrow_tables import row_count, write_arrow_tables
+from labelsieve.review.writers.boxes import write_boxes
 from labelsieve.review.writers.class_folders import write_class_folders
 from labelsieve.review.writers.csv_tables import write_csv_tables
 from labelsieve.review.writers.saved import relabelled, write_saved
 
 BACKUP = ".backup"
 """Ends the name of what stood at the place of a data set that was corrected in place."""
+# Lists and settings beside annotations of boxes.
+_TEXTS = (".txt", ".xml", ".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +60,13 @@ def apply(
     options: Mapping[str, Any],
     out: Path | None,
     copy: bool = False,
+    verdicts: RowVerdicts | None = None,
     progress: Progress | None = None,
 ) -> Applied:
     """Writes a data set again with other labels, in the form that it has.
 
-    A folder of class folders, a table in one or several CSV, Parquet or Arrow files, a folder of `save_to_disk`. A data
-    set of the Hub becomes such a folder.
+    A folder of class folders, a table in one or several CSV, Parquet or Arrow files, annotation files of boxes, a
+    folder of `save_to_disk`. A data set of the Hub becomes such a folder.
 
     Args:
         images: All images of the source, with their labels of now.
@@ -68,6 +74,7 @@ def apply(
         options: What the images were loaded with: `source` and what :func:`labelsieve.load_images` takes beside it.
         out: The file or folder to write, where nothing is yet; None changes the source itself and keeps a backup.
         copy: Copy the images of a folder instead of linking to them.
+        verdicts: What is written beside the labels of a table or of boxes.
         progress: Where to show how far it is.
 
     Raises:
@@ -89,7 +96,7 @@ def apply(
         split=split,
         asked=asked,
         images=images,
-        edits=Edits(old=images.labels, new=placed.labels, class_names=images.class_names),
+        edits=Edits(old=images.labels, new=placed.labels, class_names=images.class_names, verdicts=verdicts),
         copy=copy,
         progress=progress or Progress(),
     )
@@ -147,6 +154,22 @@ class _Job:
         return read(self.source, asked=self.asked, split=self.split)
 
     @property
+    def is_boxes(self) -> bool:
+        """Whether the source is made of annotation files of boxes."""
+        return self.place.kind in BOX_FORMATS
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the labels; none where the source is a folder of images."""
+        boxes = self.table.box_files if self.is_boxes else None
+        return boxes.files if boxes else self.place.files
+
+    @property
+    def root(self) -> Path:
+        """The folder or file that is written; of YOLO the folder that its YAML file lies in."""
+        return self.place.path.parent if self.place.kind == "yolo" else self.place.path
+
+    @property
     def column(self) -> str:
         """The column of labels."""
         return str(self.table.columns.label)
@@ -154,8 +177,8 @@ class _Job:
     @cached_property
     def parts(self) -> list[Edits]:
         """The edits of each file of a table."""
-        count = row_count(self.place.kind)
-        counts = [count(path) for path in self.place.files]
+        boxes = self.table.box_files if self.is_boxes else None
+        counts = [*boxes.counts] if boxes else [row_count(self.place.kind)(path) for path in self.place.files]
         if sum(counts) != len(self.edits):
             raise RunError(f"{self.source} has changed while it was read; try it again")
         starts = np.cumsum([0, *counts]).tolist()
@@ -163,12 +186,12 @@ class _Job:
 
     def to(self, out: Path) -> Applied:
         """Writes to a new place."""
-        check_target(self.source, out)
+        check_target(str(self.root) if self.is_boxes else self.source, out)
         self._check_suffix(out)
         placing = copied if self.copy else linked
         if not self._is_folder:
-            self._write_tables({self.place.files[0]: out})
-        elif self.place.files:
+            self._write_tables({self.files[0]: out})
+        elif self.files:
             with new_folder(out) as part:
                 self._write_folder_of_tables(part, placing)
         else:
@@ -178,8 +201,10 @@ class _Job:
 
     def _check_suffix(self, out: Path) -> None:
         """Refuses a name under which the table would be read as another kind, or not at all."""
-        if not self._is_folder and TABLES.get(out.suffix.lower()) != self.place.kind:
-            suffix = self.place.path.suffix
+        suffix = self.place.path.suffix
+        kind = suffix.lower() if self.is_boxes else self.place.kind
+        is_same = (out.suffix.lower() if self.is_boxes else TABLES.get(out.suffix.lower())) == kind
+        if not self._is_folder and not is_same:
             raise RunError(
                 f"expected --out to end in {suffix}, as {self.place.path}, got {shown(out)}; change the name"
             )
@@ -188,11 +213,11 @@ class _Job:
         """Changes the source itself; what was there before stays beside it."""
         if self.place.kind == "hub":
             raise DataError(f"{self.source} is a data set of the Hub, which is not changed; pass --out FOLDER")
-        if self.place.files:
-            changing = [path for path, part in zip(self.place.files, self.parts, strict=True) if len(part.rows)]
+        if self.files:
+            changing = [path for path, part in zip(self.files, self.parts, strict=True) if len(part.rows)]
             with _kept(changing) as backups:
                 self._write_tables(dict(zip(changing, changing, strict=True)))
-            return Applied(path=self.place.path, backups=tuple(backups), notes=())
+            return Applied(path=self.place.path, backups=tuple(backups), notes=self._about_caches(changing))
         folder = Path(os.path.realpath(self.place.path))
         backup = free_name(folder, BACKUP)
         with _in_place_of(folder, backup) as part:
@@ -202,7 +227,7 @@ class _Job:
     @property
     def _is_folder(self) -> bool:
         """Whether the source is more than one file."""
-        return not (len(self.place.files) == 1 and self.place.path == self.place.files[0])
+        return not (len(self.files) == 1 and self.place.path == self.files[0])
 
     def _write_folder(self, part: Path, placing: Placing) -> None:
         if self.place.kind == "folder":
@@ -222,11 +247,14 @@ class _Job:
 
     def _write_folder_of_tables(self, part: Path, placing: Placing) -> None:
         """Writes the files of a table, and beside them whatever else lies in a folder of tables."""
-        folder, source = self.place.path, Path(self.source).expanduser()
-        targets = {path: part / os.path.relpath(path, folder) for path in self.place.files}
+        folder = self.root
+        source = folder if self.is_boxes else Path(self.source).expanduser()
+        if self.is_boxes:
+            self._check_inside(self.files, folder)
+        targets = {path: part / os.path.relpath(path, folder) for path in self.files}
         for target in targets.values():
             target.parent.mkdir(parents=True, exist_ok=True)
-        self._write_tables(targets)
+        self._write_tables(targets, in_new_folder=True)
         for path in sorted(source.rglob("*")) if source.is_dir() else ():
             target = part / os.path.relpath(path, folder)
             if os.path.lexists(target) or not (path.is_file() or path.is_symlink()):
@@ -234,11 +262,29 @@ class _Job:
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():  # with images copied from there it would be a folder of images, and none of tables
                 target.symlink_to(_led_to(path, target, folder=source, part=part), target_is_directory=True)
+            elif self.is_boxes and path.suffix.lower() in _TEXTS:
+                copied(path, target)  # small, and through a link the source would be edited
             else:
                 placing(path, target)
+        if self.place.kind == "yolo":
+            self._check_inside(label_files(part / self.place.path.name, split=self.split), part)
 
-    def _write_tables(self, targets: Mapping[Path, Path]) -> None:
-        """Writes files beside their places first, and moves them there when all of them are whole."""
+    def _check_inside(self, files: Sequence[Path], folder: Path) -> None:
+        """Refuses labels outside of the folder that is written: there the old ones would be read."""
+        if outside := [path for path in files if not _is_below(str(path), folder)]:
+            raise DataError(
+                f"{self.place.path} leads to labels outside of its folder, such as {outside[0]}; write paths there "
+                "that are relative to it, or use --in-place"
+            )
+
+    def _write_tables(self, targets: Mapping[Path, Path], *, in_new_folder: bool = False) -> None:
+        """Writes files beside their places first, and moves them there when all of them are whole.
+
+        Of annotation files, which may be thousands, each is moved when it is whole.
+        """
+        if self.is_boxes:
+            write_boxes(self.place.kind, targets, table=self.table, parts=self.parts, in_new_folder=in_new_folder)
+            return
         with ExitStack() as stack:
             parts = {path: stack.enter_context(write_atomically(target)) for path, target in targets.items()}
             if self.place.kind == "csv":
@@ -250,6 +296,11 @@ class _Job:
 
     def _notes(self, out: Path) -> tuple[str, ...]:
         """Says where the images of a table are now that it lies elsewhere."""
+        if self.is_boxes and not self._is_folder:
+            moved = os.path.realpath(self.place.path.parent) != os.path.realpath(out.parent)
+            folder = self.table.folder
+            add = f"its images lie in {folder}: put it beside {self.place.path}, or add --image-folder {folder}"
+            return (add,) if moved and self.asked.folder is None else ()
         if self.place.kind not in ("csv", "parquet", "arrow") or self.asked.folder is not None:
             return ()
         first = self.images.dataset[0]["image"] if len(self.images) else None
@@ -261,6 +312,12 @@ class _Job:
         if came_along or os.path.realpath(before) == os.path.realpath(after):
             return ()
         return (f"the paths in it are relative to {before}: put it there, or add --image-folder {before}",)
+
+    def _about_caches(self, files: Sequence[Path]) -> tuple[str, ...]:
+        """Says which caches Ultralytics keeps of labels that have changed, which it does not always see."""
+        folders = sorted({path.parent for path in files}) if self.place.kind == "yolo" else []
+        caches = [cache for folder in folders if (cache := folder.with_suffix(".cache")).is_file()]
+        return tuple(f"{cache} is of the labels before; remove it, for training may read it" for cache in caches)
 
     def _has_whole_paths(self) -> bool:
         value = self.table.rows[0][str(self.table.columns.image)]

@@ -26,8 +26,8 @@ from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
 from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
+from labelsieve.verdicts import TAG_IMAGES as IMAGES
 
-IMAGES = "images.parquet"
 TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
 WRONG, MISSING = "wrong", "missing"
 KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
@@ -156,6 +156,21 @@ class TagVerdicts:
             }
             for index, name in enumerate(self.class_names)
         ]
+
+    def estimated(self) -> dict[str, float] | None:
+        """Returns about how many tags of all classes are `wrong` and `missing`; None where the detector does not say.
+
+        Of a class with t tags, a share c of them wrong and a share o of its images without the tag, c t tags are wrong,
+        and of the images that show it (1 - c) t / (1 - o) a share o lack it.
+        """
+        found = {WRONG: 0.0, MISSING: 0.0}
+        for row in self.per_class():
+            omission, commission = row["omission"], row["commission"]
+            if omission is None or commission is None or omission >= 1:
+                return None
+            found[WRONG] += commission * row["tagged"]
+            found[MISSING] += (1 - commission) * row["tagged"] * omission / (1 - omission)
+        return found
 
     def _counts(self, kind: str) -> NDArray[np.int64]:
         names = self.table["class_name"].take(self.of_kind(kind))

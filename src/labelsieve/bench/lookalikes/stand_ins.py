@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from labelsieve.bench.drawn import DRAWN
 from labelsieve.bench.lookalikes.formats import write_parquet
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, draw_stock
-from labelsieve.bench.parts import DRAWINGS, NO_TEXT, Data
+from labelsieve.bench.parts import NO_TEXT, Data
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.published.base import named_source
 from labelsieve.demo.sketches import CLASS_NAMES
@@ -25,10 +26,10 @@ WIDTH = 16
 class StandIns:
     """Writes tiny data sets into a folder, each when it is first asked for.
 
-    A published data set becomes its look-alike, which is read by the same reader; sketches stay sketches; a file of
-    features becomes one with just the label columns and text features that the experiment names; and whatever
-    else there is, files, folders and data sets of the Hub, becomes a Parquet file with just the columns that the
-    experiment names.
+    A published data set becomes its look-alike, which is read by the same reader; sketches and scenes stay what they
+    are; a file of features becomes one with just the label columns and text features that the experiment names; and
+    whatever else there is, files, folders and data sets of the Hub, becomes a Parquet file with just the columns that
+    the experiment names.
 
     Args:
         folder: Where to write.
@@ -57,8 +58,8 @@ class StandIns:
         name, test_name = _lookalike(data.source), _lookalike(data.test_source)
         changes: dict[str, Any] = {
             "source": self._source(data),
-            "limit": IMAGES if data.limit or data.source == DRAWINGS else None,
-            "test_limit": TEST_IMAGES if data.test_limit or data.test_source == DRAWINGS else None,
+            "limit": _limit(data.source, data.limit, IMAGES),
+            "test_limit": _limit(data.test_source, data.test_limit, TEST_IMAGES),
             "class_names": None,  # they are of the real classes
         }
         if name is None:
@@ -89,8 +90,8 @@ class StandIns:
         return str(path)
 
     def _source(self, data: Data) -> str:
-        if data.source == DRAWINGS:
-            return DRAWINGS
+        if data.source in DRAWN:
+            return data.source
         if (name := _lookalike(data.source)) is not None:
             return self._published(name)
         train, label, truth = self.stock.train, data.label_column or "label", data.truth_column
@@ -98,8 +99,8 @@ class StandIns:
         return self._parquet(train, labels, image=data.image_column, names=NAMES)
 
     def _test(self, data: Data) -> str:
-        if data.test_source == DRAWINGS:
-            return DRAWINGS
+        if data.test_source in DRAWN:
+            return str(data.test_source)
         if (name := _lookalike(data.test_source)) is not None:
             return self._published(name)
         labels = {data.test_label_column or "label": self.stock.test.truth}
@@ -120,6 +121,13 @@ class StandIns:
         return str(path)
 
 
+def _limit(source: str | None, limit: int | None, images: int) -> int | None:
+    """Returns how many of so many images are to be taken, or scenes to be drawn; None where there was no limit."""
+    if source in DRAWN:
+        return DRAWN[source].count_for(images)
+    return images if limit else None
+
+
 def _lookalike(source: str | None) -> str | None:
     """Returns the name of the published data set with a look-alike that a source names, or None."""
     named = None if source is None else named_source(source)
@@ -128,7 +136,7 @@ def _lookalike(source: str | None) -> str | None:
 
 def _class_names(source: str) -> tuple[str, ...]:
     """Returns the class names of what stands for a source, since test images need the same."""
-    if source == DRAWINGS:
+    if source in DRAWN:
         return CLASS_NAMES
     name = _lookalike(source)
     return NAMES if name is None else LOOKALIKES[name].names

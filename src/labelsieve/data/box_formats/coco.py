@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.json_parts import json_parts, read_json_text
+from labelsieve.data.box_formats.edits import ISSUE, QUALITY, BoxEdits, Splice, Written, spliced
+from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, refuse_split
+from labelsieve.data.file_kinds import conversion
 
 CATEGORY = "category_id"
 _NO_BOX = (math.nan,) * 4
@@ -92,6 +96,8 @@ class Coco:
 
     def check(self, *, needs_boxes: bool) -> None:
         """Raises a `DataError` where the file is of another task, or lists no categories."""
+        if not (self.ids or self.paths):
+            raise _no_coco(self.path)
         if not self.ids or not self.paths:
             missing = "annotations" if self.paths else "images"
             raise DataError(f"expected a COCO file with {missing} in {self.path}, found none; check the file")
@@ -107,14 +113,12 @@ class Coco:
         """Returns the boxes, with classes in the order of the ids of their categories."""
         order = sorted(self.categories, key=_by_number)
         names = tuple(self.categories[each] for each in order)
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise DataError(f'the category "{shown(twice[0])}" is listed twice in {self.path}; give each its own name')
         number = {image: index for index, image in enumerate(self.paths)}
         unlisted = [each for each in self.images if not _is_in(each, number)]
         notes = []
         if unlisted:
-            count = counted(len(unlisted), "annotation names an image", "annotations name images")
-            notes.append(f"{count} not listed (first: {shown(str(unlisted[0]))})")
+            several = counted(len(unlisted), "annotation names an image", "annotations name images")
+            notes.append(f"{several} without an entry in images (first: {shown(str(unlisted[0]))})")
         return BoxRows(
             paths=[*self.paths.values()],
             image_of=np.array([number.get(each, -1) if _is_in(each, number) else -1 for each in self.images]),
@@ -124,8 +128,14 @@ class Coco:
             class_names=names,
             ids=self.ids,
             folder=folder,
+            files=BoxFiles(files=(self.path,), counts=(len(self.ids),), codes=self._codes(order), column=self.label),
             notes=tuple(notes),
         )
+
+    def _codes(self, order: list[Any]) -> tuple[str, ...]:
+        """Returns how the file writes each class, in JSON: by its id, or in a field of names by its name."""
+        by_name = any(value not in self.categories for value in {*self.labels})
+        return tuple(json.dumps(self.categories[each] if by_name else each) for each in order)
 
     def _indices(self, values: list[Any], order: list[Any], name: str) -> NDArray[np.int64]:
         """Returns labels, ids or names of categories, as indices."""
@@ -154,13 +164,23 @@ def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None, ne
         DataError: It cannot be read, or is no such file.
     """
     found = Coco(path=path, label=label, truth=truth)
-    for part in json_parts(read_json_text(path), where=path):
+    text = read_json_text(path)
+    if text.lstrip("\ufeff \t\r\n").startswith("["):
+        raise _no_coco(path)
+    for part in json_parts(text, where=path):
         if part.in_list and part.key in ("images", "categories", "annotations"):
             if not isinstance(part.value, dict):
                 raise DataError(f'expected objects in "{part.key}" of {path}, found others; check the file')
             found.add(part.key, part.value)
     found.check(needs_boxes=needs_boxes)
     return found
+
+
+def _no_coco(path: Path) -> DataError:
+    return DataError(
+        f"expected a COCO file with images and annotations in {path}, found neither; a table of images is not read "
+        f"from JSON: {conversion(path)}"
+    )
 
 
 def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:
@@ -258,3 +278,74 @@ def _decoded(text: str) -> list[int]:
                 value |= -1 << shift
         counts.append(value + counts[-2] if len(counts) > 2 else value)
     return counts
+
+
+def edit_coco(data: bytes, edits: BoxEdits) -> bytes:
+    """Returns a COCO file with other labels, without some annotations, and with verdicts in them.
+
+    Example:
+        >>> from labelsieve.data.box_formats.coco import edit_coco
+        >>> from labelsieve.data.box_formats.edits import BoxEdits
+        >>> edit_coco(b'{"annotations": [{"category_id":1}]}', BoxEdits(column="category_id", labels={0: "2"}))
+        b'{"annotations": [{"category_id":2}]}'
+    """
+    text = data.decode("latin-1")  # a character a byte: places stay, and no letter makes all of them wider
+    return spliced(text, _splices(text, edits)).encode("latin-1")
+
+
+def _annotations(text: str) -> Iterator[Part]:
+    return (part for part in json_parts(text, where="the file") if part.in_list and part.key == "annotations")
+
+
+def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
+    """Yields what is replaced; an annotation goes with the comma before it or, if all before it went, behind it."""
+    kept_end = gone_from = None
+    last: Part | None = None
+    for row, part in enumerate(_annotations(text)):
+        gone = row in edits.labels and edits.labels[row] is None
+        if gone and kept_end is None:
+            gone_from = part.start if gone_from is None else gone_from
+        elif gone:
+            yield Splice(kept_end or 0, part.end, "")
+        elif gone_from is not None:
+            yield Splice(gone_from, part.start, "")
+            gone_from = None
+        if not gone and edits.touches(row):
+            yield from _within(text, part.start, edits, row)
+        kept_end, last = part.end if not gone or kept_end is not None else None, part
+    if gone_from is not None and last is not None:
+        yield Splice(gone_from, last.end, "")
+
+
+def _within(text: str, start: int, edits: BoxEdits, row: int) -> Iterator[Splice]:
+    """Yields what is replaced in an annotation: its label, and the verdict, which is added at its end."""
+    found = members(text, start)
+    new, names = {}, {each.key: each for each in found}  # of a key that is there twice the last one counts
+    if label := edits.labels.get(row):
+        new[_as_bytes(edits.column, names)] = label
+    if row in edits.verdicts:
+        verdict, predicted = edits.verdicts[row], f"predicted_{edits.column}"
+        new |= {QUALITY: verdict.quality_text, predicted: verdict.predicted, ISSUE: str(verdict.is_issue).lower()}
+    for each in found:
+        if each is names[each.key] and each.key in new:
+            yield Splice(each.value, each.end, new.pop(each.key))
+    between = text[found[-2].end : found[-1].start] if len(found) > 1 else ", "
+    colon = ": " if text[found[-1].value - 1].isspace() else ":"
+    added = "".join(f"{between}{json.dumps(name)}{colon}{value}" for name, value in new.items())
+    yield Splice(found[-1].end, found[-1].end, added)
+
+
+def _as_bytes(name: str, names: Mapping[str, Any]) -> str:
+    """Returns a key as it stands in a text with a character a byte, where it is not written with escapes."""
+    return name if name in names else name.encode().decode("latin-1")
+
+
+def written_coco(path: Path, *, column: str) -> Iterator[Written]:
+    """Yields the parts of a COCO file, of annotations without what a verdict adds."""
+    added = {column, QUALITY, ISSUE, f"predicted_{column}"}
+    for part in json_parts(read_json_text(path), where=path):
+        if part.in_list and part.key == "annotations":
+            label = json.dumps(part.value[column])
+            yield Written(label, {key: value for key, value in part.value.items() if key not in added})
+        else:
+            yield Written(None, (part.key, part.value))

@@ -12,7 +12,11 @@ from typing import Any, NamedTuple
 from labelsieve.core.errors import DataError
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
-_BOM = "\ufeff"
+# The byte order mark of UTF-8, and its bytes where each is read as a character.
+_BOMS = ("\ufeff", "\xef\xbb\xbf")
+
+
+_DECODE = json.JSONDecoder().raw_decode
 
 
 class Part(NamedTuple):
@@ -72,8 +76,8 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
 
 
 def _parts(text: str) -> Iterator[Part]:
-    decoder = json.JSONDecoder()
-    at = _expect(text, _after(text, 1 if text.startswith(_BOM) else 0), "{")
+    begin = next((len(bom) for bom in _BOMS if text.startswith(bom)), 0)
+    at = _expect(text, _after(text, begin), "{")
     if text[at] == "}":
         return
     while True:
@@ -82,7 +86,7 @@ def _parts(text: str) -> Iterator[Part]:
         if text[at] == "[":
             at = _after(text, at + 1)
             while text[at] != "]":
-                value, end = decoder.raw_decode(text, at)
+                value, end = _DECODE(text, at)
                 yield Part(key, value, at, end, True)
                 at = _after(text, end)
                 if text[at] == ",":
@@ -91,12 +95,49 @@ def _parts(text: str) -> Iterator[Part]:
                     raise ValueError
             at = _after(text, at + 1)
         else:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODE(text, at)
             yield Part(key, value, at, end, False)
             at = _after(text, end)
         if text[at] == "}":
             return
         at = _expect(text, at, ",")
+
+
+class Member(NamedTuple):
+    """A key of an object and its value.
+
+    Attributes:
+        key: The key.
+        start: Where the key begins in the text, with its quote.
+        value: Where the value begins.
+        end: Where what follows the value begins.
+    """
+
+    key: str
+    start: int
+    value: int
+    end: int
+
+
+def members(text: str, at: int) -> list[Member]:
+    """Returns the members of the object that begins at a place of a text, of which it is known that it is JSON.
+
+    Example:
+        >>> from labelsieve.data.box_formats.json_parts import members
+        >>> members('{"a": {"b": 1}, "c": 2}', 0)[1]
+        Member(key='c', start=16, value=21, end=22)
+    """
+    found = []
+    at = _after(text, at + 1)
+    while text[at] != "}":
+        start = at
+        key, at = scanstring(text, at + 1)
+        value = _after(text, _after(text, at) + 1)
+        _, end = _DECODE(text, value)
+        found.append(Member(key, start, value, end))
+        at = _after(text, end)
+        at = _after(text, at + 1) if text[at] == "," else at
+    return found
 
 
 def _after(text: str, at: int) -> int:

@@ -1,6 +1,6 @@
 """The registry of formats of boxes: what reads them, and what writes corrected labels back.
 
-A new format is a file with two functions, and one line here. Nothing here loads one.
+A new format is a file with three functions, and one line here. Nothing here loads one.
 """
 
 from __future__ import annotations
@@ -17,19 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoxFormat(Entry):
-    """A format of boxes; its place is a function `(path, *, asked, split) -> Table`.
+    """A format of boxes; its place is a function `(path, *, asked, split) -> Table` whose table has `box_files`.
 
     Attributes:
-        suffixes: How its files end, in lower case; none where it is a folder.
+        edit: The place of a function `(data: bytes, edits: BoxEdits) -> bytes`, which gives one annotation file with
+            other labels and every other byte as it is.
+        written: The place of a function `(path, *, column) -> Iterator[Written]`, which yields the boxes of one file,
+            and what else is in it, to check what was edited.
+        suffixes: How its files end, in lower case, where that is enough to know it; see `find_boxes`.
     """
 
+    edit: str = ""
+    written: str = ""
     suffixes: tuple[str, ...] = ()
 
 
-_HERE = "labelsieve.data.box_formats."
+def _format(name: str, about: str, *suffixes: str) -> BoxFormat:
+    here = f"labelsieve.data.box_formats.{name}:"
+    return BoxFormat(
+        name, f"{here}read_{name}", about, f"{here}edit_{name}", f"{here}written_{name}", suffixes=suffixes
+    )
+
+
 BOX_FORMATS: Registry[Callable[..., Table], BoxFormat] = Registry(
     "boxes",
-    BoxFormat("coco", _HERE + "coco:read_coco", "COCO JSON with boxes", suffixes=(".json",)),
+    _format("coco", "COCO JSON with boxes", ".json"),
+    _format("yolo", "YOLO, a data.yaml with a file of labels an image", ".yaml", ".yml"),
+    _format("voc", "Pascal VOC, a folder with an XML file an image"),
+    _format("open_images", "CSV of boxes in the columns of Open Images"),
 )
 BOX_FILES = {suffix: name for name, format in BOX_FORMATS.entries.items() for suffix in format.suffixes}
 """The format of each suffix."""

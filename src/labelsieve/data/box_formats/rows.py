@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.boxes import Boxes
+from labelsieve.data.boxes import Boxes, BoxFiles
 from labelsieve.data.columns import Columns, Table
 
 _TRIED = 8
+# In the place of the path of an image that an annotation names and the file does not list: such a row is missing.
+_NOT_LISTED = "(image not listed)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +34,7 @@ class BoxRows:
         class_names: K names.
         ids: N names of the boxes.
         folder: The folder of the images.
+        files: Where they stand.
         is_relative: Whether `sides` are shares of the image.
         notes: Remarks for the user.
     """
@@ -42,6 +46,7 @@ class BoxRows:
     class_names: tuple[str, ...]
     ids: Sequence[str]
     folder: Path
+    files: BoxFiles
     truth: NDArray[np.int64] | None = None
     is_relative: bool = False
     notes: tuple[str, ...] = ()
@@ -50,18 +55,20 @@ class BoxRows:
         """Returns one row for each box, with its image, label and id.
 
         Raises:
-            DataError: There is no box.
+            DataError: There is no box, or two classes have one name.
         """
         import pyarrow as pa
         from datasets import ClassLabel, Dataset, Features, Value
 
         if not len(self.labels):
             raise DataError(f"expected boxes in {where}, found none; check the file")
-        known = pa.array(self.image_of, mask=self.image_of < 0)
+        if twice := [name for name, count in Counter(self.class_names).items() if count > 1]:
+            raise DataError(f'the class "{shown(twice[0])}" is listed twice in {where}; give each its own name')
+        paths = pa.array([*self.paths, _NOT_LISTED], pa.string())
         classes = ClassLabel(names=list(self.class_names))
         features = {"image": Value("string"), "label": classes, "id": Value("string")}
         columns = {
-            "image": pa.array(self.paths, pa.string()).take(known),
+            "image": paths.take(pa.array(np.where(self.image_of < 0, len(self.paths), self.image_of))),
             "label": pa.array(self.labels),
             "id": pa.array(self.ids, pa.string()),
         }
@@ -74,6 +81,7 @@ class BoxRows:
             where=where,
             folder=self.folder,
             boxes=Boxes(sides=self.sides, image_of=self.image_of, is_relative=self.is_relative),
+            box_files=self.files,
             notes=(*self.notes, *self._notes()),
         )
 

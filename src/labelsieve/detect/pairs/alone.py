@@ -10,14 +10,8 @@ from labelsieve.detect.pairs.scores import PairScores, pair_scores
 
 
 def score_alone(pairs: PairInputs, kind: Kind) -> PairScores:
-    """Scores pairs by one kind of evidence, calibrated on the tags, and flags what it thinks is the other way round."""
+    """Scores pairs by one kind of evidence, calibrated on the tags and joined with them."""
     engine = pairs.images.engine
     generator = engine.generator(Purpose.POSTERIOR_ROWS)
     model = fit_pairs([kind], pairs.given, pairs.frequency, generator=generator, progress=engine.progress)
-    return pair_scores(
-        pairs,
-        model.all_probabilities(pairs.given, posterior=False),
-        thresholds=(0.5, 0.5),
-        omission=model.noise.omission.numpy(),
-        commission=model.noise.commission.numpy(),
-    )
+    return pair_scores(pairs, model.all_probabilities(pairs.given, posterior=True), **model.estimates())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.validation import Folds, check_fields
 from labelsieve.core.validation import Neighbours as NeighbourCount
@@ -38,14 +38,15 @@ class PairJoint(PairDetector):
         >>> from accelerate import Accelerator
         >>> from labelsieve.core.engine import Engine
         >>> from labelsieve.detect.pairs.inputs import PairInputs
-        >>> rng = np.random.default_rng(0)
+        >>> rng, names = np.random.default_rng(0), ["cat", "dog", "fox", "owl"]
         >>> tags = rng.random((300, 4)) < 0.3
         >>> points = tags @ np.eye(4, 8) + rng.normal(scale=0.1, size=(300, 8))
-        >>> tags[0] = ~tags[0]
+        >>> tags[0, 2], tags[1, 2] = False, True  # it is there, and it is not
         >>> engine = Engine(accelerator=Accelerator(cpu=True))
-        >>> pairs = PairInputs.of_features(points, tags, class_names=["cat", "dog", "fox", "owl"], engine=engine)
-        >>> np.argwhere(PairJoint().score(pairs).issue).tolist()
-        [[0, 0], [0, 1], [0, 2], [0, 3]]
+        >>> pairs = PairInputs.of_features(points, tags, class_names=names, engine=engine)
+        >>> scores = PairJoint().score(pairs)
+        >>> np.argwhere(scores.missing).tolist(), np.argwhere(scores.wrong).tolist()
+        ([[0, 2]], [[1, 2]])
     """
 
     folds: Folds = 5
@@ -64,6 +65,7 @@ class PairJoint(PairDetector):
         from labelsieve.detect.pairs.scores import pair_scores
 
         images, noise, history = pairs.images, None, []
+        rates: dict[str, Any] = {}
         fixed = [] if images.text is None else [zero_shot_kind(pairs)]
         found = neighbours_of(pairs, self.neighbours)
         names = (*(["zero-shot"] if fixed else []), "image features", "smoothed features", "neighbours")
@@ -74,18 +76,15 @@ class PairJoint(PairDetector):
             model = fit_pairs(
                 kinds, pairs.given, pairs.frequency, generator=generator, noise=noise, progress=images.progress
             )
+            rates = (
+                rates or model.estimates()
+            )  # those of the first fit: it alone has not seen the tags that it explains
             noise, present = model.noise, model.all_probabilities(pairs.given, posterior=True)
             learned_from = torch.from_numpy(present)
             history.append(dict(zip(names, model.weights.tolist(), strict=True)))
         told = ", ".join(f"{name} {weight:.2f}" for name, weight in history[-1].items())
-        return pair_scores(
-            pairs,
-            present,
-            omission=model.noise.omission.numpy(),
-            commission=model.noise.commission.numpy(),
-            notes=(f"weights of the evidence: {told}",),
-            history=history,
-        )
+        notes = (f"weights of the evidence: {told}", *rates.pop("notes", ()))
+        return pair_scores(pairs, present, notes=notes, history=history, **rates)
 
     def _learned(self, pairs: PairInputs, weights: Tensor, found: Neighbours) -> list[Kind]:
         """Returns the kinds of evidence that learn from how much images have each class, (n, K)."""

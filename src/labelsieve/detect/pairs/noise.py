@@ -9,9 +9,9 @@ the others are tagged, and with p the probability that an image shows it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,16 +20,21 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import chunks
+from labelsieve.detect.pairs.ends import allowed
 from labelsieve.detect.pairs.evidence import Kind
+from labelsieve.detect.scores import GUESSING
 
-# So many logits are held while weights and rates are fitted: 256 MiB.
-MOST_LOGITS = 2**26
+# So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
+MOST_LOGITS = 2**24
 # Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
 WEIGHT_SPREAD = 5.0
 # The log-odds of the two common rates are drawn to those of the first, as if from a normal distribution of this width.
 FIRST_RATE, RATE_SPREAD = 0.1, 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
+# Where the evidence tells nothing, rates are taken for so small a share of what they were fitted to be.
+UNTOLD = 0.05
+NOTHING = "that hardly any are flagged; another model may know these images"
 ITERATIONS = 100
 LEAST = 1e-6
 
@@ -58,6 +63,10 @@ class TagNoise:
         """a, (K,): share of the images without the class that have the tag."""
         return (self.commission * self.frequency / (1 - self.prior)).clamp(LEAST, 1 - LEAST)
 
+    def scaled(self, commission: float, omission: float) -> TagNoise:
+        """Returns the same with rates that are multiplied by a factor each."""
+        return TagNoise(self.frequency, self.omission * omission, self.commission * commission)
+
     def tagged(self, probability: Tensor) -> Tensor:
         """Returns how likely an image is tagged that shows the class with a probability (n, K)."""
         return (1 - self.omission) * probability + self.added * (1 - probability)
@@ -80,6 +89,7 @@ class PairModel:
         slope: (K,), above 0: how much all evidence counts for a class.
         bias: (K,): added beside the log-odds of the prior.
         noise: Rates of wrong and missing tags.
+        telling: Share of the deviance of the tags that the evidence explains (McFadden, 1974), at most 1.
     """
 
     kinds: Sequence[Kind]
@@ -87,6 +97,18 @@ class PairModel:
     slope: Tensor
     bias: Tensor
     noise: TagNoise
+    telling: float = 1.0
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the evidence tells next to nothing of the tags, so that no rates can be estimated."""
+        return self.telling < GUESSING
+
+    def estimates(self) -> dict[str, Any]:
+        """Returns rates and a note for :func:`labelsieve.detect.pairs.scores.pair_scores`."""
+        if self.guesses:
+            return {"notes": (f"the features tell next to nothing of the tags ({self.telling:.1%}), so {NOTHING}",)}
+        return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
     def probability(self, here: NDArray[np.int64]) -> Tensor:
@@ -129,28 +151,44 @@ def fit_pairs(
         noise: Rates that are held; None learns them.
         progress: Where to show how far it is.
     """
+    sample = _Sample(kinds, given, generator)
+    with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
+        found = _likeliest(sample, frequency, noise, advance)
+        telling = found.telling(sample)
+        if noise is None:
+            lowered = _lowered(found, sample) if telling >= GUESSING else found.noise.scaled(UNTOLD, UNTOLD)
+            found = _likeliest(sample, frequency, lowered, advance)
+        advance(1)
+    return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise, telling)
+
+
+def _lowered(found: _Tried, sample: _Sample) -> TagNoise:
+    """Returns the noise of a fit, with no more wrong tags than the surest pairs allow."""
+    parts = [(found.tagged(logits), tags) for logits, tags in sample]
+    noise, (tagged, tags) = found.noise, (torch.cat(each) for each in zip(*parts, strict=True))
+    return noise.scaled(allowed(tagged, tags, frequency=noise.frequency, added=noise.added), 1.0)
+
+
+def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advance: Callable[[int], None]) -> _Tried:
+    """Returns what makes the tags of a sample most likely, with a noise that is held, or learned if it is None."""
     from scipy.optimize import minimize
 
-    sample = _Sample(kinds, given, generator)
-    shape = _Shape(len(kinds), given.shape[1])
-    with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
+    shape = _Shape(len(sample.spread), len(frequency))
 
-        def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            advance(0)
-            now = torch.from_numpy(values).float().requires_grad_()
-            drawn = shape.drawn(now)
-            total, (slope,) = float(drawn.detach()), torch.autograd.grad(drawn, now)
-            for logits, tags in sample:
-                loss = shape.model(now, frequency, noise).loss(logits, tags)
-                slope = slope + torch.autograd.grad(loss, now)[0]
-                total += float(loss.detach())
-            return total / sample.count, slope.double().numpy() / sample.count
+    def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        advance(0)
+        now = torch.from_numpy(values).float().requires_grad_()
+        drawn = shape.drawn(now)
+        total, (slope,) = float(drawn.detach()), torch.autograd.grad(drawn, now)
+        for logits, tags in sample:
+            loss = shape.model(now, frequency, noise).loss(logits, tags)
+            slope = slope + torch.autograd.grad(loss, now)[0]
+            total += float(loss.detach())
+        return total / sample.count, slope.double().numpy() / sample.count
 
-        options = {"maxiter": ITERATIONS}
-        best = minimize(loss_and_slope, shape.start, jac=True, method="L-BFGS-B", bounds=shape.bounds, options=options)
-        advance(1)
-    found = shape.model(torch.from_numpy(best.x).float(), frequency, noise)
-    return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise)
+    options = {"maxiter": ITERATIONS}
+    best = minimize(loss_and_slope, shape.start, jac=True, method="L-BFGS-B", bounds=shape.bounds, options=options)
+    return shape.model(torch.from_numpy(best.x).float(), frequency, noise)
 
 
 class _Sample:
@@ -179,9 +217,21 @@ class _Tried(NamedTuple):
     bias: Tensor
     noise: TagNoise
 
-    def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
+    def tagged(self, logits: Tensor) -> Tensor:
         joined = torch.einsum("p,pnk->nk", self.weights, logits) * self.slope
-        tagged = self.noise.tagged(torch.sigmoid(joined + self.bias + self.noise.prior.logit())).clamp(LEAST, 1 - LEAST)
+        return self.noise.tagged(torch.sigmoid(joined + self.bias + self.noise.prior.logit()))
+
+    @torch.no_grad()
+    def telling(self, sample: _Sample) -> float:
+        """Returns the share of the deviance of the tags that is explained."""
+        loss = sum(float(self.loss(logits, tags)) for logits, tags in sample) / sample.count
+        frequency = self.noise.frequency.double()
+        return 1 - loss / float(
+            -torch.xlogy(frequency, frequency).sum() - torch.xlogy(1 - frequency, 1 - frequency).sum()
+        )
+
+    def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
+        tagged = self.tagged(logits).clamp(LEAST, 1 - LEAST)
         return -torch.where(tags, tagged, 1 - tagged).log().sum()
 
 
@@ -205,6 +255,7 @@ class _Shape:
         """Returns the negative logarithm of the prior, but for a constant."""
         weights, common, own = values.split(self.sizes)
         bias, steep, *apart = own.view(4, self.classes)
-        own_rates = sum((each / CLASS_SPREAD).square().sum() for each in apart)
+        own_rates = (torch.stack(apart) / CLASS_SPREAD).square().sum()
         spread = (weights / WEIGHT_SPREAD).square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
-        return 0.5 * (spread + (steep / SLOPE_SPREAD).square().sum() + own_rates)
+        total: Tensor = spread + (steep / SLOPE_SPREAD).square().sum() + own_rates
+        return total / 2

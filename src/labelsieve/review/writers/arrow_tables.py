@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.arrow_files import features_of, open_arrow, plain_types, read_schema
+from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY
 from labelsieve.data.csv_files import read_texts
 from labelsieve.data.labels import normalise
 from labelsieve.review.writers.edits import Edits, joined
@@ -46,11 +46,11 @@ def write_arrow_tables(
     labels = new_labels(whole, joined(edits), feature=feature, where=f'the column "{shown(column)}" of {files[0]}')
     start = 0
     for path, part in zip(files, edits, strict=True):
-        if path in targets and not len(part.rows):
+        if path in targets and not len(part.rows) and part.verdicts is None:
             shutil.copyfile(path, targets[path])
         elif path in targets:
             new = labels.slice(start, len(part))
-            (_write_parquet if is_parquet else _write_arrow)(path, targets[path], column, new, part.kept)
+            (_write_parquet if is_parquet else _write_arrow)(path, targets[path], column, new, part)
         start += len(part)
 
 
@@ -137,16 +137,45 @@ def _as_field(values: Any, field: pa.Field) -> Any:
     return values.cast(field.type)
 
 
-def _write_parquet(path: Path, target: Path, column: str, labels: Any, kept: NDArray[np.bool_]) -> None:
+def _verdicts(edits: Edits) -> dict[str, Any]:
+    """Returns the columns of verdicts, without a value where a run says nothing."""
+    said = edits.verdicts
+    if said is None:
+        return {}
+    names = pa.array(edits.class_names, pa.string())
+    return {
+        QUALITY: pa.array(said.quality, mask=~said.known),
+        PREDICTED: names.take(pa.array(said.predicted, mask=~said.known)),
+        ISSUE: pa.array(said.is_issue, mask=~said.known),
+    }
+
+
+def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
+    """Returns a schema with further columns.
+
+    Raises:
+        DataError: It has one of them already.
+    """
+    for name, values in columns.items():
+        if name in schema.names:
+            raise DataError(f'there is a column "{name}" already; take the table without it')
+        schema = schema.append(pa.field(name, values.type))
+    return schema
+
+
+def _write_parquet(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
+    kept, more = edits.kept, _verdicts(edits)
     with pq.ParquetFile(path) as file:
         schema, start = file.schema_arrow, 0
         place = schema.get_field_index(column)
         values = _as_field(labels, schema.field(place))
-        with pq.ParquetWriter(target, schema, **_parquet_settings(file)) as writer:
+        with pq.ParquetWriter(target, _longer(schema, more), **_parquet_settings(file)) as writer:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
                 end = start + len(table)
                 table = table.set_column(place, schema.field(place), values.slice(start, len(table)))
+                for name, column_of in more.items():
+                    table = table.append_column(name, column_of.slice(start, len(table)))
                 table = table if kept[start:end].all() else table.filter(pa.array(kept[start:end]))
                 if len(table):
                     writer.write_table(table, row_group_size=len(table))
@@ -169,7 +198,8 @@ def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
     }
 
 
-def _write_arrow(path: Path, target: Path, column: str, labels: Any, kept: NDArray[np.bool_]) -> None:
+def _write_arrow(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
+    kept, more = edits.kept, _verdicts(edits)
     with open_arrow(path) as file:
         schema, start = file.schema, 0
         place = schema.get_field_index(column)
@@ -178,10 +208,12 @@ def _write_arrow(path: Path, target: Path, column: str, labels: Any, kept: NDArr
         options = pa.ipc.IpcWriteOptions(compression=_compression(path))
         batches = file if is_stream else (file.get_batch(number) for number in range(file.num_record_batches))
         new = pa.ipc.new_stream if is_stream else pa.ipc.new_file
-        with pa.OSFile(str(target), "wb") as sink, new(sink, schema, options=options) as writer:
+        with pa.OSFile(str(target), "wb") as sink, new(sink, _longer(schema, more), options=options) as writer:
             for batch in batches:
                 end = start + len(batch)
                 batch = batch.set_column(place, schema.field(place), values.slice(start, len(batch)))
+                for name, column_of in more.items():
+                    batch = batch.append_column(name, column_of.slice(start, len(batch)))
                 writer.write_batch(batch if kept[start:end].all() else batch.filter(pa.array(kept[start:end])))
                 start = end
 

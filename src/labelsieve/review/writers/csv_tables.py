@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError
+from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, quality_text
 from labelsieve.data.csv_edits import edited
 from labelsieve.data.csv_files import read_texts
 from labelsieve.review.writers.edits import Edits, joined
@@ -38,8 +39,22 @@ def write_csv_tables(
     for (path, table), part in zip(tables.items(), edits, strict=True):
         if path in targets:
             new = {row: None if part.new[row] < 0 else written[part.new[row]] for row in part.rows.tolist()}
-            targets[path].write_bytes(edited(path.read_bytes(), column=column, values=new))
+            added = _added(part, written)
+            targets[path].write_bytes(edited(path.read_bytes(), column=column, values=new, added=added))
             _check(path, targets[path], table, column=column, edits=part)
+
+
+def _added(edits: Edits, written: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Returns the columns of verdicts, each row to its value."""
+    said = edits.verdicts
+    if said is None:
+        return {}
+    rows = np.flatnonzero(said.known).tolist()
+    return {
+        QUALITY: {row: quality_text(said.quality[row]) for row in rows},
+        PREDICTED: {row: written[said.predicted[row]] for row in rows},
+        ISSUE: {row: str(bool(said.is_issue[row])).lower() for row in rows},
+    }
 
 
 def _written(values: Sequence[str], edits: Edits) -> list[str]:

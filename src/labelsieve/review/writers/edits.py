@@ -20,6 +20,30 @@ Placing = Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class RowVerdicts:
+    """What a run says of N rows of a source, to be written beside their labels.
+
+    Attributes:
+        quality: Shape (N,): label quality, 0 to 1; NaN where the run says nothing of a row.
+        predicted: Shape (N,), int64: the predicted classes.
+        is_issue: Shape (N,), bool.
+    """
+
+    quality: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    is_issue: NDArray[np.bool_]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Shape (N,): of which rows the run says something."""
+        return np.isfinite(self.quality)
+
+    def part(self, part: slice) -> RowVerdicts:
+        """Returns the verdicts of some rows that follow each other."""
+        return RowVerdicts(quality=self.quality[part], predicted=self.predicted[part], is_issue=self.is_issue[part])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Edits:
     """The labels of N rows of a source, and those that take their place.
 
@@ -27,11 +51,13 @@ class Edits:
         old: Shape (N,), int64, values 0 to K-1.
         new: Shape (N,), int64, values 0 to K-1, or -1 to leave the row out.
         class_names: The K names.
+        verdicts: What is written beside the labels, in three more columns; None for nothing.
     """
 
     old: NDArray[np.int64]
     new: NDArray[np.int64]
     class_names: tuple[str, ...]
+    verdicts: RowVerdicts | None = None
 
     def __len__(self) -> int:
         return len(self.old)
@@ -49,7 +75,8 @@ class Edits:
     def part(self, start: int, count: int) -> Edits:
         """Returns the edits of some rows that follow each other, as of one file of several."""
         part = slice(start, start + count)
-        return Edits(old=self.old[part], new=self.new[part], class_names=self.class_names)
+        verdicts = None if self.verdicts is None else self.verdicts.part(part)
+        return Edits(old=self.old[part], new=self.new[part], class_names=self.class_names, verdicts=verdicts)
 
     def examples(self, values: Sequence[Hashable]) -> list[int | None]:
         """Returns for each class a row with the value that most of its rows have, None for a class without rows.

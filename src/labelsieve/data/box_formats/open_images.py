@@ -1,0 +1,185 @@
+"""Open Images: CSV files with a box a row, in shares of the image (storage.googleapis.com/openimages)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, BoxEdits, Written
+from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.boxes import BoxFiles
+from labelsieve.data.columns import Columns, Table, refuse_split
+from labelsieve.data.csv_edits import edited
+from labelsieve.data.csv_files import find_header, read_texts
+
+LABEL = "LabelName"
+_IMAGE = "ImageID"
+_SIDES = ("XMin", "XMax", "YMin", "YMax")
+_DESCRIPTIONS = "*class-descriptions*.csv"
+_SPLITS = ("train", "validation", "test")
+
+
+def is_open_images(path: Path) -> bool:
+    """Returns whether a CSV file has the columns of Open Images."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            first, _, separator = find_header([handle.readline(4096)])
+    except (OSError, UnicodeDecodeError):
+        return False
+    return has_its_columns(name.strip().strip('"') for name in first.strip().split(separator))
+
+
+def has_its_columns(names: Iterable[str]) -> bool:
+    """Returns whether some columns are those of Open Images."""
+    return {_IMAGE, *_SIDES} <= {*names}
+
+
+def read_open_images(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads the boxes of a file; other columns, such as Confidence and IsGroupOf, are left alone.
+
+    Args:
+        path: The file.
+        asked: Whether the images lie in another folder, and which columns hold the label and the true label; else
+            `LabelName`.
+        split: None; another part of the data is another file.
+
+    Raises:
+        DataError: It is no such file, or its images are not found.
+    """
+    refuse_split(split, path)
+    where = f"the file {path}"
+    found = read_texts(path)
+    label, columns = asked.label or LABEL, found.table.column_names
+    for name, option in ((label, "label"), (asked.truth or label, "truth")):
+        if name not in columns:
+            raise DataError(
+                f'expected a column "{shown(name)}" in {where}, found {listed(columns, quoted=True)}'
+                f"{did_you_mean(name, columns)}; name another with --{option}-column"
+            )
+    names = found.table[_IMAGE].to_pylist()
+    if not names:
+        raise DataError(f"expected boxes in {where}, found no rows; check the file")
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    paths = [name if os.path.splitext(name)[1] else f"{name}.jpg" for name in number]
+    given = found.table[label].to_pylist()
+    true = None if asked.truth is None else found.table[asked.truth].to_pylist()
+    codes = sorted({*given, *(true or ())} - {""})
+    classes, note = _class_names(codes, path)
+    order = sorted(range(len(codes)), key=classes.__getitem__)
+    place = {codes[each]: index for index, each in enumerate(order)}
+    rows = BoxRows(
+        paths=paths,
+        image_of=np.array([number[name] for name in names], dtype=np.int64),
+        sides=_sides(found.table, where),
+        labels=_indices(given, place, label, where),
+        truth=None if true is None else _indices(true, place, str(asked.truth), where),
+        class_names=tuple(classes[each] for each in order),
+        ids=[*_ids(names)],
+        folder=folder_with(paths, _folders(path), asked=asked.folder, where=where),
+        is_relative=True,
+        files=BoxFiles(files=(path,), counts=(len(names),), codes=tuple(codes[each] for each in order), column=label),
+        notes=(*found.notes, note),
+    )
+    return rows.to_table(where=where)
+
+
+def _indices(values: list[str], place: dict[str, int], column: str, where: str) -> NDArray[np.int64]:
+    if "" in values:
+        raise DataError(
+            f'expected a label in each row of the column "{shown(column)}" of {where}, found none in row '
+            f"{values.index('') + 1}; add it, or remove the row"
+        )
+    return np.array([place[value] for value in values], dtype=np.int64)
+
+
+def _sides(table: object, where: str) -> NDArray[np.float64]:
+    """Returns left, top, width and height as shares, NaN where there is no number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: pa.Table = table
+    columns = []
+    for name in _SIDES:
+        values = pc.if_else(pc.equal(found[name], ""), None, found[name])
+        try:
+            columns.append(np.asarray(pc.fill_null(pc.cast(values, pa.float64()), float("nan"))))
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f'expected numbers in the column "{name}" of {where}, found others ({shown(str(error))}); correct them'
+            ) from None
+    left, right, top, bottom = columns
+    return np.stack([left, top, right - left, bottom - top], axis=1)
+
+
+def _ids(names: list[str]) -> Iterator[str]:
+    """Yields the name of the image and which of its boxes it is."""
+    seen: dict[str, int] = defaultdict(int)
+    for name in names:
+        yield f"{name}#{seen[name]}"
+        seen[name] += 1
+
+
+def _class_names(codes: list[str], path: Path) -> tuple[list[str], str]:
+    """Returns the name of each class, by a file of descriptions beside the boxes, and where they come from."""
+    files = sorted(path.parent.glob(_DESCRIPTIONS))
+    for file in files:
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as handle:
+                known = {row[0].strip(): row[1].strip() for row in csv.reader(handle) if len(row) > 1}
+        except (OSError, UnicodeDecodeError, csv.Error):
+            continue
+        if not any(code in known for code in codes):
+            continue
+        names = [known.get(code) or code for code in codes]
+        counts = Counter(names)
+        names = [f"{name} ({code})" if counts[name] > 1 else name for name, code in zip(names, codes, strict=True)]
+        return names, f"names of classes are those of {file.name}"
+    return codes, f"classes are named by their codes; put {_DESCRIPTIONS.replace('*', '')} beside the file for names"
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Yields where the images may lie: beside the file, or in a folder of its split."""
+    here = path.parent
+    splits = sorted(_SPLITS, key=lambda name: name not in path.stem)
+    for folder in (here, here.parent):
+        for split in splits:
+            yield from (folder / split, folder / "images" / split, folder / split / "images", folder / split / "data")
+        yield from (folder / "images", folder / "data", folder)
+
+
+def edit_open_images(data: bytes, edits: BoxEdits) -> bytes:
+    r"""Returns a CSV file with other labels, without some rows, and with three more columns of the verdicts.
+
+    Raises:
+        DataError: It has one of these columns already.
+
+    Example:
+        >>> from labelsieve.data.box_formats.edits import BoxEdits
+        >>> from labelsieve.data.box_formats.open_images import edit_open_images
+        >>> edit_open_images(b"ImageID,LabelName\n1,/m/1\n", BoxEdits(column="LabelName", labels={0: "/m/2"}))
+        b'ImageID,LabelName\n1,/m/2\n'
+    """
+    added: dict[str, dict[int, str]] = {}
+    if edits.verdicts:
+        added = {
+            QUALITY: {row: each.quality_text for row, each in edits.verdicts.items()},
+            PREDICTED: {row: each.predicted for row, each in edits.verdicts.items()},
+            ISSUE: {row: str(each.is_issue).lower() for row, each in edits.verdicts.items()},
+        }
+    return edited(data, column=edits.column, values=edits.labels, added=added)
+
+
+def written_open_images(path: Path, *, column: str) -> Iterator[Written]:
+    """Yields the rows of a file, without the columns of verdicts."""
+    table = read_texts(path).table
+    dropped = {column, QUALITY, PREDICTED, ISSUE}
+    others = [table[name].to_pylist() for name in table.column_names if name not in dropped]
+    for label, *rest in zip(table[column].to_pylist(), *others, strict=True):
+        yield Written(label, rest)

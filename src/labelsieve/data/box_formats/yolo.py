@@ -1,0 +1,388 @@
+"""YOLO: a `data.yaml` of class names and splits, and beside each image a text file with one line a box.
+
+As Ultralytics reads it (docs.ultralytics.com/datasets/detect, format of detections): a line is the number of the class,
+then the centre, width and height of the box as shares of the image. Of a polygon, as for segmentation, the box around
+it is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labelsieve.core.errors import DataError, first_line, listed, shown
+from labelsieve.core.quantities import counted
+from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, spliced, with_same_end
+from labelsieve.data.box_formats.rows import BoxRows
+from labelsieve.data.boxes import BoxFiles
+from labelsieve.data.columns import Columns, Table, choose_split
+from labelsieve.data.folders import SUFFIXES
+
+_SPLITS = ("train", "val", "valid", "test", "minival")
+# Numbers of a line: a box, one with its confidence, one with four corners; from so many on it is a polygon.
+_BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7
+_NUMBER = re.compile(r"\S+")
+_NO_BOX = (math.nan,) * 4
+
+
+def read_yolo(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads the boxes of one split.
+
+    Args:
+        path: The YAML file.
+        asked: No column and no folder, of which the format has none.
+        split: `train`, `val` or `test`; by default the only one, else `train`.
+
+    Raises:
+        DataError: The file or one of the labels is not what it should be, or is of another task.
+    """
+    _refuse_columns(asked)
+    config = _Config.read(path)
+    chosen, notes = choose_split(config.splits, split, where=str(path))
+    images = config.images(chosen)
+    labels = [_labels_of(image) for image in images]
+    lacking = [image for image, file in zip(images, labels, strict=True) if not os.path.isfile(file)]
+    if len(lacking) == len(images):
+        raise DataError(
+            f"expected a file of labels such as {labels[0]} for the images in {chosen} of {path}, found none; put the "
+            "labels there"
+        )
+    if lacking:
+        notes = (*notes, f"{counted(len(lacking), 'image has', 'images have')} no file of labels (first: {lacking[0]})")
+    return _rows(config, images, labels, notes).to_table(where=f"the data set {path}")
+
+
+def label_files(path: Path, *, split: str | None) -> list[Path]:
+    """Returns the files of labels of one split that are there, of a data set that can be read."""
+    config = _Config.read(path)
+    images = config.images(choose_split(config.splits, split, where=str(path))[0])
+    return [Path(file) for file in map(_labels_of, images) if os.path.isfile(file)]
+
+
+def _rows(config: _Config, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:
+    folder = _folder_of(images, config.folder)
+    names = [Path(os.path.relpath(image, folder)).as_posix() for image in images]
+    found, number = _Found(), {each: index for index, each in enumerate(config.names)}
+    for index, (name, file) in enumerate(zip(names, labels, strict=True)):
+        if os.path.isfile(file):
+            found.add(index, name, Path(file), number)
+    if found.widths == {_CORNERS}:
+        raise DataError(
+            f"expected boxes in {config.path}, found four corners in all labels (boxes that are turned, OBB), which "
+            "are not read; write upright boxes"
+        )
+    return BoxRows(
+        paths=names,
+        image_of=np.frombuffer(found.image_of, dtype=np.int64),
+        sides=np.frombuffer(found.sides, dtype=np.float64).reshape(-1, 4),
+        labels=np.frombuffer(found.labels, dtype=np.int64),
+        class_names=tuple(config.names.values()),
+        ids=found.ids,
+        folder=folder,
+        is_relative=True,
+        files=BoxFiles(
+            files=tuple(found.files),
+            counts=tuple(found.counts),
+            codes=tuple(map(str, config.names)),
+            column="class",
+        ),
+        notes=(*notes, *config.notes),
+    )
+
+
+def _refuse_columns(asked: Columns) -> None:
+    for option, value in (("label-column", asked.label), ("truth-column", asked.truth), ("image-folder", asked.folder)):
+        if value is not None:
+            raise DataError(f"a YOLO data set has no --{option}; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What the YAML file says.
+
+    Attributes:
+        path: The file.
+        folder: What its paths are relative to.
+        values: All of it, with values as texts.
+        names: Names of classes by their numbers.
+        notes: Remarks for the user.
+    """
+
+    path: Path
+    folder: Path
+    values: Mapping[str, Any]
+    names: dict[int, str]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> _Config:
+        """Reads the file.
+
+        Raises:
+            DataError: It is no such file, or of another task.
+        """
+        values = _read_yaml(path)
+        for key, what in (("kpt_shape", "points"), ("task", "task")):
+            if values.get(key) and (key != "task" or values[key] not in ("detect", "segment")):
+                found = f"{what} ({key}: {shown(values[key])})"
+                raise DataError(f"expected boxes in {path}, found a data set of another {found}, which is not read")
+        names, notes = _names(values, path)
+        return cls(path=path, folder=_root(path, values), values=values, names=names, notes=notes)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that the file names.
+
+        Raises:
+            DataError: There is none.
+        """
+        found = [name for name in _SPLITS if self.values.get(name)]
+        if not found:
+            raise DataError(
+                f"expected train, val or test in {self.path}, found the keys {listed(self.values)}; say there where "
+                "the images lie"
+            )
+        return found
+
+    def images(self, split: str) -> list[str]:
+        """Returns the images of a split, each once: of folders those in them and below, of lists those named there.
+
+        Raises:
+            DataError: There is no such folder or list, or there are no images.
+        """
+        value = self.values[split]
+        places = value if isinstance(value, list) else [value]
+        found = [*dict.fromkeys(image for place in places for image in _images_in(self._place(place, split)))]
+        if not found:
+            raise DataError(f"expected images in {split} of {self.path}, found none; check what stands there")
+        return found
+
+    def _place(self, value: Any, split: str) -> Path:
+        if not isinstance(value, str):
+            raise DataError(f'expected folders or lists of images in "{split}" of {self.path}, found {shown(value)}')
+        tried = [self.folder / value, self.path.parent / value]
+        if value.startswith("../"):  # some tools write them as seen from the folder of another program
+            tried.append(self.path.parent / value.removeprefix("../"))
+        place = next((each for each in tried if each.exists()), None)
+        if place is None:
+            raise DataError(f'"{split}" of {self.path} leads to {tried[0]}, which does not exist; correct it there')
+        return Path(os.path.abspath(place))
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:  # values as they stand there: a class `no` is none that is false
+        values = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # which makes texts only
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"expected YAML in {path}, which cannot be read ({first_line(error)}); correct it") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
+    if not isinstance(values, dict) or not ("names" in values or "nc" in values):
+        keys = listed(values) if isinstance(values, dict) else "none"
+        raise DataError(f"expected a YOLO data set with names of classes in {path}, found the keys {keys}")
+    return values
+
+
+def _names(values: Mapping[str, Any], path: Path) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Returns the names of classes by their numbers, and remarks."""
+    count, names = values.get("nc"), values.get("names")
+    try:
+        if names is None:
+            return {index: f"class_{index}" for index in range(int(str(count)))}, (f"{path} has no names of classes",)
+        pairs = enumerate(names) if isinstance(names, list) else names.items()
+        found = {int(index): str(name) for index, name in sorted(pairs, key=lambda pair: int(pair[0]))}
+        number = len(found) if count is None else int(str(count))
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(
+            f'expected a list of classes, or a mapping from numbers, in "names" of {path}, found {shown(names)}'
+        ) from None
+    if number != len(found):
+        raise DataError(f"expected {number} names of classes in {path}, as nc says, found {len(found)}; correct one")
+    return found, ()
+
+
+def _root(path: Path, values: Mapping[str, Any]) -> Path:
+    """Returns what the paths are relative to: `path` of the file, or its folder where there is no such path any more.
+
+    A relative one may be seen from the folder of the file, from the one above, or from where the program runs.
+    """
+    here, stated = Path(os.path.abspath(path)).parent, str(values.get("path") or ".")
+    tried = (here / stated, here.parent / stated, Path.cwd() / stated)
+    return next((Path(os.path.abspath(each)) for each in tried if each.is_dir()), here)
+
+
+def _images_in(place: Path) -> Iterator[str]:
+    if place.is_dir():
+        for here, folders, files in os.walk(place, followlinks=True):
+            folders.sort()
+            yield from (os.path.join(here, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
+        return
+    try:
+        lines = place.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"expected a list of images in {place}, which cannot be read; check the file") from None
+    for line in filter(None, map(str.strip, lines)):
+        yield os.path.normpath(place.parent / line)
+
+
+def _labels_of(image: str) -> str:
+    """Returns the file of labels of an image: in `labels` in the place of the last `images` of its path."""
+    above, mark, below = image.rpartition(f"{os.sep}images{os.sep}")
+    whole = f"{above}{os.sep}labels{os.sep}{below}" if mark else image
+    return os.path.splitext(whole)[0] + ".txt"
+
+
+def _folder_of(images: list[str], root: Path) -> Path:
+    """Returns the folder that holds all images: the root of the data set where they lie in it."""
+    common = Path(os.path.commonpath([os.path.dirname(image) for image in images]))
+    return root if common.is_relative_to(root) else common
+
+
+class _Line(NamedTuple):
+    """A line with a box: where it begins, its numbers as they stand there, and where it ends, with its end."""
+
+    start: int
+    spans: list[tuple[int, int]]
+    end: int
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    """Yields the lines that hold something."""
+    at = 3 if text.startswith("\xef\xbb\xbf") else 0
+    while at < len(text):
+        line = LINES.match(text, at)
+        end = line.end() if line else len(text)
+        if spans := [found.span() for found in _NUMBER.finditer(text, at, end)]:
+            yield _Line(at, spans, end)
+        at = end
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """The boxes of the files that were read so far; `widths` are how many numbers their lines have."""
+
+    image_of: array[int] = field(default_factory=lambda: array("q"))
+    labels: array[int] = field(default_factory=lambda: array("q"))
+    sides: array[float] = field(default_factory=lambda: array("d"))
+    ids: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    widths: set[int] = field(default_factory=set)
+
+    def add(self, image: int, name: str, file: Path, number: Mapping[int, int]) -> None:
+        """Takes in the labels of one image.
+
+        Raises:
+            DataError: A line is none of a box, or of a class without a name.
+        """
+        text, count = _read(file), 0
+        for line in _lines(text):
+            words = [text[start:end] for start, end in line.spans]
+            try:
+                label, values = _whole(words[0]), [float(word) for word in words[1:]]
+                sides = _sides(values)
+            except ValueError:
+                raise DataError(
+                    f"expected the number of a class, then x, y, width and height, in line {_line_number(text, line)} "
+                    f"of {file}, found {shown(' '.join(words))}; correct or remove it"
+                ) from None
+            if label not in number:
+                raise DataError(
+                    f"expected one of {len(number)} classes in line {_line_number(text, line)} of {file}, found class "
+                    f"{label}; add its name to the YAML file, or correct the line"
+                )
+            self.labels.append(number[label])
+            self.image_of.append(image)
+            self.sides.extend(sides)
+            self.ids.append(f"{os.path.splitext(name)[0]}#{count}")
+            self.widths.add(len(words))
+            count += 1
+        self.files.append(file)
+        self.counts.append(count)
+
+
+def _read(file: Path) -> str:
+    """Returns a file with a character for each byte, as all that counts in it is ASCII."""
+    try:
+        return file.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}; check its permissions") from None
+
+
+def _line_number(text: str, line: _Line) -> int:
+    return len(text[: line.start].splitlines()) + 1
+
+
+def _whole(word: str) -> int:
+    """Returns the number of a class, which some tools write as 3.0."""
+    value = float(word)
+    if not value.is_integer():
+        raise ValueError
+    return int(value)
+
+
+def _sides(values: list[float]) -> tuple[float, ...]:
+    """Returns left, top, width and height of a box, or around a polygon; a confidence at the end is read over."""
+    count = len(values) + 1
+    if count < _BOX:
+        raise ValueError
+    if count in (_BOX, _SCORED):
+        x, y, width, height = values[:4]
+        return x - width / 2, y - height / 2, width, height
+    across, down = values[: (count - 1) // 2 * 2 : 2], values[1::2]
+    if not all(map(math.isfinite, (*across, *down))):
+        return _NO_BOX
+    return min(across), min(down), max(across) - min(across), max(down) - min(down)
+
+
+def edit_yolo(data: bytes, edits: BoxEdits) -> bytes:
+    r"""Returns a file of labels with other classes, without some lines, and with the label quality as a sixth number.
+
+    Raises:
+        DataError: A line has a sixth number already.
+
+    Example:
+        >>> from labelsieve.data.box_formats.edits import BoxEdits
+        >>> from labelsieve.data.box_formats.yolo import edit_yolo
+        >>> edit_yolo(b"0 .5 .5 .1 .1\n1 .2 .2 .1 .1", BoxEdits(column="class", labels={0: None, 1: "7"}))
+        b'7 .2 .2 .1 .1'
+    """
+    text = data.decode("latin-1")
+    return with_same_end(spliced(text, _splices(text, edits)), text).encode("latin-1")
+
+
+def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
+    for row, line in enumerate(_lines(text)):
+        new, (start, end) = edits.labels.get(row, ""), line.spans[0]
+        if new is None:
+            yield Splice(line.start, line.end, "")
+            continue
+        if new:
+            yield Splice(start, end, new + "".join(text[start:end].partition(".")[1:]))
+        if row in edits.verdicts:
+            count = len(line.spans)
+            if count != _BOX and count % 2 == 0:
+                raise DataError(
+                    "expected labels without a confidence, to which the label quality is added, found a line of "
+                    f"{count} numbers ({shown(text[line.start : line.end].strip())}); remove the confidence"
+                )
+            last = line.spans[-1][1]
+            yield Splice(last, last, f" {edits.verdicts[row].quality_text}")
+
+
+def written_yolo(path: Path, *, column: str) -> Iterator[Written]:
+    """Yields the lines of a file of labels, without what stands behind an even number of coordinates."""
+    del column
+    for line in path.read_bytes().decode("latin-1").removeprefix("\xef\xbb\xbf").splitlines():
+        words = line.split()
+        if words:
+            yield Written(words[0].partition(".")[0], words[1 : (len(words) - 1) // 2 * 2 + 1])

@@ -1,0 +1,286 @@
+"""Several labels an image: wrong and missing tags, their noise and their metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.data.noise import inject_tags
+from labelsieve.detect.pairs.base import PairDetector
+from labelsieve.detect.pairs.confident_learning import PairConfidentLearning
+from labelsieve.detect.pairs.ends import allowed
+from labelsieve.detect.pairs.evidence import deal_folds, discriminant_kinds, neighbour_kind, neighbours_of
+from labelsieve.detect.pairs.inputs import PairInputs
+from labelsieve.detect.pairs.joint import PairJoint
+from labelsieve.detect.pairs.knn import PairKNN
+from labelsieve.detect.pairs.noise import TagNoise
+from labelsieve.detect.pairs.probe import fit_one_against_rest, out_of_fold_pair_probabilities
+from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
+from labelsieve.detect.pairs.scores import PairScores, best_pair_threshold
+from labelsieve.detect.registry import DETECTORS
+from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+
+Tags = NDArray[np.bool_]
+CLASSES, WIDTH = 6, 12
+
+
+def world(
+    count: int = 300, *, scale: float = 0.15, seed: int = 0, share: float = 0.3, classes: int = CLASSES
+) -> tuple[NDArray[np.float32], Tags]:
+    """Returns features, (n, D), to which each class that is there adds a direction, and what is there, (n, K)."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((count, classes)) < share
+    points = truth @ np.eye(classes, 2 * classes) + rng.normal(scale=scale, size=(count, 2 * classes))
+    return points.astype(np.float32), truth
+
+
+def pairs_of(points: Any, tags: Any, *, text: bool = True, seed: int = 0) -> PairInputs:
+    """Returns inputs with the directions of the classes as their texts."""
+    classes = tags.shape[1]
+    return PairInputs.of_features(
+        points,
+        tags,
+        class_names=[f"class {number}" for number in range(classes)],
+        engine=Engine(accelerator=Accelerator(cpu=True), seed=seed),
+        text=np.eye(classes, points.shape[1], dtype=np.float32) if text else None,
+        logit_scale=20.0 if text else None,
+    )
+
+
+def scored(name: str, points: Any, tags: Any) -> PairScores:
+    """Returns what a detector of the registry says."""
+    detector = pair_detector_class(name)()
+    found: PairScores = detector.score(pairs_of(points, tags))
+    return found
+
+
+@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+def test_what_is_registered_finds_wrong_and_missing_tags(name: str) -> None:
+    points, truth = world()
+    tags = inject_tags(truth, seed=1)
+    found = scored(name, points, tags)
+    assert found.present.shape == found.issue.shape == tags.shape and found.present.dtype == np.float32
+    assert found.present.min() >= 0 and found.present.max() <= 1
+    measured = evaluate_pairs(truth=truth, tags=tags, quality=found.quality, flagged=found.issue)
+    assert measured["wrong_auroc"] > 0.9 and measured["missing_auroc"] > 0.9  # type: ignore[operator]
+    assert (found.wrong == found.issue & tags).all() and (found.missing == found.issue & ~tags).all()
+    assert PAIR_DETECTORS.about(name) and "\n" not in PAIR_DETECTORS.about(name)
+
+
+def test_the_joint_tells_how_many_tags_are_wrong_and_missing() -> None:
+    points, truth = world(1000, scale=0.25)
+    for omit, add in ((0.3, 0.1), (0.0, 0.0)):
+        found = PairJoint().score(pairs_of(points, inject_tags(truth, omit=omit, add=add, seed=3), text=False))
+        assert found.omission == pytest.approx(omit, abs=0.07) and found.commission == pytest.approx(add, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["joint", "knn", "label-match"])
+def test_of_right_tags_that_are_easy_to_tell_nothing_is_flagged(name: str) -> None:
+    points, truth = world(scale=0.05)
+    assert scored(name, points, truth).issue.mean() < (0.001 if name == "joint" else 0.05)
+
+
+@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+def test_classes_in_another_order_give_the_same(name: str) -> None:
+    points, truth = world(150)
+    tags, order = inject_tags(truth, seed=1), np.array([3, 1, 5, 0, 2, 4])
+    inputs = pairs_of(points, tags)
+    images = dataclasses.replace(inputs.images, text=inputs.images.text[order])  # type: ignore[index]
+    detector = pair_detector_class(name)()
+    one, other = detector.score(inputs), detector.score(PairInputs(images, np.ascontiguousarray(tags[:, order])))
+    np.testing.assert_allclose(one.present[:, order], other.present, atol=0.03)
+
+
+@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+def test_odd_tags_give_finite_scores(name: str) -> None:
+    points, truth = world(40)
+    truth[:, 0], truth[:, 1] = False, True
+    found = scored(name, points, truth)
+    assert np.isfinite(found.present).all() and len(found.notes) >= 2
+    assert 'no image has the tag "class 0"' in found.notes[0] and 'every image has the tag "class 1"' in found.notes[1]
+    same = scored(name, np.ones_like(points), truth)
+    assert np.isfinite(same.present).all() and same.issue.sum() <= truth.size // 4
+
+
+@pytest.mark.parametrize("name", list(PAIR_DETECTORS))
+def test_fewer_images_than_classes(name: str) -> None:
+    points, truth = world(5, classes=9)
+    truth[0, 0], truth[1, 0] = True, False
+    assert np.isfinite(scored(name, points, truth).present).all()
+
+
+@pytest.mark.parametrize("name", ["joint", "knn", "label-match"])
+def test_features_that_tell_nothing_flag_next_to_nothing(name: str) -> None:
+    points, truth = world()
+    found = scored(name, points[np.random.default_rng(1).permutation(len(points))], truth)
+    assert found.issue.mean() < 0.01 and np.isnan(found.commission).all() and np.isnan(found.omission).all()
+    assert "tell next to nothing of the tags" in found.notes[-1]
+
+
+def test_rates_are_no_higher_than_the_surest_pairs_allow() -> None:
+    chance = torch.linspace(0.001, 0.999, 4000)[:, None]
+    rate, frequency = torch.tensor([0.4]), torch.tensor([0.5])
+    tags = chance > 0.5
+    found = allowed(chance, tags, frequency=frequency, added=rate)
+    assert found == pytest.approx(2 / (0.4 * 1920), rel=0.01), "none of the surest is tagged"
+    tags[::2] = ~tags[::2]
+    assert allowed(chance, tags, frequency=frequency, added=rate) == 1
+
+
+def test_an_image_that_could_not_be_read_has_no_score() -> None:
+    points, truth = world(60)
+    inputs = pairs_of(points, truth)
+    broken = dataclasses.replace(inputs.images.features, errors={7: "class 7: broken"})
+    found = PairJoint().score(PairInputs(dataclasses.replace(inputs.images, features=broken), truth))
+    assert np.isnan(found.present[7]).all() and not found.issue[7].any() and found.errors == {7: "class 7: broken"}
+    assert np.isfinite(np.delete(found.present, 7, axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (np.zeros((20, CLASSES), bool), "found no tag at all"),
+        (np.ones((20, CLASSES), bool), "every class given to every image"),
+        (np.ones((20, CLASSES)), r"an array \(N, K\) of bool, found float64"),
+        (np.ones((19, CLASSES), bool), r"of 20 images and 6 classes, found shape \(19, 6\)"),
+    ],
+)
+def test_bad_tags_get_one_line(tags: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        pairs_of(np.ones((20, WIDTH), np.float32), tags)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_features_and_texts_get_one_line() -> None:
+    points, truth = world(20)
+    with pytest.raises(DataError, match="expected finite features"):
+        pairs_of(np.full_like(points, np.nan), truth)
+    with pytest.raises(DataError, match=r"expected text features of shape \(6, 12\), found \(5, 12\)"):
+        PairInputs.of_features(
+            points,
+            truth,
+            class_names=list("abcdef"),
+            engine=Engine(accelerator=Accelerator(cpu=True)),
+            text=np.eye(5, WIDTH, dtype=np.float32),
+            logit_scale=1.0,
+        )
+
+
+def test_what_does_not_go_with_pairs_is_refused() -> None:
+    for name in set(DETECTORS) - set(PAIR_DETECTORS):
+        with pytest.raises(SettingsError, match=f"{name} reads one label an image"):
+            pair_detector_class(name)
+    with pytest.raises(SettingsError, match="joint"):
+        pair_detector_class("jiont")
+    points, truth = world(20)
+    with pytest.raises(SettingsError, match=r"label-match needs text features .* use joint, confident-learning, knn"):
+        check_pair_input(pair_detector_class("label-match")(), pairs_of(points, truth, text=False))
+    with pytest.raises(SettingsError, match="expected a detector of pairs"):
+        check_pair_input(DETECTORS["knn"](), pairs_of(points, truth))
+    check_pair_input(PairJoint(), pairs_of(points, truth, text=False))
+    assert all(issubclass(PAIR_DETECTORS[name], PairDetector) for name in PAIR_DETECTORS)
+
+
+def test_a_discriminant_is_that_of_scikit_learn() -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    points, truth = world(900, scale=0.6, seed=4)
+    inputs = pairs_of(points, truth)
+    deal = deal_folds(900, folds=3, generator=torch.Generator().manual_seed(0))
+    (kind,) = discriminant_kinds(inputs, torch.from_numpy(truth).float(), deal, shrinkages=(0.0,))
+    here = np.flatnonzero(deal == 1)
+    for column in range(CLASSES):
+        rest = deal != 1
+        fitted = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(points[rest], truth[rest, column])
+        wanted = fitted.decision_function(points[here])
+        # ours is shrunk
+        assert np.corrcoef(kind(here)[:, column].numpy(), wanted)[0, 1] > 0.985
+
+
+def test_one_against_rest_is_that_of_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    points, truth = world(200, scale=0.5)
+    weights, bias = fit_one_against_rest(points, truth, strength=0.7)
+    for column in range(CLASSES):
+        fitted = LogisticRegression(C=0.7, tol=1e-6, max_iter=1000).fit(points, truth[:, column])
+        np.testing.assert_allclose(weights[:, column].numpy(), fitted.coef_[0], atol=0.02)
+        assert float(bias[column]) == pytest.approx(float(fitted.intercept_[0]), abs=0.02)
+
+
+def test_confident_learning_is_that_of_cleanlab() -> None:
+    from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+    from cleanlab.multilabel_classification.rank import get_label_quality_scores_per_class
+
+    points, truth = world(200, scale=0.4)
+    tags = inject_tags(truth, seed=2)
+    inputs = pairs_of(points, tags)
+    found = PairConfidentLearning().score(inputs)
+    labels = [np.flatnonzero(row).tolist() for row in tags]
+    probability = out_of_fold_pair_probabilities(inputs, folds=5, strength=1.0)
+    assert (found.issue == find_multilabel_issues_per_class(labels, probability, n_jobs=1)).all()
+    np.testing.assert_allclose(found.quality, get_label_quality_scores_per_class(labels, probability), atol=1e-6)
+
+
+def test_neighbours_vote_by_their_share() -> None:
+    points = np.repeat(np.eye(2, 4, dtype=np.float32), 10, axis=0)
+    tags = np.zeros((20, 2), dtype=bool)
+    tags[:10, 0] = tags[10:, 1] = True
+    inputs = pairs_of(points, tags)
+    kind = neighbour_kind(inputs, torch.from_numpy(tags).float(), neighbours_of(inputs, 9))
+    share = torch.sigmoid(kind(np.arange(20)) + torch.tensor([0.5, 0.5]).logit())
+    np.testing.assert_allclose(share[0].numpy(), [9.5 / 10, 0.5 / 10], atol=1e-5)
+    assert not PairKNN(neighbours=5).score(inputs).issue.any()
+
+
+def test_the_posterior_is_that_of_bayes() -> None:
+    noise = TagNoise(torch.tensor([0.3]), torch.tensor([0.25]), torch.tensor([0.1]))
+    prior = 0.3 * 0.9 / 0.75
+    assert float(noise.prior) == pytest.approx(prior)
+    assert float(noise.tagged(noise.prior)) == pytest.approx(0.3), "as many are tagged as there are tags"
+    given = noise.posterior(noise.prior, torch.tensor([True])), noise.posterior(noise.prior, torch.tensor([False]))
+    assert float(given[0]) == pytest.approx(0.9) and float(given[1]) == pytest.approx(prior * 0.25 / 0.7)
+
+
+def test_the_threshold_is_where_the_best_f1_is_expected() -> None:
+    suspicion = np.random.default_rng(0).beta(0.3, 1.0, 400).astype(np.float32)
+    order = np.sort(suspicion)[::-1].astype(np.float64)
+    f1 = 2 * np.cumsum(order) / (np.arange(1, 401) + order.sum())
+    assert best_pair_threshold(suspicion) == pytest.approx(float(np.clip(1 - f1.max() / 2, 0.5, 2 / 3)), abs=1e-6)
+    assert best_pair_threshold(np.zeros(10, np.float32)) == best_pair_threshold(np.zeros(0, np.float32)) == 0.5
+
+
+def test_tags_are_taken_away_and_put_in() -> None:
+    truth = np.random.default_rng(0).random((500, 8)) < 0.2
+    tags = inject_tags(truth, omit=0.2, add=0.1, seed=5)
+    assert (truth & ~tags).sum() == round(0.2 * truth.sum())
+    assert ((tags & ~truth).sum(axis=0) / tags.sum(axis=0)) == pytest.approx(0.1, abs=0.01)
+    assert (inject_tags(truth, omit=0.2, add=0.1, seed=5) == tags).all()
+    assert (inject_tags(truth, omit=0, add=0) == truth).all()
+    assert inject_tags(np.zeros((0, 3), bool)).shape == (0, 3)
+    with pytest.raises(SettingsError, match="expected add from 0 to below 1, got 10"):
+        inject_tags(truth, add=10)
+    with pytest.raises(DataError, match="of bool, found list"):
+        inject_tags([[1]])  # type: ignore[arg-type]
+
+
+def test_metrics_of_pairs() -> None:
+    truth = np.array([[True, False, False], [True, True, False], [False, False, True]])
+    tags = np.array([[True, True, False], [False, True, False], [False, False, True]])
+    quality = np.where(tags == truth, 0.9, 0.1).astype(np.float32)
+    found = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=tags != truth)
+    assert {name: found[name] for name in PAIR_METRICS} == dict.fromkeys(PAIR_METRICS, 1.0)
+    assert (found["wrong_rate"], found["missing_rate"], found["images"]) == (0.25, 0.2, 3)
+    quality[0] = np.nan
+    unread = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=tags != truth)
+    assert unread["images"] == 2 and unread["wrong_auroc"] is None and unread["wrong_f1"] == 0
+    right = evaluate_pairs(truth=truth, tags=truth, quality=quality, flagged=tags != truth)
+    assert right["map"] is None
