@@ -73,7 +73,7 @@ def _evaluate(
         cannot be read. And which images have it, (N,), bool.
     """
     backbone, engine, size = job.backbone, job.engine, job.settings.batch_size
-    shape = measure(torch.zeros(1, backbone.head.out_features), torch.tensor(rows[:1])).shape[1:] if len(rows) else ()
+    shape = measure(torch.zeros(0, backbone.head.out_features), torch.zeros(0, dtype=torch.int64)).shape[1:]
     found, seen = torch.zeros(len(images), *shape), torch.zeros(len(images))
     own = np.array_split(rows, engine.accelerator.num_processes)[engine.accelerator.process_index]
     parts = np.array_split(own, max(1, math.ceil(len(own) / size)))

@@ -106,7 +106,7 @@ def _fit(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        fit = classes * binary_cross_entropy(features @ slopes + biases, targets).mean()
+        fit = classes * binary_cross_entropy(features @ slopes + biases, targets).sum() / max(1, len(targets))
         value = fit + 0.5 * strength * slopes.square().sum() + 0.5 * _OF_BIASES * (biases - level).square().sum()
         value.backward()
         return value
