@@ -18,11 +18,14 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
 
 import labelsieve as ls
+from forked import Command
 from interrupting import break_off
+from labelsieve.cli import main
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
 from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.finetune import loop as training
@@ -68,7 +71,9 @@ def images() -> ls.TaggedImages:
     return right.with_tags(tags)
 
 
-def verdicts_of(images: ls.TaggedImages, *, quality: Any = ((WRONG, 0.2), (DOUBTFUL, 0.6), (MISSING, 0.1))) -> Any:
+def verdicts_of(
+    images: ls.TaggedImages, *, quality: Any = ((WRONG, 0.2), (DOUBTFUL, 0.6), (MISSING, 0.1))
+) -> TagVerdicts:
     """Returns verdicts by which some pairs are flagged with the given quality."""
     clean = np.full(images.tags.shape, 0.9, dtype=np.float32)
     for pair, value in quality:
@@ -128,7 +133,7 @@ def test_the_loss_is_that_of_torch() -> None:
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[known], targets[known], reduction="sum") / 20
     loss = binary_cross_entropy(logits, targets).mean()
     torch.testing.assert_close(loss, expected)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert logits.grad is not None and torch.equal(logits.grad == 0, ~known), "what is left out pulls nowhere"
 
 
@@ -339,15 +344,37 @@ def parquet(path: Path, drawn: list[Image.Image], tags: NDArray[np.bool_], **mor
     return path
 
 
-def test_from_a_run_of_tags_to_a_model(images: ls.TaggedImages, model: Model, run: Run, tmp_path: Path) -> None:
-    drawn, _ = pictures(24)
-    source = parquet(tmp_path / "photos.parquet", drawn, images.tags)
+@pytest.fixture
+def finished(images: ls.TaggedImages, tmp_path: Path) -> Path:
+    """Returns the folder of a run on `photos.parquet` beside it."""
+    source = parquet(tmp_path / "photos.parquet", pictures(24)[0], images.tags)
+    return verdicts_of(ls.load_tags(source, class_names=CLASSES)).save(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_model_of_one(finished: Path, model: Model, tmp_path: Path) -> None:
+    checked = parquet(tmp_path / "checked.parquet", *pictures(15, seed=1))
+    quick = ("--device", "cpu", "--precision", "fp32", "--epochs", "1", "--min-steps", "0", "--batch-size", "7")
+    more = [*quick, "--backbone", str(model("vit")), "--test", str(checked), "--validation", "0.3"]
+    with Command(["adapt", finished, "--out", tmp_path / "two", *more], processes=2) as together:
+        said = together.communicate()
+    assert together.returncode == 0 and "Traceback" not in said, said
+    assert main(["adapt", str(finished), "--out", str(tmp_path / "one"), *more]) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
+    records = [json.loads((tmp_path / name / "adapt.json").read_text()) for name in ("one", "two")]
+    assert [record["processes"] for record in records] == [1, 2]
+    found = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    for key in ("threshold", "validation_map", "test_map_start", "test_map_last"):
+        assert found[1][key] == pytest.approx(found[0][key], rel=1e-3), key
+
+
+def test_from_a_run_of_tags_to_a_model(finished: Path, model: Model, run: Run, tmp_path: Path) -> None:
     checked = parquet(tmp_path / "checked.parquet", *pictures(16, seed=1), other=[["x"]] * 16)
-    loaded = ls.load_tags(source, class_names=CLASSES)
-    verdicts_of(loaded).save(tmp_path / "run")
     quick = ("--device", "cpu", "--tune", "linear", "--epochs", "1", "--min-steps", "0", "--backbone", model("vit"))
     test = ("--test", checked, "--test-tag-column", "tags")
-    code, out, err = run("adapt", tmp_path / "run", "--out", tmp_path / "m", *test, *quick)
+    code, out, err = run("adapt", finished, "--out", tmp_path / "m", *test, *quick)
     assert (code, err) == (0, "")
     record = json.loads((tmp_path / "m" / "adapt.json").read_text())
     assert record["settings"]["labels"] == "relabel"
@@ -359,8 +386,8 @@ def test_from_a_run_of_tags_to_a_model(images: ls.TaggedImages, model: Model, ru
         (("--test", checked, "--test-label-column", "tags"), "name tags with --test-tag-column"),
         (("--test-tag-column", "tags"), "go with --test SOURCE only"),
     ):
-        code, _, err = run("adapt", tmp_path / "run", "--out", tmp_path / "no", *words, *quick)
+        code, _, err = run("adapt", finished, "--out", tmp_path / "no", *words, *quick)
         assert code == 1 and err.count("\n") == 1 and said in err, err
-    code, out, err = run("adapt", tmp_path / "run", "--out", tmp_path / "given", *quick, "--labels", "all")
+    code, out, err = run("adapt", finished, "--out", tmp_path / "given", *quick, "--labels", "all")
     assert code == 0 and "taken away" not in out
     assert json.loads((tmp_path / "given" / "adapt.json").read_text())["settings"]["labels"] == "all"
