@@ -11,6 +11,7 @@ import pytest
 
 from labelsieve.cli import VERBS
 from labelsieve.commands import base
+from labelsieve.commands.adapt import AdaptTestSet
 from labelsieve.commands.help import MOST, SHOWN, wants_help
 from labelsieve.commands.scan import Scan
 from labelsieve.detect.deft.detector import RECIPES
@@ -23,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 NESTED: dict[str, tuple[type, ...]] = {
     "scan": (base.Source, base.TestSet, base.Against),
     "scan-tags": (base.TagSource, PAIR_DETECTORS["joint"]),
-    "adapt": (base.TestSet, Adaptation),
+    "adapt": (AdaptTestSet, Adaptation),
     "noise": (base.Source,),
 }
 HELPS = [

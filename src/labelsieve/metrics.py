@@ -177,11 +177,109 @@ def _one_state(
 
 
 def _mean_average_precision(issue: NDArray[np.bool_], quality: NDArray[np.float32]) -> float | None:
+    return _mean(average_precisions(-quality, issue))
+
+
+def average_precisions(scores: NDArray[Any], truth: NDArray[np.bool_]) -> list[float | None]:
+    """Returns the average precision of each class (`average_precision_score` of scikit-learn).
+
+    Args:
+        scores: Shape (N, K), higher = more likely.
+        truth: Shape (N, K): what is right.
+
+    Returns:
+        K numbers between 0 and 1, None where nothing is right. Their mean over the others is the mAP.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[True, False], [False, False], [True, False]])
+        >>> average_precisions(np.array([[0.9, 0.1], [0.5, 0.1], [0.6, 0.1]]), truth)
+        [1.0, None]
+    """
     from sklearn.metrics import average_precision_score
 
-    columns = np.flatnonzero(issue.any(axis=0))
-    found = [float(average_precision_score(issue[:, each], -quality[:, each])) for each in columns]
-    return float(np.mean(found)) if found else None
+    pairs = zip(truth.T, scores.T, strict=True)
+    return [float(average_precision_score(right, own)) if right.any() else None for right, own in pairs]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return float(np.mean(known)) if known else None
+
+
+def measure_tags(
+    probability: NDArray[np.float64], truth: NDArray[np.bool_], class_names: Sequence[str], *, threshold: float
+) -> dict[str, Any]:
+    """Compares what a classifier says of the tags of images with the right ones.
+
+    Args:
+        probability: Shape (N, K), between 0 and 1; rows of NaN, of images that could not be read, do not count.
+        truth: Shape (N, K).
+        class_names: The K names.
+        threshold: A probability beside one half from which on a class counts as found.
+
+    Returns:
+        `images`, `unreadable`; `map`, the mean of the average precision over the classes that some image shows;
+        `micro_f1`, of all pairs, and `macro_f1`, the mean over the same classes, both at one half, and with `_tuned`
+        at `threshold`; all between 0 and 1, `map` and `macro_f1` None where no image shows any class. `per_class` has
+        for each class its name, the images that show it, `average_precision`, `f1` and `f1_tuned`.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[True, False], [False, True], [True, True]])
+        >>> found = measure_tags(np.where(truth, 0.4, 0.1), truth, ["cat", "dog"], threshold=0.3)
+        >>> found["map"], found["micro_f1"], found["micro_f1_tuned"]
+        (1.0, 0.0, 1.0)
+    """
+    read = ~np.isnan(probability).any(axis=1)
+    probability, truth = probability[read], truth[read]
+    precisions = average_precisions(probability, truth)
+    found = {"f1": probability >= 0.5, "f1_tuned": probability >= threshold}
+    rows: list[dict[str, Any]] = [
+        {
+            "class_name": name,
+            "images": int(truth[:, index].sum()),
+            "average_precision": precisions[index],
+            **{key: _f1(truth[:, index], tags[:, index]) for key, tags in found.items()},
+        }
+        for index, name in enumerate(class_names)
+    ]
+    shown = [row for row in rows if row["images"]]
+    return {
+        "images": int(read.sum()),
+        "unreadable": int((~read).sum()),
+        "map": _mean(precisions),
+        **{f"micro_{key}": _f1(truth, tags) for key, tags in found.items()},
+        **{f"macro_{key}": _mean([row[key] for row in shown]) for key in found},
+        "threshold": threshold,
+        "per_class": rows,
+    }
+
+
+def _f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+    both = float(truth.sum() + found.sum())
+    return 2 * float((truth & found).sum()) / both if both else 0.0
+
+
+def best_f1_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Returns the probability from which on to call something found, so that the F1 is best; 0.5 if nothing is right.
+
+    Args:
+        probability: Shape (n,), between 0 and 1.
+        truth: Shape (n,): what is right.
+
+    Example:
+        >>> import numpy as np
+        >>> best_f1_threshold(np.array([0.1, 0.3, 0.4]), np.array([False, True, True]))
+        0.3
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    if not truth.any():
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(truth, probability)
+    total = np.maximum(precision + recall, 1e-12)[:-1]  # the last has no threshold
+    return float(thresholds[np.argmax(precision[:-1] * recall[:-1] / total)])
 
 
 def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,7 @@ from labelsieve.commands.base import (
     OptionalText,
     RunFolder,
     RunOptions,
+    TagSource,
     TestSet,
     refuse_inside,
     review_files,
@@ -23,18 +24,69 @@ from labelsieve.commands.base import (
 from labelsieve.commands.reading import read
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.core.errors import UsageError, look_up
+from labelsieve.commands.tag_runs import is_tag_run, refuse_with_tags, tagged_images_of
+from labelsieve.core.errors import SettingsError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
-from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
+from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, RECIPES, Adaptation, check_saves, check_tag_settings
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.data.tagged import TaggedImages
 
 _RECIPES = "{" + ",".join(RECIPES) + "}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptTestSet(TestSet):
+    """Images with right labels or, of a run of scan-tags, right tags, and which columns to read.
+
+    Attributes:
+        test_tag_column: Of a run of scan-tags: column of their tags, or several columns of 0 and 1. Guessed where only
+            one fits.
+        test_separator: Of a run of scan-tags: what stands between two tags of a text.
+    """
+
+    test_tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    test_separator: Annotated[str | None, arg(metavar="MARK", help_behavior_hint="(optional)")] = None
+
+    def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
+        """Loads test images with one label each; None where none are asked for.
+
+        Raises:
+            SettingsError: There are options of tags, or options but no source.
+        """
+        if self.test_tag_column or self.test_separator:
+            raise SettingsError("--test-tag-column and --test-separator go with a run of scan-tags; leave them out")
+        return super().load(seed=seed, progress=progress)
+
+    def load_tags(self, *, seed: int, progress: Progress) -> TaggedImages | None:
+        """Loads test images with tags; None where none are asked for.
+
+        Raises:
+            SettingsError: There is an option of labels, or options but no source.
+        """
+        if self.test_label_column is not None:
+            raise SettingsError("--test-label-column goes with one label an image; name tags with --test-tag-column")
+        if not self.is_given():
+            return None
+        source = TagSource(
+            source=str(self.test),
+            tag_column=self.test_tag_column,
+            separator=self.test_separator,
+            image_column=self.test_image_column,
+            image_folder=self.test_image_folder,
+            class_names=self.test_class_names,
+            split=self.test_split,
+        )
+        return source.load(seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(RunOptions):
     """Trains a standard image classifier on the clean part of a run, and writes it as a transformers model.
 
-    Flagged images that are more likely right than wrong are kept, too (--drop-at).
+    Flagged images that are more likely right than wrong are kept, too (--drop-at). Of a run of scan-tags it trains on
+    all images, with the tags as the verdicts have them (--labels relabel).
 
     It starts from the pre-trained weights again. The folder loads with AutoModelForImageClassification and
     pipeline("image-classification").
@@ -57,7 +109,7 @@ class Adapt(RunOptions):
     backbone: OptionalText = None
     recipe: Annotated[str, arg(metavar=_RECIPES)] = "default"
     marks: MarkOption = ()
-    test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
+    test_set: OmitArgPrefixes[AdaptTestSet] = field(default_factory=AdaptTestSet)
     source: OptionalText = None
     settings: OmitArgPrefixes[Adaptation]
 
@@ -67,28 +119,42 @@ class Adapt(RunOptions):
         recipe = asked(args, "--recipe", default="default")
         settings = look_up(RECIPES, recipe, what="--recipe", error=UsageError)
         default = cls(run_folder=tyro.MISSING, out=tyro.MISSING, recipe=recipe, settings=settings)
-        return read(cls, args, prog=prog, default=default)
+        words = read(cls, args, prog=prog, default=default)
+        if asked(args, "--labels", default="") or not is_tag_run(words.run_folder):
+            return words
+        return replace(words, settings=replace(words.settings, labels=DEFAULT_FOR_TAGS))
 
     def run(self, console: Console) -> None:
         """Loads, trains, measures, writes."""
         from labelsieve.core.folders import alone_in
         from labelsieve.finetune.run import check_model_folder
+        from labelsieve.tags.verdicts import TagVerdicts
         from labelsieve.verdicts import Verdicts
 
         check_saves(self.settings.tune)
-        verdicts = Verdicts.load(self.run_folder)
+        has_tags = is_tag_run(self.run_folder)
+        verdicts = TagVerdicts.load(self.run_folder) if has_tags else Verdicts.load(self.run_folder)
+        if has_tags:
+            self._check_tags()
         refuse_inside(self.source or verdicts.run.origin.source, self.out)
         with alone_in(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
 
+    def _check_tags(self) -> None:
+        """Checks, before anything is loaded, that what is asked for goes with a run of tags."""
+        check_tag_settings(self.settings)
+        refuse_with_tags({"--marks": bool(self.marks)})
+
     def _adapt(self, verdicts: Any, console: Console) -> None:
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.terminal import summarize
+        from labelsieve.tags.verdicts import TagVerdicts
 
         progress = Progress(console if is_main_process() else None)
-        images = images_of(verdicts, source=self.source, progress=progress)
-        test = self.test_set.load(seed=self.seed, progress=progress)
+        has_tags = isinstance(verdicts, TagVerdicts)
+        images = (tagged_images_of if has_tags else images_of)(verdicts, source=self.source, progress=progress)
+        test = (self.test_set.load_tags if has_tags else self.test_set.load)(seed=self.seed, progress=progress)
         progress.say(f"adapting {self.backbone or verdicts.run.model.name}")
         adapted = adapt(
             images,

@@ -227,19 +227,26 @@ class TestSet:
     test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     test_split: OptionalText = None
 
+    def is_given(self) -> bool:
+        """Returns whether there is a source.
+
+        Raises:
+            SettingsError: There are options of it, but no source.
+        """
+        if self.test is None and any(getattr(self, each.name) for each in fields(self)):
+            raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
+        return self.test is not None
+
     def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
         """Loads the test images; None where none are asked for.
 
         Raises:
             SettingsError: There are options of them, but no source.
         """
-        if self.test is None:
-            options = (self.test_image_column, self.test_image_folder, self.test_label_column, self.test_split)
-            if any(options) or self.test_class_names:
-                raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
+        if not self.is_given():
             return None
         source = Source(
-            source=self.test,
+            source=str(self.test),
             image_column=self.test_image_column,
             image_folder=self.test_image_folder,
             label_column=() if self.test_label_column is None else (self.test_label_column,),

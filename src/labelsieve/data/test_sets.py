@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
+from labelsieve.data.tagged import TaggedImages
 
 
 def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
@@ -21,8 +22,29 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
     Raises:
         DataError: A class of the test set has no counterpart.
     """
+    table = _places(test.class_names, class_names)
+    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
+
+
+def with_tag_names(test: TaggedImages, class_names: tuple[str, ...]) -> TaggedImages:
+    """Returns test images with tags in the columns of other class names, matched by name; the other columns are empty.
+
+    Raises:
+        DataError: A class of the test set has no counterpart.
+    """
+    tags = np.zeros((len(test), len(class_names)), dtype=bool)
+    np.logical_or.at(tags.T, _places(test.class_names, class_names), test.tags.T)
+    return dataclasses.replace(test, tags=tags, class_names=class_names, truth=None)
+
+
+def _places(names: tuple[str, ...], class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Returns where among class names each of some names stands.
+
+    Raises:
+        DataError: One is none of them.
+    """
     place = {normalise(name): index for index, name in enumerate(class_names)}
-    unknown = [name for name in test.class_names if normalise(name) not in place]
+    unknown = [name for name in names if normalise(name) not in place]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise DataError(
@@ -30,11 +52,10 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
             f'"{class_names[0]}"{did_you_mean(unknown[0], class_names)}; rename it, or give the names in the order of '
             "their numbers with --test-class-names"
         )
-    table = np.array([place[normalise(name)] for name in test.class_names], dtype=np.int64)
-    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
+    return np.array([place[normalise(name)] for name in names], dtype=np.int64)
 
 
-def described(test: Labelled) -> dict[str, Any]:
+def described(test: Labelled | TaggedImages) -> dict[str, Any]:
     """Returns where test images, or those to compare with, came from and what they are, for the record of a run.
 
     With `origin` they can be loaded again; it is empty for data in memory.
@@ -49,7 +70,7 @@ def described(test: Labelled) -> dict[str, Any]:
     }
 
 
-def overlap_note(test: LabelledImages, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:
+def overlap_note(test: Images, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:
     """Returns a warning if test images are among the training images, byte for byte.
 
     Args:

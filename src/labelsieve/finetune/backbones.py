@@ -100,7 +100,9 @@ class Backbone:
         return _first_token(seen[0])
 
 
-def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
+def load_backbone(
+    name: str, class_names: Sequence[str], *, problem_type: str = "single_label_classification"
+) -> Backbone:
     """Loads a pre-trained model as a classifier of K classes with a head of zeros.
 
     Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
@@ -111,6 +113,7 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     Args:
         name: Hub id or local folder, or any other name that :func:`labelsieve.load_vlm` takes.
         class_names: The K names, which become `id2label`.
+        problem_type: What `transformers` calls the kind of its answers; `pipeline()` goes by it.
 
     Raises:
         ModelError: There is no such model, it is no image classifier, its weights are missing, misshapen, broken or not
@@ -127,6 +130,7 @@ def load_backbone(name: str, class_names: Sequence[str]) -> Backbone:
     with torch.no_grad():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
+    model.config.problem_type = problem_type
     colours = read_colours(processor, name)
     unused = _try(model, head, colours.side, name)
     return Backbone(
@@ -191,7 +195,6 @@ def _configured(config: Any, name: str, class_names: Sequence[str]) -> Any:
         )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {label: index for index, label in enumerate(class_names)}
-    config.problem_type = "single_label_classification"
     return config
 
 

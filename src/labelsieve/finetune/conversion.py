@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError
-from labelsieve.data.images import LabelledImages, UnreadableImageError, reading
+from labelsieve.data.images import Images, UnreadableImageError, reading
 from labelsieve.data.ranges import never_converted
 from labelsieve.data.rgb import value_kind
 
@@ -18,7 +18,7 @@ from labelsieve.data.rgb import value_kind
 _THREADS = 4
 
 
-def converted_rows(images: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def converted_rows(images: Images, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns those of some rows whose image the pipeline sees with other pixels, or cannot read.
 
     Transparency and values that are not 0 to 255 make the difference. Only images that have one of them are decoded;
@@ -29,7 +29,7 @@ def converted_rows(images: LabelledImages, rows: NDArray[np.int64]) -> NDArray[n
         return np.array([row for row, differs in zip(rows.tolist(), differ, strict=True) if differs], dtype=np.int64)
 
 
-def _is_converted(images: LabelledImages, row: int) -> bool:
+def _is_converted(images: Images, row: int) -> bool:
     if never_converted(images.head(row)):
         return False
     try:

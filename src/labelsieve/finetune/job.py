@@ -18,12 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from labelsieve.core.engine import Engine
 from labelsieve.core.memory import fitting
 from labelsieve.core.seeds import Purpose
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images
 from labelsieve.data.loading import crop_area
 from labelsieve.data.pixels import Pictures, kept_images
 from labelsieve.data.preprocessed import preprocessed_images
 from labelsieve.detect.training.loop import Owner
 from labelsieve.finetune.backbones import Backbone
+from labelsieve.finetune.kinds import AnyImages, TargetKind, kind_of
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import Adaptation
 
@@ -37,7 +38,7 @@ class Job:
 
     Attributes:
         backbone: Changed in place.
-        images: N images.
+        images: N images, with one label each or with tags.
         selection: Which of them, with which labels and weights.
         held_out: Rows of the selection that are kept for validation.
         test: Images that tell how well it does, with the class names of `images`; or None.
@@ -47,13 +48,18 @@ class Job:
     """
 
     backbone: Backbone
-    images: LabelledImages
+    images: AnyImages
     selection: Selection
     held_out: NDArray[np.int64]
-    test: LabelledImages | None
+    test: AnyImages | None
     settings: Adaptation
     engine: Engine
     owner: Owner
+
+    @cached_property
+    def kind(self) -> TargetKind:
+        """What the targets are: one class an image, or tags."""
+        return kind_of(self.images)
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -66,7 +72,7 @@ class Job:
         area = crop_area(self.backbone.image_size)
         return kept_images(self.images, area=area, accelerator=self.engine.accelerator)
 
-    def preprocessed(self, images: LabelledImages) -> LabelledImages | Pictures:
+    def preprocessed(self, images: Images) -> Images | Pictures:
         """Returns images as the backbone prepares them, kept for all epochs; as they are where that cannot be."""
         if images.pixels_fingerprint not in self._preprocessed:
             found = preprocessed_images(images, self.backbone, accelerator=self.engine.accelerator)
@@ -74,7 +80,7 @@ class Job:
         return self._preprocessed[images.pixels_fingerprint]
 
     @cached_property
-    def _preprocessed(self) -> dict[str, LabelledImages | Pictures]:
+    def _preprocessed(self) -> dict[str, Images | Pictures]:
         return {}
 
     @cached_property
@@ -103,8 +109,8 @@ class Job:
 
 
 def hold_out(selection: Selection, share: float, *, engine: Engine) -> NDArray[np.int64]:
-    """Draws a share of the rows of each class, rounded down."""
-    labels, drawn = selection.labels[selection.rows], [np.empty(0, dtype=np.int64)]
+    """Draws a share of the rows of each class, or of all images with tags, rounded down."""
+    labels, drawn = selection.strata[selection.rows], [np.empty(0, dtype=np.int64)]
     generator = engine.generator(Purpose.VALIDATION_IMAGES)
     for label in np.unique(labels):
         own = selection.rows[labels == label]

@@ -21,9 +21,9 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.data.loading import Augment, batches, unit
 from labelsieve.detect.training.loop import check_finite, read_checkpoint, write_checkpoint
 from labelsieve.finetune.backbones import Backbone
-from labelsieve.finetune.evaluation import accuracies, losses
+from labelsieve.finetune.evaluation import losses, scores
 from labelsieve.finetune.job import Job, training_mode
-from labelsieve.finetune.losses import Loss, make_loss
+from labelsieve.finetune.losses import Loss
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.vlm.features import image_features
 
@@ -32,7 +32,8 @@ class Trained(NamedTuple):
     """What was seen while training.
 
     Attributes:
-        start: Accuracies of the pre-trained features with the first head; see :func:`accuracies`.
+        start: How good the pre-trained features are with the first head; see
+            :func:`labelsieve.finetune.evaluation.scores`.
         history: One record for each epoch.
         saved_epoch: The epoch whose weights are kept: with validation the first of those that did best on it, where 0
             is the start; else the last.
@@ -51,9 +52,9 @@ def train(job: Job) -> Trained:
         RunError: A checkpoint to resume from belongs to something else.
     """
     settings, backbone = job.settings, job.backbone
-    loss = make_loss(settings.loss, images=len(job.images), classes=len(job.images.class_names))
+    loss = job.kind.make_loss(settings, images=len(job.images), classes=len(job.images.class_names))
     optimizer = _optimizer(backbone, settings)
-    start = accuracies(job)
+    start, score = scores(job), f"validation_{job.kind.score_name}"
     best = _copy(backbone) if len(job.held_out) else {}
     tensors, history = read_checkpoint(job.engine, owner=job.owner)
     best = _restore(tensors, backbone, optimizer, loss) or best
@@ -67,13 +68,13 @@ def train(job: Job) -> Trained:
             if epoch > settings.warmup_epochs:
                 loss.begins(partial(_losses_before, epoch, job))
             record = _epoch(job, loss, optimizer, epoch, passes, advance)
-            history.append(record | accuracies(job))
-            if best and _best_epoch(start, history) == epoch:
+            history.append(record | scores(job))
+            if best and _best_epoch(start, history, score) == epoch:
                 best = _copy(backbone)
             _save(job, optimizer, loss, history, best)
     if best:
         nn.Module.load_state_dict(backbone.model, best, strict=False)
-    return Trained(start, history, _best_epoch(start, history) if best else len(history))
+    return Trained(start, history, _best_epoch(start, history, score) if best else len(history))
 
 
 def _passes(settings: Adaptation, images: int) -> int:
@@ -87,9 +88,9 @@ def steps_of(settings: Adaptation, *, images: int) -> int:
     return settings.epochs * _passes(settings, images) * math.ceil(images / settings.batch_size)
 
 
-def _best_epoch(start: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> int:
-    scores = [record["validation_accuracy"] for record in (start, *history)]
-    return scores.index(max(scores))
+def _best_epoch(start: Mapping[str, float], history: Sequence[Mapping[str, Any]], score: str) -> int:
+    reached = [record[score] for record in (start, *history)]
+    return reached.index(max(reached))
 
 
 def _optimizer(backbone: Backbone, settings: Adaptation) -> torch.optim.Optimizer:

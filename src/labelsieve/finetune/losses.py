@@ -1,5 +1,7 @@
 """Losses of phase 2: cross-entropy, and those that are robust to wrong labels, with which the selection is compared.
 
+Tags are learned with binary cross-entropy.
+
 :mod:`labelsieve.finetune.registry` has the table of them.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from labelsieve.detect.losses import cross_entropy
 from labelsieve.detect.mixture import small_mean_posterior
@@ -73,6 +76,28 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
     """
     # as 1 - exp(q log p_y): exact also where p_y is nearly 1, and with a gradient where it is nearly 0
     return -torch.expm1(-q * cross_entropy(logits, labels)) / q
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of tags: the mean over the pairs of an image and each class.
+
+    A pair that is left out counts as 0 in that mean, so that every other pair weighs the same in all images.
+
+    Args:
+        logits: (B, K).
+        targets: (B, K), 1 where the image has the tag and 0 where it has not; NaN leaves the pair out.
+
+    Returns:
+        (B,), at least 0.
+
+    Example:
+        >>> import torch
+        >>> binary_cross_entropy(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [1.0, torch.nan]]))
+        tensor([0.6931, 0.3466])
+    """
+    known = ~targets.isnan()
+    each = binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+    return torch.where(known, each, 0.0).mean(dim=1)
 
 
 class EarlyLearning(Loss):

@@ -16,6 +16,7 @@ from labelsieve.core.quantities import percent, points
 from labelsieve.data.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
+from labelsieve.records import is_of_tags
 from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
@@ -32,7 +33,8 @@ class Adapted:
         backbone: The model with its processor.
         class_names: The K names, in the order of the logits.
         record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
-        metrics: Accuracies; see :func:`labelsieve.metrics.measure`. Becomes `metrics.json`.
+        metrics: Accuracies, see :func:`labelsieve.metrics.measure`; of tags :func:`labelsieve.metrics.measure_tags`.
+            Becomes `metrics.json`.
 
     Example:
         >>> import labelsieve as ls
@@ -114,6 +116,8 @@ def model_card(adapted: Adapted) -> str:
         metrics=adapted.metrics,
         conversion=source_code(record["converted"]["ranges"]),
         class_names=adapted.class_names,
+        has_tags=is_of_tags(record),
+        validation=adapted.metrics["validation_map" if is_of_tags(record) else "validation_accuracy"],
         source=without_folders(record["data"]["source"]),
         vlm=without_folders(record["verdicts"]["model"] or "a model without a name"),
         backbone=without_folders(record["backbone"]["name"]),

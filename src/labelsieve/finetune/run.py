@@ -20,41 +20,39 @@ from labelsieve.core.folders import alone_in, check_no_mount, foreign
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, read_json, versions
 from labelsieve.core.seeds import Purpose
-from labelsieve.data.images import LabelledImages
-from labelsieve.data.test_sets import described, overlap_note, with_class_names
-from labelsieve.detect.evidence.discriminants import fit_linear
+from labelsieve.data.test_sets import described, overlap_note
 from labelsieve.detect.training.loop import belonging, seconds_before
 from labelsieve.finetune import tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.conversion import converted_rows
 from labelsieve.finetune.evaluation import predict
 from labelsieve.finetune.job import Job, hold_out
+from labelsieve.finetune.kinds import AnyImages, AnyVerdicts, kind_of
 from labelsieve.finetune.loop import Trained, train
 from labelsieve.finetune.result import RECORD, Adapted
-from labelsieve.finetune.selection import Selection, choose
+from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
-from labelsieve.metrics import accuracy, measure
 from labelsieve.pipeline import check_run_folder
-from labelsieve.report.common import findings, require_same_images
-from labelsieve.review.rows import ReviewFiles, read_reviews
-from labelsieve.verdicts import CHECKPOINT_FOLDER, Verdicts
+from labelsieve.report.common import findings
+from labelsieve.review.rows import ReviewFiles
+from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.names import located
 
 BEST_IS_NO_RESULT = (
-    "test_accuracy_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
+    "test_{score}_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
     "that is saved was not chosen by it"
 )
 
 
 def adapt(
-    images: LabelledImages,
-    verdicts: Verdicts,
+    images: AnyImages,
+    verdicts: AnyVerdicts,
     *,
     backbone: str | Path | None = None,
     settings: Adaptation | None = None,
     marks: ReviewFiles | None = None,
-    test: LabelledImages | None = None,
+    test: AnyImages | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -68,16 +66,18 @@ def adapt(
     It starts from the pre-trained weights again, not from what the scan trained.
 
     Args:
-        images: N images with given labels: those that the verdicts were made from.
-        verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`.
+        images: N images with given labels, or with tags: those that the verdicts were made from.
+        verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`; of tags from
+            :func:`labelsieve.scan_tags` or :meth:`labelsieve.TagVerdicts.load`.
         backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
-        settings: How to train; `Adaptation()` if None. What trains visual prompts or adapters goes without an `out`.
+        settings: How to train; `Adaptation()` if None, with tags `Adaptation(labels="relabel")`. What trains visual
+            prompts or adapters goes without an `out`.
         marks: What people said of the images, which counts more than the verdicts: run folders with a log of answers,
             and CSV files of marks, downloaded from the report; one or several, see
             :func:`labelsieve.review.rows.read_reviews`.
-        test: Images with right labels, to measure accuracy with, as `pipeline("image-classification")` sees them.
-            Nothing is chosen by them.
+        test: Images with right labels, or right tags, to measure the classifier with, as
+            `pipeline("image-classification")` sees them. Nothing is chosen by them.
         seed: Every random choice is drawn from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
@@ -107,15 +107,15 @@ def adapt(
         >>> adapted.metrics["test"]["accuracy"] > 0.5
         True
     """
-    settings = Adaptation() if settings is None else settings
+    kind = kind_of(images)
+    settings = kind.defaults if settings is None else settings
     if out is not None:
         check_saves(settings.tune)
-    _check_same_data(images, verdicts)
+    kind.check(images, verdicts, settings, marks)
     with nullcontext() if out is None else alone_in(Path(out)):
         folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
-        reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
-        selection = choose(verdicts, settings, reviews=reviews)
-        tested = None if test is None else _seen_by_pipeline(with_class_names(test, verdicts.class_names), images)
+        selection = kind.choose(images, verdicts, settings, marks, progress)
+        tested = None if test is None else _seen_by_pipeline(kind.matched(test, verdicts.class_names), images)
         engine = make_engine(
             device=device,
             precision=precision,
@@ -125,7 +125,8 @@ def adapt(
             progress=progress,
         )
         started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-        loaded = load_backbone(_backbone_name(backbone, verdicts), verdicts.class_names)
+        name = _backbone_name(backbone, verdicts)
+        loaded = load_backbone(name, verdicts.class_names, problem_type=kind.problem_type)
         loaded.model.to(engine.device)
         job = _job(loaded, images, selection, tested, settings, engine)
         overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
@@ -166,21 +167,13 @@ def _written(folder: Path) -> list[str]:
     return [RECORD, *map(str, names)] if isinstance(names, list) else []
 
 
-def _check_same_data(images: LabelledImages, verdicts: Verdicts) -> None:
-    require_same_images(verdicts, images)
-    scanned = verdicts.run.data.fingerprint or images.fingerprint
-    labels_differ = images.class_names != verdicts.class_names or not np.array_equal(images.labels, verdicts.given)
-    if scanned != images.fingerprint or labels_differ:
-        raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
-
-
-def _seen_by_pipeline(test: LabelledImages, images: LabelledImages) -> LabelledImages:
+def _seen_by_pipeline(test: AnyImages, images: AnyImages) -> AnyImages:
     """Returns test images as those who use the model see them, where that makes a difference."""
     test = dataclasses.replace(test, ranges={**test.ranges, **images.ranges})
     return test.seen_by_pipeline() if len(converted_rows(test, np.arange(len(test)))) else test
 
 
-def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
+def _backbone_name(backbone: str | Path | None, verdicts: AnyVerdicts) -> str:
     name = verdicts.run.model.name if backbone is None else backbone
     if not name:
         raise SettingsError("the verdicts do not say which model they were made with; name a backbone (--backbone)")
@@ -189,9 +182,9 @@ def _backbone_name(backbone: str | Path | None, verdicts: Verdicts) -> str:
 
 def _job(
     backbone: Backbone,
-    images: LabelledImages,
+    images: AnyImages,
     selection: Selection,
-    test: LabelledImages | None,
+    test: AnyImages | None,
     settings: Adaptation,
     engine: Engine,
 ) -> Job:
@@ -215,7 +208,7 @@ def _job(
     )
 
 
-def _problems(verdicts: Verdicts) -> tuple[str, ...]:
+def _problems(verdicts: AnyVerdicts) -> tuple[str, ...]:
     """Returns what the scan said of itself that makes its selection doubtful."""
     return tuple(
         f"the scan warned: {finding['figure']}. {finding['message']}"
@@ -224,82 +217,87 @@ def _problems(verdicts: Verdicts) -> tuple[str, ...]:
     )
 
 
-def _train_and_measure(job: Job, verdicts: Verdicts, notes: tuple[str, ...], started: float) -> Adapted:
+def _train_and_measure(job: Job, verdicts: AnyVerdicts, notes: tuple[str, ...], started: float) -> Adapted:
     settings, backbone, engine = job.settings, job.backbone, job.engine
-    _start_head(job)
+    threshold = _start_head(job)
     tuning.prepare(backbone, settings, generator=engine.generator(Purpose.INITIAL_MODULES))
     parameters = list(backbone.model.parameters())
     changed = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     trained = train(job)
     tuning.merge(backbone)
     backbone.model.eval().requires_grad_(False)
-    metrics = _metrics(job, trained)
+    metrics = _metrics(job, trained, threshold)
     record = _record(job, verdicts, trained, notes, parameters=changed, seconds=time.perf_counter() - started)
     return Adapted(backbone=backbone, class_names=job.images.class_names, record=record, metrics=metrics)
 
 
-def _start_head(job: Job) -> None:
-    """Sets the head, and computes all features that training on cached ones will ask for."""
-    engine, backbone = job.engine, job.backbone
+def _start_head(job: Job) -> float | None:
+    """Sets the head, and computes all features that training on cached ones will ask for.
+
+    Returns:
+        The threshold of tags, chosen out of fold; None with one label an image.
+    """
+    engine, backbone, starts = job.engine, job.backbone, job.settings.head_init == "probe"
     if job.on_features and job.test is not None:
         image_features(job.test, backbone, engine=engine)
-    if not (job.on_features or job.settings.head_init == "probe"):
-        return
+    if not (job.on_features or starts or job.kind.has_threshold):
+        return None
     features = image_features(job.images, backbone, engine=engine)
     rows = np.intersect1d(job.rows, features.readable)
-    if job.settings.head_init == "probe" and len(rows):
-        classes = len(job.images.class_names)
-        weights, biases = fit_linear(
-            features.pooled,
-            job.selection.labels,
-            rows=rows,
-            classes=classes,
-            generator=engine.generator(Purpose.HEAD_FOLDS),
-            progress=engine.progress,
-        )
+    if not ((starts or job.kind.has_threshold) and len(rows)):
+        return None
+    classes = len(job.images.class_names)
+    head = job.kind.first_head(features.pooled, job.selection.labels, rows, classes, engine)
+    if starts:
         with torch.no_grad():
-            backbone.head.weight.copy_(weights)
-            backbone.head.bias.copy_(biases)
+            backbone.head.weight.copy_(head.weights)
+            backbone.head.bias.copy_(head.biases)
+    return head.threshold
 
 
-def _metrics(job: Job, trained: Trained) -> dict[str, Any]:
-    every = [trained.start, *trained.history]
+def _metrics(job: Job, trained: Trained, threshold: float | None) -> dict[str, Any]:
+    every, kind = [trained.start, *trained.history], job.kind
     metrics: dict[str, Any] = {
         "saved_epoch": trained.saved_epoch,
-        "validation_accuracy": every[trained.saved_epoch].get("validation_accuracy"),
+        f"validation_{kind.score_name}": every[trained.saved_epoch].get(f"validation_{kind.score_name}"),
         "test": None,
         "test_converted": 0,
     }
+    if kind.has_threshold:
+        if len(job.held_out):  # which the classifier itself was not trained on
+            answers = predict(job, job.images, job.held_out)[job.held_out]
+            threshold = kind.threshold(answers, job.selection.labels[job.held_out])
+        metrics["threshold"] = threshold
     if job.test is not None:
-        predicted = predict(job, job.test, np.arange(len(job.test)))
-        scores = [record["test_accuracy"] for record in every]
+        predicted, test = predict(job, job.test, np.arange(len(job.test))), f"test_{kind.score_name}"
+        reached = [record[test] for record in every]
         metrics |= {
-            "test": measure(predicted, job.test.labels, job.images.class_names),
-            "test_accuracy_start": scores[0],
-            "test_accuracy_last": scores[-1],
-            "test_accuracy_best": max(scores),
-            "test_best_epoch": scores.index(max(scores)),
-            "note": BEST_IS_NO_RESULT,
+            "test": kind.measure(predicted, kind.targets(job.test), job.images.class_names, threshold),
+            f"{test}_start": reached[0],
+            f"{test}_last": reached[-1],
+            f"{test}_best": max(reached),
+            "test_best_epoch": reached.index(max(reached)),
+            "note": BEST_IS_NO_RESULT.format(score=kind.score_name),
             **_as_trained(job, predicted),
         }
     return metrics
 
 
-def _as_trained(job: Job, predicted: NDArray[np.int64]) -> dict[str, Any]:
-    """Returns how many test images training would see with other pixels, and the accuracy on the test set if it did."""
-    test = job.test
+def _as_trained(job: Job, predicted: NDArray[Any]) -> dict[str, Any]:
+    """Returns how many test images training would see with other pixels, and how good it is on the test set if so."""
+    test, score = job.test, f"test_{job.kind.score_name}_converted"
     if test is None or not test.as_pipeline:
-        return {"test_accuracy_converted": None}
+        return {score: None}
     ours = dataclasses.replace(test, as_pipeline=False)
     rows = converted_rows(ours, np.arange(len(test)))
     predicted = predicted.copy()
     predicted[rows] = predict(job, ours.take(rows), np.arange(len(rows)))
-    return {"test_converted": len(rows), "test_accuracy_converted": accuracy(predicted, test.labels)}
+    return {"test_converted": len(rows), score: job.kind.score(predicted, job.kind.targets(test))}
 
 
 def _record(
     job: Job,
-    verdicts: Verdicts,
+    verdicts: AnyVerdicts,
     trained: Trained,
     notes: tuple[str, ...],
     *,
@@ -312,6 +310,7 @@ def _record(
     return {
         "labelsieve": installed.get("labelsieve", "unknown"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **job.kind.record,
         "data": {
             "source": source,
             "images": len(job.images),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -38,7 +39,8 @@ class Selection:
 
     Attributes:
         rows: Shape (n,), int64, ascending: the rows to train on.
-        labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing.
+        labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing. Of tags (N, K),
+            float32: 1, 0, or NaN for a pair of image and class that is left out of the loss.
         weights: Shape (N,), float32, with mean 1 over `rows`.
         counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`kept`), left out by
             reviewers as copies, leaks or defects (`left_out`), unreadable, and marked by a person.
@@ -46,10 +48,15 @@ class Selection:
     """
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     weights: NDArray[np.float32]
     counts: Mapping[str, int]
     notes: tuple[str, ...] = ()
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Shape (N,): what equal shares are held out of: each class; of tags, all images together."""
+        return self.labels if self.labels.ndim == 1 else np.zeros(len(self.labels), dtype=np.int64)
 
 
 def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | None = None) -> Selection:

@@ -31,16 +31,19 @@ class Adaptation:
 
     Attributes:
         labels: What becomes of flagged images: `selected` drops them, `all` keeps them with the given label, `relabel`
-            gives them the predicted label (and drops those for which no other label was predicted).
+            gives them the predicted label (and drops those for which no other label was predicted). Of tags, flagged
+            pairs of image and class: `relabel`, the default there, gives and takes tags, `selected` leaves the pairs
+            out of the loss, `all` trains on the given tags.
         drop_at: Flagged images whose p_clean is at most this, from 0 to 1, are dropped (or relabelled). A scan of a
             weak model flags what is worth a look, up to a p_clean well above one half; by default those of them stay
             that are more likely right than wrong. 1 drops all that is flagged.
         weighting: Whether `p_clean`, the probability that its label is right, weighs each image.
         class_weights: Whether all classes get the same weight; `balanced` does so however many images the selection
             left of them.
-        loss: Cross-entropy, or a loss that is robust to wrong labels: generalised or symmetric cross-entropy,
-            early-learning regularisation, which remembers a target of K numbers for each image, or cross-entropy on
-            what a mixture of two Gaussians (`gmm`), fitted to all losses before each epoch, takes for clean.
+        loss: Cross-entropy (of tags binary, and no other), or a loss that is robust to wrong labels: generalised or
+            symmetric cross-entropy, early-learning regularisation, which remembers a target of K numbers for each
+            image, or cross-entropy on what a mixture of two Gaussians (`gmm`), fitted to all losses before each epoch,
+            takes for clean.
         warmup_epochs: Epochs that learn from all images before loss `gmm` begins to select.
         tune: What is trained beside the head: everything, nothing (`linear`, quick on cached features), only the blocks
             (`paper`: embeddings and outer layer norms stay), low-rank matrices beside the linear layers, merged into
@@ -92,6 +95,24 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+DEFAULT_FOR_TAGS: Literal["relabel"] = "relabel"
+"""`labels` where images have tags: a pair of image and class that is wrong one way is right the other."""
+
+
+def check_tag_settings(settings: Adaptation) -> None:
+    """Checks that the settings go with tags.
+
+    Raises:
+        SettingsError: Names the first that does not.
+    """
+    for name, only in (("loss", "ce"), ("class_weights", "none"), ("weighting", "none")):
+        if (value := getattr(settings, name)) != only:
+            raise SettingsError(
+                f"--{name.replace('_', '-')} {value} is for one label an image, and this run is of labelsieve "
+                f"scan-tags; leave it out ({only})"
+            )
 
 
 def check_saves(tune: str) -> None:

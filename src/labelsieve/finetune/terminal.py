@@ -12,6 +12,7 @@ from rich.text import Text
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import duration, plain, points
 from labelsieve.finetune.result import Adapted
+from labelsieve.records import is_of_tags
 from labelsieve.report.wrapping import Unbroken
 from labelsieve.review.rows import MARKS
 
@@ -25,9 +26,11 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     console.print(_headline(record))
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
     console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
-    if metrics["validation_accuracy"] is not None:
-        saved = f"epoch {metrics['saved_epoch']} of {len(adapted.history)} is saved"
-        console.print(Unbroken(f"{points(metrics['validation_accuracy'])} on the held-out training images: {saved}"))
+    has_tags = is_of_tags(record)
+    reached = metrics["validation_map" if has_tags else "validation_accuracy"]
+    if reached is not None:
+        saved, score = f"epoch {metrics['saved_epoch']} of {len(adapted.history)} is saved", "mAP " if has_tags else ""
+        console.print(Unbroken(f"{score}{points(reached)} on the held-out training images: {saved}"))
     if record["converted"]["images"]:
         console.print(
             Unbroken(
@@ -37,6 +40,8 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
         )
     if metrics["test"] is None:
         console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
+    elif has_tags:
+        _print_tags(metrics, console)
     else:
         _print_test(metrics, console)
     console.print()
@@ -49,6 +54,8 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
 
 def _headline(record: Any) -> Unbroken:
     selection, left = record["selection"], []
+    if is_of_tags(record):
+        return _headline_of_tags(selection)
     marked = sum(selection.get(f"marked_{mark}", 0) for mark in MARKS)
     for count, what in (
         (selection["dropped"], "flagged left out"),
@@ -66,6 +73,55 @@ def _headline(record: Any) -> Unbroken:
         f" of {selection['images']:,}",
         f" ({', '.join(left)})" if left else "",
     )
+
+
+def _headline_of_tags(selection: Any) -> Unbroken:
+    changes = (
+        (selection["removed"], "wrong tags taken away"),
+        (selection["added"], "missing tags given"),
+        (selection["left_out"], "pairs left out of the loss"),
+        (selection["kept"], "flagged pairs kept as they were"),
+        (selection["unreadable"], "unreadable images"),
+        (selection["held_out"], "images held out"),
+    )
+    told = ", ".join(f"{count:,} {what}" for count, what in changes if count)
+    return Unbroken(
+        (f"{selection['trained_on']:,}", "bold green"),
+        (" images trained on", "bold"),
+        f" of {selection['images']:,} with {selection['tags']:,} tags",
+        f" ({told})" if told else "",
+    )
+
+
+def _print_tags(metrics: Any, console: Console) -> None:
+    test = metrics["test"]
+    start, last, best = (points(metrics[f"test_map_{which}"]) for which in ("start", "last", "best"))
+    console.print()
+    console.print(
+        Unbroken(
+            ("mAP ", "bold"),
+            (points(test["map"]), "bold green"),
+            f" on {test['images']:,} test images, mean over the classes that they show",
+        )
+    )
+    console.print(
+        Unbroken(
+            f"micro F1 {points(test['micro_f1'])} and macro F1 {points(test['macro_f1'])} at 0.5, "
+            f"{points(test['micro_f1_tuned'])} and {points(test['macro_f1_tuned'])} at {test['threshold']:.2f}, "
+            "which suits the training images best"
+        )
+    )
+    console.print(Unbroken(f"before training mAP {start}, last epoch {last}", style="dim"))
+    console.print(Unbroken(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
+    if metrics["test_converted"]:
+        console.print(
+            Unbroken(
+                f"{metrics['test_converted']:,} test images are not what training saw: pipeline() drops transparency "
+                "and cuts values off; converted as README.md says "
+                f"the mAP is {points(metrics['test_map_converted'])}"
+            )
+        )
+    _print_hardest(test["per_class"], "average_precision", console)
 
 
 def _print_test(metrics: Any, console: Console) -> None:
@@ -89,13 +145,17 @@ def _print_test(metrics: Any, console: Console) -> None:
                 f"{points(metrics['test_accuracy_converted'])} are right"
             )
         )
-    rows = [row for row in test["per_class"] if row["accuracy"] is not None]
-    rows.sort(key=lambda row: (row["accuracy"], row["class_name"]))
+    _print_hardest(test["per_class"], "accuracy", console)
+
+
+def _print_hardest(per_class: Any, score: str, console: Console) -> None:
+    rows = [row for row in per_class if row[score] is not None]
+    rows.sort(key=lambda row: (row[score], row["class_name"]))
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("Hardest classes", overflow="fold")
-    for name in ("test images", "accuracy"):
+    for name in ("test images", score.replace("_", " ")):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:_WORST]:
-        table.add_row(clean(row["class_name"]), f"{row['images']:,}", plain(points(row["accuracy"])))
+        table.add_row(clean(row["class_name"]), f"{row['images']:,}", plain(points(row[score])))
     console.print()
     console.print(table)

@@ -122,7 +122,16 @@ class TagVerdicts:
 
         It takes each verdict as right, and some are not: look at them first.
         """
-        return self.given ^ self._matrix(self.rows, self.table["class_name"])
+        return self.given ^ self.flagged()
+
+    def flagged(self, *, at: float = 1.0) -> NDArray[np.bool_]:
+        """Returns which pairs of image and class have a verdict, (N, K), bool.
+
+        Args:
+            at: Only those count whose `label_quality` is at most this.
+        """
+        chosen = np.asarray(self.table["label_quality"]) <= np.float32(at)
+        return self._matrix(self.rows[chosen], self.table["class_name"].filter(pa.array(chosen)))
 
     def _matrix(self, rows: NDArray[np.int64], names: Any) -> NDArray[np.bool_]:
         bits = np.zeros((len(self), len(self.class_names)), dtype=bool)

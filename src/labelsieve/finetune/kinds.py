@@ -1,0 +1,303 @@
+"""What a classifier says of an image: one class, or any number of tags. All that differs between them is here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.core.engine import Engine
+from labelsieve.core.errors import RunError, SettingsError
+from labelsieve.core.progress import Progress
+from labelsieve.core.seeds import Purpose
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.test_sets import with_class_names, with_tag_names
+from labelsieve.detect.evidence.discriminants import fit_linear
+from labelsieve.finetune.losses import Loss, binary_cross_entropy, make_loss
+from labelsieve.finetune.selection import Selection, choose
+from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, Adaptation, check_tag_settings
+from labelsieve.finetune.tag_head import fit_tag_head
+from labelsieve.finetune.tag_selection import choose_tags
+from labelsieve.metrics import accuracy, average_precisions, best_f1_threshold, measure, measure_tags
+from labelsieve.records import TAGS
+from labelsieve.report.common import require_same_images
+from labelsieve.review.rows import ReviewFiles, read_reviews
+from labelsieve.tags.verdicts import TagVerdicts
+from labelsieve.verdicts import Verdicts
+
+AnyImages = LabelledImages | TaggedImages
+AnyVerdicts = Verdicts | TagVerdicts
+
+
+class FirstHead(NamedTuple):
+    """The head that training starts from.
+
+    Attributes:
+        weights: Shape (K, D).
+        biases: Shape (K,).
+        threshold: Of tags, see :meth:`TargetKind.threshold`, from images that the head was not fitted to.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    threshold: float | None = None
+
+
+class TargetKind(ABC):
+    """What the targets of a classifier are, and what follows from that.
+
+    Attributes:
+        problem_type: What `transformers` calls it in `config.json`; `pipeline()` goes by it.
+        score_name: What epochs are compared by, between 0 and 1.
+        unread: What stands for the answer where an image cannot be read.
+        has_threshold: Whether answers are probabilities that a threshold turns into tags.
+        defaults: How to train where nobody says it.
+        record: What `adapt.json` has of it.
+    """
+
+    problem_type: ClassVar[str]
+    score_name: ClassVar[str]
+    unread: ClassVar[float]
+    has_threshold: ClassVar[bool] = False
+    defaults: ClassVar[Adaptation] = Adaptation()
+    record: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:
+        """Checks that verdicts, settings and marks go with the images.
+
+        Raises:
+            RunError: The verdicts are those of other data.
+            SettingsError: Something is for the other kind.
+        """
+
+    @abstractmethod
+    def choose(
+        self,
+        images: Any,
+        verdicts: Any,
+        settings: Adaptation,
+        marks: ReviewFiles | None,
+        progress: Progress | None,
+    ) -> Selection:
+        """Chooses rows and targets; see :func:`choose` and :func:`choose_tags`."""
+
+    @abstractmethod
+    def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+        """Returns test images with the class names of the training images.
+
+        Raises:
+            SettingsError: They are of the other kind.
+            DataError: A class of the test set has no counterpart.
+        """
+
+    @abstractmethod
+    def targets(self, test: Any) -> NDArray[Any]:
+        """Returns what is right of test images."""
+
+    @abstractmethod
+    def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
+        """Makes the loss."""
+
+    @abstractmethod
+    def first_head(
+        self,
+        features: NDArray[np.float32],
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        classes: int,
+        engine: Engine,
+    ) -> FirstHead:
+        """Fits a head to some rows, at least one, of frozen features (N, D)."""
+
+    @abstractmethod
+    def answers(self, logits: Tensor) -> Tensor:
+        """Returns what is kept of logits (B, K): (B,) or (B, K)."""
+
+    @abstractmethod
+    def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        """Returns how good answers are."""
+
+    @abstractmethod
+    def measure(
+        self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
+    ) -> dict[str, Any]:
+        """Returns all metrics of answers."""
+
+    def threshold(self, _answers: NDArray[Any], _targets: NDArray[Any]) -> float | None:
+        """Returns the probability from which on to give a tag, so that the micro F1 of these images is best."""
+        return None
+
+
+class OneLabel(TargetKind):
+    """One class an image; answers are indices of classes (N,), int64."""
+
+    problem_type, score_name, unread = "single_label_classification", "accuracy", -1
+
+    def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:
+        """Checks that row i of the verdicts speaks of image i and its label."""
+        if not isinstance(verdicts, Verdicts):
+            raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
+        require_same_images(verdicts, images)
+        _check_same(verdicts, images, np.array_equal(images.labels, verdicts.given))
+
+    def choose(
+        self,
+        images: Any,
+        verdicts: Any,
+        settings: Adaptation,
+        marks: ReviewFiles | None,
+        progress: Progress | None,
+    ) -> Selection:
+        """Chooses the images whose labels are taken for right."""
+        reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
+        return choose(verdicts, settings, reviews=reviews)
+
+    def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+        """Returns test images with the class names of the training images."""
+        if not isinstance(test, LabelledImages):
+            raise SettingsError("expected test images with one label each, as the run has them; use load_images()")
+        return with_class_names(test, class_names)
+
+    def targets(self, test: Any) -> NDArray[Any]:
+        """Returns the labels, (N,)."""
+        return test.labels  # type: ignore[no-any-return]
+
+    def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
+        """Makes the loss that the settings name."""
+        return make_loss(settings.loss, images=images, classes=classes)
+
+    def first_head(
+        self,
+        features: NDArray[np.float32],
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        classes: int,
+        engine: Engine,
+    ) -> FirstHead:
+        """Fits a linear discriminant."""
+        generator = engine.generator(Purpose.HEAD_FOLDS)
+        return FirstHead(
+            *fit_linear(features, targets, rows=rows, classes=classes, generator=generator, progress=engine.progress)
+        )
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Returns the most likely class, (B,)."""
+        return logits.argmax(dim=1)
+
+    def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        """Returns the accuracy."""
+        return accuracy(answers, targets)
+
+    def measure(
+        self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
+    ) -> dict[str, Any]:
+        """Returns accuracies."""
+        return measure(answers, targets, class_names)
+
+
+class Tags(TargetKind):
+    """Any number of classes an image; targets are (N, K), float32 or bool, answers logits (N, K), float32."""
+
+    problem_type, score_name, unread = "multi_label_classification", "map", np.nan
+    has_threshold, defaults = True, Adaptation(labels=DEFAULT_FOR_TAGS)
+    record: ClassVar[Mapping[str, str]] = {"kind": TAGS}
+
+    def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:
+        """Checks that row i of the verdicts speaks of image i and its tags, and that the settings go with tags."""
+        if not isinstance(verdicts, TagVerdicts):
+            raise SettingsError("the images have tags, and the verdicts are those of scan(); use scan_tags()")
+        check_tag_settings(settings)
+        if marks is not None:
+            raise SettingsError(
+                "--marks are of one label an image, and this is a run of labelsieve scan-tags; leave them out"
+            )
+        _check_same(verdicts, images, np.array_equal(images.tags, verdicts.given))
+
+    def choose(
+        self,
+        images: Any,
+        verdicts: Any,
+        settings: Adaptation,
+        marks: ReviewFiles | None,
+        progress: Progress | None,
+    ) -> Selection:
+        """Chooses the tags as the verdicts have them."""
+        return choose_tags(verdicts, settings)
+
+    def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+        """Returns test images with the class names of the training images."""
+        if not isinstance(test, TaggedImages):
+            raise SettingsError("expected test images with tags, as the run has them; use load_tags()")
+        return with_tag_names(test, class_names)
+
+    def targets(self, test: Any) -> NDArray[Any]:
+        """Returns the tags, (N, K)."""
+        return test.tags  # type: ignore[no-any-return]
+
+    def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
+        """Makes binary cross-entropy."""
+        return Loss(binary_cross_entropy)
+
+    def first_head(
+        self,
+        features: NDArray[np.float32],
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        classes: int,
+        engine: Engine,
+    ) -> FirstHead:
+        """Fits logistic regressions of each class against the rest."""
+        generator = engine.generator(Purpose.HEAD_FOLDS)
+        head = fit_tag_head(
+            features, targets, rows=rows, generator=generator, device=engine.device, progress=engine.progress
+        )
+        return FirstHead(head.weights, head.biases, self.threshold(head.logits.numpy(), targets[rows]))
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Returns the logits."""
+        return logits
+
+    def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        """Returns the mAP, over the pairs that are known; 0 where no image has any tag."""
+        known = ~np.isnan(answers).any(axis=1)
+        found = [
+            average_precisions(answer[there, None], target[there, None] == 1)[0]
+            for answer, target in zip(answers[known].T, targets[known].T, strict=True)
+            if (there := ~np.isnan(target.astype(np.float32))).any()
+        ]
+        right = [each for each in found if each is not None]
+        return float(np.mean(right)) if right else 0.0
+
+    def measure(
+        self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
+    ) -> dict[str, Any]:
+        """Returns mAP and F1 at one half and at the threshold."""
+        return measure_tags(_sigmoid(answers), targets, class_names, threshold=0.5 if threshold is None else threshold)
+
+    def threshold(self, answers: NDArray[Any], targets: NDArray[Any]) -> float | None:
+        """Returns the probability from which on to give a tag, so that the micro F1 of these images is best."""
+        known = ~np.isnan(answers) & ~np.isnan(targets)
+        return best_f1_threshold(_sigmoid(answers[known]), targets[known] == 1)
+
+
+def kind_of(images: AnyImages) -> TargetKind:
+    """Returns of which kind the targets of images are."""
+    return Tags() if isinstance(images, TaggedImages) else OneLabel()
+
+
+def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    # in double precision, in which large logits stay apart
+    return torch.from_numpy(logits).double().sigmoid().numpy()
+
+
+def _check_same(verdicts: AnyVerdicts, images: AnyImages, is_given: bool) -> None:
+    scanned = verdicts.run.data.fingerprint or images.fingerprint
+    if scanned != images.fingerprint or images.class_names != verdicts.class_names or not is_given:
+        raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")
