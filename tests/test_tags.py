@@ -14,9 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.scores import PairScores, pair_scores
 from PIL import Image
 
 import labelsieve as ls
@@ -26,6 +23,9 @@ from labelsieve.data.tag_columns import split_texts
 from labelsieve.data.tag_noise_files import apply_tag_noise, read_tag_noise, write_tag_noise
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.sketches import CLASS_NAMES, sketches
+from labelsieve.detect.pairs.base import PairDetector
+from labelsieve.detect.pairs.inputs import PairInputs
+from labelsieve.detect.pairs.scores import PairScores, pair_scores
 from labelsieve.report.tag_report import write_tag_report
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
 from labelsieve.verdicts import TAG_IMAGES as IMAGES

@@ -34,6 +34,7 @@ HOSTILE: tuple[Any, ...] = (-1, 0, 1e308, math.inf, -math.inf, math.nan, 2**63, 
 # The least that a verb needs beside the option that is tried.
 WORDS = {
     "scan": ["photos", "--out", "run"],
+    "scan-tags": ["photos", "--out", "run"],
     "adapt": ["run", "--out", "model"],
     "report": ["run"],
     "review": ["run"],
