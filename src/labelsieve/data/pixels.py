@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
-    from labelsieve.data.images import LabelledImages
+    from labelsieve.data.images import Images
 
 _PIXELS, _SHAPES, _ROOM = ".pixels", ".shapes.npy", ".room"
 _SAMPLE = 32
@@ -56,7 +56,7 @@ class Pictures:
         beside: Another version of the same images, to keep as well whenever one is decoded.
     """
 
-    images: LabelledImages
+    images: Images
     make: Callable[[Image.Image], NDArray[np.uint8]]
     area: int
     stem: Path | None
@@ -153,9 +153,7 @@ class Shrink:
         return np.array(shrink(image, self.area))
 
 
-def kept_images(
-    images: LabelledImages, *, area: int, accelerator: Accelerator, beside: Pictures | None = None
-) -> Pictures:
+def kept_images(images: Images, *, area: int, accelerator: Accelerator, beside: Pictures | None = None) -> Pictures:
     """Opens the shrunk images of a data set, or begins to keep them; all processes call this together.
 
     Args:
@@ -178,7 +176,7 @@ def kept_images(
 
 
 def kept(
-    images: LabelledImages,
+    images: Images,
     make: Callable[[Image.Image], NDArray[np.uint8]],
     *,
     name: str,
@@ -212,7 +210,7 @@ def kept(
     return Pictures(images, make, area, stem if limit and _is_whole(stem, len(images), area) else None)
 
 
-def _estimate(images: LabelledImages, area: int) -> int:
+def _estimate(images: Images, area: int) -> int:
     """Returns about how many bytes of the disk the images will take, from some of them."""
     sizes = []
     for row in range(0, len(images), max(1, len(images) // _SAMPLE)):

@@ -19,7 +19,7 @@ from labelsieve.data.pixels import Pictures, kept
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from labelsieve.data.images import LabelledImages
+    from labelsieve.data.images import Images
 
 # Images that show whether a processor's pixels are integers.
 _SAMPLE = 4
@@ -108,7 +108,7 @@ class Preprocessed:
         return 255 * whole, prepared
 
 
-def preprocessed_images(images: LabelledImages, model: Prepares, *, accelerator: Accelerator) -> Pictures | None:
+def preprocessed_images(images: Images, model: Prepares, *, accelerator: Accelerator) -> Pictures | None:
     """Opens the prepared images of a data set and a model, or begins to keep them; all processes call this together.
 
     Args:
