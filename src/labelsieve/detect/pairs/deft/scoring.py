@@ -14,8 +14,8 @@ from labelsieve.core.errors import SettingsError
 from labelsieve.detect.evidence.discriminants import chunks
 from labelsieve.detect.inputs import NO_MODEL
 from labelsieve.detect.losses import clean_probability
-from labelsieve.detect.pairs.deft.detector import PairDeFT
 from labelsieve.detect.pairs.deft.objective import PairObjective
+from labelsieve.detect.pairs.deft.settings import PairDeFTSettings
 from labelsieve.detect.pairs.evidence import centred_kind
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.joining import join
@@ -29,8 +29,8 @@ from labelsieve.detect.zero_shot import shortened_note
 LEARNED = ("positive prompts", "learned threshold")
 
 
-def score_pairs_with_dual_prompts(settings: PairDeFT, pairs: PairInputs) -> PairScores:
-    """Trains dual prompts on the pairs and scores each of them; see :class:`PairDeFT`.
+def score_pairs_with_dual_prompts(settings: PairDeFTSettings, pairs: PairInputs) -> PairScores:
+    """Trains dual prompts on the pairs and scores each of them; see :class:`PairDeFTSettings`.
 
     Raises:
         SettingsError: There are features alone.
@@ -49,7 +49,7 @@ def score_pairs_with_dual_prompts(settings: PairDeFT, pairs: PairInputs) -> Pair
     return join(pairs, folds=settings.folds, neighbours=settings.neighbours, more=more, history=history, notes=notes)
 
 
-def _prepare(settings: PairDeFT, pairs: PairInputs) -> tuple[BatchSource, PairDeFT]:
+def _prepare(settings: PairDeFTSettings, pairs: PairInputs) -> tuple[BatchSource, PairDeFTSettings]:
     """Returns batches of cached features, and settings without `auto`."""
     images = pairs.images
     if pairs.source is None or images.vlm is None:
