@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labelsieve.core.validation import Epochs, Folds, check_fields
+from labelsieve.core.validation import Epochs, Folds, LearningRate, check_fields
 from labelsieve.core.validation import Neighbours as NeighbourCount
 from labelsieve.detect.training.settings import PromptTraining
 
@@ -21,7 +21,8 @@ class PairDeFTSettings(PromptTraining):
             before it has learned.
         batch_size: Images a step, over all processes together. `auto` grows from 64 with the data to 2048 at most, as
             far as there are still 300 steps, or `min_steps` if that is more.
-        learning_rate: Of SGD, with cosine decay by epoch.
+        learning_rate: Of SGD, with cosine decay by epoch. Ten times that of one label an image: the loss is a mean over
+            pairs, of which most say little, and with less the prompts hardly learn.
         context_learns: False keeps the context of the positive prompts as it began, so that the negative ones alone
             learn.
         evidence: What p_clean is made of. `threshold`: Eq. 6, the learned threshold alone; a pair is an issue where its
@@ -32,6 +33,7 @@ class PairDeFTSettings(PromptTraining):
     """
 
     warmup_epochs: Epochs = 5
+    learning_rate: LearningRate = 0.3
     evidence: Literal["joint", "threshold"] = "joint"
     folds: Folds = 5
     neighbours: NeighbourCount = 30
