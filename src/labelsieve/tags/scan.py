@@ -119,7 +119,7 @@ def _scan(
 ) -> TagVerdicts:
     started = time.perf_counter()
     inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
-    pairs = PairInputs(inputs, images.tags)
+    pairs = PairInputs(inputs, images.tags, images)
     check_pair_input(detector, pairs)
     scores = detector.score(pairs)
     if vlm is not None:

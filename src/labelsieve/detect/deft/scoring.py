@@ -71,7 +71,7 @@ Text = tuple[Tensor, Tensor | None]
 def _score_by_threshold(
     feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, demand_agreement: bool
 ) -> Scored:
-    device, labels = feed.engine.device, feed.images.labels
+    device, labels = feed.engine.device, inputs.labels
 
     def score_rows(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)

@@ -14,7 +14,8 @@ class PairDetector(ABC):
     """Base of detectors of pairs: frozen, keyword-only dataclasses of settings.
 
     Attributes:
-        requires: What it cannot do without: `text`, a text feature of each class. Image features it always gets.
+        requires: What it cannot do without: `images`, which come with a model, and `text`, a text feature of each
+            class. Image features it always gets.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

@@ -27,20 +27,30 @@ PSEUDO_IMAGES, PSEUDO_NEIGHBOURS = 1.0, 1.0
 def zero_shot_kind(pairs: PairInputs) -> Kind:
     """Returns the cosines of images with class texts, at the model's own temperature, less the mean of each class.
 
-    Cosines of one class lie higher than those of another, whatever an image shows; what is left when their mean is
-    gone tells images apart.
-
     Raises:
         SettingsError: There are no class texts.
     """
-    images = pairs.images
-    if images.text is None:
+    if pairs.images.text is None:
         raise SettingsError("zero-shot pairs need text features of the classes, which are not there; use knn or joint")
-    total = torch.zeros(images.classes, dtype=torch.float64)
-    for part in chunks(images.rows):
-        total += images.logits(part).sum(dim=0).double().cpu()
-    mean = (total / len(images.rows)).float()
-    return lambda here: images.logits(images.rows[here]).float().cpu() - mean
+    return centred_kind(pairs, pairs.images.logits)
+
+
+def centred_kind(pairs: PairInputs, logits: Callable[[NDArray[np.int64]], Tensor]) -> Kind:
+    """Returns logits less the mean of each class.
+
+    Those of one class lie higher than those of another, whatever an image shows; what is left when their mean is gone
+    tells images apart.
+
+    Args:
+        pairs: The images.
+        logits: Takes m row numbers and returns logits (m, K).
+    """
+    rows = pairs.images.rows
+    total = torch.zeros(pairs.images.classes, dtype=torch.float64)
+    for part in chunks(rows):
+        total += logits(part).sum(dim=0).double().cpu()
+    mean = (total / len(rows)).float()
+    return lambda here: logits(rows[here]).float().cpu() - mean
 
 
 def neighbour_kind(pairs: PairInputs, weights: Tensor, found: Neighbours) -> Kind:

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, shown
+from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.vlm.kept_features import ImageFeatures
 
@@ -26,6 +27,7 @@ class PairInputs:
     Attributes:
         images: Features, class names, class texts, model and engine; its one label an image is not read.
         tags: Shape (N, K), bool: which classes are given to which image.
+        source: The images themselves; None for features computed before.
 
     Raises:
         DataError: The tags do not match the images and classes, or there is nothing to learn from them.
@@ -33,6 +35,7 @@ class PairInputs:
 
     images: DetectorInputs
     tags: NDArray[np.bool_]
+    source: TaggedImages | None = None
 
     def __post_init__(self) -> None:
         check_tags(self.tags, shape=(len(self.images.features.pooled), self.images.classes))

@@ -16,6 +16,7 @@ _HERE = "labelsieve.detect.pairs."
 PAIR_DETECTORS: Registry[type[Any], Entry] = Registry(
     "--detector",
     Entry("joint", _HERE + "joint:PairJoint"),
+    Entry("deft", _HERE + "deft.detector:PairDeFT"),
     Entry("label-match", _HERE + "label_match:PairLabelMatch"),
     Entry("confident-learning", _HERE + "confident_learning:PairConfidentLearning"),
     Entry("knn", _HERE + "knn:PairKNN"),
@@ -45,11 +46,19 @@ def check_pair_input(detector: PairDetector, pairs: PairInputs) -> None:
     """Checks that a detector can do with what there is.
 
     Raises:
-        SettingsError: It is no detector of pairs, or needs class texts that are not there.
+        SettingsError: It is no detector of pairs, or needs images, a model or class texts that are not there.
     """
     if not isinstance(detector, PairDetector):
         raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
-    if "text" in detector.requires and pairs.images.text is None:
-        others = ", ".join(name for name in PAIR_DETECTORS if "text" not in pair_detector_class(name).requires)
-        name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
+    name, text = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__, pairs.images.text is not None
+    if "images" in detector.requires and (pairs.source is None or pairs.images.vlm is None):
+        others = _needing_no(*({"images"} if text else {"images", "text"}))
+        raise SettingsError(f"--detector {name} needs the images and a model; with features alone use {others}")
+    if "text" in detector.requires and not text:
+        others = _needing_no("text")
         raise SettingsError(f"--detector {name} needs text features of the classes, which are not there; use {others}")
+
+
+def _needing_no(*needs: str) -> str:
+    """Returns the names of those that do without some of what detectors require."""
+    return ", ".join(name for name in PAIR_DETECTORS if not pair_detector_class(name).requires & set(needs))

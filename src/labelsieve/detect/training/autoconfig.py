@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from numpy.typing import NDArray
 
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError, shown
@@ -23,7 +25,7 @@ from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Schedule, make_schedule, stored_settings
-from labelsieve.detect.training.settings import Training
+from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.peft.base import fits
 
@@ -64,12 +66,12 @@ def _with(settings: SettingsT, *, peft: Any, images: int) -> SettingsT:
     """Returns settings without `auto`."""
     size = settings.batch_size
     if size == "auto":
-        size = _BATCH if peft != "none" else _frozen_batch(settings, images)
+        size = _BATCH if peft != "none" else frozen_batch(settings, images)
     return dataclasses.replace(settings, peft=peft, batch_size=size)
 
 
-def _frozen_batch(settings: Training, images: int) -> int:
-    """Returns the largest power of two that leaves enough steps, within the bounds."""
+def frozen_batch(settings: PromptTraining, images: int) -> int:
+    """Returns the largest power of two that leaves enough steps, within the bounds: `auto` for a frozen encoder."""
     most = images * settings.epochs // max(_STEPS, settings.min_steps)
     return min(_LARGEST, max(_BATCH, 1 << max(0, most.bit_length() - 1)))
 
@@ -172,12 +174,14 @@ class Prepared(Generic[SettingsT]):
 
     Attributes:
         feed: Batches, and through it the learner and the engine.
+        labels: (N,), the given labels.
         schedule: The epochs.
         settings: Without `auto`.
         resolved: What each `auto` resolved to, by its name.
     """
 
     feed: BatchSource
+    labels: NDArray[np.int64]
     schedule: Schedule
     settings: SettingsT
     resolved: Mapping[str, Any]
@@ -209,4 +213,4 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     settings = dataclasses.replace(settings, compile="on" if compiles else "off")
     feed = BatchSource(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
     resolved = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
-    return Prepared(feed, schedule, settings, resolved)
+    return Prepared(feed, inputs.labels, schedule, settings, resolved)

@@ -97,7 +97,7 @@ class SmallComponent(CrossEntropyObjective):
         """Fits the mixture."""
         if epoch > self.ready.schedule.warmup:
             feed = self.ready.feed
-            losses = losses_of(label_probabilities(feed)[0])
+            losses = losses_of(label_probabilities(feed, self.ready.labels)[0])
             check_finite(torch.from_numpy(losses).sum(), epoch - 1)
             self.chosen = torch.zeros(len(feed.images), dtype=torch.bool)
             self.chosen[feed.features.readable] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
@@ -129,7 +129,7 @@ def train_and_score(
     ready = prepare(settings, inputs)
     feed, labels = ready.feed, torch.from_numpy(inputs.labels)
     history = train(feed, labels, objective=objective(ready), settings=ready.settings, schedule=ready.schedule)
-    probability, predicted, confidence = label_probabilities(feed)
+    probability, predicted, confidence = label_probabilities(feed, inputs.labels)
     return inputs.scores(
         **rule(probability),
         predicted=predicted,
@@ -142,9 +142,9 @@ def train_and_score(
 
 
 @torch.inference_mode()
-def label_probabilities(feed: BatchSource) -> list[NDArray[Any]]:
+def label_probabilities(feed: BatchSource, labels: NDArray[np.int64]) -> list[NDArray[Any]]:
     """Returns probability of the given label, most likely class and its probability of the readable images, (n,)."""
-    learner, labels, pooled = feed.learner, feed.images.labels, adapted_features(feed).pooled
+    learner, pooled = feed.learner, adapted_features(feed).pooled
     text = learner.final_text(negative=False)
 
     def score_rows(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:

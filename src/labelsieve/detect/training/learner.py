@@ -19,12 +19,13 @@ from torch.nn.functional import normalize
 from labelsieve.core.engine import Engine
 from labelsieve.core.memory import in_parts
 from labelsieve.core.seeds import Purpose
-from labelsieve.data.images import LabelledImages
+from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.loading import Augment, batches, crop_area, unit
 from labelsieve.data.pixels import Pictures, kept_images
 from labelsieve.data.preprocessed import preprocessed_images
+from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.training.compiling import compiled
-from labelsieve.detect.training.settings import Training
+from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features, passing_features
@@ -42,12 +43,12 @@ class Learner(nn.Module):
     Args:
         vlm: The frozen model.
         class_names: The K names.
-        settings: What to train.
+        settings: What to train; those of prompts alone leave the image encoder frozen.
         engine: Gives the initial values and the device.
     """
 
     def __init__(
-        self, vlm: VisionLanguageModel, class_names: tuple[str, ...], *, settings: Training, engine: Engine
+        self, vlm: VisionLanguageModel, class_names: tuple[str, ...], *, settings: PromptTraining, engine: Engine
     ) -> None:
         super().__init__()
         generator = engine.generator(Purpose.INITIAL_PROMPTS)
@@ -59,13 +60,15 @@ class Learner(nn.Module):
             generator=generator,
         )
         self.prompts.positive.requires_grad_(settings.context_learns)
-        self.peft = build_peft(
-            settings.peft,
-            vlm,
-            tokens=settings.visual_prompts,
-            bottleneck=settings.bottleneck,
-            generator=generator,
-        )
+        self.peft = None
+        if isinstance(settings, Training):
+            self.peft = build_peft(
+                settings.peft,
+                vlm,
+                tokens=settings.visual_prompts,
+                bottleneck=settings.bottleneck,
+                generator=generator,
+            )
         self._frozen = (vlm,)
         self._is_attached = False
         self.engine = engine
@@ -161,7 +164,7 @@ class BatchSource:
     """Batches for a learner: cached features where the image encoder is frozen, augmented images where it is adapted.
 
     Attributes:
-        images: N images.
+        images: N images, with one label each or with tags.
         features: Features of the zero-shot model; they say which images can be read.
         learner: What is trained.
         engine: Device, precision, seed.
@@ -171,7 +174,7 @@ class BatchSource:
         compiles: Whether the blocks of an adapted image encoder are compiled for the time of training.
     """
 
-    images: LabelledImages
+    images: LabelledImages | TaggedImages
     features: ImageFeatures
     learner: Learner
     engine: Engine
@@ -242,7 +245,8 @@ def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> 
     engine, learner = feed.engine, feed.learner
     if not feed.adapts_encoder:
         return feed.features if other is None else image_features(other, learner.vlm, engine=engine)
-    images, pixels = feed.images, feed.preprocessed
+    images: Images = feed.images
+    pixels = feed.preprocessed
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     with learner.attached():

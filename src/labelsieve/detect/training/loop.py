@@ -24,7 +24,7 @@ from labelsieve.core.errors import CheckpointError, TrainingError, shown
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.provenance import to_json, write_atomically
 from labelsieve.detect.training.learner import BatchSource, Learner
-from labelsieve.detect.training.settings import Training
+from labelsieve.detect.training.settings import PromptTraining
 
 CHECKPOINT = "state.safetensors"
 # Goes up when the same settings train in another way: a checkpoint from before does not go on then.
@@ -39,7 +39,7 @@ class Step:
     Attributes:
         positive: s+, (B, K).
         negative: s-, (B, K); 0 for classes that the objective does not read.
-        labels: (B,).
+        labels: (B,), or (B, K) where these are tags.
         rows: (B,): row numbers, on the CPU.
         epoch: From 1.
     """
@@ -106,7 +106,7 @@ class Schedule:
         return self.epochs * self.steps_each
 
 
-def make_schedule(settings: Training, *, images: int) -> Schedule:
+def make_schedule(settings: PromptTraining, *, images: int) -> Schedule:
     """Stretches the epochs so that there are at least `min_steps` steps, the warm-up in proportion.
 
     Epochs of 0 stay 0, and warm-up over all epochs stays that. `auto` has to be resolved.
@@ -120,13 +120,13 @@ def make_schedule(settings: Training, *, images: int) -> Schedule:
 
 
 def train(
-    feed: BatchSource, labels: Tensor, *, objective: Objective, settings: Training, schedule: Schedule
+    feed: BatchSource, labels: Tensor, *, objective: Objective, settings: PromptTraining, schedule: Schedule
 ) -> tuple[Mapping[str, Any], ...]:
     """Trains the learner of a feed in place and returns one record for each epoch.
 
     Args:
         feed: Batches, and through it the learner and the engine.
-        labels: (N,), given labels of all images.
+        labels: (N,), given labels of all images; or (N, K), their tags.
         objective: The loss.
         settings: Optimiser and batch size.
         schedule: From :func:`make_schedule`.

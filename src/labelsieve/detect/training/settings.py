@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Detector):
-    """How prompts and parameter-efficient modules are trained.
+class PromptTraining:
+    """How prompts are trained.
 
     Attributes:
         epochs: Passes over the data, at least 0; 0 leaves the model as it is.
@@ -42,21 +42,11 @@ class Training(Detector):
             (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
         momentum: Of SGD, between 0 and 1.
         weight_decay: Of SGD, on everything that is trained.
-        peft: How the image encoder is adapted: `none` keeps it frozen and trains on cached features, mostly within
-            seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
-            accelerator and `none` on a CPU.
-        compile: Whether an adapted encoder goes through `torch.compile`, which takes seconds to minutes and rounds in
-            another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
-        visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
-        bottleneck: Rank of `lora` and width of `adapter`.
         context_tokens: M, learned context vectors before the class name.
         context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
         context_learns: False keeps the context of the positive prompts as it began: a fixed text beside visual prompts
             or another change of the image encoder.
     """
-
-    requires = frozenset({"images", "text"})
-    predicts_test = True
 
     epochs: Epochs = 10
     min_steps: Steps = 300
@@ -65,14 +55,33 @@ class Training(Detector):
     learning_rate: LearningRate = 3e-2
     momentum: Momentum = 0.9
     weight_decay: WeightDecay = 5e-4
-    peft: PeftKind = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
-    visual_prompts: Tokens = 20
-    bottleneck: Bottleneck = 8
     # the text encoder says how many of them it has room for
     context_tokens: Annotated[int, Range(1, 1_024)] = 4
     context_init: str = "a photo of a"
     context_learns: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(PromptTraining, Detector):
+    """How prompts and parameter-efficient modules are trained; see :class:`PromptTraining` for the prompts.
+
+    Attributes:
+        peft: How the image encoder is adapted: `none` keeps it frozen and trains on cached features, mostly within
+            seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
+            accelerator and `none` on a CPU.
+        compile: Whether an adapted encoder goes through `torch.compile`, which takes seconds to minutes and rounds in
+            another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
+        visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
+        bottleneck: Rank of `lora` and width of `adapter`.
+    """
+
+    requires = frozenset({"images", "text"})
+    predicts_test = True
+
+    peft: PeftKind = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    visual_prompts: Tokens = 20
+    bottleneck: Bottleneck = 8
 
     def __post_init__(self) -> None:
         check_fields(self)
