@@ -199,6 +199,7 @@ def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None
 
 
 _NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate", "estimated_noise_rate", "even_odds"}
+_NO_BEST |= {"wrong_flagged", "missing_flagged", "commission", "estimated_commission", "omission", "estimated_omission"}
 _LOWEST = {"brier", "ece", "noise_rate_error"}
 
 
