@@ -1,7 +1,7 @@
 """How well are wrong and missing tags found, beside cleanlab on the same probabilities?
 
-A detector fits P(tagged | image) to its evidence, from which its posterior comes. Cleanlab's multi-label filter gets the
-same P(tagged | image): its label quality of a class is the self-confidence, and `find_multilabel_issues_per_class` says
+A detector fits P(tagged | image) to its evidence, from which its posterior comes. Cleanlab's multi-label filter gets
+the same P(tagged | image): its quality of a class is the self-confidence, and `find_multilabel_issues_per_class` says
 what it flags. The images are scenes of sketches, or those of a table in which the tags are right.
 
 Example::
