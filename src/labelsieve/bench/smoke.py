@@ -18,6 +18,7 @@ from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
 from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
+from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
@@ -115,7 +116,7 @@ def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping
         model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,
         noise={name: replace(noise, data=None) for name, noise in noises.items()},
-        method={each: _brief(experiment, method) for each, method in experiment.method.items()},
+        method={each: _brief(method, task=experiment.task) for each, method in experiment.method.items()},
         published=_only(experiment.published, data, experiment.method, noises),
     )
 
@@ -123,7 +124,7 @@ def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping
 def _kind(experiment: Experiment, method: Method) -> str:
     """Returns a fingerprint of all that makes a run of the method differ from another one here."""
     on_features = bool(experiment.text) or any(data.is_features for data in experiment.data.values())
-    return fingerprint(experiment.task, on_features, vars(_brief(experiment, method)))
+    return fingerprint(experiment.task, on_features, vars(_brief(method, task=experiment.task)))
 
 
 def _columns(experiment: Experiment) -> list[str]:
@@ -166,14 +167,14 @@ def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str
     return dict(found.values()) or _first({name: each for name, each in experiment.noise.items() if every(name)})
 
 
-def _brief(experiment: Experiment, method: Method) -> Method:
+def _brief(method: Method, *, task: str) -> Method:
     """Returns a method with hardly any epochs, of which those that were warm-up altogether stay so."""
     changes: dict[str, Any] = {"backbone": None}
-    if experiment.task == "adapt" or method.detector is None:
+    if task == "adapt" or method.detector is None:
         changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
     if method.detector is None:
         return replace(method, **changes)
-    detector = method.make_pair_detector() if experiment.has_tags else method.make_detector(noise_rate=0.5)
+    detector = method.make_pair_detector() if TASKS[task]().has_tags else method.make_detector(noise_rate=0.5)
     settings = {**method.settings}
     if getattr(detector, "epochs", 0):
         settings |= {"epochs": min(_EPOCHS, detector.epochs), "min_steps": 0}
