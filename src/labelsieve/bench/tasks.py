@@ -43,9 +43,9 @@ TAGGING = {
     "wrong_flagged": "flagged of the given tags",
     "missing_flagged": "flagged of the absent tags",
     "commission": "wrong of the given tags",
-    "estimated_commission": "estimated",
+    "estimated_commission": "estimated wrong of the given tags",
     "omission": "missing of the right tags",
-    "estimated_omission": "estimated",
+    "estimated_omission": "estimated missing of the right tags",
 }
 TITLES = {
     **_DETECTION,
