@@ -1419,6 +1419,7 @@ SHIPPED = {
     "prompts-strong": 63,
     "strong": 2001,
     "strong-sketches": 435,
+    "tags": 36,
     "whole": 135,
 }
 
@@ -1515,7 +1516,7 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
 
 
 def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:
-    small = _brief(read_experiment("paper/table3").method["gmm"], adapts=True)
+    small = _brief(read_experiment("paper/table3").method["gmm"], task="adapt")
     assert {**small.adapt} == {"recipe": "paper", "loss": "gmm", "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
 
 
@@ -1560,14 +1561,16 @@ def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
     blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
-    detect, classifier, adapt, defaults, extended, published, features = (block.split("```")[0] for block in blocks)
+    detect, classifier, adapt, defaults, extended, published, tags, features = (
+        block.split("```")[0] for block in blocks
+    )
     tasks = []
-    texts = (detect, detect + classifier, adapt, adapt + defaults, extended, detect + published, features)
+    texts = (detect, detect + classifier, adapt, adapt + defaults, extended, detect + published, tags, features)
     for number, text in enumerate(texts):
         file = tmp_path / f"block{number}.toml"
         file.write_text(text)
         tasks.append(read_experiment(file).task)
-    assert tasks == ["detect", "detect", "adapt", "adapt", "detect", "detect", "detect"]
+    assert tasks == ["detect", "detect", "adapt", "adapt", "detect", "detect", "tags", "detect"]
 
 
 def test_there_are_shipped_experiments(capsys: pytest.CaptureFixture[str]) -> None:

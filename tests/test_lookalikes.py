@@ -179,11 +179,12 @@ def test_files_have_the_columns_that_are_named_and_no_other(stand_ins: StandIns)
     assert own.test is not None and own.test != own.source != plain.source
     columns = [set(pq.read_schema(file).names) for file in (plain.source, own.source, own.test)]
     assert columns == [{"image", "label"}, {"photo", "seen", "right"}, {"image", "checked"}]
-    images, train = load_data(own, seed=0), stand_ins.stock.train
+    images, train, right = load_data(own, seed=0), stand_ins.stock.train, load_data(plain, seed=0)
+    assert isinstance(images, LabelledImages) and isinstance(right, LabelledImages)
     assert images.labels.tolist() == train.noisy.tolist() and images.truth is not None
     assert images.truth.tolist() == train.truth.tolist()
     assert all(np.array_equal(np.asarray(images.open(row)), train.images[row]) for row in range(len(images)))
-    assert load_data(plain, seed=0).labels.tolist() == train.truth.tolist(), "right, where no truth is beside them"
+    assert right.labels.tolist() == train.truth.tolist(), "right, where no truth is beside them"
     assert load_test(own, own.test).labels.tolist() == stand_ins.stock.test.truth.tolist()
     assert (plain.limit, plain.class_names, own.limit) == (IMAGES, None, None)
 

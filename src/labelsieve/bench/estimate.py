@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from labelsieve.bench.drawn import DRAWN, Drawn
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
-from labelsieve.bench.given import Given, scan_once, true_labels
+from labelsieve.bench.given import Given, one_label, scan_once, true_labels
 from labelsieve.bench.parts import BUNDLED, Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
-from labelsieve.bench.run import check_models, check_test, load_data, load_test, with_noise
+from labelsieve.bench.run import RowsT, check_models, check_test, load_data, load_test, with_noise
 from labelsieve.bench.tasks import TASKS, adaptation
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError
@@ -33,6 +33,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
+from labelsieve.data.tagged import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.detect.training.loop import make_schedule
@@ -141,7 +142,7 @@ class _Trial:
         return load_vlm(MINI_CLIP if name == BUNDLED else name)
 
     @cached_property
-    def whole(self) -> LabelledImages | LabelledFeatures:
+    def whole(self) -> LabelledImages | LabelledFeatures | TaggedImages:
         """All images, or of sketches, which are made quickly when they are needed, a few; or features with noise."""
         if self.data.is_features:
             noise, seed, texts = self.experiment.noise[self.cell.noise], self.cell.seed, self.experiment.text
@@ -150,7 +151,7 @@ class _Trial:
         if self.drawn is not None:
             count = min(self.data.limit or self.drawn.count, self.drawn.count_for(2 * _FEW))
             return self.drawn.draw(_made(self.folder), count, 0)
-        return load_data(self.data, seed=self.cell.seed)
+        return load_data(self.data, seed=self.cell.seed, has_tags=self.experiment.has_tags)
 
     @property
     def drawn(self) -> Drawn | None:
@@ -171,14 +172,14 @@ class _Trial:
         if source in DRAWN:
             kind = DRAWN[source]
             share = (self.data.test_limit or kind.test_count) / self.images
-            drawn = kind.draw(_made(self.folder), max(8, round(share * most)), 1)
+            drawn = one_label(kind.draw(_made(self.folder), max(8, round(share * most)), 1))
             return drawn.with_labels(true_labels(drawn))
         if source is None:
             return None
         whole = load_test(self.data, source)
         return _spread(whole, max(1, round(len(whole) / self.images * most)))
 
-    def some(self, count: int) -> LabelledImages | LabelledFeatures:
+    def some(self, count: int) -> LabelledImages | LabelledFeatures | TaggedImages:
         """Returns some images with noise, their features computed; or some features with noise."""
         if self.vlm is None or isinstance(self.whole, LabelledFeatures):
             return self.whole.take(_spread_rows(len(self.whole), count))
@@ -186,7 +187,9 @@ class _Trial:
         image_features(noisy, self.vlm.to(self.engine.device), engine=self.engine)
         if not self.cell.text:
             return noisy
-        return of_images(noisy, self.vlm, [self.cell.text], test=self.test, engine=self.engine)[self.cell.text]
+        return of_images(one_label(noisy), self.vlm, [self.cell.text], test=self.test, engine=self.engine)[
+            self.cell.text
+        ]
 
     def cost(self, method: Method) -> Cost | None:
         """Returns what a cell with this method costs; None if it fails on few images."""
@@ -198,6 +201,8 @@ class _Trial:
         return Cost(seconds, peak.gigabytes, peak.on_device)
 
     def _seconds(self, method: Method) -> float:
+        if self.experiment.has_tags:
+            return self._parts(method, trained=False).at(steps=0, images=self.images)
         seconds = 0.0
         if method.detector is not None:
             detector = method.make_detector(noise_rate=0.5)
@@ -229,10 +234,12 @@ class _Trial:
         c = max(0.0, more - base - b * (math.ceil(2 * few / _FEW) - steps)) / few
         return Parts(max(0.0, base - b * steps - c * few), b, c)
 
-    def _run(self, method: Method, images: LabelledImages | LabelledFeatures, epochs: int, *, name: str) -> float:
+    def _run(
+        self, method: Method, images: LabelledImages | LabelledFeatures | TaggedImages, epochs: int, *, name: str
+    ) -> float:
         """Returns the seconds of one trial: of a scan or, of a method without detector, of training a classifier."""
         given = Given(
-            method=_for(method, epochs),
+            method=method if self.experiment.has_tags else _for(method, epochs),
             images=images,
             vlm=None if isinstance(images, LabelledFeatures) else self.vlm,
             seed=0,
@@ -241,7 +248,7 @@ class _Trial:
             progress=Progress(),
         )
         started = time.perf_counter()
-        if method.detector is None:
+        if method.detector is None or self.experiment.has_tags:
             TASKS[self.experiment.task]().measure(given)
         else:
             scan_once(given, tests=self.experiment.task == "detect" or method.train_on == "nothing")
@@ -260,7 +267,7 @@ def _for(method: Method, epochs: int) -> Method:
     return replace(method, settings={**method.settings, "epochs": epochs, "min_steps": 0, "batch_size": batch})
 
 
-def _spread(images: LabelledImages, count: int) -> LabelledImages:
+def _spread(images: RowsT, count: int) -> RowsT:
     """Returns so many images from all over the data, which may be sorted by class."""
     return images.take(_spread_rows(len(images), count))
 

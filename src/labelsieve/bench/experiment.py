@@ -39,7 +39,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from labelsieve.bench import toml_files
-from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
+from labelsieve.bench.drawn import DRAWN
+from labelsieve.bench.parts import BUNDLED, FEATURES, TAGS, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_rivals, read_values
 from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
@@ -73,7 +74,8 @@ class Experiment:
     Attributes:
         name: Of the file, without its ending; of one that comes with the package, with its folder: `paper/table1`.
         title: One line on what it shows.
-        task: What is measured in each cell: `detect` scans, `adapt` trains a classifier and tests it.
+        task: What is measured in each cell: `detect` scans, `adapt` trains a classifier and tests it, `tags` scans
+            several labels an image.
         seeds: Each draws subset, noise and training.
         tables: The metrics of each table; those of one table stand side by side in its cells.
         text: Text regimes, for detectors on features alone: names of arrays of class text features, or `none`. Of
@@ -105,6 +107,11 @@ class Experiment:
         """The text regimes, an empty name where there is no choice."""
         return self.text or ("",)
 
+    @property
+    def has_tags(self) -> bool:
+        """Whether images have several labels each."""
+        return TASKS[self.task]().has_tags
+
     def has(self, *, data: str, noise: str) -> bool:
         """Returns whether a data set has a noise."""
         only = self.noise[noise].data
@@ -130,6 +137,8 @@ class Experiment:
         noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name not in ("file", "data")}
         if noise["column"] is None:  # came later, too
             del noise["column"]
+        if self.noise[cell.noise].kind != TAGS:
+            del noise["omit"], noise["add"]
         return fingerprint(cell.model, data, noise, cell.seed, *([cell.text] if cell.text else []))
 
     def key(self, cell: Cell) -> str:
@@ -264,6 +273,7 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     for each, noise in parts["noise"].items():
         for name in noise.data or []:
             look_up(parts["data"], name, what=f"[noise.{each}]: a name in data")
+    _check_tags(experiment)
     more: dict[str, Any] = {}
     if "published" in table:
         more["published"] = _published(table["published"], experiment)
@@ -271,6 +281,24 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         more["against"] = _build(Against, table["against"], "against")
         look_up(parts["method"], more["against"].method, what="[against]: method")
     return replace(experiment, **more)
+
+
+def _check_tags(experiment: Experiment) -> None:
+    """Checks that data and noise are of as many labels an image as the task."""
+    task, several = experiment.task, experiment.has_tags
+    kinds = ("given", "none", TAGS)
+    for name, noise in experiment.noise.items():
+        if several and noise.kind not in kinds:
+            raise SettingsError(f"[noise.{name}]: task {task} takes noise of kind {', '.join(kinds)}, got {noise.kind}")
+        if noise.kind == TAGS and not several:
+            raise SettingsError(f"[noise.{name}]: kind {TAGS} goes with task tags only, got task {task}")
+    for name, data in experiment.data.items():
+        if several and data.test_source is not None:
+            raise SettingsError(f"[data.{name}]: task {task} tests nothing; leave the test images out")
+        for source in (data.source, data.test):
+            if source in DRAWN and DRAWN[source].has_tags != several:
+                fitting = [str(each) for each, drawn in DRAWN.items() if drawn.has_tags == several]
+                raise SettingsError(f"[data.{name}]: {source} does not go with task {task}; use {', '.join(fitting)}")
 
 
 def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.labelled import Labelled
+    from labelsieve.data.tagged import TaggedImages
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.base import VisionLanguageModel
 
@@ -31,7 +32,7 @@ class Given:
 
     Attributes:
         method: The row of the table.
-        images: Images, or rows of features, with their noisy labels and the truth.
+        images: Images, or rows of features, with their noisy labels or tags and the truth.
         vlm: The model, None with features.
         seed: Of training.
         test: Clean images to test on, None where the experiment names none.
@@ -40,7 +41,7 @@ class Given:
     """
 
     method: Method
-    images: LabelledImages | LabelledFeatures
+    images: LabelledImages | LabelledFeatures | TaggedImages
     vlm: VisionLanguageModel | None
     seed: int
     test: LabelledImages | None
@@ -50,7 +51,7 @@ class Given:
     @property
     def truth(self) -> NDArray[np.int64]:
         """True labels, (N,)."""
-        return true_labels(self.images)
+        return true_labels(self.labelled)
 
     @property
     def only_images(self) -> LabelledImages:
@@ -66,14 +67,48 @@ class Given:
         return self.images
 
     @property
+    def labelled(self) -> LabelledImages | LabelledFeatures:
+        """The images or features, for what reads one label of each."""
+        from labelsieve.data.features import LabelledFeatures
+
+        images = self.images
+        return images if isinstance(images, LabelledFeatures) else one_label(images)
+
+    @property
+    def tagged(self) -> TaggedImages:
+        """The images, for what reads several labels of each.
+
+        Raises:
+            SettingsError: They have one.
+        """
+        from labelsieve.data.tagged import TaggedImages
+
+        if not isinstance(self.images, TaggedImages):
+            raise SettingsError("these images have one label each; use task detect")
+        return self.images
+
+    @property
     def noise_rate(self) -> float:
         """True share of wrong labels."""
-        return float((self.truth != self.images.labels).mean())
+        return float((self.truth != self.labelled.labels).mean())
 
     @property
     def model_fingerprint(self) -> str | None:
         """Fingerprint of the model, or of class text features; None where there are neither."""
         return getattr(self.images, "text_fingerprint", None) if self.vlm is None else self.vlm.fingerprint
+
+
+def one_label(images: LabelledImages | TaggedImages) -> LabelledImages:
+    """Returns images with one label each.
+
+    Raises:
+        SettingsError: They have several.
+    """
+    from labelsieve.data.tagged import TaggedImages
+
+    if isinstance(images, TaggedImages):
+        raise SettingsError("these images have several labels each; use task tags")
+    return images
 
 
 def true_labels(images: Labelled) -> NDArray[np.int64]:
@@ -112,7 +147,7 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
 
     def scanned(*, resume: bool) -> Verdicts:
         return scan(
-            given.images,
+            given.labelled,
             given.vlm,
             detector=detector,
             test=test if tests else None,

@@ -22,6 +22,7 @@ from labelsieve.core.validation import (
     field_names,
 )
 from labelsieve.data.noise_kinds import NOISE
+from labelsieve.detect.pairs.registry import pair_detector_class
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.metrics import METRIC_TITLES
@@ -36,10 +37,13 @@ SEED = "{seed}"
 TRUE_RATE = "true"
 """Stands for the true noise rate in the settings of a detector that needs it."""
 
+TAGS = "tags"
+"""The kind of noise of several labels an image."""
+
 if TYPE_CHECKING:
     LabelKind = str
 else:
-    LabelKind = Literal[("given", "none", "column", "file", *NOISE)]
+    LabelKind = Literal[("given", "none", "column", "file", TAGS, *NOISE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +52,13 @@ class Data:
 
     Attributes:
         source: What :func:`labelsieve.load_images` takes; or `drawings` for the sketches of the demonstration,
-            `scenes` for boxes in scenes of several sketches, `scene-shapes` for the same shapes as single images; or a
-            file of features, see :func:`labelsieve.load_features`.
+            `scenes` for boxes in scenes of several sketches, `scene-shapes` for the same shapes as single images,
+            `scene-tags` for the classes in each scene as its tags; or a file of features, see
+            :func:`labelsieve.load_features`. For task `tags` what :func:`labelsieve.load_tags` takes.
         limit: Random subset of so many images, another one for each seed; the number of sketches or scenes.
         image_column: Column of the images.
-        label_column: Column of the given labels.
-        truth_column: Column of the true labels.
+        label_column: Column of the given labels, or tags.
+        truth_column: Column of the true labels, or tags.
         class_names: File of the class names.
         split: Split of a Hub data set.
         test: Source of clean images to measure a classifier on; what is drawn has another seed then.
@@ -106,10 +111,12 @@ class Noise:
         kind: `given` leaves them as they come. `none` takes the true ones, so that no label is wrong. `column` takes a
             column of a file of features. `file` takes them from a file that `labelsieve noise` wrote, the same for all
             seeds. The others put wrong labels into the true ones, or into the given ones where the truth is not known:
-            see :func:`labelsieve.inject`.
+            see :func:`labelsieve.inject`. `tags`, for task `tags` alone, leaves some out and adds wrong ones.
         rate: Share of wrong labels, from 0 to below 1. A file says it for the kinds that put wrong labels in alone.
         exact: False draws each image on its own, and symmetric noise from all K classes, as the usual benchmarks and
             the code of the paper do.
+        omit: For kind `tags`: share of the right tags that go, from 0 to below 1.
+        add: For kind `tags`: share of the tags of the result that are wrong, from 0 to below 1.
         file: For kind `file`: where it lies.
         column: For kind `column`: its name; `{seed}` in it stands for the seed of the cell, and without it all seeds
             have the same labels.
@@ -119,6 +126,8 @@ class Noise:
     kind: LabelKind
     rate: Rate = 0.0
     exact: bool = True
+    omit: Rate = 0.0
+    add: Rate = 0.0
     file: str | None = None
     column: str | None = None
     data: list[str] | None = None
@@ -127,6 +136,8 @@ class Noise:
         check_fields(self)
         if not self.puts_in and self.rate:
             raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
+        if (self.kind == TAGS) != bool(self.omit or self.add):
+            raise SettingsError(f"expected omit or add with kind {TAGS} and with no other, got kind {self.kind}")
         for name in ("file", "column"):
             if (self.kind == name) != bool(getattr(self, name)):
                 raise SettingsError(f'expected {name} = "..." with kind {name} and with no other, got kind {self.kind}')
@@ -201,6 +212,12 @@ class Method:
             raise SettingsError(f"recipe goes with detector deft only, got {self.detector}; leave it out")
         made = replace(recipe, **told) if kind is DeFT else kind(**told)
         return made if "peft" in told else frozen_if_auto(made)
+
+    def make_pair_detector(self) -> Any:
+        """Returns the detector of pairs, for images with several labels."""
+        kind = pair_detector_class(self.detector or "")
+        check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")
+        return kind(**self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

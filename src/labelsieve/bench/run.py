@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from labelsieve.bench.drawn import DRAWN
 from labelsieve.bench.experiment import Cell, Experiment, within
 from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
-from labelsieve.bench.given import NO_IMAGES, Given, true_labels
+from labelsieve.bench.given import NO_IMAGES, Given, one_label, true_labels
 from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Noise
 from labelsieve.bench.store import RUNS, Store
@@ -32,6 +32,9 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise import inject
 from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
+from labelsieve.data.tag_noise import with_tag_noise
+from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags import load_tags
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.registry import check_input
 from labelsieve.finetune.backbones import load_backbone
@@ -44,7 +47,8 @@ from labelsieve.vlm.names import without_folders
 TEST_SEED = 1_000_000
 # So many times the seconds that the tables took have to pass before they are written again.
 _PAUSES = 20
-RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures)
+AnyImages = LabelledImages | TaggedImages
+RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures, TaggedImages, LabelledImages | TaggedImages)
 
 
 def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progress | None = None) -> Path:
@@ -73,7 +77,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
     store.begin(_without_folders(experiment))
     records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
     groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
-    total, done, drawn = len(list(experiment.cells())), 0, dict[tuple[str, int, int], LabelledImages]()
+    total, done, drawn = len(list(experiment.cells())), 0, dict[tuple[str, int, int], AnyImages]()
     tables = _Tables(experiment, records, store.folder)
     try:
         for _, cells in groups:
@@ -125,7 +129,7 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
         read_noise(str(noise.file))
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
         if data.source not in DRAWN and not data.is_features:
-            images = load_data(data, seed=0)
+            images = load_data(data, seed=0, has_tags=experiment.has_tags)
             for noise in files:  # which may be of other images
                 with_noise(images, noise, seed=0)
         if data.test_source is not None and data.test not in DRAWN:
@@ -160,6 +164,8 @@ def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
                 f"[data.{name}]: {data.source} holds features, which need no model; leave [model] out, or write "
                 "model = {}"
             )
+        if data.is_features and experiment.has_tags:
+            raise SettingsError(f"[data.{name}]: task {experiment.task} needs images, {data.source} holds features")
         trains = experiment.task == "adapt" or any(each.detector is None for each in experiment.method.values())
         if data.is_features and trains:
             raise SettingsError(f"[data.{name}]: {NO_IMAGES}")
@@ -227,7 +233,7 @@ class Shared:
         cell: Cell,
         store: Store,
         progress: Progress,
-        drawn: dict[tuple[str, int, int], LabelledImages],
+        drawn: dict[tuple[str, int, int], AnyImages],
     ) -> None:
         self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
         self.drawn = drawn  # of all groups, since drawing takes longer than most detectors
@@ -241,11 +247,15 @@ class Shared:
         return load_vlm(MINI_CLIP if name == BUNDLED else name)
 
     @cached_property
-    def images(self) -> LabelledImages:
+    def images(self) -> AnyImages:
         """The images with noise, of which the model has made features, so that no method is timed with that."""
         data, seed = self.data, self.cell.seed
         kind = DRAWN.get(data.source)
-        given = self._draw(data.source, data.limit or kind.count, seed) if kind else load_data(data, seed=seed)
+        given = (
+            self._draw(data.source, data.limit or kind.count, seed)
+            if kind
+            else load_data(data, seed=seed, has_tags=self.experiment.has_tags)
+        )
         images = with_noise(given, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
@@ -257,18 +267,18 @@ class Shared:
         if data.is_features:
             rows = load_rows(data, self.noise, seed=self.cell.seed, texts=texts)
             return of_file(with_noise(rows, self.noise, seed=self.cell.seed), data, texts)
-        return of_images(self.images, self.vlm, texts, test=self.test, engine=self.engine) if texts else {}
+        return of_images(one_label(self.images), self.vlm, texts, test=self.test, engine=self.engine) if texts else {}
 
     @cached_property
     def test(self) -> LabelledImages | None:
         """The test images, None where the experiment names none."""
         data = self.data
         if data.test is not None and data.test in DRAWN:
-            images = self._draw(data.test, data.test_limit or DRAWN[data.test].test_count, TEST_SEED)
+            images = one_label(self._draw(data.test, data.test_limit or DRAWN[data.test].test_count, TEST_SEED))
             return images.with_labels(true_labels(images))
         return None if data.test_source is None else load_test(data, data.test_source)
 
-    def _draw(self, source: str, count: int, seed: int) -> LabelledImages:
+    def _draw(self, source: str, count: int, seed: int) -> AnyImages:
         key = source, count, seed
         if key not in self.drawn:
             self.drawn[key] = DRAWN[source].draw(self.store.folder / RUNS, count, seed)
@@ -288,10 +298,13 @@ class Shared:
         )
 
 
-def load_data(data: Data, *, seed: int) -> LabelledImages:
-    """Loads the images of a data set; the seed draws its subset."""
-    names = ("image_column", "label_column", "truth_column", "class_names", "split")
-    return load_images(data.source, limit=data.limit, seed=seed, **{name: getattr(data, name) for name in names})
+def load_data(data: Data, *, seed: int, has_tags: bool = False) -> AnyImages:
+    """Loads the images of a data set, with one label each or with tags; the seed draws its subset."""
+    names = ("image_column", "truth_column", "class_names", "split")
+    told: dict[str, Any] = {"limit": data.limit, "seed": seed, **{name: getattr(data, name) for name in names}}
+    if has_tags:
+        return load_tags(data.source, tag_column=data.label_column, **told)
+    return load_images(data.source, label_column=data.label_column, **told)
 
 
 def load_test(data: Data, source: str) -> LabelledImages:
@@ -306,10 +319,12 @@ def load_test(data: Data, source: str) -> LabelledImages:
 
 
 def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | None = None) -> RowsT:
-    """Puts noise into the true labels, or into the given ones where the truth is not known.
+    """Puts noise into the true labels or tags, or into the given ones where the truth is not known.
 
-    Labels that stay as they are given count as right where the truth is not known.
+    Those that stay as they are given count as right where the truth is not known.
     """
+    if isinstance(images, TaggedImages):
+        return _with_tag_noise(images, noise, seed=seed)
     if noise.kind == "given" or noise.kind == "column":  # features were loaded with that column
         return images.with_labels(images.labels, truth=true_labels(images))
     clean = images.with_labels(true_labels(images))
@@ -320,6 +335,13 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
             raise SettingsError("noise of kind file goes with images; use kind column for features")
         return apply_noise(clean, str(noise.file))
     return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
+
+
+def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int) -> TaggedImages:
+    true = images.tags if images.truth is None else images.truth
+    if noise.kind == "given":
+        return images.with_tags(images.tags, truth=true)
+    return with_tag_noise(images.with_tags(true), omit=noise.omit, add=noise.add, seed=seed)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def selection_of(given: Given, settings: Adaptation) -> Verdicts:
         return scan_once(given, tests=False)[0]
     if train_on == "probe":  # TURN (Ahn et al., 2023, arXiv 2310.17668)
         return by_losses(given, replace(settings, tune="linear", loss="gce"))
-    kept = given.truth == given.images.labels if train_on == "truth" else np.ones(len(given.images), dtype=np.bool_)
+    kept = given.truth == given.labelled.labels if train_on == "truth" else np.ones(len(given.images), dtype=np.bool_)
     return _only(given, kept)
 
 

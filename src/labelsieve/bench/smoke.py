@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labelsieve.bench.drawn import SCENE_TAGS
 from labelsieve.bench.experiment import Experiment
-from labelsieve.bench.lookalikes.stand_ins import StandIns
+from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
 from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
+from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
@@ -60,7 +62,7 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set
     done = set[Data]()
     for name, data in experiment.data.items():
         try:
-            small = stand_ins.of(data, columns=_columns(experiment), texts=experiment.text)
+            small = _stand_in(experiment, data, stand_ins)
             if small in done:  # several sizes of the same data are one here
                 continue
             whole = not done
@@ -70,6 +72,13 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set
                 tried |= {_kind(experiment, experiment.method[method]) for method in each.method}
         except Exception as error:  # whatever it is, the others are to be run, too
             yield f"{type(error).__name__}: {error} (data {name})"
+
+
+def _stand_in(experiment: Experiment, data: Data, stand_ins: StandIns) -> Data:
+    """Returns what stands in the place of a data set; for tags that are scenes, whatever they are read from."""
+    if experiment.has_tags:
+        return Data(source=SCENE_TAGS, limit=IMAGES)
+    return stand_ins.of(data, columns=_columns(experiment), texts=experiment.text)
 
 
 def miniatures(
@@ -99,7 +108,6 @@ def miniatures(
 
 def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping[str, Noise]) -> Experiment:
     """Returns an experiment on next to nothing, with the methods of another one and some of its noises."""
-    adapts = experiment.task == "adapt"
     return replace(
         experiment,
         name=f"smoke-{experiment.name}",  # so that no folder of results is taken for its own
@@ -108,7 +116,7 @@ def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping
         model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,
         noise={name: replace(noise, data=None) for name, noise in noises.items()},
-        method={each: _brief(method, adapts=adapts) for each, method in experiment.method.items()},
+        method={each: _brief(method, task=experiment.task) for each, method in experiment.method.items()},
         published=_only(experiment.published, data, experiment.method, noises),
     )
 
@@ -116,7 +124,7 @@ def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping
 def _kind(experiment: Experiment, method: Method) -> str:
     """Returns a fingerprint of all that makes a run of the method differ from another one here."""
     on_features = bool(experiment.text) or any(data.is_features for data in experiment.data.values())
-    return fingerprint(experiment.task, on_features, vars(_brief(method, adapts=experiment.task == "adapt")))
+    return fingerprint(experiment.task, on_features, vars(_brief(method, task=experiment.task)))
 
 
 def _columns(experiment: Experiment) -> list[str]:
@@ -159,14 +167,14 @@ def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str
     return dict(found.values()) or _first({name: each for name, each in experiment.noise.items() if every(name)})
 
 
-def _brief(method: Method, *, adapts: bool) -> Method:
+def _brief(method: Method, *, task: str) -> Method:
     """Returns a method with hardly any epochs, of which those that were warm-up altogether stay so."""
     changes: dict[str, Any] = {"backbone": None}
-    if adapts or method.detector is None:
+    if task == "adapt" or method.detector is None:
         changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
     if method.detector is None:
         return replace(method, **changes)
-    detector = method.make_detector(noise_rate=0.5)
+    detector = method.make_pair_detector() if TASKS[task]().has_tags else method.make_detector(noise_rate=0.5)
     settings = {**method.settings}
     if getattr(detector, "epochs", 0):
         settings |= {"epochs": min(_EPOCHS, detector.epochs), "min_steps": 0}

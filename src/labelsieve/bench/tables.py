@@ -198,7 +198,11 @@ def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None
     return _number(best, metrics[0], spread=False) if len(printed) > 1 else None
 
 
-_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "flagged_rate", "noise_rate", "estimated_noise_rate", "even_odds"}
+_RATES = {
+    *("flagged_rate", "noise_rate", "estimated_noise_rate", "wrong_flagged", "missing_flagged"),
+    *("commission", "estimated_commission", "omission", "estimated_omission"),
+}
+_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "even_odds", *_RATES}
 _LOWEST = {"brier", "ece", "noise_rate_error"}
 
 

@@ -10,7 +10,7 @@ from labelsieve.bench.given import Given, scan_once
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_keys, field_names
-from labelsieve.metrics import METRIC_TITLES
+from labelsieve.metrics import METRIC_TITLES, PAIR_METRICS
 
 if TYPE_CHECKING:
     from labelsieve.bench.parts import Method
@@ -38,9 +38,19 @@ _ADAPTATION = {
     "used_rate": "trained on",
     "used_clean": "of these, right",
 }
+TAGGING = {
+    **{name: metric.title for name, metric in PAIR_METRICS.items()},
+    "wrong_flagged": "flagged of the given tags",
+    "missing_flagged": "flagged of the absent tags",
+    "commission": "wrong of the given tags",
+    "estimated_commission": "estimated wrong of the given tags",
+    "omission": "missing of the right tags",
+    "estimated_omission": "estimated missing of the right tags",
+}
 TITLES = {
     **_DETECTION,
     **_ADAPTATION,
+    **TAGGING,
     **COST,
 }
 
@@ -59,6 +69,11 @@ class Task(Protocol):
     @property
     def tables(self) -> tuple[tuple[str, ...], ...]:
         """Those that are shown if the experiment names none."""
+        ...
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether it is of images with several labels each."""
         ...
 
     @property
@@ -90,6 +105,7 @@ class Detect:
     """
 
     metrics = (*_DETECTION, *_TEST, *COST)
+    has_tags = False
     needs_test = False
     tables: tuple[tuple[str, ...], ...] = (
         ("clean_precision", "clean_recall"),
@@ -135,7 +151,7 @@ class Detect:
             **_defined(metrics),
             **_estimate(verdicts),
             "predicted_accuracy": float((verdicts.predicted == given.truth)[readable].mean()),
-            **calibration(verdicts.label_quality[readable], (given.images.labels == given.truth)[readable]),
+            **calibration(verdicts.label_quality[readable], (given.labelled.labels == given.truth)[readable]),
             **_test_metrics(verdicts),
             SECONDS: verdicts.record["seconds"],
             MEMORY: peak.gigabytes if is_new else None,
@@ -182,6 +198,7 @@ class Adapt:
     """
 
     metrics = (*_ADAPTATION, *COST)
+    has_tags = False
     needs_test = True
     tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
 
@@ -283,4 +300,5 @@ TASKS: Registry[type[Task], Entry] = Registry(
     "task",
     Entry("detect", f"{__name__}:Detect", "scans, and compares the verdicts with the truth"),
     Entry("adapt", f"{__name__}:Adapt", "trains a classifier on what is selected, and tests it"),
+    Entry("tags", "labelsieve.bench.tag_task:Tags", "scans several labels an image, and compares them with the truth"),
 )

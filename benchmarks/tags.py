@@ -1,0 +1,125 @@
+"""How well are wrong and missing tags found, beside cleanlab on the same probabilities?
+
+A detector fits P(tagged | image) to its evidence, from which its posterior comes. Cleanlab's multi-label filter gets
+the same P(tagged | image): its quality of a class is the self-confidence, and `find_multilabel_issues_per_class` says
+what it flags. The images are scenes of sketches, or those of a table in which the tags are right.
+
+Example::
+
+    OMP_NUM_THREADS=1 python benchmarks/tags.py
+    python benchmarks/tags.py --source photos.csv --limit 3000 --model openai/clip-vit-base-patch16
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import tyro
+from cleanlab.internal.multilabel_scorer import MultilabelScorer
+from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+from numpy.typing import NDArray
+
+import labelsieve as ls
+from labelsieve.core.engine import make_engine
+from labelsieve.data.tag_noise import with_tag_noise
+from labelsieve.data.tagged import TaggedImages
+from labelsieve.demo import MINI_CLIP
+from labelsieve.demo.scenes import scenes, write_tags
+from labelsieve.detect.inputs import inputs_of_images
+from labelsieve.detect.pairs import alone, noise
+from labelsieve.detect.pairs.inputs import PairInputs
+from labelsieve.detect.pairs.registry import pair_detector_class
+from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+
+MEASURES = ("wrong_auroc", "missing_auroc", "wrong_f1", "missing_f1", "map")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tags:
+    """What to measure.
+
+    Attributes:
+        source: A table of images whose tags are right; scenes if None.
+        limit: Random subset of so many images; the number of scenes, 600 if None.
+        model: A folder or Hub id.
+        detectors: Those whose probabilities can be read out: `joint`, `label-match` and `knn`.
+        omit: Share of the tags that are left out.
+        add: Share of the tags that are wrong then.
+        seeds: Each draws the scenes or the subset, and the noise.
+    """
+
+    source: str | None = None
+    limit: int | None = None
+    model: str = str(MINI_CLIP)
+    detectors: tuple[str, ...] = ("joint", "label-match", "knn")
+    omit: float = 0.2
+    add: float = 0.1
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def load(options: Tags, seed: int, folder: Path) -> TaggedImages:
+    """Returns the images with noise."""
+    if options.source is None:
+        images = ls.load_tags(write_tags(folder / "scenes.parquet", scenes(options.limit or 600, seed=seed)))
+    else:
+        images = ls.load_tags(options.source, limit=options.limit, seed=seed)
+    return with_tag_noise(images, omit=options.omit, add=options.add, seed=seed)
+
+
+def scored(pairs: PairInputs, detector: str) -> tuple[Any, NDArray[np.float32]]:
+    """Returns the scores of a detector, and the P(tagged | image) of its last fit, (n, K)."""
+    models, fit = list[Any](), noise.fit_pairs
+
+    def kept(*arguments: Any, **more: Any) -> Any:
+        models.append(fit(*arguments, **more))
+        return models[-1]
+
+    with patch.object(noise, "fit_pairs", kept), patch.object(alone, "fit_pairs", kept):
+        scores = pair_detector_class(detector)().score(pairs)
+    chance = torch.from_numpy(models[-1].all_probabilities(pairs.given, posterior=False))
+    return scores, models[-1].noise.tagged(chance).numpy()
+
+
+def of_cleanlab(tags: NDArray[np.bool_], tagged: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Returns quality and flags, (N, K), by cleanlab."""
+    labels = [np.flatnonzero(row).tolist() for row in tags]
+    quality = MultilabelScorer().get_class_label_quality_scores(tags.astype(int), tagged)
+    flagged = find_multilabel_issues_per_class(labels, tagged, n_jobs=1)
+    return {"quality": quality.astype(np.float32), "flagged": np.asarray(flagged, dtype=bool)}
+
+
+def main(options: Tags) -> None:
+    """Prints AUROC and F1 of both kinds for each seed, and their means, in %."""
+    vlm, found = ls.load_vlm(options.model), dict[str, list[dict[str, float]]]()
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            images = load(options, seed, Path(folder))
+            inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=make_engine(seed=seed))
+            pairs, read = PairInputs(inputs, images.tags), inputs.rows
+            for detector in options.detectors:
+                scores, tagged = scored(pairs, detector)
+                ours = {"quality": scores.quality[read], "flagged": scores.issue[read]}
+                for who, each in {"": ours, ", cleanlab": of_cleanlab(pairs.given, tagged)}.items():
+                    metrics: Any = evaluate_pairs(truth=images.truth[read], tags=pairs.given, **each)  # type: ignore[index]
+                    found.setdefault(detector + who, []).append({name: 100 * metrics[name] for name in MEASURES})
+    print(f"{len(images)} images, {len(images.class_names)} classes, omit {options.omit:g}, add {options.add:g}; in %")
+    print(f"| method | seed | {' | '.join(PAIR_METRICS[name].title for name in MEASURES)} |")
+    print("|---|---|" + "---:|" * len(MEASURES))
+    for method, rows in found.items():
+        for seed, row in zip(options.seeds, rows, strict=True):
+            print(f"| {method} | {seed} | {' | '.join(f'{row[name]:.1f}' for name in MEASURES)} |")
+    if len(options.seeds) > 1:
+        for method, rows in found.items():
+            columns = [[row[name] for row in rows] for name in MEASURES]
+            print(f"| {method} | all | {' | '.join(f'{mean(each):.1f} ± {stdev(each):.1f}' for each in columns)} |")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Tags))

@@ -1,0 +1,119 @@
+"""The task of images with several labels each: which tags are wrong, and which are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.bench.tasks import COST, DEVICE_MEMORY, MEMORY, SECONDS, TAGGING
+from labelsieve.core.errors import RunError, SettingsError
+from labelsieve.core.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from labelsieve.bench.given import Given
+    from labelsieve.bench.parts import Method
+    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.tags.verdicts import TagVerdicts
+
+
+class Tags:
+    """Scans images with several labels each, and compares the verdicts with the truth."""
+
+    metrics = (*TAGGING, *COST)
+    has_tags = True
+    needs_test = False
+    tables: tuple[tuple[str, ...], ...] = (
+        ("wrong_auroc",),
+        ("missing_auroc",),
+        ("wrong_f1",),
+        ("missing_f1",),
+        ("map",),
+    )
+
+    def check(self, method: Method) -> None:
+        """Makes the detector of pairs once, which checks it."""
+        if method.detector is None:
+            raise SettingsError("expected a detector, found none")
+        if method.adapt or method.train_on != "selected" or method.backbone or method.recipe != "default":
+            raise SettingsError("task tags takes a detector and its settings only; leave the others out")
+        method.make_pair_detector()
+
+    def resolved(self, method: Method) -> dict[str, Any]:
+        """Returns the settings of the detector."""
+        return dict(vars(method.make_pair_detector()))
+
+    def measure(self, given: Given) -> dict[str, Any]:
+        """Returns the metrics of both kinds, what is flagged, rates and seconds, without reading the images.
+
+        Seconds and memory are those of :meth:`labelsieve.bench.tasks.Detect.measure`.
+        """
+        from labelsieve.bench.peak_memory import PeakMemory
+
+        with PeakMemory() as peak:
+            verdicts, is_new = _scan_once(given)
+        notes = verdicts.record["notes"]
+        return {
+            **_defined(verdicts.metrics or {}),
+            **_flagged(verdicts),
+            **_rates(given.tagged, verdicts),
+            SECONDS: verdicts.record["seconds"],
+            MEMORY: peak.gigabytes if is_new else None,
+            DEVICE_MEMORY: peak.on_device if is_new else None,
+            "note": notes[-1] if notes else "",
+        }
+
+
+def _scan_once(given: Given) -> tuple[TagVerdicts, bool]:
+    """Scans, or loads the verdicts if the same scan was made before, and says whether they are new."""
+    from labelsieve.tags.scan import scan_tags
+    from labelsieve.tags.verdicts import TagVerdicts
+    from labelsieve.verdicts import RECORD
+
+    detector, images = given.method.make_pair_detector(), given.tagged
+    settings = [given.method.detector, vars(detector), given.seed]
+    folder = given.runs / fingerprint(images.fingerprint, given.model_fingerprint, settings)
+    if (folder / RECORD).is_file():
+        with suppress(RunError):  # damaged: made again
+            return TagVerdicts.load(folder), False
+    found = scan_tags(
+        images, given.vlm, detector=detector, seed=given.seed, out=folder, overwrite=True, progress=given.progress
+    )
+    return found, True
+
+
+def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves precision, recall and F1 of a kind empty where no tag is wrong, or none is missing."""
+    measures = ("precision", "recall", "f1")
+    empty = {f"{kind}_{each}" for kind in ("wrong", "missing") if not metrics[f"{kind}_rate"] for each in measures}
+    return {name: None if name in empty else metrics[name] for name in TAGGING if name in metrics}
+
+
+def _flagged(verdicts: TagVerdicts) -> dict[str, float | None]:
+    """Returns which share of the given tags is flagged as wrong, and of the absent ones as missing."""
+    given = verdicts.given[verdicts.is_readable]
+    wrong, missing = (len(verdicts.of_kind(kind)) for kind in ("wrong", "missing"))
+    return {"wrong_flagged": _share(wrong, given.sum()), "missing_flagged": _share(missing, (~given).sum())}
+
+
+def _rates(images: TaggedImages, verdicts: TagVerdicts) -> dict[str, float | None]:
+    """Returns true and estimated shares: of the given tags that are wrong, and of the right ones that are missing."""
+    read = verdicts.is_readable
+    given, truth = images.tags[read], (images.tags if images.truth is None else images.truth)[read]
+    estimated = verdicts.estimated()
+    found = {
+        "commission": _share((given & ~truth).sum(), given.sum()),
+        "omission": _share((truth & ~given).sum(), truth.sum()),
+    }
+    if estimated is None:
+        return found
+    right = given.sum() - estimated["wrong"] + estimated["missing"]
+    return {
+        **found,
+        "estimated_commission": _share(estimated["wrong"], given.sum()),
+        "estimated_omission": _share(estimated["missing"], right),
+    }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole > 0 else None
