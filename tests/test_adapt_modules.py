@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,7 +273,7 @@ def test_the_module_of_the_best_epoch_is_kept(
 ) -> None:
     def run(*, epochs: int, scores: list[float]) -> Any:
         told = iter(scores)
-        monkeypatch.setattr(training, "accuracies", lambda _job: {"validation_accuracy": next(told)})
+        monkeypatch.setattr(training, "scores", lambda _job: {"validation_accuracy": next(told)})
         return adapted(images, verdicts, model(kind), tune=tune, validation=0.3, learning_rate=1e-2, epochs=epochs)
 
     fresh, kept, last = run(epochs=0, scores=[0.5]), run(epochs=2, scores=[0.9, 0.1, 0.2]), run(epochs=1, scores=[0, 1])
@@ -360,7 +359,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
     with pytest.raises(SettingsError, match=said) as caught:
         result.save(tmp_path / "m")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(sys.modules["labelsieve.finetune.run"], "_check_same_data", None)  # nothing comes before
+    monkeypatch.setattr("labelsieve.finetune.kinds.OneLabel.check", None)  # nothing comes before
     with pytest.raises(SettingsError, match=said):
         adapted(images, verdicts, model("vit"), tune=tune, out=tmp_path / "m")
     assert not (tmp_path / "m").exists()
