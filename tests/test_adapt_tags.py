@@ -38,6 +38,7 @@ from labelsieve.finetune.tag_selection import choose_tags
 from labelsieve.finetune.terminal import summarize
 from labelsieve.metrics import average_precisions, best_f1_threshold, measure_tags
 from labelsieve.tags.verdicts import TagVerdicts, decide_tags
+from slow_cases import mostly_slow
 from small_adaptations import adapted, verdicts_on, weights
 from small_backbones import SIZE
 
@@ -156,6 +157,7 @@ def test_the_first_head_is_the_logistic_regression_of_scikit_learn() -> None:
     assert not np.allclose(head.logits.numpy(), inside), "of fits that have not seen the image"
 
 
+@pytest.mark.slow
 def test_a_class_that_no_image_has_keeps_its_place(images: ls.TaggedImages, model: Model) -> None:
     tags = images.tags.copy()
     tags[:, 2] = False
@@ -200,6 +202,7 @@ def test_the_threshold_gives_the_best_f1() -> None:
     assert measure_tags(np.zeros((2, 1)), np.zeros((2, 1), dtype=bool), ["a"], threshold=0.5)["map"] is None
 
 
+@pytest.mark.slow
 def test_the_test_set_chooses_nothing(
     images: ls.TaggedImages, verdicts: TagVerdicts, test_images: ls.TaggedImages, model: Model
 ) -> None:
@@ -217,7 +220,7 @@ def test_the_test_set_chooses_nothing(
 # ---------------------------------------------------------------- what comes out
 
 
-@pytest.mark.parametrize("kind", ["vit", "clip"])
+@pytest.mark.parametrize("kind", mostly_slow(["vit", "clip"], quick=["vit"]))
 def test_the_result_is_a_standard_classifier_of_several_labels(
     kind: str,
     images: ls.TaggedImages,
@@ -269,6 +272,7 @@ def test_resuming_gives_the_model_of_an_unbroken_run(
     assert resumed.metrics == unbroken.metrics
 
 
+@pytest.mark.slow
 def test_card_and_summary_speak_of_tags(
     images: ls.TaggedImages, verdicts: TagVerdicts, test_images: ls.TaggedImages, model: Model
 ) -> None:

@@ -27,6 +27,7 @@ import labelsieve.bench
 from forked import Command
 from interrupting import break_off
 from labelsieve.bench import estimate as estimating
+from labelsieve.bench.drawn import DRAWN
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.outdated import up_to_date
@@ -1509,7 +1510,7 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
             assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
             assert all(method.backbone is None for method in small.method.values())
             places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
-            assert all(place == "drawings" or str(stand_ins.folder) in place for place in places)
+            assert all(place in DRAWN or str(stand_ins.folder) in place for place in places)
             assert len(places) == 1 + (data.test_source is not None)
             write_tables(small, {}, tmp_path)  # beside published numbers, too
             assert small.title in (tmp_path / "results.md").read_text()

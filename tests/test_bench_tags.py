@@ -62,6 +62,7 @@ def records(experiment: Experiment, folder: Path) -> dict[tuple[str, str], Mappi
     return {(cell.noise, cell.method): found[experiment.key(cell)] for cell in experiment.cells()}
 
 
+@pytest.mark.slow
 def test_every_pair_detector_is_measured_on_tags(measured: tuple[Experiment, Path]) -> None:
     for (noise, _), record in records(*measured).items():
         assert {"wrong_auroc", "missing_f1", "map", "wrong_flagged", "commission", "seconds"} <= record.keys() & TITLES
@@ -87,6 +88,7 @@ def test_a_second_run_measures_nothing_and_scans_are_loaded(
     assert [{name: record[name] for name in ("map", "wrong_flagged", "seconds")} for record in again] == measures
 
 
+@pytest.mark.slow
 def test_the_shipped_one_is_estimated_and_tried(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     assert main(["bench", str(tmp_path / "tiny.toml"), "--dry-run"]) == 0

@@ -112,6 +112,7 @@ def test_the_shares_of_an_image_are_made_pixels() -> None:
     assert boxes.area(0, size=(40, 80)) == (10, 40, 30, 60)
 
 
+@pytest.mark.slow
 def test_an_image_is_decoded_once_for_all_its_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from labelsieve.core.engine import make_engine
     from labelsieve.demo import MINI_CLIP

@@ -281,6 +281,7 @@ def test_the_enlarged_view_of_a_report_shows_the_box_in_the_file(
         assert whole.width / whole.height == pytest.approx(size[0] / size[1], abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_card_of_a_review_says_which_image_a_box_is_from(made: SmallRun, screenshot: Callable[[str], Any]) -> None:
     with served(session_of(made)) as address:
         page = screenshot(f"{address}/?token={TOKEN}")

@@ -127,6 +127,7 @@ def test_in_place_keeps_the_files_that_change(tmp_path: Path, run: Run, kind: st
     assert len(backups) == 1 and backups[0].read_bytes() in before.values()
 
 
+@pytest.mark.slow
 def test_a_list_of_changes_goes_to_another_format(tmp_path: Path, run: Run) -> None:
     coco, voc = make_coco(tmp_path / "coco"), make_voc(tmp_path / "voc")
     images = run_of(tmp_path / "run", voc)
@@ -138,6 +139,7 @@ def test_a_list_of_changes_goes_to_another_format(tmp_path: Path, run: Run) -> N
     assert new == {**{name: label for name, label in labels_of(coco).items() if name != "11"}, "14": "cat"}
 
 
+@pytest.mark.slow
 def test_classes_that_a_file_cannot_name(tmp_path: Path, run: Run) -> None:
     names = ["cat", "dog", "owl", "fox"]
     for kind, maker in MAKERS.items():

@@ -91,6 +91,7 @@ def test_of_right_tags_that_are_easy_to_tell_nothing_is_flagged(name: str) -> No
     assert scored(name, points, truth).issue.mean() < (0.001 if name == "joint" else 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(ON_FEATURES, quick=("joint",)))
 def test_classes_in_another_order_give_the_same(name: str) -> None:
     points, truth = world(150)

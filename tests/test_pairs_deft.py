@@ -22,6 +22,7 @@ from labelsieve.detect.pairs.registry import check_pair_input, pair_detector_cla
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Step
 from labelsieve.tags.verdicts import TagVerdicts
+from slow_cases import mostly_slow
 
 SHORT: dict[str, Any] = {"epochs": 3, "min_steps": 0, "batch_size": 64, "warmup_epochs": 1}
 
@@ -103,7 +104,7 @@ def test_a_pair_counts_by_what_p_clean_says_of_it_after_warm_up() -> None:
         torch.testing.assert_close(loss, pair_losses(positive, negative, tags, weighs=weighs).mean())
 
 
-@pytest.mark.parametrize("evidence", ["threshold", "joint"])
+@pytest.mark.parametrize("evidence", mostly_slow(["threshold", "joint"], quick=["joint"]))
 def test_a_scan_that_was_stopped_goes_on_to_the_same_verdicts(
     evidence: str, tagged: ls.TaggedImages, mini_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_coco_file_says_what_is_where(tmp_path: Path) -> None:
     assert write_coco(tmp_path, scenes(6, seed=3)).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_boxes_and_single_shapes_are_the_same_data(tmp_path: Path) -> None:
     boxes = ls.load_images(write_coco(tmp_path, scenes(2, seed=0)))
     drawn, shapes = (DRAWN[name].draw(tmp_path, 2, 0) for name in ("scenes", "scene-shapes"))

@@ -462,6 +462,7 @@ def test_noise_of_other_images_is_refused(photos: Path, tmp_path: Path) -> None:
         ls.load_tags(parquet(photos, tags=TAGS), noise=path, truth_column="tags")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_at_its_report_gets_it(tagged: ls.TaggedImages, run: Run, tmp_path: Path) -> None:
     words = ("scan-tags", tagged.origin["source"], "--model", MINI_CLIP, "--out", tmp_path / "run")
     assert run(*words)[0] == 0
