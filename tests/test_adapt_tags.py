@@ -255,6 +255,7 @@ def test_one_label_an_image_stays_a_choice_among_classes(model: Model) -> None:
     assert result.model.config.problem_type == "single_label_classification"
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_model_of_an_unbroken_run(
     images: ls.TaggedImages, verdicts: TagVerdicts, test_images: ls.TaggedImages, model: Model, tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------------------ what is measured
 
 
+@pytest.mark.slow
 def test_cells_are_those_that_data_noise_and_text_allow(measured: Path) -> None:
     found = {(each["data"], each["noise"], each["text"], each["method"]) for each in lines_of(measured)}
     every = {
@@ -132,6 +133,7 @@ def test_cells_are_those_that_data_noise_and_text_allow(measured: Path) -> None:
     assert {each["model"] for each in lines_of(measured)} == {"features"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "detector"), [("text_of_images", "label-match"), ("none", "joint")])
 def test_a_cell_is_what_a_scan_of_the_same_column_gives(text: str, detector: str, measured: Path) -> None:
     rows = ls.load_features(measured.parent / "one.npz", label_column="label_sym_1", truth_column="truth")
@@ -151,6 +153,7 @@ def test_a_cell_is_what_a_scan_of_the_same_column_gives(text: str, detector: str
         assert record["noise_rate_error"] == pytest.approx(abs(wrong / 60 - 0.2))
 
 
+@pytest.mark.slow
 def test_columns_with_a_seed_differ_and_those_without_do_not(measured: Path) -> None:
     given = {(each["data"], each["noise"], each["seed"]): each["data_fingerprint"] for each in lines_of(measured)}
     assert given["one", "sym", 0] != given["one", "sym", 1]
@@ -158,6 +161,7 @@ def test_columns_with_a_seed_differ_and_those_without_do_not(measured: Path) -> 
     assert record_of(measured, "one", "people", "knn", 1, "none")["noise_rate"] == pytest.approx(15 / 60)
 
 
+@pytest.mark.slow
 def test_of_right_labels_only_the_share_flagged_is_told(measured: Path) -> None:
     for each in (each for each in lines_of(measured) if each["noise"] == "right"):
         assert each["noise_rate"] == 0 and 0 <= each["flagged_rate"] < 0.5 and each["clean_recall"] > 0.5
@@ -172,6 +176,7 @@ def test_of_right_labels_only_the_share_flagged_is_told(measured: Path) -> None:
     assert row["issue_f1"] == "" and row["text"] == "text_of_images"
 
 
+@pytest.mark.slow
 def test_a_detector_without_text_is_run_once_for_all_text_regimes(measured: Path) -> None:
     # of each data, noise and seed: joint with text and without, label-match with text, knn once
     assert len(list((measured / "runs").iterdir())) == 4 * 2 * 4
@@ -179,6 +184,7 @@ def test_a_detector_without_text_is_run_once_for_all_text_regimes(measured: Path
     assert found == {("text_of_images", False), ("none", True)}
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_twice(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from labelsieve.bench.tasks import Detect
 
@@ -205,6 +211,7 @@ def test_tables_that_take_long_are_not_written_after_each_cell(tmp_path: Path, m
     assert written == [0, 23, 46]
 
 
+@pytest.mark.slow
 def test_dry_run_of_features(measured: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     file = write(tmp_path, TINY.replace("seeds = [0, 1]", "seeds = [0]").replace(JOINT, ""))
     file.write_text(file.read_text().replace('method = "joint"', 'method = "knn"'))

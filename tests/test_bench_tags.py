@@ -73,6 +73,7 @@ def test_every_pair_detector_is_measured_on_tags(measured: tuple[Experiment, Pat
     assert "| joint |" in (measured[1] / RESULTS_MD).read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_measures_nothing_and_scans_are_loaded(
     measured: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_pair_counts_by_what_p_clean_says_of_it_after_warm_up() -> None:
         torch.testing.assert_close(loss, pair_losses(positive, negative, tags, weighs=weighs).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evidence", mostly_slow(["threshold", "joint"], quick=["joint"]))
 def test_a_scan_that_was_stopped_goes_on_to_the_same_verdicts(
     evidence: str, tagged: ls.TaggedImages, mini_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -297,6 +297,7 @@ def test_filters_outlive_a_reload(open_page: Open, report: Path) -> None:
     assert page.locator("#filter [name=sort]").input_value() == "rank", "what the page does not know is left out"
 
 
+@pytest.mark.slow
 def test_keys_need_no_click(open_page: Open, report: Path) -> None:
     opened = open_page(report)
     page = opened.page
@@ -554,6 +555,7 @@ def test_sections_fit_on_a_phone(open_page: Open, report: Path) -> None:
     assert max(places) <= page.locator("nav").evaluate("nav => nav.getBoundingClientRect().right")
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_text(open_page: Open, tmp_path: Path) -> None:
     names = (EVIL, f"{EVIL} 2", '={{7*7}}, "q"\nline')
     opened = open_page(write(tmp_path / "report.html", names=names, prefix=f'{EVIL},"'))

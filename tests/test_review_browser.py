@@ -203,6 +203,7 @@ def test_filters_queues_and_the_end(open_page: Open, made: SmallRun) -> None:
     assert opened.page.locator("#queue").input_value() == "class", "a reload keeps the queue"
 
 
+@pytest.mark.slow
 def test_the_cards_of_a_queue_that_came_too_late_change_nothing(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made, new=True)
     opened.wait_for(0)
@@ -224,6 +225,7 @@ def test_the_cards_of_a_queue_that_came_too_late_change_nothing(open_page: Open,
     assert opened.id() == "img-00", "no card of the new queue is passed over"
 
 
+@pytest.mark.slow
 def test_nothing_that_was_noted_or_chosen_is_lost_by_a_slip(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
@@ -366,6 +368,7 @@ def test_two_browsers_answer_different_cards(open_page: Open, tmp_path: Path) ->
     assert len(ids) == len(set(ids)) == 20
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_not_saved_is_said_and_sent_again(
     open_page: Open, made: SmallRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

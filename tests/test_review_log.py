@@ -231,6 +231,7 @@ def writer(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_several_processes_append_at_once(tmp_path: Path) -> None:
     writers = [writer(tmp_path, name, 150) for name in ("a", "b")]
     assert [each.communicate()[0].count("\n") for each in writers] == [150, 150]
