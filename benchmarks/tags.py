@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 import labelsieve as ls
 from labelsieve.core.engine import make_engine
-from labelsieve.data.tag_noise import with_tag_noise
+from labelsieve.data.noise import with_tag_noise
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.scenes import scenes, write_tags

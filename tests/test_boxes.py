@@ -200,7 +200,8 @@ def test_the_box_of_a_mask_is_that_around_its_pixels() -> None:
         rng = np.random.default_rng(seed)
         mask = np.zeros(rng.integers(1, 60, size=2), dtype=int)
         top, left = (int(rng.integers(side)) for side in mask.shape)
-        mask[top : top + int(rng.integers(1, 40)), left : left + int(rng.integers(1, 40))] = rng.random() < 0.9
+        part = mask[top : top + int(rng.integers(1, 40)), left : left + int(rng.integers(1, 40))]
+        part[:] = rng.random(part.shape) < rng.choice([0.0, 0.05, 0.5, 1.0])
         rows, columns = np.nonzero(mask)
         compressed = {"size": [*mask.shape], "counts": encoded(mask)}
         assert (mask_of(compressed) == mask).all(), "the test itself"
@@ -210,6 +211,11 @@ def test_the_box_of_a_mask_is_that_around_its_pixels() -> None:
             assert found is not None and [*found] == sides
         else:
             assert found is not None and np.isnan(found).all()
+
+
+def test_a_mask_takes_no_room_whatever_size_it_says() -> None:
+    side = 2_000_000
+    assert box_of({"segmentation": {"size": [side, side], "counts": [side + 5, 3, side**2 - side - 8]}}) == (1, 5, 1, 3)
 
 
 def test_masks_that_make_no_sense_give_a_row_with_a_reason(tmp_path: Path) -> None:

@@ -153,8 +153,8 @@ def test_an_image_that_could_not_be_read_has_no_score() -> None:
     [
         (np.zeros((20, CLASSES), bool), "found no tag at all"),
         (np.ones((20, CLASSES), bool), "every class given to every image"),
-        (np.ones((20, CLASSES)), r"an array \(N, K\) of bool, found float64"),
-        (np.ones((19, CLASSES), bool), r"of 20 images and 6 classes, found shape \(19, 6\)"),
+        (np.ones((20, CLASSES)), r"an array of bool of shape \(20, 6\), .*, got float64"),
+        (np.ones((19, CLASSES), bool), r"of shape \(20, 6\), .* got bool of shape \(19, 6\)"),
     ],
 )
 def test_bad_tags_get_one_line(tags: Any, message: str) -> None:
@@ -272,7 +272,7 @@ def test_tags_are_taken_away_and_put_in() -> None:
     assert inject_tags(np.zeros((0, 3), bool)).shape == (0, 3)
     with pytest.raises(SettingsError, match="expected add from 0 to below 1, got 10"):
         inject_tags(truth, add=10)
-    with pytest.raises(DataError, match="of bool, found list"):
+    with pytest.raises(DataError, match="of bool .*, got int64"):
         inject_tags([[1]])  # type: ignore[arg-type]
 
 

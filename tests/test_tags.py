@@ -235,7 +235,7 @@ def test_a_subset_keeps_classes_and_the_truth(photos: Path) -> None:
     assert images.fingerprint == taken.fingerprint != whole.fingerprint
     assert ls.load_tags(**images.origin).fingerprint == images.fingerprint
     assert images.with_tags(~images.tags).fingerprint != images.fingerprint
-    with pytest.raises(DataError, match=r"of shape \(2, 3\), got int64"):
+    with pytest.raises(DataError, match=r"of shape \(2, 3\), .*, got int64"):
         images.with_tags(np.zeros((2, 3), dtype=np.int64))
 
 

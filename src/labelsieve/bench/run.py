@@ -29,10 +29,9 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json, versions
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.noise import inject
+from labelsieve.data.noise import inject, with_tag_noise
 from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.sources import load_images
-from labelsieve.data.tag_noise import with_tag_noise
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.data.tags import load_tags
 from labelsieve.demo import MINI_CLIP

@@ -129,7 +129,7 @@ class Noise(Command):
         return path, "scan", "clean_label"
 
     def _write_tags(self, progress: Progress) -> tuple[Path, str, str]:
-        from labelsieve.data.tag_noise import with_tag_noise
+        from labelsieve.data.noise import with_tag_noise
         from labelsieve.data.tag_noise_files import CLEAN_TAGS, write_tag_noise
 
         data = self.data

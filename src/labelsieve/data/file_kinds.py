@@ -55,6 +55,18 @@ def refuse_pointer(path: Path) -> None:
         raise DataError(f"{path} is a Git LFS pointer, not the file itself; get it with: git lfs pull")
 
 
+def read_whole(path: Path) -> bytes:
+    """Returns the bytes of a file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
+
+
 def conversion(path: Path) -> str:
     """Returns what to do with a file of a kind that is not read, or an empty string."""
     advice = _CONVERSIONS.get(path.suffix.lower(), "")

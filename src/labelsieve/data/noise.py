@@ -15,6 +15,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for_features
+from labelsieve.data.tagged import TaggedImages, checked_tags
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -235,9 +236,7 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
     check_value("omit", omit, Rate)
     check_value("add", add, Rate)
     check_value("seed", seed, Seed)
-    if not isinstance(tags, np.ndarray) or tags.dtype != bool or tags.ndim != 2:
-        kind, shape = getattr(tags, "dtype", type(tags).__name__), getattr(tags, "shape", ())
-        raise DataError(f"expected tags as an array (N, K) of bool, found {shown(kind)} of shape {shown(shape)}")
+    tags = checked_tags(tags)
     rng, noisy = np.random.default_rng(seed), tags.copy()
     rows, columns = tags.nonzero()
     gone = rng.choice(len(rows), size=round(omit * len(rows)), replace=False)
@@ -247,6 +246,21 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
         wanted = round(int(noisy[:, column].sum()) * add / (1 - add))
         noisy[rng.choice(free, size=min(wanted, len(free)), replace=False), column] = True
     return noisy
+
+
+def with_tag_noise(images: TaggedImages, *, omit: float = 0.0, add: float = 0.0, seed: int = 0) -> TaggedImages:
+    """Returns images with tags of :func:`inject_tags` as given tags, those of before as `truth`, and a note.
+
+    Args:
+        images: N images; their tags count as right.
+        omit: See :func:`inject_tags`.
+        add: The same.
+        seed: The same.
+    """
+    noisy = inject_tags(images.tags, omit=omit, add=add, seed=seed)
+    omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
+    note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
+    return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, note))
 
 
 def _rows(able: NDArray[Any], *, rate: float, total: int, rng: np.random.Generator, exact: bool) -> NDArray[Any]:

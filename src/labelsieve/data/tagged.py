@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError
+from labelsieve.core.errors import DataError, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import Images
 
@@ -60,16 +60,22 @@ class TaggedImages(Images):
         return tuple(self.class_names[index] for index in np.flatnonzero(self.tags[row]))
 
 
-def checked_tags(tags: Any, *, shape: tuple[int, int], what: str = "tags") -> NDArray[np.bool_]:
+def checked_tags(tags: Any, *, shape: tuple[int, int] | None = None, what: str = "tags") -> NDArray[np.bool_]:
     """Returns an array of tags, if it is one.
 
+    Args:
+        tags: What should be of shape (N, K) and type bool.
+        shape: N and K, where they are known.
+        what: What to call it in a message.
+
     Raises:
-        DataError: It is not of that shape, or not of bool.
+        DataError: It is something else.
     """
     values = np.asarray(tags)
-    if values.dtype != bool or values.shape != shape:
+    if values.dtype != bool or values.ndim != 2 or (shape is not None and values.shape != shape):
+        wanted = f"of shape {shape}" if shape is not None else "(N, K)"
         raise DataError(
-            f"expected {what} as an array of bool, one row an image and one column a class, of shape {shape}, got "
-            f"{values.dtype} of shape {values.shape}"
+            f"expected {what} as an array of bool {wanted}, one row an image and one column a class, got "
+            f"{shown(values.dtype)} of shape {shown(values.shape)}"
         )
     return values

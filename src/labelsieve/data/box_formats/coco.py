@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,12 @@ from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import ISSUE, QUALITY, BoxEdits, Splice, Written, spliced
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
-from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.box_formats.rows import NO_BOX, BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, refuse_split
 from labelsieve.data.file_kinds import conversion
 
 CATEGORY = "category_id"
-_NO_BOX = (math.nan,) * 4
 
 
 def read_coco(path: Path, *, asked: Columns, split: str | None) -> Table:
@@ -92,7 +90,7 @@ class Coco:
             self.truths.append(_named(value, self.truth, "annotations", self.path))
         sides = box_of(value)
         self.boxless += sides is None
-        self.sides.extend(_NO_BOX if sides is None else sides)
+        self.sides.extend(NO_BOX if sides is None else sides)
 
     def check(self, *, needs_boxes: bool) -> None:
         """Raises a `DataError` where the file is of another task, or lists no categories."""
@@ -225,11 +223,11 @@ def box_of(annotation: Mapping[str, Any]) -> tuple[float, ...] | None:
 def _numbers(box: Any) -> tuple[float, ...]:
     """Returns the four numbers of a box, NaN where they are none."""
     if not isinstance(box, list) or len(box) != 4:
-        return _NO_BOX
+        return NO_BOX
     try:
         return tuple(float(value) for value in box)
     except (TypeError, ValueError, OverflowError):
-        return _NO_BOX
+        return NO_BOX
 
 
 def _around_points(values: list[Any]) -> tuple[float, ...]:
@@ -237,9 +235,9 @@ def _around_points(values: list[Any]) -> tuple[float, ...]:
     try:
         points = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
-        return _NO_BOX
+        return NO_BOX
     if points.size < 4 or points.size % 2:
-        return _NO_BOX
+        return NO_BOX
     left, top = points[::2].min(), points[1::2].min()
     return float(left), float(top), float(points[::2].max() - left), float(points[1::2].max() - top)
 
@@ -251,14 +249,19 @@ def _around_runs(mask: Mapping[str, Any]) -> tuple[float, ...]:
         runs = mask["counts"]
         counts = np.array(_decoded(runs) if isinstance(runs, str) else runs, dtype=np.int64)
         if height <= 0 or width <= 0 or counts.sum() != height * width or (counts < 0).any():
-            return _NO_BOX
-    except (KeyError, IndexError, TypeError, ValueError):
-        return _NO_BOX
-    inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
-    columns, rows = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(columns):
-        return _NO_BOX
-    return float(columns[0]), float(rows[0]), float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)
+            return NO_BOX
+    except (KeyError, IndexError, OverflowError, TypeError, ValueError):
+        return NO_BOX
+    ends = counts.cumsum()[1::2]
+    starts = ends - counts[1::2]
+    starts, last = starts[ends > starts], ends[ends > starts] - 1  # pixels, counted down the columns
+    if not len(starts):
+        return NO_BOX
+    left, right = starts[0] // height, last[-1] // height
+    # a run that goes on in the next column reaches the lowest and the highest row
+    whole = (starts // height != last // height).any()
+    top, bottom = (0, height - 1) if whole else ((starts % height).min(), (last % height).max())
+    return float(left), float(top), float(right - left + 1), float(bottom - top + 1)
 
 
 def _decoded(text: str) -> list[int]:

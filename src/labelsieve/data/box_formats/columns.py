@@ -25,18 +25,28 @@ def boxes_of(table: Table, paths: Sequence[str] | None) -> Boxes | None:
     """
     if not table.columns.box:
         return None
-    sides = np.stack([_numbers(table, name) for name in table.columns.box], axis=1)
+    columns = table.rows.select_columns([*table.columns.box]).with_format("arrow")[:]
+    found = [numbers(columns.column(name), name, where=table.where) for name in table.columns.box]
+    sides = np.stack(found, axis=1)
     rows = np.arange(len(sides), dtype=np.int64)
     image_of = rows if paths is None else np.unique(np.asarray(paths), return_inverse=True)[1].astype(np.int64)
     return Boxes(sides=sides, image_of=image_of)
 
 
-def _numbers(table: Table, name: str) -> NDArray[np.float64]:
-    """Returns one column as numbers, NaN where there is none."""
+def numbers(values: Any, name: str, *, where: str) -> NDArray[np.float64]:
+    """Returns a column of sides of boxes as numbers, (N,), NaN where there is none.
+
+    Args:
+        values: The column, an Arrow array.
+        name: Its name.
+        where: What to call its table in a message.
+
+    Raises:
+        DataError: It holds something else.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values: Any = table.rows.select_columns([name]).with_format("arrow")[:].column(0)
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         trimmed = pc.utf8_trim_whitespace(values)
         values = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
@@ -44,6 +54,6 @@ def _numbers(table: Table, name: str) -> NDArray[np.float64]:
         return np.asarray(pc.fill_null(pc.cast(values, pa.float64()), float("nan")), dtype=np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f'expected numbers in the column "{shown(name)}" of {table.where}, which make each row a box, found '
-            f"others ({shown(str(error))}); rename the column if it is something else"
+            f'expected numbers in the column "{shown(name)}" of {where}, which make each row a box, found others '
+            f"({shown(str(error))}); correct them, or rename the column if it is something else"
         ) from None

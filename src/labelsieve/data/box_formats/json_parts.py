@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from labelsieve.core.errors import DataError
+from labelsieve.data.file_kinds import read_whole
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 # The byte order mark of UTF-8, and its bytes where each is read as a character.
@@ -44,11 +45,9 @@ def read_json_text(path: Path) -> str:
         DataError: It cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_bytes().decode()
+        return read_whole(path).decode()
     except UnicodeDecodeError:
         raise DataError(f"expected JSON in UTF-8, found other bytes in {path}; convert it first") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
 
 
 def json_parts(text: str, *, where: object) -> Iterator[Part]:

@@ -7,11 +7,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.data.box_formats.columns import numbers
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, BoxEdits, Written
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
@@ -99,22 +101,9 @@ def _indices(values: list[str], place: dict[str, int], column: str, where: str) 
     return np.array([place[value] for value in values], dtype=np.int64)
 
 
-def _sides(table: object, where: str) -> NDArray[np.float64]:
+def _sides(table: Any, where: str) -> NDArray[np.float64]:
     """Returns left, top, width and height as shares, NaN where there is no number."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    found: pa.Table = table
-    columns = []
-    for name in _SIDES:
-        values = pc.if_else(pc.equal(found[name], ""), None, found[name])
-        try:
-            columns.append(np.asarray(pc.fill_null(pc.cast(values, pa.float64()), float("nan"))))
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f'expected numbers in the column "{name}" of {where}, found others ({shown(str(error))}); correct them'
-            ) from None
-    left, right, top, bottom = columns
+    left, right, top, bottom = (numbers(table[name], name, where=where) for name in _SIDES)
     return np.stack([left, top, right - left, bottom - top], axis=1)
 
 

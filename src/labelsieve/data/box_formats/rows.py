@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,8 @@ from labelsieve.data.boxes import Boxes, BoxFiles
 from labelsieve.data.columns import Columns, Table
 
 _TRIED = 8
-# In the place of the path of an image that an annotation names and the file does not list: such a row is missing.
-_NOT_LISTED = "(image not listed)"
+NO_BOX = (math.nan,) * 4
+"""The sides of a box that is not told in numbers: its row has a reason."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,11 +65,10 @@ class BoxRows:
             raise DataError(f"expected boxes in {where}, found none; check the file")
         if twice := [name for name, count in Counter(self.class_names).items() if count > 1]:
             raise DataError(f'the class "{shown(twice[0])}" is listed twice in {where}; give each its own name')
-        paths = pa.array([*self.paths, _NOT_LISTED], pa.string())
         classes = ClassLabel(names=list(self.class_names))
         features = {"image": Value("string"), "label": classes, "id": Value("string")}
         columns = {
-            "image": paths.take(pa.array(np.where(self.image_of < 0, len(self.paths), self.image_of))),
+            "image": pa.array(self.paths, pa.string()).take(pa.array(self.image_of, mask=self.image_of < 0)),
             "label": pa.array(self.labels),
             "id": pa.array(self.ids, pa.string()),
         }

@@ -6,7 +6,6 @@ Pixels are counted from 1, and those of both corners belong to the box: "the top
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from array import array
@@ -21,10 +20,11 @@ import numpy as np
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import QUALITY, BoxEdits, Splice, Written, spliced
-from labelsieve.data.box_formats.rows import BoxRows
+from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, read_objects
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, choose_split, refuse_split
+from labelsieve.data.file_kinds import read_whole
 from labelsieve.data.folders import SUFFIXES
 
 NAME = "name"
@@ -165,7 +165,7 @@ class _Found:
             file: The XML file.
             names: The files in the folder of images.
         """
-        found = read_objects(_bytes(file), where=file)
+        found = read_objects(read_whole(file), where=file)
         self.paths.append(_image(found.image, file.stem, names))
         for index, each in enumerate(found.objects):
             self.labels.append(_text(each, self.label, file))
@@ -175,13 +175,6 @@ class _Found:
             self.image_of.append(image)
             self.sides.extend(_sides(each.texts))
         self.counts.append(len(found.objects))
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}; check its permissions") from None
 
 
 def _image(named: str, stem: str, names: set[str]) -> str:
@@ -206,7 +199,7 @@ def _sides(texts: Mapping[str, str]) -> tuple[float, ...]:
     try:
         left, top, right, bottom = (float(texts[f"bndbox/{name}"]) for name in _CORNERS)
     except (KeyError, ValueError):
-        return (math.nan,) * 4
+        return NO_BOX
     return left - 1, top - 1, right - left + 1, bottom - top + 1
 
 

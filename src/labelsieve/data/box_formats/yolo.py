@@ -21,16 +21,16 @@ import numpy as np
 from labelsieve.core.errors import DataError, first_line, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, spliced, with_same_end
-from labelsieve.data.box_formats.rows import BoxRows
+from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table, choose_split
+from labelsieve.data.file_kinds import read_whole
 from labelsieve.data.folders import SUFFIXES
 
 _SPLITS = ("train", "val", "valid", "test", "minival")
 # Numbers of a line: a box, one with its confidence, one with four corners; from so many on it is a polygon.
 _BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7
 _NUMBER = re.compile(r"\S+")
-_NO_BOX = (math.nan,) * 4
 
 
 def read_yolo(path: Path, *, asked: Columns, split: str | None) -> Table:
@@ -181,11 +181,9 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:  # values as they stand there: a class `no` is none that is false
-        values = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # which makes texts only
+        values = yaml.load(read_whole(path), Loader=yaml.BaseLoader)  # which makes texts only
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"expected YAML in {path}, which cannot be read ({first_line(error)}); correct it") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
     if not isinstance(values, dict) or not ("names" in values or "nc" in values):
         keys = listed(values) if isinstance(values, dict) else "none"
         raise DataError(f"expected a YOLO data set with names of classes in {path}, found the keys {keys}")
@@ -284,7 +282,7 @@ class _Found:
         Raises:
             DataError: A line is none of a box, or of a class without a name.
         """
-        text, count = _read(file), 0
+        text, count = read_whole(file).decode("latin-1"), 0  # a character a byte: all that counts in it is ASCII
         for line in _lines(text):
             words = [text[start:end] for start, end in line.spans]
             try:
@@ -310,14 +308,6 @@ class _Found:
         self.counts.append(count)
 
 
-def _read(file: Path) -> str:
-    """Returns a file with a character for each byte, as all that counts in it is ASCII."""
-    try:
-        return file.read_bytes().decode("latin-1")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}; check its permissions") from None
-
-
 def _line_number(text: str, line: _Line) -> int:
     return len(text[: line.start].splitlines()) + 1
 
@@ -340,7 +330,7 @@ def _sides(values: list[float]) -> tuple[float, ...]:
         return x - width / 2, y - height / 2, width, height
     across, down = values[: (count - 1) // 2 * 2 : 2], values[1::2]
     if not all(map(math.isfinite, (*across, *down))):
-        return _NO_BOX
+        return NO_BOX
     return min(across), min(down), max(across) - min(across), max(down) - min(down)
 
 

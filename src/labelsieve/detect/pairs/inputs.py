@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch.nn.functional import normalize
 
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, shown
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tagged import TaggedImages, checked_tags
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.vlm.kept_features import ImageFeatures
 
@@ -38,7 +37,7 @@ class PairInputs:
     source: TaggedImages | None = None
 
     def __post_init__(self) -> None:
-        check_tags(self.tags, shape=(len(self.images.features.pooled), self.images.classes))
+        checked_tags(self.tags, shape=(len(self.images.features.pooled), self.images.classes))
         given = self.given
         if not given.any():
             raise DataError("expected images with tags, found no tag at all; name the column that holds them")
@@ -101,21 +100,3 @@ class PairInputs:
         """Share of the readable images that have each tag, (K,), float64, never 0 nor 1."""
         count = torch.from_numpy(self.given.sum(axis=0)).double()
         return (count + 0.5) / (len(self.given) + 1)
-
-
-def check_tags(tags: Any, *, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Returns a table of tags, if it is one.
-
-    Args:
-        tags: What should be of shape (N, K) and type bool.
-        shape: N and K, where they are known.
-
-    Raises:
-        DataError: It is something else.
-    """
-    kind, found = getattr(tags, "dtype", type(tags).__name__), getattr(tags, "shape", ())
-    if not isinstance(tags, np.ndarray) or tags.dtype != bool or tags.ndim != 2:
-        raise DataError(f"expected tags as an array (N, K) of bool, found {shown(kind)} of shape {shown(found)}")
-    if shape is not None and found != shape:
-        raise DataError(f"expected tags of {shape[0]} images and {shape[1]} classes, found shape {shown(found)}")
-    return tags
