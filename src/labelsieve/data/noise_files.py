@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,23 @@ METADATA = b"labelsieve"
 # A row group of the written file ends at so many rows or bytes of images, whichever comes first.
 _GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 
+OTHER = "{} belongs to other images"
 _COLUMNS = ("id", "label", "clean_label")
 _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"
+
+
+class Drawn(Protocol):
+    """What files of noise have in common, of labels and of tags."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The N ids."""
+        ...
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the file says of itself."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,20 +67,36 @@ def read_noise(path: str | Path) -> NoiseFile:
     Raises:
         DataError: It is missing or is none.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from datasets import Features
 
-    if not Path(path).is_file():
-        raise DataError(f"expected a file of noise, {path} does not exist; {_ADVICE}")
-    try:
-        file = pq.ParquetFile(path)
-        about = json.loads((file.schema_arrow.metadata or {})[METADATA])
+    with opened_noise(path, what="noise", advice=_ADVICE) as (file, about):
         names = tuple(Features.from_arrow_schema(file.schema_arrow)["label"].names)
         ids, labels, clean = (file.read(columns=[name]).column(0).to_numpy() for name in _COLUMNS)
-    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, AttributeError):
-        raise DataError(f"{path} is no file of noise; {_ADVICE}") from None
-    return NoiseFile(ids=tuple(ids.tolist()), labels=labels, clean=clean, class_names=names, about=about)
+        return NoiseFile(ids=tuple(ids.tolist()), labels=labels, clean=clean, class_names=names, about=about)
+
+
+@contextmanager
+def opened_noise(path: str | Path, *, what: str, advice: str) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Opens a Parquet file of noise, of labels or of tags, and yields it with what it says of itself.
+
+    Args:
+        path: The file.
+        what: What it should hold.
+        advice: How to make such a file.
+
+    Raises:
+        DataError: It is missing, or what is read of it in the block is not there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not Path(path).is_file():
+        raise DataError(f"expected a file of {what}, {path} does not exist; {advice}")
+    try:
+        file = pq.ParquetFile(path)
+        yield file, json.loads((file.schema_arrow.metadata or {})[METADATA])
+    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError):
+        raise DataError(f"{path} is no file of {what}; {advice}") from None
 
 
 def apply_noise(images: LabelledImages, path: str | Path) -> LabelledImages:
@@ -86,29 +117,20 @@ def apply_noise(images: LabelledImages, path: str | Path) -> LabelledImages:
     """
     noise = read_noise(path)
     rows = _rows(images, noise, path)
-    about = noise.about
-    notes = [f"labels out of {Path(path).name}: {_spoken(about.get('noise'))}"]
-    if len(rows) == len(noise.ids) and images.pixels_fingerprint != about.get("pixels_fingerprint"):
-        notes.append("the images are not, byte for byte, those that the noise was drawn for; ids and labels are")
+    notes = [f"labels out of {Path(path).name}: {_spoken(noise.about.get('noise'))}", *other_pixels(images, noise)]
     result = images.with_labels(noise.labels[rows], truth=images.labels)
     return replace(result, notes=(*images.notes, *notes))
 
 
 def _rows(images: LabelledImages, noise: NoiseFile, path: str | Path) -> NDArray[np.int64]:
     """Returns where each image stands in the file."""
-    other = f"{path} belongs to other images"
+    other = OTHER.format(path)
     if [*map(normalise, images.class_names)] != [*map(normalise, noise.class_names)]:
         raise DataError(
             f"{other}: expected {_range(noise.class_names)}, got {_range(images.class_names)}; take the data set and "
             "split that it was made for"
         )
-    place = {name: row for row, name in enumerate(noise.ids)}
-    unknown = next((name for name in images.ids if name not in place), None)
-    if unknown is not None:
-        raise DataError(
-            f'{other}: it has no image "{shown(unknown)}"; take the data set and split that it was made for'
-        )
-    rows = np.array([place[name] for name in images.ids], dtype=np.int64)
+    rows = rows_in_file(images, noise, path)
     differ = np.flatnonzero(noise.clean[rows] != images.labels)
     if len(differ):
         first = int(differ[0])
@@ -118,6 +140,29 @@ def _rows(images: LabelledImages, noise: NoiseFile, path: str | Path) -> NDArray
             "differ); take the data set, split and column of labels that it was made for"
         )
     return rows
+
+
+def other_pixels(images: Images, noise: Drawn) -> list[str]:
+    """Returns a remark if all images are those of a file of noise, but for what they look like."""
+    if len(images) != len(noise.ids) or images.pixels_fingerprint == noise.about.get("pixels_fingerprint"):
+        return []
+    return ["the images are not, byte for byte, those that the noise was drawn for; their ids are"]
+
+
+def rows_in_file(images: Images, noise: Drawn, path: str | Path) -> NDArray[np.int64]:
+    """Returns where each image stands in a file of noise, (N,).
+
+    Raises:
+        DataError: It has not all of them.
+    """
+    place = {name: row for row, name in enumerate(noise.ids)}
+    unknown = next((name for name in images.ids if name not in place), None)
+    if unknown is not None:
+        raise DataError(
+            f'{OTHER.format(path)}: it has no image "{shown(unknown)}"; take the data set and split that it was made '
+            "for"
+        )
+    return np.array([place[name] for name in images.ids], dtype=np.int64)
 
 
 def _range(names: Sequence[str]) -> str:
@@ -158,27 +203,63 @@ def write_noisy(
         DataError: The images have no truth.
         RunError: The file cannot be written.
     """
-    import pyarrow.parquet as pq
-    from datasets import ClassLabel, Features, Value
-    from datasets import Image as ImageFeature
+    from datasets import ClassLabel
 
     if images.truth is None:
         raise DataError("expected images with true labels beside the noisy ones, got none; inject noise first")
     classes = ClassLabel(names=list(images.class_names))
-    columns = {"id": Value("string"), "image": ImageFeature(), "label": classes, "clean_label": classes}
-    schema, path = (
-        Features({name: columns[name] for name in columns if with_images or name != "image"}).arrow_schema,
-        Path(path),
+    values = zip(images.labels.tolist(), images.truth.tolist(), strict=True)
+    return write_rows(
+        images,
+        path,
+        columns={"label": classes, "clean_label": classes},
+        values=({"label": label, "clean_label": clean} for label, clean in values),
+        about=about_noise(images, made),
+        with_images=with_images,
+        progress=progress,
     )
-    about = json.dumps(about_noise(images, made), separators=(",", ":"))
-    schema = schema.with_metadata({**schema.metadata, METADATA: about.encode()})
+
+
+def write_rows(
+    images: Images,
+    path: str | Path,
+    *,
+    columns: Mapping[str, Any],
+    values: Iterable[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    with_images: bool,
+    progress: Progress | None,
+) -> Path:
+    """Writes a file of noise, whole or not at all: ids, images if they are asked for, and what is given and right.
+
+    Args:
+        images: N images.
+        path: File to write.
+        columns: What is written beside ids and images: name to feature of the `datasets` library.
+        values: The values of these columns, for each image.
+        about: What the file says of itself, see :func:`about_noise`.
+        with_images: Whether to copy the images.
+        progress: Where to show how far it is.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, Value
+    from datasets import Image as ImageFeature
+
+    copied = {"image": ImageFeature()} if with_images else {}
+    schema, path = Features({"id": Value("string"), **copied, **columns}).arrow_schema, Path(path)
+    told = json.dumps(about, separators=(",", ":"))
+    schema = schema.with_metadata({**schema.metadata, METADATA: told.encode()})
     with (
         (progress or Progress()).task("writing images", total=len(images), unit="images", brief=True) as advance,
         write_atomically(path) as part,
         pq.ParquetWriter(part, schema) as writer,
     ):
-        for rows in _groups(images, images.truth, with_images=with_images):
-            writer.write_table(_table(rows, schema))
+        for rows in _groups(images, values, with_images=with_images):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             advance(len(rows))
     return path
 
@@ -207,19 +288,15 @@ def about_noise(images: LabelledImages, made: Mapping[str, Any] | None = None) -
     }
 
 
-def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _groups(images: LabelledImages, truth: NDArray[np.int64], *, with_images: bool) -> Iterator[list[dict[str, Any]]]:
+def _groups(
+    images: Images, values: Iterable[Mapping[str, Any]], *, with_images: bool
+) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     size = 0
-    for row, (name, label, clean) in enumerate(zip(images.ids, images.labels.tolist(), truth.tolist(), strict=True)):
-        group.append({"id": name, "label": label, "clean_label": clean})
+    for row, (name, own) in enumerate(zip(images.ids, values, strict=True)):
+        group.append({"id": name, **own})
         if with_images:
-            group[-1]["image"] = encoded_image(images, row)
+            group[-1]["image"] = _encoded(images, row)
             size += len(group[-1]["image"]["bytes"])
         if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
@@ -228,7 +305,7 @@ def _groups(images: LabelledImages, truth: NDArray[np.int64], *, with_images: bo
         yield group
 
 
-def encoded_image(images: Images, row: int) -> dict[str, Any]:
+def _encoded(images: Images, row: int) -> dict[str, Any]:
     """Returns the encoded image with its bare file name: its folder on this machine stays private."""
     if images.boxes is not None:
         with suppress(UnreadableImageError):

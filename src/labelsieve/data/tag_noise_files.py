@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import write_atomically
 from labelsieve.data.labels import normalise
-from labelsieve.data.noise_files import METADATA, encoded_image
+from labelsieve.data.noise_files import OTHER, opened_noise, other_pixels, rows_in_file, write_rows
 from labelsieve.data.tagged import TaggedImages
 
-_GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 _ADVICE = "make one with: labelsieve noise SOURCE --kind tags --labels-only"
 TAGS, CLEAN_TAGS = "tags", "clean_tags"
 
@@ -49,20 +46,11 @@ def read_tag_noise(path: str | Path) -> TagNoiseFile:
     Raises:
         DataError: It is missing or is none.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not Path(path).is_file():
-        raise DataError(f"expected a file of noise, {path} does not exist; {_ADVICE}")
-    try:
-        file = pq.ParquetFile(path)
-        about = json.loads((file.schema_arrow.metadata or {})[METADATA])
+    with opened_noise(path, what="noise of tags", advice=_ADVICE) as (file, about):
         names = tuple(map(str, about["class_names"]))
         ids = tuple(file.read(columns=["id"]).column(0).to_pylist())
         tags, clean = (_bits(file.read(columns=[name]).column(0).to_pylist(), names) for name in (TAGS, CLEAN_TAGS))
-    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError):
-        raise DataError(f"{path} is no file of noise of tags; {_ADVICE}") from None
-    return TagNoiseFile(ids=ids, tags=tags, clean=clean, class_names=names, about=about)
+        return TagNoiseFile(ids=ids, tags=tags, clean=clean, class_names=names, about=about)
 
 
 def _bits(lists: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[np.bool_]:
@@ -91,27 +79,21 @@ def apply_tag_noise(images: TaggedImages, path: str | Path) -> TaggedImages:
     about = noise.about.get("noise")
     made = about if isinstance(about, Mapping) else {}
     omit, add, seed = (shown(made.get(name)) for name in ("omit", "add", "seed"))
-    notes = [f"tags out of {Path(path).name}: omit {omit}, add {add}, seed {seed}"]
-    if len(rows) == len(noise.ids) and images.pixels_fingerprint != noise.about.get("pixels_fingerprint"):
-        notes.append("the images are not, byte for byte, those that the noise was drawn for; ids and tags are")
+    notes = [f"tags out of {Path(path).name}: omit {omit}, add {add}, seed {seed}", *other_pixels(images, noise)]
     result = images.with_tags(noise.tags[rows][:, order], truth=images.tags)
     return replace(result, notes=(*images.notes, *notes))
 
 
 def _rows(images: TaggedImages, noise: TagNoiseFile, path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns where each image, and each class, stands in the file."""
-    other = f"{path} belongs to other images"
+    other = OTHER.format(path)
     classes = {normalise(name): index for index, name in enumerate(noise.class_names)}
     lacking = [name for name in images.class_names if normalise(name) not in classes]
     if lacking or len(classes) != len(images.class_names):
         found = f'it has no class "{shown(lacking[0])}"' if lacking else "it has more classes"
         raise DataError(f"{other}: {found}; take the data set and split that it was made for")
     order = np.array([classes[normalise(name)] for name in images.class_names], dtype=np.int64)
-    place = {name: row for row, name in enumerate(noise.ids)}
-    unknown = next((name for name in images.ids if name not in place), None)
-    if unknown is not None:
-        raise DataError(f'{other}: it has no image "{shown(unknown)}"; take the data set that it was made for')
-    rows = np.array([place[name] for name in images.ids], dtype=np.int64)
+    rows = rows_in_file(images, noise, path)
     differ = np.flatnonzero((noise.clean[rows][:, order] != images.tags).any(axis=1))
     if len(differ):
         raise DataError(
@@ -145,29 +127,22 @@ def write_tag_noise(
         DataError: The images have no truth.
         RunError: The file cannot be written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import Features, Value
-    from datasets import Image as ImageFeature
     from datasets import Sequence as Lists
+    from datasets import Value
 
     if images.truth is None:
         raise DataError("expected images with true tags beside the given ones, got none; inject noise first")
-    lists = Lists(Value("string"))
-    columns = {"id": Value("string"), "image": ImageFeature(), TAGS: lists, CLEAN_TAGS: lists}
-    kept = {name: kind for name, kind in columns.items() if with_images or name != "image"}
-    schema, path = Features(kept).arrow_schema, Path(path)
-    about = json.dumps(about_tag_noise(images, images.truth, made), separators=(",", ":"))
-    schema = schema.with_metadata({**schema.metadata, METADATA: about.encode()})
-    with (
-        (progress or Progress()).task("writing images", total=len(images), unit="images", brief=True) as advance,
-        write_atomically(path) as part,
-        pq.ParquetWriter(part, schema) as writer,
-    ):
-        for rows in _groups(images, images.truth, with_images=with_images):
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-            advance(len(rows))
-    return path
+    lists, names = Lists(Value("string")), np.array(images.class_names, dtype=object)
+    pairs = zip(images.tags, images.truth, strict=True)
+    return write_rows(
+        images,
+        path,
+        columns={TAGS: lists, CLEAN_TAGS: lists},
+        values=({TAGS: names[given].tolist(), CLEAN_TAGS: names[clean].tolist()} for given, clean in pairs),
+        about=about_tag_noise(images, images.truth, made),
+        with_images=with_images,
+        progress=progress,
+    )
 
 
 def about_tag_noise(images: TaggedImages, truth: NDArray[np.bool_], made: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,20 +157,3 @@ def about_tag_noise(images: TaggedImages, truth: NDArray[np.bool_], made: Mappin
         "data_fingerprint": images.with_tags(truth).fingerprint,
         "pixels_fingerprint": images.pixels_fingerprint,
     }
-
-
-def _groups(images: TaggedImages, truth: NDArray[np.bool_], *, with_images: bool) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    size = 0
-    names = np.array(images.class_names, dtype=object)
-    for row, name in enumerate(images.ids):
-        given, clean = (names[bits[row]].tolist() for bits in (images.tags, truth))
-        group.append({"id": name, TAGS: given, CLEAN_TAGS: clean})
-        if with_images:
-            group[-1]["image"] = encoded_image(images, row)
-            size += len(group[-1]["image"]["bytes"])
-        if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
