@@ -272,7 +272,7 @@ def test_tags_are_taken_away_and_put_in() -> None:
     assert inject_tags(np.zeros((0, 3), bool)).shape == (0, 3)
     with pytest.raises(SettingsError, match="expected add from 0 to below 1, got 10"):
         inject_tags(truth, add=10)
-    with pytest.raises(DataError, match="of bool .*, got int64"):
+    with pytest.raises(DataError, match=r"of bool .*, got int64"):
         inject_tags([[1]])  # type: ignore[arg-type]
 
 

@@ -98,45 +98,6 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def refuse_split(split: str | None, where: object) -> None:
-    """Raises a `DataError` if a split is asked of a source that has none."""
-    if split is not None:
-        raise DataError(
-            f'{where} has no splits, but split "{shown(split)}" was asked for; leave it out or pass another path'
-        )
-
-
-def choose_split(
-    splits: Sequence[str], split: str | None, *, where: str, slices: bool = False
-) -> tuple[str, tuple[str, ...]]:
-    """Resolves which split to read: the one asked for, else the only one, else `train`.
-
-    Args:
-        splits: Those there are; none if that is not known.
-        split: What the user asked for.
-        where: Name of the source, for messages.
-        slices: Whether part of a split may be asked for, as in `train[:10%]`.
-
-    Returns:
-        The split, and remarks for the user.
-
-    Raises:
-        DataError: There is no such split, or it has to be said which.
-    """
-    if split is not None:
-        if splits and (split.split("[")[0] if slices else split) not in splits:
-            raise DataError(
-                f'expected a split "{shown(split)}" in {where}, found {listed(splits)}{did_you_mean(split, splits)}; '
-                "choose one of these"
-            )
-        return split, ()
-    if len(splits) == 1:
-        return splits[0], ()
-    if not splits or "train" in splits:
-        return "train", (f"split train of {listed(splits)}; --split takes another",) if splits else ()
-    raise DataError(f"expected one split in {where}, found {listed(splits)}; choose one with --split")
-
-
 def choose_columns(
     features: Mapping[str, Any],
     *,

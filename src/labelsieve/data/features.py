@@ -19,7 +19,8 @@ from labelsieve.data.annotators import Annotations
 from labelsieve.data.columns import Columns, Table, label_columns
 from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
-from labelsieve.data.sources import absolute_source, check_limit, read_given, read_ids, subset
+from labelsieve.data.sources import absolute_source, check_limit, subset
+from labelsieve.data.table_labels import read_given, read_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -23,7 +23,8 @@ from labelsieve.data.class_folders import (
     set_within,
     tree_of,
 )
-from labelsieve.data.columns import Columns, Table, holds_text, refuse_split
+from labelsieve.data.columns import Columns, Table, holds_text
+from labelsieve.data.splits import refuse_split
 from labelsieve.data.table_formats import TABLES
 
 SUFFIXES = (

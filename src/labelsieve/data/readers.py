@@ -19,17 +19,7 @@ from labelsieve.core.provenance import is_utf8
 from labelsieve.data.box_formats.finding import find_boxes
 from labelsieve.data.box_formats.open_images import has_its_columns
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
-from labelsieve.data.columns import (
-    IMAGE_NAMES,
-    LABEL_NAMES,
-    Columns,
-    Table,
-    choose_columns,
-    choose_split,
-    holds_images,
-    is_usual,
-    refuse_split,
-)
+from labelsieve.data.columns import IMAGE_NAMES, LABEL_NAMES, Columns, Table, choose_columns, holds_images, is_usual
 from labelsieve.data.csv_files import CsvTable, read_texts, whole_numbers
 from labelsieve.data.file_kinds import conversion, refuse_pointer
 from labelsieve.data.folders import SUFFIXES, is_table, read_folder
@@ -37,6 +27,7 @@ from labelsieve.data.image_paths import about_names, folder_of
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.quiet import quiet, reading
 from labelsieve.data.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
+from labelsieve.data.splits import choose_split, refuse_split
 from labelsieve.data.table_formats import TABLE_FORMATS, TABLES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")

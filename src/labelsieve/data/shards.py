@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed
-from labelsieve.data.columns import choose_split, refuse_split
 from labelsieve.data.folders import CHANGES, SUFFIXES, is_table
+from labelsieve.data.splits import choose_split, refuse_split
 from labelsieve.data.table_formats import TABLES, TYPED_TABLES
 
 # Names of files that say nothing of a split, and of folders that stand between a data set and its files.

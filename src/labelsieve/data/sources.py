@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, SettingsError, shown
+from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
-from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
 from labelsieve.data.box_formats.columns import boxes_of
-from labelsieve.data.boxes import Boxes
-from labelsieve.data.columns import Columns, Table, holds_pixels, kind_of, label_columns
+from labelsieve.data.columns import Columns, Table, label_columns
 from labelsieve.data.contents import hash_images
-from labelsieve.data.folders import absolute_paths, relative_path
-from labelsieve.data.image_paths import image_paths, with_whole_paths
+from labelsieve.data.image_paths import image_paths
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import (
-    LabelColumn,
-    check_complete,
     class_name_notes,
     class_size_notes,
-    read_labels,
-    renamed,
-    resolve_class_names,
-    to_indices,
 )
 from labelsieve.data.published.base import named_source
-from labelsieve.data.ranges import with_ranges
+from labelsieve.data.ranges import ImagesT, with_ranges
 from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.data.shards import has_pattern
+from labelsieve.data.table_labels import read_given, read_ids
+from labelsieve.data.undecoded import undecoded_images
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
-_BATCH = 64
+    pass
 
 
 def load_images(
@@ -133,11 +123,7 @@ def load_images(
         from labelsieve.data.noise_files import apply_noise
 
         images = apply_noise(images, noise)
-    images = with_ranges(images)
-    if not isinstance(source, str | Path):
-        return images
     arguments = {
-        "source": absolute_source(source),
         "image_column": image_column,
         "image_folder": None if asked.folder is None else str(asked.folder),
         "label_column": list(wish.annotators) or wish.label,
@@ -150,8 +136,21 @@ def load_images(
         "box_margin": box_margin,
         "one_class": one_class or None,
     }
-    origin = {name: value for name, value in arguments.items() if value is not None}
-    return replace(images, origin=origin)
+    return with_origin(with_ranges(images), source, arguments)
+
+
+def with_origin(images: ImagesT, source: Any, arguments: Mapping[str, Any]) -> ImagesT:
+    """Returns images that know how to be loaded again; as they are where they come from memory.
+
+    Args:
+        images: What was loaded.
+        source: Where from.
+        arguments: What was passed beside it; None where it was left out.
+    """
+    if not isinstance(source, str | Path):
+        return images
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return replace(images, origin={"source": absolute_source(source), **given})
 
 
 def absolute_source(source: str | Path) -> str:
@@ -269,187 +268,3 @@ def _with_margin(images: LabelledImages, margin: float | None) -> LabelledImages
     if images.boxes is None:
         raise SettingsError("--box-margin goes with boxes only, and here each row is an image; leave it out")
     return replace(images, boxes=images.boxes.with_margin(margin))
-
-
-class Given(NamedTuple):
-    """Class names, given labels (N,), true labels (N,) or None, where the class names came from, all annotators'."""
-
-    class_names: tuple[str, ...]
-    labels: NDArray[np.int64]
-    truth: NDArray[np.int64] | None
-    note: str
-    annotations: Annotations | None
-
-
-def read_given(
-    table: Table,
-    ids: Sequence[str],
-    *,
-    labels: Any,
-    class_names: Sequence[str] | str | Path | None,
-    one_class: bool = False,
-) -> Given:
-    """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
-    several = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
-    given = merged(several, ids) if several else _label_column(table, table.columns.label, labels=labels)
-    if not several:
-        check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
-    names, note = resolve_class_names(given, class_names, one_class=one_class)
-    stated = class_names is not None or given.class_names is not None
-    former = renamed(given, names)
-    found: Annotations | None = None
-    if several:
-        labels_of_all = indices_of(several, class_names=names, ids=ids, by_number=stated, former=former)
-        indices = vote(labels_of_all, classes=len(names))
-        found = Annotations(names=table.columns.annotators, labels=labels_of_all)
-        note += f"; the given label of each image is the vote of {len(several)} annotators"
-    else:
-        indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
-    if table.columns.truth is None:
-        return Given(names, indices, None, note, found)
-    true = _label_column(table, table.columns.truth, labels=None)
-    truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
-    return Given(names, indices, truth, note, found)
-
-
-def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
-    """Returns the ids: the column `id`, else the relative paths, else row numbers, whichever is unique."""
-    named = table.columns.id
-    if named is not None:
-        feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'
-        values = _plain_values(arrow_column(table.rows, named), feature, where).to_pylist()
-        ids = ["" if value is None else str(value) for value in values]
-        remark = _repeats(ids, "values")
-        if not remark:
-            return ids
-        instead = "row numbers" if paths is None else "paths"
-        notes.append(f'the column "{shown(named)}" gives no ids: {remark}; ids are {instead}')
-    if paths is not None:
-        root = str(table.folder or ".")
-        ids = [relative_path(path, root) for path in paths]
-        remark = _repeats(ids, "images")
-        if not remark:
-            return ids
-        notes.append(f"{remark}, so ids are row numbers")
-    return [f"{row:07d}" for row in range(len(table.rows))]
-
-
-def _repeats(ids: Sequence[str], what: str) -> str:
-    """Says which of some ids are empty or there more than once; an empty text if none is."""
-    if "" in ids:
-        return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if not twice:
-        return ""
-    rows = [row + 1 for row, name in enumerate(ids) if name == twice[0]]
-    return f'{len(twice)} {what} are listed more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
-
-
-def arrow_column(rows: Dataset, name: str) -> Any:
-    """Returns one column as an Arrow array, with the rows of a selection applied."""
-    return rows.select_columns([name]).with_format("arrow")[:].column(0)
-
-
-def _plain_values(values: Any, feature: Any, where: str) -> Any:
-    """Returns labels or ids with bytes as texts, and lists of a single value as that value.
-
-    Raises:
-        DataError: They are lists of several values, or bytes that are no text.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    types, kind = pa.types, values.type
-    if types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        counts = np.asarray(pc.fill_null(pc.list_value_length(values), 1))
-        if (counts != 1).any():
-            row = int(np.flatnonzero(counts != 1)[0])
-            raise DataError(
-                f"expected one label a row in {where}, found {counts[row]} in row {row + 1}; a label is one class, so "
-                "choose one, or name another column with --label-column; for several use: labelsieve scan-tags"
-            )
-        values = pc.list_element(values, 0)
-    kind = values.type
-    if types.is_decimal(kind):
-        return values.cast(pa.float64())
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        try:  # the encoding is checked by the cast
-            return values.cast(pa.binary() if types.is_fixed_size_binary(kind) else kind).cast(pa.string())
-        except pa.ArrowInvalid:
-            raise DataError(f"expected texts in UTF-8 in {where}, found other bytes; write names as texts") from None
-    if types.is_nested(kind) or types.is_temporal(kind):
-        raise DataError(
-            f"expected one name or integer a row in {where}, found {kind_of(feature)}; name another column with "
-            "--label-column"
-        )
-    return values
-
-
-def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn:
-    if name is None:
-        values = np.asarray(labels) if hasattr(labels, "__array__") else list(labels)
-        if len(values) != len(table.rows):
-            raise DataError(f"expected {len(table.rows)} labels, one for each image, got {len(values)}")
-        return read_labels(values, where="labels")
-    feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
-    values = _plain_values(arrow_column(table.rows, name), feature, where)
-    if table.class_names is not None:
-        return read_labels(values, where=where, known=table.class_names, names_from="the class folders")
-    if type(feature).__name__ == "ClassLabel" and feature.names:
-        origin = f'the ClassLabel column "{name}"' if table.boxes is None else table.where
-        return read_labels(values, where=where, known=feature.names, names_from=origin)
-    return read_labels(values, where=where)
-
-
-def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None = None) -> Dataset:
-    """Returns the rows with the one column `image` of undecoded images."""
-    from datasets import Dataset, Features, Image
-
-    column = str(table.columns.image)
-    if paths is not None and boxes is not None:
-        return _images_of_boxes(table, paths, boxes)
-    if paths is not None:
-        whole = absolute_paths(paths, folder=table.folder, where=table.where)
-        return Dataset.from_dict({"image": whole}, features=Features({"image": Image(decode=False)}))
-    if holds_pixels(table.rows.features[column]):
-        return read_memory(_pixels(table, column))
-    return with_whole_paths(table)
-
-
-def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Dataset:
-    """Returns the image of each box, of which there are far fewer; none where the image is not listed."""
-    import pyarrow as pa
-    from datasets import Dataset, Features, Image
-
-    listed = np.flatnonzero(boxes.image_of >= 0)
-    _, first, place = np.unique(boxes.image_of[listed], return_index=True, return_inverse=True)
-    rows = listed[first]
-    whole = absolute_paths([paths[row] for row in rows], folder=table.folder, where=table.where, rows=rows.tolist())
-    places = np.full(len(paths), -1)
-    places[listed] = place
-    values = pa.array(whole, pa.string()).take(pa.array(places, mask=places < 0))
-    schema = Features({"image": Image(decode=False)}).arrow_schema
-    missing = pa.array([None]).cast(schema.field("image").type.field("bytes").type)
-    encoded = missing.take(pa.array(np.zeros(len(paths), dtype=np.int64)))
-    images = pa.StructArray.from_arrays([encoded, values], ["bytes", "path"], mask=pa.array(places < 0))
-    return Dataset(pa.table([images.cast(schema.field("image").type)], schema=schema))
-
-
-def _pixels(table: Table, column: str) -> list[NDArray[Any]]:
-    """Returns images that stand in a table as nested lists of numbers."""
-    found: list[NDArray[Any]] = []
-    for batch in table.rows.select_columns([column]).with_format("arrow").iter(batch_size=_BATCH):
-        for value in batch.column(0).to_pylist():
-            try:
-                pixels = np.asarray(value)
-            except ValueError:  # rows of different lengths
-                pixels = np.empty(0)
-            if pixels.ndim < 2 or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
-                raise DataError(
-                    f'expected pixels from 0 to 255 of shape (H, W) or (H, W, 3) in the column "{shown(column)}" of '
-                    f"{table.where}, found something else in row {len(found) + 1}; fix or remove the row"
-                )
-            found.append(pixels.astype(np.uint8))
-    return found

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError
 from labelsieve.data.box_formats.coco import CATEGORY, image_folders, read_file
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
-from labelsieve.data.columns import Columns, Table, refuse_split
+from labelsieve.data.columns import Columns, Table
+from labelsieve.data.splits import refuse_split
 
 
 def read_coco_tags(path: Path, *, asked: Columns, split: str | None) -> Table:

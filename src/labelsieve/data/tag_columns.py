@@ -17,7 +17,7 @@ from labelsieve.core.quantities import counted
 from labelsieve.data.class_folders import is_named_as_split
 from labelsieve.data.columns import LABEL_NAMES, Table, holds_text, is_usual, kind_of, no_guess
 from labelsieve.data.labels import LabelColumn, read_labels
-from labelsieve.data.sources import arrow_column
+from labelsieve.data.table_labels import arrow_column
 
 TAG_NAMES = (
     "tags", "tag", "classes", "categories", "objects", "attributes", "findings", "finding_labels", "keywords",

@@ -20,14 +20,13 @@ from labelsieve.data.labels import class_name_notes, read_labels, renamed, resol
 from labelsieve.data.ranges import with_ranges
 from labelsieve.data.sources import (
     absolute_source,
-    arrow_column,
     check_limit,
     image_folder_of,
     open_source,
-    read_ids,
     subset,
-    undecoded_images,
+    with_origin,
 )
+from labelsieve.data.table_labels import arrow_column, read_ids
 from labelsieve.data.tag_coco import read_coco_tags
 from labelsieve.data.tag_columns import (
     ONE_LABEL,
@@ -39,6 +38,7 @@ from labelsieve.data.tag_columns import (
 )
 from labelsieve.data.tag_folders import grouped, one_of_each, united
 from labelsieve.data.tagged import TaggedImages, checked_tags
+from labelsieve.data.undecoded import undecoded_images
 
 
 def load_tags(
@@ -128,11 +128,7 @@ def load_tags(
         from labelsieve.data.tag_noise_files import apply_tag_noise
 
         images = apply_tag_noise(images, noise)
-    images = with_ranges(images)
-    if not isinstance(source, str | Path):
-        return images
     arguments = {
-        "source": absolute_source(source),
         "tag_column": list(columns) or None,
         "separator": separator,
         "image_column": image_column,
@@ -144,7 +140,7 @@ def load_tags(
         "seed": None if limit is None else seed,
         "noise": None if noise is None else absolute_source(noise),
     }
-    return replace(images, origin={name: value for name, value in arguments.items() if value is not None})
+    return with_origin(with_ranges(images), source, arguments)
 
 
 def _columns(asked: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from labelsieve.data.columns import Columns, Table
 
 _TRIED = 8
 NO_BOX = (math.nan,) * 4
-"""The sides of a box that is not told in numbers: its row has a reason."""
+"""The sides of a box without numbers: its row has a reason."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,9 +23,10 @@ from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, spliced, with_same_end
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.boxes import BoxFiles
-from labelsieve.data.columns import Columns, Table, choose_split
+from labelsieve.data.columns import Columns, Table
 from labelsieve.data.file_kinds import read_whole
 from labelsieve.data.folders import SUFFIXES
+from labelsieve.data.splits import choose_split
 
 _SPLITS = ("train", "val", "valid", "test", "minival")
 # Numbers of a line: a box, one with its confidence, one with four corners; from so many on it is a polygon.
