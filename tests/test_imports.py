@@ -31,7 +31,7 @@ ORDER = (
     ("detect",),
     ("curation",),
     ("verdicts",),
-    ("pipeline", "diagnosis", "review", "tags"),
+    ("run_folder", "pipeline", "diagnosis", "review", "tags"),
     ("report", "finetune"),
     ("app",),
     ("demo",),

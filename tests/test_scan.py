@@ -23,7 +23,8 @@ from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.small_loss import SmallLoss
-from labelsieve.pipeline import check_run_folder, scan
+from labelsieve.pipeline import scan
+from labelsieve.run_folder import check_run_folder
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 

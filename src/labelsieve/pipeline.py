@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import shutil
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labelsieve.core.engine import Engine, Precision, make_engine
-from labelsieve.core.errors import RunError, SettingsError, shown
-from labelsieve.core.folders import alone_in, foreign, make_folder
+from labelsieve.core.engine import Engine, Precision
+from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, parts_of, remove_parts, target_of, versions
+from labelsieve.core.provenance import fingerprint, versions
 from labelsieve.curation.defects import check_defects
 from labelsieve.curation.search import Search, find_in_images, inputs_of
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.labelled import Labelled
+from labelsieve.data.tagged import TaggedImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.registry import check_input, detector_name
 from labelsieve.detect.scores import Scores
-from labelsieve.detect.training.loop import CHECKPOINT, seconds_before
+from labelsieve.detect.training.loop import seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
 from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import measure
 from labelsieve.review.earlier import Earlier, earlier, earlier_of
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
-from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, Verdicts, check_report, decide
+from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint
+from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.features import PASSING
 from labelsieve.vlm.names import located
 
 
@@ -126,16 +125,9 @@ def scan(
     known, audit = _known(images, reviewed, false_flags, progress)
     if isinstance(against, LabelledImages):
         against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
-    with nullcontext() if out is None else alone_in(Path(out)):
-        folder = None if out is None else check_run_folder(out, overwrite=overwrite, resume=resume)
-        engine = make_engine(
-            device=device,
-            precision=precision,
-            seed=seed,
-            checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
-            resume=resume,
-            progress=progress,
-        )
+    check = partial(check_run_folder, overwrite=overwrite, resume=resume)
+    options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
+    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
         verdicts = _scan(
             images, vlm, detector, test, against, engine, known=known, audit=audit, defects=image_defects, out=out
         )
@@ -144,7 +136,6 @@ def scan(
                 known.carry_to(folder)
             verdicts.save(folder)
             remove_checkpoint(folder)
-        engine.accelerator.wait_for_everyone()
     return verdicts
 
 
@@ -214,86 +205,6 @@ def _scan(
     return dataclasses.replace(verdicts, record=record, annotators=annotator_table(rated), consensus=table)
 
 
-def check_run_folder(
-    out: str | Path,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    record: str = RECORD,
-    what: str = "run",
-    files: Sequence[str] = RUN_FILES,
-) -> Path:
-    """Checks that a run may be written to a folder, before anything expensive starts.
-
-    Args:
-        out: The folder.
-        overwrite: See :func:`scan`.
-        resume: See :func:`scan`.
-        record: The file that a finished run has.
-        what: What to call a run in a message.
-        files: The files that will be written to it.
-
-    Raises:
-        RunError: There is something in the way, nothing to resume, or the folder cannot be made.
-    """
-    folder = make_folder(Path(out))
-    _check_files(folder, files)
-    checkpoint, finished = bool(_own_checkpoint(folder)), (folder / record).is_file()
-    if resume and finished and not checkpoint and not overwrite:
-        raise RunError(f"{folder} holds a finished {what}: there is nothing to resume; make another with --overwrite")
-    # without a checkpoint there is nothing to go on with, and a run that was killed leaves only files of its own
-    resumes = resume and (checkpoint or finished or not foreign(folder, {CHECKPOINT_FOLDER, *files}))
-    if any(folder.iterdir()) and not (overwrite or resumes):
-        found = f"a finished {what}" if finished else f"an unfinished {what}" if checkpoint else "other files"
-        advice = (
-            "use --resume to go on with it or --overwrite to start again"
-            if checkpoint
-            else "use --overwrite to replace it, or choose another folder"
-        )
-        raise RunError(f"{folder} already holds {found}; {advice}")
-    if overwrite and not resume:
-        remove_checkpoint(folder)
-    return folder
-
-
-def _check_files(folder: Path, files: Sequence[str]) -> None:
-    """Checks that nothing foreign stands where a run writes, and removes what killed processes left there.
-
-    Raises:
-        RunError: Something that is no file, a report of somebody else, or a checkpoint of another program.
-    """
-    for name in files:
-        remove_parts(target_of(folder / name))
-    if REPORT in files:
-        check_report(folder / REPORT)
-    checkpoint = folder / CHECKPOINT_FOLDER
-    target_of(checkpoint / CHECKPOINT)
-    others = foreign(checkpoint, _own_checkpoint(folder)) if checkpoint.is_dir() else []
-    if others:
-        raise RunError(f"{checkpoint} holds other files, such as {shown(others[0])}; choose another folder")
-
-
-def _own_checkpoint(folder: Path) -> list[str]:
-    """Returns the names of what runs leave in the checkpoint folder of a run."""
-    checkpoint = folder / CHECKPOINT_FOLDER
-    if not checkpoint.is_dir():
-        return []
-    parts = parts_of(checkpoint / CHECKPOINT)
-    passing = [path for path in checkpoint.glob(f"{PASSING}*") if path.is_dir() and not path.is_symlink()]
-    state = [CHECKPOINT] if (checkpoint / CHECKPOINT).is_file() else []
-    return [*state, *(path.name for path in (*parts, *passing))]
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Removes the checkpoint of a run folder, and nothing else that may lie beside it."""
-    checkpoint = folder / CHECKPOINT_FOLDER
-    for name in _own_checkpoint(folder):
-        with suppress(OSError):
-            shutil.rmtree(checkpoint / name) if (checkpoint / name).is_dir() else (checkpoint / name).unlink()
-    with suppress(OSError):
-        checkpoint.rmdir()
-
-
 def _record(
     images: LabelledImages | LabelledFeatures,
     vlm: VisionLanguageModel | None,
@@ -303,8 +214,41 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}
     recipe = next((name for name, known in RECIPES.items() if known == detector), None)
+    run = described_run(images, engine, detector, name=detector_name(detector), recipe=recipe, seconds=seconds)
+    run["detector"]["settled"] = dict(scores.resolved)
+    return {
+        **run,
+        "model": _model(images, vlm),
+        **scores.rule.to_record(),
+        "zero_shot_agreement": scores.zero_shot_agreement,
+        "zero_shot_balanced_agreement": _balanced(scores),
+        "estimate": _estimated(scores),
+        "history": list(scores.history),
+        "notes": [*images.notes, *scores.notes],
+    }
+
+
+def described_run(
+    images: Labelled | TaggedImages,
+    engine: Engine,
+    detector: object,
+    *,
+    name: str,
+    recipe: str | None = None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Returns what `run.json` says of any run: its data, detector, settings, machine and versions.
+
+    Args:
+        images: What was scanned.
+        engine: What the run computed with.
+        detector: The settings.
+        name: What the detector is called.
+        recipe: The name of the settings, if they have one.
+        seconds: How long it took.
+    """
+    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[arg-type]
     installed = versions()
     return {
         "labelsieve": installed.get("labelsieve", "unknown"),
@@ -312,20 +256,7 @@ def _record(
         "source": str(images.origin.get("source", "data in memory")),
         "origin": dict(images.origin),
         "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
-        "model": _model(images, vlm),
-        "detector": {
-            "name": detector_name(detector),
-            "recipe": recipe,
-            "settings": settings,
-            "settled": dict(scores.resolved),
-            "fingerprint": fingerprint(settings),
-        },
-        **scores.rule.to_record(),
-        "zero_shot_agreement": scores.zero_shot_agreement,
-        "zero_shot_balanced_agreement": _balanced(scores),
-        "estimate": _estimated(scores),
-        "history": list(scores.history),
-        "notes": [*images.notes, *scores.notes],
+        "detector": {"name": name, "recipe": recipe, "settings": settings, "fingerprint": fingerprint(settings)},
         "seed": engine.seed,
         "precision": engine.precision,
         "processes": engine.accelerator.num_processes,

@@ -104,7 +104,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
         from labelsieve.core.folders import alone_in
-        from labelsieve.pipeline import check_run_folder
+        from labelsieve.run_folder import check_run_folder
 
         refuse_inside(self.data.source, self.out)
         self._check_reviewed()
@@ -163,7 +163,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             RunError: It was another one and is not to be replaced, or its files cannot be read.
         """
         from labelsieve.core.provenance import fingerprint
-        from labelsieve.pipeline import remove_checkpoint
+        from labelsieve.run_folder import remove_checkpoint
         from labelsieve.verdicts import Verdicts
         from labelsieve.vlm.names import located
 

@@ -69,9 +69,9 @@ class ScanTags(RunOptions, Generic[SettingsT]):
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
         from labelsieve.core.folders import alone_in
-        from labelsieve.pipeline import check_run_folder
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
+        from labelsieve.run_folder import check_run_folder
         from labelsieve.tags.verdicts import TAG_FILES
         from labelsieve.verdicts import RECORD, REPORT
 

@@ -62,7 +62,7 @@ def run_demo(
         SettingsError: The number of images or the seed is out of its range.
         RunError: A run is in the way, or the folder cannot be written to.
     """
-    from labelsieve.pipeline import check_run_folder
+    from labelsieve.run_folder import check_run_folder
     from labelsieve.vlm.huggingface import load_vlm
 
     check_value("images", images, Drawings)

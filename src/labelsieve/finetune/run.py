@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelsieve.core.engine import Engine, Precision, make_engine
+from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
-from labelsieve.core.folders import alone_in, check_no_mount, foreign
+from labelsieve.core.folders import check_no_mount, foreign
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, read_json, versions
 from labelsieve.core.seeds import Purpose
@@ -32,9 +32,9 @@ from labelsieve.finetune.loop import Trained, train
 from labelsieve.finetune.result import RECORD, Adapted
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
-from labelsieve.pipeline import check_run_folder
 from labelsieve.report.common import findings
 from labelsieve.review.rows import ReviewFiles
+from labelsieve.run_folder import check_run_folder, opened_run
 from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.names import located
@@ -112,18 +112,11 @@ def adapt(
     if out is not None:
         check_saves(settings.tune)
     kind.check(images, verdicts, settings, marks)
-    with nullcontext() if out is None else alone_in(Path(out)):
-        folder = None if out is None else check_model_folder(out, overwrite=overwrite, resume=resume)
+    check = partial(check_model_folder, overwrite=overwrite, resume=resume)
+    options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
+    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
         selection = kind.choose(images, verdicts, settings, marks, progress)
         tested = None if test is None else _seen_by_pipeline(kind.matched(test, verdicts.class_names), images)
-        engine = make_engine(
-            device=device,
-            precision=precision,
-            seed=seed,
-            checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
-            resume=resume,
-            progress=progress,
-        )
         started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
         name = _backbone_name(backbone, verdicts)
         loaded = load_backbone(name, verdicts.class_names, problem_type=kind.problem_type)
@@ -136,7 +129,6 @@ def adapt(
         adapted = _train_and_measure(job, verdicts, notes, started)
         if folder is not None and engine.accelerator.is_main_process:
             adapted.save(folder)
-        engine.accelerator.wait_for_everyone()
     return adapted
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
-from contextlib import nullcontext
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labelsieve.core.engine import Engine, Precision, make_engine
+from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError, shown
-from labelsieve.core.folders import alone_in
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, versions
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
 from labelsieve.detect.pairs.scores import PairScores
+from labelsieve.detect.training.loop import seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
-from labelsieve.pipeline import check_run_folder, remove_checkpoint
+from labelsieve.pipeline import described_run
+from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
-from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.names import located
 
@@ -77,23 +74,13 @@ def scan_tags(
     """
     detector = pair_detector_class(DEFAULT)() if detector is None else detector
     _check(images, vlm, detector)
-    with nullcontext() if out is None else alone_in(Path(out)):
-        folder = None
-        if out is not None:
-            folder = check_run_folder(out, overwrite=overwrite, resume=resume, files=TAG_FILES)
-        engine = make_engine(
-            device=device,
-            precision=precision,
-            seed=seed,
-            checkpoint=None if folder is None else folder / CHECKPOINT_FOLDER,
-            resume=resume,
-            progress=progress,
-        )
+    check = partial(check_run_folder, overwrite=overwrite, resume=resume, files=TAG_FILES)
+    options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
+    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
         verdicts = _scan(images, vlm, detector, engine, out=out)
         if folder is not None and engine.accelerator.is_main_process:
             verdicts.save(folder)
             remove_checkpoint(folder)
-        engine.accelerator.wait_for_everyone()
     return verdicts
 
 
@@ -117,7 +104,7 @@ def _scan(
     *,
     out: str | Path | None,
 ) -> TagVerdicts:
-    started = time.perf_counter()
+    started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
     inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
     pairs = PairInputs(inputs, images.tags, images)
     check_pair_input(detector, pairs)
@@ -140,33 +127,13 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}
-    installed = versions()
+    name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
+    run = described_run(images, engine, detector, name=name, seconds=seconds)
+    run["data"]["tags"] = int(images.tags.sum())
     return {
-        "labelsieve": installed.get("labelsieve", "unknown"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": str(images.origin.get("source", "data in memory")),
-        "origin": dict(images.origin),
-        "data": {
-            "images": len(images),
-            "classes": len(images.class_names),
-            "tags": int(images.tags.sum()),
-            "fingerprint": images.fingerprint,
-        },
+        **run,
         "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},
-        "detector": {
-            "name": PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__,
-            "recipe": None,
-            "settings": settings,
-            "fingerprint": fingerprint(settings),
-        },
         "thresholds": {"wrong": scores.wrong_threshold, "missing": scores.missing_threshold},
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
-        "seed": engine.seed,
-        "precision": engine.precision,
-        "processes": engine.accelerator.num_processes,
-        "hardware": f"{engine.device.type}, {platform.machine()}",
-        "seconds": round(seconds, 2),
-        "versions": installed,
     }
