@@ -40,12 +40,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from labelsieve.bench import toml_files
 from labelsieve.bench.drawn import DRAWN
-from labelsieve.bench.parts import BUNDLED, FEATURES, TAGS, Against, Data, Method, Noise
+from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_rivals, read_values
 from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import Seed, check_keys, check_value, field_names
+from labelsieve.data.noise_kinds import TAGS
 from labelsieve.detect.registry import feature_detectors
 
 _TableT = TypeVar("_TableT")

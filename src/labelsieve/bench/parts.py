@@ -21,7 +21,7 @@ from labelsieve.core.validation import (
     check_value,
     field_names,
 )
-from labelsieve.data.noise_kinds import NOISE
+from labelsieve.data.noise_kinds import NOISE, TAGS
 from labelsieve.detect.pairs.registry import pair_detector_class
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
@@ -37,8 +37,6 @@ SEED = "{seed}"
 TRUE_RATE = "true"
 """Stands for the true noise rate in the settings of a detector that needs it."""
 
-TAGS = "tags"
-"""The kind of noise of several labels an image."""
 
 if TYPE_CHECKING:
     LabelKind = str

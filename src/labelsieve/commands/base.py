@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.tagged import TaggedImages
+    from labelsieve.vlm.base import VisionLanguageModel
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
@@ -332,6 +333,15 @@ class Against:
         if holds_features(self.against):
             return load_features(self.against, **source.feature_options(), seed=seed, one_class=True)
         return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter
+
+
+def load_model(name: str, progress: Progress) -> VisionLanguageModel:
+    """Loads a model, and says so: it may take a while."""
+    from labelsieve.vlm.huggingface import load_vlm
+
+    first_time = "" if Path(name).is_dir() else "; the first time it is downloaded"
+    progress.say(f"loading {name}{first_time}")
+    return load_vlm(name)
 
 
 def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -45,8 +45,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     """
     from labelsieve.bench.tasks import TASKS
     from labelsieve.bench.toml_files import shipped, title_of
-    from labelsieve.commands.noise import ABOUT_TAGS, TAGS
-    from labelsieve.data.noise_kinds import NOISE
+    from labelsieve.data.noise_kinds import ABOUT_TAGS, NOISE, TAGS
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
     from labelsieve.detect.deft.registry import WARMUP_LOSSES

@@ -13,10 +13,8 @@ from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSou
 from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
-from labelsieve.data.noise_kinds import NOISE
+from labelsieve.data.noise_kinds import NOISE, TAGS
 
-TAGS = "tags"
-ABOUT_TAGS = "tags left out and added, where images have several labels"
 if TYPE_CHECKING:
     Kind = str
 else:
@@ -101,8 +99,8 @@ class Noise(Command):
             "--rate": self.rate,
             "--paper-rate": self.paper_rate,
             "--label-column": data.label_column,
+            "--box-margin": data.box_margin,
         }
-        of_labels["--box-margin"] = data.box_margin
         others = of_labels if self.kind == TAGS else of_tags
         given = [name for name, value in others.items() if value not in (None, 0.0, (), False)]
         if given:

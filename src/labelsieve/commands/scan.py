@@ -20,6 +20,7 @@ from labelsieve.commands.base import (
     RunOptions,
     Source,
     TestSet,
+    load_model,
     percentage,
     refuse_inside,
 )
@@ -234,13 +235,8 @@ class Scan(RunOptions, Generic[SettingsT]):
     def _model(self, images: Any, progress: Progress) -> Any:
         """Loads the model, which features computed before have no need of."""
         from labelsieve.data.features import LabelledFeatures
-        from labelsieve.vlm.huggingface import load_vlm
 
-        if isinstance(images, LabelledFeatures):
-            return None
-        first_time = "" if Path(self.model).is_dir() else "; the first time it is downloaded"
-        progress.say(f"loading {self.model}{first_time}")
-        return load_vlm(self.model)
+        return None if isinstance(images, LabelledFeatures) else load_model(self.model, progress)
 
 
 def asked(args: Sequence[str], flag: str, *, default: str) -> str:

@@ -12,20 +12,19 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
-from labelsieve.commands.base import OptionalText, RunOptions, TagSource, refuse_inside
+from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model, refuse_inside
 from labelsieve.commands.reading import read
 from labelsieve.commands.scan import asked
 from labelsieve.core.errors import RunError, SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.registry import PAIR_DETECTORS, pair_detector_class
+from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS, pair_detector_class
 
 if TYPE_CHECKING:
     from labelsieve.data.tagged import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
 SettingsT = TypeVar("SettingsT", bound=PairDetector)
-DEFAULT = next(iter(PAIR_DETECTORS))
 _METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"
 
 
@@ -119,9 +118,6 @@ class ScanTags(RunOptions, Generic[SettingsT]):
 
     def _scan(self, images: TaggedImages, progress: Progress) -> TagVerdicts:
         from labelsieve.tags.scan import scan_tags
-        from labelsieve.vlm.huggingface import load_vlm
 
-        first_time = "" if Path(self.model).is_dir() else "; the first time it is downloaded"
-        progress.say(f"loading {self.model}{first_time}")
-        vlm = load_vlm(self.model)
+        vlm = load_model(self.model, progress)
         return scan_tags(images, vlm, detector=self.settings, **self.run_options(), progress=progress)

@@ -57,9 +57,7 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
             self.entries[entry.name] = entry
 
     def __getitem__(self, name: str) -> T:
-        module, _, attribute = self.entries[name].place.partition(":")
-        found: Any = getattr(importlib.import_module(module), attribute)
-        return found  # type: ignore[no-any-return]
+        return loaded(self.entries[name].place)  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries  # without loading it
@@ -78,6 +76,17 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
         """Returns the name under which a class or function is registered, None if it is not."""
         place = f"{thing.__module__}:{thing.__qualname__}"
         return next((name for name, entry in self.entries.items() if entry.place == place), None)
+
+
+def loaded(place: str) -> Any:
+    """Loads what a place names, as `module:attribute`.
+
+    Example:
+        >>> loaded("json:dumps")([1])
+        '[1]'
+    """
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def first_sentence(thing: Any) -> str:

@@ -33,6 +33,9 @@ NOISE: Registry[Callable[..., Any], Kind] = Registry(
     Kind("instance", _HERE + "instance_noise", "to a class that depends on the pixels", needs_images=True),
 )
 
+TAGS, ABOUT_TAGS = "tags", "tags left out and added, where images have several labels"
+"""The kind of several labels an image, which has shares of its own; see :func:`labelsieve.data.noise.inject_tags`."""
+
 if TYPE_CHECKING:
     NoiseKind = str
 else:

@@ -201,10 +201,10 @@ class _Job:
 
     def _check_suffix(self, out: Path) -> None:
         """Refuses a name under which the table would be read as another kind, or not at all."""
-        suffix = self.place.path.suffix
-        kind = suffix.lower() if self.is_boxes else self.place.kind
-        is_same = (out.suffix.lower() if self.is_boxes else TABLES.get(out.suffix.lower())) == kind
-        if not self._is_folder and not is_same:
+        if self._is_folder:
+            return
+        suffix, new = self.place.path.suffix, out.suffix.lower()
+        if not (new == suffix.lower() if self.is_boxes else TABLES.get(new) == self.place.kind):
             raise RunError(
                 f"expected --out to end in {suffix}, as {self.place.path}, got {shown(out)}; change the name"
             )

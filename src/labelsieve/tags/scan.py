@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.engine import Engine, Precision
-from labelsieve.core.errors import SettingsError, shown
+from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
+from labelsieve.detect.pairs.registry import (
+    DEFAULT,
+    PAIR_DETECTORS,
+    check_pair_detector,
+    check_pair_input,
+    pair_detector_class,
+)
 from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.detect.training.loop import seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
@@ -24,8 +30,6 @@ from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoin
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.names import located
-
-DEFAULT = next(iter(PAIR_DETECTORS))
 
 
 def scan_tags(
@@ -90,8 +94,7 @@ def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: Pair
         raise SettingsError(
             f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
         )
-    if not isinstance(detector, PairDetector):
-        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
+    check_pair_detector(detector)
     if vlm is None:
         raise SettingsError(NO_MODEL)
 

@@ -23,6 +23,7 @@ PAIR_DETECTORS: Registry[type[Any], Entry] = Registry(
 )
 """Those that make sense where an image has several labels, under the names that they have for one; the first is the
 default. What each is, the first sentence of its docstring says."""
+DEFAULT = next(iter(PAIR_DETECTORS))
 
 
 def pair_detector_class(name: str) -> type[Any]:
@@ -42,14 +43,19 @@ def pair_detector_class(name: str) -> type[Any]:
     return look_up(PAIR_DETECTORS, name, what=PAIR_DETECTORS.option)
 
 
+def check_pair_detector(detector: object) -> None:
+    """Raises a `SettingsError` if something is no detector of pairs."""
+    if not isinstance(detector, PairDetector):
+        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
+
+
 def check_pair_input(detector: PairDetector, pairs: PairInputs) -> None:
     """Checks that a detector can do with what there is.
 
     Raises:
         SettingsError: It is no detector of pairs, or needs images, a model or class texts that are not there.
     """
-    if not isinstance(detector, PairDetector):
-        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(PAIR_DETECTORS)}")
+    check_pair_detector(detector)
     name, text = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__, pairs.images.text is not None
     if "images" in detector.requires and (pairs.source is None or pairs.images.vlm is None):
         others = _needing_no(*({"images"} if text else {"images", "text"}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,8 +13,10 @@ import numpy as np
 
 from labelsieve.core.errors import DataError, RunError, listed, shown
 from labelsieve.core.provenance import write_atomically
+from labelsieve.core.registry import loaded
 from labelsieve.data.box_formats.edits import BoxEdits, BoxVerdict, Written
 from labelsieve.data.box_formats.registry import BOX_FORMATS
+from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Table
 from labelsieve.data.labels import normalise
 from labelsieve.review.writers.edits import Edits
@@ -37,9 +38,12 @@ def write_boxes(
         DataError: The files cannot name a class.
         RunError: A file cannot be changed without other changes.
     """
-    files: Any = table.box_files
-    codes = _codes(table, parts)
-    edit, written = _loaded(BOX_FORMATS.entries[kind].edit), _loaded(BOX_FORMATS.entries[kind].written)
+    files = table.box_files
+    if files is None:
+        raise ValueError("expected a table of annotation files")
+    codes = _codes(table, files, parts)
+    format = BOX_FORMATS.entries[kind]
+    edit, written = loaded(format.edit), loaded(format.written)
     for path, part in zip(files.files, parts, strict=True):
         if path in targets:
             edits = _of_file(part, codes, files.column)
@@ -50,19 +54,12 @@ def write_boxes(
                 shutil.copymode(path, target)
 
 
-def _loaded(place: str) -> Callable[..., Any]:
-    module, _, name = place.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
-
-
-def _codes(table: Table, parts: Sequence[Edits]) -> list[str]:
+def _codes(table: Table, files: BoxFiles, parts: Sequence[Edits]) -> list[str]:
     """Returns how the files write each class.
 
     Raises:
         DataError: They cannot name one that is needed.
     """
-    files: Any = table.box_files
     names = parts[0].class_names
     places = _places(table, parts)
     needed = np.unique(np.concatenate([part.new[part.rows] for part in parts]))
