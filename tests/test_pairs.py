@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.noise import inject_tags
+from labelsieve.detect.evidence.posterior import best_threshold
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.confident_learning import PairConfidentLearning
 from labelsieve.detect.pairs.ends import allowed
@@ -24,7 +25,7 @@ from labelsieve.detect.pairs.knn import PairKNN
 from labelsieve.detect.pairs.noise import TagNoise
 from labelsieve.detect.pairs.probe import fit_one_against_rest, out_of_fold_pair_probabilities
 from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
-from labelsieve.detect.pairs.scores import PairScores, best_pair_threshold
+from labelsieve.detect.pairs.scores import MOST_RIGHT, PairScores
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
 from slow_cases import mostly_slow
@@ -213,7 +214,8 @@ def test_one_against_rest_is_that_of_scikit_learn() -> None:
     from sklearn.linear_model import LogisticRegression
 
     points, truth = world(200, scale=0.5)
-    weights, bias = fit_one_against_rest(points, truth, strength=0.7)
+    targets = torch.from_numpy(truth).float()
+    weights, bias = fit_one_against_rest(torch.from_numpy(points), targets, strength=1 / (0.7 * 200))
     for column in range(CLASSES):
         fitted = LogisticRegression(C=0.7, tol=1e-6, max_iter=1000).fit(points, truth[:, column])
         np.testing.assert_allclose(weights[:, column].numpy(), fitted.coef_[0], atol=0.02)
@@ -254,12 +256,15 @@ def test_the_posterior_is_that_of_bayes() -> None:
     assert float(given[0]) == pytest.approx(0.9) and float(given[1]) == pytest.approx(prior * 0.25 / 0.7)
 
 
-def test_the_threshold_is_where_the_best_f1_is_expected() -> None:
+@pytest.mark.parametrize("most", [MOST_RIGHT, 0.75, 0.9])
+def test_the_threshold_is_where_the_best_f1_is_expected(most: float) -> None:
     suspicion = np.random.default_rng(0).beta(0.3, 1.0, 400).astype(np.float32)
     order = np.sort(suspicion)[::-1].astype(np.float64)
     f1 = 2 * np.cumsum(order) / (np.arange(1, 401) + order.sum())
-    assert best_pair_threshold(suspicion) == pytest.approx(float(np.clip(1 - f1.max() / 2, 0.5, 2 / 3)), abs=1e-6)
-    assert best_pair_threshold(np.zeros(10, np.float32)) == best_pair_threshold(np.zeros(0, np.float32)) == 0.5
+    assert best_threshold(1 - suspicion, most=most) == pytest.approx(float(np.clip(1 - f1.max() / 2, 0.5, most)))
+    assert (
+        best_threshold(np.ones(10, np.float32), most=most) == best_threshold(np.ones(0, np.float32), most=most) == most
+    )
 
 
 def test_tags_are_taken_away_and_put_in() -> None:

@@ -12,15 +12,13 @@ from torch import Tensor
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
+from labelsieve.detect.pairs.evidence import deal_folds
+from labelsieve.detect.pairs.probe import fit_one_against_rest
 from labelsieve.finetune.losses import binary_cross_entropy
 
 # L2 regularisation of the slopes on standardised features; which one suits is seen out of fold. Each fit begins where
 # the one before has ended, and the first is the easiest.
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
-# A class that none or all of the images have would draw its bias without end.
-_OF_BIASES = 1e-3
-# At most so many steps, till no slope of the loss is above this: more changes no verdict.
-_ITERATIONS, _FLAT = 100, 1e-4
 
 
 class TagHead(NamedTuple):
@@ -70,7 +68,7 @@ def fit_tag_head(
         True
     """
     folds = min(folds, len(rows))
-    deal = torch.randperm(len(rows), generator=generator) % folds
+    deal = torch.from_numpy(deal_folds(len(rows), folds=folds, generator=generator)).to(device)
     mean, scale = (each.float() for each in moments(features, rows))
     own = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)
     right = torch.from_numpy(targets[rows]).to(device)
@@ -78,39 +76,13 @@ def fit_tag_head(
     with shown.task("fitting a head", total=total, unit="fits", brief=True) as advance, keeping_room():
         found = torch.empty(len(STRENGTHS), *right.shape, device=device)
         for fold in range(folds):
-            here, last = (deal == fold).to(device), None
+            here, last = deal == fold, None
             for logits, strength in zip(found, STRENGTHS, strict=True):
-                last = _fit(own[~here], right[~here], strength, start=last)
+                last = fit_one_against_rest(own[~here], right[~here], strength=strength, start=last)
                 logits[here] = own[here] @ last[0] + last[1]
                 advance(1)
         best = min(range(len(STRENGTHS)), key=lambda each: float(binary_cross_entropy(found[each], right).mean()))
-        slopes, biases = (each.cpu() for each in _fit(own, right, STRENGTHS[best]))
+        slopes, biases = (each.cpu() for each in fit_one_against_rest(own, right, strength=STRENGTHS[best]))
         advance(1)
     weights = (slopes / scale[:, None]).T.contiguous()
     return TagHead(weights, biases - weights @ mean, found[best].cpu())
-
-
-def _fit(
-    features: Tensor, targets: Tensor, strength: float, start: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Returns slopes (D, K) and biases (K,) of standardised features (n, D) and targets (n, K)."""
-    known = ~targets.isnan()
-    # as if one half of an image more had the tag, and one half had not: no share is 0 or 1
-    share = (targets.nan_to_num().sum(dim=0) + 0.5) / (known.sum(dim=0) + 1)
-    level, classes = share.logit(), targets.shape[1]
-    first = (torch.zeros(features.shape[1], classes, device=features.device), level) if start is None else start
-    slopes, biases = (each.clone().requires_grad_(True) for each in first)
-    optimizer = torch.optim.LBFGS(
-        [slopes, biases], max_iter=_ITERATIONS, tolerance_grad=_FLAT, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        fit = classes * binary_cross_entropy(features @ slopes + biases, targets).sum() / max(1, len(targets))
-        value = fit + 0.5 * strength * slopes.square().sum() + 0.5 * _OF_BIASES * (biases - level).square().sum()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)
-    return slopes.detach(), biases.detach()

@@ -192,7 +192,7 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     )
 
 
-def best_threshold(clean: NDArray[np.float32]) -> float:
+def best_threshold(clean: NDArray[np.float32], *, most: float = MOST_CLEAN) -> float:
     """Returns the threshold on p_clean below which flagging is expected to give the best F1 of the issues.
 
     The F1 that is expected under the probabilities themselves, `F = max_j 2 Σ_{i≤j} q_i / (j + Σ_i q_i)` over the
@@ -201,14 +201,19 @@ def best_threshold(clean: NDArray[np.float32]) -> float:
     there, a little more.
 
     F falls with Σ q: where next to nothing is wrong there is no F1 to be had, and flagging everything would promise the
-    most. So nothing is flagged whose p_clean is above `MOST_CLEAN`.
+    most. So nothing is flagged whose p_clean is above `most`, and only what lies below is sorted: pairs of image and
+    class are many.
 
     Args:
-        clean: p_clean, (n,), n at least 1.
+        clean: p_clean, (n,).
+        most: At least 0.5.
 
     Returns:
-        Between 0.5 and `MOST_CLEAN`.
+        Between 0.5 and `most`.
     """
-    suspicion = np.sort(1 - clean.astype(np.float64))[::-1]
-    expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + suspicion.sum())
-    return min(float(1 - expected.max() / 2), MOST_CLEAN)
+    suspicion = np.sort(1 - clean[clean <= most].astype(np.float64))[::-1]
+    if not len(suspicion):
+        return most
+    total = len(clean) - float(clean.sum(dtype=np.float64))
+    expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + total)
+    return min(float(1 - expected.max() / 2), most)

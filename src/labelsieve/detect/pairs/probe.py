@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
+from labelsieve.core.memory import keeping_room
 from labelsieve.core.seeds import Purpose
-from labelsieve.detect.evidence.discriminants import CHUNK
 from labelsieve.detect.pairs.evidence import deal_folds
 from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.probe import MOST_ITERATIONS
+
+# L2 regularisation of the biases: a class that none or all of the images have would draw its own without end.
+_OF_BIASES = 1e-4
+# At most so many steps, till no slope of the loss is above this: more changes no verdict.
+_ITERATIONS, _FLAT = 100, 1e-4
 
 
 def out_of_fold_pair_probabilities(pairs: PairInputs, *, folds: int, strength: float) -> NDArray[np.float32]:
@@ -29,55 +35,51 @@ def out_of_fold_pair_probabilities(pairs: PairInputs, *, folds: int, strength: f
     folds = max(1, min(folds, len(given)))
     deal = deal_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
     found = np.empty(given.shape, dtype=np.float32)
-    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance:
+    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, keeping_room():
         for fold in range(folds):
             here = deal == fold
             mean, deviation = features[~here].mean(axis=0), features[~here].std(axis=0)
             deviation[deviation == 0] = 1
-            weights, bias = fit_one_against_rest((features[~here] - mean) / deviation, given[~here], strength=strength)
-            found[here] = torch.sigmoid(torch.from_numpy((features[here] - mean) / deviation) @ weights + bias).numpy()
+            fitted = torch.from_numpy((features[~here] - mean) / deviation), torch.from_numpy(given[~here]).float()
+            slopes, biases = fit_one_against_rest(*fitted, strength=1 / (strength * max(1, len(fitted[0]))))
+            found[here] = torch.sigmoid(torch.from_numpy((features[here] - mean) / deviation) @ slopes + biases).numpy()
             advance(1)
     return found
 
 
 def fit_one_against_rest(
-    features: NDArray[np.float32], given: NDArray[np.bool_], *, strength: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fits logistic regressions with L2 regularisation of the slopes, as scikit-learn does.
+    features: Tensor, targets: Tensor, *, strength: float, start: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Fits logistic regressions with L2 regularisation, as scikit-learn does.
 
     Args:
         features: Shape (n, D), standardised.
-        given: Shape (n, K).
-        strength: Inverse of the regularisation. The biases are drawn to the log-odds of the tags by a thousandth of
-            it, so that they stay finite for a class that none or all of the images have.
+        targets: Shape (n, K), on the same device: 1, 0, or NaN for a pair that is left out.
+        strength: L2 regularisation of the slopes beside the mean loss of an image, 1 / (C n) of scikit-learn. Biases
+            are drawn weakly to the log-odds of the targets.
+        start: Slopes and biases to begin with.
 
     Returns:
         Slopes (D, K) and biases (K,).
     """
-    from scipy.optimize import minimize
-
-    width, classes = features.shape[1], given.shape[1]
-    level = torch.from_numpy((given.sum(axis=0) + 0.5) / (len(given) + 1)).float().logit()
-
-    def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        now = torch.from_numpy(values).float().view(width + 1, classes)
-        slope, away = now / strength, now[-1] - level
-        slope[-1] = 1e-3 * away / strength
-        total = float(0.5 * now[:-1].square().sum() + 0.5e-3 * away.square().sum()) / strength
-        for start in range(0, len(features), CHUNK):
-            part, tags = torch.from_numpy(features[start : start + CHUNK]), given[start : start + CHUNK]
-            mine = torch.from_numpy(tags).float()
-            logits = part @ now[:-1] + now[-1]
-            total += float(torch.nn.functional.binary_cross_entropy_with_logits(logits, mine, reduction="sum"))
-            error = torch.sigmoid(logits) - mine
-            slope[:-1] += part.T @ error
-            slope[-1] += error.sum(dim=0)
-        return total / len(features), slope.double().numpy().ravel() / len(features)
-
-    start = np.zeros((width + 1, classes))
-    start[-1] = level.numpy()
-    best = minimize(
-        loss_and_slope, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": MOST_ITERATIONS, "maxcor": 10}
+    known, classes = ~targets.isnan(), targets.shape[1]
+    right, counted = targets.nan_to_num(), known.to(features.dtype)
+    # as if one half of an image more had the tag, and one half had not: no share is 0 or 1
+    level = ((right.sum(dim=0) + 0.5) / (known.sum(dim=0) + 1)).logit()
+    first = (torch.zeros(features.shape[1], classes, device=features.device), level) if start is None else start
+    slopes, biases = (each.clone().requires_grad_(True) for each in first)
+    optimizer = torch.optim.LBFGS(
+        [slopes, biases], max_iter=_ITERATIONS, tolerance_grad=_FLAT, line_search_fn="strong_wolfe"
     )
-    fitted = torch.from_numpy(best.x).float().view(width + 1, classes)
-    return fitted[:-1], fitted[-1]
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        fit = binary_cross_entropy_with_logits(features @ slopes + biases, right, weight=counted, reduction="sum")
+        drawn = 0.5 * strength * slopes.square().sum() + 0.5 * _OF_BIASES * (biases - level).square().sum()
+        value = fit / max(1, len(targets)) + drawn
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return slopes.detach(), biases.detach()

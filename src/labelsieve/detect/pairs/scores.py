@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.detect.evidence.posterior import best_threshold
+
 if TYPE_CHECKING:
     from labelsieve.detect.pairs.inputs import PairInputs
 
@@ -88,7 +90,8 @@ def pair_scores(
     """
     rows, given, classes = pairs.images.rows, pairs.given, pairs.images.classes
     if thresholds is None:
-        thresholds = best_pair_threshold(1 - present[given]), best_pair_threshold(present[~given])
+        kinds = present[given], 1 - present[~given]
+        thresholds = best_threshold(kinds[0], most=MOST_RIGHT), best_threshold(kinds[1], most=MOST_RIGHT)
     if issue is None:
         # float32 on both sides, as a threshold may be one of the values
         issue = np.where(given, present <= np.float32(thresholds[0]), 1 - present <= np.float32(thresholds[1]))
@@ -126,28 +129,3 @@ def _notes(pairs: PairInputs) -> tuple[str, ...]:
         for said, which in found.items()
         if len(which)
     )
-
-
-def best_pair_threshold(suspicion: NDArray[np.float32]) -> float:
-    """Returns the quality at which to flag one kind of state, so that the best F1 of the issues is expected.
-
-    The rule of :func:`labelsieve.detect.evidence.posterior.best_threshold` for many pairs: only those are sorted that
-    may be flagged at all.
-
-    Args:
-        suspicion: Probability that the given state is wrong, (n,).
-
-    Returns:
-        Between 0.5 and `MOST_RIGHT`.
-
-    Example:
-        >>> import numpy as np
-        >>> best_pair_threshold(np.array([1.0, 1.0, 0.0, 0.0], np.float32))
-        0.5
-    """
-    likely = np.sort(suspicion[suspicion >= 1 - MOST_RIGHT])[::-1].astype(np.float64)
-    if not len(likely):
-        return 0.5
-    total = float(suspicion.sum(dtype=np.float64))
-    expected = 2 * np.cumsum(likely) / (np.arange(1, len(likely) + 1) + total)
-    return min(float(1 - expected.max() / 2), MOST_RIGHT)
