@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -230,7 +231,18 @@ def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + CHUNK]
 
 
-def moments(features: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+class Rows(Protocol):
+    """An array (N, D) of float32, or what reads some rows of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and D."""
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
+        """Returns some rows, (n, D)."""
+
+
+def moments(features: Rows, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each dimension, (D,)."""
     total, squares = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
     for part in chunks(rows):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.detect.evidence.discriminants import Discriminant, chunks, moments
+from labelsieve.detect.evidence.discriminants import Discriminant, Rows, chunks, moments
 from labelsieve.detect.neighbours import Neighbours, nearest
 from labelsieve.detect.pairs.inputs import PairInputs
 
@@ -93,45 +93,74 @@ def deal_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray
 def discriminant_kinds(
     pairs: PairInputs, weights: Tensor, deal: NDArray[np.int64], *, shrinkages: Sequence[float]
 ) -> list[Kind]:
-    """Fits one linear discriminant for each class against the rest, all at once, and asks each about another fold.
+    """Returns for each shrinkage the kind of evidence of :func:`fit_against_rest` on whole images.
 
     Args:
         pairs: The images.
         weights: How much each of them has each class, (n, K), float32, between 0 and 1.
         deal: The fold of each readable image, (n,).
-        shrinkages: The least weight of the identity in the covariance, one kind for each.
-
-    Returns:
-        For each shrinkage the log-likelihood ratio of the class and the rest, without the prior odds.
+        shrinkages: The least weight of the identity in the covariance.
     """
     features = pairs.images.features.pooled[pairs.images.rows]
-    every = np.arange(len(features))
-    mean, scale = moments(features, every)
-    folds = int(deal.max()) + 1
-    parts = [_sums(features, weights, every[deal == fold], mean, scale) for fold in range(folds)]
-    whole = [torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True)]
-    solved = [_solve([total - own for total, own in zip(whole, part, strict=True)], shrinkages) for part in parts]
-    found = []
-    for each in zip(*solved, strict=True):
-        slopes, offsets = (torch.stack(values).float() for values in zip(*each, strict=True))
-        found.append(Discriminant(deal, mean.float(), scale.float(), slopes, offsets))
-    return [_discriminant_kind(features, each) for each in found]
+    fitted = fit_against_rest(
+        features, lambda rows: weights[torch.from_numpy(rows)], deal, shrinkages=shrinkages, classes=weights.shape[1]
+    )
+    return [_discriminant_kind(features, each) for each in fitted]
 
 
 def _discriminant_kind(features: NDArray[np.float32], discriminant: Discriminant) -> Kind:
     return lambda here: discriminant.logits(here, torch.from_numpy(features[here]))
 
 
+def fit_against_rest(
+    features: Rows,
+    weights: Callable[[NDArray[np.int64]], Tensor],
+    deal: NDArray[np.int64],
+    *,
+    shrinkages: Sequence[float],
+    classes: int,
+) -> list[Discriminant]:
+    """Fits one linear discriminant for each class against the rest, all at once, each to be asked about another fold.
+
+    Args:
+        features: Shape (n, D).
+        weights: Takes m row numbers and returns how much each has each class, (m, K), float32, between 0 and 1.
+        deal: The fold of each row, (n,).
+        shrinkages: The least weight of the identity in the covariance, one set of discriminants for each.
+        classes: K.
+
+    Returns:
+        For each shrinkage what gives the log-likelihood ratio of the class and the rest, without the prior odds.
+    """
+    every = np.arange(len(deal))
+    mean, scale = moments(features, every)
+    folds = int(deal.max()) + 1
+    parts = [_sums(features, weights, every[deal == fold], mean, scale, classes=classes) for fold in range(folds)]
+    whole = [torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True)]
+    solved = [_solve([total - own for total, own in zip(whole, part, strict=True)], shrinkages) for part in parts]
+    found = []
+    for each in zip(*solved, strict=True):
+        slopes, offsets = (torch.stack(values).float() for values in zip(*each, strict=True))
+        found.append(Discriminant(deal, mean.float(), scale.float(), slopes, offsets))
+    return found
+
+
 def _sums(
-    features: NDArray[np.float32], weights: Tensor, rows: NDArray[np.int64], mean: Tensor, scale: Tensor
+    features: Rows,
+    weights: Callable[[NDArray[np.int64]], Tensor],
+    rows: NDArray[np.int64],
+    mean: Tensor,
+    scale: Tensor,
+    *,
+    classes: int,
 ) -> tuple[Tensor, ...]:
     """Returns of some rows their number, sum (D,), second moments (D, D), and class by class number and sum."""
-    width, classes = features.shape[1], weights.shape[1]
+    width = features.shape[1]
     total, squares = torch.zeros(width).double(), torch.zeros(width, width).double()
     counts, sums = torch.zeros(classes).double(), torch.zeros(classes, width).double()
     for part in chunks(rows):
         values = ((torch.from_numpy(features[part]) - mean) / scale).float()
-        own = weights[torch.from_numpy(part)]
+        own = weights(part)
         total += values.sum(dim=0, dtype=torch.float64)
         squares += (values.T @ values).double()
         counts += own.sum(dim=0, dtype=torch.float64)

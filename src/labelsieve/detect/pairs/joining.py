@@ -21,10 +21,10 @@ from labelsieve.detect.pairs.evidence import (
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.noise import fit_pairs
 from labelsieve.detect.pairs.scores import PairScores, pair_scores
+from labelsieve.detect.pairs.windows import Views, discriminant_of_views, views_of, zero_shot_of_views
 
 # One discriminant as a rule for few images has it, and one that wrong and missing tags disturb less.
 SHRINKAGES = (0.0, 0.5)
-LEARNED = ("image features", "smoothed features", "neighbours")
 
 
 def join(
@@ -32,6 +32,7 @@ def join(
     *,
     folds: int,
     neighbours: int,
+    windows: int,
     more: Mapping[str, Kind] | None = None,
     history: tuple[Mapping[str, Any], ...] = (),
     notes: tuple[str, ...] = (),
@@ -42,6 +43,7 @@ def join(
         pairs: The images and their tags.
         folds: Number of parts for the out-of-fold discriminants, at least 2.
         neighbours: How many neighbours tell, at least 1.
+        windows: The finest grid of windows that are looked at, too; 1 for none.
         more: Other kinds of evidence, by their names.
         history: Records of what was trained before; those of the weights follow.
         notes: Remarks for the user on what was trained before.
@@ -49,27 +51,34 @@ def join(
     engine, noise, weights = pairs.images.engine, None, []
     rates: dict[str, Any] = {}
     fixed = {} if pairs.images.text is None else {"zero-shot": zero_shot_kind(pairs)}
+    views = views_of(pairs, windows)
+    fixed |= {} if views is None else {"zero-shot of windows": zero_shot_of_views(views)}
     fixed |= more or {}
     found = neighbours_of(pairs, neighbours)
     learned_from = torch.from_numpy(pairs.given).float()
     for _ in ("given tags", "posterior"):
-        kinds = [*fixed.values(), *_learned(pairs, learned_from, found, folds=folds)]
+        kinds = fixed | _learned(pairs, learned_from, found, views, folds=folds)
         generator = engine.generator(Purpose.POSTERIOR_ROWS)
         model = fit_pairs(
-            kinds, pairs.given, pairs.frequency, generator=generator, noise=noise, progress=engine.progress
+            [*kinds.values()], pairs.given, pairs.frequency, generator=generator, noise=noise, progress=engine.progress
         )
         rates = rates or model.estimates()  # those of the first fit: it alone has not seen the tags that it explains
         noise, present = model.noise, model.all_probabilities(pairs.given, posterior=True)
         learned_from = torch.from_numpy(present)
-        weights.append(dict(zip((*fixed, *LEARNED), model.weights.tolist(), strict=True)))
+        weights.append(dict(zip(kinds, model.weights.tolist(), strict=True)))
     told = ", ".join(f"{name} {weight:.2f}" for name, weight in weights[-1].items())
     notes = (*notes, f"weights of the evidence: {told}", *rates.pop("notes", ()))
     return pair_scores(pairs, present, notes=notes, history=(*history, *weights), **rates)
 
 
-def _learned(pairs: PairInputs, weights: Tensor, found: Neighbours, *, folds: int) -> list[Kind]:
+def _learned(
+    pairs: PairInputs, weights: Tensor, found: Neighbours, views: Views | None, *, folds: int
+) -> dict[str, Kind]:
     """Returns the kinds of evidence that learn from how much images have each class, (n, K)."""
     generator = pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS)
     deal = deal_folds(len(weights), folds=folds, generator=generator)
-    kinds = discriminant_kinds(pairs, weights, deal, shrinkages=SHRINKAGES)
-    return [*kinds, neighbour_kind(pairs, weights, found)]
+    image, smoothed = discriminant_kinds(pairs, weights, deal, shrinkages=SHRINKAGES)
+    kinds = {"image features": image, "smoothed features": smoothed}
+    if views is not None:
+        kinds["window features"] = discriminant_of_views(views, weights, deal, shrinkage=SHRINKAGES[0])
+    return {**kinds, "neighbours": neighbour_kind(pairs, weights, found)}

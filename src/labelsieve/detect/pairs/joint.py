@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Folds, check_fields
+from labelsieve.core.validation import Folds, Windows, check_fields
 from labelsieve.core.validation import Neighbours as NeighbourCount
 from labelsieve.detect.pairs.base import PairDetector
 
@@ -25,6 +25,8 @@ class PairJoint(PairDetector):
     Attributes:
         folds: Number of parts for the out-of-fold discriminants, 2 to 100; small data have fewer, each image its own.
         neighbours: How many neighbours tell, at least 1; small data have fewer.
+        windows: 1 looks at whole images alone; 2 also at windows of half their sides, 9 of them, and 3 also at those of
+            a third, 25 more. Each takes as long to encode as an image. They find what is small in an image.
 
     Example:
         >>> import numpy as np
@@ -44,6 +46,7 @@ class PairJoint(PairDetector):
 
     folds: Folds = 5
     neighbours: NeighbourCount = 30
+    windows: Windows = 3
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -52,4 +55,4 @@ class PairJoint(PairDetector):
         """Scores every pair; see :class:`labelsieve.detect.pairs.base.PairDetector`."""
         from labelsieve.detect.pairs.joining import join
 
-        return join(pairs, folds=self.folds, neighbours=self.neighbours)
+        return join(pairs, folds=self.folds, neighbours=self.neighbours, windows=self.windows)

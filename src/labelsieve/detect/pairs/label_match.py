@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labelsieve.core.validation import Windows, check_fields
 from labelsieve.detect.pairs.base import PairDetector
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ class PairLabelMatch(PairDetector):
     """Zero-shot probability of each pair: a sigmoid of the cosine, whose slope and bias of each class fit the tags.
 
     With the shares of wrong and missing tags that the fit finds it becomes the posterior of the given state.
+
+    Attributes:
+        windows: 1 looks at whole images alone; 2 also at windows of half their sides, 9 of them, and 3 also at those of
+            a third, 25 more; a class is there as far as one of them shows it.
 
     Example:
         >>> import numpy as np
@@ -37,10 +42,16 @@ class PairLabelMatch(PairDetector):
     """
 
     requires = frozenset({"text"})
+    windows: Windows = 3
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def score(self, pairs: PairInputs) -> PairScores:
         """Scores every pair; see :class:`labelsieve.detect.pairs.base.PairDetector`."""
         from labelsieve.detect.pairs.alone import score_alone
         from labelsieve.detect.pairs.evidence import zero_shot_kind
+        from labelsieve.detect.pairs.windows import views_of, zero_shot_of_views
 
-        return score_alone(pairs, zero_shot_kind(pairs))
+        views = views_of(pairs, self.windows)
+        return score_alone(pairs, zero_shot_kind(pairs) if views is None else zero_shot_of_views(views))

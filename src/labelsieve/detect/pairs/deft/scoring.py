@@ -46,7 +46,8 @@ def score_pairs_with_dual_prompts(settings: PairDeFTSettings, pairs: PairInputs)
         return pair_scores(pairs, present, thresholds=(0.5, 0.5), notes=notes, history=history)
     logits = (lambda rows: similarities(rows)[0], lambda rows: torch.sub(*similarities(rows)))
     more = {name: centred_kind(pairs, each) for name, each in zip(LEARNED, logits, strict=True)}
-    return join(pairs, folds=settings.folds, neighbours=settings.neighbours, more=more, history=history, notes=notes)
+    joint = {name: getattr(settings, name) for name in ("folds", "neighbours", "windows")}
+    return join(pairs, **joint, more=more, history=history, notes=notes)
 
 
 def _prepare(settings: PairDeFTSettings, pairs: PairInputs) -> tuple[BatchSource, PairDeFTSettings]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labelsieve.core.validation import Epochs, Folds, LearningRate, check_fields
+from labelsieve.core.validation import Epochs, Folds, LearningRate, Windows, check_fields
 from labelsieve.core.validation import Neighbours as NeighbourCount
 from labelsieve.detect.training.settings import PromptTraining
 
@@ -30,6 +30,7 @@ class PairDeFTSettings(PromptTraining):
             one posterior, which is flagged where that promises the best F1.
         folds: Number of parts for the out-of-fold discriminants of `joint`, 2 to 100; small data have fewer.
         neighbours: How many neighbours tell in `joint`, at least 1; small data have fewer.
+        windows: The finest grid of windows of images that `joint` looks at, too; 1 for none.
     """
 
     warmup_epochs: Epochs = 5
@@ -37,6 +38,7 @@ class PairDeFTSettings(PromptTraining):
     evidence: Literal["joint", "threshold"] = "joint"
     folds: Folds = 5
     neighbours: NeighbourCount = 30
+    windows: Windows = 3
 
     def __post_init__(self) -> None:
         check_fields(self)

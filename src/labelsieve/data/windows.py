@@ -1,0 +1,47 @@
+"""Windows: grids of parts of each image, in which what is small in the whole is large."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labelsieve.data.boxes import Boxes
+from labelsieve.data.images import Images
+
+
+def in_windows(images: Images, finest: int) -> Images:
+    """Returns all windows of all images, each of which counts as an image of its own.
+
+    A grid of g has windows of one g-th of each side, for g = 2, 3, ... They overlap by one half, so that what lies on
+    the border of one is whole in another: (2g - 1)² of them.
+
+    Args:
+        images: N whole images.
+        finest: The last grid, at least 2.
+
+    Returns:
+        N T rows; those of one image follow one another, and it is decoded once for all of them.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((2, 60, 90, 3), dtype=np.uint8)
+        >>> windows = in_windows(ls.load_tags(pixels, tags=[["cat", "dog"], []]), 3)
+        >>> len(windows), windows.open(0).size, windows.open(33).size
+        (68, (45, 30), (30, 20))
+    """
+    corners = [
+        (left / (2 * grid), top / (2 * grid), 1 / grid, 1 / grid)
+        for grid in range(2, finest + 1)
+        for top in range(2 * grid - 1)
+        for left in range(2 * grid - 1)
+    ]
+    each = np.repeat(np.arange(len(images)), len(corners))
+    sides = np.tile(np.array(corners, dtype=np.float64).reshape(-1, 4), (len(images), 1))
+    return Images(
+        dataset=images.dataset.select(each),
+        ids=tuple(images.ids[row] for row in each.tolist()),
+        contents=images.contents[each],
+        ranges=images.ranges,
+        boxes=Boxes(sides=sides, image_of=each, is_relative=True, margin=0.0),
+        as_pipeline=images.as_pipeline,
+    )
