@@ -22,7 +22,7 @@ test-slow: $(INSTALLED) ## the slow tests: several processes, kills, a compiler;
 	$(BIN)/pytest -m slow
 
 # Each has an environment of its own. What the dependencies need in turn is as new as they allow. `make test-lowest
-# TESTS=tests/test_vlm.py` runs some of the tests.
+# TESTS=tests/unit/vlm/test_vlm.py` runs some of the tests.
 test-lowest: ## all tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tools/lowest_versions.py > .venv-lowest/constraints.txt

@@ -20,7 +20,7 @@ from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.sources import load_images
 
-PARITY = Path(__file__).parent / "data" / "parity" / "idn.npz"
+PARITY = Path(__file__).parents[2] / "data" / "parity" / "idn.npz"
 
 
 def some_labels(classes: int, count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -462,7 +462,7 @@ def test_list_shows_them(run: Run) -> None:
 
 
 def test_the_documentation_names_them() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "data-sets.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "data-sets.md").read_text(encoding="utf-8")
     for name, known in PUBLISHED.entries.items():
         section = page.split(f"## {known.about}\n")[1].split("\n## ")[0]
         assert f"`{name}:PATH`" in section

@@ -32,7 +32,7 @@ from slow_cases import mostly_slow
 
 Tags = NDArray[np.bool_]
 CLASSES, WIDTH = 6, 12
-# deft has a model to train; tests/test_pairs_deft.py is about it
+# deft has a model to train; tests/unit/detect/test_pairs_deft.py is about it
 ON_FEATURES = [name for name in PAIR_DETECTORS if "images" not in PAIR_DETECTORS[name].requires]
 
 

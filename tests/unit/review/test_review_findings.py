@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
+from test_review_log import heard
 
 from labelsieve import app
 from labelsieve.app.other_split import OtherSplit
@@ -29,7 +30,6 @@ from labelsieve.review.rows import dropped_by_reviewers, read_reviews
 from labelsieve.verdicts import Verdicts
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, Client, served, session_of
-from test_review_log import heard
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

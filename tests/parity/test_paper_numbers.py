@@ -13,7 +13,7 @@ from labelsieve.bench.experiment import Experiment, read_experiment
 from labelsieve.bench.tasks import adaptation
 from labelsieve.bench.toml_files import shipped
 
-TOOL: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "paper_values.py"))
+TOOL: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "paper_values.py"))
 PAPER: dict[str, dict[tuple[str, str, str, str], float]] = TOOL["of_the_paper"]()
 
 # How many numbers each table and figure of the paper has: data sets x methods x noises x metrics.

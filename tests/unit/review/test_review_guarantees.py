@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom, binomtest, hypergeom
+from test_review_sampling import made
 
 from labelsieve.metrics import Interval
 from labelsieve.review.audit import sides_of
@@ -22,7 +23,6 @@ from labelsieve.review.guarantees import (
 )
 from labelsieve.review.known import Known
 from labelsieve.review.sampling import AuditDesign, design
-from test_review_sampling import made
 
 Draw = Callable[[np.random.Generator, NDArray[np.float64]], NDArray[np.bool_]]
 IMAGES, CONFIDENCE = 160, 0.9

@@ -316,7 +316,7 @@ def test_contexts_too_long_for_the_text_encoder(
 
 @every_detector
 def test_there_is_a_page_on_it(name: str) -> None:
-    folder = Path(__file__).parents[1] / "docs" / "detectors"
+    folder = Path(__file__).parents[3] / "docs" / "detectors"
     page = (folder / f"{name}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# `{name}`") and f"]({name}.md)" in (folder / "README.md").read_text(encoding="utf-8")
     for part in ("| input |", "| output |", "| source |", "| command |", "**Settings.**", "**What to expect.**"):

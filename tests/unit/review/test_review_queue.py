@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_review_log import answer
 
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.review import Answer
@@ -14,7 +15,6 @@ from labelsieve.review.finding_queues import FINDING_QUEUES
 from labelsieve.review.queue import LEASE, QUEUES, Filters, ReviewQueue, Spec, is_shared
 from labelsieve.review.sampling import design
 from small_reviews import SmallRun, small_run
-from test_review_log import answer
 
 
 @pytest.fixture(scope="module")

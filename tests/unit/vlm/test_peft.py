@@ -711,7 +711,7 @@ def test_shares_of_vit_b16() -> None:
 
 
 def test_the_page_of_docs_tells_the_same_numbers() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "peft.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "peft.md").read_text(encoding="utf-8")
     encoder = vit_b16()
     for kind in PEFT:
         found = trainable(kind, encoder, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)

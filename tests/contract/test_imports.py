@@ -21,7 +21,7 @@ import labelsieve
 from labelsieve.cli import VERBS
 
 ROOT = Path(labelsieve.__file__).parent
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 # CONTRIBUTING.md: "imports point only to the left".
 ORDER = (
     ("core",),

@@ -1555,13 +1555,13 @@ def test_bench_without_a_file_or_folder(run: Callable[..., tuple[int, str, str]]
 
 @pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "prompts-strong", "whole"])
 def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
-    folder = Path(__file__).parents[1] / "docs" / "results" / name
+    folder = Path(__file__).parents[3] / "docs" / "results" / name
     experiment = read_experiment(name)
     assert {record["key"] for record in lines_of(folder)} <= {experiment.key(cell) for cell in experiment.cells()}
 
 
 def test_the_files_of_the_docs_are_valid(tmp_path: Path) -> None:
-    blocks = (Path(__file__).parents[1] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
+    blocks = (Path(__file__).parents[3] / "docs" / "bench.md").read_text().split("```toml\n")[1:]
     detect, classifier, adapt, defaults, extended, published, tags, features = (
         block.split("```")[0] for block in blocks
     )

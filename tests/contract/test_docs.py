@@ -15,7 +15,7 @@ from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.finetune.registry import LOSSES
 from labelsieve.report.registry import FORMATS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = sorted({*ls.__all__} - {"__version__"})
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 
@@ -111,7 +111,7 @@ def test_what_a_change_touches_is_there(file: str, line: str, test: str) -> None
     for table, path in re.findall(r"`([A-Z_]+)` in `([\w/]+\.py)`", line):
         code = (ROOT / "src" / "labelsieve" / path).read_text(encoding="utf-8")
         assert re.search(rf"^{table}\b.* = ", code, re.MULTILINE), f"{table} in {path}"
-    tests = re.findall(r"`(tests/\w+\.py)::(\w+)`", test)
+    tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", test)
     assert tests
     for path, name in tests:
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
