@@ -2,12 +2,14 @@
 
 A detector fits P(tagged | image) to its evidence, from which its posterior comes. Cleanlab's multi-label filter gets
 the same P(tagged | image): its quality of a class is the self-confidence, and `find_multilabel_issues_per_class` says
-what it flags. The images are scenes of sketches, or those of a table in which the tags are right.
+what it flags. The images are scenes of sketches, those of a table in which the tags are right, or sheets with some of
+the images of a source in which each has one right label.
 
 Example::
 
     OMP_NUM_THREADS=1 python benchmarks/tags.py
     python benchmarks/tags.py --source photos.csv --limit 3000 --model openai/clip-vit-base-patch16
+    python benchmarks/tags.py --singles cifar10n_train.parquet --label-column clean_label --model MODEL --windows 1 3
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import tyro
 from cleanlab.internal.multilabel_scorer import MultilabelScorer
 from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 from numpy.typing import NDArray
+from PIL import Image
 
 import labelsieve as ls
 from labelsieve.core.engine import make_engine
@@ -33,7 +36,8 @@ from labelsieve.data.tagged import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.scenes import scenes, write_tags
 from labelsieve.detect.inputs import inputs_of_images
-from labelsieve.detect.pairs import alone, noise
+from labelsieve.detect.pairs import alone, joining, noise
+from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.registry import pair_detector_class
 from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
@@ -46,19 +50,25 @@ class Tags:
     """What to measure.
 
     Attributes:
-        source: A table of images whose tags are right; scenes if None.
-        limit: Random subset of so many images; the number of scenes, 600 if None.
+        source: A table of images whose tags are right.
+        singles: Images with one right label each: 2 to 5 of them, of a quarter to a half of its side, on each sheet.
+        label_column: Of these.
+        limit: Random subset of so many images; the number of scenes or sheets, 600 if None.
         model: A folder or Hub id.
         detectors: Those whose probabilities can be read out: `joint`, `label-match` and `knn`.
+        windows: The finest grids of windows of those that look at some.
         omit: Share of the tags that are left out.
         add: Share of the tags that are wrong then.
         seeds: Each draws the scenes or the subset, and the noise.
     """
 
     source: str | None = None
+    singles: str | None = None
+    label_column: str | None = None
     limit: int | None = None
     model: str = str(MINI_CLIP)
     detectors: tuple[str, ...] = ("joint", "label-match", "knn")
+    windows: tuple[int, ...] = (3,)
     omit: float = 0.2
     add: float = 0.1
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -66,14 +76,35 @@ class Tags:
 
 def load(options: Tags, seed: int, folder: Path) -> TaggedImages:
     """Returns the images with noise."""
-    if options.source is None:
+    if options.singles is not None:
+        images = sheets(options.singles, options.label_column, options.limit or 600, seed)
+    elif options.source is None:
         images = ls.load_tags(write_tags(folder / "scenes.parquet", scenes(options.limit or 600, seed=seed)))
     else:
         images = ls.load_tags(options.source, limit=options.limit, seed=seed)
     return with_tag_noise(images, omit=options.omit, add=options.add, seed=seed)
 
 
-def scored(pairs: PairInputs, detector: str) -> tuple[Any, NDArray[np.float32]]:
+def sheets(source: str, label_column: str | None, count: int, seed: int) -> TaggedImages:
+    """Returns sheets of 256 pixels with some images on each, none upon another, tagged with the labels of them."""
+    singles, rng = ls.load_images(source, label_column=label_column), np.random.default_rng(seed)
+    made, tags = list[Image.Image](), np.zeros((count, len(singles.class_names)), dtype=bool)
+    for sheet_tags in tags:
+        sheet, taken = Image.new("RGB", (256, 256), tuple(rng.integers(0, 256, 3).tolist())), list[NDArray[np.int64]]()
+        for row in rng.integers(len(singles), size=rng.integers(2, 6)):
+            for _ in range(40):
+                side = int(rng.integers(64, 128))
+                place = np.array([*rng.integers(256 - side, size=2), side])
+                if all((abs(2 * (place - each)[:2] + side - each[2]) >= side + each[2]).any() for each in taken):
+                    sheet.paste(singles.open(row).resize((side, side)), (int(place[0]), int(place[1])))
+                    taken.append(place)
+                    sheet_tags[singles.labels[row]] = True
+                    break
+        made.append(sheet)
+    return ls.load_tags(made, tags=tags, class_names=singles.class_names)
+
+
+def scored(pairs: PairInputs, detector: PairDetector) -> tuple[Any, NDArray[np.float32]]:
     """Returns the scores of a detector, and the P(tagged | image) of its last fit, (n, K)."""
     models, fit = list[Any](), noise.fit_pairs
 
@@ -81,8 +112,8 @@ def scored(pairs: PairInputs, detector: str) -> tuple[Any, NDArray[np.float32]]:
         models.append(fit(*arguments, **more))
         return models[-1]
 
-    with patch.object(noise, "fit_pairs", kept), patch.object(alone, "fit_pairs", kept):
-        scores = pair_detector_class(detector)().score(pairs)
+    with patch.object(joining, "fit_pairs", kept), patch.object(alone, "fit_pairs", kept):
+        scores = detector.score(pairs)
     chance = torch.from_numpy(models[-1].all_probabilities(pairs.given, posterior=False))
     return scores, models[-1].noise.tagged(chance).numpy()
 
@@ -95,6 +126,18 @@ def of_cleanlab(tags: NDArray[np.bool_], tagged: NDArray[np.float32]) -> dict[st
     return {"quality": quality.astype(np.float32), "flagged": np.asarray(flagged, dtype=bool)}
 
 
+def detectors(options: Tags) -> dict[str, PairDetector]:
+    """Returns what to measure, with each finest grid where a detector looks at windows."""
+    found = dict[str, PairDetector]()
+    for name in options.detectors:
+        kind = pair_detector_class(name)
+        if any(field.name == "windows" for field in dataclasses.fields(kind)):
+            found |= {f"{name}, windows {finest}": kind(windows=finest) for finest in options.windows}
+        else:
+            found[name] = kind()
+    return found
+
+
 def main(options: Tags) -> None:
     """Prints AUROC and F1 of both kinds for each seed, and their means, in %."""
     vlm, found = ls.load_vlm(options.model), dict[str, list[dict[str, float]]]()
@@ -102,13 +145,13 @@ def main(options: Tags) -> None:
         with tempfile.TemporaryDirectory() as folder:
             images = load(options, seed, Path(folder))
             inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=make_engine(seed=seed))
-            pairs, read = PairInputs(inputs, images.tags), inputs.rows
-            for detector in options.detectors:
+            pairs, read = PairInputs(inputs, images.tags, images), inputs.rows
+            for name, detector in detectors(options).items():
                 scores, tagged = scored(pairs, detector)
                 ours = {"quality": scores.quality[read], "flagged": scores.issue[read]}
                 for who, each in {"": ours, ", cleanlab": of_cleanlab(pairs.given, tagged)}.items():
                     metrics: Any = evaluate_pairs(truth=images.truth[read], tags=pairs.given, **each)  # type: ignore[index]
-                    found.setdefault(detector + who, []).append({name: 100 * metrics[name] for name in MEASURES})
+                    found.setdefault(name + who, []).append({name: 100 * metrics[name] for name in MEASURES})
     print(f"{len(images)} images, {len(images.class_names)} classes, omit {options.omit:g}, add {options.add:g}; in %")
     print(f"| method | seed | {' | '.join(PAIR_METRICS[name].title for name in MEASURES)} |")
     print("|---|---|" + "---:|" * len(MEASURES))

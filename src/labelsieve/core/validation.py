@@ -86,8 +86,8 @@ Bottleneck = Annotated[int, Range(1, 1_024)]
 Neighbours = Annotated[int, Range(1, 10_000)]
 # Each fold holds second moments of the features.
 Folds = Annotated[int, Range(2, 100)]
-# The last has (2g - 1)² windows an image, each to encode.
-Windows = Annotated[int, Range(1, 8)]
+# Grids of up to so many windows a side, each of which is encoded.
+Windows = Annotated[int, Range(1, 10)]
 Weight = Annotated[float, Range(0, 1_000)]
 # CLIP ends at 100, SigLIP near 120; beyond, float32 rounds all but one class away.
 LogitScale = Annotated[float, Range(0, 10_000, above=True)]

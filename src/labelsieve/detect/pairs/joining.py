@@ -1,4 +1,4 @@
-"""Several kinds of evidence of pairs in one posterior; what is learned from tags is learned again from it."""
+"""Several kinds of evidence of pairs in one posterior."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from labelsieve.core.seeds import Purpose
 from labelsieve.detect.neighbours import Neighbours
@@ -45,37 +44,29 @@ def join(
         neighbours: How many neighbours tell, at least 1.
         windows: The finest grid of windows that are looked at, too; 1 for none.
         more: Other kinds of evidence, by their names.
-        history: Records of what was trained before; those of the weights follow.
+        history: Records of what was trained before; that of the weights follows.
         notes: Remarks for the user on what was trained before.
     """
-    engine, noise, weights = pairs.images.engine, None, []
-    rates: dict[str, Any] = {}
-    fixed = {} if pairs.images.text is None else {"zero-shot": zero_shot_kind(pairs)}
-    views = views_of(pairs, windows)
-    fixed |= {} if views is None else {"zero-shot of windows": zero_shot_of_views(views)}
-    fixed |= more or {}
-    found = neighbours_of(pairs, neighbours)
-    learned_from = torch.from_numpy(pairs.given).float()
-    for _ in ("given tags", "posterior"):
-        kinds = fixed | _learned(pairs, learned_from, found, views, folds=folds)
-        generator = engine.generator(Purpose.POSTERIOR_ROWS)
-        model = fit_pairs(
-            [*kinds.values()], pairs.given, pairs.frequency, generator=generator, noise=noise, progress=engine.progress
-        )
-        rates = rates or model.estimates()  # those of the first fit: it alone has not seen the tags that it explains
-        noise, present = model.noise, model.all_probabilities(pairs.given, posterior=True)
-        learned_from = torch.from_numpy(present)
-        weights.append(dict(zip(kinds, model.weights.tolist(), strict=True)))
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in weights[-1].items())
+    engine, given = pairs.images.engine, pairs.given
+    views, found = views_of(pairs, windows), neighbours_of(pairs, neighbours)
+    kinds = {} if pairs.images.text is None else {"zero-shot": zero_shot_kind(pairs)}
+    kinds |= {} if views is None else {"zero-shot of windows": zero_shot_of_views(views)}
+    kinds |= dict(more or {}) | _learned(pairs, found, views, folds=folds)
+    generator = engine.generator(Purpose.POSTERIOR_ROWS)
+    model = fit_pairs([*kinds.values()], given, pairs.frequency, generator=generator, progress=engine.progress)
+    weights, rates = dict(zip(kinds, model.weights.tolist(), strict=True)), model.estimates()
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
     notes = (*notes, f"weights of the evidence: {told}", *rates.pop("notes", ()))
-    return pair_scores(pairs, present, notes=notes, history=(*history, *weights), **rates)
+    present = model.all_probabilities(given, posterior=True)
+    return pair_scores(pairs, present, notes=notes, history=(*history, weights), **rates)
 
 
-def _learned(
-    pairs: PairInputs, weights: Tensor, found: Neighbours, views: Views | None, *, folds: int
-) -> dict[str, Kind]:
-    """Returns the kinds of evidence that learn from how much images have each class, (n, K)."""
-    generator = pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS)
+def _learned(pairs: PairInputs, found: Neighbours, views: Views | None, *, folds: int) -> dict[str, Kind]:
+    """Returns the kinds of evidence that learn from the given tags."""
+    generator, weights = (
+        pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS),
+        torch.from_numpy(pairs.given).float(),
+    )
     deal = deal_folds(len(weights), folds=folds, generator=generator)
     image, smoothed = discriminant_kinds(pairs, weights, deal, shrinkages=SHRINKAGES)
     kinds = {"image features": image, "smoothed features": smoothed}

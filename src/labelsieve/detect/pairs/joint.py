@@ -19,14 +19,13 @@ class PairJoint(PairDetector):
     """Joins the zero-shot model, out-of-fold discriminants and neighbours into one posterior for each pair.
 
     All kinds of evidence are weighed so that they make the given tags most likely, with shares of wrong and missing
-    tags for each class (`labelsieve.detect.pairs.noise`). What is learned from tags is then learned again from the
-    posterior, with these shares held. Works without class texts, too.
+    tags for each class (`labelsieve.detect.pairs.noise`). Works without class texts, too.
 
     Attributes:
         folds: Number of parts for the out-of-fold discriminants, 2 to 100; small data have fewer, each image its own.
         neighbours: How many neighbours tell, at least 1; small data have fewer.
-        windows: 1 looks at whole images alone; 2 also at windows of half their sides, 9 of them, and 3 also at those of
-            a third, 25 more. Each takes as long to encode as an image. They find what is small in an image.
+        windows: 1 looks at whole images alone; 2 also at their 4 quarters, 3 at 9 windows of a third of the sides as
+            well, and so on. They show what is small in an image. Each takes as long to encode as an image.
 
     Example:
         >>> import numpy as np

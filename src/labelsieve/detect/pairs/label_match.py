@@ -20,8 +20,8 @@ class PairLabelMatch(PairDetector):
     With the shares of wrong and missing tags that the fit finds it becomes the posterior of the given state.
 
     Attributes:
-        windows: 1 looks at whole images alone; 2 also at windows of half their sides, 9 of them, and 3 also at those of
-            a third, 25 more; a class is there as far as one of them shows it.
+        windows: 1 looks at whole images alone; 2 also at their 4 quarters, 3 at 9 windows of a third of the sides as
+            well, and so on. A class is there as far as one of them shows it.
 
     Example:
         >>> import numpy as np

@@ -134,30 +134,27 @@ def fit_pairs(
     frequency: Tensor,
     *,
     generator: torch.Generator,
-    noise: TagNoise | None = None,
     progress: Progress | None = None,
 ) -> PairModel:
     """Fits weights and rates that make the given tags most likely, under priors that keep them finite.
 
     The rates are those ends that the share of tagged images comes to where the evidence is surest: of the images that
-    surely show a class, 1 - o are tagged, and of those that surely do not, a. So they are found out by evidence that
-    has not seen the tags it explains; what was learned from cleaned tags has, and is fitted with the rates held.
+    surely show a class, 1 - o are tagged, and of those that surely do not, a. That takes evidence that has not seen the
+    tags it explains.
 
     Args:
         kinds: The P kinds of evidence.
         given: Tags, (n, K).
         frequency: t, (K,), of all images, neither 0 nor 1.
         generator: Chooses the images to fit on where there are too many.
-        noise: Rates that are held; None learns them.
         progress: Where to show how far it is.
     """
     sample = _Sample(kinds, given, generator)
     with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
-        found = _likeliest(sample, frequency, noise, advance)
+        found = _likeliest(sample, frequency, None, advance)
         telling = found.telling(sample)
-        if noise is None:
-            lowered = _lowered(found, sample) if telling >= GUESSING else found.noise.scaled(UNTOLD, UNTOLD)
-            found = _likeliest(sample, frequency, lowered, advance)
+        lowered = _lowered(found, sample) if telling >= GUESSING else found.noise.scaled(UNTOLD, UNTOLD)
+        found = _likeliest(sample, frequency, lowered, advance)
         advance(1)
     return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise, telling)
 
