@@ -9,6 +9,8 @@ from labelsieve.core.registry import Entry, Registry
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.vlm.base import VisionLanguageModel
@@ -104,7 +106,8 @@ def check_input(
     if not isinstance(data, LabelledFeatures):
         if vlm is None:
             raise SettingsError(NO_MODEL)
-        _check_texts(detector, data.class_names, vlm)
+        if "text" in detector.requires:
+            check_texts(detector_name(detector), data.class_names, vlm, others=feature_detectors(text=False))
         detector.check_model(vlm)
         return
     name, known = detector_name(detector), ", ".join(feature_detectors(text=data.text is not None))
@@ -117,13 +120,12 @@ def check_input(
         )
 
 
-def _check_texts(detector: Detector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
+def check_texts(name: str, class_names: tuple[str, ...], vlm: VisionLanguageModel, *, others: Iterable[str]) -> None:
     """Refuses a detector that goes by the class names, if all of them are one text to the model."""
     from labelsieve.detect.zero_shot import same_texts
 
-    if "text" in detector.requires and any(len(names) == len(class_names) for names in same_texts(vlm, class_names)):
+    if any(len(names) == len(class_names) for names in same_texts(vlm, class_names)):
         raise SettingsError(
-            f"--detector {detector_name(detector)} goes by the class names, but "
-            f"{listed(class_names, quoted=True)} are one text to {vlm.name}; give "
-            f"other words with --class-names, or use one of {', '.join(feature_detectors(text=False))}"
+            f"--detector {name} goes by the class names, but {listed(class_names, quoted=True)} are one text to "
+            f"{vlm.name}; give other words with --class-names, or use one of {', '.join(others)}"
         )

@@ -20,6 +20,7 @@ from labelsieve.detect.pairs.registry import (
     PAIR_DETECTORS,
     check_pair_detector,
     check_pair_input,
+    check_pair_model,
     pair_detector_class,
 )
 from labelsieve.detect.pairs.scores import PairScores
@@ -97,6 +98,7 @@ def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: Pair
     check_pair_detector(detector)
     if vlm is None:
         raise SettingsError(NO_MODEL)
+    check_pair_model(detector, images.class_names, vlm)
 
 
 def _scan(
@@ -132,7 +134,7 @@ def _record(
 ) -> dict[str, Any]:
     name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
     run = described_run(images, engine, detector, name=name, seconds=seconds)
-    run["data"]["tags"] = int(images.tags.sum())
+    run["data"]["tags"], run["detector"]["settled"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,
         "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},

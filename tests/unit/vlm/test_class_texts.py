@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.sources import load_images
+from labelsieve.data.tags import load_tags
 from labelsieve.detect.joint import Joint
 from labelsieve.detect.label_match import LabelMatch
+from labelsieve.detect.pairs.label_match import PairLabelMatch
 from labelsieve.detect.registry import check_input
 from labelsieve.detect.zero_shot import class_text_notes, same_texts
+from labelsieve.tags.scan import scan_tags
 from labelsieve.vlm.huggingface import load_vlm
 from slow_cases import mostly_slow
 from small_families import FAMILIES
@@ -49,3 +53,6 @@ def test_detectors_that_go_by_names_refuse_one_text(tmp_path: Path) -> None:
     check_input(Joint(), images, vlm)
     with pytest.raises(SettingsError, match=r"label-match goes by the class names, .* are one text"):
         check_input(LabelMatch(), images, vlm)
+    tagged = load_tags(np.zeros((2, 8, 8, 3), np.uint8), tags=[list(EMOJIS), []])
+    with pytest.raises(SettingsError, match=r"label-match goes by the class names, .* use one of joint, "):
+        scan_tags(tagged, vlm, detector=PairLabelMatch())

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from labelsieve.core.errors import SettingsError, look_up, shown
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.registry import DETECTORS
+from labelsieve.detect.registry import DETECTORS, check_texts
 
 if TYPE_CHECKING:
     from labelsieve.detect.pairs.inputs import PairInputs
+    from labelsieve.vlm.base import VisionLanguageModel
 
 _HERE = "labelsieve.detect.pairs."
 PAIR_DETECTORS: Registry[type[Any], Entry] = Registry(
@@ -63,6 +64,17 @@ def check_pair_input(detector: PairDetector, pairs: PairInputs) -> None:
     if "text" in detector.requires and not text:
         others = _needing_no("text")
         raise SettingsError(f"--detector {name} needs text features of the classes, which are not there; use {others}")
+
+
+def check_pair_model(detector: PairDetector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
+    """Checks that a detector can do with a model, before all images are read.
+
+    Raises:
+        SettingsError: It goes by the class names, and they are one text to the model.
+    """
+    if "text" in detector.requires:
+        name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
+        check_texts(name, class_names, vlm, others=_needing_no("text").split(", "))
 
 
 def _needing_no(*needs: str) -> str:

@@ -36,6 +36,7 @@ class PairScores:
         errors: Row number to reason, for the images that could not be read.
         notes: Remarks for the user.
         history: One record for each round or epoch.
+        resolved: What settings of `auto` resolved to, by their names.
     """
 
     tags: NDArray[np.bool_]
@@ -48,6 +49,7 @@ class PairScores:
     errors: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     history: Sequence[Mapping[str, Any]] = ()
+    resolved: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quality(self) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from labelsieve.detect.inputs import NO_MODEL
 from labelsieve.detect.losses import clean_probability
 from labelsieve.detect.pairs.deft.objective import PairObjective
 from labelsieve.detect.pairs.deft.settings import PairDeFTSettings
-from labelsieve.detect.pairs.evidence import centred_kind
+from labelsieve.detect.pairs.evidence import Kind, centred_kind
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.joining import join
 from labelsieve.detect.pairs.scores import PairScores, pair_scores
@@ -35,7 +35,7 @@ def score_pairs_with_dual_prompts(settings: PairDeFTSettings, pairs: PairInputs)
     Raises:
         SettingsError: There are features alone.
     """
-    feed, settings = _prepare(settings, pairs)
+    asked, (feed, settings) = settings, _prepare(settings, pairs)
     images, schedule = pairs.images, make_schedule(settings, images=len(pairs.given))
     objective = PairObjective(warmup=schedule.warmup, classes=images.classes, engine=images.engine)
     history = train(feed, torch.from_numpy(pairs.tags), objective=objective, settings=settings, schedule=schedule)
@@ -43,11 +43,18 @@ def score_pairs_with_dual_prompts(settings: PairDeFTSettings, pairs: PairInputs)
     similarities = _similarities(feed.learner, pairs)
     if settings.evidence == "threshold":
         present = np.concatenate([clean_probability(*similarities(part)).cpu().numpy() for part in chunks(images.rows)])
-        return pair_scores(pairs, present, thresholds=(0.5, 0.5), notes=notes, history=history)
+        scores = pair_scores(pairs, present, thresholds=(0.5, 0.5), notes=notes, history=history)
+    else:
+        joint = {name: getattr(settings, name) for name in ("folds", "neighbours", "windows")}
+        scores = join(pairs, **joint, more=_kinds(pairs, similarities), history=history, notes=notes)
+    settled = {"batch_size": settings.batch_size} if asked.batch_size == "auto" else {}
+    return dataclasses.replace(scores, resolved=settled)
+
+
+def _kinds(pairs: PairInputs, similarities: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]) -> dict[str, Kind]:
+    """Returns what was learned as evidence: s+, and how far it is above the threshold s-."""
     logits = (lambda rows: similarities(rows)[0], lambda rows: torch.sub(*similarities(rows)))
-    more = {name: centred_kind(pairs, each) for name, each in zip(LEARNED, logits, strict=True)}
-    joint = {name: getattr(settings, name) for name in ("folds", "neighbours", "windows")}
-    return join(pairs, **joint, more=more, history=history, notes=notes)
+    return {name: centred_kind(pairs, each) for name, each in zip(LEARNED, logits, strict=True)}
 
 
 def _prepare(settings: PairDeFTSettings, pairs: PairInputs) -> tuple[BatchSource, PairDeFTSettings]:
