@@ -189,12 +189,13 @@ def _fill(
     errors: dict[int, str] = {}
     flat: list[int] = []
     images = source.images if isinstance(source, Pictures) else source
+    unit = "images" if images.boxes is None else "parts"
     own = np.array_split(images.by_image(np.arange(len(pooled))), accelerator.num_processes)[accelerator.process_index]
     rows = images.in_batches(own, batch_size)
     with (
         torch.inference_mode(),
         keeping_room(),
-        engine.progress.task("reading images", total=len(own), unit="images") as advance,
+        engine.progress.task("reading images", total=len(own), unit=unit) as advance,
     ):
         for batch in prepared(source, rows, vlm, device=engine.device):
             errors.update(batch.errors)
