@@ -22,7 +22,6 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import chunks
 from labelsieve.detect.pairs.ends import allowed
 from labelsieve.detect.pairs.evidence import Kind
-from labelsieve.detect.scores import GUESSING
 
 # So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
 MOST_LOGITS = 2**24
@@ -32,8 +31,9 @@ WEIGHT_SPREAD = 5.0
 FIRST_RATE, RATE_SPREAD = 0.1, 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
-# Where the evidence tells nothing, rates are taken for so small a share of what they were fitted to be.
-UNTOLD = 0.05
+# Where less of the deviance of the tags is explained, the fit takes for noise what its evidence does not see: of tags
+# that are all right it may call a third wrong. So small a share of the rates that were fitted is taken then.
+LITTLE, UNTOLD = 0.15, 0.05
 NOTHING = "that hardly any are flagged; another model may know these images"
 ITERATIONS = 100
 LEAST = 1e-6
@@ -101,13 +101,13 @@ class PairModel:
 
     @property
     def guesses(self) -> bool:
-        """Whether the evidence tells next to nothing of the tags, so that no rates can be estimated."""
-        return self.telling < GUESSING
+        """Whether the evidence tells so little of the tags that no rates can be estimated."""
+        return self.telling < LITTLE
 
     def estimates(self) -> dict[str, Any]:
         """Returns rates and a note for :func:`labelsieve.detect.pairs.scores.pair_scores`."""
         if self.guesses:
-            return {"notes": (f"the features tell next to nothing of the tags ({self.telling:.1%}), so {NOTHING}",)}
+            return {"notes": (f"the features tell little of the tags ({self.telling:.1%}), so {NOTHING}",)}
         return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
@@ -153,7 +153,7 @@ def fit_pairs(
     with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
         found = _likeliest(sample, frequency, None, advance)
         telling = found.telling(sample)
-        lowered = _lowered(found, sample) if telling >= GUESSING else found.noise.scaled(UNTOLD, UNTOLD)
+        lowered = _lowered(found, sample) if telling >= LITTLE else found.noise.scaled(UNTOLD, UNTOLD)
         found = _likeliest(sample, frequency, lowered, advance)
         advance(1)
     return PairModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise, telling)
