@@ -227,7 +227,7 @@ for number in range({count}):
 
 
 def writer(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
-    code = _WRITER.format(tests=str(Path(__file__).parents[2] / "fixtures"), folder=str(folder), name=name, count=count)
+    code = _WRITER.format(tests=str(Path(__file__).parent), folder=str(folder), name=name, count=count)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
