@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +20,13 @@ from labelsieve.data.contents import hash_images
 from labelsieve.data.image_paths import image_paths
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.in_memory import read_memory
-from labelsieve.data.labels import (
-    class_name_notes,
-    class_size_notes,
-)
+from labelsieve.data.labels import class_name_notes, class_size_notes
 from labelsieve.data.published.base import named_source
 from labelsieve.data.ranges import ImagesT, with_ranges
 from labelsieve.data.readers import read_dataset, read_path
 from labelsieve.data.shards import has_pattern
 from labelsieve.data.table_labels import read_given, read_ids
 from labelsieve.data.undecoded import undecoded_images
-
-if TYPE_CHECKING:
-    pass
 
 
 def load_images(

@@ -19,7 +19,8 @@ def in_windows(images: Images, finest: int) -> Images:
         finest: The last grid, at least 2.
 
     Returns:
-        N T rows; those of one image follow one another, and it is decoded once for all of them.
+        Rows of 4 + 9 + ... windows of each image, which follow one another: it is decoded once for all of them. Their
+        ids are those of the images, so that several rows have the same.
 
     Example:
         >>> import numpy as np

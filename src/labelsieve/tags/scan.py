@@ -17,11 +17,11 @@ from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.registry import (
     DEFAULT,
-    PAIR_DETECTORS,
     check_pair_detector,
     check_pair_input,
     check_pair_model,
     pair_detector_class,
+    pair_detector_name,
 )
 from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.detect.training.loop import seconds_before
@@ -132,8 +132,7 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
-    run = described_run(images, engine, detector, name=name, seconds=seconds)
+    run = described_run(images, engine, detector, name=pair_detector_name(detector), seconds=seconds)
     run["data"]["tags"], run["detector"]["settled"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,

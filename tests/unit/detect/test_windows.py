@@ -19,7 +19,7 @@ from labelsieve.data.images import Images
 from labelsieve.data.noise import inject_tags
 from labelsieve.data.windows import in_windows
 from labelsieve.detect.inputs import inputs_of_images
-from labelsieve.detect.pairs import joining
+from labelsieve.detect.pairs import joining, windows
 from labelsieve.detect.pairs.evidence import deal_folds, discriminant_kinds
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.joint import PairJoint
@@ -87,6 +87,7 @@ def test_an_image_is_decoded_once_for_all_of_its_windows(tiny_clip: VisionLangua
     with patch.object(Images, "_decode", counted):
         found = views_of(PairInputs(inputs, images.tags, images), 2)
     assert found is not None and found.count == 5 and len(opened) == 3
+    assert not found.zero_shot.requires_grad, "it is kept, and no graph with it"
     window = ls.load_tags(pixels[1:, 20:, 20:], tags=[["a", "b"], []])
     alone = inputs_of_images(window, tiny_clip, class_names=images.class_names, engine=engine())
     np.testing.assert_allclose(found.parts[1, 3], alone.features.pooled[0], atol=1e-5)
@@ -156,6 +157,8 @@ def test_a_scan_looks_at_windows(detector: PairJoint | PairLabelMatch, tiny_clip
     pixels[3] = pixels[3, :1, :1]
     images = ls.load_tags([*pixels, pixels[0, :3, :3]], tags=[["a"], ["b"], ["a", "b"], []] * 3 + [["a"]])
     whole = dataclasses.replace(detector, windows=1)
-    found = [ls.scan_tags(images, tiny_clip, detector=each, device="cpu") for each in (detector, detector, whole)]
+    with patch.object(windows, "in_windows", wraps=in_windows) as looked:
+        found = [ls.scan_tags(images, tiny_clip, detector=each, device="cpu") for each in (detector, detector, whole)]
+    assert looked.call_count == 2, "and not where whole images are asked for"
     assert found[0].table.equals(found[1].table)
     assert all(verdicts.is_readable.all() for verdicts in found), "windows of one pixel do not matter"

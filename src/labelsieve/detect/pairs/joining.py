@@ -63,10 +63,8 @@ def join(
 
 def _learned(pairs: PairInputs, found: Neighbours, views: Views | None, *, folds: int) -> dict[str, Kind]:
     """Returns the kinds of evidence that learn from the given tags."""
-    generator, weights = (
-        pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS),
-        torch.from_numpy(pairs.given).float(),
-    )
+    weights = torch.from_numpy(pairs.given).float()
+    generator = pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS)
     deal = deal_folds(len(weights), folds=folds, generator=generator)
     image, smoothed = discriminant_kinds(pairs, weights, deal, shrinkages=SHRINKAGES)
     kinds = {"image features": image, "smoothed features": smoothed}

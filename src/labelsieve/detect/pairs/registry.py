@@ -44,6 +44,11 @@ def pair_detector_class(name: str) -> type[Any]:
     return look_up(PAIR_DETECTORS, name, what=PAIR_DETECTORS.option)
 
 
+def pair_detector_name(detector: object) -> str:
+    """Returns the name in the table, or the class where a detector is not in it."""
+    return PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
+
+
 def check_pair_detector(detector: object) -> None:
     """Raises a `SettingsError` if something is no detector of pairs."""
     if not isinstance(detector, PairDetector):
@@ -57,12 +62,12 @@ def check_pair_input(detector: PairDetector, pairs: PairInputs) -> None:
         SettingsError: It is no detector of pairs, or needs images, a model or class texts that are not there.
     """
     check_pair_detector(detector)
-    name, text = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__, pairs.images.text is not None
+    name, text = pair_detector_name(detector), pairs.images.text is not None
     if "images" in detector.requires and (pairs.source is None or pairs.images.vlm is None):
-        others = _needing_no(*({"images"} if text else {"images", "text"}))
+        others = ", ".join(_needing_no(*({"images"} if text else {"images", "text"})))
         raise SettingsError(f"--detector {name} needs the images and a model; with features alone use {others}")
     if "text" in detector.requires and not text:
-        others = _needing_no("text")
+        others = ", ".join(_needing_no("text"))
         raise SettingsError(f"--detector {name} needs text features of the classes, which are not there; use {others}")
 
 
@@ -73,10 +78,9 @@ def check_pair_model(detector: PairDetector, class_names: tuple[str, ...], vlm: 
         SettingsError: It goes by the class names, and they are one text to the model.
     """
     if "text" in detector.requires:
-        name = PAIR_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
-        check_texts(name, class_names, vlm, others=_needing_no("text").split(", "))
+        check_texts(pair_detector_name(detector), class_names, vlm, others=_needing_no("text"))
 
 
-def _needing_no(*needs: str) -> str:
+def _needing_no(*needs: str) -> list[str]:
     """Returns the names of those that do without some of what detectors require."""
-    return ", ".join(name for name in PAIR_DETECTORS if not pair_detector_class(name).requires & set(needs))
+    return [name for name in PAIR_DETECTORS if not pair_detector_class(name).requires & set(needs)]

@@ -67,16 +67,18 @@ class Views:
         rows = self.pairs.images.rows[here]
         return np.concatenate([self.pairs.images.features.pooled[rows][:, None], self.parts[rows]], axis=1)
 
+    @torch.no_grad()
     def logits(self, here: NDArray[np.int64]) -> Tensor:
         """Returns zero-shot log-odds of each class against all others, (m, T, K), on the CPU. Needs texts."""
         images, text = self.pairs.images, self.pairs.images.text
         assert text is not None  # by views_of()
-        views = torch.from_numpy(self.of(here)).to(images.device)
-        log_p = (images.logit_scale * normalize(images.project(views), dim=-1) @ text.T).log_softmax(dim=-1)
-        log_p = log_p.float().cpu().clamp(max=-1e-6)
-        return self.seen(log_p - (-log_p.expm1()).log(), here)
+        views = torch.from_numpy(self.of(here)).to(images.device).flatten(0, 1)
+        cosines = normalize(images.project(views), dim=-1) @ text.T
+        log_p = (images.logit_scale * cosines).log_softmax(dim=-1).float().cpu().clamp(max=-1e-6)
+        odds = log_p - (-log_p.expm1()).log()
+        return self.without_blank(odds.unflatten(0, (len(here), self.count)), here)
 
-    def seen(self, logits: Tensor, here: NDArray[np.int64]) -> Tensor:
+    def without_blank(self, logits: Tensor, here: NDArray[np.int64]) -> Tensor:
         """Returns logits (m, T, K) in which blank windows have none."""
         blank = torch.from_numpy(self.blank[self.pairs.images.rows[here]])
         logits[:, 1:][blank] = _NOTHING
@@ -136,7 +138,7 @@ def discriminant_of_views(views: Views, weights: Tensor, deal: NDArray[np.int64]
     def logits(here: NDArray[np.int64]) -> Tensor:
         rows = (here[:, None] * count + np.arange(count)).ravel()
         features = torch.from_numpy(views.of(here)).flatten(0, 1)
-        return views.seen(fitted.logits(rows, features).unflatten(0, (len(here), count)), here)
+        return views.without_blank(fitted.logits(rows, features).unflatten(0, (len(here), count)), here)
 
     return _kind(views.joined(logits))
 

@@ -35,7 +35,8 @@ def score_pairs_with_dual_prompts(settings: PairDeFTSettings, pairs: PairInputs)
     Raises:
         SettingsError: There are features alone.
     """
-    asked, (feed, settings) = settings, _prepare(settings, pairs)
+    asked = settings
+    feed, settings = _prepare(settings, pairs)
     images, schedule = pairs.images, make_schedule(settings, images=len(pairs.given))
     objective = PairObjective(warmup=schedule.warmup, classes=images.classes, engine=images.engine)
     history = train(feed, torch.from_numpy(pairs.tags), objective=objective, settings=settings, schedule=schedule)
@@ -45,8 +46,15 @@ def score_pairs_with_dual_prompts(settings: PairDeFTSettings, pairs: PairInputs)
         present = np.concatenate([clean_probability(*similarities(part)).cpu().numpy() for part in chunks(images.rows)])
         scores = pair_scores(pairs, present, thresholds=(0.5, 0.5), notes=notes, history=history)
     else:
-        joint = {name: getattr(settings, name) for name in ("folds", "neighbours", "windows")}
-        scores = join(pairs, **joint, more=_kinds(pairs, similarities), history=history, notes=notes)
+        scores = join(
+            pairs,
+            folds=settings.folds,
+            neighbours=settings.neighbours,
+            windows=settings.windows,
+            more=_kinds(pairs, similarities),
+            history=history,
+            notes=notes,
+        )
     settled = {"batch_size": settings.batch_size} if asked.batch_size == "auto" else {}
     return dataclasses.replace(scores, resolved=settled)
 
