@@ -55,7 +55,7 @@ class Tags:
         label_column: Of these.
         limit: Random subset of so many images; the number of scenes or sheets, 600 if None.
         model: A folder or Hub id.
-        detectors: Those whose probabilities can be read out: `joint`, `label-match` and `knn`.
+        detectors: Those whose probabilities can be read out: `joint`, `deft`, `label-match` and `knn`.
         windows: The finest grids of windows of those that look at some.
         omit: Share of the tags that are left out.
         add: Share of the tags that are wrong then.
