@@ -1,9 +1,10 @@
 """How well are wrong and missing tags found, beside cleanlab on the same probabilities?
 
-A detector fits P(tagged | image) to its evidence, from which its posterior comes. Cleanlab's multi-label filter gets
-the same P(tagged | image): its quality of a class is the self-confidence, and `find_multilabel_issues_per_class` says
-what it flags. The images are scenes of sketches, those of a table in which the tags are right, or sheets with some of
-the images of a source in which each has one right label.
+A detector fits P(tagged) to its evidence, from which its posterior comes. Cleanlab's multi-label filter gets the same
+P(tagged): its quality of a class is the self-confidence, and `find_multilabel_issues_per_class` says what it flags.
+Where the other tags of an image are among the evidence, cleanlab also gets P(tagged | image), fitted without them:
+a classifier of images gives no more. The images are scenes of sketches, those of a table in which the tags are right,
+or sheets with some of the images of a source in which each has one right label.
 
 Example::
 
@@ -36,7 +37,7 @@ from labelsieve.data.tagged import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.scenes import scenes, write_tags
 from labelsieve.detect.inputs import inputs_of_images
-from labelsieve.detect.pairs import alone, joining, noise
+from labelsieve.detect.pairs import alone, joining, noise, other_tags
 from labelsieve.detect.pairs.base import PairDetector
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.registry import pair_detector_class
@@ -104,18 +105,34 @@ def sheets(source: str, label_column: str | None, count: int, seed: int) -> Tagg
     return ls.load_tags(made, tags=tags, class_names=singles.class_names)
 
 
-def scored(pairs: PairInputs, detector: PairDetector) -> tuple[Any, NDArray[np.float32]]:
-    """Returns the scores of a detector, and the P(tagged | image) of its last fit, (n, K)."""
-    models, fit = list[Any](), noise.fit_pairs
+def scored(pairs: PairInputs, detector: PairDetector) -> tuple[Any, dict[str, NDArray[np.float32]]]:
+    """Returns the scores of a detector, and what cleanlab gets, (n, K) each, by what it is called."""
+    models, fit, others, kind_of = dict[str, Any](), noise.fit_pairs, list[Any](), other_tags.other_tags_kind
 
-    def kept(*arguments: Any, **more: Any) -> Any:
-        models.append(fit(*arguments, **more))
-        return models[-1]
+    def kept(kinds: list[Any], *arguments: Any, generator: torch.Generator, **more: Any) -> Any:
+        state, of_images = generator.get_state(), [kind for kind in kinds if kind not in others]
+        models["cleanlab"] = fit(kinds, *arguments, generator=generator, **more)
+        if len(of_images) < len(kinds):
+            models["cleanlab, image alone"] = fit(of_images, *arguments, generator=generator.set_state(state), **more)
+        return models["cleanlab"]
 
-    with patch.object(joining, "fit_pairs", kept), patch.object(alone, "fit_pairs", kept):
+    def noted(*arguments: Any) -> Any:
+        others.append(kind_of(*arguments))
+        return others[-1]
+
+    with (
+        patch.object(joining, "fit_pairs", kept),
+        patch.object(alone, "fit_pairs", kept),
+        patch.object(joining, "other_tags_kind", noted),
+    ):
         scores = detector.score(pairs)
-    chance = torch.from_numpy(models[-1].all_probabilities(pairs.given, posterior=False))
-    return scores, models[-1].noise.tagged(chance).numpy()
+    return scores, {name: tagged(model, pairs) for name, model in models.items()}
+
+
+def tagged(model: noise.PairModel, pairs: PairInputs) -> NDArray[np.float32]:
+    """Returns how likely each image has each tag, (n, K)."""
+    chance = torch.from_numpy(model.all_probabilities(pairs.given, posterior=False))
+    return model.noise.tagged(chance).numpy()
 
 
 def of_cleanlab(tags: NDArray[np.bool_], tagged: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -147,11 +164,12 @@ def main(options: Tags) -> None:
             inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=make_engine(seed=seed))
             pairs, read = PairInputs(inputs, images.tags, images), inputs.rows
             for name, detector in detectors(options).items():
-                scores, tagged = scored(pairs, detector)
-                ours = {"quality": scores.quality[read], "flagged": scores.issue[read]}
-                for who, each in {"": ours, ", cleanlab": of_cleanlab(pairs.given, tagged)}.items():
+                scores, theirs = scored(pairs, detector)
+                rows: Any = {name: {"quality": scores.quality[read], "flagged": scores.issue[read]}}
+                rows |= {f"{name}, {who}": of_cleanlab(pairs.given, each) for who, each in theirs.items()}
+                for method, each in rows.items():
                     metrics: Any = evaluate_pairs(truth=images.truth[read], tags=pairs.given, **each)  # type: ignore[index]
-                    found.setdefault(name + who, []).append({name: 100 * metrics[name] for name in MEASURES})
+                    found.setdefault(method, []).append({each: 100 * metrics[each] for each in MEASURES})
     print(f"{len(images)} images, {len(images.class_names)} classes, omit {options.omit:g}, add {options.add:g}; in %")
     print(f"| method | seed | {' | '.join(PAIR_METRICS[name].title for name in MEASURES)} |")
     print("|---|---|" + "---:|" * len(MEASURES))

@@ -127,7 +127,7 @@ def test_features_that_tell_nothing_flag_next_to_nothing(name: str) -> None:
     points, truth = world()
     found = scored(name, points[np.random.default_rng(1).permutation(len(points))], truth)
     assert found.issue.mean() < 0.01 and np.isnan(found.commission).all() and np.isnan(found.omission).all()
-    assert "tell little of the tags" in found.notes[-1]
+    assert "tells little of the tags" in found.notes[-1]
 
 
 def test_what_weak_features_do_not_see_is_not_taken_for_wrong() -> None:
@@ -137,7 +137,7 @@ def test_what_weak_features_do_not_see_is_not_taken_for_wrong() -> None:
     points = seen @ np.eye(CLASSES, WIDTH) + rng.normal(scale=0.5, size=(800, WIDTH))
     found = PairJoint().score(pairs_of(points, truth))
     assert not found.issue.any() and np.isnan(found.commission).all()
-    assert "the features tell little of the tags (" in found.notes[-1]
+    assert "the evidence tells little of the tags (" in found.notes[-1]
 
 
 def test_rates_are_no_higher_than_the_surest_pairs_allow() -> None:

@@ -148,7 +148,7 @@ def test_windows_show_what_the_whole_does_not() -> None:
             scores = PairJoint().score(found.pairs)
         reached[name] = evaluate_pairs(truth=truth, tags=found.pairs.tags, quality=scores.quality, flagged=scores.issue)
     for kind in ("wrong_auroc", "missing_auroc"):
-        assert reached["whole"][kind] < 0.65 and reached["windows"][kind] > 0.9  # type: ignore[operator]
+        assert reached["whole"][kind] < 0.7 and reached["windows"][kind] > 0.9  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("detector", [PairJoint(windows=2), PairLabelMatch(windows=2)], ids=["joint", "label-match"])

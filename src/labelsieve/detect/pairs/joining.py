@@ -19,6 +19,7 @@ from labelsieve.detect.pairs.evidence import (
 )
 from labelsieve.detect.pairs.inputs import PairInputs
 from labelsieve.detect.pairs.noise import fit_pairs
+from labelsieve.detect.pairs.other_tags import other_tags_kind
 from labelsieve.detect.pairs.scores import PairScores, pair_scores
 from labelsieve.detect.pairs.windows import Views, discriminant_of_views, views_of, zero_shot_of_views
 
@@ -36,7 +37,7 @@ def join(
     history: tuple[Mapping[str, Any], ...] = (),
     notes: tuple[str, ...] = (),
 ) -> PairScores:
-    """Joins the zero-shot model, where there are texts, discriminants, neighbours, and what else there is.
+    """Joins the zero-shot model, where there are texts, discriminants, neighbours, other tags, and what else there is.
 
     Args:
         pairs: The images and their tags.
@@ -70,4 +71,5 @@ def _learned(pairs: PairInputs, found: Neighbours, views: Views | None, *, folds
     kinds = {"image features": image, "smoothed features": smoothed}
     if views is not None:
         kinds["window features"] = discriminant_of_views(views, weights, deal, shrinkage=SHRINKAGES[0])
-    return {**kinds, "neighbours": neighbour_kind(pairs, weights, found)}
+    kinds["neighbours"] = neighbour_kind(pairs, weights, found)
+    return {**kinds, "other tags": other_tags_kind(pairs.given, deal)}

@@ -1,4 +1,4 @@
-"""Joint evidence of pairs: the zero-shot model, discriminants and neighbours in one posterior."""
+"""Joint evidence of pairs: the zero-shot model, discriminants, neighbours and other tags in one posterior."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PairJoint(PairDetector):
-    """Joins the zero-shot model, out-of-fold discriminants and neighbours into one posterior for each pair.
+    """Joins the zero-shot model, discriminants, neighbours and the other tags of an image into one posterior a pair.
 
     All kinds of evidence are weighed so that they make the given tags most likely, with shares of wrong and missing
     tags for each class (`labelsieve.detect.pairs.noise`). Works without class texts, too.

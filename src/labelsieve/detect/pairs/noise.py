@@ -107,7 +107,7 @@ class PairModel:
     def estimates(self) -> dict[str, Any]:
         """Returns rates and a note for :func:`labelsieve.detect.pairs.scores.pair_scores`."""
         if self.guesses:
-            return {"notes": (f"the features tell little of the tags ({self.telling:.1%}), so {NOTHING}",)}
+            return {"notes": (f"the evidence tells little of the tags ({self.telling:.1%}), so {NOTHING}",)}
         return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
