@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from labelsieve import load_tags
 from labelsieve.data.images import LabelledImages
+from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.detect.scores import Scores
 from labelsieve.report.html import write_report
+from labelsieve.report.tag_report import write_tag_report
+from labelsieve.tags.verdicts import decide_tags
 from labelsieve.verdicts import decide
 from small_browser import EVIL, watch
 from small_pictures import plain
@@ -179,6 +183,27 @@ def write(
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def tag_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Writes a report on six images and two classes: the first class of each looks wrong, the second one missing."""
+    folder, count = tmp_path_factory.mktemp("tags"), 6
+    drawn = [np.full((40, 40, 3), 40 * each, dtype=np.uint8) for each in range(count)]
+    names = ("=cat", "dog, wet")
+    images = load_tags(drawn, tags=np.repeat([[True, False]], count, axis=0), class_names=names)
+    present = np.linspace(0.01, 0.12, 2 * count, dtype=np.float32).reshape(count, 2) * [1, -1] + [0, 1]
+    nothing = np.full(2, np.nan)
+    scores = PairScores(
+        tags=images.tags,
+        present=present.astype(np.float32),
+        wrong_threshold=0.2,
+        missing_threshold=0.2,
+        issue=np.ones_like(images.tags),
+        omission=nothing,
+        commission=nothing,
+    )
+    return write_tag_report(decide_tags(images, scores), images, folder / "report.html")
 
 
 def img(*numbers: int) -> list[str]:
@@ -581,3 +606,38 @@ def test_reads_without_scripts(open_page: Open, report: Path) -> None:
     page = open_page(report, java_script_enabled=False).page
     assert page.locator("article").count() == 11 and page.locator("article").first.is_visible()
     assert not page.locator("#filters").is_visible() and not page.locator("#theme").is_visible()
+
+
+def test_tags_are_marked_by_key_and_mouse_and_downloaded(open_page: Open, tag_report: Path) -> None:
+    page = open_page(tag_report).page
+    page.locator("#wrong article").first.focus()
+    for key in ("a", "1", "ArrowRight", "u", "ArrowLeft", "3"):  # the last key takes away what the one before said
+        page.keyboard.press(key)
+    page.locator("#missing article [data-mark=present]").last.click()
+    assert page.locator("#marked").text_content() == "3"
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    rows = list(csv.DictReader(waiting.value.path().read_text("utf-8").splitlines()))
+    assert [(row["id"], row["class_name"], row["kind"], row["mark"]) for row in rows] == [
+        ("0000000", "'=cat", "wrong", "absent"),
+        ("0000001", "'=cat", "wrong", "present"),
+        ("0000005", "dog, wet", "missing", "present"),
+    ]
+    assert rows[0]["label_quality"] == "0.01"
+    reload(page)
+    assert page.locator("#marked").text_content() == "3", "marks are kept"
+    pressed = page.locator("[data-mark][aria-pressed=true]")
+    assert pressed.evaluate_all("found => found.map(each => each.dataset.mark)") == ["absent", "present", "present"]
+
+
+def test_tags_can_be_marked_on_a_phone(open_page: Open, tag_report: Path) -> None:
+    page = open_page(tag_report, size=(390, 844)).page
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("#wrong article [data-mark=unsure]").first.click()
+    assert page.locator("#count-unsure").text_content() == "1"
+    assert page.locator("#wrong article button").first.bounding_box()["height"] >= 40  # type: ignore[index]
+    page.keyboard.press("ArrowDown")
+    assert (
+        page.evaluate("[...document.querySelectorAll('[data-card]')].indexOf(document.activeElement.closest('li'))")
+        == 2
+    )

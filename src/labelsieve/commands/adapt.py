@@ -24,7 +24,7 @@ from labelsieve.commands.base import (
 from labelsieve.commands.reading import read
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
-from labelsieve.commands.tag_runs import is_tag_run, refuse_with_tags, tagged_images_of
+from labelsieve.commands.tag_runs import is_tag_run, tagged_images_of
 from labelsieve.core.errors import SettingsError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, RECIPES, Adaptation, check_saves, check_tag_settings
@@ -135,16 +135,11 @@ class Adapt(RunOptions):
         has_tags = is_tag_run(self.run_folder)
         verdicts = TagVerdicts.load(self.run_folder) if has_tags else Verdicts.load(self.run_folder)
         if has_tags:
-            self._check_tags()
+            check_tag_settings(self.settings)  # before anything is loaded
         refuse_inside(self.source or verdicts.run.origin.source, self.out)
         with alone_in(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
-
-    def _check_tags(self) -> None:
-        """Checks, before anything is loaded, that what is asked for goes with a run of tags."""
-        check_tag_settings(self.settings)
-        refuse_with_tags({"--marks": bool(self.marks)})
 
     def _adapt(self, verdicts: Any, console: Console) -> None:
         from labelsieve.finetune.run import adapt

@@ -153,13 +153,14 @@ class Export(Command):
 
         progress = Progress(console)
         if is_tag_run(self.run_folder):
-            others = {"--marks": bool(self.marks), "--drop-at": self.drop_at != 1, "--copy": self.copy}
+            others = {"--drop-at": self.drop_at != 1, "--copy": self.copy}
             others["--false-flags"] = self.false_flags is not None
             refuse_with_tags(others)
             export_tags(
                 self.run_folder,
                 out=self.out,
                 format=self.format,
+                marks=review_files(self.run_folder, self.marks),
                 source=self.source,
                 overwrite=self.overwrite,
                 progress=progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,19 +104,30 @@ def refuse_with_tags(options: Mapping[str, bool]) -> None:
 
 
 def export_tags(
-    run_folder: Path, *, out: Path, format: str, source: str | None, overwrite: bool, progress: Progress
+    run_folder: Path,
+    *,
+    out: Path,
+    format: str,
+    marks: Sequence[Path] | None,
+    source: str | None,
+    overwrite: bool,
+    progress: Progress,
 ) -> None:
-    """Writes the tags as the verdicts of a run have them, one row an image.
+    """Writes the tags as the verdicts of a run and the marks of a person have them, one row an image.
 
     Raises:
+        DataError: The marks cannot be read, or are of another run.
         SettingsError: The format does not go with several labels an image.
         RunError: The run cannot be read, or the file is in the way.
     """
     from labelsieve.report.tag_export import export_corrected_tags
+    from labelsieve.tags.marks import after_marks
     from labelsieve.tags.verdicts import TagVerdicts
 
     verdicts = TagVerdicts.load(run_folder)
     refuse_own(out, run=run_folder, source=source or verdicts.run.origin.source)
+    if marks is not None:
+        verdicts = after_marks(verdicts, marks, progress=progress)
     path, separator = export_corrected_tags(verdicts, out, format=format, overwrite=overwrite)
     said = f'; tags are separated by "{separator}"' if separator else ""
     progress.say(f"wrote {path}: the tags of {len(verdicts):,} images as the verdicts have them{said}")

@@ -18,7 +18,7 @@ from labelsieve.core.provenance import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The full-width signs count as well where a spreadsheet is set to Chinese, Japanese or Korean. See also report.js.
+# The full-width signs count as well where a spreadsheet is set to Chinese, Japanese or Korean. See also page.js.
 FORMULA = "^'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 

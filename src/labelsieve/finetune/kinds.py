@@ -28,6 +28,7 @@ from labelsieve.metrics import accuracy, average_precisions, best_f1_threshold, 
 from labelsieve.records import TAGS
 from labelsieve.report.common import require_same_images
 from labelsieve.review.rows import ReviewFiles, read_reviews
+from labelsieve.tags.marks import after_marks
 from labelsieve.tags.verdicts import TagVerdicts
 from labelsieve.verdicts import Verdicts
 
@@ -69,8 +70,8 @@ class TargetKind(ABC):
     record: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:
-        """Checks that verdicts, settings and marks go with the images.
+    def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
+        """Checks that verdicts and settings go with the images.
 
         Raises:
             RunError: The verdicts are those of other data.
@@ -140,7 +141,7 @@ class OneLabel(TargetKind):
 
     problem_type, score_name, unread = "single_label_classification", "accuracy", -1
 
-    def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:
+    def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
         """Checks that row i of the verdicts speaks of image i and its label."""
         if not isinstance(verdicts, Verdicts):
             raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
@@ -209,15 +210,11 @@ class Tags(TargetKind):
     has_threshold, defaults = True, Adaptation(labels=DEFAULT_FOR_TAGS)
     record: ClassVar[Mapping[str, str]] = {"kind": TAGS}
 
-    def check(self, images: Any, verdicts: Any, settings: Adaptation, marks: ReviewFiles | None) -> None:
+    def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
         """Checks that row i of the verdicts speaks of image i and its tags, and that the settings go with tags."""
         if not isinstance(verdicts, TagVerdicts):
             raise SettingsError("the images have tags, and the verdicts are those of scan(); use scan_tags()")
         check_tag_settings(settings)
-        if marks is not None:
-            raise SettingsError(
-                "--marks are of one label an image, and this is a run of labelsieve scan-tags; leave them out"
-            )
         _check_same(verdicts, images, np.array_equal(images.tags, verdicts.given))
 
     def choose(
@@ -228,8 +225,8 @@ class Tags(TargetKind):
         marks: ReviewFiles | None,
         progress: Progress | None,
     ) -> Selection:
-        """Chooses the tags as the verdicts have them."""
-        return choose_tags(verdicts, settings)
+        """Chooses the tags as the verdicts have them, and marks before these."""
+        return choose_tags(verdicts if marks is None else after_marks(verdicts, marks, progress=progress), settings)
 
     def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
         """Returns test images with the class names of the training images."""

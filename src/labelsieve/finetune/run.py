@@ -75,7 +75,7 @@ def adapt(
             prompts or adapters goes without an `out`.
         marks: What people said of the images, which counts more than the verdicts: run folders with a log of answers,
             and CSV files of marks, downloaded from the report; one or several, see
-            :func:`labelsieve.review.rows.read_reviews`.
+            :func:`labelsieve.review.rows.read_reviews`, and with tags :func:`labelsieve.tags.marks.after_marks`.
         test: Images with right labels, or right tags, to measure the classifier with, as
             `pipeline("image-classification")` sees them. Nothing is chosen by them.
         seed: Every random choice is drawn from it.
@@ -111,7 +111,7 @@ def adapt(
     settings = kind.defaults if settings is None else settings
     if out is not None:
         check_saves(settings.tune)
-    kind.check(images, verdicts, settings, marks)
+    kind.check(images, verdicts, settings)
     check = partial(check_model_folder, overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
     with opened_run(out, check=check, **options, progress=progress) as (folder, engine):

@@ -151,7 +151,7 @@ def _context(
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
     return {
-        **assets(),
+        **assets("report.js"),
         **_header(verdicts),
         **{key: value for found in panels.values() for key, value in found.items()},
         "panels": {name: PANELS.about(name) for name in panels},
@@ -172,11 +172,11 @@ def _context(
     }
 
 
-def assets() -> dict[str, Any]:
-    """Reads style and script; the script is admitted by its hash alone."""
+def assets(script_file: str) -> dict[str, Any]:
+    """Reads style and script, that of all pages and one's own; the script is admitted by its hash alone."""
     folder = Path(__file__).with_name("templates")
     style = (folder / "report.css").read_text(encoding="utf-8")
-    script = (folder / "report.js").read_text(encoding="utf-8")
+    script = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.js", script_file))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return {"style": Markup(style), "script": Markup(script), "script_hash": digest}  # our own files, no user data
 
@@ -273,7 +273,7 @@ def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any
                 "id": card["id"],
                 "given": card["given"],
                 "suggested": card["suggested"],
-                "quality": _shortest(card["label_quality"]),
+                "quality": shortest(card["label_quality"]),
                 "rank": card["rank"],
                 "size": card["thumbnail"].full_size,
                 "flagged": card["is_label_issue"],
@@ -291,6 +291,6 @@ def _box_data(card: dict[str, Any]) -> dict[str, Any]:
     return {"box": small.box, "window": small.window, "image": card["image_name"]} if small.box else {}
 
 
-def _shortest(value: float | None) -> float | None:
+def shortest(value: float | None) -> float | None:
     """Returns the shortest decimal that stands for the same float32."""
     return None if value is None or value != value else float(str(np.float32(value)))

@@ -11,11 +11,11 @@ import numpy as np
 from labelsieve.core import quantities
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import to_json, write_text
+from labelsieve.core.provenance import fingerprint, to_json, write_text
 from labelsieve.core.validation import check_value
 from labelsieve.data.tagged import TaggedImages
 from labelsieve.report import Images, ThumbnailPixels, common
-from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link
+from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link, shortest
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.tag_terminal import estimate
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
@@ -85,7 +85,13 @@ def write_tag_report(
     page = environment().get_template("tags.html.jinja")
     files = {row: file_link(images, row, path) for row in small}
     sections = [_section(verdicts, kind, pairs, small, files) for kind, pairs in chosen.items()]
-    write_text(path, page.render(_context(verdicts), sections=sections))
+    # the order of the cards on the page
+    shown = verdicts.table.take(np.concatenate([*chosen.values()])).drop_columns(["rank"]).to_pylist()
+    script = {
+        "key": verdicts.run.data.fingerprint or fingerprint(images.fingerprint),
+        "cards": [{**card, "label_quality": shortest(card["label_quality"])} for card in shown],
+    }
+    write_text(path, page.render(_context(verdicts), sections=sections, pairs=script))
     return path
 
 
@@ -111,7 +117,7 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
     }
     classes = sorted(verdicts.per_class(), key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
     return {
-        **assets(),
+        **assets("tags.js"),
         "source": Path(source).name or source,
         "created": run.created or "",
         "moment": common.moment(run.created),

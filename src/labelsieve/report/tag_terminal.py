@@ -106,6 +106,7 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
     corrected = folder.with_name(f"{folder.absolute().name}-corrected.csv")
     command = f"labelsieve export {quoted(folder)} --format csv --out {quoted(corrected)}"
     steps.append(("write the tags as the verdicts have them", command))
+    steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to this"))
     console.print(Text("Next steps", style="dim"))
     for what, step in steps:
         console.print(Text.assemble((f"  {what}: ", "dim"), clean(step)), soft_wrap=True)

@@ -371,6 +371,11 @@ def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, r
         tmp_path / "new.csv", image_column="id", image_folder=Path(source).parent, class_names=verdicts.class_names
     )
     assert np.array_equal(again.tags, verdicts.corrected()), "what is exported is read again"
+    (tmp_path / "marks.csv").write_text(f"id,class_name,mark\n00.png,{verdicts.class_names[0]},present\n")
+    marked = ("--marks", tmp_path / "marks.csv", "--out", tmp_path / "marked.parquet")
+    code, said, error = run("export", out, "--format", "parquet", *marked)
+    assert code == 0 and "1 mark of" in said, error
+    assert verdicts.class_names[0] in pq.read_table(tmp_path / "marked.parquet")["tags"].to_pylist()[0]
     code, _, error = run("export", out, "--format", "parquet", "--out", out / IMAGES, "--overwrite")
     assert code == 2 and "no file of the run itself" in error
     code, _, error = run("export", out, "--format", "parquet", "--out", tmp_path / "new.parquet", "--drop-at", "0.5")

@@ -308,13 +308,13 @@ def test_what_does_not_go_with_tags_is_refused(
         ({"loss": "gce"}, "--loss gce is for one label an image"),
         ({"class_weights": "balanced"}, "--class-weights balanced is for one label"),
         ({"weighting": "p_clean"}, "--weighting p_clean is for one label"),
-        ({"marks": [tmp_path / "m.csv"]}, "--marks are of one label an image"),
         ({"test": one}, "expected test images with tags"),
     ):
         refused(SettingsError, said, images, verdicts, **options)
     tags = np.broadcast_to(np.arange(24)[:, None] % 2 == 0, (24, 4)).copy()
     other = ls.load_tags(drawn, tags=tags, class_names=list("abcd"))
     refused(DataError, 'the class "a" and 3 more of the test set', images, verdicts, test=other)
+    refused(DataError, "as a CSV of marks of tags: it does not exist", images, verdicts, marks=[tmp_path / "m.csv"])
     refused(SettingsError, "those of scan\\(\\); use scan_tags", images, verdicts_on(one))
     refused(SettingsError, "those of scan_tags\\(\\); use scan", one, verdicts)
     refused(SettingsError, "expected test images with one label", one, verdicts_on(one), test=test_images)
@@ -387,12 +387,20 @@ def test_from_a_run_of_tags_to_a_model(finished: Path, model: Model, run: Run, t
     assert "mAP" in out and record["test"]["images"] == 16
     for words, said in (
         (("--loss", "sce"), "--loss sce is for one label an image"),
-        (("--marks", "m.csv"), "--marks does not go with a run of labelsieve scan-tags"),
+        (("--marks", "m.csv"), "m.csv cannot be read as a CSV of marks of tags"),
         (("--test", checked, "--test-label-column", "tags"), "name tags with --test-tag-column"),
         (("--test-tag-column", "tags"), "go with --test SOURCE only"),
     ):
         code, _, err = run("adapt", finished, "--out", tmp_path / "no", *words, *quick)
         assert code == 1 and err.count("\n") == 1 and said in err, err
+    table = TagVerdicts.load(finished).table.slice(0, 1).select(["id", "class_name", "kind"]).to_pylist()[0]
+    mark = {"wrong": "present", "missing": "absent"}[table["kind"]]  # the given state is right
+    (tmp_path / "m.csv").write_text(f"id,class_name,mark\n{table['id']},{table['class_name']},{mark}\n")
+    code, out, err = run("adapt", finished, "--out", tmp_path / "marked", *quick, "--marks", tmp_path / "m.csv")
+    assert (code, err) == (0, "") and "1 mark of" in out
+    changes = {"wrong": "1 wrong tags taken away", "missing": "1 missing tags given"}
+    found = " ".join(out.split())
+    assert changes.pop(table["kind"]) not in found and all(each in found for each in changes.values())
     code, out, err = run("adapt", finished, "--out", tmp_path / "given", *quick, "--labels", "all")
     assert code == 0 and "taken away" not in out
     assert json.loads((tmp_path / "given" / "adapt.json").read_text())["settings"]["labels"] == "all"

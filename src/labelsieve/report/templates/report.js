@@ -1,65 +1,4 @@
-"use strict";
 (() => {
-  const root = document.documentElement;
-  root.classList.remove("no-js");
-  const find = (id) => document.getElementById(id);
-
-  // Some browsers refuse storage to pages opened as files: the report then works without it.
-  const storage = (() => {
-    try {
-      const probe = "labelsieve-probe";
-      window.localStorage.setItem(probe, "1");
-      window.localStorage.removeItem(probe);
-      return window.localStorage;
-    } catch {
-      return null;
-    }
-  })();
-
-  function remember(key, text) {
-    try {
-      storage?.setItem(key, text);
-      return storage !== null;
-    } catch {
-      return false; // the quota is used up
-    }
-  }
-
-  // ---- Theme ----
-  const saved = storage?.getItem("labelsieve-theme");
-  if (saved === "light" || saved === "dark") root.dataset.theme = saved;
-  find("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
-    remember("labelsieve-theme", root.dataset.theme);
-  });
-
-  // ---- Table of classes: sort by a column ----
-  const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  function sortTable(table, column, ascending) {
-    const value = (row) => row.children[column].dataset.value ?? row.children[column].textContent;
-    const rows = [...table.tBodies[0].rows];
-    rows.sort((a, b) => (ascending ? 1 : -1) * collator.compare(value(a), value(b)));
-    table.tBodies[0].append(...rows);
-  }
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
-        const first = head.classList.contains("number") ? "descending" : "ascending";
-        const other = first === "descending" ? "ascending" : "descending";
-        const order = head.getAttribute("aria-sort") === first ? other : first;
-        heads.forEach((each) => each.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", order);
-        sortTable(table, column, order === "ascending");
-      });
-    });
-  }
-
   const source = find("data");
   if (!source) return; // no image to show
   const { key, names, cards } = JSON.parse(source.textContent);
@@ -79,14 +18,6 @@
   // ---- Marks ----
   const marks = readStored(markKey, (mark) => Object.values(KEYS).includes(mark));
   const labels = readStored(labelKey, (name) => names.includes(name)); // the right class of what is marked wrong
-  function readStored(name, isKnown) {
-    try {
-      const entries = Object.entries(JSON.parse(storage?.getItem(name) ?? "{}"));
-      return new Map(entries.filter(([, value]) => isKnown(value)));
-    } catch {
-      return new Map();
-    }
-  }
 
   function setMark(index, mark) {
     const { id } = cards[index];
@@ -98,7 +29,7 @@
 
   function keepMarks(index) {
     const { id } = cards[index];
-    const kept = [[markKey, marks], [labelKey, labels]].every(([name, map]) => remember(name, JSON.stringify(Object.fromEntries(map))));
+    const kept = [[markKey, marks], [labelKey, labels]].every(([name, map]) => storeMap(name, map));
     find("volatile").hidden = kept;
     showMark(index);
     showTally();
@@ -135,10 +66,6 @@
     item.querySelector(".marks").append(buttons);
   }
 
-  function press(buttons, mark) {
-    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
-  }
-
   function showMark(index) {
     const mark = marks.get(cards[index].id);
     if (mark) items[index].dataset.marked = mark;
@@ -164,32 +91,18 @@
   }
 
   function csv() {
-    // a spreadsheet must not take a text for a formula; see spreadsheets.py, which reads it back
-    const safe = (value) => (/^'*[=+\-@\t\r\n＝＋－＠]/.test(value)
-      && !/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(value) ? `'${value}` : value);
-    const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const more = cards.some((card) => labels.has(card.id)); // marks alone stay as they always were
     const lines = [`id,given_label,suggested_label,label_quality,mark${more ? ",new_label" : ""}`];
     for (const card of cards) {
       const mark = marks.get(card.id);
       const line = [card.id, card.givenName, card.suggestedName, String(card.quality ?? ""), mark];
       if (more) line.push(labels.get(card.id) ?? "");
-      if (mark) lines.push(line.map(safe).map(quote).join(","));
+      if (mark) lines.push(csvLine(line));
     }
     return lines.join("\n") + "\n";
   }
 
-  find("download").addEventListener("click", () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv;charset=utf-8" }));
-    link.download = "labelsieve-marks.csv";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  });
-
-  window.addEventListener("beforeunload", (event) => {
-    if (!find("volatile").hidden && !find("download").disabled) event.preventDefault();
-  });
+  offerDownload(csv);
 
   // ---- Filter and sort ----
   function criteria() {
@@ -354,17 +267,12 @@
     return order.includes(target) ? target : order[Math.min(place, order.length - 1)];
   }
 
-  const plain = (event) => !(event.ctrlKey || event.metaKey || event.altKey);
-
   /** Returns whether most of a card can be seen, between the bars at the top and the bottom. */
   function isSeen(item) {
     const box = item.getBoundingClientRect();
     const middle = (box.top + box.bottom) / 2;
     return box.height > 0 && middle > find("topbar").offsetHeight && middle < window.innerHeight;
   }
-
-  /** Keys that belong to what has the focus: a field, a list, or a part that scrolls by arrows. */
-  const keepsKeys = (target) => target.closest("input, select, textarea, dialog") || target.matches("[role=region], ol.bars, pre");
 
   /** What a key means without a card in focus: for the current card if it can be seen, never for one out of sight. */
   function aim(event) {
