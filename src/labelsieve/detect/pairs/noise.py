@@ -27,8 +27,9 @@ from labelsieve.detect.pairs.evidence import Kind
 MOST_LOGITS = 2**24
 # Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
 WEIGHT_SPREAD = 5.0
-# The log-odds of the two common rates are drawn to those of the first, as if from a normal distribution of this width.
-FIRST_RATE, RATE_SPREAD = 0.1, 1.5
+# The log-odds of the common rates of missing and of wrong tags are drawn to those of these, as if from normal
+# distributions of this width: what annotators overlook is more than what they invent.
+FIRST_RATES, RATE_SPREAD = (0.2, 0.05), 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
 # Where less of the deviance of the tags is explained, the fit takes for noise what its evidence does not see: of tags
@@ -245,7 +246,7 @@ class _Shape:
     def model(self, values: Tensor, frequency: Tensor, noise: TagNoise | None) -> _Tried:
         weights, common, own = values.split(self.sizes)
         bias, steep, *apart = own.view(4, self.classes)
-        rates = torch.sigmoid(torch.tensor(FIRST_RATE).logit() + common[:, None] + torch.stack(apart))
+        rates = torch.sigmoid(torch.tensor(FIRST_RATES).logit()[:, None] + common[:, None] + torch.stack(apart))
         return _Tried(weights, steep.exp(), bias, noise or TagNoise(frequency.float(), *rates))
 
     def drawn(self, values: Tensor) -> Tensor:
