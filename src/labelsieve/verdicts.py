@@ -7,6 +7,7 @@ by counts, name the issues themselves.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from labelsieve.core.errors import DataError, RunError, first_line
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
+from labelsieve.data.columns import BOX_NAMES
+from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import METRIC_TITLES, evaluate
@@ -55,6 +58,10 @@ _SCHEMA = pa.schema(
         "error": pa.string(),
     }
 )
+# What follows where rows are boxes.
+_BOX_FIELDS = [pa.field("image", pa.string()), *(pa.field(name, pa.float64()) for name in BOX_NAMES)]
+# Digits of them behind the point: shares of an image need them, and errors of rounding do not show.
+_DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +71,8 @@ class Verdicts:
     Attributes:
         table: Columns `id`, `given_label`, `predicted_label`, `label_quality` (between 0 and 1, higher = more likely
             correct), `is_label_issue`, `rank` (1 = most suspicious), `predicted_confidence` and `error` (the reason
-            where an image could not be read; all but `id` and `given_label` are null there).
+            where an image could not be read; all but `id` and `given_label` are null there). Where rows are boxes also
+            `image`, its file as seen from the folder of all of them, and `x`, `y`, `width` and `height`.
         class_names: The K names of the classes.
         record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`;
             :attr:`run` has it by name and type.
@@ -101,6 +109,11 @@ class Verdicts:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    @property
+    def unit(self) -> str:
+        """What rows are: `images`, or `boxes` in them."""
+        return "boxes" if BOX_NAMES[0] in self.table.column_names else "images"
 
     @cached_property
     def run(self) -> RunRecord:
@@ -272,7 +285,7 @@ def _read_table(path: Path, expected: str) -> pa.Table:
         table = pq.read_table(pa.BufferReader(data))
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
-    if not table.schema.equals(_SCHEMA):
+    if not (table.schema.equals(_SCHEMA) or table.schema.equals(pa.schema([*_SCHEMA, *_BOX_FIELDS]))):
         columns = ", ".join(f"{field.name} ({field.type})" for field in _SCHEMA)
         raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
     return table
@@ -327,6 +340,7 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
             "rank": pa.array(rank, mask=unreadable),
             "predicted_confidence": pa.array(np.asarray(scores.confidence, np.float32), mask=unreadable),
             "error": pa.array(_reasons(scores, unreadable), pa.string()),
+            **_places(images),
         }
     )
     verdicts = Verdicts(table=table, class_names=images.class_names, record=dict(record or {}))
@@ -336,6 +350,21 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
         wrong=(images.truth != images.labels)[readable], flagged=issue[readable], quality=quality[readable]
     )
     return Verdicts(table=table, class_names=images.class_names, record=verdicts.record, metrics=metrics)
+
+
+def _places(images: Labelled) -> dict[str, pa.Array]:
+    """Returns the columns of boxes: without them nobody could tell where a verdict is; none where rows are images."""
+    if not isinstance(images, LabelledImages) or images.boxes is None:
+        return {}
+    paths = images.dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
+    known = [os.path.dirname(path) for path in {*paths} if path]
+    common = os.path.commonpath(known) if known else ""
+    files = [os.path.relpath(path, common).replace(os.sep, "/") if path else None for path in paths]
+    sides = zip(_BOX_FIELDS[1:], images.boxes.sides.T, strict=True)
+    return {
+        "image": pa.array(files, pa.string()),
+        **{field.name: pa.array(np.round(values, _DIGITS)) for field, values in sides},
+    }
 
 
 def ranks(quality: NDArray[np.float32], issue: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -167,7 +167,7 @@ class TagSource:
 
     Attributes:
         source: A CSV, Parquet or Arrow file, or several by their folder or a quoted pattern; a saved data set; a COCO
-            file; a folder of class folders with links or copies; or a Hub id.
+            file; YOLO, VOC or Open Images; a folder of class folders with links or copies; or a Hub id.
         tag_column: Column of lists, or of texts such as cat;dog; or several columns of 0 and 1, one a class. Guessed
             where only one fits.
         separator: What stands between two tags of a text. Guessed where it is |, ; or , without doubt.

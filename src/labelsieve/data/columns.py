@@ -30,6 +30,8 @@ _NAME_COLUMNS = (
 )  # fmt: skip
 # Names of the columns that make each row of a table a box in its image.
 BOX_NAMES = ("x", "y", "width", "height")
+# Names of columns of corners, without the marks between their letters.
+_CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"left", "top", "right", "bottom"})
 _ID_TYPES = ("string", "large_string", "int", "uint")
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
@@ -86,6 +88,7 @@ class Table:
         notes: Remarks for the user.
         boxes: Which part of its image each row shows, where the source is no table with columns of boxes.
         box_files: The annotation files that hold the rows; None where the source is none of `BOX_FORMATS`.
+        boxless: Paths of the images without boxes, which have no row.
     """
 
     rows: Dataset
@@ -95,6 +98,7 @@ class Table:
     class_names: tuple[str, ...] | None = None
     boxes: Boxes | None = None
     box_files: BoxFiles | None = None
+    boxless: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -156,8 +160,28 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=several,
-        box=BOX_NAMES if image_needed and all(name in others for name in BOX_NAMES) else (),
+        box=_box_columns([name for name in others if name not in (label, *several)], where) if image_needed else (),
     )
+
+
+def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Returns the columns of boxes, none where rows are images.
+
+    Raises:
+        DataError: Some are missing, or there are corners: as rows of whole images boxes would make no sense.
+    """
+    found = [name for name in BOX_NAMES if name in names]
+    if len(found) == len(BOX_NAMES):
+        return BOX_NAMES
+    corners = {re.sub("[^a-z0-9]", "", name.lower()): name for name in names}
+    cornered = next((each for each in _CORNERS if each <= corners.keys()), ())
+    if cornered or len(found) == len(BOX_NAMES) - 1:
+        there = [name for short, name in corners.items() if short in cornered] or found
+        raise DataError(
+            f"expected boxes as columns x, y, width and height (left, top and size in pixels) in {where}, found "
+            f"{listed(there, quoted=True)}; write these four, or rename the columns if rows are whole images"
+        )
+    return ()
 
 
 def label_columns(asked: str | Sequence[str] | None) -> Columns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -45,14 +46,20 @@ def hash_images(
 ) -> NDArray[np.uint64]:
     """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image.
 
-    Of boxes each image is read once, and its hash joined with where the box is.
+    Of boxes each image is read once, and its hash joined with where the box is and, of boxes of one image that are at
+    the same place, which of them it is: they are no copies, of which one label would be that of all.
     """
     if boxes is not None:
         _, first, place = np.unique(boxes.image_of, return_index=True, return_inverse=True)
         names = [ids[row] for row in first]
         hashed = hash_images(images.select(first), names, notes, table=table, progress=progress)
-        pairs = zip(hashed[place].tolist(), boxes.sides, strict=True)
-        joined = (_digest(image.to_bytes(8, "little"), sides.tobytes()) for image, sides in pairs)
+        seen: Counter[tuple[int, bytes]] = Counter()
+        joined = []
+        for image, content, sides in zip(boxes.image_of.tolist(), hashed[place].tolist(), boxes.sides, strict=True):
+            where = sides.tobytes()
+            nth = seen[image, where]
+            seen[image, where] += 1
+            joined.append(_digest(content.to_bytes(8, "little"), where, b"%d" % nth if nth else b""))
         return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64)
     found = np.empty(len(ids), dtype=np.uint64)
     missing: list[tuple[str, str]] = []

@@ -131,7 +131,12 @@ class Images:
         try:
             return decode_as_pipeline(data) if self.as_pipeline else decode(data, self.ranges)
         except DataError as error:
-            raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
+            raise UnreadableImageError(f"{self._named(index)}: {error}") from None
+
+    def _named(self, index: int) -> str:
+        """Returns the id of a row, and the name of its file where the id is another one."""
+        own, name = self.ids[index], self.file_name(index)
+        return own if name in own else f"{own}: {name}"
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the file of the whole image of one row.
@@ -145,7 +150,7 @@ class Images:
         try:
             return row["bytes"] if row["bytes"] is not None else read_file(row["path"])
         except OSError as error:
-            raise UnreadableImageError(f"{self.ids[index]}: {error.strerror or error}") from None
+            raise UnreadableImageError(f"{self._named(index)}: {error.strerror or error}") from None
 
     def file_name(self, index: int) -> str:
         """Returns the name of the file of the whole image of one row; empty where the data give it none."""

@@ -15,6 +15,7 @@ from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.box_formats.columns import boxes_of
+from labelsieve.data.box_formats.rows import box_notes
 from labelsieve.data.columns import Columns, Table, label_columns
 from labelsieve.data.contents import hash_images
 from labelsieve.data.image_paths import image_paths
@@ -230,6 +231,8 @@ def _assemble(
     notes = list(table.notes)
     paths = image_paths(table, notes)
     boxes = table.boxes or boxes_of(table, paths)
+    if boxes is not None:
+        notes += box_notes(boxes, len(table.boxless))
     ids = read_ids(table, paths if boxes is None else None, notes)
     read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, several = read

@@ -171,12 +171,18 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
         DataError: There are other values in a column that was named, or fewer than two columns of 0 and 1.
     """
     found = {name: _as_bits(arrow_column(table.rows, name)) for name in names}
-    kept = {name: bits for name, bits in found.items() if bits is not None}
+    kept = {name: bits for name, (bits, others) in found.items() if not others.any()}
     others = [name for name in names if name not in kept]
-    if others and not guessed:
-        raise DataError(
-            f'expected 0 and 1 in each row of the column "{shown(others[0])}" of {table.where}, found others'
-        )
+    # one odd value does not make another thing of a column, and must not take a class away
+    for name in others:
+        odd = np.flatnonzero(found[name][1])
+        if not guessed or len(odd) < len(table.rows) / 2:
+            value = arrow_column(table.rows, name)[int(odd[0])].as_py()
+            found_there = "nothing" if value is None or value == "" else shown(repr(value))
+            raise DataError(
+                f'expected 0 or 1 in each row of the column "{shown(name)}" of {table.where}, found {found_there} in '
+                f"row {odd[0] + 1} ({len(odd)} such rows); write 0 or 1, or name the columns of classes with {_OPTION}"
+            )
     doubtful = [name for name in kept if is_named_as_split(name)]
     if guessed and (len(kept) < 2 or doubtful):
         said = f'of which "{shown(doubtful[0])}" may be a split' if doubtful else "fewer than two of 0 and 1"
@@ -195,18 +201,15 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
     return TagLists(rows=rows, labels=labels, notes=notes, is_table=True)
 
 
-def _as_bits(values: Any) -> NDArray[np.bool_] | None:
-    """Returns a column of 0 and 1 as (N,), bool; None where it holds anything else, or nothing in a row."""
+def _as_bits(values: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Returns where a column says 1, and where it says neither 0 nor 1, or nothing; (N,) each."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if values.null_count:
-        return None
     texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
-    if not pc.all(pc.is_in(texts, pa.array([*_YES, *_NO]))).as_py():
-        return None
-    return np.asarray(pc.is_in(texts, pa.array(_YES)))
+    yes, known = (np.asarray(pc.is_in(texts, pa.array(each))) for each in (_YES, (*_YES, *_NO)))
+    return yes, ~known
 
 
 def split_texts(
@@ -231,8 +234,9 @@ def split_texts(
         [['cat', 'dog'], []]
     """
     filled = [text for text in texts if text]
-    if separator is None and filled and all(text[0] == "[" and text[-1] == "]" for text in filled):
-        return [_written_list(text, where) if text else [] for text in texts], ()
+    as_lists = sum(text[0] == "[" and text[-1] == "]" for text in filled)
+    if separator is None and filled and as_lists > len(filled) / 2:
+        return [_written_list(text, f"row {row} of {where}") if text else [] for row, text in enumerate(texts, 1)], ()
     note: tuple[str, ...] = ()
     if separator is None:
         found = [each for each in SEPARATORS if any(each in text for text in filled)]

@@ -165,6 +165,7 @@ def _assemble(
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
     notes, shown_progress = list(table.notes), progress or Progress()
+    table = _with_boxless(table)
     paths = image_paths(table, notes)
     found = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
     if table.class_names is None and paths is not None:
@@ -195,6 +196,17 @@ def _assemble(
         class_names=names,
         notes=tuple(notes),
     )
+
+
+def _with_boxless(table: Table) -> Table:
+    """Returns a table of boxes with a row for each image that has none: it has no tag."""
+    from datasets import Dataset, concatenate_datasets
+
+    if not table.boxless:
+        return table
+    empty = {name: [None] * len(table.boxless) for name in table.rows.column_names}
+    more = Dataset.from_dict({**empty, str(table.columns.image): [*table.boxless]}, features=table.rows.features)
+    return replace(table, rows=concatenate_datasets([table.rows, more]))
 
 
 class _Found(NamedTuple):
@@ -287,9 +299,9 @@ def _given(
         return read_class_columns(table, table.columns.annotators, guessed=not columns)
     name = str(table.columns.label)
     if table.boxes is not None:  # one tag for each box
-        codes, known = arrow_column(table.rows, name), table.rows.features[name].names
+        codes, known = arrow_column(table.rows, name)[: len(table.boxes)], table.rows.features[name].names
         labels = read_labels(codes, where=table.where, known=known, names_from="the classes of the boxes")
-        return TagLists(rows=np.arange(count), labels=labels)
+        return TagLists(rows=np.arange(len(table.boxes)), labels=labels)
     if table.class_names is None:
         return read_tag_column(table, name, separator=separator, classes=classes)
     # a folder of class folders: one tag for each file

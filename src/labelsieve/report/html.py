@@ -157,6 +157,7 @@ def _context(
         "panels": {name: PANELS.about(name) for name in panels},
         "names": verdicts.class_names,
         "images": len(verdicts),
+        "unit": verdicts.unit,
         "readable": readable,
         "flagged": flagged,
         "shown": shown,

@@ -54,7 +54,7 @@ def _headline(verdicts: Verdicts) -> Unbroken:
     return Unbroken(
         (f"{flagged:,}", "bold yellow" if flagged else "bold green"),
         (" flagged", "bold"),
-        f" of {readable:,} images",
+        f" of {readable:,} {verdicts.unit}",
         f" ({percent(flagged / readable)})" if readable else "",
         f", {len(verdicts.class_names):,} classes",
         (f", {unreadable:,} unreadable" if unreadable else "", "red"),
@@ -82,7 +82,7 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("Most affected classes", overflow="fold")
-    for name in ("images", "flagged", "share"):
+    for name in (verdicts.unit, "flagged", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("most often suggested", overflow="fold")
     for row in rows[:_TOP]:

@@ -271,7 +271,7 @@ class _Job:
 
     def _check_inside(self, files: Sequence[Path], folder: Path) -> None:
         """Refuses labels outside of the folder that is written: there the old ones would be read."""
-        if outside := [path for path in files if not _is_below(str(path), folder)]:
+        if outside := [path for path in files if not _is_below(os.path.abspath(path), folder)]:
             raise DataError(
                 f"{self.place.path} leads to labels outside of its folder, such as {outside[0]}; write paths there "
                 "that are relative to it, or use --in-place"

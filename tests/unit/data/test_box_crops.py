@@ -161,7 +161,16 @@ def test_tables_with_columns_of_boxes(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="no numbers"):
         images.open(1)
     table.write_text("path,x,y,width,height,label\nimages/0.png,left,5,20,10,cat\nimages/1.png,1,5,20,10,dog\n")
-    with pytest.raises(DataError, match=r'numbers in the column "x" of .*boxes\.csv'):
+    with pytest.raises(DataError, match=r'numbers in the column "x" of .*boxes\.csv.* found "left" in row 1'):
+        ls.load_images(table)
+
+
+@pytest.mark.parametrize("names", ["xmin,ymin,xmax,ymax", "x1,y1,x2,y2", "Left,Top,Right,Bottom", "x,y,width,z"])
+def test_a_table_of_half_a_box_or_of_corners_is_no_table_of_images(tmp_path: Path, names: str) -> None:
+    write_coco(tmp_path, [(0, [0, 0, 10, 10], 7)])
+    table = tmp_path / "boxes.csv"
+    table.write_text(f"path,{names},label\nimages/0.png,10,5,20,10,cat\nimages/1.png,1,5,20,10,dog\n")
+    with pytest.raises(DataError, match="expected boxes as columns x, y, width and height"):
         ls.load_images(table)
 
 
@@ -174,11 +183,12 @@ def test_a_margin_needs_boxes_and_has_a_range(tmp_path: Path) -> None:
         ls.load_images(pixels, labels=["cat", "dog"], box_margin=0.2)
 
 
-def test_equal_boxes_of_equal_images_have_equal_contents(tmp_path: Path) -> None:
-    path = write_coco(tmp_path, [(0, [0, 0, 10, 10], 7), (0, [0, 0, 10, 10], 3), (0, [1, 0, 10, 10], 7)])
-    contents = ls.load_images(path).contents
-
-    assert contents[0] == contents[1] != contents[2]
+def test_boxes_of_equal_images_have_equal_contents_and_those_at_one_place_do_not(tmp_path: Path) -> None:
+    boxes = [([0.0, 0, 10, 10], 7), ([0.0, 0, 10, 10], 3), ([1.0, 0, 10, 10], 7)]
+    path = write_coco(tmp_path, [(image, *each) for image in (0, 1) for each in boxes])
+    (tmp_path / "images" / "1.png").write_bytes((tmp_path / "images" / "0.png").read_bytes())
+    contents = ls.load_images(path).contents.tolist()
+    assert contents[:3] == contents[3:] and len({*contents}) == 3, "an answer to one is none to the other at its place"
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(1, 20)] * 2), min_size=1, max_size=8))

@@ -26,6 +26,8 @@ from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.box_formats.voc import edit_voc
 from labelsieve.data.box_formats.yolo import edit_yolo
 from labelsieve.data.sources import load_images
+from labelsieve.demo import MINI_CLIP
+from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
 from small_answers import answer, labels_of, run_of
 from small_boxes import BOXES, MAKERS, NAMES, images_in, make_coco, make_voc, make_yolo
@@ -176,6 +178,36 @@ def test_labels_of_yolo_that_would_be_read_from_the_old_place(tmp_path: Path, ru
     else:
         assert code == 0, "a path that is not there any more is read over"
     assert run("apply", tmp_path / "run", "--in-place")[0] == 0
+
+
+def test_verdicts_say_where_each_box_is_and_what_to_do_with_bad_ones(tmp_path: Path, run: Run) -> None:
+    source = make_coco(tmp_path / "set")
+    content = json.loads(source.read_text(encoding="utf-8"))
+    content["annotations"][1]["bbox"] = [500, 0, 9, 9]
+    source.write_text(json.dumps(content), encoding="utf-8")
+    words = ("--detector", "joint", "--model", MINI_CLIP, "--device", "cpu", "--out", tmp_path / "run")
+    code, out, err = run("scan", source, *words)
+    said = " ".join(out.split())
+    assert code == 0 and " of 7 boxes (" in said and "1 box (12 %) could not be read" in said, err
+    assert "Correct the boxes or their images or take them out" in said
+    verdicts = Verdicts.load(tmp_path / "run")
+    assert verdicts.unit == "boxes" and verdicts.table.column_names[-5:] == ["image", "x", "y", "width", "height"]
+    rows = verdicts.table.to_pylist()
+    assert {(row["image"], row["x"], row["y"], row["width"], row["height"]) for row in rows[2:]} == {
+        (f"{image}.png", *box) for image, _, *box in BOXES[2:]
+    }
+    assert rows[1]["x"] == 500 and "outside of its image" in rows[1]["error"]
+    assert '"image","x","y","width","height"' in (tmp_path / "run" / "verdicts.csv").read_text()
+
+
+def test_a_relative_path_is_a_path(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_voc(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    images = run_of(tmp_path / "run", Path("set"))
+    answer(tmp_path / "run", images, {images.ids[0]: "dog"})
+    code, _, err = run("apply", tmp_path / "run", "--out", tmp_path / "new")
+    assert code == 0, err
+    assert labels_of(tmp_path / "new")[images.ids[0]] == "dog"
 
 
 def test_a_yaml_file_beside_its_data_set(tmp_path: Path, run: Run) -> None:

@@ -99,7 +99,19 @@ def test_boxes_beyond_their_image_are_cut_and_those_outside_have_a_reason(tmp_pa
         (lambda found: [each.pop("bbox") for each in found["annotations"]], "found none with one"),
         (
             lambda found: found.update(annotations=[{"id": 1, "image_id": 0, "caption": "a cat"}]),
-            'expected "category_id" in each of the annotations',
+            "expected annotations with a category_id in",
+        ),
+        (
+            lambda found: found.update(annotations=[{"id": 1, "image_id": 0, "segments_info": []}]),
+            "found those of panoptic segmentation",
+        ),
+        (
+            lambda found: found["images"].append({**found["images"][1], "id": found["images"][0]["id"]}),
+            "expected one file_name for each id in the images",
+        ),
+        (
+            lambda found: found["categories"].append({"id": 1, "name": "zebra"}),
+            "expected one name for each id in the categories",
         ),
         (lambda found: found["images"][0].pop("file_name"), 'expected "file_name" in each of the images'),
     ],
@@ -116,6 +128,11 @@ def test_a_json_file_that_is_cut_off_or_no_object_is_refused(tmp_path: Path) -> 
     for length in (0, 1, 30, len(text) // 2, len(text) - 2):
         path.write_text(text[:length], encoding="utf-8")
         refused(path, "it is cut off")
+    for more in (text, "}"):
+        path.write_text(text + more, encoding="utf-8")
+        refused(path, "cannot be read; check the file")
+    path.write_text('[{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1], "score": 0.5}]')
+    refused(path, "found a list of results of a model")
     path.write_text("1")
     refused(path, "expected a JSON object")
     for text in ("[1, 2]", '{"a": [1]}'):
@@ -307,8 +324,8 @@ def test_a_line_that_is_no_box_is_named(tmp_path: Path, line: str, said: str) ->
         ("names: cat\ntrain: images/train\n", "expected a list of classes"),
         ("names: [a, b]\nnc: 3\ntrain: images/train\n", "expected 3 names of classes"),
         ("names: [a, a, b]\ntrain: images/train\n", 'the class "a" is listed twice'),
-        ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", "another points (kpt_shape"),
-        ("names: [a]\ntask: obb\ntrain: images/train\n", "another task (task: obb)"),
+        ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", 'a data set for the task "key points"'),
+        ("names: [a]\ntask: obb\ntrain: images/train\n", 'a data set for the task "obb"'),
         ("names: [a]\ntrain: {a: b}\n", 'expected folders or lists of images in "train"'),
     ],
 )
@@ -406,7 +423,9 @@ def test_classes_without_a_description_keep_their_codes(tmp_path: Path) -> None:
     path = make_open_images(tmp_path)
     names = tmp_path / "class-descriptions-boxable.csv"
     names.write_text("/m/0,cat\n/m/1,cat\n")
-    assert load_images(path).class_names == ("/m/2", "cat (/m/0)", "cat (/m/1)")
+    images = load_images(path)
+    assert images.class_names == ("/m/2", "cat (/m/0)", "cat (/m/1)")
+    assert any(note.endswith("class-descriptions-boxable.csv, which has none of /m/2") for note in images.notes)
     names.unlink()
     images = load_images(path)
     assert images.class_names == ("/m/0", "/m/1", "/m/2")
@@ -441,4 +460,28 @@ def test_columns_of_boxes_make_each_row_one(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text("\n".join(["path,label,x,y,width,height", *rows]))
     assert boxes_of(load_images(path)) == {(image, NAMES[label], *box) for image, label, *box in BOXES}
+    assert "each row is a box: 8 boxes in 2 images" in load_images(path).notes
     assert len(coco()["annotations"]) == len(load_images(path))
+
+
+def test_labels_of_yolo_whose_image_is_missing_are_rows_with_a_reason(tmp_path: Path) -> None:
+    folder = make_yolo(tmp_path)
+    (folder / "images" / "train" / "b.png").unlink()
+    (folder / "labels" / "train" / "classes.txt").write_text("cat\ndog\n")
+    (folder / "labels" / "train" / "notes.txt").write_text("")
+    images = load_images(folder)
+    assert len(images) == len(BOXES), "nothing is lost"
+    assert any("1 file of labels has no image (first: " in note for note in images.notes)
+    gone = [row for row, name in enumerate(images.ids) if name.startswith("images/train/b#")]
+    assert len(gone) == sum(image == "b" for image, *_ in BOXES)
+    for row in gone:
+        with pytest.raises(UnreadableImageError, match="No such file or directory") as caught:
+            images.open(row)
+        assert "b.jpg: " in str(caught.value), "ids of boxes do not name the file"
+
+
+def test_two_xml_files_of_one_image_are_refused(tmp_path: Path) -> None:
+    folder = make_voc(tmp_path)
+    path = folder / "Annotations" / "b.xml"
+    path.write_text(path.read_text(encoding="utf-8").replace("b.png", "a.png"), encoding="utf-8")
+    refused(folder, "correct the <filename> of one of them")

@@ -141,6 +141,17 @@ def test_the_classes_of_boxes_are_tags_of_their_image(make: Callable[[Path], Pat
     assert boxes.boxes is not None and images.boxes is None and images.class_names == boxes.class_names
     shown = {(str(boxes.boxes.image_of[row]), int(label)) for row, label in enumerate(boxes.labels)}
     assert int(images.tags.sum()) == len(shown) and len(images) == len(set(boxes.boxes.image_of.tolist()))
+    # an image of which somebody said that there is nothing in it
+    picture = next(path for path in source.rglob("a.png"))
+    (picture.parent / "c.png").write_bytes(picture.read_bytes())
+    label = next(path for path in source.rglob("a.*") if path.suffix in (".txt", ".xml"))
+    nothing = "<annotation><filename>c.png</filename></annotation>" if label.suffix == ".xml" else ""
+    (label.parent / f"c{label.suffix}").write_text(nothing)
+    more = ls.load_tags(source, class_names=names)
+    (empty,) = (row for row, name in enumerate(more.ids) if "c.png" in name)
+    assert len(more) == len(images) + 1 and not more.tags[empty].any()
+    assert any("1 image has no tag" in note for note in more.notes)
+    assert any("1 image has no boxes and is not read" in note for note in ls.load_images(source).notes)
 
 
 def test_a_folder_in_which_images_lie_in_several_classes(photos: Path, tmp_path: Path) -> None:
@@ -190,7 +201,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "split": ("path,is_valid,cat,dog\n0,1,1,1\n1,0,0,1\n2,0,0,0\n3,1,1,0", {}, '"is_valid" may be a split'),
     "no-column": ("path,n\n0,7\n1,8\n2,9\n3,7", {}, "expected a column of tags .* name it with --tag-column"),
     "not-there": ("path,tags\n0,a;b\n1,a\n2,\n3,", {"tag_column": "tag"}, 'expected a column "tag" .* "tags"'),
-    "not-bits": ("path,a,b\n0,1,0\n1,2,0\n2,0,0\n3,0,1", {"tag_column": ["a", "b"]}, 'expected 0 and 1 .* column "a"'),
+    "not-bits": (
+        "path,a,b\n0,1,0\n1,2,0\n2,0,0\n3,0,1",
+        {"tag_column": ["a", "b"]},
+        'expected 0 or 1 .* column "a" .* in row 2',
+    ),
+    "odd-bit": ("path,a,b,c\n0,1,0,1\n1,2,0,1\n2,0,0,0\n3,0,1,0", {}, "column \"a\" .* found '?2'? in row 2 "),
+    "no-bit": ("path,a,b,c\n0,1,0,1\n1,0,0,\n2,0,0,0\n3,0,1,0", {}, 'column "c" .* found nothing in row 2 '),
+    "cut-list": ("path,tags\n0,['a']\n1,\"['b',\"\n2,\n3,['b']", {}, r"row 2 of the column .* found \['b',"),
     "twice": ("path,a,b\n0,1,0\n1,1,0\n2,0,0\n3,0,1", {"tag_column": ["a", "a"]}, "is named twice"),
     "broken-list": ("path,tags\n0,['a']\n1,[{}]\n2,\n3,['b']", {}, r"expected lists of names .* found \[\{\}\]"),
 }

@@ -23,6 +23,10 @@ from labelsieve.data.file_kinds import conversion
 from labelsieve.data.splits import refuse_split
 
 CATEGORY = "category_id"
+# How much of a list is looked at to see what it is.
+_HEAD = 4096
+# What only annotations of another task have.
+_OTHER_TASKS = {"captions": "caption", "panoptic segmentation": "segments_info"}
 
 
 def read_coco(path: Path, *, asked: Columns, split: str | None) -> Table:
@@ -77,13 +81,27 @@ class Coco:
     def add(self, key: str, value: Mapping[str, Any]) -> None:
         """Takes in one element of a list of the file."""
         if key == "images":
-            self.paths[_named(value, "id", key, self.path)] = str(_named(value, "file_name", key, self.path))
+            self._enter(self.paths, value, "file_name", key)
         elif key == "categories":
-            self.categories[_named(value, "id", key, self.path)] = str(_named(value, "name", key, self.path))
+            self._enter(self.categories, value, "name", key)
         elif key == "annotations":
             self._add_annotation(value)
 
+    def _enter(self, known: dict[Any, str], value: Mapping[str, Any], name: str, key: str) -> None:
+        """Takes in what an id stands for, which the same id may say twice, but not in two ways."""
+        number, own = _named(value, "id", key, self.path), str(_named(value, name, key, self.path))
+        if known.setdefault(number, own) != own:
+            raise DataError(
+                f'expected one {name} for each id in the {key} of {self.path}, found "{shown(known[number])}" and '
+                f'"{shown(own)}" with the id {shown(str(number))}; give one of them another id'
+            )
+
     def _add_annotation(self, value: Mapping[str, Any]) -> None:
+        if task := next((task for task, name in _OTHER_TASKS.items() if name in value and self.label not in value), ""):
+            raise DataError(
+                f"expected annotations with a {shown(self.label)} in {self.path}, found those of {task}, which have "
+                "none; take the file of instances (boxes) of these images"
+            )
         self.ids.append(str(value.get("id", "")))
         self.images.append(value.get("image_id"))
         self.labels.append(_named(value, self.label, "annotations", self.path))
@@ -94,7 +112,7 @@ class Coco:
         self.sides.extend(NO_BOX if sides is None else sides)
 
     def check(self, *, needs_boxes: bool) -> None:
-        """Raises a `DataError` where the file is of another task, or lists no categories."""
+        """Raises a `DataError` where the file lists no images, annotations, categories or boxes."""
         if not (self.ids or self.paths):
             raise _no_coco(self.path)
         if not self.ids or not self.paths:
@@ -165,6 +183,11 @@ def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None, ne
     found = Coco(path=path, label=label, truth=truth)
     text = read_json_text(path)
     if text.lstrip("\ufeff \t\r\n").startswith("["):
+        if '"score"' in text[:_HEAD] and '"image_id"' in text[:_HEAD]:
+            raise DataError(
+                f"expected a COCO file with images and annotations in {path}, found a list of results of a model; take "
+                "the file of annotations"
+            )
         raise _no_coco(path)
     for part in json_parts(text, where=path):
         if part.in_list and part.key in ("images", "categories", "annotations"):

@@ -52,8 +52,17 @@ def numbers(values: Any, name: str, *, where: str) -> NDArray[np.float64]:
         values = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
     try:
         return np.asarray(pc.fill_null(pc.cast(values, pa.float64()), float("nan")), dtype=np.float64)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        row, value = next(each for each in enumerate(values.to_pylist(), start=1) if not _is_number(each[1]))
         raise DataError(
-            f'expected numbers in the column "{shown(name)}" of {where}, which make each row a box, found others '
-            f"({shown(str(error))}); correct them, or rename the column if it is something else"
+            f'expected numbers in the column "{shown(name)}" of {where}, which make each row a box, found '
+            f'"{shown(str(value))}" in row {row}; correct it, or rename the column if it is something else'
         ) from None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float("nan" if value is None else value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -67,9 +67,9 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
     """
     try:
         yield from _parts(text)
-    except (ValueError, IndexError, StopIteration, RecursionError):
-        last = len(text.rstrip()) - 1
-        cut = not text.rstrip().endswith("}") or last < 0
+    except (ValueError, IndexError, StopIteration, RecursionError) as error:
+        whole = text.rstrip()
+        cut = isinstance(error, IndexError) or not whole.endswith("}") or getattr(error, "pos", 0) >= len(whole)
         advice = "it is cut off; get the whole file" if cut else "check the file"
         raise DataError(f"expected a JSON object in {where}, which cannot be read; {advice}") from None
 
@@ -77,9 +77,7 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
 def _parts(text: str) -> Iterator[Part]:
     begin = next((len(bom) for bom in _BOMS if text.startswith(bom)), 0)
     at = _expect(text, _after(text, begin), "{")
-    if text[at] == "}":
-        return
-    while True:
+    while text[at] != "}":
         key, at = scanstring(text, _expect_quote(text, at))
         at = _expect(text, _after(text, at), ":")
         if text[at] == "[":
@@ -97,9 +95,11 @@ def _parts(text: str) -> Iterator[Part]:
             value, end = _DECODE(text, at)
             yield Part(key, value, at, end, False)
             at = _after(text, end)
-        if text[at] == "}":
-            return
-        at = _expect(text, at, ",")
+        if text[at] != "}":
+            at = _expect(text, at, ",")
+            _expect_quote(text, at)
+    if _after(text, at + 1) < len(text):
+        raise ValueError
 
 
 class Member(NamedTuple):

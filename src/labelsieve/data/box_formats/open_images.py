@@ -130,7 +130,9 @@ def _class_names(codes: list[str], path: Path) -> tuple[list[str], str]:
         names = [known.get(code) or code for code in codes]
         counts = Counter(names)
         names = [f"{name} ({code})" if counts[name] > 1 else name for name, code in zip(names, codes, strict=True)]
-        return names, f"names of classes are those of {file.name}"
+        lacking = [code for code in codes if not known.get(code)]
+        bare = f", which has none of {listed(lacking)}" if lacking else ""
+        return names, f"names of classes are those of {file.name}{bare}"
     return codes, f"classes are named by their codes; put {_DESCRIPTIONS.replace('*', '')} beside the file for names"
 
 

@@ -81,6 +81,7 @@ def read_voc(path: Path, *, asked: Columns, split: str | None) -> Table:
     names = {*_listdir(folder)}
     for index, file in enumerate(files):
         found.add(index, file, names)
+    _refuse_one_image_of_two(files, found.paths)
     classes = tuple(sorted({*found.labels, *found.truths}))
     place = {name: index for index, name in enumerate(classes)}
     rows = BoxRows(
@@ -176,6 +177,16 @@ class _Found:
             self.image_of.append(image)
             self.sides.extend(_sides(each.texts))
         self.counts.append(len(found.objects))
+
+
+def _refuse_one_image_of_two(files: list[Path], paths: list[str]) -> None:
+    first: dict[str, Path] = {}
+    for file, image in zip(files, paths, strict=True):
+        if (other := first.setdefault(image, file)) is not file:
+            raise DataError(
+                f"expected one XML file for each image, found {shown(image)} in {other} and in {file.name}; correct "
+                "the <filename> of one of them"
+            )
 
 
 def _image(named: str, stem: str, names: set[str]) -> str:

@@ -48,24 +48,26 @@ def read_yolo(path: Path, *, asked: Columns, split: str | None) -> Table:
     _refuse_columns(asked)
     config = _Config.read(path)
     chosen, notes = choose_split(config.splits, split, where=str(path))
-    images = config.images(chosen)
-    labels = [_labels_of(image) for image in images]
-    lacking = [image for image, file in zip(images, labels, strict=True) if not os.path.isfile(file)]
-    if len(lacking) == len(images):
+    files, gone = config.images_and_labels(chosen)
+    lacking = [image for image, file in files.items() if not os.path.isfile(file)]
+    if len(lacking) == len(files):
         raise DataError(
-            f"expected a file of labels such as {labels[0]} for the images in {chosen} of {path}, found none; put the "
-            "labels there"
+            f"expected a file of labels such as {next(iter(files.values()))} for the images in {chosen} of {path}, "
+            "found none; put the labels there"
         )
     if lacking:
         notes = (*notes, f"{counted(len(lacking), 'image has', 'images have')} no file of labels (first: {lacking[0]})")
-    return _rows(config, images, labels, notes).to_table(where=f"the data set {path}")
+    if gone:
+        said = counted(len(gone), "file of labels has", "files of labels have")
+        notes = (*notes, f"{said} no image (first: {gone[0]})")
+    return _rows(config, [*files], [*files.values()], notes).to_table(where=f"the data set {path}")
 
 
 def label_files(path: Path, *, split: str | None) -> list[Path]:
     """Returns the files of labels of one split that are there, of a data set that can be read."""
     config = _Config.read(path)
-    images = config.images(choose_split(config.splits, split, where=str(path))[0])
-    return [Path(file) for file in map(_labels_of, images) if os.path.isfile(file)]
+    files, _ = config.images_and_labels(choose_split(config.splits, split, where=str(path))[0])
+    return [Path(file) for file in files.values() if os.path.isfile(file)]
 
 
 def _rows(config: _Config, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:
@@ -131,10 +133,12 @@ class _Config:
             DataError: It is no such file, or of another task.
         """
         values = _read_yaml(path)
-        for key, what in (("kpt_shape", "points"), ("task", "task")):
-            if values.get(key) and (key != "task" or values[key] not in ("detect", "segment")):
-                found = f"{what} ({key}: {shown(values[key])})"
-                raise DataError(f"expected boxes in {path}, found a data set of another {found}, which is not read")
+        task = "key points" if values.get("kpt_shape") else str(values.get("task") or "detect")
+        if task not in ("detect", "segment"):
+            raise DataError(
+                f'expected boxes in {path}, found a data set for the task "{shown(task)}", which is not read; take '
+                "one for detect or segment"
+            )
         names, notes = _names(values, path)
         return cls(path=path, folder=_root(path, values), values=values, names=names, notes=notes)
 
@@ -153,18 +157,26 @@ class _Config:
             )
         return found
 
-    def images(self, split: str) -> list[str]:
-        """Returns the images of a split, each once: of folders those in them and below, of lists those named there.
+    def images_and_labels(self, split: str) -> tuple[dict[str, str], list[str]]:
+        """Returns the files of labels of a split by their images, and those of labels in it whose image is not there.
+
+        Of folders the images are those in them and below, of lists those named there. The file of labels need not be
+        there, nor the image that a list names. A file of labels in the place of one of a folder of images, which holds
+        boxes and has no image, is that of an image that is missing.
 
         Raises:
             DataError: There is no such folder or list, or there are no images.
         """
         value = self.values[split]
-        places = value if isinstance(value, list) else [value]
-        found = [*dict.fromkeys(image for place in places for image in _images_in(self._place(place, split)))]
+        places = [self._place(each, split) for each in (value if isinstance(value, list) else [value])]
+        found = {image: _labels_of(image) for place in places for image in _images_in(place)}
         if not found:
             raise DataError(f"expected images in {split} of {self.path}, found none; check what stands there")
-        return found
+        stems = {os.path.splitext(image)[0] for image in found}
+        walked = tuple(f"{place}{os.sep}" for place in places if place.is_dir())
+        folders = sorted({os.path.dirname(image) for image in found if image.startswith(walked)})
+        gone = {image: file for folder in folders for image, file in _without_image(folder, stems)}
+        return {**found, **gone}, [*gone.values()]
 
     def _place(self, value: Any, split: str) -> Path:
         if not isinstance(value, str):
@@ -238,6 +250,31 @@ def _labels_of(image: str) -> str:
     above, mark, below = image.rpartition(f"{os.sep}images{os.sep}")
     whole = f"{above}{os.sep}labels{os.sep}{below}" if mark else image
     return os.path.splitext(whole)[0] + ".txt"
+
+
+def _without_image(folder: str, stems: set[str]) -> Iterator[tuple[str, str]]:
+    """Yields the images that are missing in a folder, and the files of labels that say so.
+
+    Args:
+        folder: A folder of images.
+        stems: The images that are there, without their suffixes.
+    """
+    place = os.path.dirname(_labels_of(os.path.join(folder, "_")))
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+        stem, suffix = os.path.splitext(os.path.join(folder, name))
+        if suffix == ".txt" and stem not in stems and _holds_boxes(os.path.join(place, name)):
+            yield f"{stem}.jpg", os.path.join(place, name)
+
+
+def _holds_boxes(file: str) -> bool:
+    """Returns whether the first line of a file is the number of a class and those of a box or polygon."""
+    text = read_whole(Path(file)).decode("latin-1")
+    first = next(_lines(text), None)
+    try:
+        words = [text[start:end] for start, end in first.spans] if first else [""]
+        return _whole(words[0]) >= 0 and len(_sides([*map(float, words[1:])])) == len(NO_BOX)
+    except ValueError:
+        return False
 
 
 def _folder_of(images: list[str], root: Path) -> Path:
