@@ -1420,7 +1420,7 @@ SHIPPED = {
     "prompts-strong": 63,
     "strong": 2001,
     "strong-sketches": 435,
-    "tags": 36,
+    "tags": 45,
     "whole": 135,
 }
 

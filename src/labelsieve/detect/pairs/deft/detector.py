@@ -27,7 +27,7 @@ class PairDeFT(PairDeFTSettings, PairDetector):
         >>> drawn, labels = sketches(128, seed=0)
         >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
-        >>> detector = PairDeFT(epochs=4, min_steps=0)
+        >>> detector = PairDeFT(epochs=4, min_steps=0, windows=1)
         >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP), detector=detector)
         >>> verdicts.table["kind"][0].as_py(), verdicts.table["id"][0].as_py()
         ('missing', '0000003')
