@@ -42,7 +42,7 @@ myst_heading_anchors = 4
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 180
+nb_execution_timeout = 900
 # Progress bars and remarks of other libraries; an error ends the build all the same.
 nb_output_stderr = "remove"
 
