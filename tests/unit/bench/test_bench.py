@@ -1417,6 +1417,7 @@ SHIPPED = {
     "phase1": 252,
     "photos": 600,
     "photos-full": 72,
+    "prompts-cifar100": 42,
     "prompts-strong": 63,
     "strong": 2001,
     "strong-sketches": 435,
