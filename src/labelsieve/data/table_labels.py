@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
+from labelsieve.core.quantities import counted
 from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
 from labelsieve.data.columns import Table, kind_of
 from labelsieve.data.folders import relative_path
@@ -68,7 +69,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
         feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'
         values = _plain_values(arrow_column(table.rows, named), feature, where).to_pylist()
         ids = ["" if value is None else str(value) for value in values]
-        remark = _repeats(ids, "values")
+        remark = _repeats(ids, "value")
         if not remark:
             return ids
         instead = "row numbers" if paths is None else "paths"
@@ -76,7 +77,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
     if paths is not None:
         root = str(table.folder or ".")
         ids = [relative_path(path, root) for path in paths]
-        remark = _repeats(ids, "images")
+        remark = _repeats(ids, "image")
         if not remark:
             return ids
         notes.append(f"{remark}, so ids are row numbers")
@@ -91,7 +92,8 @@ def _repeats(ids: Sequence[str], what: str) -> str:
     if not twice:
         return ""
     rows = [row + 1 for row, name in enumerate(ids) if name == twice[0]]
-    return f'{len(twice)} {what} are listed more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
+    listed = counted(len(twice), f"{what} is listed", f"{what}s are listed")
+    return f'{listed} more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
 
 
 def arrow_column(rows: Dataset, name: str) -> Any:
