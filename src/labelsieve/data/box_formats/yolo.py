@@ -14,21 +14,20 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from labelsieve.core.errors import DataError, first_line, listed, shown
+from labelsieve.core.errors import DataError, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, spliced, with_same_end
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
+from labelsieve.data.box_formats.yolo_config import YoloConfig, images_in, labels_of
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.columns import Columns, Table
 from labelsieve.data.file_kinds import read_whole
-from labelsieve.data.folders import SUFFIXES
 from labelsieve.data.splits import choose_split
 
-_SPLITS = ("train", "val", "valid", "test", "minival")
 # Numbers of a line: a box, one with its confidence, one with four corners; from so many on it is a polygon.
 _BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7
 _NUMBER = re.compile(r"\S+")
@@ -46,9 +45,9 @@ def read_yolo(path: Path, *, asked: Columns, split: str | None) -> Table:
         DataError: The file or one of the labels is not what it should be, or is of another task.
     """
     _refuse_columns(asked)
-    config = _Config.read(path)
+    config = YoloConfig.read(path)
     chosen, notes = choose_split(config.splits, split, where=str(path))
-    files, gone = config.images_and_labels(chosen)
+    files, gone = _files(config, chosen)
     lacking = [image for image, file in files.items() if not os.path.isfile(file)]
     if len(lacking) == len(files):
         raise DataError(
@@ -65,12 +64,12 @@ def read_yolo(path: Path, *, asked: Columns, split: str | None) -> Table:
 
 def label_files(path: Path, *, split: str | None) -> list[Path]:
     """Returns the files of labels of one split that are there, of a data set that can be read."""
-    config = _Config.read(path)
-    files, _ = config.images_and_labels(choose_split(config.splits, split, where=str(path))[0])
+    config = YoloConfig.read(path)
+    files, _ = _files(config, choose_split(config.splits, split, where=str(path))[0])
     return [Path(file) for file in files.values() if os.path.isfile(file)]
 
 
-def _rows(config: _Config, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:
+def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:
     folder = _folder_of(images, config.folder)
     names = [Path(os.path.relpath(image, folder)).as_posix() for image in images]
     found, number = _Found(), {each: index for index, each in enumerate(config.names)}
@@ -107,149 +106,24 @@ def _refuse_columns(asked: Columns) -> None:
             raise DataError(f"a YOLO data set has no --{option}; leave it out")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Config:
-    """What the YAML file says.
+def _files(config: YoloConfig, split: str) -> tuple[dict[str, str], list[str]]:
+    """Returns the files of labels of a split by their images, and those of them whose image is not there.
 
-    Attributes:
-        path: The file.
-        folder: What its paths are relative to.
-        values: All of it, with values as texts.
-        names: Names of classes by their numbers.
-        notes: Remarks for the user.
+    The file of labels need not be there, nor the image that a list names. A file of boxes that lies where one of a
+    folder of images would, and has no image, is that of an image that is missing.
+
+    Raises:
+        DataError: There are no images.
     """
-
-    path: Path
-    folder: Path
-    values: Mapping[str, Any]
-    names: dict[int, str]
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, path: Path) -> _Config:
-        """Reads the file.
-
-        Raises:
-            DataError: It is no such file, or of another task.
-        """
-        values = _read_yaml(path)
-        task = "key points" if values.get("kpt_shape") else str(values.get("task") or "detect")
-        if task not in ("detect", "segment"):
-            raise DataError(
-                f'expected boxes in {path}, found a data set for the task "{shown(task)}", which is not read; take '
-                "one for detect or segment"
-            )
-        names, notes = _names(values, path)
-        return cls(path=path, folder=_root(path, values), values=values, names=names, notes=notes)
-
-    @property
-    def splits(self) -> list[str]:
-        """The splits that the file names.
-
-        Raises:
-            DataError: There is none.
-        """
-        found = [name for name in _SPLITS if self.values.get(name)]
-        if not found:
-            raise DataError(
-                f"expected train, val or test in {self.path}, found the keys {listed(self.values)}; say there where "
-                "the images lie"
-            )
-        return found
-
-    def images_and_labels(self, split: str) -> tuple[dict[str, str], list[str]]:
-        """Returns the files of labels of a split by their images, and those of labels in it whose image is not there.
-
-        Of folders the images are those in them and below, of lists those named there. The file of labels need not be
-        there, nor the image that a list names. A file of labels in the place of one of a folder of images, which holds
-        boxes and has no image, is that of an image that is missing.
-
-        Raises:
-            DataError: There is no such folder or list, or there are no images.
-        """
-        value = self.values[split]
-        places = [self._place(each, split) for each in (value if isinstance(value, list) else [value])]
-        found = {image: _labels_of(image) for place in places for image in _images_in(place)}
-        if not found:
-            raise DataError(f"expected images in {split} of {self.path}, found none; check what stands there")
-        stems = {os.path.splitext(image)[0] for image in found}
-        walked = tuple(f"{place}{os.sep}" for place in places if place.is_dir())
-        folders = sorted({os.path.dirname(image) for image in found if image.startswith(walked)})
-        gone = {image: file for folder in folders for image, file in _without_image(folder, stems)}
-        return {**found, **gone}, [*gone.values()]
-
-    def _place(self, value: Any, split: str) -> Path:
-        if not isinstance(value, str):
-            raise DataError(f'expected folders or lists of images in "{split}" of {self.path}, found {shown(value)}')
-        tried = [self.folder / value, self.path.parent / value]
-        if value.startswith("../"):  # some tools write them as seen from the folder of another program
-            tried.append(self.path.parent / value.removeprefix("../"))
-        place = next((each for each in tried if each.exists()), None)
-        if place is None:
-            raise DataError(f'"{split}" of {self.path} leads to {tried[0]}, which does not exist; correct it there')
-        return Path(os.path.abspath(place))
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:  # values as they stand there: a class `no` is none that is false
-        values = yaml.load(read_whole(path), Loader=yaml.BaseLoader)  # which makes texts only
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"expected YAML in {path}, which cannot be read ({first_line(error)}); correct it") from None
-    if not isinstance(values, dict) or not ("names" in values or "nc" in values):
-        keys = listed(values) if isinstance(values, dict) else "none"
-        raise DataError(f"expected a YOLO data set with names of classes in {path}, found the keys {keys}")
-    return values
-
-
-def _names(values: Mapping[str, Any], path: Path) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Returns the names of classes by their numbers, and remarks."""
-    count, names = values.get("nc"), values.get("names")
-    try:
-        if names is None:
-            return {index: f"class_{index}" for index in range(int(str(count)))}, (f"{path} has no names of classes",)
-        pairs = enumerate(names) if isinstance(names, list) else names.items()
-        found = {int(index): str(name) for index, name in sorted(pairs, key=lambda pair: int(pair[0]))}
-        number = len(found) if count is None else int(str(count))
-    except (AttributeError, TypeError, ValueError):
-        raise DataError(
-            f'expected a list of classes, or a mapping from numbers, in "names" of {path}, found {shown(names)}'
-        ) from None
-    if number != len(found):
-        raise DataError(f"expected {number} names of classes in {path}, as nc says, found {len(found)}; correct one")
-    return found, ()
-
-
-def _root(path: Path, values: Mapping[str, Any]) -> Path:
-    """Returns what the paths are relative to: `path` of the file, or its folder where there is no such path any more.
-
-    A relative one may be seen from the folder of the file, from the one above, or from where the program runs.
-    """
-    here, stated = Path(os.path.abspath(path)).parent, str(values.get("path") or ".")
-    tried = (here / stated, here.parent / stated, Path.cwd() / stated)
-    return next((Path(os.path.abspath(each)) for each in tried if each.is_dir()), here)
-
-
-def _images_in(place: Path) -> Iterator[str]:
-    if place.is_dir():
-        for here, folders, files in os.walk(place, followlinks=True):
-            folders.sort()
-            yield from (os.path.join(here, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
-        return
-    try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise DataError(f"expected a list of images in {place}, which cannot be read; check the file") from None
-    for line in filter(None, map(str.strip, lines)):
-        yield os.path.normpath(place.parent / line)
-
-
-def _labels_of(image: str) -> str:
-    """Returns the file of labels of an image: in `labels` in the place of the last `images` of its path."""
-    above, mark, below = image.rpartition(f"{os.sep}images{os.sep}")
-    whole = f"{above}{os.sep}labels{os.sep}{below}" if mark else image
-    return os.path.splitext(whole)[0] + ".txt"
+    places = config.places(split)
+    found = {image: labels_of(image) for place in places for image in images_in(place)}
+    if not found:
+        raise DataError(f"expected images in {split} of {config.path}, found none; check what stands there")
+    stems = {os.path.splitext(image)[0] for image in found}
+    walked = tuple(f"{place}{os.sep}" for place in places if place.is_dir())
+    folders = sorted({os.path.dirname(image) for image in found if image.startswith(walked)})
+    gone = {image: file for folder in folders for image, file in _without_image(folder, stems)}
+    return {**found, **gone}, [*gone.values()]
 
 
 def _without_image(folder: str, stems: set[str]) -> Iterator[tuple[str, str]]:
@@ -259,7 +133,7 @@ def _without_image(folder: str, stems: set[str]) -> Iterator[tuple[str, str]]:
         folder: A folder of images.
         stems: The images that are there, without their suffixes.
     """
-    place = os.path.dirname(_labels_of(os.path.join(folder, "_")))
+    place = os.path.dirname(labels_of(os.path.join(folder, "_")))
     for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
         stem, suffix = os.path.splitext(os.path.join(folder, name))
         if suffix == ".txt" and stem not in stems and _holds_boxes(os.path.join(place, name)):
