@@ -7,7 +7,6 @@ by counts, name the issues themselves.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from labelsieve.core.provenance import fingerprint, read_json, remove, target_of
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
 from labelsieve.data.columns import BOX_NAMES
+from labelsieve.data.folders import relative_path
+from labelsieve.data.image_paths import folder_of
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
@@ -357,9 +358,9 @@ def _places(images: Labelled) -> dict[str, pa.Array]:
     if not isinstance(images, LabelledImages) or images.boxes is None:
         return {}
     paths = images.dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
-    known = [os.path.dirname(path) for path in {*paths} if path]
-    common = os.path.commonpath(known) if known else ""
-    files = [os.path.relpath(path, common).replace(os.sep, "/") if path else None for path in paths]
+    known = [Path(path) for path in {*paths} if path]
+    root = str(folder_of(known)) if known else ""
+    files = [relative_path(path, root) if path else None for path in paths]
     sides = zip(_BOX_FIELDS[1:], images.boxes.sides.T, strict=True)
     return {
         "image": pa.array(files, pa.string()),

@@ -88,7 +88,7 @@ class Table:
         notes: Remarks for the user.
         boxes: Which part of its image each row shows, where the source is no table with columns of boxes.
         box_files: The annotation files that hold the rows; None where the source is none of `BOX_FORMATS`.
-        boxless: Paths of the images without boxes, which have no row.
+        image_files: Where `boxes` are: paths of all images by their numbers there, of those without a box, too.
     """
 
     rows: Dataset
@@ -98,7 +98,7 @@ class Table:
     class_names: tuple[str, ...] | None = None
     boxes: Boxes | None = None
     box_files: BoxFiles | None = None
-    boxless: tuple[str, ...] = ()
+    image_files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -153,6 +153,7 @@ def choose_columns(
         several = (label, *rest) if rest else several
     named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
     folder = asked.folder if image_needed else None
+    wants_boxes = image_needed and asked.guess is None  # a box is one of the things that the tags of an image name
     return Columns(
         image=image,
         label=label,
@@ -160,7 +161,7 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=several,
-        box=_box_columns([name for name in others if name not in (label, *several)], where) if image_needed else (),
+        box=_box_columns([name for name in others if name not in (label, *several)], where) if wants_boxes else (),
     )
 
 

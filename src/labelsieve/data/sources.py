@@ -232,7 +232,12 @@ def _assemble(
     paths = image_paths(table, notes)
     boxes = table.boxes or boxes_of(table, paths)
     if boxes is not None:
-        notes += box_notes(boxes, len(table.boxless))
+        if np.isnan(boxes.sides).any(axis=1).all():
+            raise DataError(
+                f"expected boxes in {table.where}, found none with numbers; for several labels an image without boxes "
+                "use: labelsieve scan-tags"
+            )
+        notes += box_notes(boxes, table.image_files)
     ids = read_ids(table, paths if boxes is None else None, notes)
     read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, several = read

@@ -26,8 +26,8 @@ from labelsieve.data.sources import (
     subset,
     with_origin,
 )
-from labelsieve.data.table_labels import arrow_column, read_ids
-from labelsieve.data.tag_coco import read_coco_tags
+from labelsieve.data.table_labels import read_ids
+from labelsieve.data.tag_boxes import tags_of_boxes
 from labelsieve.data.tag_columns import (
     ONE_LABEL,
     TagLists,
@@ -117,10 +117,9 @@ def load_tags(
         guess=guess_tag_columns,
         option="--tag-column",
     )
-    if isinstance(source, str | Path) and tags is None and str(source).lower().endswith(".json"):
-        table = read_coco_tags(Path(source).expanduser(), asked=asked, split=split)
-    else:
-        table = open_source(source, asked=asked, split=split, labels=tags, what="tag")
+    table = open_source(source, asked=asked, split=split, labels=tags, what="tag")
+    if table.boxes is not None:
+        table = tags_of_boxes(table)
     images = _assemble(
         table, tags, columns, separator=separator, class_names=class_names, limit=limit, seed=seed, progress=progress
     )
@@ -165,7 +164,6 @@ def _assemble(
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
     notes, shown_progress = list(table.notes), progress or Progress()
-    table = _with_boxless(table)
     paths = image_paths(table, notes)
     found = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
     if table.class_names is None and paths is not None:
@@ -196,17 +194,6 @@ def _assemble(
         class_names=names,
         notes=tuple(notes),
     )
-
-
-def _with_boxless(table: Table) -> Table:
-    """Returns a table of boxes with a row for each image that has none: it has no tag."""
-    from datasets import Dataset, concatenate_datasets
-
-    if not table.boxless:
-        return table
-    empty = {name: [None] * len(table.boxless) for name in table.rows.column_names}
-    more = Dataset.from_dict({**empty, str(table.columns.image): [*table.boxless]}, features=table.rows.features)
-    return replace(table, rows=concatenate_datasets([table.rows, more]))
 
 
 class _Found(NamedTuple):
@@ -298,10 +285,6 @@ def _given(
     if table.columns.annotators:
         return read_class_columns(table, table.columns.annotators, guessed=not columns)
     name = str(table.columns.label)
-    if table.boxes is not None:  # one tag for each box
-        codes, known = arrow_column(table.rows, name)[: len(table.boxes)], table.rows.features[name].names
-        labels = read_labels(codes, where=table.where, known=known, names_from="the classes of the boxes")
-        return TagLists(rows=np.arange(len(table.boxes)), labels=labels)
     if table.class_names is None:
         return read_tag_column(table, name, separator=separator, classes=classes)
     # a folder of class folders: one tag for each file

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import listed
 from labelsieve.core.quantities import counted, percent
-from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import GUESSING, Scores
 from labelsieve.diagnosis.statistics import Symptoms, shortened
@@ -306,15 +305,16 @@ def _unreadable(scan: Symptoms) -> Finding | None:
         return None
     share, name = rows.size / len(scan.verdicts), scan.images.ids[rows[0]]
     reason = str(scan.verdicts.table["error"][int(rows[0])].as_py()).removeprefix(f"{name}: ")
-    boxed = isinstance(scan.images, LabelledImages) and scan.images.boxes is not None
-    what, them = (("box", "boxes"), "the boxes or their images") if boxed else (("image", "images"), "the files")
+    what, advice = ("image", "images"), "Copy the files again or take them out, then scan again."
+    if scan.verdicts.unit == "boxes":
+        what, advice = ("box", "boxes"), "Correct the boxes or their images or take them out, then scan again."
     return _finding(
         "unreadable-images",
         "problem" if share >= MANY_UNREADABLE else "warning",
         figure=f"{counted(rows.size, *what)} ({percent(share)}) could not be read, for example "
         f"{shortened(name)}: {shortened(reason, 200)}",
         message="They were left out and have no verdict.",
-        advice=f"{'Correct' if boxed else 'Copy'} {them}{'' if boxed else ' again'} or take them out, then scan again.",
+        advice=advice,
     )
 
 

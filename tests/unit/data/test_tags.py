@@ -32,7 +32,7 @@ from labelsieve.verdicts import TAG_IMAGES as IMAGES
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.base import VisionLanguageModel
 from slow_cases import mostly_slow
-from small_boxes import make_voc, make_yolo
+from small_boxes import make_coco, make_voc, make_yolo
 
 Run = Callable[..., tuple[int, str, str]]
 TAGS = [["cat", "dog"], ["dog"], [], ["cat"]]
@@ -132,6 +132,29 @@ def test_the_categories_of_a_coco_file_without_boxes(photos: Path) -> None:
     (photos / "coco.json").write_text(json.dumps(content), encoding="utf-8")
     images = ls.load_tags(photos / "coco.json")
     assert images.tags.tolist() == BITS and images.class_names == ("cat", "dog")
+
+
+def test_annotations_of_no_known_image_are_left_out_and_true_tags_are_read(tmp_path: Path) -> None:
+    path = make_coco(tmp_path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["annotations"][0]["image_id"] = 77
+    for each in content["annotations"]:
+        each["true"] = content["categories"][0]["id"]
+    content["images"].append({"id": 55, "file_name": content["images"][0]["file_name"].replace("a", "b")})
+    path.write_text(json.dumps(content), encoding="utf-8")
+    images = ls.load_tags(path, truth_column="true")
+    assert images.truth is not None and images.truth.sum() == 2 and images.truth[:2, 0].all()
+    assert not images.tags[2].any() and len(images) == 3
+    assert any("1 annotation names an image without an entry" in note for note in images.notes)
+
+
+def test_what_would_be_half_a_box_is_a_class(written: Callable[[str], Path]) -> None:
+    sides = ls.load_tags(written("path,left,top,right,bottom\n0,1,0,0,1\n1,0,0,1,1\n2,0,0,0,0\n3,1,1,0,0"))
+    assert sides.class_names == ("left", "top", "right", "bottom")
+    corners = (
+        "path,label,xmin,ymin,xmax,ymax\n0,cat,1,1,2,2\n0,dog,1,1,2,2\n1,dog,1,1,2,2\n2,cat,0,0,1,1\n3,cat,0,0,1,1"
+    )
+    assert ls.load_tags(written(corners), tag_column="label").tags.sum() == 5, "one row a tag"
 
 
 @pytest.mark.parametrize("make", mostly_slow([make_yolo, make_voc], quick=[make_yolo]))
@@ -389,10 +412,11 @@ def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, r
         tmp_path / "new.csv", image_column="id", image_folder=Path(source).parent, class_names=verdicts.class_names
     )
     assert np.array_equal(again.tags, verdicts.corrected()), "what is exported is read again"
+    (out / "reviews.jsonl").write_text("of a run with one label an image that was here before")
     (tmp_path / "marks.csv").write_text(f"id,class_name,mark\n00.png,{verdicts.class_names[0]},present\n")
     marked = ("--marks", tmp_path / "marks.csv", "--out", tmp_path / "marked.parquet")
     code, said, error = run("export", out, "--format", "parquet", *marked)
-    assert code == 0 and "1 mark of" in said, error
+    assert code == 0 and "1 mark in" in said, error
     assert verdicts.class_names[0] in pq.read_table(tmp_path / "marked.parquet")["tags"].to_pylist()[0]
     code, _, error = run("export", out, "--format", "parquet", "--out", out / IMAGES, "--overwrite")
     assert code == 2 and "no file of the run itself" in error

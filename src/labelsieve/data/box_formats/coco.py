@@ -42,9 +42,8 @@ def read_coco(path: Path, *, asked: Columns, split: str | None) -> Table:
         DataError: It is no such file, or names categories that it does not list.
     """
     refuse_split(split, path)
-    found = read_file(path, label=asked.label or CATEGORY, truth=asked.truth)
-    places = image_folders(path)
-    folder = folder_with(list(found.paths.values()), places, asked=asked.folder, where=f"the file {path}")
+    found = _read_file(path, label=asked.label or CATEGORY, truth=asked.truth)
+    folder = folder_with(list(found.paths.values()), _image_folders(path), asked=asked.folder, where=f"the file {path}")
     return found.rows(folder).to_table(where=f"the file {path}")
 
 
@@ -63,7 +62,6 @@ class Coco:
         labels: Of each annotation the given label, as it stands there.
         truths: The same of the true labels.
         sides: Four numbers for each annotation, see `Boxes`.
-        boxless: How many annotations have neither box nor mask.
     """
 
     path: Path
@@ -76,7 +74,6 @@ class Coco:
     labels: list[Any] = field(default_factory=list)
     truths: list[Any] = field(default_factory=list)
     sides: array[float] = field(default_factory=lambda: array("d"))
-    boxless: int = 0
 
     def add(self, key: str, value: Mapping[str, Any]) -> None:
         """Takes in one element of a list of the file."""
@@ -97,22 +94,25 @@ class Coco:
             )
 
     def _add_annotation(self, value: Mapping[str, Any]) -> None:
-        if task := next((task for task, name in _OTHER_TASKS.items() if name in value and self.label not in value), ""):
-            raise DataError(
-                f"expected annotations with a {shown(self.label)} in {self.path}, found those of {task}, which have "
-                "none; take the file of instances (boxes) of these images"
-            )
+        if self.label not in value:
+            self._refuse_other_tasks(value)
         self.ids.append(str(value.get("id", "")))
         self.images.append(value.get("image_id"))
         self.labels.append(_named(value, self.label, "annotations", self.path))
         if self.truth is not None:
             self.truths.append(_named(value, self.truth, "annotations", self.path))
-        sides = box_of(value)
-        self.boxless += sides is None
-        self.sides.extend(NO_BOX if sides is None else sides)
+        self.sides.extend(box_of(value) or NO_BOX)
 
-    def check(self, *, needs_boxes: bool) -> None:
-        """Raises a `DataError` where the file lists no images, annotations, categories or boxes."""
+    def _refuse_other_tasks(self, value: Mapping[str, Any]) -> None:
+        for task, name in _OTHER_TASKS.items():
+            if name in value:
+                raise DataError(
+                    f"expected annotations with a {shown(self.label)} in {self.path}, found those of {task}; take the "
+                    "file of instances (boxes) of these images"
+                )
+
+    def check(self) -> None:
+        """Raises a `DataError` where the file lists no images, annotations or categories."""
         if not (self.ids or self.paths):
             raise _no_coco(self.path)
         if not self.ids or not self.paths:
@@ -120,11 +120,6 @@ class Coco:
             raise DataError(f"expected a COCO file with {missing} in {self.path}, found none; check the file")
         if not self.categories:
             raise DataError(f"expected categories with id and name in {self.path}, found none; add them")
-        if needs_boxes and self.boxless == len(self.ids):
-            raise DataError(
-                f"expected annotations with a bbox in {self.path}, found none with one; for several labels an image "
-                "without boxes use: labelsieve scan-tags"
-            )
 
     def rows(self, folder: Path) -> BoxRows:
         """Returns the boxes, with classes in the order of the ids of their categories."""
@@ -168,14 +163,13 @@ class Coco:
             ) from None
 
 
-def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None, needs_boxes: bool = True) -> Coco:
+def _read_file(path: Path, *, label: str, truth: str | None) -> Coco:
     """Reads the whole of a COCO file.
 
     Args:
         path: The file.
         label: The field of an annotation that holds its category.
         truth: That of the true category, or None.
-        needs_boxes: Whether a file without any box is refused.
 
     Raises:
         DataError: It cannot be read, or is no such file.
@@ -194,7 +188,7 @@ def read_file(path: Path, *, label: str = CATEGORY, truth: str | None = None, ne
             if not isinstance(part.value, dict):
                 raise DataError(f'expected objects in "{part.key}" of {path}, found others; check the file')
             found.add(part.key, part.value)
-    found.check(needs_boxes=needs_boxes)
+    found.check()
     return found
 
 
@@ -224,7 +218,7 @@ def _by_number(value: Any) -> tuple[bool, Any]:
     return isinstance(value, str), value
 
 
-def image_folders(path: Path) -> Iterator[Path]:
+def _image_folders(path: Path) -> Iterator[Path]:
     """Yields where the images of a COCO file lie by its usual layouts: beside it, or in a folder of its split."""
     here, split = path.parent, path.stem.split("_")[-1]
     for folder in (here, here.parent):

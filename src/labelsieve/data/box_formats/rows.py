@@ -82,23 +82,24 @@ class BoxRows:
             folder=self.folder,
             boxes=Boxes(sides=self.sides, image_of=self.image_of, is_relative=self.is_relative),
             box_files=self.files,
-            boxless=tuple(self.paths[row] for row in np.setdiff1d(np.arange(len(self.paths)), self.image_of)),
+            image_files=tuple(self.paths),
             notes=self.notes,
         )
 
 
-def box_notes(boxes: Boxes, boxless: int) -> tuple[str, ...]:
-    """Says what the rows are, and how many there are.
+def box_notes(boxes: Boxes, image_files: Sequence[str]) -> Iterable[str]:
+    """Says what the rows are, how many there are, and how many images have none.
 
     Example:
         >>> import numpy as np
-        >>> box_notes(Boxes(sides=np.ones((3, 4)), image_of=np.array([0, 0, 1])), boxless=1)
-        ('1 image has no boxes and is not read', 'each row is a box: 3 boxes in 2 images')
+        >>> boxes = Boxes(sides=np.ones((3, 4)), image_of=np.array([0, 0, 1]))
+        >>> [*box_notes(boxes, ["a.jpg", "b.jpg", "c.jpg"])]
+        ['1 image has no boxes and is not read', 'each row is a box: 3 boxes in 2 images']
     """
     images = len(np.unique(boxes.image_of[boxes.image_of >= 0]))
-    empty = f"{counted(boxless, 'image has', 'images have')} no boxes and {'is' if boxless == 1 else 'are'} not read"
-    rows = f"each row is a box: {counted(len(boxes), 'box', 'boxes')} in {counted(images, 'image', 'images')}"
-    return (*((empty,) if boxless else ()), rows)
+    if (empty := len(image_files) - images) > 0:
+        yield f"{counted(empty, 'image has', 'images have')} no boxes and {'is' if empty == 1 else 'are'} not read"
+    yield f"each row is a box: {counted(len(boxes), 'box', 'boxes')} in {counted(images, 'image', 'images')}"
 
 
 def folder_with(paths: Sequence[str], folders: Iterable[Path], *, asked: Path | None, where: str) -> Path:
