@@ -18,6 +18,7 @@ from labelsieve.commands.base import (
     RunOptions,
     TagSource,
     TestSet,
+    mark_files,
     refuse_inside,
     review_files,
 )
@@ -156,7 +157,7 @@ class Adapt(RunOptions):
             verdicts,
             backbone=self.backbone,
             settings=self.settings,
-            marks=review_files(self.run_folder, self.marks),
+            marks=mark_files(self.marks) if has_tags else review_files(self.run_folder, self.marks),
             test=test,
             **self.run_options(),
             progress=progress,

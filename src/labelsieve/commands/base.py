@@ -262,7 +262,12 @@ def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] 
     from labelsieve.review.log import LOG
 
     log = [run / LOG] if (run / LOG).is_file() else []
-    return [*log, *(path for paths in option for path in paths)] or None
+    return [*log, *(mark_files(option) or ())] or None
+
+
+def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
+    """Returns the files of a `MarkOption`; None if there are none."""
+    return [path for paths in option for path in paths] or None
 
 
 def percentage(text: str, option: str) -> float:

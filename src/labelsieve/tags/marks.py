@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +14,7 @@ from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 from labelsieve.core.spreadsheets import read_csv
-
-if TYPE_CHECKING:
-    from labelsieve.tags.verdicts import TagVerdicts
+from labelsieve.tags.verdicts import MISSING, WRONG, TagVerdicts
 
 PRESENT, ABSENT, UNSURE = "present", "absent", "unsure"
 MARKS = (PRESENT, ABSENT, UNSURE)
@@ -29,7 +26,7 @@ _ADVICE = "take the marks of the report"
 
 
 def after_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | None = None) -> TagVerdicts:
-    """Returns the verdicts with what a person says in the place of what the detector says.
+    r"""Returns the verdicts with what a person says in the place of what the detector says.
 
     A tag that is given where the class is not in the image is wrong, and one that is not given where it is, is missing,
     both with label quality 0; what is as the person says has no verdict. `unsure` changes nothing. Any pair of the run
@@ -42,6 +39,20 @@ def after_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress |
 
     Raises:
         DataError: A file cannot be read, or is of another run.
+
+    Example:
+        >>> import tempfile
+        >>> import labelsieve as ls
+        >>> from labelsieve.demo import MINI_CLIP
+        >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> drawn, labels = sketches(32, seed=0)
+        >>> tags = [[], *([CLASS_NAMES[label]] for label in labels[1:])]
+        >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+        ...     print(f"id,class_name,mark\n{images.ids[0]},{CLASS_NAMES[labels[0]]},present", file=file, flush=True)
+        ...     bool(after_marks(verdicts, file.name).corrected()[0, labels[0]])
+        True
     """
     said = _read(files, verdicts, progress)
     classes, given = len(verdicts.class_names), verdicts.given.ravel()
@@ -57,7 +68,7 @@ def after_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress |
         {
             "id": ids.take(pa.array(wrong // classes)),
             "class_name": names.take(pa.array(wrong % classes)),
-            "kind": pa.array(["wrong" if is_given else "missing" for is_given in given[wrong]], pa.string()),
+            "kind": pa.array([WRONG if is_given else MISSING for is_given in given[wrong]], pa.string()),
             "label_quality": pa.array(np.zeros(len(wrong), dtype=np.float32)),
             "rank": pa.array(np.zeros(len(wrong), dtype=np.int64)),
         },
@@ -82,7 +93,7 @@ def _read(files: MarkFiles, verdicts: TagVerdicts, progress: Progress | None) ->
         said |= found
     if progress is not None:
         of_files = f"; the files differ on {len(differing):,}, where the last one counts" if differing else ""
-        progress.say(f"note: {counted(len(said), 'mark', 'marks')} of {listed(paths)} count{of_files}")
+        progress.say(f"note: {counted(len(said), 'mark', 'marks')} in {listed(paths)}{of_files}")
     return said
 
 

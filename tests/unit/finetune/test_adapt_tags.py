@@ -397,7 +397,7 @@ def test_from_a_run_of_tags_to_a_model(finished: Path, model: Model, run: Run, t
     mark = {"wrong": "present", "missing": "absent"}[table["kind"]]  # the given state is right
     (tmp_path / "m.csv").write_text(f"id,class_name,mark\n{table['id']},{table['class_name']},{mark}\n")
     code, out, err = run("adapt", finished, "--out", tmp_path / "marked", *quick, "--marks", tmp_path / "m.csv")
-    assert (code, err) == (0, "") and "1 mark of" in out
+    assert (code, err) == (0, "") and "1 mark in" in out
     changes = {"wrong": "1 wrong tags taken away", "missing": "1 missing tags given"}
     found = " ".join(out.split())
     assert changes.pop(table["kind"]) not in found and all(each in found for each in changes.values())
