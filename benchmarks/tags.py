@@ -169,7 +169,7 @@ def main(options: Tags) -> None:
                 rows |= {f"{name}, {who}": of_cleanlab(pairs.given, each) for who, each in theirs.items()}
                 for method, each in rows.items():
                     metrics: Any = evaluate_pairs(truth=images.truth[read], tags=pairs.given, **each)  # type: ignore[index]
-                    found.setdefault(method, []).append({each: 100 * metrics[each] for each in MEASURES})
+                    found.setdefault(method, []).append({measure: 100 * metrics[measure] for measure in MEASURES})
     print(f"{len(images)} images, {len(images.class_names)} classes, omit {options.omit:g}, add {options.add:g}; in %")
     print(f"| method | seed | {' | '.join(PAIR_METRICS[name].title for name in MEASURES)} |")
     print("|---|---|" + "---:|" * len(MEASURES))

@@ -48,7 +48,7 @@ def test_a_tag_says_nothing_of_itself(data: Any) -> None:
 def test_weak_couplings_are_those_of_logistic_regression() -> None:
     tags = going_together(60_000, 5, strength=0.6)
     counts = tags.T.astype(float) @ tags
-    slopes, _ = _couplings(torch.from_numpy(counts), torch.tensor(float(len(tags))).double())
+    slopes, _ = _couplings(torch.from_numpy(counts), len(tags))
     for each in range(5):
         others = np.delete(np.arange(5), each)
         fitted = LogisticRegression(C=1e6).fit(tags[:, others], tags[:, each]).coef_[0]
@@ -70,7 +70,7 @@ def test_the_scatter_by_chance_is_that_of_the_products() -> None:
     spread = np.sqrt(mean * (1 - mean))
     expected = np.where(apart, -np.linalg.inv(drawn_in), 0) / np.outer(spread, spread)
     together = torch.from_numpy(tags.T.astype(float) @ tags)
-    slopes, offsets = _couplings(together, torch.tensor(float(count)).double())
+    slopes, offsets = _couplings(together, count)
     assert 0.02 < weight < 0.98
     # the mean has half an image more than the products here
     np.testing.assert_allclose(slopes.numpy(), expected, atol=0.02 * np.abs(expected).max())

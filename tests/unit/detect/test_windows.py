@@ -143,12 +143,13 @@ def test_the_discriminant_of_whole_images_alone_is_that_of_images() -> None:
 def test_windows_show_what_the_whole_does_not() -> None:
     found, truth = scattered()
     reached = {}
+    silent = patch.object(joining, "other_tags_kind", lambda given, _: lambda here: torch.zeros(len(here), CLASSES))
     for name, each in {"whole": None, "windows": found}.items():
-        with patch.object(joining, "views_of", return_value=each):
+        with silent, patch.object(joining, "views_of", return_value=each):
             scores = PairJoint().score(found.pairs)
         reached[name] = evaluate_pairs(truth=truth, tags=found.pairs.tags, quality=scores.quality, flagged=scores.issue)
     for kind in ("wrong_auroc", "missing_auroc"):
-        assert reached["whole"][kind] < 0.7 and reached["windows"][kind] > 0.9  # type: ignore[operator]
+        assert reached["whole"][kind] < 0.65 and reached["windows"][kind] > 0.9  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("detector", [PairJoint(windows=2), PairLabelMatch(windows=2)], ids=["joint", "label-match"])
