@@ -30,7 +30,7 @@ from labelsieve.detect.deft.objective import DualObjective
 from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import make_schedule, train
-from labelsieve.vlm.kept_features import ImageFeatures
+from labelsieve.vlm.feature_cache import ImageFeatures
 from step import model
 from text_encoder import names
 

@@ -31,9 +31,9 @@ from torchvision import transforms
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from labelsieve.core.engine import make_engine
-from labelsieve.data.loading import Augment, batches, crop_area, default_workers
-from labelsieve.data.pixels import kept_images
-from labelsieve.data.sources import load_images
+from labelsieve.data.input.batches import Augment, batches, crop_area, default_workers
+from labelsieve.data.input.image_cache import kept_images
+from labelsieve.data.loading import load_images
 
 CPU = torch.device("cpu")
 

@@ -42,10 +42,10 @@ _WATCH = """() => {
 
 def make_run(folder: Path, images: int) -> Path:
     """Makes a finished run whose features are in the cache."""
-    from labelsieve.data.sources import load_images
+    from labelsieve.data.loading import load_images
     from labelsieve.detect.scores import Scores
     from labelsieve.verdicts import decide
-    from labelsieve.vlm.kept_features import feature_stem
+    from labelsieve.vlm.feature_cache import feature_stem
 
     rng = np.random.default_rng(0)
     given = rng.integers(0, CLASSES, images)

@@ -33,15 +33,15 @@ from PIL import Image
 import labelsieve as ls
 from labelsieve.core.engine import make_engine
 from labelsieve.data.noise import with_tag_noise
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.scenes import scenes, write_tags
 from labelsieve.detect.inputs import inputs_of_images
-from labelsieve.detect.pairs import alone, joining, noise, other_tags
-from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.registry import pair_detector_class
-from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+from labelsieve.detect.tags import joining, noise_model, other_tags
+from labelsieve.detect.tags.base import TagDetector
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.registry import tag_detector_class
+from labelsieve.metrics import TAG_METRICS, evaluate_pairs
 
 MEASURES = ("wrong_auroc", "missing_auroc", "wrong_f1", "missing_f1", "map")
 
@@ -105,9 +105,9 @@ def sheets(source: str, label_column: str | None, count: int, seed: int) -> Tagg
     return ls.load_tags(made, tags=tags, class_names=singles.class_names)
 
 
-def scored(pairs: PairInputs, detector: PairDetector) -> tuple[Any, dict[str, NDArray[np.float32]]]:
+def scored(pairs: TagInputs, detector: TagDetector) -> tuple[Any, dict[str, NDArray[np.float32]]]:
     """Returns the scores of a detector, and what cleanlab gets, (n, K) each, by what it is called."""
-    models, fit, others, kind_of = dict[str, Any](), noise.fit_pairs, list[Any](), other_tags.other_tags_kind
+    models, fit, others, kind_of = dict[str, Any](), noise_model.fit_pairs, list[Any](), other_tags.other_tags_kind
 
     def kept(kinds: list[Any], *arguments: Any, generator: torch.Generator, **more: Any) -> Any:
         state, of_images = generator.get_state(), [kind for kind in kinds if kind not in others]
@@ -122,14 +122,13 @@ def scored(pairs: PairInputs, detector: PairDetector) -> tuple[Any, dict[str, ND
 
     with (
         patch.object(joining, "fit_pairs", kept),
-        patch.object(alone, "fit_pairs", kept),
         patch.object(joining, "other_tags_kind", noted),
     ):
         scores = detector.score(pairs)
     return scores, {name: tagged(model, pairs) for name, model in models.items()}
 
 
-def tagged(model: noise.PairModel, pairs: PairInputs) -> NDArray[np.float32]:
+def tagged(model: noise_model.TagNoiseModel, pairs: TagInputs) -> NDArray[np.float32]:
     """Returns how likely each image has each tag, (n, K)."""
     chance = torch.from_numpy(model.all_probabilities(pairs.given, posterior=False))
     return model.noise.tagged(chance).numpy()
@@ -143,11 +142,11 @@ def of_cleanlab(tags: NDArray[np.bool_], tagged: NDArray[np.float32]) -> dict[st
     return {"quality": quality.astype(np.float32), "flagged": np.asarray(flagged, dtype=bool)}
 
 
-def detectors(options: Tags) -> dict[str, PairDetector]:
+def detectors(options: Tags) -> dict[str, TagDetector]:
     """Returns what to measure, with each finest grid where a detector looks at windows."""
-    found = dict[str, PairDetector]()
+    found = dict[str, TagDetector]()
     for name in options.detectors:
-        kind = pair_detector_class(name)
+        kind = tag_detector_class(name)
         if any(field.name == "windows" for field in dataclasses.fields(kind)):
             found |= {f"{name}, windows {finest}": kind(windows=finest) for finest in options.windows}
         else:
@@ -162,7 +161,7 @@ def main(options: Tags) -> None:
         with tempfile.TemporaryDirectory() as folder:
             images = load(options, seed, Path(folder))
             inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=make_engine(seed=seed))
-            pairs, read = PairInputs(inputs, images.tags, images), inputs.rows
+            pairs, read = TagInputs(inputs, images.tags, images), inputs.rows
             for name, detector in detectors(options).items():
                 scores, theirs = scored(pairs, detector)
                 rows: Any = {name: {"quality": scores.quality[read], "flagged": scores.issue[read]}}
@@ -171,7 +170,7 @@ def main(options: Tags) -> None:
                     metrics: Any = evaluate_pairs(truth=images.truth[read], tags=pairs.given, **each)  # type: ignore[index]
                     found.setdefault(method, []).append({measure: 100 * metrics[measure] for measure in MEASURES})
     print(f"{len(images)} images, {len(images.class_names)} classes, omit {options.omit:g}, add {options.add:g}; in %")
-    print(f"| method | seed | {' | '.join(PAIR_METRICS[name].title for name in MEASURES)} |")
+    print(f"| method | seed | {' | '.join(TAG_METRICS[name].title for name in MEASURES)} |")
     print("|---|---|" + "---:|" * len(MEASURES))
     for method, rows in found.items():
         for seed, row in zip(options.seeds, rows, strict=True):

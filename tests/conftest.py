@@ -95,7 +95,7 @@ def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def bundled_model_is_loaded_once() -> Iterator[None]:
     """Gives all commands the same bundled model: a scan leaves it as it was, and loading it takes most of its time."""
     from labelsieve.demo import MINI_CLIP
-    from labelsieve.vlm import huggingface
+    from labelsieve.vlm import loading as huggingface
 
     load = huggingface.load_vlm
     kept = cache(load)
@@ -113,7 +113,7 @@ def bundled_model_is_loaded_once() -> Iterator[None]:
 def mini_clip() -> VisionLanguageModel:
     """Returns the bundled model, loaded once."""
     from labelsieve.demo import MINI_CLIP
-    from labelsieve.vlm import huggingface
+    from labelsieve.vlm import loading as huggingface
 
     return huggingface.load_vlm(MINI_CLIP)
 
@@ -121,7 +121,7 @@ def mini_clip() -> VisionLanguageModel:
 @pytest.fixture(scope="session")
 def tiny_clip() -> VisionLanguageModel:
     """Returns a model with random weights, quicker than the bundled one, for what no trained weights are needed for."""
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.loading import load_vlm
     from small_models import tiny_folder
 
     return load_vlm(tiny_folder())

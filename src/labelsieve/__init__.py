@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from labelsieve.core.errors import LabelsieveError
     from labelsieve.data.features import LabelledFeatures, load_features
     from labelsieve.data.images import LabelledImages
+    from labelsieve.data.loading import load_images
     from labelsieve.data.noise import inject
-    from labelsieve.data.sources import load_images
-    from labelsieve.data.tagged import TaggedImages
-    from labelsieve.data.tags import load_tags
+    from labelsieve.data.tags.loading import load_tags
+    from labelsieve.data.tags.records import TaggedImages
     from labelsieve.detect.aum import AUM
     from labelsieve.detect.clip_cleaner import CLIPCleaner
     from labelsieve.detect.clip_margin import ClipMargin
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from labelsieve.tags.scan import scan_tags
     from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.loading import load_vlm
 
     __version__: str
 

@@ -31,7 +31,7 @@ METRICS = {
 
 Terminal, report, comparison and tables derive from it.
 """
-PAIR_METRICS = {
+TAG_METRICS = {
     "wrong_precision": Metric("wrong P", "precision of the given tags that are flagged"),
     "wrong_recall": Metric("wrong R", "recall of the wrong tags"),
     "wrong_f1": Metric("wrong F1", "F1 of the given tags that are flagged"),

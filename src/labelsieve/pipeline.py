@@ -21,7 +21,7 @@ from labelsieve.curation.search import Search, find_in_images, inputs_of
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES, DeFT

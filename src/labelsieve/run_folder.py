@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labelsieve.core.engine import Engine, Precision, make_engine
 from labelsieve.core.errors import RunError, shown
-from labelsieve.core.folders import alone_in, foreign, make_folder
+from labelsieve.core.output_folders import alone_in, foreign, make_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import parts_of, remove_parts, target_of
 from labelsieve.detect.training.loop import CHECKPOINT

@@ -24,11 +24,11 @@ from labelsieve.core.errors import DataError, RunError, first_line
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
-from labelsieve.data.columns import BOX_NAMES
-from labelsieve.data.folders import relative_path
-from labelsieve.data.image_paths import folder_of
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
+from labelsieve.data.sources.columns import BOX_NAMES
+from labelsieve.data.sources.folders import relative_path
+from labelsieve.data.sources.image_paths import folder_of
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import METRIC_TITLES, evaluate
 from labelsieve.records import RUN, RunRecord, check_kinds, is_of_tags

@@ -15,15 +15,15 @@ from labelsieve.commands.adapt import AdaptTestSet
 from labelsieve.commands.help import MOST, SHOWN, wants_help
 from labelsieve.commands.scan import Scan
 from labelsieve.detect.deft.detector import RECIPES
-from labelsieve.detect.pairs.registry import PAIR_DETECTORS
 from labelsieve.detect.registry import DETECTORS, detector_class
+from labelsieve.detect.tags.registry import TAG_DETECTORS
 from labelsieve.finetune.settings import Adaptation
 
 Run = Callable[..., tuple[int, str, str]]
 
 NESTED: dict[str, tuple[type, ...]] = {
     "scan": (base.Source, base.TestSet, base.Against),
-    "scan-tags": (base.TagSource, PAIR_DETECTORS["joint"]),
+    "scan-tags": (base.TagSource, TAG_DETECTORS["joint"]),
     "adapt": (AdaptTestSet, Adaptation),
     "noise": (base.Source,),
 }

@@ -19,7 +19,7 @@ from labelsieve.curation.findings import FINDINGS
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.published.registry import PUBLISHED
-from labelsieve.data.table_formats import TABLE_FORMATS
+from labelsieve.data.sources.table_formats import TABLE_FORMATS
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE

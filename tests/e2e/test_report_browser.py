@@ -16,8 +16,8 @@ from datasets import Dataset
 
 from labelsieve import load_tags
 from labelsieve.data.images import LabelledImages
-from labelsieve.detect.pairs.scores import PairScores
 from labelsieve.detect.scores import Scores
+from labelsieve.detect.tags.scores import TagScores
 from labelsieve.report.html import write_report
 from labelsieve.report.tag_report import write_tag_report
 from labelsieve.tags.verdicts import decide_tags
@@ -194,7 +194,7 @@ def tag_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = load_tags(drawn, tags=np.repeat([[True, False]], count, axis=0), class_names=names)
     present = np.linspace(0.01, 0.12, 2 * count, dtype=np.float32).reshape(count, 2) * [1, -1] + [0, 1]
     nothing = np.full(2, np.nan)
-    scores = PairScores(
+    scores = TagScores(
         tags=images.tags,
         present=present.astype(np.float32),
         wrong_threshold=0.2,

@@ -15,8 +15,8 @@ import labelsieve as ls
 from labelsieve.core.errors import ModelError, RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import load_images
 from labelsieve.data.noise import inject
-from labelsieve.data.sources import load_images
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.inputs import DetectorInputs

@@ -23,7 +23,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.sketches import CLASS_NAMES, DEMO_STYLE, draw, sketches
 from labelsieve.detect.base import Detector

@@ -31,7 +31,7 @@ from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Reads, Schedule, Step, train
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.kept_features import ImageFeatures
+from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_models import parity, parity_clip

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
 
-from labelsieve.app.looks import Looks
 from labelsieve.app.other_split import OtherSplit
+from labelsieve.app.similar_images import Looks
 from labelsieve.curation.findings import KINDS
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.finding_queues import Found

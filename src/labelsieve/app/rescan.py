@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 
 from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
-from labelsieve.core.folders import foreign
+from labelsieve.core.output_folders import foreign
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier import carry_late
 from labelsieve.review.log import LOG

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelsieve.app.rescan import Rescan
+from labelsieve.app.review_status import pairs_of
 from labelsieve.app.session import Session, Viewer, spec_of
-from labelsieve.app.standing import pairs_of
 from labelsieve.app.thumbnails import SIDES
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, look_up, shown
 from labelsieve.data.images import UnreadableImageError

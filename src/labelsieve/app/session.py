@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.app.cards import CardMaker, Dealt, Hand, bundled, joined
-from labelsieve.app.looks import Looks, kept_features
 from labelsieve.app.other_split import OtherSplit
-from labelsieve.app.standing import precision_of, progress_of
+from labelsieve.app.review_status import precision_of, progress_of
+from labelsieve.app.similar_images import Looks, kept_features
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.core.progress import Progress

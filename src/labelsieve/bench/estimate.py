@@ -19,13 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.bench.drawn import DRAWN, Drawn
+from labelsieve.bench.cell_inputs import Given, one_label, scan_once, true_labels
+from labelsieve.bench.config import BUNDLED, Data, Method
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
-from labelsieve.bench.given import Given, one_label, scan_once, true_labels
-from labelsieve.bench.parts import BUNDLED, Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import RowsT, check_models, check_test, load_data, load_test, with_noise
+from labelsieve.bench.synthetic import DRAWN, Drawn
 from labelsieve.bench.tasks import TASKS, adaptation
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError
@@ -33,7 +33,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.published.base import named_source
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.detect.training.loop import make_schedule
@@ -41,7 +41,7 @@ from labelsieve.detect.training.settings import Training
 from labelsieve.finetune.loop import steps_of
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 
 _FEW = 64  # images of a trial, and a batch of the paper
 # A trial that took fewer seconds is made with so many more epochs the next time.

@@ -39,9 +39,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from labelsieve.bench import toml_files
-from labelsieve.bench.drawn import DRAWN
-from labelsieve.bench.parts import BUNDLED, FEATURES, Against, Data, Method, Noise
+from labelsieve.bench.config import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_rivals, read_values
+from labelsieve.bench.synthetic import DRAWN
 from labelsieve.bench.tasks import COST, TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint

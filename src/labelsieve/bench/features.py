@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from labelsieve.bench.parts import NO_TEXT, Data, Noise
+from labelsieve.bench.config import NO_TEXT, Data, Noise
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, look_up
-from labelsieve.data.feature_files import read_text_file, stored_names
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise_kinds import kinds_for_features
+from labelsieve.data.sources.feature_files import read_text_file, stored_names
 from labelsieve.data.test_sets import with_class_names
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.vlm.base import VisionLanguageModel

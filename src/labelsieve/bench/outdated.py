@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from labelsieve.bench.cell_inputs import LATER
 from labelsieve.bench.experiment import Experiment
-from labelsieve.bench.given import LATER
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json

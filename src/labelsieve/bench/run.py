@@ -13,33 +13,33 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labelsieve.bench.drawn import DRAWN
+from labelsieve.bench.cell_inputs import NO_IMAGES, Given, one_label, true_labels
+from labelsieve.bench.config import BUNDLED, FEATURES, Data, Noise
 from labelsieve.bench.experiment import Cell, Experiment, within
 from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
-from labelsieve.bench.given import NO_IMAGES, Given, one_label, true_labels
 from labelsieve.bench.outdated import up_to_date
-from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Noise
 from labelsieve.bench.store import RUNS, Store
+from labelsieve.bench.synthetic import DRAWN
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, RunError, SettingsError
-from labelsieve.core.folders import alone_in
+from labelsieve.core.output_folders import alone_in
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json, versions
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import load_images
 from labelsieve.data.noise import inject, with_tag_noise
 from labelsieve.data.noise_files import apply_noise, read_noise
-from labelsieve.data.sources import load_images
-from labelsieve.data.tagged import TaggedImages
-from labelsieve.data.tags import load_tags
+from labelsieve.data.tags.loading import load_tags
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.registry import check_input
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.names import without_folders
 
 # Test sketches are of seeds that no training sketches have.

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelsieve.bench.given import Given, scan_once
+from labelsieve.bench.cell_inputs import Given, scan_once
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.preprocessed import preprocessed_images
+from labelsieve.data.input.preprocessed import preprocessed_images
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores

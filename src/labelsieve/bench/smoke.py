@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labelsieve.bench.drawn import SCENE_TAGS
+from labelsieve.bench.config import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
-from labelsieve.bench.parts import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.published import Published
+from labelsieve.bench.synthetic import SCENE_TAGS
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress

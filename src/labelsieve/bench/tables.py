@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelsieve.bench.against import Ahead, summary
+from labelsieve.bench.comparison import Ahead, summary
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
 from labelsieve.bench.series import Column, Records, Spread, column_names, columns, series, spread, values
@@ -16,7 +16,7 @@ from labelsieve.core.provenance import write_atomically, write_text
 from labelsieve.core.spreadsheets import escaped
 
 if TYPE_CHECKING:
-    from labelsieve.bench.parts import Against
+    from labelsieve.bench.config import Against
     from labelsieve.bench.published import Published
 
 RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"

@@ -11,9 +11,9 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.provenance import fingerprint
 
 if TYPE_CHECKING:
-    from labelsieve.bench.given import Given
-    from labelsieve.bench.parts import Method
-    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.bench.cell_inputs import Given
+    from labelsieve.bench.config import Method
+    from labelsieve.data.tags.records import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
 

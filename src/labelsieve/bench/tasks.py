@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.bench.given import Given, scan_once
+from labelsieve.bench.cell_inputs import Given, scan_once
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_keys, field_names
-from labelsieve.metrics import METRIC_TITLES, PAIR_METRICS
+from labelsieve.metrics import METRIC_TITLES, TAG_METRICS
 
 if TYPE_CHECKING:
-    from labelsieve.bench.parts import Method
+    from labelsieve.bench.config import Method
     from labelsieve.finetune.settings import Adaptation
     from labelsieve.verdicts import Verdicts
 
@@ -39,7 +39,7 @@ _ADAPTATION = {
     "used_clean": "of these, right",
 }
 TAGGING = {
-    **{name: metric.title for name, metric in PAIR_METRICS.items()},
+    **{name: metric.title for name, metric in TAG_METRICS.items()},
     "wrong_flagged": "flagged of the given tags",
     "missing_flagged": "flagged of the absent tags",
     "commission": "wrong of the given tags",

@@ -22,7 +22,7 @@ from labelsieve.commands.base import (
     refuse_inside,
     review_files,
 )
-from labelsieve.commands.reading import read
+from labelsieve.commands.parsing import read
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked
 from labelsieve.commands.tag_runs import is_tag_run, tagged_images_of
@@ -32,7 +32,7 @@ from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, RECIPES, Adaptation, 
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
-    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.data.tags.records import TaggedImages
 
 _RECIPES = "{" + ",".join(RECIPES) + "}"
 
@@ -127,7 +127,7 @@ class Adapt(RunOptions):
 
     def run(self, console: Console) -> None:
         """Loads, trains, measures, writes."""
-        from labelsieve.core.folders import alone_in
+        from labelsieve.core.output_folders import alone_in
         from labelsieve.finetune.run import check_model_folder
         from labelsieve.tags.verdicts import TagVerdicts
         from labelsieve.verdicts import Verdicts

@@ -148,8 +148,8 @@ class Apply(Command):
 
     def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:
         """Writes the list of changes beside the result; one that was given is there already."""
-        from labelsieve.data.folders import CHANGES
-        from labelsieve.data.readers import find_source
+        from labelsieve.data.sources.folders import CHANGES
+        from labelsieve.data.sources.readers import find_source
         from labelsieve.review.apply import free_name
         from labelsieve.review.changes import write_changes
 
@@ -161,8 +161,8 @@ class Apply(Command):
         return path
 
     def _images(self, options: dict[str, Any], progress: Progress) -> LabelledImages:
-        from labelsieve.data.feature_files import holds_features
-        from labelsieve.data.sources import load_images
+        from labelsieve.data.loading import load_images
+        from labelsieve.data.sources.feature_files import holds_features
 
         if holds_features(options["source"]):
             raise RunError("features have no file of labels that could be written again; use: labelsieve export RUN")

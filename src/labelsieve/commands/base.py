@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from labelsieve.commands.reading import read
+from labelsieve.commands.parsing import read
 from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
 from labelsieve.core.validation import Limit, Seed, check_ranges
 from labelsieve.data.boxes import BoxMargin
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
-    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.data.tags.records import TaggedImages
     from labelsieve.vlm.base import VisionLanguageModel
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
@@ -127,7 +127,7 @@ class Source:
         one_class: bool = False,
     ) -> LabelledImages:
         """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels, and `one_class` may do."""
-        from labelsieve.data.sources import load_images
+        from labelsieve.data.loading import load_images
 
         return load_images(
             self.source,
@@ -194,7 +194,7 @@ class TagSource:
         self, *, seed: int, progress: Progress, truth_column: str | None = None, noise: Path | None = None
     ) -> TaggedImages:
         """Loads the images; `seed` draws the subset, and `noise` is a file of other tags."""
-        from labelsieve.data.tags import load_tags
+        from labelsieve.data.tags.loading import load_tags
 
         options = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "source"}
         options |= {"tag_column": self.tag_column or None, "class_names": names_or_file(self.class_names)}
@@ -319,8 +319,8 @@ class Against:
         Raises:
             SettingsError: There are options of them, but no source.
         """
-        from labelsieve.data.feature_files import holds_features
         from labelsieve.data.features import load_features
+        from labelsieve.data.sources.feature_files import holds_features
 
         columns = (self.against_image_column, self.against_image_folder, self.against_label_column, self.against_split)
         if self.against is None:
@@ -342,7 +342,7 @@ class Against:
 
 def load_model(name: str, progress: Progress) -> VisionLanguageModel:
     """Loads a model, and says so: it may take a while."""
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.loading import load_vlm
 
     first_time = "" if Path(name).is_dir() else "; the first time it is downloaded"
     progress.say(f"loading {name}{first_time}")

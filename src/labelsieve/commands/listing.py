@@ -49,13 +49,13 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
     from labelsieve.detect.deft.registry import WARMUP_LOSSES
-    from labelsieve.detect.pairs.registry import PAIR_DETECTORS
     from labelsieve.detect.registry import DETECTORS
+    from labelsieve.detect.tags.registry import TAG_DETECTORS
     from labelsieve.report.registry import FORMATS
     from labelsieve.vlm.families.registry import ADAPTERS
 
     yield from _choices(DETECTORS)
-    yield from _choices(PAIR_DETECTORS, verb="scan-tags ")
+    yield from _choices(TAG_DETECTORS, verb="scan-tags ")
     for name, recipe in RECIPES.items():
         changed = (
             f"{key.replace('_', '-')} {value}"
@@ -110,9 +110,9 @@ def _peft(model: str | None) -> Iterator[tuple[str, str]]:
 def _peft_of(model: str) -> Iterator[tuple[str, str]]:
     """Yields each kind with what it trains of a model, which is loaded for that."""
     from labelsieve.detect.training.settings import Training
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.loading import load_vlm
+    from labelsieve.vlm.peft.parameter_count import trainable
     from labelsieve.vlm.peft.registry import PEFT
-    from labelsieve.vlm.peft.share import trainable
 
     vlm = load_vlm(model)
     for name in PEFT:

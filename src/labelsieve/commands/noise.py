@@ -128,7 +128,7 @@ class Noise(Command):
 
     def _write_tags(self, progress: Progress) -> tuple[Path, str, str]:
         from labelsieve.data.noise import with_tag_noise
-        from labelsieve.data.tag_noise_files import CLEAN_TAGS, write_tag_noise
+        from labelsieve.data.tags.noise_files import CLEAN_TAGS, write_tag_noise
 
         data = self.data
         source = TagSource(

@@ -121,7 +121,7 @@ def _scan(plan: Mapping[str, Any]) -> int:
     from labelsieve.commands.runs import load_part
     from labelsieve.pipeline import scan
     from labelsieve.report.html import write_report
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.loading import load_vlm
 
     progress, out = _JsonProgress(), Path(plan["out"])
 

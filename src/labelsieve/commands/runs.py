@@ -281,9 +281,9 @@ def load_origin(origin: Mapping[str, Any], *, progress: Progress) -> LabelledIma
 
 
 def _load(origin: Mapping[str, Any], progress: Progress) -> LabelledImages | LabelledFeatures:
-    from labelsieve.data.feature_files import holds_features
     from labelsieve.data.features import load_features
-    from labelsieve.data.sources import load_images
+    from labelsieve.data.loading import load_images
+    from labelsieve.data.sources.feature_files import holds_features
 
     load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
     unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))

@@ -24,7 +24,7 @@ from labelsieve.commands.base import (
     percentage,
     refuse_inside,
 )
-from labelsieve.commands.reading import read
+from labelsieve.commands.parsing import read
 from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import LogitScale, field_names
@@ -104,7 +104,7 @@ class Scan(RunOptions, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
-        from labelsieve.core.folders import alone_in
+        from labelsieve.core.output_folders import alone_in
         from labelsieve.run_folder import check_run_folder
 
         refuse_inside(self.data.source, self.out)
@@ -198,8 +198,8 @@ class Scan(RunOptions, Generic[SettingsT]):
         return None if self.reviewed is None else str(earlier(self.reviewed, images).to_record()["fingerprint"])
 
     def _load(self, progress: Progress) -> Any:
-        from labelsieve.data.feature_files import holds_features
         from labelsieve.data.features import load_features
+        from labelsieve.data.sources.feature_files import holds_features
 
         if not holds_features(self.data.source):
             if self.text_features is not None or self.logit_scale is not None:

@@ -13,19 +13,19 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model, refuse_inside
-from labelsieve.commands.reading import read
+from labelsieve.commands.parsing import read
 from labelsieve.commands.scan import asked
 from labelsieve.core.errors import RunError, SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
-from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.registry import DEFAULT, PAIR_DETECTORS, pair_detector_class
+from labelsieve.detect.tags.base import TagDetector
+from labelsieve.detect.tags.registry import DEFAULT, TAG_DETECTORS, tag_detector_class
 
 if TYPE_CHECKING:
-    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.data.tags.records import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
-SettingsT = TypeVar("SettingsT", bound=PairDetector)
-_METAVAR = "{" + ",".join(PAIR_DETECTORS) + "}"
+SettingsT = TypeVar("SettingsT", bound=TagDetector)
+_METAVAR = "{" + ",".join(TAG_DETECTORS) + "}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         """Reads the words in two stages: the detector first, since it says which options there are."""
         name = asked(args, "--detector", default=DEFAULT)
         try:
-            settings = pair_detector_class(name)()
+            settings = tag_detector_class(name)()
         except SettingsError as error:
             raise UsageError(str(error)) from None
         default = cls(data=TagSource(source=tyro.MISSING), detector=name, out=tyro.MISSING, settings=settings)
@@ -67,7 +67,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
-        from labelsieve.core.folders import alone_in
+        from labelsieve.core.output_folders import alone_in
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
         from labelsieve.run_folder import check_run_folder

@@ -12,7 +12,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES
 
 if TYPE_CHECKING:
-    from labelsieve.data.tagged import TaggedImages
+    from labelsieve.data.tags.records import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
 
@@ -73,7 +73,7 @@ def tagged_images_of(verdicts: TagVerdicts, *, source: str | None, progress: Pro
         RunError: The run had its images in memory, or they are not the same any more.
         DataError: They cannot be loaded.
     """
-    from labelsieve.data.tags import load_tags
+    from labelsieve.data.tags.loading import load_tags
 
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     origin = origin if source is None else moved_origin(origin, source)

@@ -29,8 +29,8 @@ from labelsieve.curation.outliers import strangeness
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
+from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.features import image_features
-from labelsieve.vlm.kept_features import ImageFeatures
 
 if TYPE_CHECKING:
     from labelsieve.detect.inputs import DetectorInputs

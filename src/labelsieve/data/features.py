@@ -16,11 +16,11 @@ from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
 from labelsieve.data.annotators import Annotations
-from labelsieve.data.columns import Columns, Table, label_columns
-from labelsieve.data.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
-from labelsieve.data.sources import absolute_source, check_limit, subset
-from labelsieve.data.table_labels import read_given, read_ids
+from labelsieve.data.loading import absolute_source, check_limit, subset
+from labelsieve.data.sources.columns import Columns, Table, label_columns
+from labelsieve.data.sources.feature_files import Stored, read_features_file, read_text_file
+from labelsieve.data.sources.table_labels import read_given, read_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset

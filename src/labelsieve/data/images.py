@@ -23,9 +23,9 @@ from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.annotators import Annotations
 from labelsieve.data.boxes import Boxes, LastImage
-from labelsieve.data.file_kinds import is_pointer
+from labelsieve.data.input.rgb import Ranges, to_rgb, value_kind
 from labelsieve.data.labels import checked_indices
-from labelsieve.data.rgb import Ranges, to_rgb, value_kind
+from labelsieve.data.sources.file_kinds import is_pointer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,8 +69,8 @@ class Images:
             images have equal values.
         origin: What to pass to :func:`labelsieve.load_images` to load the same again; empty for data in memory.
         notes: Remarks of the loader for the user, one line each.
-        ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.rgb.value_kind`) those that become
-            black and white: one range for all images, so that they stay comparable.
+        ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.input.rgb.value_kind`) those that
+            become black and white: one range for all images, so that they stay comparable.
         boxes: Which part of its image each row shows; None where it is the whole.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.

@@ -1,242 +1,272 @@
-"""From rows to batches: decoding in worker processes, the model's own image processing, augmentation.
-
-Everything random is drawn from (seed, epoch, row), never from a global generator, so that a batch does not depend on
-the number of workers, and a resumed run sees the images that an unbroken one would have seen.
-"""
+"""Loading labelled images from wherever they lie."""
 
 from __future__ import annotations
 
-import math
 import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset, get_worker_info
-from torchvision.transforms import v2
 
-from labelsieve.core.errors import RunError
-from labelsieve.data.images import Images, UnreadableImageError
-from labelsieve.data.pixels import Pictures
-from labelsieve.data.rgb import is_flat
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-# Smallest and largest share of the area that a crop keeps.
-SCALE = (0.5, 1.0)
-_TURNED = 0.5
-# After so many seconds without a batch the run ends: a network drive may never answer.
-WAIT = 600
-# Where decoding processes leave their batches, how many there has to be room for, and bytes without which none starts.
-SHARED, _ROOM, _LEAST_ROOM = Path("/dev/shm"), 8, 2**20
+from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Limit, Seed, check_value
+from labelsieve.data.box_formats.columns import boxes_of
+from labelsieve.data.box_formats.rows import box_notes
+from labelsieve.data.images import LabelledImages
+from labelsieve.data.input.ranges import ImagesT, with_ranges
+from labelsieve.data.labels import class_name_notes, class_size_notes
+from labelsieve.data.published.base import named_source
+from labelsieve.data.sources.columns import Columns, Table, label_columns
+from labelsieve.data.sources.contents import hash_images
+from labelsieve.data.sources.image_paths import image_paths
+from labelsieve.data.sources.in_memory import read_memory
+from labelsieve.data.sources.readers import read_dataset, read_path
+from labelsieve.data.sources.shards import has_pattern
+from labelsieve.data.sources.table_labels import read_given, read_ids
+from labelsieve.data.sources.undecoded import undecoded_images
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Some rows of the data.
-
-    Attributes:
-        rows: (B,), int64: row numbers of the readable images.
-        inputs: (B, ...): pixels or whatever the image was turned into.
-        errors: Row number to reason, for the images of this batch that cannot be read.
-        flat: Row numbers of the images that were decoded and show nothing: all pixels are alike.
-    """
-
-    rows: Tensor
-    inputs: Tensor
-    errors: dict[int, str]
-    flat: list[int] = field(default_factory=list)
-
-
-_Item = tuple[int, Tensor | str, bool]
-_Packed = tuple[list[int], Tensor | NDArray[Any], dict[int, str], list[int]]
-
-
-class Rows(Dataset[_Item]):
-    """Reads and transforms one row at a time; an unreadable image yields the reason instead of a tensor.
-
-    The third value says whether it was decoded and all pixels are alike.
-    """
-
-    def __init__(self, images: Images | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
-        self.images, self.transform = images, transform
-
-    def __getitem__(self, row: int) -> _Item:
-        try:
-            if isinstance(self.images, Pictures):
-                return row, self.transform(self.images[row], row), False
-            image = self.images.open(row)
-            return row, self.transform(image, row), is_flat(image)
-        except UnreadableImageError as error:
-            return row, str(error), False
-
-
-def crop_area(size: int) -> int:
-    """Returns of how many pixels the smallest crop still has one for each of those it becomes, size x size."""
-    return math.ceil(size**2 / SCALE[0])
-
-
-class Augment:
-    """Random resized crop and horizontal flip to a (3, S, S) uint8 tensor, drawn from (seed, epoch, row).
-
-    Args:
-        size: S.
-        seed: The seed of the run.
-        epoch: The epoch; two epochs see different crops.
-        scale: Smallest and largest share of the area that a crop keeps.
-    """
-
-    def __init__(self, size: int, *, seed: int, epoch: int, scale: tuple[float, float] = SCALE) -> None:
-        self.seed, self.epoch = seed, epoch
-        self.crop = v2.RandomResizedCrop((size, size), scale=scale, antialias=True)
-
-    def __call__(self, image: Tensor, row: int) -> Tensor:
-        """Crops and flips the image of one row, (3, H, W), uint8."""
-        seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of the stack for absent GPUs, too
-            at = self.crop.make_params([image])
-            turned = bool(torch.rand(1) < _TURNED)
-        # what the transform itself would do, which takes twice as long: it keeps the order of the colours in memory
-        part = image[:, at["top"] : at["top"] + at["height"], at["left"] : at["left"] + at["width"]][None]
-        part = part.contiguous(memory_format=torch.channels_last)
-        found = interpolate(part, size=self.crop.size, mode="bicubic", antialias=True)[0]
-        return found.flip(-1) if turned else found
-
-
-def unit(pixels: Tensor) -> Tensor:
-    """Returns uint8 pixels (B, 3, S, S) as numbers from 0 to 1, plane by plane in memory."""
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
-
-
-def batches(
-    images: Images | Pictures,
-    rows: Sequence[NDArray[np.int64]],
+def load_images(
+    source: Any,
     *,
-    transform: Callable[[Any, int], Tensor],
-    device: torch.device,
-    workers: int | None = None,
-) -> Iterator[Batch]:
-    """Yields a :class:`Batch` for each array of rows, in their order.
+    labels: Any = None,
+    image_column: str | None = None,
+    image_folder: str | Path | None = None,
+    label_column: str | Sequence[str] | None = None,
+    truth_column: str | None = None,
+    class_names: Sequence[str] | str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    noise: str | Path | None = None,
+    box_margin: float | None = None,
+    one_class: bool = False,
+    progress: Progress | None = None,
+) -> LabelledImages:
+    """Loads images with a given label each. Images stay encoded on disk.
+
+    None is decoded here but, where values are not 0 to 255, some, for the range that becomes black to white.
 
     Args:
-        images: The data: as they are, or shrunk and kept for many epochs.
-        rows: The row numbers of each batch.
-        transform: Turns an image, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
-        device: Where the batches go: beside an accelerator this process has time to spare.
-        workers: Processes that decode; None leaves one core to the model and takes at most 8, and none where images
-            are kept and the model runs on the CPU: handing a batch over takes longer than making it. Where none can be
-            started, this process decodes.
+        source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images or their paths, which are
+            relative to its folder; a table in several files, by their folder or a pattern of their names; a folder
+            written by `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its official layout
+            (docs/data-sets.md); boxes, each of which counts as an image: a COCO file, or a table with the columns `x`,
+            `y`, `width` and `height` in pixels (docs/boxes.md); a Hub id `name/dataset`, or
+            `name/dataset:configuration`; a `datasets.Dataset`; or images in memory: a uint8 array (N, H, W, 3) or
+            (N, H, W), or a list of such arrays without N or of PIL images.
+        labels: N names or integers, for images in memory or a `datasets.Dataset` without a label column.
+        image_column: Column of the images or paths. Like `label_column` it is guessed where only one fits.
+        image_folder: Folder of the images that a table names, with or without their suffix, in the place of paths
+            relative to the table.
+        label_column: Column of the given labels. Several are those of as many annotators, who need not label every
+            image; the given label is then that of most of them (docs/annotators.md).
+        truth_column: Column of the true labels, if they are known. Only metrics read them. A published data set that
+            has such a column gives it unasked.
+        class_names: K names in the order of the indices, or a file of them: one a line, or a JSON list. By default
+            those of the source; else the different labels, sorted. Names count as equal whatever their case, and with
+            `_` and `-` for spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these
+            in their order; those that stay have to stand at their place.
+        split: Split of a published or Hub data set, a `DatasetDict`, a saved folder or a table in several files; by
+            default the only one, else `train`.
+        limit: Take a random subset of this many rows, in the order of the data; all classes stay.
+        seed: Seed of that subset.
+        noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
+            the given ones the true ones. Other images are refused.
+        box_margin: What a crop has around its box, as a share of the sides of the box; 0.1 if None.
+        one_class: Whether one class will do, or a folder without class folders, as for `scan(against=...)`.
+        progress: Where to show how far it is.
+
+    Returns:
+        The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
+        else the relative paths of files, else row numbers. Its `contents` are 8-byte BLAKE2b hashes: of the encoded
+        image, the same in a file and in a table; of an id where the image is missing.
 
     Raises:
-        RunError: No batch came for ten minutes.
-        RuntimeError: A decoding process was killed.
-    """
-    kept = isinstance(images, Pictures) and images.holds(np.concatenate([*rows, np.empty(0, dtype=np.int64)]))
-    if workers is None:
-        workers = 0 if kept and device.type == "cpu" else default_workers()
-    # starting processes costs more than decoding a few batches, and what they talk through needs some room
-    workers = workers if len(rows) > 4 and _shared_room() >= _LEAST_ROOM else 0
+        DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.
+        SettingsError: `limit` or `seed` is out of its range.
 
-    def start(processes: int) -> Any:
-        loader = DataLoader(
-            Rows(images, transform),
-            batch_sampler=[batch.tolist() for batch in rows],
-            collate_fn=_pack,
-            num_workers=processes,
-            generator=torch.Generator(),  # else a seed that nobody uses is drawn from the global one
-            multiprocessing_context="fork" if processes and hasattr(os, "fork") else None,
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_images(pixels, labels=["cat", "dog", "cat", "dog"])
+        >>> images.labels.tolist()
+        [0, 1, 0, 1]
+        >>> images = ls.load_images("photos/")  # doctest: +SKIP
+    """
+    check_limit(limit, seed)
+    if noise is not None and truth_column is not None:
+        raise SettingsError(
+            "a file of noise brings the true labels, which are the given ones; leave out the truth column"
         )
-        return iter(loader)
+    wish = label_columns(label_column)
+    if noise is not None and wish.annotators:
+        raise SettingsError("a file of noise goes with one label column, not with several; leave it out")
+    asked = replace(
+        wish, image=image_column, truth=truth_column, folder=image_folder_of(image_folder), one_class=one_class
+    )
+    table = open_source(source, asked=asked, split=split, labels=labels)
+    rows = subset(len(table.rows), limit, seed)
+    images = _assemble(table, labels=labels, class_names=class_names, one_class=one_class, rows=rows, progress=progress)
+    images = _with_margin(images, box_margin)
+    if noise is not None:
+        from labelsieve.data.noise_files import apply_noise
 
-    try:
-        source = start(workers)
-    except OSError:  # no more processes are allowed
-        source = start(0)
-    return _unpacked(source)
-
-
-def _unpacked(source: Any) -> Iterator[Batch]:
-    workers = getattr(source, "_workers", [])  # without any this process decodes
-    given_up = threading.Event()
-
-    def give_up() -> None:
-        given_up.set()
-        for worker in workers:
-            worker.kill()  # less than this does not end one that waits for a drive, and it would be waited for
-
-    while True:
-        # The loader's own limit is that of a message. What a message refers to is then asked of the worker that sent
-        # it, and one that stands still never answers.
-        watch = threading.Timer(WAIT, give_up)
-        watch.daemon = True
-        try:
-            if workers:
-                watch.start()
-            packed = next(source, None)
-        except (RuntimeError, OSError, EOFError):
-            if not given_up.is_set():
-                raise
-            raise RunError(
-                f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
-            ) from None
-        finally:
-            watch.cancel()
-        if packed is None:
-            return
-        rows, inputs, errors, flat = packed
-        inputs = inputs if isinstance(inputs, Tensor) else torch.from_numpy(inputs)
-        yield Batch(torch.tensor(rows, dtype=torch.int64), inputs, errors, flat)
+        images = apply_noise(images, noise)
+    arguments = {
+        "image_column": image_column,
+        "image_folder": None if asked.folder is None else str(asked.folder),
+        "label_column": list(wish.annotators) or wish.label,
+        "truth_column": truth_column,
+        "class_names": None if class_names is None else list(images.class_names),
+        "split": split,
+        "limit": limit,
+        "seed": None if limit is None else seed,
+        "noise": None if noise is None else absolute_source(noise),
+        "box_margin": box_margin,
+        "one_class": one_class or None,
+    }
+    return with_origin(with_ranges(images), source, arguments)
 
 
-def default_workers() -> int:
-    """Returns the number of decoding processes for this machine: the cores less one, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(8, cores - 1))
+def with_origin(images: ImagesT, source: Any, arguments: Mapping[str, Any]) -> ImagesT:
+    """Returns images that know how to be loaded again; as they are where they come from memory.
 
-
-def _stack(values: list[Tensor]) -> Tensor:
-    """Stacks tensors, in the order that they have in memory: to change that of colours takes longer than a crop."""
-    if values[0].ndim == 3 and values[0].stride(0) == 1:
-        return torch.stack([value.permute(1, 2, 0) for value in values]).permute(0, 3, 1, 2)
-    return torch.stack(values)
-
-
-def _pack(items: list[_Item]) -> _Packed:
-    good = [(row, value) for row, value, _ in items if isinstance(value, Tensor)]
-    inputs = _stack([value for _, value in good]) if good else torch.empty(0)
-    errors = {row: value for row, value, _ in items if isinstance(value, str)}
-    flat = [row for row, _, is_flat in items if is_flat]
-    return [row for row, _ in good], inputs if get_worker_info() is None else _handed_over(inputs), errors, flat
-
-
-def _handed_over(inputs: Tensor) -> Tensor | NDArray[Any]:
-    """Moves a batch to shared memory; where that is full it goes through a pipe, as an array.
-
-    Left to the loader, a batch that finds no room is lost and waited for without end.
+    Args:
+        images: What was loaded.
+        source: Where from.
+        arguments: What was passed beside it; None where it was left out.
     """
-    try:
-        return inputs.share_memory_() if _shared_room() >= _ROOM * inputs.nbytes else inputs.numpy()
-    except RuntimeError:  # another process was faster
-        return inputs.numpy()
+    if not isinstance(source, str | Path):
+        return images
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return replace(images, origin={"source": absolute_source(source), **given})
 
 
-def _shared_room() -> float:
-    """Returns how many bytes of shared memory are free."""
-    if sys.platform != "linux":
-        return math.inf
-    try:
-        there = os.statvfs(SHARED)
-    except OSError:
-        return 0
-    return there.f_bavail * there.f_frsize if os.access(SHARED, os.W_OK) else 0
+def absolute_source(source: str | Path) -> str:
+    """Returns a source as it can be loaded again from elsewhere."""
+    if (named := named_source(source)) is not None:
+        return str(named)
+    path = os.path.abspath(Path(source).expanduser())
+    return path if os.path.exists(path) or has_pattern(str(source)) else str(source)  # a Hub id stays as it is
+
+
+def image_folder_of(image_folder: str | Path | None) -> Path | None:
+    """Returns the folder of images that the user named, absolute.
+
+    Raises:
+        DataError: It is no folder.
+    """
+    if image_folder is None:
+        return None
+    folder = Path(os.path.abspath(Path(image_folder).expanduser()))
+    if not str(image_folder) or not folder.is_dir():
+        state = "is no folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f'expected --image-folder to be a folder of images, but "{image_folder}" {state}; check the path'
+        )
+    return folder
+
+
+def open_source(source: Any, *, asked: Columns, split: str | None, labels: Any, what: str = "label") -> Table:
+    """Reads the rows of a source, or takes images in memory.
+
+    Args:
+        source: See :func:`load_images`.
+        asked: What the user asked for.
+        split: The split.
+        labels: What was passed beside the source, or None.
+        what: What each image has, in the singular.
+
+    Raises:
+        DataError: It cannot be read, or what was passed beside it does not go with it.
+    """
+    if isinstance(source, str | Path):
+        if labels is not None:
+            raise DataError(f"{what}s go with images in memory only; name the column of a file with {what}_column")
+        return read_path(str(source), asked=asked, split=split)
+    if any(base.__module__.split(".")[0] == "datasets" for base in type(source).__mro__):
+        if labels is not None and asked.label is not None:
+            raise DataError(f"expected either {what}s or {what}_column, got both; leave one out")
+        return read_dataset(source, asked=asked, split=split, label_needed=labels is None)
+    if labels is None:
+        found = type(source).__name__
+        raise DataError(f"expected a path, a Hub id, a data set, or images with {what}s=, got {found} without {what}s")
+    if any((asked.image, asked.label, asked.truth, asked.folder, split)):
+        raise DataError(f"images in memory have no columns or splits; pass {what}s=, and the truth to with_{what}s()")
+    return Table(rows=read_memory(source), columns=Columns(image="image"), where="the images in memory")
+
+
+def check_limit(limit: int | None, seed: int) -> None:
+    """Raises a `SettingsError` if the size of a subset or the seed to draw it from is out of its range."""
+    check_value("seed", seed, Seed)
+    check_value("limit", limit, Limit)
+
+
+def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
+    """Draws `limit` of some rows, in their order, or returns None if all are to be taken."""
+    if limit is None or limit >= rows:
+        return None
+    check_value("seed", seed, Seed)
+    return np.sort(np.random.default_rng(seed).choice(rows, size=limit, replace=False)).astype(np.int64)
+
+
+def _assemble(
+    table: Table,
+    *,
+    labels: Any,
+    class_names: Sequence[str] | str | Path | None,
+    one_class: bool,
+    rows: NDArray[np.int64] | None,
+    progress: Progress | None,
+) -> LabelledImages:
+    """Turns the rows of a source into the record; all labels are checked before `rows` are chosen."""
+    if not len(table.rows):
+        raise DataError(f"expected images in {table.where}, found no rows; check the source")
+    notes = list(table.notes)
+    paths = image_paths(table, notes)
+    boxes = table.boxes or boxes_of(table, paths)
+    if boxes is not None:
+        if np.isnan(boxes.sides).any(axis=1).all():
+            raise DataError(
+                f"expected boxes in {table.where}, found none with numbers; for several labels an image without boxes "
+                "use: labelsieve scan-tags"
+            )
+        notes += box_notes(boxes, table.image_files)
+    ids = read_ids(table, paths if boxes is None else None, notes)
+    read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
+    names, indices, truth, note, several = read
+    notes.append(note)
+    images = undecoded_images(table, paths, boxes)
+    if rows is not None:
+        notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
+        images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
+        truth = None if truth is None else truth[rows]
+        several = several and several.take(rows)
+        boxes = boxes and boxes.take(rows)
+    notes += [*class_name_notes(names), *class_size_notes(indices, names)]
+    contents = hash_images(images, ids, notes, table=table, boxes=boxes, progress=progress or Progress())
+    return LabelledImages(
+        dataset=images,
+        ids=tuple(ids),
+        labels=indices,
+        class_names=names,
+        contents=contents,
+        truth=truth,
+        annotations=several,
+        boxes=boxes,
+        notes=tuple(notes),
+    )
+
+
+def _with_margin(images: LabelledImages, margin: float | None) -> LabelledImages:
+    if margin is None:
+        return images
+    if images.boxes is None:
+        raise SettingsError("--box-margin goes with boxes only, and here each row is an image; leave it out")
+    return replace(images, boxes=images.boxes.with_margin(margin))

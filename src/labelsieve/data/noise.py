@@ -15,7 +15,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for_features
-from labelsieve.data.tagged import TaggedImages, checked_tags
+from labelsieve.data.tags.records import TaggedImages, checked_tags
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures

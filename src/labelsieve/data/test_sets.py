@@ -13,7 +13,7 @@ from labelsieve.core.errors import DataError, did_you_mean
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 
 
 def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from labelsieve.core.folders import alone_in
+from labelsieve.core.output_folders import alone_in
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_json, write_text
 from labelsieve.core.validation import Drawings, Seed, check_value
@@ -63,7 +63,7 @@ def run_demo(
         RunError: A run is in the way, or the folder cannot be written to.
     """
     from labelsieve.run_folder import check_run_folder
-    from labelsieve.vlm.huggingface import load_vlm
+    from labelsieve.vlm.loading import load_vlm
 
     check_value("images", images, Drawings)
     check_value("seed", seed, Seed)
@@ -110,8 +110,8 @@ def default_detectors() -> tuple[Detector, ...]:
 
 def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
     """Writes mislabelled sketches with the truth beside them, and loads them as a user would."""
+    from labelsieve.data.loading import load_images
     from labelsieve.data.noise_files import write_noisy
-    from labelsieve.data.sources import load_images
     from labelsieve.demo.sketches import CLASS_NAMES, sketches
 
     images, labels = sketches(count, seed=seed)

@@ -22,8 +22,8 @@ from labelsieve.data.images import Images, LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import CHUNK, ZeroShot, class_features, classify, zero_shot
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.features import image_features
-from labelsieve.vlm.kept_features import ImageFeatures
 
 
 @dataclass(frozen=True, eq=False)

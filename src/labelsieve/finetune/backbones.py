@@ -19,7 +19,7 @@ from labelsieve.vlm.colours import Colours, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
 from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
-from labelsieve.vlm.reading import (
+from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
     check_weights,

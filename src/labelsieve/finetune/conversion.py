@@ -11,8 +11,8 @@ from PIL import Image
 
 from labelsieve.core.errors import DataError
 from labelsieve.data.images import Images, UnreadableImageError, reading
-from labelsieve.data.ranges import never_converted
-from labelsieve.data.rgb import value_kind
+from labelsieve.data.input.ranges import never_converted
+from labelsieve.data.input.rgb import value_kind
 
 # Decoding leaves Python's lock, so that threads help.
 _THREADS = 4

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.reading import first_line, quiet_loading
+from labelsieve.vlm.pretrained import first_line, quiet_loading
 
 Weights = Mapping[str, Tensor]
 Renamed = Iterator[tuple[str, Tensor]]

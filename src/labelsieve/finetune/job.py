@@ -19,9 +19,9 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.memory import fitting
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images
-from labelsieve.data.loading import crop_area
-from labelsieve.data.pixels import Pictures, kept_images
-from labelsieve.data.preprocessed import preprocessed_images
+from labelsieve.data.input.batches import crop_area
+from labelsieve.data.input.image_cache import Pictures, kept_images
+from labelsieve.data.input.preprocessed import preprocessed_images
 from labelsieve.detect.training.loop import Owner
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.kinds import AnyImages, TargetKind, kind_of

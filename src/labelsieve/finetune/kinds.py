@@ -16,7 +16,7 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.data.test_sets import with_class_names, with_tag_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.finetune.losses import Loss, binary_cross_entropy, make_loss

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.memory import in_parts, keeping_room
 from labelsieve.core.seeds import Purpose
-from labelsieve.data.loading import Augment, batches, unit
+from labelsieve.data.input.batches import Augment, batches, unit
 from labelsieve.detect.training.loop import check_finite, read_checkpoint, write_checkpoint
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.evaluation import losses, scores

@@ -13,8 +13,8 @@ from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of, stacks_of
-from labelsieve.vlm.peft.sites import BareEncoder
 from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
+from labelsieve.vlm.peft.target_layers import BareEncoder
 
 # Where the module hangs in the model: as a part of it, it is trained, summed over processes and kept like the rest.
 NAME = "module_of_tune"

@@ -10,17 +10,17 @@ from typing import Any
 from safetensors import SafetensorError
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.folders import new_folder
+from labelsieve.core.output_folders import new_folder
 from labelsieve.core.provenance import write_json, write_text
 from labelsieve.core.quantities import percent, points
-from labelsieve.data.rgb import source_code
+from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.records import is_of_tags
 from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
-from labelsieve.vlm.reading import quiet_loading
+from labelsieve.vlm.pretrained import quiet_loading
 
 RECORD, CARD = "adapt.json", "README.md"
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
-from labelsieve.core.folders import check_no_mount, foreign
+from labelsieve.core.output_folders import check_no_mount, foreign
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, read_json, versions
 from labelsieve.core.seeds import Purpose

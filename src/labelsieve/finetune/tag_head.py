@@ -12,8 +12,8 @@ from torch import Tensor
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
-from labelsieve.detect.pairs.evidence import deal_folds
-from labelsieve.detect.pairs.probe import fit_one_against_rest
+from labelsieve.detect.tags.evidence import deal_folds
+from labelsieve.detect.tags.probe import fit_one_against_rest
 from labelsieve.finetune.losses import binary_cross_entropy
 
 # L2 regularisation of the slopes on standardised features; which one suits is seen out of fold. Each fit begins where

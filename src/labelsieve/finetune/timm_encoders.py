@@ -23,7 +23,7 @@ from labelsieve.finetune.open_clip_encoders import read_open_clip
 from labelsieve.vlm.families import albef
 from labelsieve.vlm.families.dual_encoder import pooled_images
 from labelsieve.vlm.families.siglip2 import pool_square, square_side
-from labelsieve.vlm.reading import CONFIGURATION, PROCESSOR, read_part, read_weights
+from labelsieve.vlm.pretrained import CONFIGURATION, PROCESSOR, read_part, read_weights
 
 Feature = Callable[[Tensor], Tensor]
 
@@ -270,7 +270,7 @@ def read_encoder(kind: str, name: str, class_names: Mapping[int, str], options: 
         kind: One of `IMAGE_ENCODERS`.
         name: Hub id, local folder, or what else stands for a model of this kind.
         class_names: Index to name.
-        options: From :func:`labelsieve.vlm.reading.loader_options`.
+        options: From :func:`labelsieve.vlm.pretrained.loader_options`.
 
     Raises:
         ModelError: The weights are missing, broken or not finite, or the image encoder is not one that `timm` has.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.report.common import require_same_images
 from labelsieve.review.apply import apply, check_target
 from labelsieve.review.changes import LEFT_OUT, Placed

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError, RunError
-from labelsieve.core.folders import UniqueNames, check_no_mount, listing, new_folder, safe_name
+from labelsieve.core.output_folders import UniqueNames, check_no_mount, listing, new_folder, safe_name
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages

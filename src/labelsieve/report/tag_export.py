@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.provenance import target_of, write_atomically
 from labelsieve.core.spreadsheets import write_csv
-from labelsieve.data.tag_columns import SEPARATORS
+from labelsieve.data.tags.columns import SEPARATORS
 from labelsieve.tags.verdicts import TagVerdicts
 
 _FORMATS = ("csv", "parquet")

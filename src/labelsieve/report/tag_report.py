@@ -13,7 +13,7 @@ from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, to_json, write_text
 from labelsieve.core.validation import check_value
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.report import Images, ThumbnailPixels, common
 from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link, shortest
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE

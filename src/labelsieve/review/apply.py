@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from labelsieve.core.errors import DataError, RunError, shown
-from labelsieve.core.folders import check_no_mount, new_folder
+from labelsieve.core.output_folders import check_no_mount, new_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.box_formats.yolo import label_files
-from labelsieve.data.columns import Columns, Table
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.readers import Place, find_source, read_hub, read_path
-from labelsieve.data.table_formats import TABLES
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.readers import Place, find_source, read_hub, read_path
+from labelsieve.data.sources.table_formats import TABLES
 from labelsieve.review.changes import Placed
 from labelsieve.review.writers import Edits, Placing, RowVerdicts, copied, hard_linked, linked
 from labelsieve.review.writers.arrow_tables import row_count, write_arrow_tables

@@ -11,19 +11,19 @@ from typing import Any
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
-from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.registry import (
+from labelsieve.detect.tags.base import TagDetector
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.registry import (
     DEFAULT,
-    check_pair_detector,
-    check_pair_input,
-    check_pair_model,
-    pair_detector_class,
-    pair_detector_name,
+    check_tag_detector,
+    check_tag_input,
+    check_tag_model,
+    tag_detector_class,
+    tag_detector_name,
 )
-from labelsieve.detect.pairs.scores import PairScores
+from labelsieve.detect.tags.scores import TagScores
 from labelsieve.detect.training.loop import seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.pipeline import described_run
@@ -37,7 +37,7 @@ def scan_tags(
     images: TaggedImages,
     vlm: VisionLanguageModel | None = None,
     *,
-    detector: PairDetector | None = None,
+    detector: TagDetector | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -77,7 +77,7 @@ def scan_tags(
         >>> verdicts.table["kind"][0].as_py(), verdicts.table["id"][0].as_py()
         ('missing', '0000003')
     """
-    detector = pair_detector_class(DEFAULT)() if detector is None else detector
+    detector = tag_detector_class(DEFAULT)() if detector is None else detector
     _check(images, vlm, detector)
     check = partial(check_run_folder, overwrite=overwrite, resume=resume, files=TAG_FILES)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
@@ -89,30 +89,30 @@ def scan_tags(
     return verdicts
 
 
-def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: PairDetector) -> None:
+def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: TagDetector) -> None:
     """Checks what was passed, before anything expensive starts."""
     if not isinstance(images, TaggedImages):
         raise SettingsError(
             f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
         )
-    check_pair_detector(detector)
+    check_tag_detector(detector)
     if vlm is None:
         raise SettingsError(NO_MODEL)
-    check_pair_model(detector, images.class_names, vlm)
+    check_tag_model(detector, images.class_names, vlm)
 
 
 def _scan(
     images: TaggedImages,
     vlm: VisionLanguageModel | None,
-    detector: PairDetector,
+    detector: TagDetector,
     engine: Engine,
     *,
     out: str | Path | None,
 ) -> TagVerdicts:
     started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
     inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
-    pairs = PairInputs(inputs, images.tags, images)
-    check_pair_input(detector, pairs)
+    pairs = TagInputs(inputs, images.tags, images)
+    check_tag_input(detector, pairs)
     scores = detector.score(pairs)
     if vlm is not None:
         notes = (*class_text_notes(vlm, images.class_names), *template_notes(vlm, images.class_names), *scores.notes)
@@ -126,13 +126,13 @@ def _scan(
 def _record(
     images: TaggedImages,
     vlm: VisionLanguageModel | None,
-    detector: PairDetector,
+    detector: TagDetector,
     engine: Engine,
-    scores: PairScores,
+    scores: TagScores,
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    run = described_run(images, engine, detector, name=pair_detector_name(detector), seconds=seconds)
+    run = described_run(images, engine, detector, name=tag_detector_name(detector), seconds=seconds)
     run["data"]["tags"], run["detector"]["settled"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, RunError, first_line, shown
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
-from labelsieve.data.tagged import TaggedImages
-from labelsieve.detect.pairs.scores import PairScores
-from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+from labelsieve.data.tags.records import TaggedImages
+from labelsieve.detect.tags.scores import TagScores
+from labelsieve.metrics import TAG_METRICS, evaluate_pairs
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
 from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
@@ -34,7 +34,7 @@ KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
 """The kinds of verdicts, and what they are called in a sentence."""
 MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
 """What is measured of each kind, and what it is called in a table."""
-_METRIC_KINDS = dict.fromkeys((*PAIR_METRICS, "wrong_rate", "missing_rate"), "a number from 0 to 1")
+_METRIC_KINDS = dict.fromkeys((*TAG_METRICS, "wrong_rate", "missing_rate"), "a number from 0 to 1")
 _PAIRS = pa.schema(
     {
         "id": pa.string(),
@@ -291,7 +291,7 @@ def tag_column(tags: NDArray[np.bool_], class_names: tuple[str, ...]) -> pa.Arra
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), names)
 
 
-def decide_tags(images: TaggedImages, scores: PairScores, *, record: Mapping[str, Any] | None = None) -> TagVerdicts:
+def decide_tags(images: TaggedImages, scores: TagScores, *, record: Mapping[str, Any] | None = None) -> TagVerdicts:
     """Turns the scores of pairs into verdicts: those that are issues, ranked by ascending quality, ties by row.
 
     Raises:
@@ -333,7 +333,7 @@ def decide_tags(images: TaggedImages, scores: PairScores, *, record: Mapping[str
     )
 
 
-def _readable(scores: PairScores) -> NDArray[np.bool_]:
+def _readable(scores: TagScores) -> NDArray[np.bool_]:
     return np.logical_not(np.isnan(scores.present).any(axis=1))
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.data.preprocessed import Prepares
+from labelsieve.data.input.preprocessed import Prepares
 
 
 class ImageEncoder(Prepares, Protocol):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from labelsieve.core.errors import ModelError, shown
-from labelsieve.vlm.reading import first_line
+from labelsieve.vlm.pretrained import first_line
 
 _COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 

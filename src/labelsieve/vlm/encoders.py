@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
 from labelsieve.core.memory import in_parts
-from labelsieve.vlm.reading import (
+from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
     check_processor,
@@ -59,7 +59,7 @@ class TwoEncoders:
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
-        """Loads a model of this family; see :func:`labelsieve.vlm.huggingface.load_vlm`."""
+        """Loads a model of this family; see :func:`labelsieve.vlm.loading.load_vlm`."""
         import transformers
 
         architecture = getattr(transformers, cls.architecture)

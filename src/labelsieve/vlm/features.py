@@ -20,11 +20,11 @@ from labelsieve.core.errors import RunError, TrainingError
 from labelsieve.core.memory import keeping_room
 from labelsieve.core.provenance import new_part, remove_parts, write_json
 from labelsieve.data.images import Images
-from labelsieve.data.loading import Batch, batches, unit
-from labelsieve.data.pixels import Pictures
-from labelsieve.data.preprocessed import Prepares, shortened
+from labelsieve.data.input.batches import Batch, batches, unit
+from labelsieve.data.input.image_cache import Pictures
+from labelsieve.data.input.preprocessed import Prepares, shortened
 from labelsieve.vlm.base import ImageEncoder
-from labelsieve.vlm.kept_features import ImageFeatures, feature_stem, read_features
+from labelsieve.vlm.feature_cache import ImageFeatures, feature_stem, read_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -27,16 +27,16 @@ import labelsieve.bench
 from forked import Command
 from interrupting import break_off
 from labelsieve.bench import estimate as estimating
-from labelsieve.bench.drawn import DRAWN
+from labelsieve.bench.config import Data, Method
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.outdated import up_to_date
-from labelsieve.bench.parts import Data, Method
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import load_data, load_test, run_experiment
 from labelsieve.bench.series import column_names, series
 from labelsieve.bench.smoke import _brief, miniatures
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
+from labelsieve.bench.synthetic import DRAWN
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
 from labelsieve.bench.toml_files import shipped, title_of
@@ -49,7 +49,7 @@ from labelsieve.demo import sketches
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource
 from labelsieve.metrics import calibration
-from labelsieve.vlm import huggingface
+from labelsieve.vlm import loading as huggingface
 from slow_cases import mostly_slow
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
@@ -679,7 +679,7 @@ def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monk
 
 @pytest.mark.slow
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
-    from labelsieve.bench.given import Given, scan_once
+    from labelsieve.bench.cell_inputs import Given, scan_once
     from labelsieve.core.provenance import fingerprint
     from labelsieve.demo.run import write_drawings
 

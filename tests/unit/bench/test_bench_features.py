@@ -16,11 +16,11 @@ import pytest
 
 import labelsieve as ls
 from labelsieve.bench import estimate as estimating
-from labelsieve.bench.against import summary
+from labelsieve.bench.comparison import summary
+from labelsieve.bench.config import Data, Noise
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.features import load_rows, of_file, of_images
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
-from labelsieve.bench.parts import Data, Noise
 from labelsieve.bench.run import run_experiment, with_noise
 from labelsieve.bench.store import CELLS
 from labelsieve.bench.tables import write_tables

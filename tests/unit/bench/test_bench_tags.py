@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from labelsieve.bench.drawn import DRAWN, SCENE_TAGS
+from labelsieve.bench.config import Noise
 from labelsieve.bench.experiment import Experiment, read_experiment
-from labelsieve.bench.parts import Noise
 from labelsieve.bench.run import load_data, run_experiment, with_noise
 from labelsieve.bench.smoke import miniatures
 from labelsieve.bench.store import Store
+from labelsieve.bench.synthetic import DRAWN, SCENE_TAGS
 from labelsieve.bench.tables import RESULTS_MD
 from labelsieve.bench.tasks import TITLES
 from labelsieve.cli import main

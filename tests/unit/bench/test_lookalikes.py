@@ -13,20 +13,20 @@ import pytest
 from numpy.typing import NDArray
 
 from labelsieve.bench import run as running
-from labelsieve.bench.drawn import DRAWN
+from labelsieve.bench.config import Data
 from labelsieve.bench.experiment import Experiment, read_experiment
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, small
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, TEST_IMAGES, StandIns
-from labelsieve.bench.parts import Data
 from labelsieve.bench.run import load_data, load_test
 from labelsieve.bench.smoke import miniatures, smoke
+from labelsieve.bench.synthetic import DRAWN
 from labelsieve.bench.toml_files import shipped
 from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import load_images
 from labelsieve.data.published.layout import Found
 from labelsieve.data.published.registry import PUBLISHED
-from labelsieve.data.sources import load_images
-from labelsieve.vlm import huggingface
+from labelsieve.vlm import loading as huggingface
 from slow_cases import mostly_slow
 
 SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED.entries[name].splits]

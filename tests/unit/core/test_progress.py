@@ -16,9 +16,9 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import load_images
 from labelsieve.data.noise import inject
 from labelsieve.data.noise_files import write_noisy
-from labelsieve.data.sources import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.inputs import detector_inputs

@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import pytest
 
-from labelsieve.bench import parts
+from labelsieve.bench import config as parts
 from labelsieve.cli import VERBS, main
 from labelsieve.core.cache import LIMIT, cache_limit
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, SettingsError, UsageError
 from labelsieve.core.validation import Range, Seed, check_environment, check_value, field_kinds, range_of
 from labelsieve.data.features import load_features
+from labelsieve.data.loading import load_images
 from labelsieve.data.noise import inject
-from labelsieve.data.sources import load_images
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.report.html import write_report

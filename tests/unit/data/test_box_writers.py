@@ -25,7 +25,7 @@ from labelsieve.data.box_formats.open_images import edit_open_images
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.box_formats.voc import edit_voc
 from labelsieve.data.box_formats.yolo import edit_yolo
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow

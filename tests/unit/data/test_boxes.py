@@ -14,8 +14,8 @@ from labelsieve.core.errors import DataError
 from labelsieve.data.box_formats.coco import box_of
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.data.readers import find_source
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
+from labelsieve.data.sources.readers import find_source
 from small_boxes import BOXES, MAKERS, NAMES, SIDE, coco, images_in, make_coco, make_open_images, make_voc, make_yolo
 from small_pictures import plain
 

@@ -9,7 +9,7 @@ import pytest
 
 from labelsieve.core.errors import DataError
 from labelsieve.data.labels import class_name_notes, normalise
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from small_pictures import plain
 
 TABLE = "id,breed\n0,a\n"

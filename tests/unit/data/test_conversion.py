@@ -24,11 +24,11 @@ from torch import Tensor
 
 import labelsieve as ls
 from labelsieve.core.errors import RunError
-from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages, decode
-from labelsieve.data.preprocessed import shortened
-from labelsieve.data.rgb import is_flat, source_code
-from labelsieve.data.sources import load_images
+from labelsieve.data.input import batches as loading
+from labelsieve.data.input.preprocessed import shortened
+from labelsieve.data.input.rgb import is_flat, source_code
+from labelsieve.data.loading import load_images
 from labelsieve.detect.knn import KNN
 from labelsieve.finetune.conversion import converted_rows
 from small_adaptations import verdicts_on

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from labelsieve.core.errors import DataError
-from labelsieve.data.csv_edits import edited
-from labelsieve.data.csv_files import read_texts
+from labelsieve.data.sources.csv_edits import edited
+from labelsieve.data.sources.csv_files import read_texts
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from labelsieve.core.errors import DataError
 from labelsieve.data.images import MAX_PIXELS, UnreadableImageError, decode
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from small_pictures import encoded, png_of
 
 

@@ -19,10 +19,10 @@ from labelsieve.core.cache import cache_folder
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import LabelsieveError
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
+from labelsieve.vlm.feature_cache import ImageFeatures, read_features
 from labelsieve.vlm.features import extract, image_features
-from labelsieve.vlm.kept_features import ImageFeatures, read_features
 from slow_cases import mostly_slow
 from small_models import StubProcessor, random_clip
 

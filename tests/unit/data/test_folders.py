@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.folders import alone_in, listing, new_folder
 from labelsieve.core.locks import locked
+from labelsieve.core.output_folders import alone_in, listing, new_folder
 from labelsieve.core.provenance import remove, write_atomically, write_text
 
 fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
@@ -117,7 +117,7 @@ def test_a_folder_takes_the_place_of_folders_only(special: tuple[str, Path]) -> 
 @contextmanager
 def process(code: str, *words: object) -> Iterator[subprocess.Popen[str]]:
     """Runs a program that says a line when it has come to its point, and then waits."""
-    lines = ["import os, sys, time", "from pathlib import Path", "from labelsieve.core.folders import *"]
+    lines = ["import os, sys, time", "from pathlib import Path", "from labelsieve.core.output_folders import *"]
     lines += ["from labelsieve.core.provenance import *", code]
     command = [sys.executable, "-c", "\n".join(lines), *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as running:

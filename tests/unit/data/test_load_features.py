@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import labelsieve as ls
 from labelsieve.cli import main
 from labelsieve.core.errors import DataError, LabelsieveError, SettingsError
-from labelsieve.data.feature_files import holds_features
 from labelsieve.data.features import LabelledFeatures, load_features
+from labelsieve.data.sources.feature_files import holds_features
 from labelsieve.detect.registry import DETECTORS, detector_class, feature_detectors
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
@@ -467,7 +467,7 @@ def test_the_command_line(
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("labelsieve.vlm.huggingface.load_vlm", load)
+    monkeypatch.setattr("labelsieve.vlm.loading.load_vlm", load)
     np.save(tmp_path / "text.npy", blobs()["text"])
     source, more = stored, []
     if suffix == "parquet":

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import Augment, batches
-from labelsieve.data.sources import load_images
+from labelsieve.data.input.batches import Augment, batches
+from labelsieve.data.loading import load_images
 
 
 @pytest.fixture

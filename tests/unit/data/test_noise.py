@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.loading import load_images
 from labelsieve.data.noise import class_weights, flip_rates, inject, paired, symmetric, transition_probabilities
 from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
 from labelsieve.data.noise_kinds import NOISE
-from labelsieve.data.sources import load_images
 
 PARITY = Path(__file__).parents[2] / "data" / "parity" / "idn.npz"
 

@@ -23,9 +23,9 @@ from labelsieve.core.cache import LIMIT
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.data.loading import SCALE, Augment, batches, crop_area
-from labelsieve.data.pixels import Pictures, Shrink, _estimate, kept_images, shrink
-from labelsieve.data.sources import load_images
+from labelsieve.data.input.batches import SCALE, Augment, batches, crop_area
+from labelsieve.data.input.image_cache import Pictures, Shrink, _estimate, kept_images, shrink
+from labelsieve.data.loading import load_images
 
 AREA = 32 * 32
 
@@ -153,7 +153,7 @@ def test_a_black_picture_is_decoded_once(cache: Path, monkeypatch: pytest.Monkey
     images = load_images([np.zeros((9, 9), np.uint8)] * 2, labels=[0, 1], class_names=("a", "b"))
     kept(images)[0]
     monkeypatch.setattr(LabelledImages, "open", never)
-    monkeypatch.setattr("labelsieve.data.pixels._estimate", lambda *_: 0)
+    monkeypatch.setattr("labelsieve.data.input.image_cache._estimate", lambda *_: 0)
     assert not kept(images)[0].any()
 
 

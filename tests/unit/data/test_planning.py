@@ -31,7 +31,7 @@ from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.label_match import LabelMatch

@@ -12,18 +12,18 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from labelsieve.data import loading
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import unit
-from labelsieve.data.preprocessed import Preprocessed, preprocessed_images
-from labelsieve.data.sources import load_images
+from labelsieve.data.input import batches as loading
+from labelsieve.data.input.batches import unit
+from labelsieve.data.input.preprocessed import Preprocessed, preprocessed_images
+from labelsieve.data.loading import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
 from small_backbones import BACKBONES, backbone_folder
 from small_families import FAMILIES

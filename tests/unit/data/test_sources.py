@@ -25,8 +25,8 @@ from PIL import Image
 
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.data.sources import load_images
-from labelsieve.data.table_formats import TABLES
+from labelsieve.data.loading import load_images
+from labelsieve.data.sources.table_formats import TABLES
 from small_pictures import plain
 
 MakeFolder = Callable[..., Path]
@@ -71,7 +71,7 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 def test_importing_is_light() -> None:
-    code = "import labelsieve.data.sources, sys; print(sorted({'torch', 'datasets', 'pandas'} & set(sys.modules)))"
+    code = "import labelsieve.data.loading, sys; print(sorted({'torch', 'datasets', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from small_pictures import plain
 
 OLD_DATASETS = tuple(map(int, datasets.__version__.split(".")[:2])) < (5, 1)

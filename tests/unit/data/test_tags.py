@@ -19,13 +19,13 @@ from PIL import Image
 import labelsieve as ls
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
 from labelsieve.data.noise_files import METADATA
-from labelsieve.data.tag_columns import split_texts
-from labelsieve.data.tag_noise_files import apply_tag_noise, read_tag_noise, write_tag_noise
+from labelsieve.data.tags.columns import split_texts
+from labelsieve.data.tags.noise_files import apply_tag_noise, read_tag_noise, write_tag_noise
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.sketches import CLASS_NAMES, sketches
-from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.scores import PairScores, pair_scores
+from labelsieve.detect.tags.base import TagDetector
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.scores import TagScores, tag_scores
 from labelsieve.report.tag_report import write_tag_report
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
@@ -284,13 +284,13 @@ def test_a_subset_keeps_classes_and_the_truth(photos: Path) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Odd(PairDetector):
+class Odd(TagDetector):
     """Doubts every tag of the first class, and misses the second one everywhere."""
 
-    def score(self, pairs: PairInputs) -> PairScores:
+    def score(self, pairs: TagInputs) -> TagScores:
         present = np.full(pairs.given.shape, 0.5, dtype=np.float32)
         present[:, 0], present[:, 1] = np.linspace(0.01, 0.1, len(present)), 0.95
-        return pair_scores(pairs, present, thresholds=(0.2, 0.2), omission=0.25, notes=("an odd detector",))
+        return tag_scores(pairs, present, thresholds=(0.2, 0.2), omission=0.25, notes=("an odd detector",))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from labelsieve.cli import main
 from labelsieve.core.errors import RunError, SettingsError
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo.run import default_detectors, mislabel, run_demo
 from labelsieve.demo.sketches import CLASS_NAMES, SIMILAR, sketches
 from labelsieve.detect.deft.detector import DeFT

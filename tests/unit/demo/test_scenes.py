@@ -16,8 +16,8 @@ import pytest
 from PIL import Image, ImageChops
 
 import labelsieve as ls
-from labelsieve.bench.drawn import DRAWN
-from labelsieve.bench.parts import Data
+from labelsieve.bench.config import Data
+from labelsieve.bench.synthetic import DRAWN
 from labelsieve.core.errors import SettingsError
 from labelsieve.demo.scenes import MAX_OVERLAP, Scene, scenes, single_images, write_coco, write_tags
 from labelsieve.demo.sketches import CLASS_NAMES, DEMO_STYLE

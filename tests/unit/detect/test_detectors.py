@@ -25,7 +25,7 @@ from labelsieve.commands.scan import Scan
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import ModelError, SettingsError, TrainingError
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import mislabel
 from labelsieve.demo.sketches import CLASS_NAMES, sketches
@@ -50,7 +50,7 @@ from labelsieve.metrics import evaluate
 from labelsieve.pipeline import scan
 from labelsieve.verdicts import decide
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
 
 # few neighbours, since the test data have four images of a class

@@ -16,9 +16,9 @@ from sklearn.metrics import roc_auc_score
 
 from labelsieve.core.engine import Engine
 from labelsieve.data.noise import inject_tags
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.joint import PairJoint
-from labelsieve.detect.pairs.other_tags import _couplings, other_tags_kind
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.joint import TagJoint
+from labelsieve.detect.tags.other_tags import _couplings, other_tags_kind
 from labelsieve.metrics import evaluate_pairs
 
 Tags = NDArray[np.bool_]
@@ -100,8 +100,8 @@ def test_of_images_that_tell_nothing_other_tags_find_what_is_wrong_and_missing()
     tags = inject_tags(truth, omit=0.2, add=0.1, seed=0)
     points = np.random.default_rng(0).normal(size=(len(tags), 16)).astype(np.float32)
     engine = Engine(accelerator=Accelerator(cpu=True))
-    pairs = PairInputs.of_features(points, tags, class_names=[f"class {each}" for each in range(12)], engine=engine)
-    found = PairJoint().score(pairs)
+    pairs = TagInputs.of_features(points, tags, class_names=[f"class {each}" for each in range(12)], engine=engine)
+    found = TagJoint().score(pairs)
     metrics: Any = evaluate_pairs(truth=truth, tags=tags, quality=found.quality, flagged=found.issue)
     assert min(metrics["wrong_auroc"], metrics["missing_auroc"]) > 0.75
     assert roc_auc_score(truth[tags], logits_of(tags)[tags]) > 0.75

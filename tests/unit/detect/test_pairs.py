@@ -15,25 +15,25 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.noise import inject_tags
 from labelsieve.detect.evidence.posterior import best_threshold
-from labelsieve.detect.pairs.base import PairDetector
-from labelsieve.detect.pairs.confident_learning import PairConfidentLearning
-from labelsieve.detect.pairs.ends import allowed
-from labelsieve.detect.pairs.evidence import deal_folds, discriminant_kinds, neighbour_kind, neighbours_of
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.joint import PairJoint
-from labelsieve.detect.pairs.knn import PairKNN
-from labelsieve.detect.pairs.noise import TagNoise
-from labelsieve.detect.pairs.probe import fit_one_against_rest, out_of_fold_pair_probabilities
-from labelsieve.detect.pairs.registry import PAIR_DETECTORS, check_pair_input, pair_detector_class
-from labelsieve.detect.pairs.scores import MOST_RIGHT, PairScores
 from labelsieve.detect.registry import DETECTORS
-from labelsieve.metrics import PAIR_METRICS, evaluate_pairs
+from labelsieve.detect.tags.base import TagDetector
+from labelsieve.detect.tags.commission import allowed
+from labelsieve.detect.tags.confident_learning import TagConfidentLearning
+from labelsieve.detect.tags.evidence import deal_folds, discriminant_kinds, neighbour_kind, neighbours_of
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.joint import TagJoint
+from labelsieve.detect.tags.knn import TagKNN
+from labelsieve.detect.tags.noise_model import TagNoise
+from labelsieve.detect.tags.probe import fit_one_against_rest, out_of_fold_pair_probabilities
+from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_input, tag_detector_class
+from labelsieve.detect.tags.scores import MOST_RIGHT, TagScores
+from labelsieve.metrics import TAG_METRICS, evaluate_pairs
 from slow_cases import mostly_slow
 
 Tags = NDArray[np.bool_]
 CLASSES, WIDTH = 6, 12
 # deft has a model to train; tests/unit/detect/test_pairs_deft.py is about it
-ON_FEATURES = [name for name in PAIR_DETECTORS if "images" not in PAIR_DETECTORS[name].requires]
+ON_FEATURES = [name for name in TAG_DETECTORS if "images" not in TAG_DETECTORS[name].requires]
 
 
 def world(
@@ -46,10 +46,10 @@ def world(
     return points.astype(np.float32), truth
 
 
-def pairs_of(points: Any, tags: Any, *, text: bool = True, seed: int = 0) -> PairInputs:
+def pairs_of(points: Any, tags: Any, *, text: bool = True, seed: int = 0) -> TagInputs:
     """Returns inputs with the directions of the classes as their texts."""
     classes = tags.shape[1]
-    return PairInputs.of_features(
+    return TagInputs.of_features(
         points,
         tags,
         class_names=[f"class {number}" for number in range(classes)],
@@ -59,10 +59,10 @@ def pairs_of(points: Any, tags: Any, *, text: bool = True, seed: int = 0) -> Pai
     )
 
 
-def scored(name: str, points: Any, tags: Any) -> PairScores:
+def scored(name: str, points: Any, tags: Any) -> TagScores:
     """Returns what a detector of the registry says."""
-    detector = pair_detector_class(name)()
-    found: PairScores = detector.score(pairs_of(points, tags))
+    detector = tag_detector_class(name)()
+    found: TagScores = detector.score(pairs_of(points, tags))
     return found
 
 
@@ -76,13 +76,13 @@ def test_what_is_registered_finds_wrong_and_missing_tags(name: str) -> None:
     measured = evaluate_pairs(truth=truth, tags=tags, quality=found.quality, flagged=found.issue)
     assert measured["wrong_auroc"] > 0.9 and measured["missing_auroc"] > 0.9  # type: ignore[operator]
     assert (found.wrong == found.issue & tags).all() and (found.missing == found.issue & ~tags).all()
-    assert PAIR_DETECTORS.about(name) and "\n" not in PAIR_DETECTORS.about(name)
+    assert TAG_DETECTORS.about(name) and "\n" not in TAG_DETECTORS.about(name)
 
 
 def test_the_joint_tells_how_many_tags_are_wrong_and_missing() -> None:
     points, truth = world(1000, scale=0.25)
     for omit, add in ((0.3, 0.1), (0.0, 0.0)):
-        found = PairJoint().score(pairs_of(points, inject_tags(truth, omit=omit, add=add, seed=3), text=False))
+        found = TagJoint().score(pairs_of(points, inject_tags(truth, omit=omit, add=add, seed=3), text=False))
         assert found.omission == pytest.approx(omit, abs=0.07) and found.commission == pytest.approx(add, abs=0.05)
 
 
@@ -99,8 +99,8 @@ def test_classes_in_another_order_give_the_same(name: str) -> None:
     tags, order = inject_tags(truth, seed=1), np.array([3, 1, 5, 0, 2, 4])
     inputs = pairs_of(points, tags)
     images = dataclasses.replace(inputs.images, text=inputs.images.text[order])  # type: ignore[index]
-    detector = pair_detector_class(name)()
-    one, other = detector.score(inputs), detector.score(PairInputs(images, np.ascontiguousarray(tags[:, order])))
+    detector = tag_detector_class(name)()
+    one, other = detector.score(inputs), detector.score(TagInputs(images, np.ascontiguousarray(tags[:, order])))
     np.testing.assert_allclose(one.present[:, order], other.present, atol=0.03)
 
 
@@ -135,7 +135,7 @@ def test_what_weak_features_do_not_see_is_not_taken_for_wrong() -> None:
     _, truth = world(800)
     seen = truth & (np.random.default_rng(1).random(truth.shape) < 0.3)
     points = seen @ np.eye(CLASSES, WIDTH) + rng.normal(scale=0.5, size=(800, WIDTH))
-    found = PairJoint().score(pairs_of(points, truth))
+    found = TagJoint().score(pairs_of(points, truth))
     assert not found.issue.any() and np.isnan(found.commission).all()
     assert "the evidence tells little of the tags (" in found.notes[-1]
 
@@ -154,7 +154,7 @@ def test_an_image_that_could_not_be_read_has_no_score() -> None:
     points, truth = world(60)
     inputs = pairs_of(points, truth)
     broken = dataclasses.replace(inputs.images.features, errors={7: "class 7: broken"})
-    found = PairJoint().score(PairInputs(dataclasses.replace(inputs.images, features=broken), truth))
+    found = TagJoint().score(TagInputs(dataclasses.replace(inputs.images, features=broken), truth))
     assert np.isnan(found.present[7]).all() and not found.issue[7].any() and found.errors == {7: "class 7: broken"}
     assert np.isfinite(np.delete(found.present, 7, axis=0)).all()
 
@@ -179,7 +179,7 @@ def test_bad_features_and_texts_get_one_line() -> None:
     with pytest.raises(DataError, match="expected finite features"):
         pairs_of(np.full_like(points, np.nan), truth)
     with pytest.raises(DataError, match=r"expected text features of shape \(6, 12\), found \(5, 12\)"):
-        PairInputs.of_features(
+        TagInputs.of_features(
             points,
             truth,
             class_names=list("abcdef"),
@@ -190,18 +190,18 @@ def test_bad_features_and_texts_get_one_line() -> None:
 
 
 def test_what_does_not_go_with_pairs_is_refused() -> None:
-    for name in set(DETECTORS) - set(PAIR_DETECTORS):
+    for name in set(DETECTORS) - set(TAG_DETECTORS):
         with pytest.raises(SettingsError, match=f"{name} reads one label an image"):
-            pair_detector_class(name)
+            tag_detector_class(name)
     with pytest.raises(SettingsError, match="joint"):
-        pair_detector_class("jiont")
+        tag_detector_class("jiont")
     points, truth = world(20)
     with pytest.raises(SettingsError, match=r"label-match needs text features .* use joint, confident-learning, knn"):
-        check_pair_input(pair_detector_class("label-match")(), pairs_of(points, truth, text=False))
+        check_tag_input(tag_detector_class("label-match")(), pairs_of(points, truth, text=False))
     with pytest.raises(SettingsError, match="expected a detector of pairs"):
-        check_pair_input(DETECTORS["knn"](), pairs_of(points, truth))
-    check_pair_input(PairJoint(), pairs_of(points, truth, text=False))
-    assert all(issubclass(PAIR_DETECTORS[name], PairDetector) for name in PAIR_DETECTORS)
+        check_tag_input(DETECTORS["knn"](), pairs_of(points, truth))
+    check_tag_input(TagJoint(), pairs_of(points, truth, text=False))
+    assert all(issubclass(TAG_DETECTORS[name], TagDetector) for name in TAG_DETECTORS)
 
 
 def test_a_discriminant_is_that_of_scikit_learn() -> None:
@@ -239,7 +239,7 @@ def test_confident_learning_is_that_of_cleanlab() -> None:
     points, truth = world(200, scale=0.4)
     tags = inject_tags(truth, seed=2)
     inputs = pairs_of(points, tags)
-    found = PairConfidentLearning().score(inputs)
+    found = TagConfidentLearning().score(inputs)
     labels = [np.flatnonzero(row).tolist() for row in tags]
     probability = out_of_fold_pair_probabilities(inputs, folds=5, strength=1.0)
     assert (found.issue == find_multilabel_issues_per_class(labels, probability, n_jobs=1)).all()
@@ -254,7 +254,7 @@ def test_neighbours_vote_by_their_share() -> None:
     kind = neighbour_kind(inputs, torch.from_numpy(tags).float(), neighbours_of(inputs, 9))
     share = torch.sigmoid(kind(np.arange(20)) + torch.tensor([0.5, 0.5]).logit())
     np.testing.assert_allclose(share[0].numpy(), [9.5 / 10, 0.5 / 10], atol=1e-5)
-    assert not PairKNN(neighbours=5).score(inputs).issue.any()
+    assert not TagKNN(neighbours=5).score(inputs).issue.any()
 
 
 def test_the_posterior_is_that_of_bayes() -> None:
@@ -296,7 +296,7 @@ def test_metrics_of_pairs() -> None:
     tags = np.array([[True, True, False], [False, True, False], [False, False, True]])
     quality = np.where(tags == truth, 0.9, 0.1).astype(np.float32)
     found = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=tags != truth)
-    assert {name: found[name] for name in PAIR_METRICS} == dict.fromkeys(PAIR_METRICS, 1.0)
+    assert {name: found[name] for name in TAG_METRICS} == dict.fromkeys(TAG_METRICS, 1.0)
     assert (found["wrong_rate"], found["missing_rate"], found["images"]) == (0.25, 0.2, 3)
     quality[0] = np.nan
     unread = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=tags != truth)

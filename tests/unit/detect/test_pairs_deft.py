@@ -15,10 +15,10 @@ from interrupting import break_off
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.demo.sketches import CLASS_NAMES, sketches
-from labelsieve.detect.pairs.deft.detector import PairDeFT
-from labelsieve.detect.pairs.deft.objective import PairObjective, pair_losses
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.registry import check_pair_input, pair_detector_class
+from labelsieve.detect.tags.deft.detector import TagDeFT
+from labelsieve.detect.tags.deft.objective import TagObjective, tag_losses
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.registry import check_tag_input, tag_detector_class
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Step
 from labelsieve.tags.verdicts import TagVerdicts
@@ -47,7 +47,7 @@ def scores() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_the_loss_is_binary_cross_entropy_with_both_states_balanced() -> None:
     positive, negative, tags = scores()
-    found = pair_losses(positive, negative, tags, weighs=False)
+    found = tag_losses(positive, negative, tags, weighs=False)
     for row in range(5):
         terms: dict[bool, list[float]] = {True: [], False: []}
         for column in range(7):
@@ -61,7 +61,7 @@ def test_the_loss_is_binary_cross_entropy_with_both_states_balanced() -> None:
 def test_a_weighed_loss_has_the_gradient_of_the_mean_absolute_error() -> None:
     positive, negative, tags = scores()
     ends = [value.clone().requires_grad_() for value in (positive, negative)]
-    found = torch.autograd.grad(pair_losses(ends[0], ends[1], tags, weighs=True).sum(), ends)
+    found = torch.autograd.grad(tag_losses(ends[0], ends[1], tags, weighs=True).sum(), ends)
     away = (torch.sigmoid(ends[0] - ends[1]) - tags.double()).abs()
     state = tags.double() / tags.sum(dim=1, keepdim=True).clamp(min=1)
     state += (~tags).double() / (~tags).sum(dim=1, keepdim=True).clamp(min=1)
@@ -73,20 +73,20 @@ def test_a_weighed_loss_has_the_gradient_of_the_mean_absolute_error() -> None:
 def test_a_loss_of_any_size_is_finite() -> None:
     far = torch.tensor([[500.0, -500.0]], requires_grad=True)
     for weighs in (False, True):
-        loss = pair_losses(far, -far, torch.tensor([[False, True]]), weighs=weighs)
+        loss = tag_losses(far, -far, torch.tensor([[False, True]]), weighs=weighs)
         assert torch.isfinite(loss).all() and torch.isfinite(torch.autograd.grad(loss.sum(), far)[0]).all()
 
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_only_the_prompts_learn(learns: bool, mini_clip: Any) -> None:
-    engine, settings = make_engine(device="cpu", precision="fp32"), PairDeFT(context_learns=learns)
+    engine, settings = make_engine(device="cpu", precision="fp32"), TagDeFT(context_learns=learns)
     learner = Learner(mini_clip, CLASS_NAMES, settings=settings, engine=engine)
     pooled = torch.randn(6, mini_clip.vision_width, generator=torch.Generator().manual_seed(0))
     tags = torch.eye(len(CLASS_NAMES), dtype=torch.bool)[:6]
-    objective = PairObjective(warmup=1, classes=len(CLASS_NAMES), engine=engine)
+    objective = TagObjective(warmup=1, classes=len(CLASS_NAMES), engine=engine)
     positive, negative = learner.similarities(pooled, learner.text())
     loss, seen = objective(Step(positive, negative, tags, torch.arange(6), 1))
-    torch.testing.assert_close(loss, pair_losses(positive, negative, tags, weighs=False).mean())
+    torch.testing.assert_close(loss, tag_losses(positive, negative, tags, weighs=False).mean())
     loss.backward()
     assert [name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()] == [
         *(["prompts.positive"] if learns else []),
@@ -98,10 +98,10 @@ def test_only_the_prompts_learn(learns: bool, mini_clip: Any) -> None:
 
 def test_a_pair_counts_by_what_p_clean_says_of_it_after_warm_up() -> None:
     positive, negative, tags = scores()
-    objective = PairObjective(warmup=2, classes=7, engine=Engine(accelerator=Accelerator(cpu=True)))
+    objective = TagObjective(warmup=2, classes=7, engine=Engine(accelerator=Accelerator(cpu=True)))
     for epoch, weighs in ((2, False), (3, True)):
         loss, _ = objective(Step(positive, negative, tags, torch.arange(5), epoch))
-        torch.testing.assert_close(loss, pair_losses(positive, negative, tags, weighs=weighs).mean())
+        torch.testing.assert_close(loss, tag_losses(positive, negative, tags, weighs=weighs).mean())
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_a_pair_counts_by_what_p_clean_says_of_it_after_warm_up() -> None:
 def test_a_scan_that_was_stopped_goes_on_to_the_same_verdicts(
     evidence: str, tagged: ls.TaggedImages, mini_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = PairDeFT(**SHORT, evidence=evidence)  # type: ignore[arg-type]
+    detector = TagDeFT(**SHORT, evidence=evidence)  # type: ignore[arg-type]
     unbroken = ls.scan_tags(tagged, mini_clip, detector=detector, device="cpu")
     with monkeypatch.context() as patch:
         break_off(patch, BatchSource, "epoch", epoch=2)
@@ -128,14 +128,14 @@ def test_a_scan_that_was_stopped_goes_on_to_the_same_verdicts(
 
 
 def test_the_paper_flags_at_one_half(tagged: ls.TaggedImages, mini_clip: Any) -> None:
-    verdicts = ls.scan_tags(tagged, mini_clip, detector=PairDeFT(**SHORT, evidence="threshold"), device="cpu")
+    verdicts = ls.scan_tags(tagged, mini_clip, detector=TagDeFT(**SHORT, evidence="threshold"), device="cpu")
     assert verdicts.record["thresholds"] == {"wrong": 0.5, "missing": 0.5}
     assert max(verdicts.table["label_quality"].to_pylist()) <= 0.5
     assert verdicts.record["detector"]["settled"] == {}, "nothing was left to choose"
 
 
 def test_the_batch_that_was_chosen_is_recorded(tagged: ls.TaggedImages, mini_clip: Any) -> None:
-    detector = PairDeFT(epochs=1, min_steps=0, evidence="threshold")
+    detector = TagDeFT(epochs=1, min_steps=0, evidence="threshold")
     assert ls.scan_tags(tagged, mini_clip, detector=detector, device="cpu").record["detector"]["settled"] == {
         "batch_size": 64
     }
@@ -148,13 +148,13 @@ def test_what_deft_cannot_do_gets_one_line() -> None:
         (None, "joint, confident-learning, knn"),
     ):
         engine = Engine(accelerator=Accelerator(cpu=True))
-        pairs = PairInputs.of_features(
+        pairs = TagInputs.of_features(
             points, tags, class_names=list("abcd"), engine=engine, text=text, logit_scale=None if text is None else 20.0
         )
         with pytest.raises(SettingsError, match=f"deft needs the images and a model; .* use {others}$") as error:
-            check_pair_input(pair_detector_class("deft")(), pairs)
+            check_tag_input(tag_detector_class("deft")(), pairs)
         assert "\n" not in str(error.value)
         with pytest.raises(SettingsError, match="need a model"):
-            PairDeFT().score(pairs)
+            TagDeFT().score(pairs)
     with pytest.raises(SettingsError, match="evidence"):
-        PairDeFT(evidence="both")  # type: ignore[arg-type]
+        TagDeFT(evidence="both")  # type: ignore[arg-type]

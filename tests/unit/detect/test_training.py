@@ -30,7 +30,7 @@ from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import LabelsieveError, RunError
 from labelsieve.core.progress import STOPPING, Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.gmm import GMM
 from labelsieve.detect.small_loss import SmallLoss

@@ -16,15 +16,15 @@ import labelsieve as ls
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import Images
+from labelsieve.data.input.windows import in_windows
 from labelsieve.data.noise import inject_tags
-from labelsieve.data.windows import in_windows
 from labelsieve.detect.inputs import inputs_of_images
-from labelsieve.detect.pairs import joining, windows
-from labelsieve.detect.pairs.evidence import deal_folds, discriminant_kinds
-from labelsieve.detect.pairs.inputs import PairInputs
-from labelsieve.detect.pairs.joint import PairJoint
-from labelsieve.detect.pairs.label_match import PairLabelMatch
-from labelsieve.detect.pairs.windows import Views, discriminant_of_views, views_of
+from labelsieve.detect.tags import joining, windows
+from labelsieve.detect.tags.evidence import deal_folds, discriminant_kinds
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.joint import TagJoint
+from labelsieve.detect.tags.label_match import TagLabelMatch
+from labelsieve.detect.tags.windows import Views, discriminant_of_views, views_of
 from labelsieve.metrics import evaluate_pairs
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -47,7 +47,7 @@ def scattered(count: int = 400, *, seed: int = 0) -> tuple[Views, NDArray[np.boo
 
 
 def views(whole: NDArray[np.floating], parts: NDArray[np.floating], tags: NDArray[np.bool_]) -> Views:
-    pairs = PairInputs.of_features(
+    pairs = TagInputs.of_features(
         whole.astype(np.float32),
         tags,
         class_names=[f"class {number}" for number in range(tags.shape[1])],
@@ -85,7 +85,7 @@ def test_an_image_is_decoded_once_for_all_of_its_windows(tiny_clip: VisionLangua
 
     inputs = inputs_of_images(images, tiny_clip, class_names=images.class_names, engine=engine())
     with patch.object(Images, "_decode", counted):
-        found = views_of(PairInputs(inputs, images.tags, images), 2)
+        found = views_of(TagInputs(inputs, images.tags, images), 2)
     assert found is not None and found.count == 5 and len(opened) == 3
     assert not found.zero_shot.requires_grad, "it is kept, and no graph with it"
     window = ls.load_tags(pixels[1:, 20:, 20:], tags=[["a", "b"], []])
@@ -97,11 +97,11 @@ def test_without_windows_images_or_texts_there_are_no_views(tiny_clip: VisionLan
     pixels = np.zeros((2, 40, 40, 3), dtype=np.uint8)
     images = ls.load_tags(pixels, tags=[["a", "b"], []])
     inputs = inputs_of_images(images, tiny_clip, class_names=images.class_names, engine=engine())
-    assert views_of(PairInputs(inputs, images.tags, images), 1) is None
-    assert views_of(PairInputs(inputs, images.tags), 3) is None
-    assert views_of(PairInputs(dataclasses.replace(inputs, text=None), images.tags, images), 3) is None
+    assert views_of(TagInputs(inputs, images.tags, images), 1) is None
+    assert views_of(TagInputs(inputs, images.tags), 3) is None
+    assert views_of(TagInputs(dataclasses.replace(inputs, text=None), images.tags, images), 3) is None
     with pytest.raises(SettingsError, match="expected windows from 1 to 10, got 0"):
-        PairJoint(windows=0)
+        TagJoint(windows=0)
 
 
 def test_rows_of_views_are_those_of_their_images() -> None:
@@ -146,14 +146,14 @@ def test_windows_show_what_the_whole_does_not() -> None:
     silent = patch.object(joining, "other_tags_kind", lambda given, _: lambda here: torch.zeros(len(here), CLASSES))
     for name, each in {"whole": None, "windows": found}.items():
         with silent, patch.object(joining, "views_of", return_value=each):
-            scores = PairJoint().score(found.pairs)
+            scores = TagJoint().score(found.pairs)
         reached[name] = evaluate_pairs(truth=truth, tags=found.pairs.tags, quality=scores.quality, flagged=scores.issue)
     for kind in ("wrong_auroc", "missing_auroc"):
         assert reached["whole"][kind] < 0.65 and reached["windows"][kind] > 0.9  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("detector", [PairJoint(windows=2), PairLabelMatch(windows=2)], ids=["joint", "label-match"])
-def test_a_scan_looks_at_windows(detector: PairJoint | PairLabelMatch, tiny_clip: VisionLanguageModel) -> None:
+@pytest.mark.parametrize("detector", [TagJoint(windows=2), TagLabelMatch(windows=2)], ids=["joint", "label-match"])
+def test_a_scan_looks_at_windows(detector: TagJoint | TagLabelMatch, tiny_clip: VisionLanguageModel) -> None:
     pixels = np.random.default_rng(2).integers(0, 255, (12, 40, 40, 3), dtype=np.uint8)
     pixels[3] = pixels[3, :1, :1]
     images = ls.load_tags([*pixels, pixels[0, :3, :3]], tags=[["a"], ["b"], ["a", "b"], []] * 3 + [["a"]])

@@ -29,7 +29,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError, RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.data.test_sets import with_class_names
 from labelsieve.detect.evidence.discriminants import fit_linear
 from labelsieve.detect.mixture import small_mean_posterior

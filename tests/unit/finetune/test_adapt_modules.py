@@ -27,7 +27,7 @@ from labelsieve.finetune.run import _job
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.verdicts import Verdicts
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from slow_cases import mostly_slow
 from small_adaptations import CLASSES, QUICK, adapted, differs, mislabelled, verdicts_on, weights

@@ -27,7 +27,7 @@ from forked import Command
 from interrupting import break_off
 from labelsieve.cli import main
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
-from labelsieve.detect.pairs.scores import PairScores
+from labelsieve.detect.tags.scores import TagScores
 from labelsieve.finetune import loop as training
 from labelsieve.finetune.kinds import Tags
 from labelsieve.finetune.losses import binary_cross_entropy
@@ -79,7 +79,7 @@ def verdicts_of(
     clean = np.full(images.tags.shape, 0.9, dtype=np.float32)
     for pair, value in quality:
         clean[pair] = value
-    scores = PairScores(
+    scores = TagScores(
         tags=images.tags,
         present=np.where(images.tags, clean, 1 - clean),
         wrong_threshold=0.65,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labelsieve.cli import main
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Scores
 from labelsieve.report.comparison import compare, needs_contents

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 
 from labelsieve.core.errors import DataError, RunError, SettingsError
-from labelsieve.core.folders import UniqueNames, new_folder, safe_name
+from labelsieve.core.output_folders import UniqueNames, new_folder, safe_name
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.report import imagefolder

@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.report.export import export
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of

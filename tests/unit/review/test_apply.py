@@ -17,7 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.review import apply
 from labelsieve.review.changes import read_changes
 from labelsieve.review.writers.arrow_tables import _compression

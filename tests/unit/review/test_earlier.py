@@ -13,7 +13,7 @@ import pytest
 from labelsieve import review
 from labelsieve.cli import main
 from labelsieve.data.features import load_features
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Estimate, Scores
 from labelsieve.metrics import Interval

@@ -19,7 +19,7 @@ from labelsieve.app.rescan import Rescan
 from labelsieve.commands import rescan as child
 from labelsieve.core.errors import RunError
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.review import AnswerLog
 from labelsieve.verdicts import Verdicts

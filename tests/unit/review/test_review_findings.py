@@ -18,7 +18,7 @@ from labelsieve.app.other_split import OtherSplit
 from labelsieve.commands.runs import compared_with
 from labelsieve.core.errors import RunError
 from labelsieve.curation.findings import FINDINGS, finding_table, schema
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.report.export import export

@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 from labelsieve.app import serving
-from labelsieve.app.looks import Looks, reduced
+from labelsieve.app.similar_images import Looks, reduced
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.data.annotators import Annotations

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import labelsieve as ls
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
-from labelsieve.detect.pairs.scores import PairScores
+from labelsieve.detect.tags.scores import TagScores
 from labelsieve.tags.marks import MARKS, after_marks
 from labelsieve.tags.verdicts import TagVerdicts, decide_tags
 
@@ -27,7 +27,7 @@ def verdicts() -> TagVerdicts:
     tags, quality = rng.random((COUNT, 3)) < 0.5, rng.random((COUNT, 3)).astype(np.float32)
     drawn = [np.full((8, 8, 3), 10 * each, dtype=np.uint8) for each in range(COUNT)]
     images = ls.load_tags(drawn, tags=tags, class_names=NAMES)
-    scores = PairScores(
+    scores = TagScores(
         tags=images.tags,
         present=np.where(tags, quality, 1 - quality),
         wrong_threshold=0.3,

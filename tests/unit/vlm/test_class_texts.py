@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.data.sources import load_images
-from labelsieve.data.tags import load_tags
+from labelsieve.data.loading import load_images
+from labelsieve.data.tags.loading import load_tags
 from labelsieve.detect.joint import Joint
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.pairs.label_match import PairLabelMatch
 from labelsieve.detect.registry import check_input
+from labelsieve.detect.tags.label_match import TagLabelMatch
 from labelsieve.detect.zero_shot import class_text_notes, same_texts
 from labelsieve.tags.scan import scan_tags
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
 from small_families import FAMILIES
 from small_pictures import plain
@@ -55,4 +55,4 @@ def test_detectors_that_go_by_names_refuse_one_text(tmp_path: Path) -> None:
         check_input(LabelMatch(), images, vlm)
     tagged = load_tags(np.zeros((2, 8, 8, 3), np.uint8), tags=[list(EMOJIS), []])
     with pytest.raises(SettingsError, match=r"label-match goes by the class names, .* use one of joint, "):
-        scan_tags(tagged, vlm, detector=PairLabelMatch())
+        scan_tags(tagged, vlm, detector=TagLabelMatch())

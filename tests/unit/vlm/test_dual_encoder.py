@@ -24,13 +24,13 @@ from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import ModelError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.training.autoconfig import resolve
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.registry import DUAL_ENCODER
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.peft.base import build_peft, fits
 from labelsieve.vlm.peft.registry import PEFT
 from slow_cases import mostly_slow

@@ -27,7 +27,7 @@ from labelsieve.core.errors import ModelError, SettingsError
 from labelsieve.data.images import LabelledImages
 from labelsieve.vlm.families.albef import configuration as albef_configuration
 from labelsieve.vlm.families.registry import ADAPTERS
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
 from slow_cases import mostly_slow

@@ -26,19 +26,19 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import SettingsError, TrainingError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import BatchSource, Learner, adapted_features
 from labelsieve.detect.training.settings import Training
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.kept_features import ImageFeatures
+from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.peft.parameter_count import trainable
 from labelsieve.vlm.peft.registry import PEFT
-from labelsieve.vlm.peft.share import trainable
-from labelsieve.vlm.peft.sites import BareEncoder
+from labelsieve.vlm.peft.target_layers import BareEncoder
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from slow_cases import mostly_slow
 from small_models import StubProcessor, random_clip

@@ -15,9 +15,9 @@ import transformers
 from PIL import Image
 
 from labelsieve.core.errors import ModelError, SettingsError
-from labelsieve.vlm import reading
+from labelsieve.vlm import pretrained as reading
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.prompts import DualPrompts
 from small_models import PROCESSOR, TOKENIZER, edit_json, model_folder, random_clip
 

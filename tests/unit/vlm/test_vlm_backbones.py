@@ -19,7 +19,7 @@ from torch import Tensor
 
 import labelsieve as ls
 from labelsieve.core.errors import ModelError
-from labelsieve.data.sources import load_images
+from labelsieve.data.loading import load_images
 from labelsieve.detect.scores import Scores
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.result import model_card
@@ -27,7 +27,7 @@ from labelsieve.finetune.settings import Adaptation
 from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.verdicts import decide
 from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
-from labelsieve.vlm.huggingface import load_vlm
+from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
 from small_families import (
     OPEN_CLIP,

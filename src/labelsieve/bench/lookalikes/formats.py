@@ -136,7 +136,7 @@ def write_parquet(
     from datasets import ClassLabel, Features
     from datasets import Image as ImageFeature
 
-    from labelsieve.data.in_memory import read_memory
+    from labelsieve.data.sources.in_memory import read_memory
 
     classes = ClassLabel(names=list(class_names))
     schema = Features({image_column: ImageFeature(), **dict.fromkeys(labels, classes)}).arrow_schema

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.bench.drawn import DRAWN
+from labelsieve.bench.config import NO_TEXT, Data
 from labelsieve.bench.lookalikes.formats import write_parquet
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, Stock, draw_stock
-from labelsieve.bench.parts import NO_TEXT, Data
+from labelsieve.bench.synthetic import DRAWN
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.published.base import named_source
 from labelsieve.demo.sketches import CLASS_NAMES

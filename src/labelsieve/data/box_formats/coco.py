@@ -18,9 +18,9 @@ from labelsieve.data.box_formats.edits import ISSUE, QUALITY, BoxEdits, Splice, 
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
-from labelsieve.data.columns import Columns, Table
-from labelsieve.data.file_kinds import conversion
-from labelsieve.data.splits import refuse_split
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.file_kinds import conversion
+from labelsieve.data.sources.splits import refuse_split
 
 CATEGORY = "category_id"
 # How much of a list is looked at to see what it is.

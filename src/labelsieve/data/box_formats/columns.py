@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.boxes import Boxes
-from labelsieve.data.columns import Table
+from labelsieve.data.sources.columns import Table
 
 
 def boxes_of(table: Table, paths: Sequence[str] | None) -> Boxes | None:

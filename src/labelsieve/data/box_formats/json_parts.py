@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from labelsieve.core.errors import DataError
-from labelsieve.data.file_kinds import read_whole
+from labelsieve.data.sources.file_kinds import read_whole
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 # The byte order mark of UTF-8, and its bytes where each is read as a character.

@@ -17,10 +17,10 @@ from labelsieve.data.box_formats.columns import numbers
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, BoxEdits, Written
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
-from labelsieve.data.columns import Columns, Table
-from labelsieve.data.csv_edits import edited
-from labelsieve.data.csv_files import find_header, read_texts
-from labelsieve.data.splits import refuse_split
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.csv_edits import edited
+from labelsieve.data.sources.csv_files import find_header, read_texts
+from labelsieve.data.sources.splits import refuse_split
 
 LABEL = "LabelName"
 _IMAGE = "ImageID"

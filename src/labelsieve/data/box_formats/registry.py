@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from labelsieve.data.columns import Table
+    from labelsieve.data.sources.columns import Table
 
 
 @dataclass(frozen=True)

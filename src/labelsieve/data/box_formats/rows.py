@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.boxes import Boxes, BoxFiles
-from labelsieve.data.columns import Columns, Table
+from labelsieve.data.sources.columns import Columns, Table
 
 _TRIED = 8
 NO_BOX = (math.nan,) * 4

@@ -23,10 +23,10 @@ from labelsieve.data.box_formats.edits import QUALITY, BoxEdits, Splice, Written
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, read_objects
 from labelsieve.data.boxes import BoxFiles
-from labelsieve.data.columns import Columns, Table
-from labelsieve.data.file_kinds import read_whole
-from labelsieve.data.folders import SUFFIXES
-from labelsieve.data.splits import choose_split, refuse_split
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.file_kinds import read_whole
+from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.splits import choose_split, refuse_split
 
 NAME = "name"
 _ANNOTATIONS = "Annotations"

@@ -24,9 +24,9 @@ from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, 
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.yolo_config import YoloConfig, images_in, labels_of
 from labelsieve.data.boxes import BoxFiles
-from labelsieve.data.columns import Columns, Table
-from labelsieve.data.file_kinds import read_whole
-from labelsieve.data.splits import choose_split
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.file_kinds import read_whole
+from labelsieve.data.sources.splits import choose_split
 
 # Numbers of a line: a box, one with its confidence, one with four corners; from so many on it is a polygon.
 _BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7

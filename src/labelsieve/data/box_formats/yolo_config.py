@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, first_line, listed, shown
-from labelsieve.data.file_kinds import read_whole
-from labelsieve.data.folders import SUFFIXES
+from labelsieve.data.sources.file_kinds import read_whole
+from labelsieve.data.sources.folders import SUFFIXES
 
 _SPLITS = ("train", "val", "valid", "test", "minival")
 

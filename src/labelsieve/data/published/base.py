@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labelsieve.core.errors import DataError, look_up
-from labelsieve.data.columns import Columns, Table, choose_columns
 from labelsieve.data.published.layout import Found, to_rows
 from labelsieve.data.published.registry import PUBLISHED
-from labelsieve.data.splits import choose_split
+from labelsieve.data.sources.columns import Columns, Table, choose_columns
+from labelsieve.data.sources.splits import choose_split
 
 # A drive of Windows has one letter, and a web address goes on with two slashes.
 _LIKE_A_NAME = re.compile(r"([\w.-]{2,}):(?!//)")

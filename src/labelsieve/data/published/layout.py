@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, first_line, listed, shown
-from labelsieve.data.folders import SUFFIXES
-from labelsieve.data.in_memory import read_memory
 from labelsieve.data.labels import check_class_names, normalise
+from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.in_memory import read_memory
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -20,16 +20,16 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.memory import in_parts
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images, LabelledImages
-from labelsieve.data.loading import Augment, batches, crop_area, unit
-from labelsieve.data.pixels import Pictures, kept_images
-from labelsieve.data.preprocessed import preprocessed_images
-from labelsieve.data.tagged import TaggedImages
+from labelsieve.data.input.batches import Augment, batches, crop_area, unit
+from labelsieve.data.input.image_cache import Pictures, kept_images
+from labelsieve.data.input.preprocessed import preprocessed_images
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.vlm.base import VisionLanguageModel
+from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.features import image_features, passing_features
-from labelsieve.vlm.kept_features import ImageFeatures
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelsieve.core.errors import DataError, shown
-from labelsieve.data.arrow_files import features_of, open_arrow, plain_types, read_schema
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY
-from labelsieve.data.csv_files import read_texts
 from labelsieve.data.labels import normalise
+from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
+from labelsieve.data.sources.csv_files import read_texts
 from labelsieve.review.writers.edits import Edits, joined
 
 # How the frames of the two kinds of compression of an Arrow file begin, behind the length of the buffer.

@@ -17,8 +17,8 @@ from labelsieve.core.registry import loaded
 from labelsieve.data.box_formats.edits import BoxEdits, BoxVerdict, Written
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.boxes import BoxFiles
-from labelsieve.data.columns import Table
 from labelsieve.data.labels import normalise
+from labelsieve.data.sources.columns import Table
 from labelsieve.review.writers.edits import Edits
 
 

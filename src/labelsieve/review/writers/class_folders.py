@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from labelsieve.core.errors import RunError, shown
-from labelsieve.core.folders import UniqueNames, safe_name
+from labelsieve.core.output_folders import UniqueNames, safe_name
 from labelsieve.core.progress import Progress
 from labelsieve.review.writers.edits import Edits, Placing
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, quality_text
-from labelsieve.data.csv_edits import edited
-from labelsieve.data.csv_files import read_texts
+from labelsieve.data.sources.csv_edits import edited
+from labelsieve.data.sources.csv_files import read_texts
 from labelsieve.review.writers.edits import Edits, joined
 
 if TYPE_CHECKING:

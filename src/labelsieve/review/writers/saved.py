@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.provenance import fingerprint
-from labelsieve.data.quiet import quiet, reading
-from labelsieve.data.splits import choose_split
+from labelsieve.data.sources.quiet import quiet, reading
+from labelsieve.data.sources.splits import choose_split
 from labelsieve.review.writers.arrow_tables import new_labels
 from labelsieve.review.writers.edits import Edits
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, listed
 from labelsieve.vlm.families.blip import BLIP
-from labelsieve.vlm.reading import (
+from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     check_processor,
     check_weights,
@@ -30,7 +30,7 @@ from labelsieve.vlm.reading import (
     raw_configuration,
     read_part,
 )
-from labelsieve.vlm.reading import read_weights as read_encoder
+from labelsieve.vlm.pretrained import read_weights as read_encoder
 
 # of the authors' transforms, those of CLIP
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

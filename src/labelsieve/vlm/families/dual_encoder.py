@@ -13,7 +13,7 @@ from labelsieve.vlm.colours import read_colours
 from labelsieve.vlm.encoders import TwoEncoders
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of
-from labelsieve.vlm.reading import (
+from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
     first_line,
@@ -153,7 +153,7 @@ def read_encoders(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
     Args:
         name: Hub id or local folder.
-        options: From :func:`labelsieve.vlm.reading.loader_options`.
+        options: From :func:`labelsieve.vlm.pretrained.loader_options`.
 
     Raises:
         ModelError: As :func:`labelsieve.load_vlm` does, of all but the texts.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from labelsieve.core.errors import ModelError, did_you_mean, listed, shown
 from labelsieve.vlm.encoders import TwoEncoders, frame
 from labelsieve.vlm.names import OPEN_CLIP
-from labelsieve.vlm.reading import (
+from labelsieve.vlm.pretrained import (
     check_processor,
     check_weights,
     first_line,
@@ -74,7 +74,7 @@ class OpenCLIP(TwoEncoders):
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
-        """Loads what `open_clip:...` or a folder names; see :func:`labelsieve.vlm.huggingface.load_vlm`."""
+        """Loads what `open_clip:...` or a folder names; see :func:`labelsieve.vlm.loading.load_vlm`."""
         open_clip = _library(name)
         source = _source(name)
         text = source.config["text_cfg"]

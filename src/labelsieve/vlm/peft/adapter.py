@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from labelsieve.vlm.peft.sites import Encoder, Handle, Sizes, blocks_of
+from labelsieve.vlm.peft.target_layers import Encoder, Handle, Sizes, blocks_of
 
 
 class Adapter(nn.Module):

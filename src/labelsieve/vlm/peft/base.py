@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import SettingsError, listed, look_up, shown
-from labelsieve.vlm.peft.copies import OwnCopies
+from labelsieve.vlm.peft.functional_parameters import OwnCopies
 from labelsieve.vlm.peft.registry import PEFT
-from labelsieve.vlm.peft.sites import Encoder, Handle, MisfitError, Sizes
+from labelsieve.vlm.peft.target_layers import Encoder, Handle, MisfitError, Sizes
 
 
 class Peft(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from labelsieve.core.errors import shown
-from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.sites import Encoder, MisfitError, Sizes
+from labelsieve.vlm.peft.functional_parameters import OwnCopies
+from labelsieve.vlm.peft.target_layers import Encoder, MisfitError, Sizes
 
 
 def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:

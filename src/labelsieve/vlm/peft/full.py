@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from labelsieve.vlm.peft.copies import OwnCopies
-from labelsieve.vlm.peft.sites import Encoder, Sizes, unknown_blocks
+from labelsieve.vlm.peft.functional_parameters import OwnCopies
+from labelsieve.vlm.peft.target_layers import Encoder, Sizes, unknown_blocks
 
 
 def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> OwnCopies:

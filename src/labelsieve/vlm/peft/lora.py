@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelsieve.vlm.peft.sites import Block, Encoder, Handle, Site, Sizes, Undo, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.target_layers import Block, Encoder, Handle, Site, Sizes, Undo, blocks_of, unknown_blocks
 
 _NAME = "default"
 """What `peft` calls a single adapter."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.vlm.peft.sites import Block, Encoder, Handle, Site, Sizes, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.target_layers import Block, Encoder, Handle, Site, Sizes, blocks_of, unknown_blocks
 
 
 class ScaleShift(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import shown
-from labelsieve.vlm.peft.sites import Encoder, MisfitError, Sizes
+from labelsieve.vlm.peft.target_layers import Encoder, MisfitError, Sizes
 
 
 class VisualPrompts(nn.Module):

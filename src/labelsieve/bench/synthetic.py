@@ -1,0 +1,87 @@
+"""Data that an experiment draws: sketches, scenes of them with boxes or with tags, and the shapes of scenes.
+
+All labels of scenes and their shapes are right; of the sketches of the demonstration 30 % are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.core.validation import FewDrawings, Scenes
+
+if TYPE_CHECKING:
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.data.tags.records import TaggedImages
+
+SCENE_TAGS = "scene-tags"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A source of data that are drawn.
+
+    Attributes:
+        draw: Draws so many of them with a seed, and loads them; what has to be written goes into a folder.
+        limits: Type and range of their number.
+        count: How many there are by default.
+        test_count: How many there are by default to test on.
+        images: How many images, or boxes, each of them brings on average.
+        has_tags: Whether images have several labels each.
+    """
+
+    draw: Callable[[Path, int, int], LabelledImages | TaggedImages]
+    limits: Any
+    count: int
+    test_count: int
+    images: float = 1.0
+    has_tags: bool = False
+
+    def count_for(self, images: float) -> int:
+        """Returns how many bring so many images on average."""
+        return math.ceil(images / self.images)
+
+
+def _sketches(folder: Path, count: int, seed: int) -> LabelledImages:
+    from labelsieve.demo.run import write_drawings
+
+    return write_drawings(folder / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
+
+
+def _scenes(folder: Path, count: int, seed: int) -> LabelledImages:
+    from labelsieve.data.loading import load_images
+    from labelsieve.demo.scenes import scenes, write_coco
+
+    return load_images(write_coco(folder / f"scenes-{count}-{seed}", scenes(count, seed=seed)))
+
+
+def _scene_shapes(_folder: Path, count: int, seed: int) -> LabelledImages:
+    from labelsieve.data.loading import load_images
+    from labelsieve.demo.scenes import scenes, single_images
+    from labelsieve.demo.sketches import CLASS_NAMES
+
+    drawn = scenes(count, seed=seed)
+    images = [image for scene in drawn for image in single_images(scene)]
+    labels = [CLASS_NAMES[label] for scene in drawn for label in scene.labels]
+    return load_images(images, labels=labels, class_names=CLASS_NAMES)
+
+
+def _scene_tags(folder: Path, count: int, seed: int) -> TaggedImages:
+    from labelsieve.data.tags.loading import load_tags
+    from labelsieve.demo.scenes import scenes, write_tags
+    from labelsieve.demo.sketches import CLASS_NAMES
+
+    path = folder / f"scene-tags-{count}-{seed}.parquet"
+    return load_tags(write_tags(path, scenes(count, seed=seed)), class_names=CLASS_NAMES)
+
+
+DRAWN: Mapping[str | None, Drawn] = {
+    "drawings": Drawn(draw=_sketches, limits=FewDrawings, count=2000, test_count=1000),
+    "scenes": Drawn(draw=_scenes, limits=Scenes, count=400, test_count=200, images=5.5),
+    "scene-shapes": Drawn(draw=_scene_shapes, limits=Scenes, count=400, test_count=200, images=5.5),
+    SCENE_TAGS: Drawn(draw=_scene_tags, limits=Scenes, count=400, test_count=200, has_tags=True),
+}
+"""What is drawn, by the name that stands for it as a source."""

@@ -1,0 +1,63 @@
+"""One range of values for all images of a data set whose values are not 0 to 255, so that they stay comparable."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from labelsieve.core.errors import DataError
+from labelsieve.data.images import Images, reading
+from labelsieve.data.input.rgb import value_kind, value_range
+
+ImagesT = TypeVar("ImagesT", bound=Images)
+
+# So many images, spread over the data, are looked at, and of each so many values count.
+_LOOKED_AT, _VALUES = 256, 2**16
+# Values of these files are 0 to 255: JPEG, GIF, WebP, BMP. A JPEG has no transparency either.
+_JPEG = b"\xff\xd8"
+_ALWAYS_8_BIT = (_JPEG, b"GIF8", b"RIFF", b"BM")
+
+
+def with_ranges(images: ImagesT) -> ImagesT:
+    """Returns the images with the ranges of those kinds of values that occur in a sample, and a note on each.
+
+    The sample depends on the number of images alone.
+    """
+    found: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    for row in np.unique(np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(np.int64)).tolist():
+        if not _is_8_bit(images.head(row)):
+            with suppress(DataError):
+                kind, values = reading(images.encoded(row), _values)
+                found[kind].append(values)
+    ranges = {kind: value_range(np.concatenate(values)) for kind, values in found.items() if kind != "8-bit"}
+    notes = [
+        f"values of {kind} images: {low:g} becomes black and {high:g} white" for kind, (low, high) in ranges.items()
+    ]
+    return replace(images, ranges=ranges, notes=(*images.notes, *notes)) if ranges else images
+
+
+def _is_8_bit(head: bytes) -> bool:
+    """Returns whether the first bytes of a file tell that its values are 0 to 255."""
+    return not head or head.startswith(_ALWAYS_8_BIT) or (head[1:4] == b"PNG" and head[24:25] != b"\x10")
+
+
+def never_converted(head: bytes) -> bool:
+    """Returns whether the first bytes of a file tell that its values are 0 to 255 and none is transparent."""
+    return not head or head.startswith(_JPEG)
+
+
+def _values(image: Image.Image) -> tuple[str, NDArray[Any]]:
+    """Returns the kind of an image and some of its values."""
+    kind = value_kind(image)
+    if kind == "8-bit":
+        return kind, np.empty(0)
+    colour = kind == "16-bit colour"
+    values = np.asarray(image.convert("RGB") if colour else image).ravel()
+    values = values[:: values.size // _VALUES + 1]
+    return kind, values.astype(np.float64) * (257 if colour else 1)

@@ -1,0 +1,175 @@
+"""Parquet, Arrow and Feather files, one or several that are one table, read by the `datasets` library."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.data.sources.columns import Columns, Table, choose_columns, holds_images, kind_of
+from labelsieve.data.sources.file_kinds import damage
+from labelsieve.data.sources.image_paths import about_names, folder_of
+from labelsieve.data.sources.quiet import quiet, reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+# Rows read at once from a file whose row groups may be far larger.
+_ROWS = 256
+# Types of Arrow that stand for others, by what it calls them.
+_VIEWS = {"binary_view": "binary", "string_view": "string"}
+
+
+def read_parquet(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+    """Reads Parquet files; see :func:`read_arrow_files`."""
+    return read_arrow_files(files, kind="parquet", asked=asked, where=where)
+
+
+def read_arrow(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+    """Reads Arrow or Feather files; see :func:`read_arrow_files`."""
+    return read_arrow_files(files, kind="arrow", asked=asked, where=where)
+
+
+def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
+    """Reads Parquet, Arrow or Feather files into the cache of the `datasets` library, batch by batch.
+
+    Args:
+        files: The files, which are read one after the other as one table.
+        kind: `parquet` or `arrow`.
+        asked: What the user asked for.
+        where: What to call the files in a message.
+
+    Raises:
+        DataError: A file cannot be read, or columns are missing or not the same in all files.
+    """
+    import datasets
+
+    schemas = [read_schema(path, kind=kind) for path in files]
+    features = features_of(schemas[0], files[0])
+    folder = folder_of(files)
+    names = about_names(lambda name: _first_values(files[0], name, kind=kind), beside=folder)
+    chosen = choose_columns(features, asked=asked, where=where, about_names=names)
+    used = {*chosen.labels, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
+    for path, schema in zip(files[1:], schemas[1:], strict=True):
+        _check_same(features, features_of(schema, path), used, files[0], path)
+    if kind == "parquet":  # the others are stored by row, so nothing is won by leaving columns out
+        features = datasets.Features({name: feature for name, feature in features.items() if name in used})
+    plain = all(each.field(chosen.image).type == _plain(each.field(chosen.image).type) for each in schemas)
+    with quiet(), reading(where):
+        rows = _load(files, features, kind=kind, image=str(chosen.image), plain=plain)
+    return Table(rows=rows, columns=chosen, where=where, folder=chosen.folder or folder)
+
+
+def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, plain: bool) -> Dataset:
+    """Loads columns with images undecoded; of images whose type is not `plain` the library makes none by itself."""
+    import datasets
+
+    undecoded = datasets.Image(decode=False)
+    images = holds_images(features[image])
+    if images and plain:
+        features[image] = undecoded
+    settings: dict[str, Any] = {"columns": list(features), "batch_size": _ROWS} if kind == "parquet" else {}
+    names = [glob.escape(str(path)) for path in files]
+    rows = datasets.load_dataset(kind, data_files=names, split="train", features=features, **settings)
+    return rows if plain or not images else rows.cast_column(image, undecoded)
+
+
+def read_schema(path: Path, *, kind: str) -> pa.Schema:
+    """Returns the schema of a Parquet, Arrow or Feather file.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if kind == "parquet":
+            return pq.read_schema(path)
+        with open_arrow(path) as file:
+            return file.schema
+    except (OSError, pa.ArrowException, ValueError):
+        expected = f"expected the file {path} to be {kind.capitalize()}"
+        raise DataError(f"{expected}, but it {damage(path, kind=kind)}") from None
+
+
+def open_arrow(path: Path) -> Any:
+    """Opens an Arrow file of either format, memory mapped: a stream, or a file with record batches by number."""
+    import pyarrow as pa
+
+    handle = pa.memory_map(str(path))
+    try:
+        return pa.ipc.open_stream(handle)
+    except pa.ArrowInvalid:
+        handle.seek(0)
+        return pa.ipc.open_file(handle)
+
+
+def plain_types(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema in which dictionaries have the type of their values, and views the type that they stand for."""
+    import pyarrow as pa
+
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema], metadata=schema.metadata)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct(
+            [kind.field(place).with_type(_plain(kind.field(place).type)) for place in range(kind.num_fields)]
+        )
+    return getattr(pa, _VIEWS[str(kind)])() if str(kind) in _VIEWS else kind
+
+
+def features_of(schema: pa.Schema, path: Path) -> Any:
+    """Returns the columns of a file as the `datasets` library has them, with plain types (:func:`plain_types`).
+
+    Columns of kinds that it does not know, such as maps, are left out of Parquet files.
+
+    Raises:
+        DataError: An Arrow file, which is read as a whole, has such a column.
+    """
+    import datasets
+    import pyarrow as pa
+
+    schema = plain_types(schema)
+    found, unknown = datasets.Features(), []
+    for field in schema:
+        try:
+            found.update(datasets.Features.from_arrow_schema(pa.schema([field], metadata=schema.metadata)))
+        except (ValueError, TypeError, KeyError, NotImplementedError):
+            unknown.append(f'"{field.name}" of {field.type}')
+    if unknown and path.suffix.lower() != ".parquet":
+        raise DataError(f"{path} has columns of kinds that are not read: {listed(unknown)}; write it without them")
+    return found
+
+
+def _check_same(features: Any, others: Any, used: set[str], first: Path, path: Path) -> None:
+    """Checks that the columns that are read are the same in two files."""
+    for name in sorted(used):
+        if name not in others:
+            raise DataError(f'expected a column "{shown(name)}" in {path}, as {first} has it; pass files of one table')
+        kinds = kind_of(features[name]), kind_of(others[name])
+        if others[name] != features[name] and "null" not in kinds and kinds != ("texts", "texts"):
+            raise DataError(
+                f'expected one kind of the column "{shown(name)}" in all files, found {kinds[0]} in {first} and '
+                f"{kinds[1]} in {path}; pass files of one table"
+            )
+
+
+def _first_values(path: Path, name: str, *, kind: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    if kind == "parquet":
+        batch = next(pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=[name]), None)
+        values = [] if batch is None else batch.column(0).to_pylist()
+    else:
+        with open_arrow(path) as file:
+            values = file.read_all().column(name)[:_ROWS].to_pylist()
+    return [str(value) for value in values if value is not None]

@@ -1,0 +1,176 @@
+"""What tells images apart: a hash of each one's encoded bytes. Files that are missing are found here, too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, shown
+from labelsieve.core.progress import Progress
+from labelsieve.data.sources.columns import Table, kind_of
+from labelsieve.data.sources.file_kinds import is_pointer
+from labelsieve.data.sources.folders import relative_path
+from labelsieve.data.sources.image_paths import advice_on_folder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from labelsieve.data.boxes import Boxes
+
+_BATCH = 64
+# Longer texts are no paths, which have names of 255 characters at most.
+_LONG = 255
+# Bytes of a file that are read at a time, and threads that read; neither the disk nor the hash holds the others up.
+_PART = 1024 * 1024
+_THREADS = 4
+# More bytes than a pointer of Git LFS has.
+_HEAD = 2048
+
+
+def hash_images(
+    images: Dataset,
+    ids: Sequence[str],
+    notes: list[str],
+    *,
+    table: Table,
+    boxes: Boxes | None = None,
+    progress: Progress,
+) -> NDArray[np.uint64]:
+    """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image.
+
+    Of boxes each image is read once, and its hash joined with where the box is and, of boxes of one image that are at
+    the same place, which of them it is: they are no copies, of which one label would be that of all.
+    """
+    if boxes is not None:
+        _, first, place = np.unique(boxes.image_of, return_index=True, return_inverse=True)
+        names = [ids[row] for row in first]
+        hashed = hash_images(images.select(first), names, notes, table=table, progress=progress)
+        seen: Counter[tuple[int, bytes]] = Counter()
+        joined = []
+        for image, content, sides in zip(boxes.image_of.tolist(), hashed[place].tolist(), boxes.sides, strict=True):
+            where = sides.tobytes()
+            nth = seen[image, where]
+            seen[image, where] += 1
+            joined.append(_digest(content.to_bytes(8, "little"), where, b"%d" % nth if nth else b""))
+        return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64)
+    found = np.empty(len(ids), dtype=np.uint64)
+    missing: list[tuple[str, str]] = []
+    pointers: list[str] = []
+    row = 0
+    with progress.task("looking for the images", total=len(ids), unit="images", brief=True) as advance:
+        for digest, pointer, path in _hashes(images, advance):
+            if digest is None:
+                missing.append((ids[row], path))
+                digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
+            if pointer:
+                pointers.append(ids[row])
+            found[row] = int.from_bytes(digest, "little")
+            row += 1
+    _tell_of_missing(missing, pointers, ids, notes, table=table)
+    return found
+
+
+def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
+    """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in images.with_format("arrow").iter(batch_size=_BATCH):
+            # of chosen rows each is a chunk by itself, which would be handed to the threads one by one
+            yield from _hashes_of(batch.column("image").combine_chunks(), pool)
+            advance(len(batch))
+
+
+def _hashes_of(chunk: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | None, bool, str]]:
+    encoded = chunk.field("bytes")
+    paths = [
+        None if not image.is_valid or data.is_valid else path.as_py()
+        for image, data, path in zip(chunk, encoded, chunk.field("path"), strict=True)
+    ]
+    files = _hash_files([path for path in paths if path is not None], pool)
+    for image, data, path in zip(chunk, encoded, paths, strict=True):
+        if path is not None:
+            yield *next(files), path
+        elif image.is_valid and data.is_valid:
+            buffer = data.as_buffer()
+            yield _digest(buffer), is_pointer(buffer[:_HEAD].to_pybytes()), ""
+        else:
+            yield None, False, ""
+
+
+def _hash_files(paths: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | None, bool]]:
+    """Yields hash and kind of some files in their order; each thread has one in so many of them."""
+    parts = [*pool.map(lambda first: [*map(_hash_file, paths[first::_THREADS])], range(_THREADS))]
+    yield from (parts[place % _THREADS][place // _THREADS] for place in range(len(paths)))
+
+
+def _tell_of_missing(
+    missing: Sequence[tuple[str, str]], pointers: Sequence[str], ids: Sequence[str], notes: list[str], *, table: Table
+) -> None:
+    if len(missing) == len(ids):
+        first = relative_path(missing[0][1], str(table.folder or ".")) if missing[0][1] else missing[0][0]
+        raise DataError(
+            f'none of the {len(ids)} images of {table.where} was found (first: "{shown(first)}"); '
+            f"{_where_to_look(table, first)}"
+        )
+    if len(pointers) == len(ids):
+        raise DataError(
+            f"the images of {table.where} are Git LFS pointers, not the files themselves; get them with: git lfs pull"
+        )
+    if missing:
+        notes.append(f"{len(missing)} of {len(ids)} images are missing (first: {shown(missing[0][0])})")
+    if pointers:
+        notes.append(
+            f"{len(pointers)} of {len(ids)} images are Git LFS pointers (first: {shown(pointers[0])}); get the files "
+            "with: git lfs pull"
+        )
+
+
+def _where_to_look(table: Table, first: str) -> str:
+    """Says what to do where no image of a table was found, of which the first is named."""
+    if table.columns.folder is not None:
+        name = table.columns.folder.name
+        own = f"; the paths begin with {shown(name)}/, so pass the folder that holds it"
+        return "check --image-folder" + (own if first.split("/")[0] == name else "")
+    column = str(table.columns.image)
+    kind = table.rows.features[column]
+    if table.folder is None or kind_of(kind) != "texts":
+        return "check the paths"
+    values = [value or "" for value in table.rows.select(range(min(len(table.rows), _BATCH)))[column]]
+    if all(len(value) > _LONG for value in values):
+        return f'the column "{shown(column)}" holds no paths; write encoded images as bytes, in a Parquet file'
+    options = advice_on_folder(values, beside=table.folder)
+    return f"add {options}" if options else "check the paths, or say with --image-folder where the images lie"
+
+
+def _digest(*parts: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _hash_file(path: str) -> tuple[bytes | None, bool]:
+    """Hashes a whole file: the same image in a table, where its bytes are at hand, has the same hash.
+
+    Returns:
+        The hash, None if it cannot be read, and whether the file is a pointer of Git LFS.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None, False
+        with open(path, "rb", buffering=0) as handle:
+            data = handle.read(_PART)
+            digest, pointer = hashlib.blake2b(data, digest_size=8), is_pointer(data[:_HEAD])
+            while data:
+                data = handle.read(_PART)
+                digest.update(data)
+            return digest.digest(), pointer
+    except OSError:
+        return None, False

@@ -1,0 +1,306 @@
+"""CSV files: texts in columns, separated by comma, semicolon, tab or bar, with a header.
+
+All values are texts: a reader that guesses types turns the class names `NA` and `007` into something else. Python's own
+reader is strict about quotes and knows the line of each row, so that a lost row can be named.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from labelsieve.core.errors import DataError, shown
+from labelsieve.data.sources.file_kinds import other_kind
+from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.image_paths import held
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SEPARATORS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
+_WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
+# Rows turned into Arrow at once.
+_ROWS = 65_536
+
+
+class CsvTable(NamedTuple):
+    """Columns of texts, names that more than one column has, how many have none, and remarks for the user.
+
+    Columns without a name of their own are left out.
+    """
+
+    table: pa.Table
+    twice: tuple[str, ...]
+    unnamed: int
+    notes: tuple[str, ...]
+
+
+class _Layout(NamedTuple):
+    """The encoding of a file, the lines above its header, and what separates its columns."""
+
+    encoding: str
+    skipped: int
+    separator: str
+
+
+class _Row(NamedTuple):
+    """The values of a row, and the line that it begins in."""
+
+    line: int
+    values: list[str]
+
+
+def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
+    """Reads a CSV file in UTF-8, or UTF-16 with a byte order mark.
+
+    Blanks around values and lines without values are left out, and so are columns without a name.
+
+    Args:
+        path: The file.
+        images: The folder of images that it names, if the user said which.
+
+    Raises:
+        DataError: It is no such file, a quote is not closed, a row has more or fewer values than the header, or there
+            is no header. Names the line.
+    """
+    try:
+        if (found := other_kind(path)) is not None:
+            raise DataError(f"expected a CSV file with a header, but {path} is {found}; check the file")
+        with path.open("rb") as binary:
+            head = binary.read(2)
+        encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        with path.open(encoding=encoding, newline="") as handle:
+            first, skipped, separator = find_header(handle)
+        layout = _Layout(encoding, skipped, separator)
+        if not first:
+            raise DataError(f"expected a CSV file with a header, but {path} is empty; write it again")
+        try:
+            return _table(path, layout, images=images, clean=False)
+        except _QuoteError:  # `"a" ,` has a blank between quote and comma, which the reader takes for an open quote
+            return _table(path, layout, images=images, clean=True)
+    except UnicodeError:
+        raise DataError(_not_text(path)) from None
+    except _QuoteError as error:
+        raise DataError(str(error)) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+
+
+class _QuoteError(Exception):
+    """The quotes of a file do not fit."""
+
+
+def find_header(handle: Iterable[str]) -> tuple[str, int, str]:
+    """Returns the first line with anything in it, how many lines are above it, and what separates the columns."""
+    stated, first, above = None, "", 0
+    for number, line in enumerate(handle):
+        if stated is None and not first and (found := _SEPARATOR_LINE.fullmatch(line)):
+            stated = found[1]
+        elif line.strip() and first:
+            return first, above, stated or _separator(first, line)
+        elif line.strip():
+            first, above = line, number
+    return first, above, stated or _separator(first, first)
+
+
+def _separator(header: str, row: str) -> str:
+    """Returns what separates the columns: what the header has most of, and as many as the row below it."""
+    header, row = _QUOTED.sub("", header), _QUOTED.sub("", row)
+    return max(_SEPARATORS, key=lambda each: (0 < header.count(each) == row.count(each), header.count(each)))
+
+
+def _table(path: Path, layout: _Layout, *, images: Path | None, clean: bool) -> CsvTable:
+    import pyarrow as pa
+
+    encoding, skipped, separator = layout
+    with path.open(encoding=encoding, newline="") as handle:
+        rows = _rows(handle, path, skipped=skipped, separator=separator, clean=clean)
+        names = [name.strip() for name in next(rows).values]
+        _check_header(names, path, separator, images)
+        checked = _Checked(names, path, separator)
+        batches = [_columns(batch) for batch in _in_batches(checked.read(rows))]
+    checked.refuse_swallowed(batches)
+    columns = [pa.chunked_array([batch[place] for batch in batches], pa.string()) for place in range(len(names))]
+    counts = Counter(names)
+    kept = {name: column for name, column in zip(names, columns, strict=True) if name and counts[name] == 1}
+    twice = tuple(name for name, count in counts.items() if name and count > 1)
+    notes = (f"{checked.empty} rows of {path.name} without any value were left out",) if checked.empty else ()
+    return CsvTable(pa.table(kept), twice, names.count(""), notes)
+
+
+def _rows(handle: Iterable[str], path: Path, *, skipped: int, separator: str, clean: bool) -> Iterator[_Row]:
+    """Yields the rows, header first; empty lines are passed over.
+
+    Raises:
+        _QuoteError: A quote is not closed, or something follows a closed one.
+    """
+    reader = csv.reader(
+        _lines(handle, path, separator, skipped, clean), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    start = 1
+    try:
+        for values in reader:
+            if values:
+                yield _Row(skipped + start, values)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise _QuoteError(_broken_quote(error, path, skipped + start, skipped + reader.line_num)) from None
+
+
+def _lines(handle: Iterable[str], path: Path, separator: str, skipped: int, clean: bool) -> Iterator[str]:
+    # of separators that are blanks themselves, such as the tab, nothing is taken away
+    blank = re.compile(rf'(?<=")[ ]+(?={re.escape(separator)}|[\r\n]*$)')
+    for number, line in enumerate(handle):
+        if number < skipped:
+            continue
+        if "\0" in line:
+            raise DataError(
+                f"expected text in {path}, found a zero byte in line {number + 1}; save it as UTF-8 (it may be UTF-16)"
+            )
+        yield blank.sub("", line) if clean else line
+
+
+def _broken_quote(error: csv.Error, path: Path, start: int, end: int) -> str:
+    if "field larger" in str(error):
+        return (
+            f"the value that begins in line {start} of {path} is longer than {csv.field_size_limit():,} characters; "
+            "close the quote there, or write encoded images as bytes in a Parquet file"
+        )
+    what = "is never closed" if "end of data" in str(error) else f"is closed in the middle of a value, in line {end}"
+    return f'the quote that opens in line {start} of {path} {what}; close it, or write "" for a quote in a text'
+
+
+def _check_header(names: Sequence[str], path: Path, separator: str, images: Path | None) -> None:
+    if len(names) == 1 and {" ", *_SEPARATORS} & {*names[0]}:
+        quoted = bool({*_SEPARATORS} & {*names[0]})
+        raise DataError(
+            f"expected columns separated by comma, semicolon, tab or | in {path}, found one column "
+            f'"{shown(names[0])}"; {"remove the quotes around whole lines" if quoted else "write it with one of these"}'
+        )
+    for name in names:
+        if _is_image(name, path.parent) or (name and images is not None and held(images, [name])):
+            raise DataError(
+                f'expected a header such as path{separator}label in the first line of {path}, found the image "'
+                f'{shown(name)}"; put the names of the columns above it'
+            )
+
+
+def _is_image(name: str, folder: Path) -> bool:
+    if os.path.splitext(name)[1].lower() in SUFFIXES:
+        return True
+    return bool({".", "/", "\\"} & {*name}) and os.path.isfile(folder / name)
+
+
+class _Checked:
+    """Checks rows as they are read: as many values as the header has, and no value that swallowed other rows."""
+
+    def __init__(self, names: Sequence[str], path: Path, separator: str) -> None:
+        self.count, self.path, self.separator = len(names), path, separator
+        self.empty = self.first = 0
+        self._suspects: list[tuple[int, list[str]]] = []
+
+    def read(self, rows: Iterable[_Row]) -> Iterator[list[str]]:
+        """Yields the values of each row with blanks around them cut off."""
+        for line, values in rows:
+            self.first = self.first or line
+            whole = "".join(values)
+            if not whole or whole.isspace():
+                self.empty += len(values) > 1
+                continue
+            if len(values) > self.count and not any(map(str.strip, values[self.count :])):
+                values = values[: self.count]
+            if len(values) != self.count:
+                raise DataError(
+                    f"expected {self.count} values in line {line} of {self.path}, as in its header, found "
+                    f"{len(values)}; {self._advice(line, values)}"
+                )
+            if "\n" in whole or "\r" in whole:
+                for place, value in enumerate(values):
+                    self._suspects += [(line, row) for row in self._swallowed(value, values[place + 1 :])]
+            yield [*map(str.strip, values)]
+
+    def _advice(self, line: int, values: list[str]) -> str:
+        if len(values) == 1 and self.separator in values[0]:
+            return "remove the quotes around the whole line"
+        if len(values) < self.count:
+            return "complete or remove the line"
+        if line == self.first and len(values) == self.count + 1:
+            return f'put quotes around a value with "{self.separator}", or name the first column in the header'
+        return f'put quotes around a value with "{self.separator}" in it'
+
+    def _swallowed(self, value: str, rest: list[str]) -> Iterator[list[str]]:
+        """Yields what may be rows of their own in the lines of one value."""
+        lines = value.splitlines()[1:]
+        for number, line in enumerate(lines):
+            parts = [part.strip() for part in line.split(self.separator)]
+            parts += rest if number == len(lines) - 1 else []
+            if len(parts) == self.count > 1:
+                yield parts
+
+    def refuse_swallowed(self, batches: Sequence[Sequence[pa.Array]]) -> None:
+        """Refuses a value with lines that are rows: their columns hold images, or what other rows have there, too."""
+        if not self._suspects:
+            return
+        known = [{value for batch in batches for value in batch[place].to_pylist()} for place in range(self.count)]
+        for line, row in self._suspects:
+            seen = any(value and value in known[place] for place, value in enumerate(row))
+            if seen or any(os.path.splitext(value)[1].lower() in SUFFIXES for value in row):
+                raise DataError(
+                    f'the quote that opens in line {line} of {self.path} takes in other rows, such as "'
+                    f'{shown(self.separator.join(row))}"; close it, or write "" for a quote in a text'
+                )
+
+
+def _in_batches(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
+    batch: list[list[str]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _columns(rows: list[list[str]]) -> list[pa.Array]:
+    import pyarrow as pa
+
+    columns = zip(*rows, strict=True)
+    return [pa.array(column, pa.string()) for column in columns]
+
+
+def _not_text(path: Path) -> str:
+    """Says where a file stops being UTF-8."""
+    data = path.read_bytes()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return (
+            f"expected a CSV file in UTF-8, but line {line} of {path} is in another encoding, such as Latin-1; save it "
+            "as UTF-8"
+        )
+    return f"expected a CSV file in UTF-8, but {path} is not; save it as UTF-8"
+
+
+def whole_numbers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
+    """Returns a table in which columns of floats that are all whole, as pandas writes them, are integers."""
+    import pyarrow as pa
+
+    for name in filter(None, names):
+        values = table[name].unique().to_pylist()
+        if not all(_WHOLE_NUMBER.fullmatch(value) for value in values if value):
+            continue
+        if any(_WHOLE_FLOAT.fullmatch(value) for value in values):
+            place = table.column_names.index(name)
+            plain = [value.split(".")[0] for value in table[name].to_pylist()]
+            table = table.set_column(place, name, pa.array(plain, pa.string()))
+    return table

@@ -1,0 +1,307 @@
+"""Files on disk: a folder of class folders, and the rules for paths in a table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.data.sources.class_folders import (
+    Layout,
+    Tree,
+    are_parts,
+    best_table,
+    by_kind,
+    labels_in_names,
+    layout_of,
+    nested_note,
+    of_system,
+    set_within,
+    tree_of,
+)
+from labelsieve.data.sources.columns import Columns, Table, holds_text
+from labelsieve.data.sources.splits import refuse_split
+from labelsieve.data.sources.table_formats import TABLES
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico"),
+)
+# How the lists of changes end that `labelsieve apply` writes beside a data set, of which they are no part.
+CHANGES = ".changes.csv"
+_LAYOUT = "expected a folder of class folders such as photos/cat/1.jpg"
+_TABLE_COLUMNS = "write a CSV with the columns path,label and pass that"
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What lies in a folder.
+
+    Attributes:
+        folders: Names of the folders at the top that are not of a system, sorted.
+        files: Names of the files at the top that are not hidden, sorted.
+        paths: Relative paths of the images in folders, sorted folder by folder.
+        other: Suffixes of all other files in folders.
+        tables: Relative paths of tables, those at the top first.
+        closed: Folders that cannot be read.
+        system: Names of folders that a system keeps there, and how many.
+    """
+
+    folders: list[str]
+    files: list[str]
+    paths: list[str] = field(default_factory=list)
+    other: Counter[str] = field(default_factory=Counter)
+    tables: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    system: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def loose(self) -> list[str]:
+        return [name for name in self.files if _is_image(name)]
+
+    @property
+    def suffixes(self) -> str:
+        return ", ".join(
+            f"{count} {_in_utf8(suffix) or 'without suffix'}" for suffix, count in self.other.most_common(5)
+        )
+
+
+def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads a folder of class folders: `photos/cat/1.jpg`, nested deeper or not.
+
+    Hidden files, folders of a system and folders without images are left out;
+    :mod:`labelsieve.data.sources.class_folders` says which other folders are no classes.
+    """
+    refuse_split(split, folder)
+    if wish := asked.image or asked.label or asked.truth:
+        raise DataError(
+            f'{folder} is a folder of class folders, which has no columns, but "{shown(wish)}" was asked for'
+        )
+    folder = Path(os.path.abspath(folder))
+    try:
+        found = _look(folder)
+        # a name that is not UTF-8 fails here
+        for name in (*found.paths, *found.folders):
+            name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the file name {shown(repr(error.object))} in {folder} is not UTF-8; rename the file"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
+    if asked.one_class and found.loose and not found.paths:
+        return _table(folder, found.loose, ["images"] * len(found.loose), classes=("images",), notes=())
+    tree = tree_of(found.paths)
+    layout = layout_of(tree, root=folder.name, table=bool(found.tables))
+    _check_folder(folder, found, tree, layout, one_class=asked.one_class)
+    classes = tuple(sorted(layout.classes))
+    ids = [path for path in found.paths if path.split("/", 1)[0] not in layout.copies]
+    notes = (*_notes(found, tree, layout), *nested_note(tree, classes))
+    return _table(folder, ids, [path.split("/", 1)[0] for path in ids], classes=classes, notes=notes)
+
+
+def _table(
+    folder: Path, ids: Sequence[str], labels: list[str], *, classes: tuple[str, ...], notes: tuple[str, ...]
+) -> Table:
+    from datasets import Dataset, Features, Value
+
+    columns = {"image": [*ids], "label": labels}
+    rows = Dataset.from_dict(columns, features=Features({"image": Value("string"), "label": Value("string")}))
+    chosen, where = Columns(image="image", label="label"), f"the folder {folder}"
+    return Table(rows=rows, columns=chosen, where=where, folder=folder, class_names=classes, notes=notes)
+
+
+def _in_utf8(name: str) -> str:
+    """Makes a name that may be in another encoding fit to be written; of files that are left out, none is refused."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def is_table(name: str) -> bool:
+    """Returns whether a file is a table by its name, and no list of changes."""
+    return os.path.splitext(name)[1].lower() in TABLES and not name.lower().endswith(CHANGES)
+
+
+def _look(folder: Path) -> _Found:
+    """Looks into a folder and the folders in it."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    files = [entry.name for entry in entries if entry.is_file() and not of_system(entry.name)]
+    found = _Found(folders=[name for name in folders if not of_system(name)], files=files)
+    found.system.update(filter(of_system, folders))
+    found.tables += filter(is_table, files)
+    root = Path(os.path.realpath(folder))
+    for name in found.folders:
+        _walk(folder, name, found, above={str(root), *map(str, root.parents)})
+    return found
+
+
+def _walk(folder: Path, name: str, found: _Found, *, above: set[str]) -> None:
+    """Adds what lies in a folder at the top to what was found."""
+    paths: list[str] = []
+    seen = set(above)
+    for here, folders, files in os.walk(
+        folder / name,
+        followlinks=True,
+        onerror=lambda error: found.closed.append(os.path.relpath(error.filename, folder)),
+    ):
+        real = os.path.realpath(here)
+        if real in seen:  # a link back up would go round for ever, and one above the class would bring in the others
+            folders[:] = []
+            continue
+        seen.add(real)
+        found.system.update(filter(of_system, folders))
+        folders[:] = [inner for inner in folders if not of_system(inner)]
+        below = Path(here).relative_to(folder).as_posix()
+        for file in files:
+            if of_system(file):
+                continue
+            if _is_image(file):
+                paths.append(f"{below}/{file}")
+            else:
+                found.other[os.path.splitext(file)[1].lower()] += 1
+                found.tables += [f"{below}/{file}"] if is_table(file) else []
+    found.paths += sorted(paths)
+
+
+def _notes(found: _Found, tree: Tree, layout: Layout) -> Iterator[str]:
+    """Says what was left out of a folder."""
+    if loose := found.loose:
+        yield f"{len(loose)} of the images lie in no class folder and were left out (first: {_in_utf8(loose[0])})"
+    if empty := _without_images(found, tree):
+        yield f"folders without an image (.jpg, .png, ...) were left out: {listed(empty)}"
+    if found.system:
+        yield (
+            f"{found.system.total()} hidden folders or folders of a system were left out: "
+            f"{listed(map(_in_utf8, sorted(found.system)))}"
+        )
+    for name in layout.copies:
+        inner = listed(sorted(tree.folders[name].unwrapped("")[1].folders))
+        yield (
+            f'"{shown(name)}" holds folders of the names of those beside it ({inner}) and was left out as a copy or a '
+            f"split of the set, with {tree.folders[name].total} images"
+        )
+    if closed := found.closed:
+        yield f"{len(closed)} folders cannot be read and were left out (first: {_in_utf8(closed[0])})"
+    if found.other:
+        yield f"{found.other.total()} files that are no images by their suffix were left out ({found.suffixes})"
+
+
+def _without_images(found: _Found, tree: Tree) -> list[str]:
+    return [name for name in found.folders if name not in tree.folders and name not in found.closed]
+
+
+def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout, *, one_class: bool) -> None:
+    """Refuses a folder that is none of class folders, and says what to pass in its place."""
+    loose, tables = found.loose, [name for name in found.files if is_table(name)]
+    if not found.files and not found.folders:
+        raise DataError(f"{_LAYOUT}, but {folder} is empty; check the path")
+    if not found.folders:
+        hint = f"pass the file itself, {folder / tables[0]}" if tables else _advice_on_files(loose)
+        raise DataError(
+            f"{_LAYOUT}, but {folder} has no folders, only {len(found.files)} files ({len(loose)} images); {hint}"
+        )
+    if not found.paths:
+        only, hint = (f", only other files ({found.suffixes})", ", or convert these") if found.other else ("", "")
+        hint += f", or pass the table {folder / tables[0]}" if tables else ""
+        raise DataError(
+            f"{_LAYOUT}, but no folder in {folder} holds an image (.jpg, .png, ...){only}; check the path{hint}"
+        )
+    if layout.splits:
+        names = by_kind(layout.splits)
+        raise DataError(f"{_LAYOUT}, but {folder} holds splits: {listed(names)}; {_advice(folder, found, tree, names)}")
+    if len(layout.classes) == 1 and not one_class:
+        (name,) = layout.classes
+        empty = _without_images(found, tree)
+        more = f" (no image in {listed(empty)})" if empty else ""
+        more += f", and {len(loose)} images in no folder" if loose else ""
+        raise DataError(
+            f'{_LAYOUT}, two classes at least, but {folder} has only "{shown(name)}"{more}; '
+            f"{_advice(folder, found, tree, [name])}"
+        )
+
+
+def _advice(folder: Path, found: _Found, tree: Tree, names: Sequence[str]) -> str:
+    """Says what to pass where the folders at the top are no classes: a folder within, or a table of labels."""
+    for name in names:
+        if inner := set_within(tree.folders[name], name):
+            return f"pass {folder / inner}"
+    if table := best_table([name for name in found.tables if "/" not in name] or found.tables):
+        images = "" if are_parts(names) else tree.folders[names[0]].unwrapped(names[0])[0]
+        source, place = (shlex.quote(str(folder / path)) for path in (table, images))
+        return f"pass the table that lies there: labelsieve scan {source} --image-folder {place}"
+    return (
+        _advice_on_files(found.paths) if len(names) > 1 or labels_in_names(found.paths)[0] else "add the other classes"
+    )
+
+
+def _advice_on_files(paths: Sequence[str]) -> str:
+    """Says what to do with images that lie in no class folders."""
+    labels, example = labels_in_names(paths)
+    if labels:
+        return (
+            f"the file names seem to hold the labels ({listed(labels)}; first: {shown(example)}), so {_TABLE_COLUMNS}"
+        )
+    return f"put the images of each class into a folder of its own, or {_TABLE_COLUMNS}"
+
+
+def text_paths(table: Table) -> list[str] | None:
+    """Returns the paths as they stand in the image column, or None if it holds images."""
+    column = str(table.columns.image)
+    if not holds_text(table.rows.features[column]):
+        return None
+    return [path or "" for path in table.rows.select_columns([column])[:][column]]
+
+
+def absolute_paths(
+    paths: Sequence[str], *, folder: Path | None, where: str, rows: Sequence[int] | None = None
+) -> list[str]:
+    """Returns absolute paths; relative ones are read from `folder`.
+
+    Args:
+        paths: The paths.
+        folder: Where they have to lie; None: anywhere, and relative ones in the current folder.
+        where: What to call the table in a message.
+        rows: Their row numbers in the table, for messages; by default they are those of all rows.
+
+    Raises:
+        DataError: A path is empty, a web address, or leads out of `folder`.
+    """
+    root = os.path.abspath(folder or ".")
+    roots = (root, os.path.realpath(root))
+    found = []
+    for row, path in zip(range(len(paths)) if rows is None else rows, paths, strict=True):
+        if not path.strip() or "://" in path or "\0" in path:
+            raise DataError(
+                f'expected the path of an image in row {row + 1} of {where}, found "{shown(path)}"; fix or remove it'
+            )
+        whole = os.path.normpath(os.path.join(root, path))
+        if folder is not None and not any(_lies_in(whole, base) for base in roots):
+            raise DataError(
+                f'the path "{shown(path)}" in row {row + 1} of {where} leads out of the folder {root}; pass the folder '
+                "that holds all images with --image-folder"
+            )
+        found.append(whole)
+    return found
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    try:
+        return os.path.normcase(os.path.commonpath((path, folder))) == os.path.normcase(folder)
+    except ValueError:  # of another drive of Windows
+        return False
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Returns a path as it is seen from a folder, or the whole path if that is on another drive of Windows."""
+    try:
+        return Path(os.path.relpath(os.path.join(folder, path), folder)).as_posix()
+    except ValueError:
+        return Path(path).as_posix()

@@ -1,0 +1,290 @@
+"""Readers: one function a kind of source, each giving its rows with undecoded images.
+
+Tables are read by `csv_files.py` and `arrow_files.py`, those in several files found by `shards.py`. The `datasets`
+library reads saved folders and the Hub, memory mapped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.provenance import is_utf8
+from labelsieve.data.box_formats.finding import find_boxes
+from labelsieve.data.box_formats.open_images import has_its_columns
+from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
+from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
+from labelsieve.data.sources.columns import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    Columns,
+    Table,
+    choose_columns,
+    holds_images,
+    is_usual,
+)
+from labelsieve.data.sources.csv_files import CsvTable, read_texts, whole_numbers
+from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
+from labelsieve.data.sources.folders import SUFFIXES, is_table, read_folder
+from labelsieve.data.sources.image_paths import about_names, folder_of
+from labelsieve.data.sources.quiet import quiet, reading
+from labelsieve.data.sources.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
+from labelsieve.data.sources.splits import choose_split, refuse_split
+from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
+_HUB_TIMEOUT = 5.0
+# Values looked at to find the images that a column names.
+_TRIED = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a source is, and where it lies.
+
+    Attributes:
+        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
+            `BOX_FORMATS`, boxes, whose reader knows their files; `saved` by `Dataset.save_to_disk`; `published` in its
+            official layout; `hub`.
+        path: The folder or file; of YOLO the YAML file; of several files that are named by a pattern, the folder that
+            holds them.
+        files: The files of a table, in their order.
+        where: What to call a table in a message.
+        notes: Remarks for the user.
+    """
+
+    kind: str
+    path: Path
+    files: tuple[Path, ...] = ()
+    where: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def find_source(source: str, *, split: str | None = None) -> Place:
+    """Returns whether a source is a folder, a file, a pattern of files, a published data set or a Hub id.
+
+    Raises:
+        DataError: It is none of them, or has no such split.
+    """
+    if not source:  # of a shell variable that is not set; as a path it would be the current folder
+        raise DataError("expected a folder, a file or a Hub data set, got an empty text; check the source")
+    named = named_source(source)
+    path = named.path if named else Path(source).expanduser()
+    if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run hold paths as texts
+        raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
+    if named is not None:
+        return Place(kind="published", path=path)
+    if path.is_dir():
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            return Place(kind="saved", path=path)
+        if (found := find_boxes(path)) is not None:
+            return Place(kind=found[0], path=found[1])
+        shards = shards_of_folder(path, split=split)
+        return _in_files(shards, path, f"the folder {path}") if shards else Place(kind="folder", path=path)
+    if path.is_file():
+        refuse_pointer(path)
+        if (found := find_boxes(path)) is not None:
+            return Place(kind=found[0], path=path, where=f"the file {path}")
+        refuse_split(split, path)
+        return Place(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
+    if has_pattern(source):
+        shards = shards_of_pattern(source, split=split)
+        return _in_files(shards, folder_of(shards.files), f"the files {source}")
+    if path.suffix.lower() not in {*TABLES, *BOX_FILES} and _HUB_ID.fullmatch(source):
+        return Place(kind="hub", path=path)
+    refuse_unknown_name(source)
+    raise DataError(f"expected a folder, a file or a Hub data set, but {shown(source)} does not exist; check the path")
+
+
+def _in_files(shards: Shards, path: Path, where: str) -> Place:
+    return Place(kind=shards.kind, path=path, files=shards.files, where=where, notes=shards.notes)
+
+
+def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
+    """Reads a folder, a file, a pattern of files, a published data set or a Hub id, whichever `source` is.
+
+    Raises:
+        DataError: It is none of them, or cannot be read.
+    """
+    place = find_source(source, split=split)
+    named = named_source(source)
+    if named is not None:
+        _refuse_image_folder(asked, "a published data set")
+        return read_published(named, asked=asked, split=split)
+    if place.kind == "saved":
+        return read_saved(place.path, asked=asked, split=split)
+    if place.kind == "folder":
+        return _read_class_folders(place.path, asked=asked, split=split)
+    if place.kind == "hub":
+        return read_hub(source, asked=asked, split=split)
+    if place.kind in BOX_FORMATS:
+        return BOX_FORMATS[place.kind](place.path, asked=asked, split=split)
+    table = _read_files(place.files, kind=place.kind, asked=asked, where=place.where)
+    return replace(table, notes=(*place.notes, *table.notes))
+
+
+def _kind(path: Path) -> str:
+    """Returns how a table is read."""
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return TABLES[suffix]
+    advice = conversion(path) or ("pass its folder" if suffix in SUFFIXES else "convert it first")
+    raise DataError(
+        f"expected a folder of class folders or a file ending in {', '.join(TABLES)}, found {path}"
+        f"{did_you_mean(suffix, TABLES)}; {advice}"
+    )
+
+
+def _read_class_folders(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads a folder of class folders, with a remark on tables beside them."""
+    tables = _tables_in(path)
+    if not tables:
+        _refuse_image_folder(asked, "a folder of class folders")
+        return read_folder(path, asked=asked, split=split)
+    beside = f"the table {path / tables[0]}"
+    if len(tables) > 1:
+        beside = f"one of its {len(tables)} tables ({listed(tables)})"
+    if asked.folder is not None:
+        raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {beside}")
+    table = read_folder(path, asked=asked, split=split)
+    note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
+    return replace(table, notes=(*table.notes, note))
+
+
+def _tables_in(folder: Path) -> list[str]:
+    with suppress(OSError):  # whoever reads the folder next says why it cannot be read
+        names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+        return sorted(name for name in names if is_table(name) and name[0] != "." and is_utf8(name))
+    return []
+
+
+def _refuse_image_folder(asked: Columns, what: str) -> None:
+    if asked.folder is not None:
+        raise DataError(f"--image-folder goes with a table that names images, and this is {what}; leave it out")
+
+
+def _read_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
+    for path in files:
+        refuse_pointer(path)
+    return TABLE_FORMATS[kind](files, asked=asked, where=where)
+
+
+def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+    """Reads one or several CSV files with the same header as one table; all values are texts."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    found = [read_texts(path, images=asked.folder) for path in files]
+    names = found[0].table.column_names
+    for path, other in zip(files[1:], found[1:], strict=True):
+        if other.table.column_names != names:
+            raise DataError(
+                f"expected the same columns in all files, found {listed(names, quoted=True)} in {files[0]} and "
+                f"{listed(other.table.column_names, quoted=True)} in {path}; pass files of one table"
+            )
+    if has_its_columns(names):
+        raise DataError(f"{where} hold boxes of Open Images, which are read from one file each; pass one of them")
+    texts = pa.concat_tables(each.table for each in found)
+    folder = folder_of(files)
+    _refuse_twice(found[0], asked, files[0])
+    about = about_names(lambda name: texts.column(name).slice(0, _TRIED).to_pylist(), beside=folder)
+    try:
+        chosen = choose_columns(Dataset(texts.slice(0, 0)).features, asked=asked, where=where, about_names=about)
+    except DataError as error:
+        remark = "; columns without a name in the header are not read" if found[0].unnamed else ""
+        raise DataError(f"{error}{remark}") from None
+    texts = whole_numbers(texts, (chosen.label, *chosen.annotators[1:], chosen.truth))
+    notes = tuple(note for each in found for note in each.notes)
+    return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
+
+
+def _refuse_twice(csv: CsvTable, asked: Columns, path: Path) -> None:
+    """Refuses columns of one name where one of them might be read."""
+    wanted = (asked.image, *asked.labels)
+    for name in csv.twice:
+        if name in wanted or asked.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
+            raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
+
+
+def read_saved(path: Path, *, asked: Columns, split: str | None) -> Table:
+    """Reads a folder written by `save_to_disk`, memory mapped where it lies."""
+    import datasets
+
+    where = f"the folder {path}"
+    with quiet(), reading(where):
+        found = datasets.load_from_disk(str(path))
+    table = _from_dataset(found, asked=asked, split=split, where=where)
+    return replace(table, folder=table.columns.folder or Path(os.path.abspath(path)))
+
+
+def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
+    """Reads `name/dataset` or `name/dataset:configuration` from the Hub or its cache.
+
+    Of published data sets that are there the columns are known; those of others are guessed.
+    """
+    import datasets
+
+    name, _, configuration = source.partition(":")
+    where = f"the Hub data set {source}"
+    _check_hub(name)
+    with quiet(), reading(where):
+        builder = datasets.load_dataset_builder(name, name=configuration or None)
+        chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
+        rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
+    known = HUB.get(name, Columns())
+    wish = replace(asked, image=asked.image or known.image, label=asked.label or known.label)
+    found = _from_dataset(rows, asked=wish, split=None, where=where)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _check_hub(name: str) -> None:
+    """Asks once, with a short limit: the loader itself goes on trying for minutes where there is no network."""
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=_HUB_TIMEOUT)
+    except OfflineModeIsEnabled:
+        return  # the cache may have it
+    except GatedRepoError:
+        raise DataError(f"the Hub data set {name} asks for consent; accept its terms on its page and log in") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise DataError(
+            f"{name} is neither a path that exists nor a data set on the Hub; check the spelling, or log in if it is "
+            "private"
+        ) from None
+    except Exception as error:  # what the transport raises differs between releases of the library
+        raise DataError(
+            f"{name} is no path that exists, and the Hub cannot be reached ({type(error).__name__}); check the path or "
+            "the network, or set HF_HUB_OFFLINE=1 to use the cache"
+        ) from None
+
+
+def read_dataset(rows: Any, *, asked: Columns, split: str | None, label_needed: bool) -> Table:
+    """Takes a `datasets.Dataset`, or a `DatasetDict` with a split."""
+    return _from_dataset(rows, asked=asked, split=split, where="the data set", label_needed=label_needed)
+
+
+def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, label_needed: bool = True) -> Table:
+    import datasets
+
+    notes: tuple[str, ...] = ()
+    if isinstance(found, datasets.DatasetDict):
+        chosen, notes = choose_split(list(found), split, where=where)
+        found = found[chosen]
+    elif split is not None:
+        refuse_split(split, where)
+    if not isinstance(found, datasets.Dataset):
+        raise DataError(f"expected a datasets.Dataset, got {type(found).__name__}; a stream has to be saved first")
+    rows = found.with_format(None)  # also drops transforms of the caller, which would be run on every row
+    columns = choose_columns(rows.features, asked=asked, where=where, label_needed=label_needed)
+    if columns.image and holds_images(rows.features[columns.image]):
+        with reading(where):
+            rows = rows.cast_column(columns.image, datasets.Image(decode=False))
+    return Table(rows=rows, columns=columns, where=where, folder=columns.folder, notes=notes)

@@ -1,0 +1,154 @@
+"""Ids, given labels and true labels of a table, as its columns hold them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, shown
+from labelsieve.core.quantities import counted
+from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
+from labelsieve.data.labels import LabelColumn, check_complete, read_labels, renamed, resolve_class_names, to_indices
+from labelsieve.data.sources.columns import Table, kind_of
+from labelsieve.data.sources.folders import relative_path
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Given(NamedTuple):
+    """Class names, given labels (N,), true labels (N,) or None, where the class names came from, all annotators'."""
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    truth: NDArray[np.int64] | None
+    note: str
+    annotations: Annotations | None
+
+
+def read_given(
+    table: Table,
+    ids: Sequence[str],
+    *,
+    labels: Any,
+    class_names: Sequence[str] | str | Path | None,
+    one_class: bool = False,
+) -> Given:
+    """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
+    several = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
+    given = merged(several, ids) if several else _label_column(table, table.columns.label, labels=labels)
+    if not several:
+        check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
+    names, note = resolve_class_names(given, class_names, one_class=one_class)
+    stated = class_names is not None or given.class_names is not None
+    former = renamed(given, names)
+    found: Annotations | None = None
+    if several:
+        labels_of_all = indices_of(several, class_names=names, ids=ids, by_number=stated, former=former)
+        indices = vote(labels_of_all, classes=len(names))
+        found = Annotations(names=table.columns.annotators, labels=labels_of_all)
+        note += f"; the given label of each image is the vote of {len(several)} annotators"
+    else:
+        indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
+    if table.columns.truth is None:
+        return Given(names, indices, None, note, found)
+    true = _label_column(table, table.columns.truth, labels=None)
+    truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
+    return Given(names, indices, truth, note, found)
+
+
+def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
+    """Returns the ids: the column `id`, else the relative paths, else row numbers, whichever is unique."""
+    named = table.columns.id
+    if named is not None:
+        feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'
+        values = _plain_values(arrow_column(table.rows, named), feature, where).to_pylist()
+        ids = ["" if value is None else str(value) for value in values]
+        remark = _repeats(ids, "value")
+        if not remark:
+            return ids
+        instead = "row numbers" if paths is None else "paths"
+        notes.append(f'the column "{shown(named)}" gives no ids: {remark}; ids are {instead}')
+    if paths is not None:
+        root = str(table.folder or ".")
+        ids = [relative_path(path, root) for path in paths]
+        remark = _repeats(ids, "image")
+        if not remark:
+            return ids
+        notes.append(f"{remark}, so ids are row numbers")
+    return [f"{row:07d}" for row in range(len(table.rows))]
+
+
+def _repeats(ids: Sequence[str], what: str) -> str:
+    """Says which of some ids are empty or there more than once; an empty text if none is."""
+    if "" in ids:
+        return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if not twice:
+        return ""
+    rows = [row + 1 for row, name in enumerate(ids) if name == twice[0]]
+    listed = counted(len(twice), f"{what} is listed", f"{what}s are listed")
+    return f'{listed} more than once (first: "{shown(twice[0])}" in rows {rows[0]} and {rows[1]})'
+
+
+def arrow_column(rows: Dataset, name: str) -> Any:
+    """Returns one column as an Arrow array, with the rows of a selection applied."""
+    return rows.select_columns([name]).with_format("arrow")[:].column(0)
+
+
+def _plain_values(values: Any, feature: Any, where: str) -> Any:
+    """Returns labels or ids with bytes as texts, and lists of a single value as that value.
+
+    Raises:
+        DataError: They are lists of several values, or bytes that are no text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types, kind = pa.types, values.type
+    if types.is_dictionary(kind):
+        values = values.cast(kind.value_type)
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        counts = np.asarray(pc.fill_null(pc.list_value_length(values), 1))
+        if (counts != 1).any():
+            row = int(np.flatnonzero(counts != 1)[0])
+            raise DataError(
+                f"expected one label a row in {where}, found {counts[row]} in row {row + 1}; a label is one class, so "
+                "choose one, or name another column with --label-column; for several use: labelsieve scan-tags"
+            )
+        values = pc.list_element(values, 0)
+    kind = values.type
+    if types.is_decimal(kind):
+        return values.cast(pa.float64())
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        try:  # the encoding is checked by the cast
+            return values.cast(pa.binary() if types.is_fixed_size_binary(kind) else kind).cast(pa.string())
+        except pa.ArrowInvalid:
+            raise DataError(f"expected texts in UTF-8 in {where}, found other bytes; write names as texts") from None
+    if types.is_nested(kind) or types.is_temporal(kind):
+        raise DataError(
+            f"expected one name or integer a row in {where}, found {kind_of(feature)}; name another column with "
+            "--label-column"
+        )
+    return values
+
+
+def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn:
+    if name is None:
+        values = np.asarray(labels) if hasattr(labels, "__array__") else list(labels)
+        if len(values) != len(table.rows):
+            raise DataError(f"expected {len(table.rows)} labels, one for each image, got {len(values)}")
+        return read_labels(values, where="labels")
+    feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
+    values = _plain_values(arrow_column(table.rows, name), feature, where)
+    if table.class_names is not None:
+        return read_labels(values, where=where, known=table.class_names, names_from="the class folders")
+    if type(feature).__name__ == "ClassLabel" and feature.names:
+        origin = f'the ClassLabel column "{name}"' if table.boxes is None else table.where
+        return read_labels(values, where=where, known=feature.names, names_from=origin)
+    return read_labels(values, where=where)

@@ -1,0 +1,289 @@
+"""The tags of a table: lists of names, texts of several names, or columns of 0 and 1."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, SettingsError, listed, shown
+from labelsieve.core.quantities import counted
+from labelsieve.data.labels import LabelColumn, read_labels
+from labelsieve.data.sources.class_folders import is_named_as_split
+from labelsieve.data.sources.columns import LABEL_NAMES, Table, holds_text, is_usual, kind_of, no_guess
+from labelsieve.data.sources.table_labels import arrow_column
+
+TAG_NAMES = (
+    "tags", "tag", "classes", "categories", "objects", "attributes", "findings", "finding_labels", "keywords",
+    *LABEL_NAMES, "targets", "tag_names", "label_names", "class_names",
+)  # fmt: skip
+SEPARATORS = ("|", ";", ",")
+"""What separates tags in one text, where there is no doubt; others have to be named."""
+_OPTION = "--tag-column"
+ONE_LABEL = "for one label an image use: labelsieve scan"
+_YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TagLists:
+    """The tags of N images as they came, one after the other.
+
+    Attributes:
+        rows: Shape (M,), int64: the row of each tag, ascending.
+        labels: The M tags, none of them missing.
+        notes: Remarks for the user.
+        is_table: Whether they are columns of 0 and 1, of which each row has one for each class.
+    """
+
+    rows: NDArray[np.int64]
+    labels: LabelColumn
+    notes: tuple[str, ...] = ()
+    is_table: bool = False
+
+
+def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Returns the column of tags or, where there is none, all columns that may be one class each.
+
+    A column of lists is taken, one with a usual name first; then one of texts with a usual name.
+
+    Raises:
+        DataError: None or several fit, or it holds one label a row.
+    """
+    lists = [name for name, feature in features.items() if holds_tags(feature)]
+    found = [name for name in lists if is_usual(name, TAG_NAMES)] or lists
+    usual = [name for name in features if is_usual(name, TAG_NAMES)]
+    found = found or [name for name in usual if holds_text(features[name])]
+    if len(found) > 1:
+        raise DataError(no_guess("a column of tags", found, TAG_NAMES, _OPTION, where=where, columns=features))
+    candidates = [name for name, feature in features.items() if _may_be_class(feature) and name != "id"]
+    if not found and usual:
+        raise DataError(
+            f'expected several labels an image in {where}, found {kind_of(features[usual[0]])} in "{shown(usual[0])}"; '
+            f"{ONE_LABEL}, or name another column with {_OPTION}"
+        )
+    if not found and len(candidates) < 2:
+        raise DataError(no_guess("a column of tags", found, TAG_NAMES, _OPTION, where=where, columns=features))
+    return tuple(found) or tuple(candidates)
+
+
+def holds_tags(feature: Any) -> bool:
+    """Returns whether a column holds a list of names or integers a row."""
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    kind = str(getattr(inner, "dtype", ""))
+    return type(inner).__name__ in ("Value", "ClassLabel") and kind.startswith(
+        ("string", "large_string", "int", "uint")
+    )
+
+
+def _may_be_class(feature: Any) -> bool:
+    kinds = ("bool", "int", "uint", "float", "string", "large_string")
+    return type(feature).__name__ == "Value" and str(feature.dtype).startswith(kinds)
+
+
+def read_tag_column(table: Table, name: str, *, separator: str | None, classes: int | None) -> TagLists:
+    """Reads a column of lists, or of texts of several names.
+
+    Args:
+        table: The table.
+        name: The column.
+        separator: What stands between two tags of a text; None to guess it.
+        classes: How many class names were given, or None.
+
+    Raises:
+        DataError: It holds something else, or it is not clear what separates the tags.
+        SettingsError: There are lists and a separator.
+    """
+    feature, where = table.rows.features[name], f'the column "{shown(name)}" of {table.where}'
+    values = arrow_column(table.rows, name)
+    if holds_tags(feature):
+        if separator is not None:
+            raise SettingsError(f"a separator goes with texts, and {where} holds {kind_of(feature)}; leave it out")
+        inner = feature[0] if isinstance(feature, list) else feature.feature
+        return _of_lists(values, where, getattr(inner, "names", None), classes)
+    if not holds_text(feature):
+        raise DataError(
+            f"expected lists of names or texts such as cat;dog in {where}, found {kind_of(feature)}; {ONE_LABEL}, or "
+            f"name another column with {_OPTION}"
+        )
+    texts = [(value or "").strip() for value in values.to_pylist()]
+    lists, note = split_texts(texts, separator=separator, where=where)
+    found = tag_lists(lists, where=where)
+    return replace(found, notes=(*note, *found.notes))
+
+
+def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int | None) -> TagLists:
+    import pyarrow.compute as pc
+
+    if missing := values.null_count:
+        row = values.is_null().to_pylist().index(True) + 1
+        raise DataError(
+            f"expected a list of tags a row in {where}, found none in {missing} rows (first: row {row}); write an "
+            "empty list for an image without tags, or remove these rows"
+        )
+    values = values.combine_chunks()
+    counts = np.asarray(pc.list_value_length(values)).astype(np.int64)
+    flat, rows = pc.list_flatten(values), np.repeat(np.arange(len(counts)), counts)
+    if (vectors := _vectors(flat, counts)) is not None:
+        if classes != vectors.shape[1]:
+            raise DataError(
+                f"each list in {where} holds {vectors.shape[1]} values of 0 and 1, one a class; give the names of "
+                "these classes in their order with --class-names (class_names=)"
+            )
+        return _of_vectors(vectors, where)
+    return _without_blanks(read_labels(flat, where=where, known=names, names_from=f"the classes of {where}"), rows)
+
+
+def _vectors(flat: Any, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Returns lists as (N, K) where they hold one value of 0 and 1 for each class, as no lists of tags do."""
+    import pyarrow as pa
+
+    if not len(counts) or counts[0] < 2 or (counts != counts[0]).any() or not pa.types.is_integer(flat.type):
+        return None
+    values = np.asarray(flat.fill_null(-1)).reshape(len(counts), -1)
+    return (
+        values == 1
+        if np.isin(values, (0, 1)).all() and (counts[0] > 2 or (values[:, 0] == values[:, 1]).any())
+        else None
+    )
+
+
+def _of_vectors(vectors: NDArray[np.bool_], where: str) -> TagLists:
+    rows, codes = np.nonzero(vectors)
+    labels = LabelColumn(where=where, values=tuple(range(vectors.shape[1])), codes=codes.astype(np.int64))
+    return TagLists(rows=rows, labels=labels, is_table=True)
+
+
+def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> TagLists:
+    """Reads columns of 0 and 1, one a class.
+
+    Args:
+        table: The table.
+        names: The columns.
+        guessed: Whether nobody named them; then those with other values are left out.
+
+    Raises:
+        DataError: There are other values in a column that was named, or fewer than two columns of 0 and 1.
+    """
+    found = {name: _as_bits(arrow_column(table.rows, name)) for name in names}
+    kept = {name: bits for name, (bits, others) in found.items() if not others.any()}
+    others = [name for name in names if name not in kept]
+    # one odd value does not make another thing of a column, and must not take a class away
+    for name in others:
+        odd = np.flatnonzero(found[name][1])
+        if not guessed or len(odd) < len(table.rows) / 2:
+            value = arrow_column(table.rows, name)[int(odd[0])].as_py()
+            found_there = "nothing" if value is None or value == "" else shown(repr(value))
+            raise DataError(
+                f'expected 0 or 1 in each row of the column "{shown(name)}" of {table.where}, found {found_there} in '
+                f"row {odd[0] + 1} ({len(odd)} such rows); write 0 or 1, or name the columns of classes with {_OPTION}"
+            )
+    doubtful = [name for name in kept if is_named_as_split(name)]
+    if guessed and (len(kept) < 2 or doubtful):
+        said = f'of which "{shown(doubtful[0])}" may be a split' if doubtful else "fewer than two of 0 and 1"
+        raise DataError(
+            f"expected a column of tags in {table.where}, found the columns {listed(names, quoted=True)}, {said}; name "
+            f"the column, or those of the classes, with {_OPTION}"
+        )
+    where = f"the columns of {table.where}"
+    rows, codes = np.nonzero(np.stack([*kept.values()], axis=1))
+    classes = tuple(kept)
+    labels = LabelColumn(
+        where=where, values=classes, codes=codes.astype(np.int64), class_names=classes, names_from="the columns"
+    )
+    left_out = f"; not read: {listed(others, quoted=True)}" if others else ""
+    notes = (f"each column of 0 and 1 is a class{left_out}",) if guessed else ()
+    return TagLists(rows=rows, labels=labels, notes=notes, is_table=True)
+
+
+def _as_bits(values: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Returns where a column says 1, and where it says neither 0 nor 1, or nothing; (N,) each."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    texts = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
+    yes, known = (np.asarray(pc.is_in(texts, pa.array(each))) for each in (_YES, (*_YES, *_NO)))
+    return yes, ~known
+
+
+def split_texts(
+    texts: Sequence[str], *, separator: str | None, where: str
+) -> tuple[list[list[str | int]], tuple[str, ...]]:
+    """Splits texts into tags.
+
+    Args:
+        texts: N texts, empty for an image without tags.
+        separator: What stands between two tags; None to guess it: one of `SEPARATORS`, if the texts have one of them
+            alone, or lists as JSON or Python writes them.
+        where: What to call them in a message.
+
+    Returns:
+        N lists, and remarks for the user.
+
+    Raises:
+        DataError: It is not clear what separates the tags.
+
+    Example:
+        >>> split_texts(["cat;dog", ""], separator=None, where="a column")[0]
+        [['cat', 'dog'], []]
+    """
+    filled = [text for text in texts if text]
+    as_lists = sum(text[0] == "[" and text[-1] == "]" for text in filled)
+    if separator is None and filled and as_lists > len(filled) / 2:
+        return [_written_list(text, f"row {row} of {where}") if text else [] for row, text in enumerate(texts, 1)], ()
+    note: tuple[str, ...] = ()
+    if separator is None:
+        found = [each for each in SEPARATORS if any(each in text for text in filled)]
+        if len(found) > 1:
+            raise DataError(
+                f"expected one mark between the tags in {where}, found {listed(found, quoted=True)}; say with "
+                "--separator which it is"
+            )
+        separator = found[0] if found else None
+        note = (f'tags in {where} are separated by "{separator}"',) if separator else ()
+    if separator is None:
+        return [[text] if text else [] for text in texts], note
+    return [[part.strip() for part in text.split(separator or " ")] if text else [] for text in texts], note
+
+
+def _written_list(text: str, where: str) -> list[str | int]:
+    """Reads a list as JSON or Python writes it."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            values = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(values, list) and all(isinstance(each, str | int) for each in values):
+            return values
+    raise DataError(
+        f"expected lists of names or integers in {where}, found {shown(text)}; fix it, or name a --separator"
+    )
+
+
+def tag_lists(lists: Sequence[Sequence[Any]], *, where: str) -> TagLists:
+    """Reads N lists of names or integers.
+
+    Raises:
+        DataError: They hold something else.
+    """
+    rows = np.repeat(np.arange(len(lists)), [len(each) for each in lists])
+    flat = [each for tags in lists for each in tags]
+    kinds = Counter(type(each) for each in flat)
+    if kinds.keys() & {str} and len(kinds) > 1:
+        flat = [str(each) for each in flat]
+    return _without_blanks(read_labels(flat, where=where), rows)
+
+
+def _without_blanks(labels: LabelColumn, rows: NDArray[np.int64]) -> TagLists:
+    blank = labels.codes < 0
+    if not blank.any():
+        return TagLists(rows=rows, labels=labels)
+    count = int(blank.sum())
+    note = f"{counted(count, 'blank tag was', 'blank tags were')} left out (first: row {int(rows[blank][0]) + 1})"
+    return TagLists(rows=rows[~blank], labels=replace(labels, codes=labels.codes[~blank]), notes=(note,))

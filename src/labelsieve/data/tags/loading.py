@@ -1,0 +1,309 @@
+"""Loading images with any number of labels each, called tags here, from wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, SettingsError, listed, shown
+from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import counted
+from labelsieve.data.input.ranges import with_ranges
+from labelsieve.data.labels import class_name_notes, read_labels, renamed, resolve_class_names, to_indices
+from labelsieve.data.loading import (
+    absolute_source,
+    check_limit,
+    image_folder_of,
+    open_source,
+    subset,
+    with_origin,
+)
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.contents import hash_images
+from labelsieve.data.sources.image_paths import image_paths
+from labelsieve.data.sources.table_labels import read_ids
+from labelsieve.data.sources.undecoded import undecoded_images
+from labelsieve.data.tags.boxes import tags_of_boxes
+from labelsieve.data.tags.columns import (
+    ONE_LABEL,
+    TagLists,
+    guess_tag_columns,
+    read_class_columns,
+    read_tag_column,
+    tag_lists,
+)
+from labelsieve.data.tags.folders import grouped, one_of_each, united
+from labelsieve.data.tags.records import TaggedImages, checked_tags
+
+
+def load_tags(
+    source: Any,
+    *,
+    tags: Any = None,
+    tag_column: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    image_column: str | None = None,
+    image_folder: str | Path | None = None,
+    truth_column: str | None = None,
+    class_names: Sequence[str] | str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    noise: str | Path | None = None,
+    progress: Progress | None = None,
+) -> TaggedImages:
+    """Loads images with any number of labels each. Images stay encoded on disk.
+
+    Args:
+        source: A CSV, Parquet, Arrow or Feather file with images or their paths, one row an image or one row a tag, or
+            a table in several files; a folder written by `Dataset.save_to_disk`; a Hub id; a `datasets.Dataset`; a COCO
+            file, of which the categories of each image count and no boxes are needed; other annotations of boxes; a
+            folder of class folders in which an image lies in several, as a link or a copy; or images in memory, see
+            :func:`labelsieve.load_images`.
+        tags: For images in memory, or a `datasets.Dataset` without tags: an array (N, K) of bool with `class_names`,
+            or N lists of names or integers.
+        tag_column: Column of lists of names or integers, or of texts such as `cat;dog`; or several columns of 0 and 1,
+            one a class, named by it. Guessed where only one fits; columns of 0 and 1 where there is no other.
+        separator: What stands between two tags of a text. By default `|`, `;` or `,`, if the texts have one of them
+            alone; texts may be lists as JSON or Python writes them, too.
+        image_column: Column of the images or paths. Guessed where only one fits.
+        image_folder: Folder of the images that a table names.
+        truth_column: Column of the true tags, if they are known: lists or texts. Only metrics read them.
+        class_names: K names in the order of the indices, or a file of them, see :func:`labelsieve.load_images`. By
+            default those of the source; else the different tags, sorted.
+        split: Split of a Hub data set, a `DatasetDict`, a saved folder or a table in several files.
+        limit: Take a random subset of this many images; all classes stay.
+        seed: Seed of that subset.
+        noise: A file that `labelsieve noise --kind tags` wrote for the same images: its tags become the given ones, and
+            the given ones the true ones.
+        progress: Where to show how far it is.
+
+    Returns:
+        The record. Its `notes` tell what was assumed and what is odd.
+
+    Raises:
+        DataError: The source, its columns, tags or class names cannot be used, or it has one label an image. One line
+            that says what to do.
+        SettingsError: `limit` or `seed` is out of its range, or arguments do not go together.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((3, 32, 32, 3), dtype=np.uint8)
+        >>> images = ls.load_tags(pixels, tags=[["cat", "dog"], ["dog"], []])
+        >>> [images.names_of(row) for row in range(3)]
+        [('cat', 'dog'), ('dog',), ()]
+        >>> images = ls.load_tags("photos.csv", tag_column="tags", separator=";")  # doctest: +SKIP
+    """
+    check_limit(limit, seed)
+    if noise is not None and truth_column is not None:
+        raise SettingsError(
+            "a file of noise brings the true tags, which are the given ones; leave out the truth column"
+        )
+    if separator == "":
+        raise SettingsError('expected a mark such as ";" for separator, got an empty text; leave it out to guess it')
+    columns = _columns(tag_column)
+    asked = Columns(
+        image=image_column,
+        label=columns[0] if columns else None,
+        annotators=columns if len(columns) > 1 else (),
+        truth=truth_column,
+        folder=image_folder_of(image_folder),
+        guess=guess_tag_columns,
+        option="--tag-column",
+    )
+    table = open_source(source, asked=asked, split=split, labels=tags, what="tag")
+    if table.boxes is not None:
+        table = tags_of_boxes(table)
+    images = _assemble(
+        table, tags, columns, separator=separator, class_names=class_names, limit=limit, seed=seed, progress=progress
+    )
+    if noise is not None:
+        from labelsieve.data.tags.noise_files import apply_tag_noise
+
+        images = apply_tag_noise(images, noise)
+    arguments = {
+        "tag_column": list(columns) or None,
+        "separator": separator,
+        "image_column": image_column,
+        "image_folder": None if asked.folder is None else str(asked.folder),
+        "truth_column": truth_column,
+        "class_names": None if class_names is None else list(images.class_names),
+        "split": split,
+        "limit": limit,
+        "seed": None if limit is None else seed,
+        "noise": None if noise is None else absolute_source(noise),
+    }
+    return with_origin(with_ranges(images), source, arguments)
+
+
+def _columns(asked: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = (asked,) if isinstance(asked, str) else tuple(asked or ())
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f'the tag column "{shown(twice[0])}" is named twice; name each class once')
+    return names
+
+
+def _assemble(
+    table: Table,
+    tags: Any,
+    columns: Sequence[str],
+    *,
+    separator: str | None,
+    class_names: Sequence[str] | str | Path | None,
+    limit: int | None,
+    seed: int,
+    progress: Progress | None,
+) -> TaggedImages:
+    """Turns the rows of a source into the record; all tags are checked before a subset is chosen."""
+    if not len(table.rows):
+        raise DataError(f"expected images in {table.where}, found no rows; check the source")
+    notes, shown_progress = list(table.notes), progress or Progress()
+    paths = image_paths(table, notes)
+    found = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
+    if table.class_names is None and paths is not None:
+        table, paths, found = _one_row_an_image(table, paths, found, notes)
+    names, given, truth = found.class_names, found.given, found.truth
+    ids, images = read_ids(table, paths, notes), undecoded_images(table, paths)
+    if table.class_names is not None:
+        kept, given = one_of_each(images, ids, given, notes, table=table, progress=shown_progress)
+        images, ids = images.select(kept), [ids[row] for row in kept.tolist()]
+    elif not found.is_table and all((bits.sum(axis=1) == 1).all() for bits in (given, truth) if bits is not None):
+        raise DataError(
+            f"each of the {len(given)} images has one label in {table.where}; {ONE_LABEL}, or say with --separator "
+            "what stands between several"
+        )
+    _check_tags(given, names, table.where)
+    rows = subset(len(ids), limit, seed)
+    if rows is not None:
+        notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
+        images, ids, given = images.select(rows), [ids[row] for row in rows], given[rows]
+        truth = None if truth is None else truth[rows]
+    notes += [*class_name_notes(names), *_tag_notes(given)]
+    return TaggedImages(
+        dataset=images,
+        ids=tuple(ids),
+        contents=hash_images(images, ids, notes, table=table, progress=shown_progress),
+        tags=given,
+        truth=truth,
+        class_names=names,
+        notes=tuple(notes),
+    )
+
+
+class _Found(NamedTuple):
+    """Class names, given and true tags of R rows, (R, K), and whether the source has one value for each class."""
+
+    class_names: tuple[str, ...]
+    given: NDArray[np.bool_]
+    truth: NDArray[np.bool_] | None
+    is_table: bool
+
+
+def _read(
+    table: Table,
+    paths: Sequence[str] | None,
+    tags: Any,
+    columns: Sequence[str],
+    notes: list[str],
+    *,
+    separator: str | None,
+    class_names: Sequence[str] | str | Path | None,
+) -> _Found:
+    """Reads the tags of each row, and the true ones if there is a column of them."""
+    ids = [f"row {row + 1}" for row in range(len(table.rows))] if paths is None else paths  # for messages
+    if hasattr(tags, "__array__") and np.ndim(tags) == 2:
+        return _of_array(tags, len(ids), notes, class_names)
+    stated = len(class_names) if class_names is not None and not isinstance(class_names, str | Path) else None
+    given = _given(table, tags, columns, separator=separator, classes=stated, count=len(ids))
+    true = table.columns.truth and read_tag_column(table, table.columns.truth, separator=separator, classes=stated)
+    notes += [*given.notes, *(true.notes if true else ())]
+    if not len(given.rows):
+        raise DataError(f"expected images with tags in {given.labels.where}, found none at all; name another column")
+    values = dict.fromkeys((*given.labels.values, *(true.labels.values if true else ())))
+    known = replace(given.labels, values=tuple(values))  # a class that only true tags have is one, too
+    names, note = resolve_class_names(known, class_names)
+    notes.append(note)
+    by_number = class_names is not None or given.labels.class_names is not None
+
+    def matrix(found: TagLists) -> NDArray[np.bool_]:
+        of_rows = [ids[row] for row in found.rows.tolist()]
+        former = renamed(found.labels, names)
+        codes = to_indices(found.labels, class_names=names, ids=of_rows, by_number=by_number, former=former)
+        bits = np.zeros((len(ids), len(names)), dtype=bool)
+        bits[found.rows, codes] = True
+        if more := len(codes) - int(bits.sum()):
+            twice = counted(more, "tag is", "tags are")
+            notes.append(
+                f"{twice} given more than once to the same image and {'counts' if more == 1 else 'count'} once"
+            )
+        return bits
+
+    return _Found(names, matrix(given), matrix(true) if true else None, given.is_table)
+
+
+def _one_row_an_image(
+    table: Table, paths: list[str], found: _Found, notes: list[str]
+) -> tuple[Table, list[str], _Found]:
+    """Returns one row for each image where a table has one for each tag: no row has two tags, and paths repeat."""
+    kept, image_of = grouped(paths)
+    if len(kept) == len(paths) or (found.given.sum(axis=1) > 1).any():
+        return table, paths, found
+    notes.append(f"the tags of an image are those of its rows: {len(kept)} images in {len(paths)} rows")
+    truth = None if found.truth is None else united(found.truth, image_of)
+    return (
+        replace(table, rows=table.rows.select(kept), columns=replace(table.columns, id=None)),
+        [paths[row] for row in kept.tolist()],
+        found._replace(given=united(found.given, image_of), truth=truth),
+    )
+
+
+def _of_array(tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None) -> _Found:
+    """Takes tags that are an array of bool already."""
+    if class_names is None:
+        raise DataError("expected class_names with an array of tags, the names of its columns, got none; pass them")
+    labels = tag_lists([], where="tags").labels
+    names, note = resolve_class_names(labels, class_names)
+    notes.append(note)
+    return _Found(names, checked_tags(tags, shape=(count, len(names))), None, True)
+
+
+def _given(
+    table: Table, tags: Any, columns: Sequence[str], *, separator: str | None, classes: int | None, count: int
+) -> TagLists:
+    """Reads the given tags, from wherever the table has them."""
+    if tags is not None:
+        lists = list(tags)
+        if len(lists) != count or any(isinstance(each, str | int) for each in lists):
+            raise DataError(f"expected {count} lists of tags, one for each image, got {len(lists)} values")
+        return tag_lists([list(each) for each in lists], where="tags")
+    if table.columns.annotators:
+        return read_class_columns(table, table.columns.annotators, guessed=not columns)
+    name = str(table.columns.label)
+    if table.class_names is None:
+        return read_tag_column(table, name, separator=separator, classes=classes)
+    # a folder of class folders: one tag for each file
+    labels = read_labels(table.rows[name], where=table.where, known=table.class_names, names_from="the class folders")
+    return TagLists(rows=np.arange(count), labels=labels)
+
+
+def _check_tags(tags: NDArray[np.bool_], names: Sequence[str], where: str) -> None:
+    if not tags.any():
+        raise DataError(f"expected images with tags in {where}, found none at all; check the source")
+    if tags.all():
+        raise DataError(
+            f"each of the {len(tags)} images has all of the tags {listed(names)} in {where}; expected some to be absent"
+        )
+
+
+def _tag_notes(tags: NDArray[np.bool_]) -> list[str]:
+    """Returns how many tags there are, and how many images have none."""
+    each = tags.sum(axis=1)
+    note = f"{int(each.sum())} tags of {len(tags)} images, {each.mean():.1f} an image"
+    none = int((each == 0).sum())
+    return [note + (f"; {counted(none, 'image has', 'images have')} no tag" if none else "")]

@@ -1,0 +1,29 @@
+"""What a detector of pairs is: something that says how likely each class is in each image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from labelsieve.detect.tags.inputs import TagInputs
+    from labelsieve.detect.tags.scores import TagScores
+
+
+class TagDetector(ABC):
+    """Base of detectors of pairs: frozen, keyword-only dataclasses of settings.
+
+    Attributes:
+        requires: What it cannot do without: `images`, which come with a model, and `text`, a text feature of each
+            class. Image features it always gets.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def score(self, pairs: TagInputs) -> TagScores:
+        """Scores every pair of image and class.
+
+        Args:
+            pairs: Image features, given tags and class texts; what it requires is there.
+        """

@@ -1,0 +1,83 @@
+"""Several kinds of evidence of pairs in one posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from labelsieve.core.seeds import Purpose
+from labelsieve.detect.neighbours import Neighbours
+from labelsieve.detect.tags.evidence import (
+    Kind,
+    deal_folds,
+    discriminant_kinds,
+    neighbour_kind,
+    neighbours_of,
+    zero_shot_kind,
+)
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.detect.tags.noise_model import fit_pairs
+from labelsieve.detect.tags.other_tags import other_tags_kind
+from labelsieve.detect.tags.scores import TagScores, tag_scores
+from labelsieve.detect.tags.windows import Views, discriminant_of_views, views_of, zero_shot_of_views
+
+# One discriminant as a rule for few images has it, and one that wrong and missing tags disturb less.
+SHRINKAGES = (0.0, 0.5)
+
+
+def join(
+    pairs: TagInputs,
+    *,
+    folds: int,
+    neighbours: int,
+    windows: int,
+    more: Mapping[str, Kind] | None = None,
+    history: tuple[Mapping[str, Any], ...] = (),
+    notes: tuple[str, ...] = (),
+) -> TagScores:
+    """Joins the zero-shot model, where there are texts, discriminants, neighbours, other tags, and what else there is.
+
+    Args:
+        pairs: The images and their tags.
+        folds: Number of parts for the out-of-fold discriminants, at least 2.
+        neighbours: How many neighbours tell, at least 1.
+        windows: The finest grid of windows that are looked at, too; 1 for none.
+        more: Other kinds of evidence, by their names.
+        history: Records of what was trained before; that of the weights follows.
+        notes: Remarks for the user on what was trained before.
+    """
+    engine, given = pairs.images.engine, pairs.given
+    views, found = views_of(pairs, windows), neighbours_of(pairs, neighbours)
+    kinds = {} if pairs.images.text is None else {"zero-shot": zero_shot_kind(pairs)}
+    kinds |= {} if views is None else {"zero-shot of windows": zero_shot_of_views(views)}
+    kinds |= dict(more or {}) | _learned(pairs, found, views, folds=folds)
+    generator = engine.generator(Purpose.POSTERIOR_ROWS)
+    model = fit_pairs([*kinds.values()], given, pairs.frequency, generator=generator, progress=engine.progress)
+    weights, rates = dict(zip(kinds, model.weights.tolist(), strict=True)), model.estimates()
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+    notes = (*notes, f"weights of the evidence: {told}", *rates.pop("notes", ()))
+    present = model.all_probabilities(given, posterior=True)
+    return tag_scores(pairs, present, notes=notes, history=(*history, weights), **rates)
+
+
+def _learned(pairs: TagInputs, found: Neighbours, views: Views | None, *, folds: int) -> dict[str, Kind]:
+    """Returns the kinds of evidence that learn from the given tags."""
+    weights = torch.from_numpy(pairs.given).float()
+    generator = pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS)
+    deal = deal_folds(len(weights), folds=folds, generator=generator)
+    image, smoothed = discriminant_kinds(pairs, weights, deal, shrinkages=SHRINKAGES)
+    kinds = {"image features": image, "smoothed features": smoothed}
+    if views is not None:
+        kinds["window features"] = discriminant_of_views(views, weights, deal, shrinkage=SHRINKAGES[0])
+    kinds["neighbours"] = neighbour_kind(pairs, weights, found)
+    return {**kinds, "other tags": other_tags_kind(pairs.given, deal)}
+
+
+def score_alone(pairs: TagInputs, kind: Kind) -> TagScores:
+    """Scores pairs by one kind of evidence, calibrated on the tags."""
+    engine = pairs.images.engine
+    generator = engine.generator(Purpose.POSTERIOR_ROWS)
+    model = fit_pairs([kind], pairs.given, pairs.frequency, generator=generator, progress=engine.progress)
+    return tag_scores(pairs, model.all_probabilities(pairs.given, posterior=True), **model.estimates())

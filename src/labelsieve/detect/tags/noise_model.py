@@ -1,0 +1,259 @@
+"""How given tags come from what the images show: the shares that are wrong and missing, and what that says of a pair.
+
+Of a class k that a share t_k of the images is tagged with, a share c_k of the tags is wrong and a share o_k of the
+images that show it has none. So π_k = t_k (1 - c_k) / (1 - o_k) of the images show it, a_k = c_k t_k / (1 - π_k) of
+the others are tagged, and with p the probability that an image shows it
+
+    P(tagged) = (1 - o_k) p + a_k (1 - p).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.core.progress import Progress
+from labelsieve.detect.evidence.discriminants import chunks
+from labelsieve.detect.tags.commission import allowed
+from labelsieve.detect.tags.evidence import Kind
+
+# So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
+MOST_LOGITS = 2**24
+# Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
+WEIGHT_SPREAD = 5.0
+# The log-odds of the common rates of missing and of wrong tags are drawn to those of these, as if from normal
+# distributions of this width: what annotators overlook is more than what they invent.
+FIRST_RATES, RATE_SPREAD = (0.2, 0.05), 1.5
+# What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
+CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
+# Where less of the deviance of the tags is explained, the fit takes for noise what its evidence does not see: of tags
+# that are all right it may call a third wrong. So small a share of the rates that were fitted is taken then.
+LITTLE, UNTOLD = 0.15, 0.05
+NOTHING = "that hardly any are flagged; another model may know these images"
+ITERATIONS = 100
+LEAST = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class TagNoise:
+    """Shares of wrong and missing tags.
+
+    Attributes:
+        frequency: t, (K,): share of the images that have the tag.
+        omission: o, (K,), between 0 and 1: share of the images with the class that lack the tag.
+        commission: c, (K,), between 0 and 1: share of the tags that are wrong.
+    """
+
+    frequency: Tensor
+    omission: Tensor
+    commission: Tensor
+
+    @property
+    def prior(self) -> Tensor:
+        """π, (K,): share of the images that show the class."""
+        return (self.frequency * (1 - self.commission) / (1 - self.omission)).clamp(LEAST, 1 - LEAST)
+
+    @property
+    def added(self) -> Tensor:
+        """a, (K,): share of the images without the class that have the tag."""
+        return (self.commission * self.frequency / (1 - self.prior)).clamp(LEAST, 1 - LEAST)
+
+    def scaled(self, commission: float, omission: float) -> TagNoise:
+        """Returns the same with rates that are multiplied by a factor each."""
+        return TagNoise(self.frequency, self.omission * omission, self.commission * commission)
+
+    def tagged(self, probability: Tensor) -> Tensor:
+        """Returns how likely an image is tagged that shows the class with a probability (n, K)."""
+        return (1 - self.omission) * probability + self.added * (1 - probability)
+
+    def posterior(self, probability: Tensor, given: Tensor) -> Tensor:
+        """Returns how likely the class is there, (n, K), where the tag is given or not."""
+        tagged = self.tagged(probability)
+        with_tag = (1 - self.omission) * probability / tagged.clamp(min=LEAST)
+        without = self.omission * probability / (1 - tagged).clamp(min=LEAST)
+        return torch.where(given, with_tag, without).clamp(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class TagNoiseModel:
+    """How likely classes are in images, by several kinds of evidence, and how tags come from that.
+
+    Attributes:
+        kinds: The P kinds of evidence.
+        weights: (P,), at least 0: how much the logits of each count.
+        slope: (K,), above 0: how much all evidence counts for a class.
+        bias: (K,): added beside the log-odds of the prior.
+        noise: Rates of wrong and missing tags.
+        telling: Share of the deviance of the tags that the evidence explains (McFadden, 1974), at most 1.
+    """
+
+    kinds: Sequence[Kind]
+    weights: Tensor
+    slope: Tensor
+    bias: Tensor
+    noise: TagNoise
+    telling: float = 1.0
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the evidence tells so little of the tags that no rates can be estimated."""
+        return self.telling < LITTLE
+
+    def estimates(self) -> dict[str, Any]:
+        """Returns rates and a note for :func:`labelsieve.detect.tags.scores.tag_scores`."""
+        if self.guesses:
+            return {"notes": (f"the evidence tells little of the tags ({self.telling:.1%}), so {NOTHING}",)}
+        return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
+
+    @torch.no_grad()
+    def probability(self, here: NDArray[np.int64]) -> Tensor:
+        """Returns how likely classes are in images by the evidence alone, (m, K), at positions (m,)."""
+        logits = torch.zeros(len(here), len(self.bias))
+        for weight, kind in zip(self.weights.tolist(), self.kinds, strict=True):
+            if weight:  # many get none, and each takes time
+                logits += weight * kind(here)
+        return torch.sigmoid(logits * self.slope + self.bias + self.noise.prior.logit())
+
+    def all_probabilities(self, given: NDArray[np.bool_], *, posterior: bool) -> NDArray[np.float32]:
+        """Returns the same of all n images, (n, K), by the given tags, too, if it is the posterior."""
+        found = np.empty(given.shape, dtype=np.float32)
+        for part in chunks(np.arange(len(given))):
+            chance = self.probability(part)
+            found[part] = self.noise.posterior(chance, torch.from_numpy(given[part])) if posterior else chance
+        return found
+
+
+def fit_pairs(
+    kinds: Sequence[Kind],
+    given: NDArray[np.bool_],
+    frequency: Tensor,
+    *,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> TagNoiseModel:
+    """Fits weights and rates that make the given tags most likely, under priors that keep them finite.
+
+    The rates are those ends that the share of tagged images comes to where the evidence is surest: of the images that
+    surely show a class, 1 - o are tagged, and of those that surely do not, a. That takes evidence that has not seen the
+    tags it explains.
+
+    Args:
+        kinds: The P kinds of evidence.
+        given: Tags, (n, K).
+        frequency: t, (K,), of all images, neither 0 nor 1.
+        generator: Chooses the images to fit on where there are too many.
+        progress: Where to show how far it is.
+    """
+    sample = _Sample(kinds, given, generator)
+    with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
+        found = _likeliest(sample, frequency, None, advance)
+        telling = found.telling(sample)
+        lowered = _lowered(found, sample) if telling >= LITTLE else found.noise.scaled(UNTOLD, UNTOLD)
+        found = _likeliest(sample, frequency, lowered, advance)
+        advance(1)
+    return TagNoiseModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise, telling)
+
+
+def _lowered(found: _Tried, sample: _Sample) -> TagNoise:
+    """Returns the noise of a fit, with no more wrong tags than the surest pairs allow."""
+    parts = [(found.tagged(logits), tags) for logits, tags in sample]
+    noise, (tagged, tags) = found.noise, (torch.cat(each) for each in zip(*parts, strict=True))
+    return noise.scaled(allowed(tagged, tags, frequency=noise.frequency, added=noise.added), 1.0)
+
+
+def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advance: Callable[[int], None]) -> _Tried:
+    """Returns what makes the tags of a sample most likely, with a noise that is held, or learned if it is None."""
+    from scipy.optimize import minimize
+
+    shape = _Shape(len(sample.spread), len(frequency))
+
+    def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        advance(0)
+        now = torch.from_numpy(values).float().requires_grad_()
+        drawn = shape.drawn(now)
+        total, (slope,) = float(drawn.detach()), torch.autograd.grad(drawn, now)
+        for logits, tags in sample:
+            loss = shape.model(now, frequency, noise).loss(logits, tags)
+            slope = slope + torch.autograd.grad(loss, now)[0]
+            total += float(loss.detach())
+        return total / sample.count, slope.double().numpy() / sample.count
+
+    options = {"maxiter": ITERATIONS}
+    best = minimize(loss_and_slope, shape.start, jac=True, method="L-BFGS-B", bounds=shape.bounds, options=options)
+    return shape.model(torch.from_numpy(best.x).float(), frequency, noise)
+
+
+class _Sample:
+    """Images to fit on: logits of each kind over their spread, and tags, chunk by chunk."""
+
+    def __init__(self, kinds: Sequence[Kind], given: NDArray[np.bool_], generator: torch.Generator) -> None:
+        most = max(1, MOST_LOGITS // (len(kinds) * given.shape[1]))
+        rows = np.sort(torch.randperm(len(given), generator=generator)[:most].numpy())
+        self.count = len(rows)
+        self._held = [(torch.stack([kind(part) for kind in kinds]), given[part]) for part in chunks(rows)]
+        squares = sum(logits.square().sum(dim=(1, 2), dtype=torch.float64) for logits, _ in self._held)
+        spread = (torch.as_tensor(squares) / (len(rows) * given.shape[1])).sqrt().float()
+        self.spread = torch.where(spread > 0, spread, 1.0)
+        for logits, _ in self._held:
+            logits /= self.spread[:, None, None]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields logits (P, m, K) and tags (m, K)."""
+        for logits, tags in self._held:
+            yield logits, torch.from_numpy(tags)
+
+
+class _Tried(NamedTuple):
+    weights: Tensor
+    slope: Tensor
+    bias: Tensor
+    noise: TagNoise
+
+    def tagged(self, logits: Tensor) -> Tensor:
+        joined = torch.einsum("p,pnk->nk", self.weights, logits) * self.slope
+        return self.noise.tagged(torch.sigmoid(joined + self.bias + self.noise.prior.logit()))
+
+    @torch.no_grad()
+    def telling(self, sample: _Sample) -> float:
+        """Returns the share of the deviance of the tags that is explained."""
+        loss = sum(float(self.loss(logits, tags)) for logits, tags in sample) / sample.count
+        frequency = self.noise.frequency.double()
+        return 1 - loss / float(
+            -torch.xlogy(frequency, frequency).sum() - torch.xlogy(1 - frequency, 1 - frequency).sum()
+        )
+
+    def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
+        tagged = self.tagged(logits).clamp(LEAST, 1 - LEAST)
+        return -torch.where(tags, tagged, 1 - tagged).log().sum()
+
+
+class _Shape:
+    """How weights, common rates, and what each class has of its own lie in one vector of numbers."""
+
+    def __init__(self, count: int, classes: int) -> None:
+        self.sizes, self.classes = [count, 2, 4 * classes], classes
+        free = 2 + 4 * classes
+        self.start = np.concatenate([np.full(count, 1 / count), np.zeros(free)])
+        # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
+        self.bounds = [(0.0, None)] * count + [(None, None)] * free
+
+    def model(self, values: Tensor, frequency: Tensor, noise: TagNoise | None) -> _Tried:
+        weights, common, own = values.split(self.sizes)
+        bias, steep, *apart = own.view(4, self.classes)
+        rates = torch.sigmoid(torch.tensor(FIRST_RATES).logit()[:, None] + common[:, None] + torch.stack(apart))
+        return _Tried(weights, steep.exp(), bias, noise or TagNoise(frequency.float(), *rates))
+
+    def drawn(self, values: Tensor) -> Tensor:
+        """Returns the negative logarithm of the prior, but for a constant."""
+        weights, common, own = values.split(self.sizes)
+        bias, steep, *apart = own.view(4, self.classes)
+        own_rates = (torch.stack(apart) / CLASS_SPREAD).square().sum()
+        spread = (weights / WEIGHT_SPREAD).square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
+        total: Tensor = spread + (steep / SLOPE_SPREAD).square().sum() + own_rates
+        return total / 2

@@ -1,0 +1,85 @@
+"""Out-of-fold probabilities of one logistic regression for each class against the rest, all fitted at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from labelsieve.core.memory import keeping_room
+from labelsieve.core.seeds import Purpose
+from labelsieve.detect.tags.evidence import deal_folds
+from labelsieve.detect.tags.inputs import TagInputs
+
+# L2 regularisation of the biases: a class that none or all of the images have would draw its own without end.
+_OF_BIASES = 1e-4
+# At most so many steps, till no slope of the loss is above this: more changes no verdict.
+_ITERATIONS, _FLAT = 100, 1e-4
+
+
+def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: float) -> NDArray[np.float32]:
+    """Returns how likely each class is in each readable image, (n, K), each from a fit that has not seen the image.
+
+    Features are standardised by the images that are fitted. The classes share nothing but the features, so the sum of
+    their losses has the optimum of each; one optimisation does for all.
+
+    Args:
+        pairs: Features and tags.
+        folds: F, at least 2; there are no more than images.
+        strength: Inverse of the L2 regularisation (C of scikit-learn).
+    """
+    images = pairs.images
+    features, given = images.features.pooled[images.rows], pairs.given
+    folds = max(1, min(folds, len(given)))
+    deal = deal_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
+    found = np.empty(given.shape, dtype=np.float32)
+    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, keeping_room():
+        for fold in range(folds):
+            here = deal == fold
+            mean, deviation = features[~here].mean(axis=0), features[~here].std(axis=0)
+            deviation[deviation == 0] = 1
+            fitted = torch.from_numpy((features[~here] - mean) / deviation), torch.from_numpy(given[~here]).float()
+            slopes, biases = fit_one_against_rest(*fitted, strength=1 / (strength * max(1, len(fitted[0]))))
+            found[here] = torch.sigmoid(torch.from_numpy((features[here] - mean) / deviation) @ slopes + biases).numpy()
+            advance(1)
+    return found
+
+
+def fit_one_against_rest(
+    features: Tensor, targets: Tensor, *, strength: float, start: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Fits logistic regressions with L2 regularisation, as scikit-learn does.
+
+    Args:
+        features: Shape (n, D), standardised.
+        targets: Shape (n, K), on the same device: 1, 0, or NaN for a pair that is left out.
+        strength: L2 regularisation of the slopes beside the mean loss of an image, 1 / (C n) of scikit-learn. Biases
+            are drawn weakly to the log-odds of the targets.
+        start: Slopes and biases to begin with.
+
+    Returns:
+        Slopes (D, K) and biases (K,).
+    """
+    known, classes = ~targets.isnan(), targets.shape[1]
+    right, counted = targets.nan_to_num(), known.to(features.dtype)
+    # as if one half of an image more had the tag, and one half had not: no share is 0 or 1
+    level = ((right.sum(dim=0) + 0.5) / (known.sum(dim=0) + 1)).logit()
+    first = (torch.zeros(features.shape[1], classes, device=features.device), level) if start is None else start
+    slopes, biases = (each.clone().requires_grad_(True) for each in first)
+    optimizer = torch.optim.LBFGS(
+        [slopes, biases], max_iter=_ITERATIONS, tolerance_grad=_FLAT, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        fit = binary_cross_entropy_with_logits(features @ slopes + biases, right, weight=counted, reduction="sum")
+        drawn = 0.5 * strength * slopes.square().sum() + 0.5 * _OF_BIASES * (biases - level).square().sum()
+        value = fit / max(1, len(targets)) + drawn
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return slopes.detach(), biases.detach()

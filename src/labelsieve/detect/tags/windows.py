@@ -1,0 +1,149 @@
+"""Evidence from windows of images: a class is in an image if it is in one of its views, the whole or a part.
+
+In which of them it is, nobody has said. A view counts for a class as far as the zero-shot model would choose it among
+those of its image: learning from bags of instances (Dietterich et al., Artificial Intelligence 1997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from labelsieve.data.input.windows import in_windows
+from labelsieve.detect.evidence.discriminants import CHUNK
+from labelsieve.detect.tags.evidence import Kind, fit_against_rest
+from labelsieve.detect.tags.inputs import TagInputs
+from labelsieve.vlm.features import image_features
+
+# Log-odds of what a window of too few pixels shows.
+_NOTHING = -1e4
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """T views of each of n readable images, the whole and its windows: an array (n T, W) whose rows are views.
+
+    Attributes:
+        pairs: The images.
+        parts: Features before the projection of the windows, (N, T - 1, W), memory-mapped.
+        blank: Shape (N, T - 1), bool: windows of so few pixels that they show nothing.
+    """
+
+    pairs: TagInputs
+    parts: NDArray[np.float32]
+    blank: NDArray[np.bool_]
+
+    @cached_property
+    def zero_shot(self) -> Tensor:
+        """Log of the sum of the zero-shot odds over the views of each image, (n, K). Needs texts."""
+        return self.joined(self.logits)
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return int(self.blank.shape[1]) + 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N T and W."""
+        return len(self.pairs.given) * self.count, self.parts.shape[2]
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
+        """Returns the features of some views, (m, W)."""
+        here, place = np.unique(rows // self.count, return_inverse=True)
+        found: NDArray[np.float32] = self.of(here)[place, rows % self.count]
+        return found
+
+    def of(self, here: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns the features of all views of the images at m positions, (m, T, W)."""
+        rows = self.pairs.images.rows[here]
+        return np.concatenate([self.pairs.images.features.pooled[rows][:, None], self.parts[rows]], axis=1)
+
+    @torch.no_grad()
+    def logits(self, here: NDArray[np.int64]) -> Tensor:
+        """Returns zero-shot log-odds of each class against all others, (m, T, K), on the CPU. Needs texts."""
+        images, text = self.pairs.images, self.pairs.images.text
+        assert text is not None  # by views_of()
+        views = torch.from_numpy(self.of(here)).to(images.device).flatten(0, 1)
+        cosines = normalize(images.project(views), dim=-1) @ text.T
+        log_p = (images.logit_scale * cosines).log_softmax(dim=-1).float().cpu().clamp(max=-1e-6)
+        odds = log_p - (-log_p.expm1()).log()
+        return self.without_blank(odds.unflatten(0, (len(here), self.count)), here)
+
+    def without_blank(self, logits: Tensor, here: NDArray[np.int64]) -> Tensor:
+        """Returns logits (m, T, K) in which blank windows have none."""
+        blank = torch.from_numpy(self.blank[self.pairs.images.rows[here]])
+        logits[:, 1:][blank] = _NOTHING
+        return logits
+
+    def joined(self, logits: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
+        """Returns of all images the log of the sum over the views, (n, K), of odds whose logs are (m, T, K)."""
+        every, step = np.arange(len(self.pairs.given)), max(1, CHUNK // self.count)
+        return torch.cat([logits(every[at : at + step]).logsumexp(dim=1) for at in range(0, len(every), step)])
+
+
+def views_of(pairs: TagInputs, finest: int) -> Views | None:
+    """Encodes all windows of all images, which are kept as features of images are.
+
+    Args:
+        pairs: The images.
+        finest: The finest grid of windows, see :func:`labelsieve.data.input.windows.in_windows`; 1 has none.
+
+    Returns:
+        None where there are no windows, or no images and texts: nothing says then what a window shows.
+    """
+    images, source = pairs.images, pairs.source
+    if finest < 2 or source is None or images.vlm is None or images.text is None:
+        return None
+    found = image_features(in_windows(source, finest), images.vlm, engine=images.engine)
+    blank = np.zeros(len(found.pooled), dtype=bool)
+    blank[list(found.errors)] = True
+    parts = found.pooled.reshape(len(source), -1, found.pooled.shape[1])
+    return Views(pairs, parts, blank.reshape(parts.shape[:2]))
+
+
+def zero_shot_of_views(views: Views) -> Kind:
+    """Returns the zero-shot odds of the views of an image as a kind of evidence."""
+    return _kind(views.zero_shot)
+
+
+def discriminant_of_views(views: Views, weights: Tensor, deal: NDArray[np.int64], *, shrinkage: float) -> Kind:
+    """Fits discriminants of each class against the rest to views, and asks them about those of another fold.
+
+    Args:
+        views: The views.
+        weights: How much each image has each class, (n, K), float32, between 0 and 1.
+        deal: The fold of each readable image, (n,).
+        shrinkage: The least weight of the identity in the covariance.
+    """
+    count, classes = views.count, weights.shape[1]
+
+    def shares(rows: NDArray[np.int64]) -> Tensor:
+        here, place = np.unique(rows // count, return_inverse=True)
+        images = torch.from_numpy(here)
+        own = (views.logits(here) - views.zero_shot[images, None]).exp() * weights[images, None]
+        return own[torch.from_numpy(place), torch.from_numpy(rows % count)]
+
+    folds = np.repeat(deal, count)
+    (fitted,) = fit_against_rest(views, shares, folds, shrinkages=(shrinkage,), classes=classes)
+
+    def logits(here: NDArray[np.int64]) -> Tensor:
+        rows = (here[:, None] * count + np.arange(count)).ravel()
+        features = torch.from_numpy(views.of(here)).flatten(0, 1)
+        return views.without_blank(fitted.logits(rows, features).unflatten(0, (len(here), count)), here)
+
+    return _kind(views.joined(logits))
+
+
+def _kind(logits: Tensor) -> Kind:
+    """Returns logits (n, K), less the mean of each class, as a kind of evidence."""
+    mean = logits.mean(dim=0)
+    return lambda here: logits[torch.from_numpy(here)] - mean

@@ -1,0 +1,30 @@
+"""How much of an image encoder each kind of module trains."""
+
+from __future__ import annotations
+
+import torch
+
+from labelsieve.core.errors import SettingsError
+from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.peft.target_layers import Encoder
+
+
+def trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:
+    """Counts what a module trains.
+
+    Args:
+        kind: A name of `PEFT`.
+        vlm: The model that it would adapt.
+        tokens: L, the number of visual prompts.
+        bottleneck: Rank of `lora` and width of `adapter`.
+
+    Returns:
+        Number of values, and their share of the values of the image encoder, between 0 and 1; None where the kind does
+        not go with the model.
+    """
+    try:
+        module = build_peft(kind, vlm, tokens=tokens, bottleneck=bottleneck, generator=torch.Generator())
+    except SettingsError:
+        return None
+    count = 0 if module is None else sum(value.numel() for value in module.parameters())
+    return count, count / sum(value.numel() for value in vlm.image_encoder.parameters())
