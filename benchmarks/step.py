@@ -97,7 +97,7 @@ def ours(options: PhaseOneStep, pixels: Tensor, labels: Tensor) -> tuple[float, 
             pooled = vlm.pool(pixels).float()
         similarities = learner.similarities(pooled, learner.text(negative=False))
         seen = Step(*similarities, labels=labels, rows=torch.arange(options.batch), epoch=2)
-        read = objective.reads(seen)
+        read = objective.required_negatives(seen)
         if read is not None:
             seen = replace(seen, negative=learner.negative_similarities(pooled, read.trained, others=read.others))
         loss, _ = objective(seen)

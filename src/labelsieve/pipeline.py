@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from labelsieve.core.checkpoints import seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
@@ -28,7 +29,6 @@ from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.registry import check_input, detector_name
 from labelsieve.detect.scores import Scores
-from labelsieve.detect.training.loop import seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
 from labelsieve.diagnosis.checks import diagnose

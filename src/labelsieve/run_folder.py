@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from labelsieve.core.checkpoints import CHECKPOINT
 from labelsieve.core.engine import Engine, Precision, make_engine
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.output_folders import alone_in, foreign, make_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import parts_of, remove_parts, target_of
-from labelsieve.detect.training.loop import CHECKPOINT
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, check_report
 from labelsieve.vlm.features import PASSING
 

@@ -29,7 +29,7 @@ from labelsieve.detect.losses import (
 )
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource, Learner
-from labelsieve.detect.training.loop import Reads, Schedule, Step, train
+from labelsieve.detect.training.loop import RequiredNegatives, Schedule, Step, train
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
@@ -382,13 +382,13 @@ class Recorder:
         self.inner, self.memory = inner, inner.memory
         self.calls: list[tuple[Step, Tensor, Mapping[str, Tensor]]] = []
 
-    def begins(self, epoch: int) -> None:
-        self.inner.begins(epoch)
+    def on_epoch_start(self, epoch: int) -> None:
+        self.inner.on_epoch_start(epoch)
 
-    def reads(self, step: Step) -> Reads:
-        read = self.inner.reads(step)
+    def required_negatives(self, step: Step) -> RequiredNegatives:
+        read = self.inner.required_negatives(step)
         assert read is not None
-        return Reads(read.trained, others=True)  # to compare all
+        return RequiredNegatives(read.trained, others=True)  # to compare all
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, parts = self.inner(step)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from labelsieve.core.checkpoints import RunIdentity
 from labelsieve.core.engine import Engine
 from labelsieve.core.memory import fitting
 from labelsieve.core.seeds import Purpose
@@ -22,7 +23,6 @@ from labelsieve.data.images import Images
 from labelsieve.data.input.batches import crop_area
 from labelsieve.data.input.image_cache import Pictures, kept_images
 from labelsieve.data.input.preprocessed import preprocessed_images
-from labelsieve.detect.training.loop import Owner
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.kinds import AnyImages, TargetKind, kind_of
 from labelsieve.finetune.selection import Selection
@@ -44,7 +44,7 @@ class Job:
         test: Images that tell how well it does, with the class names of `images`; or None.
         settings: The settings.
         engine: Device, precision, processes, seed, checkpoints, progress.
-        owner: What a checkpoint of all of this belongs to.
+        identity: What a checkpoint of all of this belongs to.
     """
 
     backbone: Backbone
@@ -54,7 +54,7 @@ class Job:
     test: AnyImages | None
     settings: Adaptation
     engine: Engine
-    owner: Owner
+    identity: RunIdentity
 
     @cached_property
     def kind(self) -> TargetKind:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labelsieve.core.checkpoints import read_checkpoint, write_checkpoint
 from labelsieve.core.memory import in_parts, keeping_room
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.input.batches import Augment, batches, unit
-from labelsieve.detect.training.loop import check_finite, read_checkpoint, write_checkpoint
+from labelsieve.detect.training.loop import check_finite
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.evaluation import losses, scores
 from labelsieve.finetune.job import Job, training_mode
@@ -56,7 +57,7 @@ def train(job: Job) -> Trained:
     optimizer = _optimizer(backbone, settings)
     start, score = scores(job), f"validation_{job.kind.score_name}"
     best = _copy(backbone) if len(job.held_out) else {}
-    tensors, history = read_checkpoint(job.engine, owner=job.owner)
+    tensors, history = read_checkpoint(job.engine, identity=job.identity)
     best = _restore(tensors, backbone, optimizer, loss) or best
     passes, steps = _passes(settings, len(job.rows)), steps_of(settings, images=len(job.rows))
     left = steps - len(history) * (steps // max(1, settings.epochs))
@@ -66,7 +67,7 @@ def train(job: Job) -> Trained:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay
             if epoch > settings.warmup_epochs:
-                loss.begins(partial(_losses_before, epoch, job))
+                loss.on_epoch_start(partial(_losses_before, epoch, job))
             record = _epoch(job, loss, optimizer, epoch, passes, advance)
             history.append(record | scores(job))
             if best and _best_epoch(start, history, score) == epoch:
@@ -228,7 +229,7 @@ def _save(
     for name, parameter in job.backbone.model.named_parameters():
         kept = optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{key}.{name}": value for key, value in kept.items() if isinstance(value, Tensor)}
-    write_checkpoint(job.engine, tensors, owner=job.owner, history=history)
+    write_checkpoint(job.engine, tensors, identity=job.identity, history=history)
 
 
 def _restore(

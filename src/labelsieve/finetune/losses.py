@@ -38,7 +38,7 @@ class Loss:
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.function, self.memory = function, dict[str, Tensor]()
 
-    def begins(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    def on_epoch_start(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
         """Is called, in all processes, when an epoch after warm-up begins.
 
         Args:
@@ -154,7 +154,7 @@ class Mixture(Loss):
     Example:
         >>> import torch
         >>> loss, rows = Mixture(images=6), torch.arange(6)
-        >>> loss.begins(lambda: (rows, torch.tensor([0.1, 0.2, 0.1, 0.2, 4.0, 5.0])))
+        >>> loss.on_epoch_start(lambda: (rows, torch.tensor([0.1, 0.2, 0.1, 0.2, 4.0, 5.0])))
         >>> loss.selects(rows)
         tensor([ True,  True,  True,  True, False, False])
     """
@@ -163,7 +163,7 @@ class Mixture(Loss):
         super().__init__(cross_entropy)
         self.chosen = torch.ones(images, dtype=torch.bool)  # no memory: it follows from the weights
 
-    def begins(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    def on_epoch_start(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
         """Fits the mixture."""
         rows, found = losses()
         self.chosen[rows] = torch.from_numpy(small_mean_posterior(found.double().numpy()) > 0.5)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labelsieve.core.checkpoints import run_identity, seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.output_folders import check_no_mount, foreign
@@ -21,7 +22,6 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, read_json, versions
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.test_sets import described, overlap_note
-from labelsieve.detect.training.loop import belonging, seconds_before
 from labelsieve.finetune import tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.conversion import converted_rows
@@ -180,7 +180,7 @@ def _job(
     settings: Adaptation,
     engine: Engine,
 ) -> Job:
-    owner = belonging(
+    identity = run_identity(
         settings,
         engine,
         data=images.fingerprint,
@@ -196,7 +196,7 @@ def _job(
         test=test,
         settings=settings,
         engine=engine,
-        owner=owner,
+        identity=identity,
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labelsieve.core.checkpoints import seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
@@ -24,7 +25,6 @@ from labelsieve.detect.tags.registry import (
     tag_detector_name,
 )
 from labelsieve.detect.tags.scores import TagScores
-from labelsieve.detect.training.loop import seconds_before
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.pipeline import described_run
 from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint

@@ -673,7 +673,7 @@ def test_the_parts_of_the_loss_are_weighed() -> None:
 
 def test_without_negative_prompts_one_half_of_the_probability_is_the_threshold() -> None:
     objective, step = objective_of(negative_prompts=False, evidence="threshold", demand_agreement=False)
-    assert objective.reads(step) is None
+    assert objective.required_negatives(step) is None
     likely = step.positive.softmax(dim=1)[torch.arange(40), step.labels]
     chosen = likely > 0.5
     loss, parts = objective(step)

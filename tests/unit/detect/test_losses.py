@@ -255,7 +255,7 @@ def test_only_the_negative_prompts_that_the_loss_reads_are_encoded(
     for everything in (False, True):
         positive, negative = learner.similarities(pooled, learner.text())
         step = Step(positive, negative, labels, rows, epoch)
-        reads = objective.reads(step)
+        reads = objective.required_negatives(step)
         assert reads is not None
         read, others = reads
         assert set(labels.tolist()) <= set(read.tolist()) and len(read) <= 18

@@ -26,6 +26,7 @@ from torch import Tensor
 from forked import Command
 from interrupting import break_off
 from labelsieve.cli import main
+from labelsieve.core import checkpoints
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import LabelsieveError, RunError
 from labelsieve.core.progress import STOPPING, Progress
@@ -46,7 +47,7 @@ from labelsieve.vlm.features import extract
 from slow_cases import mostly_slow
 from small_models import tiny_folder
 
-STATE = Path(CHECKPOINT_FOLDER) / training.CHECKPOINT
+STATE = Path(CHECKPOINT_FOLDER) / checkpoints.CHECKPOINT
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 0, "batch_size": 8, "visual_prompts": 2, "peft": "none"}
 
 
@@ -84,7 +85,7 @@ def epochs_in(path: Path) -> int:
 
 def rewrite_owner(path: Path, change: Callable[[str], str]) -> None:
     with safe_open(path, framework="np") as file:
-        metadata = {**file.metadata(), "owner": change(file.metadata()["owner"])}
+        metadata = {**file.metadata(), "identity": change(file.metadata()["identity"])}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
     save_file(tensors, path, metadata=metadata)
 
@@ -228,7 +229,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     engine = make_engine(device="cpu", checkpoint=tmp_path / "file" / CHECKPOINT_FOLDER)
     with pytest.raises(RunError, match="could not write"):
-        training.write_checkpoint(engine, {}, owner={}, history=[])
+        checkpoints.write_checkpoint(engine, {}, identity={}, history=[])
 
 
 @pytest.mark.usefixtures("any_number")

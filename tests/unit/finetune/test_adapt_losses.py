@@ -74,11 +74,11 @@ def test_mixture_is_the_reference(reference: dict[str, Tensor]) -> None:
     assert loss.selects(rows).all(), "all images in warm-up"
     own = rows[10:70]
     losses = torch.nn.functional.cross_entropy(reference["gmm_logits"], labels, reduction="none")
-    loss.begins(lambda: (own, losses))
+    loss.on_epoch_start(lambda: (own, losses))
     assert torch.equal(loss.selects(own), reference["gmm_fp32_select"].bool())
     found = loss(reference["gmm_logits"], labels, own)
     torch.testing.assert_close(found, losses, **CLOSE)
-    loss.begins(lambda: (own, losses.flip(0)))
+    loss.on_epoch_start(lambda: (own, losses.flip(0)))
     assert torch.equal(loss.selects(own), reference["gmm_fp32_select"].bool().flip(0)), "fitted anew"
 
 

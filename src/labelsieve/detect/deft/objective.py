@@ -18,7 +18,7 @@ from labelsieve.detect.losses import (
     select,
     similarity_loss,
 )
-from labelsieve.detect.training.loop import Reads, Step
+from labelsieve.detect.training.loop import RequiredNegatives, Step
 
 
 class DualObjective:
@@ -45,10 +45,10 @@ class DualObjective:
             }
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
-    def begins(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Selects step by step, so that there is nothing to do."""
 
-    def reads(self, step: Step) -> Reads | None:
+    def required_negatives(self, step: Step) -> RequiredNegatives | None:
         """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too.
 
         Without negative prompts there is nothing to read.
@@ -59,7 +59,7 @@ class DualObjective:
         if self._refines(step):
             trained.append(step.positive.argmax(dim=1))
         selects = step.epoch > self.warmup or self._refines(step) or bool(self.memory)
-        return Reads(torch.cat(trained).unique().cpu(), self.settings.demand_agreement and selects)
+        return RequiredNegatives(torch.cat(trained).unique().cpu(), self.settings.demand_agreement and selects)
 
     def _refines(self, step: Step) -> bool:
         """Returns whether images that are not selected get the label that the positive prompts say."""

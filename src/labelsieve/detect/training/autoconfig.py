@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 
+from labelsieve.core.checkpoints import stored_settings
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.memory import fitting
@@ -24,7 +25,7 @@ from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
 from labelsieve.detect.training.learner import BatchSource, Learner
-from labelsieve.detect.training.loop import Schedule, make_schedule, stored_settings
+from labelsieve.detect.training.loop import Schedule, make_schedule
 from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.peft.base import fits

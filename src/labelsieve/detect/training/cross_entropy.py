@@ -33,14 +33,14 @@ class CrossEntropyObjective:
         self.ready = ready
         self.memory: dict[str, Tensor] = {}
 
-    def begins(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Selects nothing."""
 
     def selects(self, step: Step) -> Tensor | None:
         """Returns which images of the batch are learned from, (B,), bool; None stands for all."""
         return None
 
-    def reads(self, step: Step) -> None:
+    def required_negatives(self, step: Step) -> None:
         """Returns that no s- is read."""
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -93,7 +93,7 @@ class SmallComponent(CrossEntropyObjective):
         super().__init__(ready)
         self.chosen: Tensor | None = None
 
-    def begins(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Fits the mixture."""
         if epoch > self.ready.schedule.warmup:
             feed = self.ready.feed

@@ -6,30 +6,21 @@ and everything random depends on the seed and the number of the epoch only.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from labelsieve.core.checkpoints import RunIdentity, read_checkpoint, run_identity, write_checkpoint
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import CheckpointError, TrainingError, shown
+from labelsieve.core.errors import TrainingError
 from labelsieve.core.memory import keeping_room
-from labelsieve.core.provenance import to_json, write_atomically
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import PromptTraining
-
-CHECKPOINT = "state.safetensors"
-# Goes up when the same settings train in another way: a checkpoint from before does not go on then.
-_TRAINED = 2
-Owner = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +42,7 @@ class Step:
     epoch: int
 
 
-class Reads(NamedTuple):
+class RequiredNegatives(NamedTuple):
     """Which s- a loss reads.
 
     Attributes:
@@ -72,11 +63,11 @@ class Objective(Protocol):
 
     memory: dict[str, Tensor]
 
-    def begins(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Is called, in all processes, when an epoch begins, from the weights that the last one left."""
         ...
 
-    def reads(self, step: Step) -> Reads | None:
+    def required_negatives(self, step: Step) -> RequiredNegatives | None:
         """Returns which s- the loss of a step reads; None where it reads none.
 
         Args:
@@ -142,19 +133,19 @@ def train(
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    owner = belonging(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
-    history = _resume(learner, optimizer, objective, engine, owner)
+    identity = run_identity(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
+    history = _resume(learner, optimizer, objective, engine, identity)
     left = (schedule.epochs - len(history)) * schedule.steps_each
     with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), keeping_room():
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            objective.begins(epoch)
+            objective.on_epoch_start(epoch)
             history.append(_epoch(feed, labels, objective, optimizer, epoch, advance))
             if epoch == schedule.epochs:
                 _check_outcome(learner, epoch)
-            _save(learner, optimizer, objective, engine, owner, history)
+            _save(learner, optimizer, objective, engine, identity, history)
     return tuple(history)
 
 
@@ -167,7 +158,7 @@ def _epoch(
         here = torch.from_numpy(rows)
         similarities = learner.similarities(pooled, learner.text(negative=False))
         step = Step(*similarities, labels=labels[here].to(engine.device), rows=here, epoch=epoch)
-        read = objective.reads(step)
+        read = objective.required_negatives(step)
         if read is not None and len(rows):  # with more processes than images in the last batch, one has none
             step = replace(step, negative=learner.negative_similarities(pooled, read.trained, others=read.others))
         loss, seen = objective(step)
@@ -222,7 +213,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     objective: Objective,
     engine: Engine,
-    owner: Owner,
+    identity: RunIdentity,
     history: list[dict[str, Any]],
 ) -> None:
     tensors = {name: value.detach() for name, value in learner.named_parameters()}
@@ -231,13 +222,13 @@ def _save(
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum.detach()
-    write_checkpoint(engine, tensors, owner=owner, history=history)
+    write_checkpoint(engine, tensors, identity=identity, history=history)
 
 
 def _resume(
-    learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, owner: Owner
+    learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, identity: RunIdentity
 ) -> list[dict[str, Any]]:
-    tensors, history = read_checkpoint(engine, owner=owner)
+    tensors, history = read_checkpoint(engine, identity=identity)
     if not history:
         return []
     with torch.no_grad():
@@ -248,127 +239,3 @@ def _resume(
     for name, value in objective.memory.items():
         value.copy_(tensors[f"memory.{name}"])
     return history
-
-
-def belonging(settings: Any, engine: Engine, **fingerprints: str) -> Owner:
-    """Returns what a checkpoint belongs to: a run with the same settings, seed and precision.
-
-    Args:
-        settings: A dataclass.
-        engine: Seed and precision.
-        **fingerprints: By the name of what has it, such as `data`.
-    """
-    told = {
-        "kind": type(settings).__name__,
-        "version": _TRAINED,
-        **asdict(settings),
-        "seed": engine.seed,
-        "precision": engine.precision,
-    }
-    return {"settings": told, "fingerprints": fingerprints}
-
-
-def _differences(text: str, owner: Owner) -> str:
-    """Says in which settings, and in what else, the owner of a checkpoint differs; nothing where it is the same."""
-    if text == to_json(owner):
-        return ""
-    now = json.loads(to_json(owner))
-    try:
-        before = json.loads(text)
-        told, prints = before["settings"], before["fingerprints"]
-        if told["kind"] != now["settings"]["kind"]:  # which has other settings altogether
-            return f"it is of {told['kind']}, not of {now['settings']['kind']}"
-        if told.get("version") != _TRAINED:
-            return "it is of another version of labelsieve"
-        said = [
-            f"{name} was {shown(told.get(name, 'not there'))} and is {shown(value)}"
-            for name, value in now["settings"].items()
-            if told.get(name) != value
-        ]
-        others = [name.replace("_", " ") for name, value in now["fingerprints"].items() if prints.get(name) != value]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        said, others = [], []
-    said += [f"the {' and the '.join(others)} changed"] if others else []
-    return "; ".join(said) or "it is of another version of labelsieve"
-
-
-def write_checkpoint(
-    engine: Engine, tensors: Mapping[str, Tensor], *, owner: Owner, history: list[dict[str, Any]]
-) -> None:
-    """Writes the state after an epoch, in the main process, if checkpoints are kept.
-
-    Args:
-        engine: Says where.
-        tensors: Whatever training goes on from.
-        owner: What the state belongs to, from :func:`belonging`.
-        history: One record for each finished epoch.
-
-    Raises:
-        RunError: The disk is full or read-only.
-    """
-    if engine.checkpoint is None or not engine.accelerator.is_main_process:
-        return
-    whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    data = save(whole, metadata={"owner": to_json(owner), "history": json.dumps(history)})
-    with write_atomically(engine.checkpoint / CHECKPOINT) as part:
-        part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
-
-
-def read_checkpoint(engine: Engine, *, owner: Owner) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Reads what :func:`write_checkpoint` wrote; nothing where there is nothing to resume.
-
-    Raises:
-        CheckpointError: The state belongs to something else, or cannot be read.
-    """
-    path = _to_resume(engine)
-    if path is None:
-        return {}, []
-    metadata, tensors = _read(path)
-    if different := _differences(metadata.get("owner", ""), owner):
-        raise CheckpointError(
-            f"the checkpoint {path} belongs to another run: {different}; "
-            "resume with what it was made with, or start again with --overwrite"
-        )
-    history: list[dict[str, Any]] = json.loads(metadata["history"])
-    engine.progress.say(f"resuming after epoch {len(history)}")
-    return tensors, history
-
-
-def _to_resume(engine: Engine) -> Path | None:
-    """Returns the checkpoint to go on from, None where there is none or it is not asked for."""
-    path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
-    return path if path is not None and engine.resume and path.is_file() else None
-
-
-def seconds_before(engine: Engine) -> float:
-    """Returns how long those epochs took that a checkpoint to resume from already has; 0 where there is none."""
-    path = _to_resume(engine)
-    if path is None:
-        return 0.0
-    try:
-        return float(sum(epoch["seconds"] for epoch in json.loads(_read(path)[0]["history"])))
-    except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
-        return 0.0
-
-
-def stored_settings(engine: Engine) -> Mapping[str, Any]:
-    """Returns the settings that a checkpoint to resume from was made with; nothing where there is none to be read."""
-    path = _to_resume(engine)
-    if path is None:
-        return {}
-    try:
-        found = json.loads(_read(path)[0]["owner"])["settings"]
-    except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()  # no dictionary: `file` itself cannot be iterated
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"the checkpoint {path} is damaged or cannot be read; start again with --overwrite"
-        ) from error

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from labelsieve.core.engine import Engine
-from labelsieve.detect.training.loop import Reads, Step
+from labelsieve.detect.training.loop import RequiredNegatives, Step
 
 
 def tag_losses(positive: Tensor, negative: Tensor, tags: Tensor, *, weighs: bool) -> Tensor:
@@ -62,12 +62,12 @@ class TagObjective:
         self.memory: dict[str, Tensor] = {}
         self._every = torch.arange(classes)
 
-    def begins(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Weighs step by step, so that there is nothing to do."""
 
-    def reads(self, step: Step) -> Reads:
+    def required_negatives(self, step: Step) -> RequiredNegatives:
         """Returns all classes: each pair trains both of its prompts."""
-        return Reads(self._every, False)
+        return RequiredNegatives(self._every, False)
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss, and how many of the given tags of each image are taken for right."""
