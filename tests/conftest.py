@@ -95,9 +95,9 @@ def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def bundled_model_is_loaded_once() -> Iterator[None]:
     """Gives all commands the same bundled model: a scan leaves it as it was, and loading it takes most of its time."""
     from labelsieve.demo import MINI_CLIP
-    from labelsieve.vlm import loading as huggingface
+    from labelsieve.vlm import loading
 
-    load = huggingface.load_vlm
+    load = loading.load_vlm
     kept = cache(load)
 
     @wraps(load)
@@ -105,7 +105,7 @@ def bundled_model_is_loaded_once() -> Iterator[None]:
         return kept(MINI_CLIP) if str(name) == str(MINI_CLIP) else load(name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(huggingface, "load_vlm", loaded)
+        patch.setattr(loading, "load_vlm", loaded)
         yield
 
 
@@ -113,9 +113,9 @@ def bundled_model_is_loaded_once() -> Iterator[None]:
 def mini_clip() -> VisionLanguageModel:
     """Returns the bundled model, loaded once."""
     from labelsieve.demo import MINI_CLIP
-    from labelsieve.vlm import loading as huggingface
+    from labelsieve.vlm import loading
 
-    return huggingface.load_vlm(MINI_CLIP)
+    return loading.load_vlm(MINI_CLIP)
 
 
 @pytest.fixture(scope="session")

@@ -18,77 +18,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labelsieve.core.errors import LabelsieveError
-    from labelsieve.data.features import LabelledFeatures, load_features
-    from labelsieve.data.images import LabelledImages
-    from labelsieve.data.loading import load_images
-    from labelsieve.data.noise import inject
-    from labelsieve.data.tags.loading import load_tags
-    from labelsieve.data.tags.records import TaggedImages
-    from labelsieve.detect.aum import AUM
-    from labelsieve.detect.clip_cleaner import CLIPCleaner
-    from labelsieve.detect.clip_margin import ClipMargin
-    from labelsieve.detect.confident_learning import ConfidentLearning
-    from labelsieve.detect.deft.detector import DeFT
-    from labelsieve.detect.fine import FINE
-    from labelsieve.detect.gmm import GMM
-    from labelsieve.detect.joint import Joint
-    from labelsieve.detect.knn import KNN
-    from labelsieve.detect.label_match import LabelMatch
-    from labelsieve.detect.lemon import Lemon
-    from labelsieve.detect.prototype import PrototypeGMM
-    from labelsieve.detect.simifeat import SimiFeat
-    from labelsieve.detect.small_loss import SmallLoss
-    from labelsieve.finetune.result import Adapted
-    from labelsieve.finetune.run import adapt
-    from labelsieve.finetune.settings import Adaptation
-    from labelsieve.pipeline import scan
-    from labelsieve.report.export import export
-    from labelsieve.report.html import write_report
-    from labelsieve.report.tag_report import write_tag_report
-    from labelsieve.tags.scan import scan_tags
-    from labelsieve.tags.verdicts import TagVerdicts
-    from labelsieve.verdicts import Verdicts
-    from labelsieve.vlm.loading import load_vlm
+    from labelsieve.core.errors import LabelsieveError as LabelsieveError
+    from labelsieve.data.features import LabelledFeatures as LabelledFeatures
+    from labelsieve.data.features import load_features as load_features
+    from labelsieve.data.images import LabelledImages as LabelledImages
+    from labelsieve.data.loading import load_images as load_images
+    from labelsieve.data.noise import inject as inject
+    from labelsieve.data.tags.loading import load_tags as load_tags
+    from labelsieve.data.tags.records import TaggedImages as TaggedImages
+    from labelsieve.detect.aum import AUM as AUM
+    from labelsieve.detect.clip_cleaner import CLIPCleaner as CLIPCleaner
+    from labelsieve.detect.clip_margin import ClipMargin as ClipMargin
+    from labelsieve.detect.confident_learning import ConfidentLearning as ConfidentLearning
+    from labelsieve.detect.deft.detector import DeFT as DeFT
+    from labelsieve.detect.fine import FINE as FINE
+    from labelsieve.detect.gmm import GMM as GMM
+    from labelsieve.detect.joint import Joint as Joint
+    from labelsieve.detect.knn import KNN as KNN
+    from labelsieve.detect.label_match import LabelMatch as LabelMatch
+    from labelsieve.detect.lemon import Lemon as Lemon
+    from labelsieve.detect.prototype import PrototypeGMM as PrototypeGMM
+    from labelsieve.detect.simifeat import SimiFeat as SimiFeat
+    from labelsieve.detect.small_loss import SmallLoss as SmallLoss
+    from labelsieve.finetune.result import Adapted as Adapted
+    from labelsieve.finetune.run import adapt as adapt
+    from labelsieve.finetune.settings import Adaptation as Adaptation
+    from labelsieve.pipeline import scan as scan
+    from labelsieve.report.export import export as export
+    from labelsieve.report.html import write_report as write_report
+    from labelsieve.report.tag_report import write_tag_report as write_tag_report
+    from labelsieve.tags.scan import scan_tags as scan_tags
+    from labelsieve.tags.verdicts import TagVerdicts as TagVerdicts
+    from labelsieve.verdicts import Verdicts as Verdicts
+    from labelsieve.vlm.loading import load_vlm as load_vlm
 
     __version__: str
-
-__all__ = [
-    "AUM",
-    "FINE",
-    "GMM",
-    "KNN",
-    "Adaptation",
-    "Adapted",
-    "CLIPCleaner",
-    "ClipMargin",
-    "ConfidentLearning",
-    "DeFT",
-    "Joint",
-    "LabelMatch",
-    "LabelledFeatures",
-    "LabelledImages",
-    "LabelsieveError",
-    "Lemon",
-    "PrototypeGMM",
-    "SimiFeat",
-    "SmallLoss",
-    "TagVerdicts",
-    "TaggedImages",
-    "Verdicts",
-    "__version__",
-    "adapt",
-    "export",
-    "inject",
-    "load_features",
-    "load_images",
-    "load_tags",
-    "load_vlm",
-    "scan",
-    "scan_tags",
-    "write_report",
-    "write_tag_report",
-]
 
 _HOME = {
     "AUM": "detect.aum",
@@ -111,20 +75,21 @@ _HOME = {
     "SimiFeat": "detect.simifeat",
     "SmallLoss": "detect.small_loss",
     "TagVerdicts": "tags.verdicts",
-    "TaggedImages": "data.tagged",
+    "TaggedImages": "data.tags.records",
     "Verdicts": "verdicts",
     "adapt": "finetune.run",
     "export": "report.export",
     "inject": "data.noise",
     "load_features": "data.features",
-    "load_images": "data.sources",
-    "load_tags": "data.tags",
-    "load_vlm": "vlm.huggingface",
+    "load_images": "data.loading",
+    "load_tags": "data.tags.loading",
+    "load_vlm": "vlm.loading",
     "scan": "pipeline",
     "scan_tags": "tags.scan",
     "write_report": "report.html",
     "write_tag_report": "report.tag_report",
 }
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

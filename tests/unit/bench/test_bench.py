@@ -49,7 +49,7 @@ from labelsieve.demo import sketches
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource
 from labelsieve.metrics import calibration
-from labelsieve.vlm import loading as huggingface
+from labelsieve.vlm import loading
 from slow_cases import mostly_slow
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
@@ -99,7 +99,7 @@ AS_DRAWN = '[noise.as-drawn]\nkind = "given"\n'
 def made_once() -> Iterator[None]:
     """Loads the same model and draws the same images once for all experiments of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        load, draw = cache(huggingface.load_vlm), cache(sketches.sketches)
+        load, draw = cache(loading.load_vlm), cache(sketches.sketches)
         for module in ("run", "estimate"):
             patch.setattr(f"labelsieve.bench.{module}.load_vlm", load)
         patch.setattr(sketches, "sketches", lambda count, *, seed: draw(count, seed=seed))

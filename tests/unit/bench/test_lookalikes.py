@@ -26,7 +26,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
 from labelsieve.data.published.layout import Found
 from labelsieve.data.published.registry import PUBLISHED
-from labelsieve.vlm import loading as huggingface
+from labelsieve.vlm import loading
 from slow_cases import mostly_slow
 
 SPLITS = [(name, split) for name in LOOKALIKES for split in PUBLISHED.entries[name].splits]
@@ -69,7 +69,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
 def loaded_once() -> Iterator[None]:
     """Loads the same model once for all experiments of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("labelsieve.bench.run.load_vlm", cache(huggingface.load_vlm))
+        patch.setattr("labelsieve.bench.run.load_vlm", cache(loading.load_vlm))
         yield
 
 

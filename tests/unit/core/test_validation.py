@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import pytest
 
-from labelsieve.bench import config as parts
+from labelsieve.bench import config
 from labelsieve.cli import VERBS, main
 from labelsieve.core.cache import LIMIT, cache_limit
 from labelsieve.core.engine import make_engine
@@ -27,8 +27,8 @@ from labelsieve.report.html import write_report
 SETTINGS: dict[type[Any], dict[str, Any]] = {
     **{detector_class(name): {} for name in DETECTORS},
     Adaptation: {},
-    parts.Data: {"source": "photos"},
-    parts.Noise: {"kind": "symmetric", "rate": 0.1},
+    config.Data: {"source": "photos"},
+    config.Noise: {"kind": "symmetric", "rate": 0.1},
 }
 HOSTILE: tuple[Any, ...] = (-1, 0, 1e308, math.inf, -math.inf, math.nan, 2**63, -(2**63), 10**30, 10**5000)
 # The least that a verb needs beside the option that is tried.

@@ -25,7 +25,7 @@ from torch import Tensor
 import labelsieve as ls
 from labelsieve.core.errors import RunError
 from labelsieve.data.images import LabelledImages, decode
-from labelsieve.data.input import batches as loading
+from labelsieve.data.input import batches
 from labelsieve.data.input.preprocessed import shortened
 from labelsieve.data.input.rgb import is_flat, source_code
 from labelsieve.data.loading import load_images
@@ -206,9 +206,9 @@ def test_batches_are_the_same_however_much_shared_memory_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float
 ) -> None:
     images = numbers(tmp_path)
-    monkeypatch.setattr(loading, "_shared_room", lambda: room)
-    monkeypatch.setattr(loading, "_ROOM", 2**10)
-    found = list(loading.batches(images, ROWS, transform=as_tensor, device=CPU, workers=2))
+    monkeypatch.setattr(batches, "_shared_room", lambda: room)
+    monkeypatch.setattr(batches, "_ROOM", 2**10)
+    found = list(batches.batches(images, ROWS, transform=as_tensor, device=CPU, workers=2))
     for rows, batch in zip(ROWS, found, strict=True):
         assert batch.rows.tolist() == rows.tolist() and not batch.errors
         assert np.array_equal(batch.inputs, [np.asarray(images.open(row)) for row in rows])
@@ -219,7 +219,7 @@ def test_shared_memory_that_fills_up_later_loses_no_batch(tmp_path: Path, monkey
         raise RuntimeError("unable to allocate shared memory(shm)")
 
     monkeypatch.setattr(Tensor, "share_memory_", full)
-    found = list(loading.batches(numbers(tmp_path), ROWS, transform=as_tensor, device=CPU, workers=2))
+    found = list(batches.batches(numbers(tmp_path), ROWS, transform=as_tensor, device=CPU, workers=2))
     assert torch.cat([batch.rows for batch in found]).tolist() == list(range(12))
 
 
@@ -235,8 +235,8 @@ def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: 
             os.kill(os.getpid(), signal.SIGSTOP)
         return as_tensor(picture, row)
 
-    monkeypatch.setattr(loading, "WAIT", 1)
-    source = loading.batches(numbers(tmp_path / "images"), ROWS, transform=stuck, device=CPU, workers=2)
+    monkeypatch.setattr(batches, "WAIT", 1)
+    source = batches.batches(numbers(tmp_path / "images"), ROWS, transform=stuck, device=CPU, workers=2)
     while asked == "after" and not (tmp_path / "stopped").exists():
         time.sleep(0.01)
     with pytest.raises(RunError, match=r"no image could be read for 1 seconds; check the disk or network drive"):
@@ -245,10 +245,10 @@ def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: 
 
 def test_no_room_and_no_folder_are_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(loading, "SHARED", tmp_path / "absent")
-    assert loading._shared_room() == 0
-    monkeypatch.setattr(loading, "SHARED", tmp_path)
-    assert loading._shared_room() > 0
+    monkeypatch.setattr(batches, "SHARED", tmp_path / "absent")
+    assert batches._shared_room() == 0
+    monkeypatch.setattr(batches, "SHARED", tmp_path)
+    assert batches._shared_room() > 0
 
 
 class Cropping:

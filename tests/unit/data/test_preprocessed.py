@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.input import batches as loading
+from labelsieve.data.input import batches
 from labelsieve.data.input.batches import unit
 from labelsieve.data.input.preprocessed import Preprocessed, preprocessed_images
 from labelsieve.data.loading import load_images
@@ -32,7 +32,7 @@ from small_families import FAMILIES
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(loading, "default_workers", lambda: 0)  # so that decoding can be counted in this process
+    monkeypatch.setattr(batches, "default_workers", lambda: 0)  # so that decoding can be counted in this process
     return tmp_path / "cache" / "pixels"
 
 

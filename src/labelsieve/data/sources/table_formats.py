@@ -29,7 +29,7 @@ class TableFormat(Entry):
     is_typed: bool = False
 
 
-_HERE = "labelsieve.data."
+_HERE = "labelsieve.data.sources."
 TABLE_FORMATS: Registry[Callable[..., Table], TableFormat] = Registry(
     "table",
     TableFormat("csv", _HERE + "readers:read_csv", "CSV, or TSV", suffixes=(".csv", ".tsv")),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from labelsieve.detect.tags.inputs import TagInputs
     from labelsieve.vlm.base import VisionLanguageModel
 
-_HERE = "labelsieve.detect.pairs."
+_HERE = "labelsieve.detect.tags."
 TAG_DETECTORS: Registry[type[Any], Entry] = Registry(
     "--detector",
     Entry("joint", _HERE + "joint:TagJoint"),
