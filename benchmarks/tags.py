@@ -41,7 +41,8 @@ from labelsieve.detect.tags import joining, noise_model, other_tags
 from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.registry import tag_detector_class
-from labelsieve.metrics import TAG_METRICS, evaluate_pairs
+from labelsieve.metrics import TAG_DETECTION
+from labelsieve.tag_metrics import evaluate_pairs
 
 MEASURES = ("wrong_auroc", "missing_auroc", "wrong_f1", "missing_f1", "map")
 
@@ -170,7 +171,7 @@ def main(options: Tags) -> None:
                     metrics: Any = evaluate_pairs(truth=images.truth[read], tags=pairs.given, **each)  # type: ignore[index]
                     found.setdefault(method, []).append({measure: 100 * metrics[measure] for measure in MEASURES})
     print(f"{len(images)} images, {len(images.class_names)} classes, omit {options.omit:g}, add {options.add:g}; in %")
-    print(f"| method | seed | {' | '.join(TAG_METRICS[name].title for name in MEASURES)} |")
+    print(f"| method | seed | {' | '.join(TAG_DETECTION[name].title for name in MEASURES)} |")
     print("|---|---|" + "---:|" * len(MEASURES))
     for method, rows in found.items():
         for seed, row in zip(options.seeds, rows, strict=True):

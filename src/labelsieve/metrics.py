@@ -1,37 +1,85 @@
-"""How good verdicts, classifiers and probabilities are against the truth: each number has its one home here."""
+"""How good verdicts, classifiers and probabilities are against the truth: each metric has its one home here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Metric(NamedTuple):
-    """What a metric is called: in the head of a table, and where there is room."""
+@dataclass(frozen=True)
+class Metric:
+    """A number that is measured: what it is called, which value is best, and how a table shows it.
+
+    Attributes:
+        title: In the head of a table.
+        name: Where there is room; empty where the title says it all.
+        best: Which value is best; none of what is neither good nor bad.
+        is_share: Whether it is between 0 and 1 and shown in percent; else it is shown as it is.
+        digits: After the point.
+
+    Example:
+        >>> error = Metric("error", best="lowest")
+        >>> error.text(0.125), max([0.3, 0.1, 0.2], key=error.merit)
+        ('12.5', 0.1)
+    """
 
     title: str
-    name: str
+    name: str = ""
+    best: Literal["highest", "lowest", "none"] = "highest"
+    is_share: bool = True
+    digits: int = 1
+
+    @property
+    def full_name(self) -> str:
+        """The name or, where there is none, the title."""
+        return self.name or self.title
+
+    def merit(self, value: float) -> float:
+        """Returns a value turned so that higher is better, unless there is no best."""
+        return -value if self.best == "lowest" else value
+
+    def text(self, value: float) -> str:
+        """Returns a value as a table shows it, without a unit."""
+        return f"{100 * value if self.is_share else value:.{self.digits}f}"
 
 
-METRICS = {
+DETECTION = {
     "clean_precision": Metric("clean P", "precision of the labels that are kept"),
     "clean_recall": Metric("clean R", "recall of the labels that are kept"),
     "clean_f1": Metric("clean F1", "F1 of the labels that are kept"),
     "issue_precision": Metric("issue P", "precision of the flagged labels"),
     "issue_recall": Metric("issue R", "recall of the flagged labels"),
     "issue_f1": Metric("issue F1", "F1 of the flagged labels"),
-    "auroc": Metric("AUROC", "AUROC"),
+    "auroc": Metric("AUROC"),
     "average_precision": Metric("AP", "average precision of wrong labels"),
 }
-"""What :func:`evaluate` measures, between 0 and 1, higher = better. A new metric is a line here, and its value there.
+"""What :func:`evaluate` measures of verdicts, between 0 and 1.
 
-Terminal, report, comparison and tables derive from it.
+As in all tables of metrics here, a new one is a line, and its value in the function. Terminal, report, comparison,
+model card and experiments derive from them.
 """
-TAG_METRICS = {
+RATES = {
+    "flagged_rate": Metric("flagged", best="none"),
+    "noise_rate": Metric("noise rate", best="none"),
+}
+"""What :func:`evaluate` counts."""
+CALIBRATION = {
+    "brier": Metric("Brier score", best="lowest"),
+    "ece": Metric("calibration error", best="lowest"),
+    "even_odds": Metric("p_clean from which on every other label is right", best="none"),
+}
+"""What :func:`calibration` measures of probabilities, between 0 and 1."""
+CLASSIFICATION = {
+    "accuracy": Metric("accuracy"),
+    "balanced_accuracy": Metric("balanced accuracy", "mean over the classes"),
+}
+"""What :func:`measure` measures of a classifier, between 0 and 1."""
+TAG_DETECTION = {
     "wrong_precision": Metric("wrong P", "precision of the given tags that are flagged"),
     "wrong_recall": Metric("wrong R", "recall of the wrong tags"),
     "wrong_f1": Metric("wrong F1", "F1 of the given tags that are flagged"),
@@ -44,11 +92,47 @@ TAG_METRICS = {
     "missing_average_precision": Metric("missing AP", "average precision of the missing tags among those absent"),
     "map": Metric("mAP", "mean over the classes of the average precision of wrong and missing tags"),
 }
-"""What :func:`evaluate_pairs` measures where an image has several labels, between 0 and 1, higher = better."""
-METRIC_TITLES = {name: metric.title for name, metric in METRICS.items()}
+"""What :func:`labelsieve.tag_metrics.evaluate_pairs` measures where an image has several labels, between 0 and 1."""
+TAG_CLASSIFICATION = {"map": Metric("mAP")}
+"""What :func:`labelsieve.tag_metrics.measure_tags` measures of a classifier of tags, between 0 and 1."""
+TAG_DECISIONS = {"micro_f1": Metric("micro F1"), "macro_f1": Metric("macro F1")}
+"""What it measures, too, of the tags given from one half on and, in names that end in `_tuned`, from a threshold on."""
+ESTIMATES = {
+    "estimated_noise_rate": Metric("estimated noise rate", best="none"),
+    "noise_rate_error": Metric("error of the estimated noise rate", best="lowest"),
+    "predicted_accuracy": Metric("predicted label = true label"),
+}
+"""What an experiment measures, too, of a detector of wrong labels."""
+TEST = {f"test_{name}": replace(metric, title=f"test {metric.title}") for name, metric in CLASSIFICATION.items()}
+"""What it measures on test images."""
+FINE_TUNING = {
+    "test_accuracy_start": Metric("test accuracy before fine-tuning"),
+    "test_accuracy_best": Metric("test accuracy of the best epoch, chosen on the test set"),
+    "used_rate": Metric("trained on"),
+    "used_clean": Metric("of these, right"),
+}
+"""What it measures, too, of a classifier that is trained on a selection."""
+TAG_RATES = {
+    "wrong_flagged": Metric("flagged of the given tags", best="none"),
+    "missing_flagged": Metric("flagged of the absent tags", best="none"),
+    "commission": Metric("wrong of the given tags", best="none"),
+    "estimated_commission": Metric("estimated wrong of the given tags", best="none"),
+    "omission": Metric("missing of the right tags", best="none"),
+    "estimated_omission": Metric("estimated missing of the right tags", best="none"),
+}
+"""What it counts of tags."""
+COST = {
+    "seconds": Metric("seconds", best="none", is_share=False),
+    "memory": Metric("peak memory, GB", best="none", is_share=False, digits=2),
+    "device_memory": Metric("peak memory of the GPU, GB", best="none", is_share=False, digits=2),
+}
+"""What all of it takes."""
+METRICS = DETECTION | RATES | ESTIMATES | CALIBRATION | TEST | FINE_TUNING | TAG_DETECTION | TAG_RATES | COST
+"""All that an experiment measures, in the order of its columns."""
+METRIC_TITLES = {name: metric.title for name, metric in DETECTION.items()}
 SIDES = ("clean", "issue")
 """Terminal and report have a table of both sides of precision, recall and F1, and lines for all other metrics."""
-OTHER_METRICS = {name: metric.name for name, metric in METRICS.items() if not name.startswith(SIDES)}
+OTHER_METRICS = {name: metric.full_name for name, metric in DETECTION.items() if not name.startswith(SIDES)}
 # Bins of the calibration error, and where every other label is right.
 _BINS, _EVEN = 10, 0.5
 
@@ -102,8 +186,8 @@ def evaluate(
     mixed = bool(wrong.any() and not wrong.all())
     suspicion = -quality  # ranks as 1 - quality does, but does not round the smallest qualities to ties
     return {
-        **_one_side("clean", ~wrong, ~flagged),
-        **_one_side("issue", wrong, flagged),
+        **one_side("clean", ~wrong, ~flagged),
+        **one_side("issue", wrong, flagged),
         "auroc": float(roc_auc_score(wrong, suspicion)) if mixed else None,
         "average_precision": float(average_precision_score(wrong, suspicion)) if mixed else None,
         "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
@@ -112,174 +196,14 @@ def evaluate(
     }
 
 
-def _one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float | int | None]:
+def one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float | int | None]:
+    """Returns precision, recall and F1 of what was found, with the side in their names; 0 where there is nothing."""
     hits, both = float((actual & found).sum()), float(actual.sum() + found.sum())
     return {
         f"{side}_precision": hits / float(found.sum()) if found.any() else 0.0,
         f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
         f"{side}_f1": 2 * hits / both if both else 0.0,
     }
-
-
-def evaluate_pairs(
-    *,
-    truth: NDArray[np.bool_],
-    tags: NDArray[np.bool_],
-    quality: NDArray[np.float32],
-    flagged: NDArray[np.bool_],
-) -> dict[str, float | int | None]:
-    """Scores what was found out about the tags of images against the truth: wrong ones, and missing ones.
-
-    Args:
-        truth: Shape (N, K): which classes are in which image.
-        tags: Shape (N, K): which are given.
-        quality: Shape (N, K), between 0 and 1, higher = given state more likely right; rows with NaN, of images that
-            could not be read, do not count.
-        flagged: Shape (N, K): which states were called issues.
-
-    Returns:
-        For `wrong`, of all given tags, and for `missing`, of all absent ones: `*_precision`, `*_recall` and `*_f1` of
-        the flags (0 where nothing was found or nothing is to be found), `*_auroc` and `*_average_precision` of
-        `1 - quality` (None where all are right or none is), and `*_rate`, the share of issues; `map`, the mean of the
-        average precision of issues of both kinds over the classes that have one (None if none has); `images`.
-
-    Example:
-        >>> import numpy as np
-        >>> truth, tags = np.array([[True, False], [True, True]]), np.array([[True, True], [False, True]])
-        >>> quality = np.array([[0.9, 0.2], [0.4, 0.8]], dtype=np.float32)
-        >>> found = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=quality < 0.5)
-        >>> found["wrong_f1"], found["missing_f1"], found["map"]
-        (1.0, 1.0, 1.0)
-    """
-    read = ~np.isnan(quality).any(axis=1)
-    if not read.all():
-        truth, tags, quality, flagged = truth[read], tags[read], quality[read], flagged[read]
-    return {
-        **_one_state("wrong", ~truth[tags], quality[tags], flagged[tags]),
-        **_one_state("missing", truth[~tags], quality[~tags], flagged[~tags]),
-        "map": _mean_average_precision(truth != tags, quality),
-        "images": int(read.sum()),
-    }
-
-
-def _one_state(
-    kind: str, issue: NDArray[np.bool_], quality: NDArray[np.float32], flagged: NDArray[np.bool_]
-) -> dict[str, float | int | None]:
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    mixed = bool(issue.any() and not issue.all())
-    return {
-        **_one_side(kind, issue, flagged),
-        f"{kind}_auroc": float(roc_auc_score(issue, -quality)) if mixed else None,
-        f"{kind}_average_precision": float(average_precision_score(issue, -quality)) if mixed else None,
-        f"{kind}_rate": float(issue.mean()) if issue.size else 0.0,
-    }
-
-
-def _mean_average_precision(issue: NDArray[np.bool_], quality: NDArray[np.float32]) -> float | None:
-    return _mean(average_precisions(-quality, issue))
-
-
-def average_precisions(scores: NDArray[Any], truth: NDArray[np.bool_]) -> list[float | None]:
-    """Returns the average precision of each class (`average_precision_score` of scikit-learn).
-
-    Args:
-        scores: Shape (N, K), higher = more likely.
-        truth: Shape (N, K): what is right.
-
-    Returns:
-        K numbers between 0 and 1, None where nothing is right. Their mean over the others is the mAP.
-
-    Example:
-        >>> import numpy as np
-        >>> truth = np.array([[True, False], [False, False], [True, False]])
-        >>> average_precisions(np.array([[0.9, 0.1], [0.5, 0.1], [0.6, 0.1]]), truth)
-        [1.0, None]
-    """
-    from sklearn.metrics import average_precision_score
-
-    pairs = zip(truth.T, scores.T, strict=True)
-    return [float(average_precision_score(right, own)) if right.any() else None for right, own in pairs]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
-    return float(np.mean(known)) if known else None
-
-
-def measure_tags(
-    probability: NDArray[np.float64], truth: NDArray[np.bool_], class_names: Sequence[str], *, threshold: float
-) -> dict[str, Any]:
-    """Compares what a classifier says of the tags of images with the right ones.
-
-    Args:
-        probability: Shape (N, K), between 0 and 1; rows of NaN, of images that could not be read, do not count.
-        truth: Shape (N, K).
-        class_names: The K names.
-        threshold: A probability beside one half from which on a class counts as found.
-
-    Returns:
-        `images`, `unreadable`; `map`, the mean of the average precision over the classes that some image shows;
-        `micro_f1`, of all pairs, and `macro_f1`, the mean over the same classes, both at one half, and with `_tuned`
-        at `threshold`; all between 0 and 1, `map` and `macro_f1` None where no image shows any class. `per_class` has
-        for each class its name, the images that show it, `average_precision`, `f1` and `f1_tuned`.
-
-    Example:
-        >>> import numpy as np
-        >>> truth = np.array([[True, False], [False, True], [True, True]])
-        >>> found = measure_tags(np.where(truth, 0.4, 0.1), truth, ["cat", "dog"], threshold=0.3)
-        >>> found["map"], found["micro_f1"], found["micro_f1_tuned"]
-        (1.0, 0.0, 1.0)
-    """
-    read = ~np.isnan(probability).any(axis=1)
-    probability, truth = probability[read], truth[read]
-    precisions = average_precisions(probability, truth)
-    found = {"f1": probability >= 0.5, "f1_tuned": probability >= threshold}
-    rows: list[dict[str, Any]] = [
-        {
-            "class_name": name,
-            "images": int(truth[:, index].sum()),
-            "average_precision": precisions[index],
-            **{key: _f1(truth[:, index], tags[:, index]) for key, tags in found.items()},
-        }
-        for index, name in enumerate(class_names)
-    ]
-    shown = [row for row in rows if row["images"]]
-    return {
-        "images": int(read.sum()),
-        "unreadable": int((~read).sum()),
-        "map": _mean(precisions),
-        **{f"micro_{key}": _f1(truth, tags) for key, tags in found.items()},
-        **{f"macro_{key}": _mean([row[key] for row in shown]) for key in found},
-        "threshold": threshold,
-        "per_class": rows,
-    }
-
-
-def _f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
-    both = float(truth.sum() + found.sum())
-    return 2 * float((truth & found).sum()) / both if both else 0.0
-
-
-def best_f1_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Returns the probability from which on to call something found, so that the F1 is best; 0.5 if nothing is right.
-
-    Args:
-        probability: Shape (n,), between 0 and 1.
-        truth: Shape (n,): what is right.
-
-    Example:
-        >>> import numpy as np
-        >>> best_f1_threshold(np.array([0.1, 0.3, 0.4]), np.array([False, True, True]))
-        0.3
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    if not truth.any():
-        return 0.5
-    precision, recall, thresholds = precision_recall_curve(truth, probability)
-    total = np.maximum(precision + recall, 1e-12)[:-1]  # the last has no threshold
-    return float(thresholds[np.argmax(precision[:-1] * recall[:-1] / total)])
 
 
 def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:

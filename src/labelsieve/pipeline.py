@@ -32,7 +32,7 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
 from labelsieve.diagnosis.checks import diagnose
-from labelsieve.metrics import measure
+from labelsieve.metrics import CLASSIFICATION, measure
 from labelsieve.review.earlier import Earlier, earlier, earlier_of
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
 from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint
@@ -284,7 +284,7 @@ def _tested(test: LabelledImages, scores: Scores) -> dict[str, Any]:
     if scores.test_predicted is None:
         raise SettingsError("the detector was given test images and predicted none; leave them out")
     found = measure(scores.test_predicted, test.labels, test.class_names)
-    return {**described(test), **{name: found[name] for name in ("unreadable", "accuracy", "balanced_accuracy")}}
+    return {**described(test), **{name: found[name] for name in ("unreadable", *CLASSIFICATION)}}
 
 
 def _model(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:

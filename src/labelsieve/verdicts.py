@@ -30,7 +30,7 @@ from labelsieve.data.sources.columns import BOX_NAMES
 from labelsieve.data.sources.folders import relative_path
 from labelsieve.data.sources.image_paths import folder_of
 from labelsieve.detect.scores import Scores
-from labelsieve.metrics import METRIC_TITLES, evaluate
+from labelsieve.metrics import DETECTION, RATES, evaluate
 from labelsieve.records import RUN, RunRecord, check_kinds, is_of_tags
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
@@ -46,7 +46,7 @@ CHECKPOINT_FOLDER = "checkpoint"
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows of one part of the Parquet file, which readers may take by itself.
 _ROWS = 65_536
-_METRIC_KINDS = dict.fromkeys((*METRIC_TITLES, "noise_rate", "flagged_rate"), "a number from 0 to 1")
+_METRIC_KINDS = dict.fromkeys((*DETECTION, *RATES), "a number from 0 to 1")
 _SCHEMA = pa.schema(
     {
         "id": pa.string(),

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 # CONTRIBUTING.md: "imports point only to the left".
 ORDER = (
     ("core",),
-    ("metrics", "flagging", "records"),
+    ("metrics", "tag_metrics", "flagging", "records"),
     ("data",),
     ("vlm",),
     ("detect",),

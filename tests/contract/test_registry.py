@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import labelsieve
 from labelsieve.bench.tasks import TASKS
@@ -23,10 +25,24 @@ from labelsieve.data.sources.table_formats import TABLE_FORMATS
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
-from labelsieve.metrics import METRICS, evaluate
+from labelsieve.metrics import (
+    CALIBRATION,
+    CLASSIFICATION,
+    DETECTION,
+    METRICS,
+    RATES,
+    TAG_CLASSIFICATION,
+    TAG_DECISIONS,
+    TAG_DETECTION,
+    Metric,
+    calibration,
+    evaluate,
+    measure,
+)
 from labelsieve.report import panels
 from labelsieve.report.panels import PANELS
 from labelsieve.report.registry import FORMATS
+from labelsieve.tag_metrics import evaluate_pairs, measure_tags
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
@@ -93,11 +109,58 @@ def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
     )
 
 
-def test_every_metric_is_measured() -> None:
-    wrong = np.array([True, True, False, False])
-    found = evaluate(wrong=wrong, flagged=wrong, quality=np.array([0.1, 0.2, 0.8, 0.9], np.float32))
-    assert set(METRICS) == set(found) - {"noise_rate", "flagged_rate", "images"}
-    assert {found[name] for name in METRICS} == {1.0}, "higher = better, and these verdicts are perfect"
+WRONG = np.array([True, True, False, False])
+LABELS = WRONG.astype(np.int64)
+TRUTH = np.array([[True, False], [False, True], [True, False], [False, True]])
+TAGS = TRUTH ^ np.array([[True, True], [False, False], [False, False], [True, True]])
+
+
+def sure(right: NDArray[np.bool_], *, good: bool) -> NDArray[np.float32]:
+    """Returns probabilities that say what is right, or the contrary."""
+    return np.asarray(right == good, dtype=np.float32)
+
+
+# Of each function that measures: its metrics, what else it returns, and what it says of a good and a bad answer.
+MEASURED: dict[str, tuple[Mapping[str, Metric], set[str], Callable[[bool], Mapping[str, Any]]]] = {
+    "evaluate": (
+        DETECTION | RATES,
+        {"images"},
+        lambda good: evaluate(wrong=WRONG, flagged=WRONG ^ (not good), quality=sure(~WRONG, good=good)),
+    ),
+    "calibration": (CALIBRATION, {"reliability"}, lambda good: calibration(sure(WRONG, good=good), WRONG)),
+    "measure": (
+        CLASSIFICATION,
+        {"images", "unreadable", "per_class"},
+        lambda good: measure(LABELS if good else 1 - LABELS, LABELS, ["a", "b"]),
+    ),
+    "evaluate_pairs": (
+        TAG_DETECTION,
+        {"images", "wrong_rate", "missing_rate"},
+        lambda good: evaluate_pairs(
+            truth=TRUTH, tags=TAGS, quality=sure(TAGS == TRUTH, good=good), flagged=(TAGS != TRUTH) ^ (not good)
+        ),
+    ),
+    "measure_tags": (
+        TAG_CLASSIFICATION | TAG_DECISIONS | {f"{name}_tuned": metric for name, metric in TAG_DECISIONS.items()},
+        {"images", "unreadable", "threshold", "per_class"},
+        lambda good: measure_tags(sure(TRUTH, good=good).astype(np.float64), TRUTH, ["a", "b"], threshold=0.7),
+    ),
+}
+
+
+@pytest.mark.parametrize("function", MEASURED)
+def test_every_metric_is_measured(function: str) -> None:
+    metrics, others, measured = MEASURED[function]
+    good, bad = measured(True), measured(False)
+    assert set(metrics) == set(good) - others
+    for name, metric in metrics.items():
+        if metric.best != "none":
+            assert good[name] == pytest.approx({"highest": 1, "lowest": 0}[metric.best]), "it is perfect"
+            assert metric.merit(good[name]) > metric.merit(bad[name]), f"{name} is better of what is better"
+
+
+def test_every_metric_is_in_an_experiment() -> None:
+    assert {name for task in TASKS.values() for name in task().metrics} == set(METRICS)
 
 
 def test_each_panel_of_the_report_is_a_section_with_its_name() -> None:

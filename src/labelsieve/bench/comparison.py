@@ -11,6 +11,7 @@ from typing import NamedTuple
 from labelsieve.bench.config import Against
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.series import Column, Records, columns, values
+from labelsieve.metrics import METRICS
 
 # A difference of just the margin counts, however its mean was rounded.
 _DIGITS = 9
@@ -138,5 +139,6 @@ class _Compared:
         ours = self.mean(metric)
         if ours is None or not rivals:
             return None
-        best = max(rivals, key=lambda name: rivals[name])
-        return Difference(ours - rivals[best], self.column.data, self.column.noise, best)
+        merit = METRICS[metric].merit
+        best = max(rivals, key=lambda name: merit(rivals[name]))
+        return Difference(merit(ours) - merit(rivals[best]), self.column.data, self.column.noise, best)

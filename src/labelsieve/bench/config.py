@@ -25,7 +25,7 @@ from labelsieve.data.noise_kinds import NOISE, TAGS
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.tags.registry import tag_detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
-from labelsieve.metrics import METRIC_TITLES
+from labelsieve.metrics import DETECTION
 
 BUNDLED = "bundled"
 FEATURES = "features"
@@ -235,5 +235,5 @@ class Against:
     def __post_init__(self) -> None:
         check_fields(self)
         for name, value in self.within.items():
-            look_up(METRIC_TITLES, name, what="a metric in within")
+            look_up(DETECTION, name, what="a metric in within")
             check_value(f"within.{name}", value, Share)

@@ -42,12 +42,13 @@ from labelsieve.bench import toml_files
 from labelsieve.bench.config import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import Published, read_rivals, read_values
 from labelsieve.bench.synthetic import DRAWN
-from labelsieve.bench.tasks import COST, TASKS
+from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import Seed, check_keys, check_value, field_names
 from labelsieve.data.noise_kinds import TAGS
 from labelsieve.detect.registry import feature_detectors
+from labelsieve.metrics import METRICS
 
 _TableT = TypeVar("_TableT")
 
@@ -334,7 +335,7 @@ def _published(given: Any, experiment: Experiment) -> Published:
     found = _build(Published, {**given, "only_published": rivals, "values": values}, "published")
     with within("published"):
         # seconds and gigabytes are no percentages
-        shares = [name for name in TASKS[experiment.task]().metrics if name not in COST]
+        shares = [name for name in TASKS[experiment.task]().metrics if METRICS[name].is_share]
         for name in found.metrics:
             look_up(dict.fromkeys(shares), name, what="a metric")
     return replace(found, metrics=tuple(found.metrics))

@@ -11,9 +11,9 @@ from labelsieve.bench.comparison import Ahead, summary
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
 from labelsieve.bench.series import Column, Records, Spread, column_names, columns, series, spread, values
-from labelsieve.bench.tasks import DEVICE_MEMORY, MEMORY, SECONDS, TITLES
 from labelsieve.core.provenance import write_atomically, write_text
 from labelsieve.core.spreadsheets import escaped
+from labelsieve.metrics import METRICS
 
 if TYPE_CHECKING:
     from labelsieve.bench.config import Against
@@ -36,7 +36,7 @@ def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
         for text in experiment.texts if len(metrics) == 1 else ():
             plot(
                 {name: series(experiment, records, name, metrics[0], text) for name in experiment.methods(text)},
-                title=TITLES[metrics[0]],
+                title=METRICS[metrics[0]].title,
                 columns=column_names(experiment),
                 path=folder / f"{'-'.join([metrics[0], *([text] if text else [])])}.svg",
             )
@@ -60,7 +60,7 @@ def reliability(experiment: Experiment, records: Records) -> dict[str, list[list
 def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:
     rows = [{**records[key], **cell.parts} for cell in experiment.cells() if (key := experiment.key(cell)) in records]
     parts = [name for name in Cell._fields if name != "text" or experiment.text]
-    first = [*parts, *(name for name in TITLES if any(name in row for row in rows))]
+    first = [*parts, *(name for name in METRICS if any(name in row for row in rows))]
     names = first + sorted({name for row in rows for name in row} - {*first, "key", "group", "reliability"})
     with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
@@ -80,7 +80,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
     for metrics in experiment.tables:
         for text in experiment.texts:
             yield ""
-            yield f"## {' / '.join(TITLES[metric] for metric in metrics)}{f', text: {text}' if text else ''}"
+            yield f"## {' / '.join(METRICS[metric].title for metric in metrics)}{f', text: {text}' if text else ''}"
             yield ""
             yield f"| method | {' | '.join(map(_cell_text, column_names(experiment)))} |"
             yield "|---|" + "---:|" * len(columns(experiment))
@@ -98,7 +98,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
 
 def compared(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
     """Yields the lines of a table with ours, the paper's number and the difference in points, a row for each cell."""
-    titles = (f"{TITLES[metric]}: ours | paper | difference" for metric in published.metrics)
+    titles = (f"{METRICS[metric].title}: ours | paper | difference" for metric in published.metrics)
     yield f"| data | noise | method | {' | '.join(titles)} |"
     yield "|---|---|---|" + "---:|---:|---:|" * len(published.metrics)
     for (data, noise, method), numbers in published.cells():
@@ -137,7 +137,8 @@ def _summed_up(experiment: Experiment, against: Against, records: Records) -> It
     )
     yield ""
     titles = [
-        f"{TITLES[metric]}: ahead or within {100 * margin:g} | worst" for metric, margin in against.within.items()
+        f"{METRICS[metric].title}: ahead or within {100 * margin:g} | worst"
+        for metric, margin in against.within.items()
     ]
     near = f"noise rate within {100 * against.rate_within:g}"
     yield f"| text | cells | {' | '.join([*titles, near, 'flagged of right labels'])} |"
@@ -191,19 +192,11 @@ def _rows(experiment: Experiment, records: Records, metrics: Sequence[str], text
 def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None:
     """Returns the best mean of a column as printed, where there is a best: of one metric, and of several methods."""
     there = [value for value in values if value is not None]
-    if len(metrics) > 1 or metrics[0] in _NO_BEST or len(there) < 2:
+    metric = METRICS[metrics[0]]
+    if len(metrics) > 1 or metric.best == "none" or len(there) < 2:
         return None
-    printed = {_number(value, metrics[0], spread=False) for value in there}
-    best = (min if metrics[0] in _LOWEST else max)(there, key=lambda value: value.mean)
-    return _number(best, metrics[0], spread=False) if len(printed) > 1 else None
-
-
-_RATES = {
-    *("flagged_rate", "noise_rate", "estimated_noise_rate", "wrong_flagged", "missing_flagged"),
-    *("commission", "estimated_commission", "omission", "estimated_omission"),
-}
-_NO_BEST = {SECONDS, MEMORY, DEVICE_MEMORY, "even_odds", *_RATES}
-_LOWEST = {"brier", "ece", "noise_rate_error"}
+    best = metric.text(max((value.mean for value in there), key=metric.merit))
+    return best if any(metric.text(value.mean) != best for value in there) else None
 
 
 def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str | None) -> str:
@@ -216,10 +209,5 @@ def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str 
 def _number(value: Spread | None, metric: str, *, spread: bool) -> str:
     if value is None:
         return _MISSING
-    scale, digits = _SCALES.get(metric, (100.0, 1))
-    text = f"{value.mean * scale:.{digits}f}"
-    return f"{text} ± {value.deviation * scale:.{digits}f}" if spread and value.deviation is not None else text
-
-
-# What is no share: the factor that it is shown with, and its digits.
-_SCALES = {SECONDS: (1.0, 1), MEMORY: (1.0, 2), DEVICE_MEMORY: (1.0, 2)}
+    text, deviation = METRICS[metric].text, value.deviation if spread else None
+    return text(value.mean) if deviation is None else f"{text(value.mean)} ± {text(deviation)}"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.bench.tasks import COST, DEVICE_MEMORY, MEMORY, SECONDS, TAGGING
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.provenance import fingerprint
+from labelsieve.metrics import COST, TAG_DETECTION, TAG_RATES
 
 if TYPE_CHECKING:
     from labelsieve.bench.cell_inputs import Given
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Tags:
     """Scans images with several labels each, and compares the verdicts with the truth."""
 
-    metrics = (*TAGGING, *COST)
+    metrics = (*TAG_DETECTION, *TAG_RATES, *COST)
     has_tags = True
     needs_test = False
     tables: tuple[tuple[str, ...], ...] = (
@@ -57,9 +57,9 @@ class Tags:
             **_defined(verdicts.metrics or {}),
             **_flagged(verdicts),
             **_rates(given.tagged, verdicts),
-            SECONDS: verdicts.record["seconds"],
-            MEMORY: peak.gigabytes if is_new else None,
-            DEVICE_MEMORY: peak.on_device if is_new else None,
+            "seconds": verdicts.record["seconds"],
+            "memory": peak.gigabytes if is_new else None,
+            "device_memory": peak.on_device if is_new else None,
             "note": notes[-1] if notes else "",
         }
 
@@ -86,7 +86,7 @@ def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves precision, recall and F1 of a kind empty where no tag is wrong, or none is missing."""
     measures = ("precision", "recall", "f1")
     empty = {f"{kind}_{each}" for kind in ("wrong", "missing") if not metrics[f"{kind}_rate"] for each in measures}
-    return {name: None if name in empty else metrics[name] for name in TAGGING if name in metrics}
+    return {name: None if name in empty else metrics[name] for name in TAG_DETECTION if name in metrics}
 
 
 def _flagged(verdicts: TagVerdicts) -> dict[str, float | None]:

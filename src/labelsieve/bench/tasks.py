@@ -10,50 +10,12 @@ from labelsieve.bench.cell_inputs import Given, scan_once
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_keys, field_names
-from labelsieve.metrics import METRIC_TITLES, TAG_METRICS
+from labelsieve.metrics import CALIBRATION, CLASSIFICATION, COST, DETECTION, ESTIMATES, FINE_TUNING, RATES, TEST
 
 if TYPE_CHECKING:
     from labelsieve.bench.config import Method
     from labelsieve.finetune.settings import Adaptation
     from labelsieve.verdicts import Verdicts
-
-_DETECTION = {
-    **METRIC_TITLES,
-    "flagged_rate": "flagged",
-    "noise_rate": "noise rate",
-    "estimated_noise_rate": "estimated noise rate",
-    "noise_rate_error": "error of the estimated noise rate",
-    "predicted_accuracy": "predicted label = true label",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "even_odds": "p_clean from which on every other label is right",
-}
-SECONDS, MEMORY, DEVICE_MEMORY = "seconds", "memory", "device_memory"
-COST = {SECONDS: "seconds", MEMORY: "peak memory, GB", DEVICE_MEMORY: "peak memory of the GPU, GB"}
-_TEST = {"test_accuracy": "test accuracy", "test_balanced_accuracy": "test balanced accuracy"}
-_ADAPTATION = {
-    **_TEST,
-    "test_accuracy_start": "test accuracy before fine-tuning",
-    "test_accuracy_best": "test accuracy of the best epoch, chosen on the test set",
-    "used_rate": "trained on",
-    "used_clean": "of these, right",
-}
-TAGGING = {
-    **{name: metric.title for name, metric in TAG_METRICS.items()},
-    "wrong_flagged": "flagged of the given tags",
-    "missing_flagged": "flagged of the absent tags",
-    "commission": "wrong of the given tags",
-    "estimated_commission": "estimated wrong of the given tags",
-    "omission": "missing of the right tags",
-    "estimated_omission": "estimated missing of the right tags",
-}
-TITLES = {
-    **_DETECTION,
-    **_ADAPTATION,
-    **TAGGING,
-    **COST,
-}
-
 
 NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
 
@@ -104,7 +66,7 @@ class Detect:
     Without a detector, verdicts are by the losses of a classifier that was trained on all images.
     """
 
-    metrics = (*_DETECTION, *_TEST, *COST)
+    metrics = (*DETECTION, *RATES, *ESTIMATES, *CALIBRATION, *TEST, *COST)
     has_tags = False
     needs_test = False
     tables: tuple[tuple[str, ...], ...] = (
@@ -152,10 +114,10 @@ class Detect:
             **_estimate(verdicts),
             "predicted_accuracy": float((verdicts.predicted == given.truth)[readable].mean()),
             **calibration(verdicts.label_quality[readable], (given.labelled.labels == given.truth)[readable]),
-            **_test_metrics(verdicts),
-            SECONDS: verdicts.record["seconds"],
-            MEMORY: peak.gigabytes if is_new else None,
-            DEVICE_MEMORY: peak.on_device if is_new else None,
+            **_tested(verdicts.record.get("test") or {}),
+            "seconds": verdicts.record["seconds"],
+            "memory": peak.gigabytes if is_new else None,
+            "device_memory": peak.on_device if is_new else None,
             "note": notes[-1] if notes else "",
         }
 
@@ -185,9 +147,9 @@ def _estimate(verdicts: Verdicts) -> dict[str, float | None]:
     return {"estimated_noise_rate": estimated, "noise_rate_error": error}
 
 
-def _test_metrics(verdicts: Verdicts) -> dict[str, float | None]:
-    found = verdicts.record.get("test") or {}
-    return {name: found.get(name.removeprefix("test_")) for name in _TEST}
+def _tested(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns the metrics of test images out of those of a classifier."""
+    return {f"test_{name}": found.get(name) for name in CLASSIFICATION}
 
 
 class Adapt:
@@ -197,7 +159,7 @@ class Adapt:
     the scan has trained: the method without phase 2.
     """
 
-    metrics = (*_ADAPTATION, *COST)
+    metrics = (*TEST, *FINE_TUNING, *COST)
     has_tags = False
     needs_test = True
     tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
@@ -239,7 +201,7 @@ class Adapt:
         if given.test is None:
             raise SettingsError(NO_TEST)
         if given.method.train_on == "nothing":
-            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*_TEST, *COST, "note"))
+            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*TEST, *COST, "note"))
         settings = adaptation(given.method)
         verdicts = selection_of(given, settings)
         with PeakMemory() as peak:
@@ -254,15 +216,14 @@ class Adapt:
             )
         used, found = choose(verdicts, settings), adapted.metrics
         return {
-            "test_accuracy": found["test"]["accuracy"],
-            "test_balanced_accuracy": found["test"]["balanced_accuracy"],
+            **_tested(found["test"]),
             "test_accuracy_start": found["test_accuracy_start"],
             "test_accuracy_best": found["test_accuracy_best"],
             "used_rate": len(used.rows) / len(verdicts),
             "used_clean": float((given.truth == used.labels)[used.rows].mean()),
-            SECONDS: adapted.record["seconds"],
-            MEMORY: peak.gigabytes,
-            DEVICE_MEMORY: peak.on_device,
+            "seconds": adapted.record["seconds"],
+            "memory": peak.gigabytes,
+            "device_memory": peak.on_device,
             "note": "; ".join(adapted.record["notes"]),
         }
 

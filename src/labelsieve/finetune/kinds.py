@@ -24,10 +24,11 @@ from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, Adaptation, check_tag_settings
 from labelsieve.finetune.tag_head import fit_tag_head
 from labelsieve.finetune.tag_selection import choose_tags
-from labelsieve.metrics import accuracy, average_precisions, best_f1_threshold, measure, measure_tags
+from labelsieve.metrics import accuracy, measure
 from labelsieve.records import TAGS
 from labelsieve.report.common import require_same_images
 from labelsieve.review.rows import ReviewFiles, read_reviews
+from labelsieve.tag_metrics import average_precisions, best_f1_threshold, measure_tags
 from labelsieve.tags.marks import after_marks
 from labelsieve.tags.verdicts import TagVerdicts
 from labelsieve.verdicts import Verdicts

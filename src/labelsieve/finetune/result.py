@@ -16,6 +16,7 @@ from labelsieve.core.quantities import percent, points
 from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
+from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS
 from labelsieve.records import is_of_tags
 from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
@@ -33,8 +34,8 @@ class Adapted:
         backbone: The model with its processor.
         class_names: The K names, in the order of the logits.
         record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
-        metrics: Accuracies, see :func:`labelsieve.metrics.measure`; of tags :func:`labelsieve.metrics.measure_tags`.
-            Becomes `metrics.json`.
+        metrics: Accuracies, see :func:`labelsieve.metrics.measure`; of tags, see
+            :func:`labelsieve.tag_metrics.measure_tags`. Becomes `metrics.json`.
 
     Example:
         >>> import labelsieve as ls
@@ -114,6 +115,9 @@ def model_card(adapted: Adapted) -> str:
     return environment.get_template("card.md.jinja").render(
         record=record,
         metrics=adapted.metrics,
+        classification=CLASSIFICATION,
+        tag_classification=TAG_CLASSIFICATION,
+        decisions=TAG_DECISIONS,
         conversion=source_code(record["converted"]["ranges"]),
         class_names=adapted.class_names,
         has_tags=is_of_tags(record),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import duration, plain, points
 from labelsieve.finetune.result import Adapted
+from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS, Metric
 from labelsieve.records import is_of_tags
 from labelsieve.report.wrapping import Unbroken
 from labelsieve.review.rows import MARKS
@@ -102,12 +104,13 @@ def _print_tags(metrics: Any, console: Console) -> None:
             ("mAP ", "bold"),
             (points(test["map"]), "bold green"),
             f" on {test['images']:,} test images, mean over the classes that they show",
+            _others(TAG_CLASSIFICATION, test),
         )
     )
     console.print(
         Unbroken(
-            f"micro F1 {points(test['micro_f1'])} and macro F1 {points(test['macro_f1'])} at 0.5, "
-            f"{points(test['micro_f1_tuned'])} and {points(test['macro_f1_tuned'])} at {test['threshold']:.2f}, "
+            f"{' and '.join(f'{each.title} {points(test[name])}' for name, each in TAG_DECISIONS.items())} at 0.5, "
+            f"{' and '.join(points(test[f'{name}_tuned']) for name in TAG_DECISIONS)} at {test['threshold']:.2f}, "
             "which suits the training images best"
         )
     )
@@ -132,7 +135,7 @@ def _print_test(metrics: Any, console: Console) -> None:
         Unbroken(
             (points(test["accuracy"]), "bold green"),
             f" right of {test['images']:,} test images",
-            f", {points(test['balanced_accuracy'])} as a mean over the classes",
+            _others(CLASSIFICATION, test),
         )
     )
     console.print(Unbroken(f"before training {start}, last epoch {last}", style="dim"))
@@ -146,6 +149,11 @@ def _print_test(metrics: Any, console: Console) -> None:
             )
         )
     _print_hardest(test["per_class"], "accuracy", console)
+
+
+def _others(metrics: Mapping[str, Metric], test: Any) -> str:
+    """Lists all metrics but the first, which the line begins with."""
+    return "".join(f", {metric.full_name} {points(test[name])}" for name, metric in [*metrics.items()][1:])
 
 
 def _print_hardest(per_class: Any, score: str, console: Console) -> None:

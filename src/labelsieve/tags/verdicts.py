@@ -23,8 +23,9 @@ from labelsieve.core.provenance import fingerprint, read_json, remove, target_of
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.tags.scores import TagScores
-from labelsieve.metrics import TAG_METRICS, evaluate_pairs
+from labelsieve.metrics import TAG_DETECTION
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
+from labelsieve.tag_metrics import evaluate_pairs
 from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
 
@@ -34,7 +35,7 @@ KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
 """The kinds of verdicts, and what they are called in a sentence."""
 MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
 """What is measured of each kind, and what it is called in a table."""
-_METRIC_KINDS = dict.fromkeys((*TAG_METRICS, "wrong_rate", "missing_rate"), "a number from 0 to 1")
+_METRIC_KINDS = dict.fromkeys((*TAG_DETECTION, "wrong_rate", "missing_rate"), "a number from 0 to 1")
 _PAIRS = pa.schema(
     {
         "id": pa.string(),
@@ -59,7 +60,7 @@ class TagVerdicts:
             `error`, the reason where it could not be read. Such an image has no verdicts.
         class_names: The K names.
         record: Where the verdicts came from: data, model, detector, settings, versions. Becomes `run.json`.
-        metrics: See :func:`labelsieve.metrics.evaluate_pairs`; None without true tags.
+        metrics: See :func:`labelsieve.tag_metrics.evaluate_pairs`; None without true tags.
 
     Example:
         >>> import labelsieve as ls

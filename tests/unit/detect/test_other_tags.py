@@ -19,7 +19,7 @@ from labelsieve.data.noise import inject_tags
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.other_tags import _couplings, other_tags_kind
-from labelsieve.metrics import evaluate_pairs
+from labelsieve.tag_metrics import evaluate_pairs
 
 Tags = NDArray[np.bool_]
 

@@ -27,7 +27,8 @@ from labelsieve.detect.tags.noise_model import TagNoise
 from labelsieve.detect.tags.probe import fit_one_against_rest, out_of_fold_pair_probabilities
 from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_input, tag_detector_class
 from labelsieve.detect.tags.scores import MOST_RIGHT, TagScores
-from labelsieve.metrics import TAG_METRICS, evaluate_pairs
+from labelsieve.metrics import TAG_DETECTION
+from labelsieve.tag_metrics import evaluate_pairs
 from slow_cases import mostly_slow
 
 Tags = NDArray[np.bool_]
@@ -296,7 +297,7 @@ def test_metrics_of_pairs() -> None:
     tags = np.array([[True, True, False], [False, True, False], [False, False, True]])
     quality = np.where(tags == truth, 0.9, 0.1).astype(np.float32)
     found = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=tags != truth)
-    assert {name: found[name] for name in TAG_METRICS} == dict.fromkeys(TAG_METRICS, 1.0)
+    assert {name: found[name] for name in TAG_DETECTION} == dict.fromkeys(TAG_DETECTION, 1.0)
     assert (found["wrong_rate"], found["missing_rate"], found["images"]) == (0.25, 0.2, 3)
     quality[0] = np.nan
     unread = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=tags != truth)

@@ -25,7 +25,7 @@ from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.label_match import TagLabelMatch
 from labelsieve.detect.tags.windows import Views, discriminant_of_views, views_of
-from labelsieve.metrics import evaluate_pairs
+from labelsieve.tag_metrics import evaluate_pairs
 from labelsieve.vlm.base import VisionLanguageModel
 
 CLASSES, VIEWS, WIDTH = 5, 4, 10

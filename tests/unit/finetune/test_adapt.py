@@ -1020,7 +1020,7 @@ def test_the_summary_says_what_matters(
     marked = {**result.record["selection"], "marked_right": 2, "marked_wrong": 1, "marked_unsure": 1}
     assert "3 held out, 4 reviewed by a person)" in summary(result, record={**result.record, "selection": marked})
     assert "100.0 % on the held-out training images: epoch" in text and "full fine-tuning" in text
-    assert "81.2 % right of 12 test images, 75.0 % as a mean over the classes" in text
+    assert "81.2 % right of 12 test images, mean over the classes 75.0 %" in text
     assert "before training 50.0 %, last epoch 81.2 %" in text
     assert "best epoch by the test set 90.0 %, to compare with papers only" in text
     hardest = [line.split()[1] for line in text.splitlines() if line.startswith("kind ")]

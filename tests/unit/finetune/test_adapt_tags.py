@@ -36,7 +36,7 @@ from labelsieve.finetune.settings import Adaptation
 from labelsieve.finetune.tag_head import STRENGTHS, fit_tag_head
 from labelsieve.finetune.tag_selection import choose_tags
 from labelsieve.finetune.terminal import summarize
-from labelsieve.metrics import average_precisions, best_f1_threshold, measure_tags
+from labelsieve.tag_metrics import average_precisions, best_f1_threshold, measure_tags
 from labelsieve.tags.verdicts import TagVerdicts, decide_tags
 from slow_cases import mostly_slow
 from small_adaptations import adapted, verdicts_on, weights
