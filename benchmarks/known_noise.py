@@ -30,6 +30,7 @@ from labelsieve.data.noise import inject
 from labelsieve.detect.evidence.discriminants import fit_discriminants
 from labelsieve.detect.scores import Scores
 from labelsieve.finetune.settings import Adaptation
+from labelsieve.flagging import FlagRule
 from labelsieve.verdicts import decide
 from labelsieve.vlm.features import image_features
 
@@ -89,7 +90,7 @@ def accuracy(
     """Returns the accuracy of a linear head on the test images."""
     least, weighting = way
     scores = Scores(
-        label_quality=clean, predicted=images.labels, confidence=clean, threshold=least or 0.0, demand_agreement=False
+        label_quality=clean, predicted=images.labels, confidence=clean, rule=FlagRule(threshold=least or 0.0)
     )
     verdicts = decide(images, scores)
     settings = Adaptation(

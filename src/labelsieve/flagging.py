@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ HOLDS_IF = f"{SAMPLED}; on average over audits"
 @dataclass(frozen=True, kw_only=True)
 class FlagRule:
     """Flags labels of low quality and, where it demands agreement, those that are not predicted.
+
+    Its settings are entries of `run.json`; what they have to be stands beside their types, as in `records.py`.
 
     Attributes:
         threshold: A label is flagged where its quality is at most this; None where the detector names the issues by a
@@ -37,7 +40,33 @@ class FlagRule:
 
     threshold: float | None = 0.5
     demand_agreement: bool = False
-    false_flags: float | None = None
+    false_flags: Annotated[float, "a number from 0 to 1"] | None = None
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> FlagRule:
+        """Reads it from the entries of `run.json`; what is missing there has its default, a threshold None.
+
+        Example:
+            >>> FlagRule.of({"threshold": 0.3, "demand_agreement": None, "detector": {"name": "joint"}})
+            FlagRule(threshold=0.3, demand_agreement=False, false_flags=None)
+        """
+        known = {name: record[name] for name in _names() if record.get(name) is not None}
+        return FlagRule(**{"threshold": None, **known})
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns its entries of `run.json`; where no threshold tells the issues, agreement is none of them."""
+        return self._settings() | ({"demand_agreement": None} if self.threshold is None else {})
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _names()}
+
+    def naming(self, issue: NDArray[np.bool_]) -> NamedIssues:
+        """Returns the rule with all flags, (N,), named one by one."""
+        return NamedIssues(**self._settings(), issue=issue)
+
+    def knowing(self, *, right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> FlagRule:
+        """Returns the rule for labels, (N,), of which some are known; their quality says so, too."""
+        return self
 
     def flags(
         self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
@@ -87,8 +116,32 @@ class FlagRule:
             return ""
         return f"at most {percent(self.false_flags)}, if {HOLDS_IF}"
 
-    def to_record(self) -> dict[str, Any]:
-        """Returns its entries of `run.json`; where no threshold tells the issues, only the share of false flags."""
-        if self.threshold is None:
-            return {**dict.fromkeys(asdict(self)), "false_flags": self.false_flags}
-        return asdict(self)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedIssues(FlagRule):
+    """Flags labels that are named one by one, where no threshold tells them.
+
+    Attributes:
+        issue: Shape (N,): which labels are flagged; those of images that could not be read are not.
+    """
+
+    threshold: float | None = None
+    issue: NDArray[np.bool_] = field(repr=False)
+
+    def knowing(self, *, right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> NamedIssues:
+        """Returns the rule without the labels that are right, (N,), and with those that are wrong, (N,)."""
+        return replace(self, issue=wrong | (self.issue & ~right))
+
+    def flags(
+        self,
+        quality: NDArray[np.float32],
+        *,
+        predicted: NDArray[np.int64],
+        given: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Returns which labels are flagged, (N,)."""
+        return self.issue
+
+
+def _names() -> list[str]:
+    return [each.name for each in fields(FlagRule)]

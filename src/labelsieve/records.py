@@ -6,7 +6,7 @@ What :class:`RunRecord` does not name is kept in the file and never read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -209,9 +209,7 @@ class RunRecord:
         data: Their fingerprint.
         model: Which model saw them.
         detector: Which detector scored them, and its settings.
-        threshold: Of the flagging rule, see :attr:`rule`.
-        demand_agreement: Of the flagging rule, see :attr:`rule`.
-        false_flags: Of the flagging rule, see :attr:`rule`.
+        rule: What flags a label. Its entries stand beside the others, in no object of their own.
         zero_shot_agreement: Share of given labels that the zero-shot model predicts.
         zero_shot_balanced_agreement: The same as a mean over classes.
         estimate: How many labels are wrong by the detector's own probabilities.
@@ -241,9 +239,7 @@ class RunRecord:
     data: DataRecord = DataRecord()
     model: ModelRecord = ModelRecord()
     detector: DetectorRecord = DetectorRecord()
-    threshold: float | None = None
-    demand_agreement: bool | None = None
-    false_flags: _Share | None = None
+    rule: FlagRule = field(default_factory=lambda: FlagRule.of({}))
     zero_shot_agreement: _Share | None = None
     zero_shot_balanced_agreement: _Share | None = None
     estimate: EstimateRecord = EstimateRecord()
@@ -260,13 +256,6 @@ class RunRecord:
     seconds: _Size | None = None
     out: str | None = None
 
-    @property
-    def rule(self) -> FlagRule:
-        """What flags a label."""
-        return FlagRule(
-            threshold=self.threshold, demand_agreement=bool(self.demand_agreement), false_flags=self.false_flags
-        )
-
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
         """Reads what `run.json` holds; :func:`check_kinds` has checked it where it comes from a file."""
@@ -279,6 +268,9 @@ def kinds_of(record: Any, above: str = "") -> dict[str, str]:
     for name, hint in get_type_hints(record, include_extras=True).items():
         hint = _without_none(hint)
         inner = _inner(hint)
+        if hint is FlagRule:
+            kinds |= kinds_of(FlagRule, above)
+            continue
         if inner is None:
             kinds[above + name] = hint.__metadata__[0] if get_origin(hint) is Annotated else _KIND_OF[hint]
             continue
@@ -293,6 +285,9 @@ def _read(record: type[_T], values: Mapping[str, Any]) -> _T:
     for name, hint in get_type_hints(record).items():
         value, hint = values.get(name), _without_none(hint)
         inner = _inner(hint)
+        if hint is FlagRule:
+            found[name] = FlagRule.of(values)
+            continue
         if value is None or value == {}:  # as good as missing
             continue
         if inner is Interval:

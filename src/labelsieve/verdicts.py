@@ -1,8 +1,6 @@
 """From scores to verdicts: which given labels are issues, in what order to look at them, and how good that was.
 
-One rule for every detector: a label is an issue where its quality does not exceed the threshold or, if the detector
-demands agreement, where the predicted label is another one. Only rules that no threshold can express, such as pruning
-by counts, name the issues themselves.
+Which labels are issues says the rule that comes with the scores, see `flagging.py`.
 """
 
 from __future__ import annotations
@@ -313,21 +311,17 @@ def check_report(path: Path, *, advice: str = "choose another folder") -> None:
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:
     """Turns scores into verdicts.
 
-    A given label is an issue where `label_quality <= threshold` or, if the detector demands agreement, where the
-    predicted label is another one; or, where the detector names the issues itself, there. Ranks go by ascending
-    quality, issues before the rest, ties by row.
+    A given label is an issue where the rule of the scores says so, see :class:`labelsieve.flagging.FlagRule`. Ranks go
+    by ascending quality, issues before the rest, ties by row.
 
     Raises:
         DataError: The scores are not one for each image.
     """
-    parts = (scores.label_quality, scores.predicted, scores.confidence, scores.issue)
-    shapes = {np.shape(values) for values in parts if values is not None}
-    if shapes != {(len(images),)}:
-        raise DataError(f"expected scores of shape ({len(images)},), one for each image, got {sorted(shapes)}")
+    _check_shapes(len(images), scores.label_quality, scores.predicted, scores.confidence)
     quality = np.asarray(scores.label_quality, dtype=np.float32)
     readable = ~np.isnan(quality)
-    named = scores.issue
-    issue = scores.rule.flags(quality, predicted=scores.predicted, given=images.labels) if named is None else named
+    issue = scores.rule.flags(quality, predicted=scores.predicted, given=images.labels)
+    _check_shapes(len(images), issue)
     issue = readable & issue
     rank, unreadable = ranks(quality, issue), ~readable
     names = pa.array(images.class_names, pa.string())
@@ -351,6 +345,12 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
         wrong=(images.truth != images.labels)[readable], flagged=issue[readable], quality=quality[readable]
     )
     return Verdicts(table=table, class_names=images.class_names, record=verdicts.record, metrics=metrics)
+
+
+def _check_shapes(images: int, *parts: NDArray[Any]) -> None:
+    shapes = {np.shape(values) for values in parts}
+    if shapes != {(images,)}:
+        raise DataError(f"expected scores of shape ({images},), one for each image, got {sorted(shapes)}")
 
 
 def _places(images: Labelled) -> dict[str, pa.Array]:

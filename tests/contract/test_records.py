@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,8 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import LabelledImages
 from labelsieve.demo import MINI_CLIP
-from labelsieve.records import REQUIRED, RUN, check_kinds
+from labelsieve.flagging import FlagRule
+from labelsieve.records import REQUIRED, RUN, RunRecord, check_kinds
 from labelsieve.report import image_sections
 from labelsieve.report.export import export
 from labelsieve.report.html import write_report
@@ -92,6 +94,24 @@ def test_the_table_names_what_a_run_has(whole: Path) -> None:
     record = json.loads((whole / "run.json").read_text())
     assert {key.partition(".")[0] for key in RUN} <= set(record)
     assert record["findings"] and record["test"] and record["origin"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        FlagRule(),
+        FlagRule(threshold=0.0, demand_agreement=True),
+        FlagRule(threshold=0.3, false_flags=0.1),
+        FlagRule(threshold=None, false_flags=0.1),
+        FlagRule(threshold=None),
+    ],
+)
+def test_a_flagging_rule_is_read_as_it_was_written(rule: FlagRule) -> None:
+    record = rule.to_record()
+    check_kinds({**record, "class_names": [], "verdicts_fingerprint": ""}, RUN, Path("run.json"))
+    assert set(record) <= set(RUN) and FlagRule.of(record) == RunRecord.of(record).rule == rule
+    named = rule.naming(np.array([True, False]))
+    assert named.to_record() == record, "which labels it names is in the verdicts"
 
 
 # the images are loaded again for each value

@@ -62,7 +62,7 @@ def plan_of(verdicts: Verdicts, images: LabelledImages) -> dict[str, Any]:
         "model": run.model.name,
         "detector": {"name": run.detector.name, "settings": run.detector.settings},
         "image_defects": bool(run.image_defects),
-        "false_flags": run.false_flags,
+        "false_flags": run.rule.false_flags,
         "seed": run.seed or 0,
         "precision": run.precision or "auto",
         # what else there was may not be there any more

@@ -180,7 +180,7 @@ class Scan(RunOptions, Generic[SettingsT]):
                 "reviewed": self._known(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
-            given = (run.seed, run.false_flags, bool(run.image_defects))
+            given = (run.seed, run.rule.false_flags, bool(run.image_defects))
             same = (parts, given) == (asked, (self.seed, self._share_of_false_flags(), self.image_defects))
             if not same or run.model.name not in (None, located(self.model)):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")

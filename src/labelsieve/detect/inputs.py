@@ -21,6 +21,7 @@ from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import CHUNK, ZeroShot, class_features, classify, zero_shot
+from labelsieve.flagging import NamedIssues
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.features import image_features
@@ -134,7 +135,10 @@ class DetectorInputs:
         issue: NDArray[np.bool_] | None = None,
         **more: Any,
     ) -> Scores:
-        """Lays scores of the readable rows, (n,) each, out over all rows, with the reasons of the unreadable ones."""
+        """Lays scores of the readable rows, (n,) each, out over all rows, with the reasons of the unreadable ones.
+
+        With `issue`, these are the issues; else those of `rule`, see :class:`labelsieve.detect.scores.Scores`.
+        """
         all_quality = np.full(len(self.labels), np.nan, dtype=np.float32)
         all_predicted, all_confidence = np.full(len(self.labels), -1, dtype=np.int64), all_quality.copy()
         all_quality[self.rows] = np.clip(quality, 0.0, 1.0)
@@ -142,13 +146,12 @@ class DetectorInputs:
         if issue is not None:
             flagged = np.zeros(len(self.labels), dtype=bool)
             flagged[self.rows] = issue
-            issue = flagged
+            more["rule"] = NamedIssues(issue=flagged)
         first = None if self.text is None else self.zero_shot
         return Scores(
             label_quality=all_quality,
             predicted=all_predicted,
             confidence=all_confidence,
-            issue=issue,
             errors=dict(self.features.errors),
             flat=self.features.flat,
             zero_shot_agreement=None if first is None else first.agreement,

@@ -46,6 +46,7 @@ class KNN(Detector):
         import torch
 
         from labelsieve.detect.neighbours import nearest, vote
+        from labelsieve.flagging import FlagRule
 
         given = torch.from_numpy(inputs.given)
         found = nearest(inputs.all_joint(), k=self.neighbours, progress=inputs.progress)
@@ -54,6 +55,5 @@ class KNN(Detector):
             quality=votes.agreement,
             predicted=votes.predicted,
             confidence=votes.share,
-            threshold=0.0,
-            demand_agreement=True,
+            rule=FlagRule(threshold=0.0, demand_agreement=True),
         )

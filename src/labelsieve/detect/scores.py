@@ -65,11 +65,7 @@ class Scores:
             image could not be read.
         predicted: Shape (N,), int64: index of the most likely class, -1 where the image could not be read.
         confidence: Shape (N,), float32, between 0 and 1: probability of the predicted class; NaN where unreadable.
-        threshold: A label is an issue where `label_quality <= threshold`.
-        demand_agreement: If true, a label is an issue too where `predicted` differs from it.
-        issue: Shape (N,), or None: the issues themselves, from a rule that no threshold can express. Where it is given
-            it decides, and threshold and demand_agreement do not; rows that could not be read are false.
-        issue_rule: What `issue` follows, where it was chosen by an audit and not by the detector; else None.
+        rule: Which labels are issues: those of low quality, those that are not predicted, or those that it names.
         errors: Row number to reason, for the images that could not be read.
         flat: Row numbers of the images that show nothing: all of their pixels are alike.
         zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None if the
@@ -87,10 +83,7 @@ class Scores:
     label_quality: NDArray[np.float32]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
-    threshold: float = 0.5
-    demand_agreement: bool = False
-    issue: NDArray[np.bool_] | None = None
-    issue_rule: FlagRule | None = None
+    rule: FlagRule = field(default_factory=FlagRule)
     errors: Mapping[int, str] = field(default_factory=dict)
     flat: tuple[int, ...] = ()
     zero_shot_agreement: float | None = None
@@ -101,13 +94,3 @@ class Scores:
     notes: tuple[str, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)
     test_predicted: NDArray[np.int64] | None = None
-
-    @property
-    def rule(self) -> FlagRule:
-        """Which labels are flagged; without a threshold where `issue` names them."""
-        if self.issue_rule is not None:
-            return self.issue_rule
-        named = self.issue is not None
-        return FlagRule(
-            threshold=None if named else self.threshold, demand_agreement=self.demand_agreement and not named
-        )

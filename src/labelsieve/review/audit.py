@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
 from labelsieve.core.validation import Range, Share, check_value
-from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
 from labelsieve.review.guarantees import Side, fewest_wrong, missed_share, most_wrong, within, wrong_on_side
@@ -120,11 +119,10 @@ def flagged_again(
     if chosen is None or chosen.threshold is None:
         said = no_threshold(chosen) if chosen else "no share of false flags was asked for"
         raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
-    rule = FlagRule(threshold=chosen.threshold, false_flags=false_flags)
-    issue = rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
+    issue = chosen.rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
     changed: Mapping[str, NDArray[Any]] = {"is_label_issue": issue, "rank": ranks(verdicts.label_quality, issue)}
     columns = {name: pa.array(values, mask=~verdicts.is_readable) for name, values in changed.items()}
-    record = {**verdicts.record, **rule.to_record(), "estimate": None}
+    record = {**verdicts.record, **chosen.rule.to_record(), "estimate": None}
     return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns), record=record, metrics=None)
 
 

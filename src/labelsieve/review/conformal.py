@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.flagging import FlagRule
 from labelsieve.review.sampling import AuditDesign
 
 
@@ -40,6 +41,11 @@ class FlagThreshold:
     right_seen: int
     right_needed: int
     tested: int
+
+    @property
+    def rule(self) -> FlagRule:
+        """The rule that flags there."""
+        return FlagRule(threshold=self.threshold, false_flags=self.false_flags)
 
 
 def calibration_rows(design: AuditDesign, sample: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -68,7 +68,7 @@ class Earlier:
             label_quality=quality,
             predicted=np.where(right | named, self.labels, scores.predicted),
             confidence=np.where(right | named, np.float32(1), scores.confidence),
-            issue=None if scores.issue is None else wrong | (scores.issue & ~right),
+            rule=scores.rule.knowing(right=right, wrong=wrong),
             notes=(*scores.notes, *self.notes),
         )
         return dataclasses.replace(new, estimate=estimate_after(scores, new, self.labels, given))
@@ -273,8 +273,6 @@ def estimate_after(
 
 
 def _flags(scores: Scores, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    if scores.issue is not None:
-        return scores.issue
     return scores.rule.flags(scores.label_quality, predicted=scores.predicted, given=labels)
 
 

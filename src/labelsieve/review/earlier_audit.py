@@ -33,7 +33,6 @@ from labelsieve.core.validation import check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.detect.scores import Scores
-from labelsieve.flagging import FlagRule
 from labelsieve.review.audit import FalseFlags, expected_wrong, sides_of
 from labelsieve.review.conformal import calibration_rows, flag_threshold, right_needed
 from labelsieve.review.earlier import Earlier, check_reviewed, estimate_after
@@ -86,7 +85,7 @@ class EarlierAudit:
             expected_wrong=self.expected_wrong,
             false_flags=self.false_flags,
         )
-        low = scores.label_quality <= np.float32(-1 if chosen.threshold is None else chosen.threshold)
+        low = chosen.rule.flags(scores.label_quality, predicted=scores.predicted, given=self.labels)
         notes = [] if chosen.threshold is not None else [f"{no_threshold(chosen)} (audit of {self.run_folder})"]
         if others := int((self.is_open & readable & ~self.is_tested).sum()):
             notes.append(
@@ -96,8 +95,7 @@ class EarlierAudit:
             )
         flagged = dataclasses.replace(
             scores,
-            issue=self.is_tested & low,
-            issue_rule=FlagRule(threshold=chosen.threshold, false_flags=self.false_flags),
+            rule=chosen.rule.naming(self.is_tested & low),
             notes=(*scores.notes, *notes),
         )
         return dataclasses.replace(flagged, estimate=estimate_after(scores, flagged, self.labels, self.labels))

@@ -90,10 +90,13 @@ def score(detector: Any, images: LabelledImages, vlm: VisionLanguageModel, *, se
 
 
 def same(first: Scores, second: Scores) -> bool:
-    return all(
-        np.array_equal(getattr(first, name), getattr(second, name), equal_nan=name != "predicted")
-        for name in ("label_quality", "predicted", "confidence")
-    ) and (first.threshold, first.demand_agreement) == (second.threshold, second.demand_agreement)
+    return (
+        all(
+            np.array_equal(getattr(first, name), getattr(second, name), equal_nan=name != "predicted")
+            for name in ("label_quality", "predicted", "confidence")
+        )
+        and first.rule == second.rule
+    )
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.finetune.terminal import summarize
 from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.finetune.tuning import prepare
+from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import measure
 from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
@@ -353,7 +354,7 @@ def test_of_the_flagged_those_are_dropped_whose_label_is_hardly_right(
 ) -> None:
     values = np.array([*quality[:-1], 1.0], dtype=np.float32)  # something is always left
     threshold = min(threshold, 0.99)
-    scanned = verdicts_on(images, threshold=threshold, label_quality=values)
+    scanned = verdicts_on(images, rule=FlagRule(threshold=threshold), label_quality=values)
     found = choose(scanned, Adaptation(drop_at=drop_at))
     dropped = np.setdiff1d(np.arange(24), found.rows)
     lower = min(np.float32(threshold), np.float32(drop_at))
@@ -370,13 +371,13 @@ def test_what_is_flagged_for_another_reason_is_not_kept(images: LabelledImages, 
     other = images.labels.copy()
     other[[5, 11]] = (other[[5, 11]] + 1) % 3
     demanding = verdicts_on(
-        images, flagged=(), label_quality=quality, predicted=other, threshold=0.7, demand_agreement=True
+        images, flagged=(), label_quality=quality, predicted=other, rule=FlagRule(threshold=0.7, demand_agreement=True)
     )
     assert choose(demanding, Adaptation()).counts["kept"] == 2
     assert set(range(24)) - set(choose(demanding, Adaptation()).rows) == {5, 11}, "the model disagrees with these"
-    named = verdicts_on(images, flagged=(), label_quality=quality, issue=quality < 0.7)
+    named = verdicts_on(images, flagged=(), label_quality=quality, rule=NamedIssues(issue=quality < 0.7))
     assert set(range(24)) - set(choose(named, Adaptation()).rows) == {0, 5, 7, 11}, "the detector named them"
-    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, rule=FlagRule(threshold=0.7))
     marks = read_reviews(write_marks(tmp_path / "marks.csv", scanned, {0: "wrong", 5: "right", 7: "unsure"}), scanned)
     marked = choose(scanned, Adaptation(), reviews=marks)
     assert set(range(24)) - set(marked.rows) == {0} and marked.counts["kept"] == 2
@@ -558,7 +559,7 @@ def test_marks_of_several_files_are_joined(verdicts: Verdicts, tmp_path: Path) -
 def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path: Path) -> None:
     quality = np.full(24, 0.9, dtype=np.float32)
     quality[[0, 5, 7, 11]] = 0.6, 0.4, 0.6, 0.6
-    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, rule=FlagRule(threshold=0.7))
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
     trained = choose(scanned, Adaptation(), reviews=read_reviews(marks, scanned))
     assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["kept"] == 2
@@ -1063,7 +1064,7 @@ def test_the_model_card_says_what_it_was_trained_on(
 
 def test_the_card_counts_what_is_flagged_but_kept(images: LabelledImages, model: Model) -> None:
     quality = np.linspace(0.3, 1.0, 24).astype(np.float32)
-    scanned = verdicts_on(images, flagged=(), label_quality=quality, threshold=0.7)
+    scanned = verdicts_on(images, flagged=(), label_quality=quality, rule=FlagRule(threshold=0.7))
     result = adapted(images, scanned, model("vit"), epochs=0)
     kept = int(((quality > 0.5) & (quality <= 0.7)).sum())
     assert f"| flagged but kept | {kept}, whose label is right with a probability above 0.5 |" in model_card(result)

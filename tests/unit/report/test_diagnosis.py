@@ -19,6 +19,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.diagnosis.checks import CHECKS, Finding, diagnose
 from labelsieve.diagnosis.statistics import MOST_NAMES, shortened
+from labelsieve.flagging import FlagRule
 from labelsieve.verdicts import decide
 
 NO_PICTURES = Dataset.from_dict({"image": []})
@@ -268,7 +269,7 @@ def test_wrong_labels_survive() -> None:
     case.confidence[:] = 0.6
     assert "wrong-labels-survive" not in case.codes()
     case.confidence[:] = 0.95
-    case.settings["demand_agreement"] = True
+    case.settings["rule"] = FlagRule(demand_agreement=True)
     assert "wrong-labels-survive" not in case.codes()
 
 
@@ -283,7 +284,7 @@ def test_quality_piled_up_at_the_threshold() -> None:
 def test_clear_cases_near_a_threshold_at_the_end_of_the_scale_are_not_piled_up() -> None:
     case = Case(noise=0.4)
     case.quality[case.quality < 0.5] = 0
-    case.settings["threshold"] = 0.01
+    case.settings["rule"] = FlagRule(threshold=0.01)
     assert "quality-near-threshold" not in case.codes()
 
 
@@ -416,5 +417,5 @@ def test_diagnosis_does_not_load_torch() -> None:
 def test_verdicts_of_another_threshold_are_respected() -> None:
     case = Case()
     scores = Scores(label_quality=case.quality, predicted=case.predicted, confidence=case.confidence, **case.settings)
-    verdicts = decide(case.images(), replace(scores, threshold=0.99999))
+    verdicts = decide(case.images(), replace(scores, rule=FlagRule(threshold=0.99999)))
     assert [finding["code"] for finding in diagnose(case.images(), scores, verdicts)] == ["everything-flagged"]

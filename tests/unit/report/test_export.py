@@ -17,6 +17,7 @@ from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.core.output_folders import UniqueNames, new_folder, safe_name
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
+from labelsieve.flagging import FlagRule
 from labelsieve.report import imagefolder
 from labelsieve.report.export import export
 from labelsieve.report.imagefolder import MARKER, file_name
@@ -49,7 +50,7 @@ def make(
         label_quality=np.array(quality, np.float32),
         predicted=np.where(unreadable, -1, np.zeros(n)).astype(np.int64),
         confidence=np.array(quality, np.float32),
-        threshold=threshold,
+        rule=FlagRule(threshold=threshold),
         errors={int(row): "the file is empty" for row in np.flatnonzero(unreadable)},
     )
     return decide(images, scores, record={"source": "photos/", "threshold": threshold}), images

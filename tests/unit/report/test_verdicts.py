@@ -25,6 +25,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 from labelsieve.core.errors import DataError, LabelsieveError, RunError
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
+from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import evaluate
 from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide
 from slow_cases import mostly_slow
@@ -71,26 +72,26 @@ def test_a_label_at_the_threshold_is_an_issue() -> None:
 
 @pytest.mark.parametrize("threshold", [0.1, np.float64(0.1), np.float32(0.1)])
 def test_a_quality_equal_to_the_threshold_is_an_issue_whatever_the_number_type(threshold: float) -> None:
-    assert verdicts_by([0.1], threshold=threshold).is_issue.tolist() == [True]
+    assert verdicts_by([0.1], rule=FlagRule(threshold=threshold)).is_issue.tolist() == [True]
 
 
 def test_agreement_is_demanded_only_if_the_detector_says_so() -> None:
     quality, predicted = [0.9, 0.9, 0.1, 0.1], [0, 1, 0, 1]
     assert verdicts_by(quality, predicted=predicted).is_issue.tolist() == [False, False, True, True]
-    demanding = verdicts_by(quality, predicted=predicted, demand_agreement=True)
+    demanding = verdicts_by(quality, predicted=predicted, rule=FlagRule(demand_agreement=True))
     assert demanding.is_issue.tolist() == [False, True, True, True]
 
 
 def test_issues_that_the_detector_names_decide_alone() -> None:
     named = np.array([False, True, False])
-    verdicts = verdicts_by([0.1, 0.9, NAN], predicted=[1, 0, 1], issue=named, threshold=0.5, demand_agreement=True)
+    verdicts = verdicts_by([0.1, 0.9, NAN], predicted=[1, 0, 1], rule=FlagRule(demand_agreement=True).naming(named))
     assert verdicts.is_issue.tolist() == [False, True, False]
     assert verdicts.table["rank"].to_pylist() == [2, 1, None], "issues come first, whatever their quality"
     assert verdicts.table["is_label_issue"].to_pylist() == [False, True, None]
 
 
 def test_issues_come_first_then_lower_quality_then_earlier_rows() -> None:
-    verdicts = verdicts_by([0.9, 0.2, 0.8, 0.2, 0.9], predicted=[1, 0, 0, 0, 0], demand_agreement=True)
+    verdicts = verdicts_by([0.9, 0.2, 0.8, 0.2, 0.9], predicted=[1, 0, 0, 0, 0], rule=FlagRule(demand_agreement=True))
     assert verdicts.table["rank"].to_pylist() == [3, 1, 4, 2, 5]
 
 
@@ -100,7 +101,7 @@ qualities = st.lists(st.one_of(st.just(NAN), st.sampled_from([0.0, 0.25, 0.5, 0.
 @given(quality=qualities, demand=st.booleans(), data=st.data())
 def test_ranks_are_a_permutation_in_the_promised_order(quality: list[float], demand: bool, data: st.DataObject) -> None:
     predicted = data.draw(st.lists(st.integers(0, 2), min_size=len(quality), max_size=len(quality)))
-    verdicts = verdicts_by(quality, predicted=predicted, demand_agreement=demand)
+    verdicts = verdicts_by(quality, predicted=predicted, rule=FlagRule(demand_agreement=demand))
     rank, readable = verdicts.table["rank"].to_pylist(), [q == q for q in quality]
     keys = [(not verdicts.is_issue[row], quality[row], row) for row in range(len(quality)) if readable[row]]
     expected = {row: place for place, (_, _, row) in enumerate(sorted(keys), start=1)}
@@ -146,6 +147,8 @@ def test_no_images_and_only_unreadable_images() -> None:
 def test_scores_of_another_shape_are_refused() -> None:
     with pytest.raises(DataError, match=r"expected scores of shape \(3,\)"):
         decide(make_images([0, 1, 2]), make_scores([0.5, 0.5]))
+    with pytest.raises(DataError, match=r"expected scores of shape \(2,\)"):
+        decide(make_images([0, 1]), make_scores([0.5, 0.5], rule=NamedIssues(issue=np.ones(3, bool))))
 
 
 def test_decide_leaves_its_inputs_alone() -> None:

@@ -16,6 +16,7 @@ from labelsieve.data.features import load_features
 from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Estimate, Scores
+from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import Interval
 from labelsieve.review.earlier import earlier
 from labelsieve.review.known import known_labels
@@ -94,12 +95,12 @@ def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
     quality = np.array([0.9, 0.1, 0.8, 0.7, 0.2, 0.6, np.nan, 0.9], np.float32)
     predicted = np.array([1, 2, 0, 1, 2, 1, -1, 2])
     estimate = Estimate(Interval(1.8, 1.0, 3.0), Interval(0.85, 0.5, 1.0), Interval(0.1, 0.0, 1.0))
-    for issue in (None, quality <= 0.5):
+    for rule in (FlagRule(), NamedIssues(issue=quality <= 0.5)):
         scores = Scores(
             label_quality=quality,
             predicted=predicted,
             confidence=quality,
-            issue=issue,
+            rule=rule,
             estimate=estimate,
             errors={6: "x"},
         )
@@ -109,9 +110,7 @@ def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
         )
         assert found.predicted.tolist() == [1, 0, 0, 1, 2, 1, -1, 2]
         flags = found.rule.flags(found.label_quality, predicted=found.predicted, given=images.labels)
-        assert np.flatnonzero(flags if found.issue is None else found.issue).tolist() == [0, 3, 4], (
-            "right ones are not flagged, wrong ones are"
-        )
+        assert np.flatnonzero(flags).tolist() == [0, 3, 4], "right ones are not flagged, wrong ones are"
         # 0.1 + 0.9 + 0.3 of three labels became 1 + 0 + 1
         assert found.estimate is not None and found.estimate.wrong_labels.value == pytest.approx(1.8 - 1.3 + 2)
         assert found.estimate.right_flags is not None

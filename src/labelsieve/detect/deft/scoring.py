@@ -16,6 +16,7 @@ from labelsieve.detect.training.autoconfig import prepare
 from labelsieve.detect.training.learner import BatchSource, adapted_features, classify_others
 from labelsieve.detect.training.loop import train
 from labelsieve.detect.zero_shot import in_chunks, shortened_note
+from labelsieve.flagging import FlagRule
 
 LEARNED = ("positive prompts", "learned threshold")
 
@@ -37,10 +38,9 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
         quality=scored.quality,
         predicted=scored.predicted,
         confidence=scored.confidence,
-        threshold=scored.threshold,
+        rule=scored.rule,
         estimate=scored.estimate,
         crowd=scored.crowd,
-        demand_agreement=settings.demand_agreement and settings.evidence == "threshold",
         history=history,
         notes=(*shortened_note(feed.learner.prompts.shortened), *scored.notes),
         resolved=ready.resolved,
@@ -49,9 +49,10 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
 
 
 def _score(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Scored:
+    rule = FlagRule(demand_agreement=objective.settings.demand_agreement)
     if objective.settings.scores_from == "last-epoch":
         quality, predicted, confidence = (objective.memory[name].numpy()[inputs.rows] for name in objective.memory)
-        return Scored(quality, predicted.astype(np.int64), confidence)
+        return Scored(quality, predicted.astype(np.int64), confidence, rule)
     pooled = adapted_features(feed).pooled
     text = feed.learner.final_text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
@@ -61,7 +62,7 @@ def _score(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) 
             return positive, positive - negative
 
         return score_inputs(inputs, pooled, folds=objective.settings.folds, learned=learned, kinds=LEARNED)
-    return _score_by_threshold(feed, pooled, text, inputs, demand_agreement=objective.settings.demand_agreement)
+    return _score_by_threshold(feed, pooled, text, inputs, rule=rule)
 
 
 Text = tuple[Tensor, Tensor | None]
@@ -69,14 +70,15 @@ Text = tuple[Tensor, Tensor | None]
 
 @torch.inference_mode()
 def _score_by_threshold(
-    feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, demand_agreement: bool
+    feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, rule: FlagRule
 ) -> Scored:
     device, labels = feed.engine.device, inputs.labels
 
     def score_rows(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
         threshold = None if text[1] is None else negative
-        return score_by_threshold(positive, threshold, torch.from_numpy(labels[rows]).to(device), demand_agreement)
+        given = torch.from_numpy(labels[rows]).to(device)
+        return score_by_threshold(positive, threshold, given, rule.demand_agreement)
 
     quality, predicted, confidence = in_chunks(score_rows, inputs.rows, progress=feed.engine.progress)
-    return Scored(quality, predicted, confidence)
+    return Scored(quality, predicted, confidence, rule)

@@ -26,6 +26,7 @@ from labelsieve.detect.evidence.noise_rate import far_off
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Crowd, Estimate
 from labelsieve.detect.zero_shot import in_chunks
+from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
 
 # No label is flagged that is more than three times more likely right than wrong.
@@ -39,7 +40,7 @@ class Scored(NamedTuple):
         quality: p_clean, between 0 and 1.
         predicted: The class to suggest.
         confidence: Its probability.
-        threshold: A label is an issue where the quality is at most this.
+        rule: Which labels are issues.
         notes: Remarks for the user.
         estimate: How many labels are wrong, where the quality is a probability that was fitted to them.
         crowd: What was found out about several annotators.
@@ -48,7 +49,7 @@ class Scored(NamedTuple):
     quality: NDArray[np.float32]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
-    threshold: float = 0.5
+    rule: FlagRule = FlagRule()
     notes: tuple[str, ...] = ()
     estimate: Estimate | None = None
     crowd: Crowd | None = None
@@ -105,7 +106,7 @@ def score_jointly(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
-        threshold,
+        FlagRule(threshold=threshold),
         (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
         crowd,
