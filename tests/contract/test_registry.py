@@ -42,6 +42,7 @@ from labelsieve.metrics import (
 from labelsieve.report import panels
 from labelsieve.report.panels import PANELS
 from labelsieve.report.registry import FORMATS
+from labelsieve.review.writers.registry import WRITERS
 from labelsieve.tag_metrics import evaluate_pairs, measure_tags
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
@@ -51,6 +52,7 @@ OTHERS = (
     VERBS,
     TABLE_FORMATS,
     BOX_FORMATS,
+    WRITERS,
     PANELS,
     FINDINGS,
 )  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
@@ -79,6 +81,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
     (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |[^()]*\n    labels: )"),
     (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, asked: Columns, where: str\)"),
+    (WRITERS, "review/writers", r"^class (\w+)\((?:LabelFiles|WholeFolder)\)"),
     (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, asked: Columns, split"),
     (VERBS, "commands", r"^class (\w+)\((?:(?!^class ).)*?^    def run\(self, console: Console"),
 ]

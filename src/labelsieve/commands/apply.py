@@ -150,8 +150,8 @@ class Apply(Command):
         """Writes the list of changes beside the result; one that was given is there already."""
         from labelsieve.data.sources.folders import CHANGES
         from labelsieve.data.sources.readers import find_source
-        from labelsieve.review.apply import free_name
         from labelsieve.review.changes import write_changes
+        from labelsieve.review.writers.backups import free_name
 
         if self.changes is not None:
             return None

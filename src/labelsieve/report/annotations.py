@@ -12,10 +12,10 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
+from labelsieve.data.sources.edits import RowVerdicts
 from labelsieve.report.common import require_same_images
 from labelsieve.review.apply import apply, check_target
 from labelsieve.review.changes import LEFT_OUT, Placed
-from labelsieve.review.writers import RowVerdicts
 from labelsieve.verdicts import Verdicts
 
 
