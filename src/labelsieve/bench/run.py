@@ -323,7 +323,7 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     Those that stay as they are given count as right where the truth is not known.
     """
     if isinstance(images, TaggedImages):
-        return _with_tag_noise(images, noise, seed=seed)
+        return _with_tag_noise(images, noise, seed=seed, progress=progress)
     if noise.kind == "given" or noise.kind == "column":  # features were loaded with that column
         return images.with_labels(images.labels, truth=true_labels(images))
     clean = images.with_labels(true_labels(images))
@@ -336,11 +336,15 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
 
 
-def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int) -> TaggedImages:
+def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: Progress | None) -> TaggedImages:
     true = images.tags if images.truth is None else images.truth
     if noise.kind == "given":
         return images.with_tags(images.tags, truth=true)
-    return with_tag_noise(images.with_tags(true), omit=noise.omit, add=noise.add, seed=seed)
+    clean = images.with_tags(true)
+    if noise.kind == "none":
+        return clean.with_tags(true, truth=true)
+    shares = {name: getattr(noise, name) for name in noise.takes}
+    return with_tag_noise(clean, kind=noise.kind, seed=seed, progress=progress, **shares)
 
 
 def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
