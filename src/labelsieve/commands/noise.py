@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource, refuse_own
+from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource
+from labelsieve.commands.own_files import refuse_own
 from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from labelsieve.data.published.base import named_source
 
+DEFAULT_MODEL = "openai/clip-vit-base-patch16"
+"""What a scan reads images with where nobody names a model."""
 OPEN_CLIP = "open_clip:"
 """What the names of models begin with that open_clip loads; see :func:`labelsieve.load_vlm`."""
 
