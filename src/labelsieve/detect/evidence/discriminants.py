@@ -88,7 +88,7 @@ def fit_discriminants(
         rows: The rows to use.
         classes: K.
         folds: F, at least 2.
-        generator: Deals the rows into folds.
+        generator: Deals the rows of each class into folds.
         progress: Where to show how far it is.
 
     Returns:
@@ -148,12 +148,24 @@ def gather(
     generator: torch.Generator,
 ) -> Gathered:
     """Gathers what discriminants are made of, in one pass over some rows; see :func:`fit_discriminants`."""
-    deal = np.full(len(features), -1, dtype=np.int64)
-    deal[rows] = torch.randperm(len(rows), generator=generator).numpy() % folds
+    deal = stratified_folds(labels, rows, folds, generator)
     mean, scale = moments(features, rows)
     parts = _statistics(features, labels, deal, rows, mean, scale, classes, folds)
     counts, sums, squares = (part.sum(dim=0) - part for part in parts)
     return Gathered(deal, mean, scale, counts, sums, squares, there=parts[0].sum(dim=0) > 0)
+
+
+def stratified_folds(
+    labels: NDArray[np.int64], rows: NDArray[np.int64], folds: int, generator: torch.Generator
+) -> NDArray[np.int64]:
+    """Returns the fold of each row, (N,), -1 where it is not among `rows`, with as many of each class in every fold.
+
+    By chance alone, a fold may hold most of the few images of a class.
+    """
+    deal = np.full(len(labels), -1, dtype=np.int64)
+    order = rows[torch.randperm(len(rows), generator=generator).numpy()]
+    deal[order[labels[order].argsort(kind="stable")]] = np.arange(len(rows)) % folds
+    return deal
 
 
 def fit_linear(
@@ -176,7 +188,7 @@ def fit_linear(
         labels: Shape (N,), values 0 to K-1.
         rows: The rows to use, at least one.
         classes: K.
-        generator: Deals the rows into folds.
+        generator: Deals the rows of each class into folds.
         folds: Their number, at least 2.
         progress: Where to show how far it is.
 

@@ -29,7 +29,13 @@ from labelsieve.detect.evidence.noise_model import (
     clean_share,
     start_rate,
 )
-from labelsieve.detect.evidence.noise_rate import classes_differ, noise_rate, reliability_rate, shows_classes
+from labelsieve.detect.evidence.noise_rate import (
+    classes_differ,
+    noise_rate,
+    reliability_rate,
+    shows_classes,
+    surest_images,
+)
 from labelsieve.detect.zero_shot import CHUNK, fitting_factor
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
@@ -117,14 +123,13 @@ def fit_joint(
                 else unbiased
             )
             joined = sample.joined(likeliest)
-            differ = unbiased is not None
+            surest = surest_images(joined, by_class=unbiased is not None)
             if not number:
-                rate = noise_rate(joined, Mistakes.EVEN, differ=differ)
-                if zero_shot and rate:
-                    factor = fitting_factor(*zero_shot, noise_rate=rate.value)
+                if zero_shot and surest:
+                    factor = fitting_factor(*zero_shot, noise_rate=surest.shares.value)
                     reliable = reliability_rate(*zero_shot, factor=factor)
-                mistakes = _mistakes(joined, rate and rate.value, generator, advance)
-            rate = noise_rate(joined, mistakes, reliable=reliable, differ=differ)
+                mistakes = _mistakes(joined, surest and surest.shares.value, generator, advance)
+            rate = surest and noise_rate(joined, surest, mistakes, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
         ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
