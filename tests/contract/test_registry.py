@@ -25,6 +25,7 @@ from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources.table_formats import TABLE_FORMATS
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
+from labelsieve.detect.tags.registry import TAG_DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
 from labelsieve.metrics import (
     CALIBRATION,
@@ -48,7 +49,7 @@ from labelsieve.tag_metrics import evaluate_pairs, measure_tags
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
-OFFERED = (DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
+OFFERED = (DETECTORS, TAG_DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
 OTHERS = (
     VERBS,
     TABLE_FORMATS,
@@ -57,7 +58,10 @@ OTHERS = (
     PANELS,
     FINDINGS,
 )  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
-REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)}
+REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)} | {
+    "detector": DETECTORS,
+    "detector of tags": TAG_DETECTORS,
+}
 PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 
@@ -72,6 +76,7 @@ def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) ->
 # Of what is written for a registry: where it lies, and how it begins.
 WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (DETECTORS, "detect", r"^class (\w+)\((?!ABC)(?:(?!^class ).)*?^    def score\(self, inputs"),
+    (TAG_DETECTORS, "detect/tags", r"^class (\w+)\((?!ABC)(?:(?!^class ).)*?^    def score\(self, pairs"),
     (WARMUP_LOSSES, "detect/losses.py", r"^def (\w+)\(logits: Tensor, labels: Tensor"),
     (LOSSES, "finetune", r"^(?:def|class) (\w+)\((?:logits: Tensor, labels: Tensor|Loss\))"),
     (PEFT, "vlm/peft", r"^def (\w+)\(_?vlm: \w+, _?sizes: Sizes"),
