@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta, hypergeom
 
 from labelsieve.review.audit import sides_of
-from labelsieve.review.guarantees import fewest_wrong, missed_share, most_wrong, wrong_on_side
-from labelsieve.review.known import Known
+from labelsieve.review.guarantees import lower_bound, missed_share, upper_bound, wrong_on_side
+from labelsieve.review.known_labels import Known
 from labelsieve.review.sampling import design
 from labelsieve.verdicts import _SCHEMA, Verdicts, ranks
 
@@ -57,8 +57,8 @@ def bounds() -> None:
             known[plan.draw(known=known, count=audited - before)] = True
             now = Known(has_answer=known, is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
             sides, found = sides_of(plan, now, plan.prefix(known)), int((known & wrong).sum())
-            high, low = most_wrong(sides, confidence=0.975), fewest_wrong(sides, confidence=0.975)
-            bound, flags = most_wrong(sides, confidence=0.95), wrong_on_side(sides[0], confidence=0.95)
+            high, low = upper_bound(sides, confidence=0.975), lower_bound(sides, confidence=0.975)
+            bound, flags = upper_bound(sides, confidence=0.95), wrong_on_side(sides[0], confidence=0.95)
             missed, share = missed_share(sides, confidence=0.95), others / WRONG
             plain = int(wrong[generator.choice(IMAGES, audited, replace=False)].sum())
             of_plain = [beta.ppf(0.025, plain, audited - plain + 1), beta.ppf(0.975, plain + 1, audited - plain)]

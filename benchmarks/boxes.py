@@ -29,7 +29,7 @@ import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.apply import apply
-from labelsieve.review.changes import Placed
+from labelsieve.review.changes import ChangedLabels
 
 WIDTH = 64
 
@@ -120,7 +120,7 @@ def measure(folder: Path) -> dict[str, float]:
     with step("written", found):
         labels = np.where(verdicts.is_issue, verdicts.predicted, verdicts.given)
         changed = int((labels != images.labels).sum())
-        placed = Placed(labels=labels, changed=changed, left_out=0, done=0, differing=(), missing=())
+        placed = ChangedLabels(labels=labels, changed=changed, left_out=0, done=0, differing=(), missing=())
         apply(images, placed, options={"source": str(source)}, out=folder / "corrected.json")
     return found
 

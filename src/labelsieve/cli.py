@@ -1,6 +1,6 @@
-"""The command line: verbs, exit codes, and what reaches the terminal.
+"""The command line: verbs, exit codes and error messages.
 
-Exit codes: 0 done, 1 the user can fix it (one line on stderr), 2 the command line is wrong.
+Exit codes: 0 success, 1 an error that the user can fix (one line on stderr), 2 invalid arguments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-# Nothing heavy: until `main` has begun, Ctrl-C ends in a traceback.
+# Import nothing heavy here: before `main` runs, Ctrl-C ends in a traceback.
 from labelsieve.core.errors import LabelsieveError, UsageError, did_you_mean, shown
 from labelsieve.core.progress import STOPPING, clean, is_main_process
 from labelsieve.core.registry import Entry, Registry
@@ -43,7 +43,7 @@ VERBS: Registry[type[Command], Entry] = Registry(
     Entry("bench", _COMMANDS + "bench:Bench"),
     Entry("list", _COMMANDS + "listing:Listing"),
 )
-# Read by the libraries when they are imported, which is later. Missing weights are reported by `load_vlm`.
+# The libraries read these when they are imported, later. `load_vlm` reports missing weights.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
@@ -52,34 +52,34 @@ _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# What ends a command beside Ctrl-C: a scheduler or launcher, and the end of its terminal.
-_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Signals that end a command like Ctrl-C: from a scheduler or launcher, or because its terminal closes.
+_TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-# Characters of a message.
-_LONGEST = 500
+# Maximum length of a message.
+_MAX_CHARACTERS = 500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     Args:
-        argv: The words after the program's name; by default those the program was called with.
+        argv: The arguments after the name of the program; those of the process by default.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(args), args=args, is_program=argv is None)
 
 
 def guarded(work: Callable[[], int], *, args: list[str], is_program: bool) -> int:
-    """Does work of the command line and returns its exit code; what the user can fix is one line on stderr.
+    """Runs a command and returns its exit code; errors that the user can fix become one line on stderr.
 
     Args:
         work: Returns an exit code.
-        args: The words that asked for it, to say how to go on.
+        args: Its arguments, for the hint how to resume.
         is_program: Whether the process ends with it.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that a terminal or file of old lacks must not end the run
+    if isinstance(sys.stdout, io.TextIOWrapper):  # characters outside the encoding of the terminal must not end the run
         sys.stdout.reconfigure(errors="replace")
     try:
         with _stopped_by_signals(is_program=is_program):
@@ -89,41 +89,40 @@ def guarded(work: Callable[[], int], *, args: list[str], is_program: bool) -> in
     except LabelsieveError as error:
         return _fail(_brief(str(error)))
     except KeyboardInterrupt as stop:
-        # the first process may be gone where a launcher ends the others; Ctrl-C reaches it too
-        return _fail(_how_to_go_on(args), everywhere=stop.args in [(number,) for number in _ENDING])
-    except BrokenPipeError:  # the reader of our output, `head` for one, has left
+        # a launcher may end the others after the first process has gone; Ctrl-C reaches the first as well
+        return _fail(_resume_hint(args), everywhere=stop.args in [(number,) for number in _TERMINATING])
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(_brief(f"{where}{error.strerror or error}; check the disk, its free space and permissions"))
     except Exception as error:
-        # known by their names: torch, which has them, may not even be loaded
+        # compared by name: torch may not be loaded
         if type(error).__name__ == "OutOfMemoryError":
             return _fail("the device has too little memory for this; lower --batch-size or take --device cpu")
         if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
             return _fail("this machine has too little memory for this; lower --batch-size, or take fewer images")
         if _lost_a_process(error):
-            said = f"another process of this run has ended, perhaps for want of memory; {_how_to_go_on(args)}"
-            return _fail(said, everywhere=True)
+            message = f"another process of this run has ended, perhaps for want of memory; {_resume_hint(args)}"
+            return _fail(message, everywhere=True)
         raise
 
 
 def _lost_a_process(error: Exception) -> bool:
-    """Returns whether a process that decodes images, or another one that computes, is gone."""
-    said = str(error)
-    decoding = isinstance(error, RuntimeError) and said.startswith("DataLoader worker (pid")
-    peer = any(word in said for word in ("Connection closed by peer", "Connection reset by peer", "Broken pipe"))
+    """Returns whether a worker process that decodes images, or another process of the run, has died."""
+    message = str(error)
+    decoding = isinstance(error, RuntimeError) and message.startswith("DataLoader worker (pid")
+    peer = any(word in message for word in ("Connection closed by peer", "Connection reset by peer", "Broken pipe"))
     computing = type(error).__name__ in ("DistBackendError", "DistNetworkError", "RuntimeError") and peer
     return decoding or computing
 
 
 @contextmanager
 def _stopped_by_signals(*, is_program: bool) -> Iterator[None]:
-    """Ends on SIGTERM and SIGHUP as on Ctrl-C, and says how to go on: schedulers and closed terminals send them.
+    """Turns SIGTERM and SIGHUP, from schedulers and closed terminals, into the error of Ctrl-C.
 
-    What is raised while another library is in the middle of something, such as its import, may come out as another
-    error or not at all.
+    If a library is interrupted, for instance during its import, it may raise another error or swallow this one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -133,19 +132,19 @@ def _stopped_by_signals(*, is_program: bool) -> Iterator[None]:
     def stop(number: int, _frame: object) -> None:
         STOPPING.set()
         received.append(number)
-        if hasattr(signal, "SIGCHLD"):  # else the end of processes that decode is reported as an error on exit
+        if hasattr(signal, "SIGCHLD"):  # otherwise the end of worker processes is reported as an error on exit
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt(number)
 
-    def tell_unless_stopped(lost: sys.UnraisableHookArgs) -> None:
+    def report_unless_stopped(lost: sys.UnraisableHookArgs) -> None:
         if not (received and isinstance(lost.exc_value, KeyboardInterrupt)):
             hook(lost)
 
-    # a shell lets commands in the background ignore Ctrl-C, and nohup lets them ignore the end of the terminal
-    handlers = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
+    # shells make background commands ignore Ctrl-C, and nohup makes them ignore SIGHUP: leave those handlers alone
+    handlers = {number: signal.getsignal(number) for number in (*_TERMINATING, signal.SIGINT)}
     usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: handler for number, handler in handlers.items() if handler in usual}
-    hook, sys.unraisablehook = sys.unraisablehook, tell_unless_stopped
+    hook, sys.unraisablehook = sys.unraisablehook, report_unless_stopped
     for number in before:
         signal.signal(number, stop)
     try:
@@ -157,7 +156,7 @@ def _stopped_by_signals(*, is_program: bool) -> Iterator[None]:
     finally:
         sys.unraisablehook = hook
         for number, handler in before.items():
-            # nothing is left to do but to end, which a program may do without a traceback
+            # the program only has to exit now, and may do so without a traceback
             signal.signal(number, signal.SIG_DFL if is_program else handler)
         STOPPING.clear()
 
@@ -172,8 +171,8 @@ def _dispatch(args: list[str]) -> int:
         print(f"labelsieve {__version__}")
         return 0
     if args[0] not in VERBS:
-        known = ", ".join(VERBS)
-        raise UsageError(f'expected a verb out of {known}, got "{shown(args[0])}"{did_you_mean(args[0], VERBS)}')
+        verbs = ", ".join(VERBS)
+        raise UsageError(f'expected a verb out of {verbs}, got "{shown(args[0])}"{did_you_mean(args[0], VERBS)}')
     from rich.console import Console
 
     _check_encoding(args)
@@ -184,10 +183,10 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _check_encoding(args: Sequence[str]) -> None:
-    """Refuses names in another encoding before any work: what a run writes about itself, in UTF-8, could not hold them.
+    """Rejects names in another encoding before any work: the files of a run are in UTF-8 and could not hold them.
 
     Raises:
-        UsageError: A word is not UTF-8.
+        UsageError: An argument is not UTF-8.
     """
     from labelsieve.core.provenance import is_utf8
 
@@ -213,25 +212,25 @@ def _print_help() -> None:
     print("\n".join(lines))
 
 
-def _how_to_go_on(args: list[str]) -> str:
-    more = _to_go_on(args[0]) if args and args[0] in VERBS else None
+def _resume_hint(args: list[str]) -> str:
+    more = _resume_flags(args[0]) if args and args[0] in VERBS else None
     if more is None:
         return "stopped"
-    # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
+    # keeps --overwrite, which resumes too; a run that was stopped before its first checkpoint starts again
     again = [word for word in args if word not in more]
     return f"stopped; to go on: labelsieve {shlex.join([*again, *more])}"
 
 
-def _to_go_on(verb: str) -> tuple[str, ...] | None:
-    """Returns what a verb adds to go on, None for nothing to go on with: a command that ends imports no more."""
+def _resume_flags(verb: str) -> tuple[str, ...] | None:
+    """Returns the flags that resume a verb, None if it cannot be resumed; imports nothing, since the process ends."""
     module, _, name = VERBS.entries[verb].place.partition(":")
     kind: type[Command] | None = getattr(sys.modules.get(module), name, None)
-    return kind.to_go_on if kind is not None else None
+    return kind.resume_flags if kind is not None else None
 
 
 def _brief(message: str) -> str:
-    """Leaves out the middle of a message that names something endless: what is wrong and what to do are at its ends."""
-    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 150]} ... {message[-140:]}"
+    """Shortens a very long message in the middle: the problem and the advice are at its ends."""
+    return message if len(message) <= _MAX_CHARACTERS else f"{message[: _MAX_CHARACTERS - 150]} ... {message[-140:]}"
 
 
 def _fail(message: str, *, code: int = 1, everywhere: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Which labels are flagged by their scores: the rule, applied, described and kept in the record of a run."""
+"""The rule that flags labels by their scores: applied, described and kept in the record of a run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from labelsieve.core.quantities import percent
 
 SAMPLED = "the audited images were drawn at random and the answers are right"
 HOLDS_IF = f"{SAMPLED}; on average over audits"
-"""What a share of false flags rests on."""
+"""The assumptions behind a share of false flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlagRule:
     """Flags labels of low quality and, where it demands agreement, those that are not predicted.
 
-    Its settings are entries of `run.json`; what they have to be stands beside their types, as in `records.py`.
+    Its settings are entries of `run.json`; their types are annotated as in `records.py`.
 
     Attributes:
-        threshold: A label is flagged where its quality is at most this; None where the detector names the issues by a
-            rule that no threshold can express.
-        demand_agreement: Whether a label is flagged, too, where another class is predicted.
-        false_flags: The share of false flags that the threshold was chosen for by an audit, which may then leave out
-            labels that it says nothing of, above 0 and below 1; without a threshold no more than the labels that are
-            known to be wrong are flagged. None where the detector has chosen.
+        threshold: A label is flagged if its quality is at most this; None if the detector names the issues by a rule
+            that no threshold can express.
+        demand_agreement: Whether a label is also flagged if another class is predicted.
+        false_flags: The share of false flags, above 0 and below 1, for which an audit chose the threshold. The audit
+            may then leave out labels that it does not cover; without a threshold only labels that are known to be
+            wrong are flagged. None if the detector chose the threshold.
 
     Example:
         >>> import numpy as np
@@ -44,28 +44,28 @@ class FlagRule:
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> FlagRule:
-        """Reads it from the entries of `run.json`; what is missing there has its default, a threshold None.
+        """Reads the rule from the entries of `run.json`; missing entries get their defaults, the threshold None.
 
         Example:
             >>> FlagRule.of({"threshold": 0.3, "demand_agreement": None, "detector": {"name": "joint"}})
             FlagRule(threshold=0.3, demand_agreement=False, false_flags=None)
         """
-        known = {name: record[name] for name in _names() if record.get(name) is not None}
-        return FlagRule(**{"threshold": None, **known})
+        settings = {name: record[name] for name in _names() if record.get(name) is not None}
+        return FlagRule(**{"threshold": None, **settings})
 
     def to_record(self) -> dict[str, Any]:
-        """Returns its entries of `run.json`; where no threshold tells the issues, agreement is none of them."""
+        """Returns the entries of `run.json`; agreement is null if no threshold defines the issues."""
         return self._settings() | ({"demand_agreement": None} if self.threshold is None else {})
 
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _names()}
 
-    def naming(self, issue: NDArray[np.bool_]) -> NamedIssues:
-        """Returns the rule with all flags, (N,), named one by one."""
+    def with_issues(self, issue: NDArray[np.bool_]) -> NamedIssues:
+        """Returns the rule with all flags, (N,), listed explicitly."""
         return NamedIssues(**self._settings(), issue=issue)
 
-    def knowing(self, *, right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> FlagRule:
-        """Returns the rule for labels, (N,), of which some are known; their quality says so, too."""
+    def with_known(self, *, right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> FlagRule:
+        """Returns the rule where some labels, (N,), are known to be right or wrong; their quality is already set."""
         return self
 
     def flags(
@@ -74,16 +74,16 @@ class FlagRule:
         """Returns which labels are flagged, (N,).
 
         Args:
-            quality: Shape (N,), between 0 and 1, higher = more likely correct; NaN is never below the threshold.
+            quality: Shape (N,), between 0 and 1, higher = more likely correct; NaN is never flagged by the threshold.
             predicted: Shape (N,): most likely classes.
             given: Shape (N,): given labels.
         """
         return np.asarray(self._low(quality) | self._differs(predicted, given))
 
-    def for_quality_alone(
+    def flags_by_quality_only(
         self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Returns which labels are flagged by the threshold alone, (N,), and not for want of agreement, too."""
+        """Returns which labels are flagged by the threshold only, (N,), and not also for lack of agreement."""
         return np.asarray(self._low(quality) & ~self._differs(predicted, given))
 
     def _low(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -97,21 +97,21 @@ class FlagRule:
 
     @property
     def line(self) -> float | None:
-        """Where a plot over the quality has a line: at 0 only agreement decides, and flags would stand right of it."""
+        """The threshold line of a plot over the quality; None at 0, where only agreement decides."""
         return self.threshold if self.threshold is not None and 0 < self.threshold <= 1 else None
 
     def facts(self) -> dict[str, str]:
-        """Returns what a report says of the rule, by its title."""
+        """Returns the lines of a report about the rule, by title."""
         facts = {"Threshold": f"{self.threshold:.3g}"} if self.threshold else {}
         if self.demand_agreement:
             facts["Also flagged" if self.threshold else "Flagged"] = "where another class is likelier"
         if self.false_flags is not None:
             facts |= {} if self.threshold is not None else {"Flagged": "only labels that are known to be wrong"}
-            facts["False flags"] = self.promise()
+            facts["False flags"] = self.bound_text()
         return facts
 
-    def promise(self) -> str:
-        """Says how many of the flags are false, with what that rests on; empty where nothing was asked for."""
+    def bound_text(self) -> str:
+        """Returns the bound on false flags with its assumptions as a text; empty if none was requested."""
         if self.false_flags is None:
             return ""
         return f"at most {percent(self.false_flags)}, if {HOLDS_IF}"
@@ -119,17 +119,17 @@ class FlagRule:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NamedIssues(FlagRule):
-    """Flags labels that are named one by one, where no threshold tells them.
+    """Flags labels that are listed explicitly, where no threshold can express the rule.
 
     Attributes:
-        issue: Shape (N,): which labels are flagged; those of images that could not be read are not.
+        issue: Shape (N,): which labels are flagged; those of unreadable images are not.
     """
 
     threshold: float | None = None
     issue: NDArray[np.bool_] = field(repr=False)
 
-    def knowing(self, *, right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> NamedIssues:
-        """Returns the rule without the labels that are right, (N,), and with those that are wrong, (N,)."""
+    def with_known(self, *, right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> NamedIssues:
+        """Returns the rule without the labels known to be right, (N,), and with those known to be wrong, (N,)."""
         return replace(self, issue=wrong | (self.issue & ~right))
 
     def flags(

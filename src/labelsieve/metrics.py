@@ -1,4 +1,4 @@
-"""How good verdicts, classifiers and probabilities are against the truth: each metric has its one home here."""
+"""Metrics of verdicts, classifiers and probabilities against the truth; each metric is defined here only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that is measured: what it is called, which value is best, and how a table shows it.
+    """A metric: its title, which value is best, and its format in a table.
 
     Attributes:
-        title: In the head of a table.
-        name: Where there is room; empty where the title says it all.
-        best: Which value is best; none of what is neither good nor bad.
-        is_share: Whether it is between 0 and 1 and shown in percent; else it is shown as it is.
-        digits: After the point.
+        title: Heading of its column in a table.
+        name: Longer name where there is room; empty if the title is enough.
+        best: Which value is best; `none` if it is neither good nor bad.
+        is_share: Whether it is between 0 and 1 and shown in percent; otherwise the plain number is shown.
+        digits: Number of decimals.
 
     Example:
         >>> error = Metric("error", best="lowest")
@@ -36,15 +36,15 @@ class Metric:
 
     @property
     def full_name(self) -> str:
-        """The name or, where there is none, the title."""
+        """Returns the name or, without one, the title."""
         return self.name or self.title
 
     def merit(self, value: float) -> float:
-        """Returns a value turned so that higher is better, unless there is no best."""
+        """Returns the value with its sign such that higher is better, unless no value is best."""
         return -value if self.best == "lowest" else value
 
     def text(self, value: float) -> str:
-        """Returns a value as a table shows it, without a unit."""
+        """Returns the value as formatted in a table, without a unit."""
         return f"{100 * value if self.is_share else value:.{self.digits}f}"
 
 
@@ -58,27 +58,27 @@ DETECTION = {
     "auroc": Metric("AUROC"),
     "average_precision": Metric("AP", "average precision of wrong labels"),
 }
-"""What :func:`evaluate` measures of verdicts, between 0 and 1.
+"""Metrics of verdicts by :func:`evaluate`, between 0 and 1.
 
-As in all tables of metrics here, a new one is a line, and its value in the function. Terminal, report, comparison,
-model card and experiments derive from them.
+As in all tables of metrics here, a new metric is a line here and a value in the function. Terminal, report,
+comparison, model card and experiments derive from these tables.
 """
 RATES = {
     "flagged_rate": Metric("flagged", best="none"),
     "noise_rate": Metric("noise rate", best="none"),
 }
-"""What :func:`evaluate` counts."""
+"""Rates by :func:`evaluate`."""
 CALIBRATION = {
     "brier": Metric("Brier score", best="lowest"),
     "ece": Metric("calibration error", best="lowest"),
     "even_odds": Metric("p_clean from which on every other label is right", best="none"),
 }
-"""What :func:`calibration` measures of probabilities, between 0 and 1."""
+"""Metrics of probabilities by :func:`calibration`, between 0 and 1."""
 CLASSIFICATION = {
     "accuracy": Metric("accuracy"),
     "balanced_accuracy": Metric("balanced accuracy", "mean over the classes"),
 }
-"""What :func:`measure` measures of a classifier, between 0 and 1."""
+"""Metrics of a classifier by :func:`measure`, between 0 and 1."""
 TAG_DETECTION = {
     "wrong_precision": Metric("wrong P", "precision of the given tags that are flagged"),
     "wrong_recall": Metric("wrong R", "recall of the wrong tags"),
@@ -92,11 +92,11 @@ TAG_DETECTION = {
     "missing_average_precision": Metric("missing AP", "average precision of the missing tags among those absent"),
     "map": Metric("mAP", "mean over the classes of the average precision of wrong and missing tags"),
 }
-"""What :func:`labelsieve.tag_metrics.evaluate_pairs` measures where an image has several labels, between 0 and 1."""
+"""Metrics of verdicts on tags by :func:`labelsieve.tag_metrics.evaluate_pairs`, between 0 and 1."""
 TAG_CLASSIFICATION = {"map": Metric("mAP")}
-"""What :func:`labelsieve.tag_metrics.measure_tags` measures of a classifier of tags, between 0 and 1."""
+"""Metrics of a classifier of tags by :func:`labelsieve.tag_metrics.measure_tags`, between 0 and 1."""
 TAG_DECISIONS = {"micro_f1": Metric("micro F1"), "macro_f1": Metric("macro F1")}
-"""What it measures, too, of the tags given from one half on and, in names that end in `_tuned`, from a threshold on."""
+"""Further metrics by it, at the threshold 0.5 and, in names that end in `_tuned`, at a tuned threshold."""
 ESTIMATES = {
     "estimated_noise_rate": Metric("estimated noise rate", best="none"),
     "noise_rate_error": Metric("error of the estimated noise rate", best="lowest"),
@@ -105,16 +105,16 @@ ESTIMATES = {
     "missed_labels_covered": Metric("the missed labels"),
     "predicted_accuracy": Metric("predicted label = true label"),
 }
-"""What an experiment measures, too, of a detector of wrong labels."""
+"""Further metrics of a detector of wrong labels in an experiment."""
 TEST = {f"test_{name}": replace(metric, title=f"test {metric.title}") for name, metric in CLASSIFICATION.items()}
-"""What it measures on test images."""
+"""Its metrics on test images."""
 FINE_TUNING = {
     "test_accuracy_start": Metric("test accuracy before fine-tuning"),
     "test_accuracy_best": Metric("test accuracy of the best epoch, chosen on the test set"),
     "used_rate": Metric("trained on"),
     "used_clean": Metric("of these, right"),
 }
-"""What it measures, too, of a classifier that is trained on a selection."""
+"""Its metrics of a classifier that is trained on a selection."""
 TAG_RATES = {
     "wrong_flagged": Metric("flagged of the given tags", best="none"),
     "missing_flagged": Metric("flagged of the absent tags", best="none"),
@@ -123,20 +123,20 @@ TAG_RATES = {
     "omission": Metric("missing of the right tags", best="none"),
     "estimated_omission": Metric("estimated missing of the right tags", best="none"),
 }
-"""What it counts of tags."""
+"""Its rates of tags."""
 COST = {
     "seconds": Metric("seconds", best="none", is_share=False),
     "memory": Metric("peak memory, GB", best="none", is_share=False, digits=2),
     "device_memory": Metric("peak memory of the GPU, GB", best="none", is_share=False, digits=2),
 }
-"""What all of it takes."""
+"""Time and memory."""
 METRICS = DETECTION | RATES | ESTIMATES | CALIBRATION | TEST | FINE_TUNING | TAG_DETECTION | TAG_RATES | COST
-"""All that an experiment measures, in the order of its columns."""
+"""All metrics of an experiment, in the order of its columns."""
 METRIC_TITLES = {name: metric.title for name, metric in DETECTION.items()}
 SIDES = ("clean", "issue")
-"""Terminal and report have a table of both sides of precision, recall and F1, and lines for all other metrics."""
+"""Terminal and report have a table of precision, recall and F1 for both sides, and a line for each other metric."""
 OTHER_METRICS = {name: metric.full_name for name, metric in DETECTION.items() if not name.startswith(SIDES)}
-# Bins of the calibration error, and where every other label is right.
+# Bins of the calibration error, and the accuracy at even odds.
 _BINS, _EVEN = 10, 0.5
 
 
@@ -148,49 +148,49 @@ class Interval(NamedTuple):
     high: float
 
     @classmethod
-    def of_record(cls, found: Any) -> Interval | None:
-        """Reads it from the `estimate` of `run.json`; None where there is none of three numbers.
+    def of_record(cls, record: Any) -> Interval | None:
+        """Reads an interval from the `estimate` of `run.json`; None unless it has three numbers.
 
         Example:
             >>> Interval.of_record({"value": 6, "low": 3, "high": 9})
             Interval(value=6.0, low=3.0, high=9.0)
         """
-        values = [found.get(name) for name in cls._fields] if isinstance(found, Mapping) else []
-        known = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
-        return cls(*known) if len(known) == len(cls._fields) else None
+        values = [record.get(name) for name in cls._fields] if isinstance(record, Mapping) else []
+        numbers = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
+        return cls(*numbers) if len(numbers) == len(cls._fields) else None
 
 
 def evaluate(
     *, wrong: NDArray[np.bool_], flagged: NDArray[np.bool_], quality: NDArray[np.float32]
 ) -> dict[str, float | int | None]:
-    """Scores verdicts against the truth, with the side that each number speaks of in its name.
+    """Scores verdicts against the truth; the names of the metrics start with the positive class.
 
     The paper counts clean labels as the positive class (`clean_*`), cleanlab counts issues (`issue_*`).
 
     Args:
         wrong: Shape (N,): true where the given label differs from the true one.
-        flagged: Shape (N,): true where the label was called an issue.
+        flagged: Shape (N,): true where the label was flagged.
         quality: Shape (N,), between 0 and 1, higher = more likely correct.
 
     Returns:
         `clean_precision`, `clean_recall`, `clean_f1`, `issue_precision`, `issue_recall`, `issue_f1`, all between 0 and
-        1 (0 where nothing was found or nothing is to be found), `auroc` and `average_precision` of `1 - quality` for
-        the issues (None if all labels are right or all are wrong), `noise_rate`, `flagged_rate` and `images`.
+        1 (0 where nothing is flagged or nothing is wrong), `auroc` and `average_precision` of `1 - quality` for the
+        issues (None if all labels are right or all are wrong), `noise_rate`, `flagged_rate` and `images`.
 
     Example:
         >>> import numpy as np
         >>> wrong, flagged = np.array([True, True, False, False]), np.array([True, False, False, False])
-        >>> found = evaluate(wrong=wrong, flagged=flagged, quality=np.array([0.1, 0.6, 0.8, 0.9]))
-        >>> found["issue_precision"], found["issue_recall"], found["auroc"]
+        >>> metrics = evaluate(wrong=wrong, flagged=flagged, quality=np.array([0.1, 0.6, 0.8, 0.9]))
+        >>> metrics["issue_precision"], metrics["issue_recall"], metrics["auroc"]
         (1.0, 0.5, 1.0)
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     mixed = bool(wrong.any() and not wrong.all())
-    suspicion = -quality  # ranks as 1 - quality does, but does not round the smallest qualities to ties
+    suspicion = -quality  # the ranking of 1 - quality, which would round the smallest qualities to ties
     return {
-        **one_side("clean", ~wrong, ~flagged),
-        **one_side("issue", wrong, flagged),
+        **precision_recall_f1("clean", ~wrong, ~flagged),
+        **precision_recall_f1("issue", wrong, flagged),
         "auroc": float(roc_auc_score(wrong, suspicion)) if mixed else None,
         "average_precision": float(average_precision_score(wrong, suspicion)) if mixed else None,
         "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
@@ -199,18 +199,20 @@ def evaluate(
     }
 
 
-def one_side(side: str, actual: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float | int | None]:
-    """Returns precision, recall and F1 of what was found, with the side in their names; 0 where there is nothing."""
-    hits, both = float((actual & found).sum()), float(actual.sum() + found.sum())
+def precision_recall_f1(
+    side: str, actual: NDArray[np.bool_], predicted: NDArray[np.bool_]
+) -> dict[str, float | int | None]:
+    """Returns precision, recall and F1 with the side as prefix of their names; 0 where they are undefined."""
+    hits, both = float((actual & predicted).sum()), float(actual.sum() + predicted.sum())
     return {
-        f"{side}_precision": hits / float(found.sum()) if found.any() else 0.0,
+        f"{side}_precision": hits / float(predicted.sum()) if predicted.any() else 0.0,
         f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
         f"{side}_f1": 2 * hits / both if both else 0.0,
     }
 
 
 def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Returns the share of right predictions, between 0 and 1; those of -1 do not count, and of none it is 0.
+    """Returns the share of correct predictions, between 0 and 1, without those of -1; 0 if none is left.
 
     Example:
         >>> import numpy as np
@@ -233,36 +235,36 @@ def measure(
 
     Returns:
         `images`, `unreadable`, `accuracy` and `balanced_accuracy` (the mean over the classes that occur), between 0 and
-        1, and `per_class`: for each class its name, images and accuracy, None where there are no images.
+        1, and `per_class`: for each class its name, number of images and accuracy, None without images.
 
     Example:
         >>> import numpy as np
-        >>> found = measure(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), ["cat", "dog"])
-        >>> found["accuracy"], found["balanced_accuracy"]
+        >>> metrics = measure(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), ["cat", "dog"])
+        >>> metrics["accuracy"], metrics["balanced_accuracy"]
         (0.75, 0.75)
     """
     rows: list[dict[str, Any]] = []
     for index, name in enumerate(class_names):
-        own = (labels == index) & (predicted >= 0)
+        in_class = (labels == index) & (predicted >= 0)
         rows.append(
             {
                 "class_name": name,
-                "images": int(own.sum()),
-                "accuracy": float((predicted[own] == index).mean()) if own.any() else None,
+                "images": int(in_class.sum()),
+                "accuracy": float((predicted[in_class] == index).mean()) if in_class.any() else None,
             }
         )
-    known = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+    accuracies = [row["accuracy"] for row in rows if row["accuracy"] is not None]
     return {
         "images": int((predicted >= 0).sum()),
         "unreadable": int((predicted < 0).sum()),
         "accuracy": accuracy(predicted, labels),
-        "balanced_accuracy": float(np.mean(known)) if known else 0.0,
+        "balanced_accuracy": float(np.mean(accuracies)) if accuracies else 0.0,
         "per_class": rows,
     }
 
 
 def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, float | list[list[float]] | None]:
-    """Compares probabilities with what came true.
+    """Measures how well probabilities match the outcomes.
 
     Args:
         quality: Shape (n,), from 0 to 1: the probability that the label is right.
@@ -271,30 +273,30 @@ def calibration(quality: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[
     Returns:
         `brier`, the mean squared difference (Brier, 1950), and `ece`, the expected calibration error (Guo et al., ICML
         2017): the mean over the images of the distance between mean probability and share of right labels in their one
-        of 10 equal bins. Both from 0, which is best, to 1. `even_odds` is the quality from which on at least every
-        other label is right, by isotonic regression: 0.5 if a threshold of one half is where it should be, and 1 where
-        it is so of none. All None without images. `reliability` has for each bin its images, the sum of their
-        probabilities, and how many of them are right.
+        of 10 equal bins. Both are between 0, the best value, and 1. `even_odds` is the lowest quality at which at
+        least half of the labels are right, by isotonic regression: 0.5 if a threshold of one half is the right one,
+        1 if there is no such quality. All None without images. `reliability` has for each bin the number of images,
+        the sum of their probabilities, and the number of right labels.
 
     Example:
         >>> import numpy as np
         >>> quality = np.array([0.9, 0.9, 0.1, 0.1], dtype=np.float32)
-        >>> found = calibration(quality, np.array([True, True, False, False]))
-        >>> round(found["brier"], 3), round(found["ece"], 3)
+        >>> metrics = calibration(quality, np.array([True, True, False, False]))
+        >>> round(metrics["brier"], 3), round(metrics["ece"], 3)
         (0.01, 0.1)
     """
     if not quality.size:
         return {"brier": None, "ece": None, "even_odds": None, "reliability": []}
     chance, true = quality.astype(np.float64), right.astype(np.float64)
     bins = np.minimum((chance * _BINS).astype(np.int64), _BINS - 1)
-    count, expected, found = (
+    count, expected, right_count = (
         np.bincount(bins, weights=each, minlength=_BINS) for each in (np.ones_like(chance), chance, true)
     )
     return {
         "brier": float(np.square(chance - true).mean()),
-        "ece": float(np.abs(expected - found).sum() / len(chance)),
+        "ece": float(np.abs(expected - right_count).sum() / len(chance)),
         "even_odds": _even_odds(chance, true),
-        "reliability": np.stack([count, expected, found], axis=1).tolist(),
+        "reliability": np.stack([count, expected, right_count], axis=1).tolist(),
     }
 
 

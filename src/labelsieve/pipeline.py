@@ -33,8 +33,8 @@ from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
 from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import CLASSIFICATION, measure
-from labelsieve.review.earlier import Earlier, earlier, earlier_of
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
+from labelsieve.review.earlier_review import EarlierReview, earlier_review_of, read_earlier_review
 from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint
 from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
@@ -144,7 +144,7 @@ def _known(
     reviewed: str | Path | None,
     false_flags: float | None,
     progress: Progress | None,
-) -> tuple[Earlier | None, EarlierAudit | None]:
+) -> tuple[EarlierReview | None, EarlierAudit | None]:
     """Returns what is known from the reviews of an earlier run, and what its audit says if flags rest on that."""
     if reviewed is None:
         if false_flags is not None:
@@ -153,9 +153,9 @@ def _known(
             )
         return None, None
     if false_flags is None:
-        return earlier(reviewed, images, progress=progress), None
+        return read_earlier_review(reviewed, images, progress=progress), None
     verdicts, reviews = read_audit(reviewed, false_flags=false_flags, progress=progress)
-    known = earlier_of(reviews, images, run_folder=Path(reviewed))
+    known = earlier_review_of(reviews, images, run_folder=Path(reviewed))
     return known, earlier_audit(known, images, verdicts, reviews, false_flags=false_flags)
 
 
@@ -167,7 +167,7 @@ def _scan(
     against: LabelledImages | LabelledFeatures | None,
     engine: Engine,
     *,
-    known: Earlier | None,
+    known: EarlierReview | None,
     audit: EarlierAudit | None,
     defects: bool,
     out: str | Path | None,
@@ -216,7 +216,7 @@ def _record(
 ) -> dict[str, Any]:
     recipe = next((name for name, known in RECIPES.items() if known == detector), None)
     run = described_run(images, engine, detector, name=detector_name(detector), recipe=recipe, seconds=seconds)
-    run["detector"]["settled"] = dict(scores.resolved)
+    run["detector"]["resolved"] = dict(scores.resolved)
     return {
         **run,
         "model": _model(images, vlm),

@@ -1,6 +1,6 @@
-"""What the program reads of the record of a run: people edit JSON files, so each value is of a kind that is checked.
+"""The typed record of a run; people edit JSON files, so the type of each value is checked.
 
-What :class:`RunRecord` does not name is kept in the file and never read.
+Keys that :class:`RunRecord` does not name are kept in the file and never read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from labelsieve.metrics import Interval
 
 _T = TypeVar("_T")
 
-# More is no count or duration of anything, and too much for many a format. NaN is not within any bounds.
-_MOST = 1e15
+# No count or duration exceeds it, and many formats cannot hold more. NaN fails the comparison.
+_MAX = 1e15
 
 
 def _is_text(value: Any) -> bool:
@@ -27,14 +27,14 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_MAX <= value <= _MAX
 
 
 def _is_size(value: Any) -> bool:
     return _is_number(value) and value >= 0
 
 
-def _is_share(value: Any) -> bool:
+def _is_fraction(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= 1
 
 
@@ -46,22 +46,22 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-# What each kind is called in a message, and whether a value is of it.
+# Name of each kind in messages, and the check of a value.
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "a text": _is_text,
     "a list of texts": _is_texts,
     "a text or a list of texts": lambda value: _is_text(value) or _is_texts(value),
     "a number": _is_number,
-    "a number from 0 to 1": _is_share,
+    "a number from 0 to 1": _is_fraction,
     "a number from 0": _is_size,
     "an integer from 0": _is_count,
     "true or false": lambda value: isinstance(value, bool),
     "an object": lambda value: isinstance(value, dict),
     "a list of objects": lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
 }
-# What each type of a field is called there; other kinds are named beside the type.
+# The kind of each type of field; other kinds are annotations of the type.
 _KIND_OF = {str: "a text", bool: "true or false", float: "a number", int: "an integer from 0"}
-_Share = Annotated[float, "a number from 0 to 1"]
+_Fraction = Annotated[float, "a number from 0 to 1"]
 _Size = Annotated[float, "a number from 0"]
 _Texts = Annotated[tuple[str, ...], "a list of texts"]
 _TextOrTexts = Annotated[str | tuple[str, ...], "a text or a list of texts"]
@@ -116,7 +116,7 @@ class DetectorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateRecord:
-    """How many labels are wrong, and how good the flags are, by the detector's own probabilities."""
+    """Estimates from the detector's own probabilities: number of wrong labels, of right flags and of missed labels."""
 
     wrong_labels: Interval | None = None
     right_flags: Interval | None = None
@@ -138,27 +138,27 @@ class AnnotatorRecord:
 
     name: str | None = None
     labels: int | None = None
-    accuracy: _Share | None = None
-    low: _Share | None = None
-    high: _Share | None = None
-    agreement: _Share | None = None
+    accuracy: _Fraction | None = None
+    low: _Fraction | None = None
+    high: _Fraction | None = None
+    agreement: _Fraction | None = None
     confused: ConfusedRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsensusRecord:
-    """What the consensus of several annotators changed against their vote; accuracies where there is a truth."""
+    """Changes of the consensus of several annotators against their majority vote; accuracies if there is a truth."""
 
     changed: int | None = None
-    accuracy: _Share | None = None
-    accuracy_of_vote: _Share | None = None
+    accuracy: _Fraction | None = None
+    accuracy_of_vote: _Fraction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestRecord:
     """How well the model of a scan classifies test images; `origin`: arguments to load them again."""
 
-    accuracy: _Share
+    accuracy: _Fraction
     images: int
     unreadable: int
     origin: _Object | None = None
@@ -167,7 +167,7 @@ class TestRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewedRecord:
-    """The review of an earlier run that a scan knew."""
+    """The review of an earlier run that a scan used."""
 
     run: str | None = None
     images: int | None = None
@@ -177,7 +177,7 @@ class ReviewedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstRecord:
-    """The other split in which copies were looked for; `origin`: arguments to load it again."""
+    """The other split that was searched for copies; `origin`: arguments to load it again."""
 
     source: str | None = None
     source_name: str | None = None
@@ -188,7 +188,7 @@ class AgainstRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingRecord:
-    """What a scan says about the whole data set; `level` is `problem`, `warning` or `info`."""
+    """A finding of a scan about the whole data set; `level` is `problem`, `warning` or `info`."""
 
     level: str | None = None
     code: str | None = None
@@ -199,27 +199,27 @@ class FindingRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What `run.json` says of a scan; None where it says nothing.
+    """The contents of `run.json` of a scan; None where an entry is missing.
 
     Attributes:
         labelsieve: Version that scanned.
-        created: When, in ISO 8601.
-        source: Where the images lie, or a text that says that they were in memory.
+        created: Date and time in ISO 8601.
+        source: Path of the images, or a text for images in memory.
         origin: How they were loaded.
         data: Their fingerprint.
-        model: Which model saw them.
-        detector: Which detector scored them, and its settings.
-        rule: What flags a label. Its entries stand beside the others, in no object of their own.
+        model: The vision-language model.
+        detector: The detector and its settings.
+        rule: The rule that flags labels. Its entries are at the top level, not in an object of their own.
         zero_shot_agreement: Share of given labels that the zero-shot model predicts.
-        zero_shot_balanced_agreement: The same as a mean over classes.
-        estimate: How many labels are wrong by the detector's own probabilities.
+        zero_shot_balanced_agreement: The same, averaged over classes.
+        estimate: Estimated number of wrong labels, by the detector's own probabilities.
         annotators: Several annotators, one entry each.
-        consensus: What their consensus changed.
-        test: How well test images are classified.
-        reviewed: The earlier review that was known.
-        against: The other split that was looked at.
-        image_defects: Whether defects of images were looked for.
-        findings: What the scan says about the whole data set.
+        consensus: Changes of their consensus.
+        test: Accuracy on test images.
+        reviewed: The earlier review that was used.
+        against: The other split that was searched for copies.
+        image_defects: Whether images were searched for defects.
+        findings: Findings about the whole data set.
         seed: Seed of all random numbers.
         precision: Number format of the features.
         hardware: Device and architecture.
@@ -240,8 +240,8 @@ class RunRecord:
     model: ModelRecord = ModelRecord()
     detector: DetectorRecord = DetectorRecord()
     rule: FlagRule = field(default_factory=lambda: FlagRule.of({}))
-    zero_shot_agreement: _Share | None = None
-    zero_shot_balanced_agreement: _Share | None = None
+    zero_shot_agreement: _Fraction | None = None
+    zero_shot_balanced_agreement: _Fraction | None = None
     estimate: EstimateRecord = EstimateRecord()
     annotators: tuple[AnnotatorRecord, ...] = ()
     consensus: ConsensusRecord | None = None
@@ -258,12 +258,12 @@ class RunRecord:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """Reads what `run.json` holds; :func:`check_kinds` has checked it where it comes from a file."""
+        """Reads the contents of `run.json`; :func:`check_kinds` has checked them if they come from a file."""
         return _read(cls, record)
 
 
 def kinds_of(record: Any, above: str = "") -> dict[str, str]:
-    """Returns what each key has to be: `a.b` is `b` in the object `a`, or in each object of the list `a`."""
+    """Returns the kind of each key: `a.b` is `b` in the object `a`, or in each object of the list `a`."""
     kinds: dict[str, str] = {}
     for name, hint in get_type_hints(record, include_extras=True).items():
         hint = _without_none(hint)
@@ -281,63 +281,63 @@ def kinds_of(record: Any, above: str = "") -> dict[str, str]:
 
 
 def _read(record: type[_T], values: Mapping[str, Any]) -> _T:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, hint in get_type_hints(record).items():
         value, hint = values.get(name), _without_none(hint)
         inner = _inner(hint)
         if hint is FlagRule:
-            found[name] = FlagRule.of(values)
+            fields[name] = FlagRule.of(values)
             continue
-        if value is None or value == {}:  # as good as missing
+        if value is None or value == {}:  # the same as missing
             continue
         if inner is Interval:
-            found[name] = Interval.of_record(value)
+            fields[name] = Interval.of_record(value)
         elif inner is None:
-            found[name] = tuple(value) if isinstance(value, list) else value
+            fields[name] = tuple(value) if isinstance(value, list) else value
         else:
-            found[name] = _read(inner, value) if inner is hint else tuple(_read(inner, each) for each in value)
-    return record(**found)
+            fields[name] = _read(inner, value) if inner is hint else tuple(_read(inner, each) for each in value)
+    return record(**fields)
 
 
 def _without_none(hint: Any) -> Any:
-    """Returns the type of a field that may be None."""
+    """Returns the type of a field without None."""
     if get_origin(hint) not in (Union, UnionType) or type(None) not in get_args(hint):
         return hint
     return next(each for each in get_args(hint) if each is not type(None))
 
 
 def _inner(hint: Any) -> Any:
-    """Returns the record that a field is, or that each entry of it is; None where it is neither."""
+    """Returns the record type of a field, or of each entry of it; None if it has none."""
     each = get_args(hint)[0] if get_origin(hint) is tuple else hint
     return each if each is Interval or is_dataclass(each) else None
 
 
-# What a file holds besides.
+# Further keys of the file.
 _FILE = {"class_names": "a list of texts", "verdicts_fingerprint": "a text"}
 RUN = _FILE | kinds_of(RunRecord)
 # All others may be missing or null.
 REQUIRED = ("class_names", "verdicts_fingerprint", "test.accuracy", "test.images", "test.unreadable")
 
 
-# What the record of a run says that it is of, where each image has several labels.
+# The `kind` of a run with several labels per image.
 TAGS = "tags"
 
 
-def is_of_tags(record: Mapping[str, Any]) -> bool:
-    """Returns whether a record is that of a run with several labels an image; others do not say of what they are."""
+def is_tag_record(record: Mapping[str, Any]) -> bool:
+    """Returns whether a record is that of a run with several labels per image; other records have no kind."""
     return record.get("kind") == TAGS
 
 
 def check_kinds(record: Mapping[str, Any], kinds: Mapping[str, str], path: Path) -> None:
-    """Checks that what a JSON file holds is of the kinds that its readers expect.
+    """Checks that the values of a JSON file have the kinds that its readers expect.
 
     Args:
-        record: What it holds.
-        kinds: Keys, and what each has to be.
+        record: Its contents.
+        kinds: The kind of each key.
         path: The file, for the message.
 
     Raises:
-        RunError: Names the first key that is not.
+        RunError: A value is of another kind; the message names the first.
     """
     try:
         to_json(record).encode()
@@ -347,16 +347,16 @@ def check_kinds(record: Mapping[str, Any], kinds: Mapping[str, str], path: Path)
         for value in _values(record, key):
             if (value is None and key not in REQUIRED) or _KINDS[kind](value):
                 continue
-            found = "none" if value is None else shown(to_json(value))
-            raise RunError(f'expected "{key}" in {path} to be {kind}, found {found}; make the run again')
+            actual = "none" if value is None else shown(to_json(value))
+            raise RunError(f'expected "{key}" in {path} to be {kind}, found {actual}; make the run again')
 
 
 def _values(record: Mapping[str, Any], key: str) -> Iterator[Any]:
-    """Yields what a key has, None where it is missing; nothing where there is nothing above it."""
+    """Yields the values of a key, None where it is missing; nothing where its parent is missing."""
     name, _, below = key.partition(".")
     value = record.get(name)
     if not below:
         yield value
         return
-    for place in value if isinstance(value, list) else [value] if value else []:
-        yield from _values(place, below)
+    for entry in value if isinstance(value, list) else [value] if value else []:
+        yield from _values(entry, below)

@@ -1,4 +1,4 @@
-"""How good verdicts and classifiers of several labels an image are against the truth, see `metrics.py`."""
+"""Metrics of verdicts and classifiers of several labels per image against the truth, see `metrics.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.metrics import one_side
+from labelsieve.metrics import precision_recall_f1
 
 
 def evaluate_pairs(
@@ -18,48 +18,48 @@ def evaluate_pairs(
     quality: NDArray[np.float32],
     flagged: NDArray[np.bool_],
 ) -> dict[str, float | int | None]:
-    """Scores what was found out about the tags of images against the truth: wrong ones, and missing ones.
+    """Scores verdicts on wrong and missing tags against the truth.
 
     Args:
-        truth: Shape (N, K): which classes are in which image.
-        tags: Shape (N, K): which are given.
-        quality: Shape (N, K), between 0 and 1, higher = given state more likely right; rows with NaN, of images that
-            could not be read, do not count.
-        flagged: Shape (N, K): which states were called issues.
+        truth: Shape (N, K): the true tags.
+        tags: Shape (N, K): the given tags.
+        quality: Shape (N, K), between 0 and 1, higher = given state more likely right; rows with NaN (unreadable
+            images) do not count.
+        flagged: Shape (N, K): which states are flagged.
 
     Returns:
-        For `wrong`, of all given tags, and for `missing`, of all absent ones: `*_precision`, `*_recall` and `*_f1` of
-        the flags (0 where nothing was found or nothing is to be found), `*_auroc` and `*_average_precision` of
-        `1 - quality` (None where all are right or none is), and `*_rate`, the share of issues; `map`, the mean of the
-        average precision of issues of both kinds over the classes that have one (None if none has); `images`.
+        For `wrong`, among all given tags, and for `missing`, among all absent ones: `*_precision`, `*_recall` and
+        `*_f1` of the flags (0 where nothing is flagged or nothing is an issue), `*_auroc` and `*_average_precision` of
+        `1 - quality` (None where all are right or none is), and `*_rate`, the share of issues; `map`, the average
+        precision of issues of both kinds, averaged over the classes with an issue (None without any); `images`.
 
     Example:
         >>> import numpy as np
         >>> truth, tags = np.array([[True, False], [True, True]]), np.array([[True, True], [False, True]])
         >>> quality = np.array([[0.9, 0.2], [0.4, 0.8]], dtype=np.float32)
-        >>> found = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=quality < 0.5)
-        >>> found["wrong_f1"], found["missing_f1"], found["map"]
+        >>> metrics = evaluate_pairs(truth=truth, tags=tags, quality=quality, flagged=quality < 0.5)
+        >>> metrics["wrong_f1"], metrics["missing_f1"], metrics["map"]
         (1.0, 1.0, 1.0)
     """
-    read = ~np.isnan(quality).any(axis=1)
-    if not read.all():
-        truth, tags, quality, flagged = truth[read], tags[read], quality[read], flagged[read]
+    readable = ~np.isnan(quality).any(axis=1)
+    if not readable.all():
+        truth, tags, quality, flagged = truth[readable], tags[readable], quality[readable], flagged[readable]
     return {
-        **_one_state("wrong", ~truth[tags], quality[tags], flagged[tags]),
-        **_one_state("missing", truth[~tags], quality[~tags], flagged[~tags]),
+        **_issue_metrics("wrong", ~truth[tags], quality[tags], flagged[tags]),
+        **_issue_metrics("missing", truth[~tags], quality[~tags], flagged[~tags]),
         "map": _mean_average_precision(truth != tags, quality),
-        "images": int(read.sum()),
+        "images": int(readable.sum()),
     }
 
 
-def _one_state(
+def _issue_metrics(
     kind: str, issue: NDArray[np.bool_], quality: NDArray[np.float32], flagged: NDArray[np.bool_]
 ) -> dict[str, float | int | None]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     mixed = bool(issue.any() and not issue.all())
     return {
-        **one_side(kind, issue, flagged),
+        **precision_recall_f1(kind, issue, flagged),
         f"{kind}_auroc": float(roc_auc_score(issue, -quality)) if mixed else None,
         f"{kind}_average_precision": float(average_precision_score(issue, -quality)) if mixed else None,
         f"{kind}_rate": float(issue.mean()) if issue.size else 0.0,
@@ -75,10 +75,10 @@ def average_precisions(scores: NDArray[Any], truth: NDArray[np.bool_]) -> list[f
 
     Args:
         scores: Shape (N, K), higher = more likely.
-        truth: Shape (N, K): what is right.
+        truth: Shape (N, K): the true tags.
 
     Returns:
-        K numbers between 0 and 1, None where nothing is right. Their mean over the others is the mAP.
+        K numbers between 0 and 1, None for a class that no image has. Their mean over the other classes is the mAP.
 
     Example:
         >>> import numpy as np
@@ -89,74 +89,76 @@ def average_precisions(scores: NDArray[Any], truth: NDArray[np.bool_]) -> list[f
     from sklearn.metrics import average_precision_score
 
     pairs = zip(truth.T, scores.T, strict=True)
-    return [float(average_precision_score(right, own)) if right.any() else None for right, own in pairs]
+    return [
+        float(average_precision_score(right, class_scores)) if right.any() else None for right, class_scores in pairs
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
-    return float(np.mean(known)) if known else None
+    present = [each for each in values if each is not None]
+    return float(np.mean(present)) if present else None
 
 
 def measure_tags(
     probability: NDArray[np.float64], truth: NDArray[np.bool_], class_names: Sequence[str], *, threshold: float
 ) -> dict[str, Any]:
-    """Compares what a classifier says of the tags of images with the right ones.
+    """Compares predicted probabilities of tags with the true tags.
 
     Args:
-        probability: Shape (N, K), between 0 and 1; rows of NaN, of images that could not be read, do not count.
+        probability: Shape (N, K), between 0 and 1; rows of NaN (unreadable images) do not count.
         truth: Shape (N, K).
         class_names: The K names.
-        threshold: A probability beside one half from which on a class counts as found.
+        threshold: A second threshold, beside 0.5, from which on a class counts as predicted.
 
     Returns:
-        `images`, `unreadable`; `map`, the mean of the average precision over the classes that some image shows;
-        `micro_f1`, of all pairs, and `macro_f1`, the mean over the same classes, both at one half, and with `_tuned`
-        at `threshold`; all between 0 and 1, `map` and `macro_f1` None where no image shows any class. `per_class` has
-        for each class its name, the images that show it, `average_precision`, `f1` and `f1_tuned`.
+        `images`, `unreadable`; `map`, the average precision averaged over the classes that occur; `micro_f1`, of all
+        pairs, and `macro_f1`, averaged over the same classes, both at 0.5, and with the suffix `_tuned` at
+        `threshold`; all between 0 and 1, `map` and `macro_f1` None if no class occurs. `per_class` has for each class
+        its name, the number of images with it, `average_precision`, `f1` and `f1_tuned`.
 
     Example:
         >>> import numpy as np
         >>> truth = np.array([[True, False], [False, True], [True, True]])
-        >>> found = measure_tags(np.where(truth, 0.4, 0.1), truth, ["cat", "dog"], threshold=0.3)
-        >>> found["map"], found["micro_f1"], found["micro_f1_tuned"]
+        >>> metrics = measure_tags(np.where(truth, 0.4, 0.1), truth, ["cat", "dog"], threshold=0.3)
+        >>> metrics["map"], metrics["micro_f1"], metrics["micro_f1_tuned"]
         (1.0, 0.0, 1.0)
     """
-    read = ~np.isnan(probability).any(axis=1)
-    probability, truth = probability[read], truth[read]
+    readable = ~np.isnan(probability).any(axis=1)
+    probability, truth = probability[readable], truth[readable]
     precisions = average_precisions(probability, truth)
-    found = {"f1": probability >= 0.5, "f1_tuned": probability >= threshold}
+    predicted = {"f1": probability >= 0.5, "f1_tuned": probability >= threshold}
     rows: list[dict[str, Any]] = [
         {
             "class_name": name,
             "images": int(truth[:, index].sum()),
             "average_precision": precisions[index],
-            **{key: _f1(truth[:, index], tags[:, index]) for key, tags in found.items()},
+            **{key: _f1(truth[:, index], tags[:, index]) for key, tags in predicted.items()},
         }
         for index, name in enumerate(class_names)
     ]
-    shown = [row for row in rows if row["images"]]
+    occurring = [row for row in rows if row["images"]]
     return {
-        "images": int(read.sum()),
-        "unreadable": int((~read).sum()),
+        "images": int(readable.sum()),
+        "unreadable": int((~readable).sum()),
         "map": _mean(precisions),
-        **{f"micro_{key}": _f1(truth, tags) for key, tags in found.items()},
-        **{f"macro_{key}": _mean([row[key] for row in shown]) for key in found},
+        **{f"micro_{key}": _f1(truth, tags) for key, tags in predicted.items()},
+        **{f"macro_{key}": _mean([row[key] for row in occurring]) for key in predicted},
         "threshold": threshold,
         "per_class": rows,
     }
 
 
-def _f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
-    both = float(truth.sum() + found.sum())
-    return 2 * float((truth & found).sum()) / both if both else 0.0
+def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
+    both = float(truth.sum() + predicted.sum())
+    return 2 * float((truth & predicted).sum()) / both if both else 0.0
 
 
 def best_f1_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Returns the probability from which on to call something found, so that the F1 is best; 0.5 if nothing is right.
+    """Returns the threshold with the highest F1; 0.5 if nothing is true.
 
     Args:
         probability: Shape (n,), between 0 and 1.
-        truth: Shape (n,): what is right.
+        truth: Shape (n,): true where the tag is right.
 
     Example:
         >>> import numpy as np

@@ -1,6 +1,6 @@
-"""From scores to verdicts: which given labels are issues, in what order to look at them, and how good that was.
+"""From scores to verdicts: which given labels are issues, their ranking, and their metrics against a truth.
 
-Which labels are issues says the rule that comes with the scores, see `flagging.py`.
+The rule that comes with the scores decides which labels are issues, see `flagging.py`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from labelsieve.data.sources.folders import relative_path
 from labelsieve.data.sources.image_paths import folder_of
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import DETECTION, RATES, evaluate
-from labelsieve.records import RUN, RunRecord, check_kinds, is_of_tags
+from labelsieve.records import RUN, RunRecord, check_kinds, is_tag_record
 
 VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT, AUDIT = "report.html", "audit.json"
-# Of a run with several labels an image, see `labelsieve.tags`.
+# Of a run with several labels per image, see `labelsieve.tags`.
 TAG_IMAGES = "images.parquet"
 # Of several annotators.
 ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
 RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
-# What an unfinished run has beside them.
+# Only in an unfinished run.
 CHECKPOINT_FOLDER = "checkpoint"
-# What every report has at its head; see the template.
+# Every report starts with it; see the template.
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
-# Rows of one part of the Parquet file, which readers may take by itself.
-_ROWS = 65_536
+# Rows per row group of the Parquet file, which readers may load separately.
+_ROW_GROUP_SIZE = 65_536
 _METRIC_KINDS = dict.fromkeys((*DETECTION, *RATES), "a number from 0 to 1")
 _SCHEMA = pa.schema(
     {
@@ -57,10 +57,10 @@ _SCHEMA = pa.schema(
         "error": pa.string(),
     }
 )
-# What follows where rows are boxes.
+# Further columns where rows are boxes.
 _BOX_FIELDS = [pa.field("image", pa.string()), *(pa.field(name, pa.float64()) for name in BOX_NAMES)]
-# Digits of them behind the point: shares of an image need them, and errors of rounding do not show.
-_DIGITS = 9
+# Their decimals: enough for fractions of an image, too few to show rounding errors.
+_DECIMALS = 9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,13 +73,13 @@ class Verdicts:
             where an image could not be read; all but `id` and `given_label` are null there). Where rows are boxes also
             `image`, its file as seen from the folder of all of them, and `x`, `y`, `width` and `height`.
         class_names: The K names of the classes.
-        record: Where the verdicts came from: data, model, detector, settings, versions, findings. Becomes `run.json`;
-            :attr:`run` has it by name and type.
+        record: Provenance: data, model, detector, settings, versions, findings. Saved as `run.json`; :attr:`run` is
+            its typed form.
         metrics: See :func:`labelsieve.metrics.evaluate`; None without a truth column.
         annotators: Of several annotators, one row each: the table of `annotators.csv`. None after :meth:`load`.
         consensus: Of several annotators, one row for each image: the table of `consensus.csv`. None after :meth:`load`.
         image_findings: Copies, leaks and images of no class, see
-            :func:`labelsieve.curation.findings.image_findings`; None where nothing was looked for.
+            :func:`labelsieve.curation.findings.image_findings`; None where none were searched for.
 
     Example:
         >>> import numpy as np
@@ -116,7 +116,7 @@ class Verdicts:
 
     @cached_property
     def run(self) -> RunRecord:
-        """What :attr:`record` says, by name and type."""
+        """Returns :attr:`record` in its typed form."""
         return RunRecord.of(self.record)
 
     @cached_property
@@ -145,23 +145,23 @@ class Verdicts:
         return self._indices("predicted_label")
 
     def _indices(self, column: str) -> NDArray[np.int64]:
-        found = pc.index_in(self.table[column], value_set=pa.array(self.class_names, pa.string()))
-        return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+        indices = pc.index_in(self.table[column], value_set=pa.array(self.class_names, pa.string()))
+        return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Returns for each class its name, images, how many are flagged, and what is most often suggested for these."""
+        """Returns for each class its name, number of images and of flags, and the most frequent suggestion."""
         classes = len(self.class_names)
         images = np.bincount(self.given[self.is_readable], minlength=classes)
         flagged = np.bincount(self.given[self.is_issue], minlength=classes)
-        suggested, most = self._most_often_suggested()
+        suggested, counts = self._top_suggestions()
         return [
             {
                 "class_name": name,
                 "images": int(images[index]),
                 "flagged": int(flagged[index]),
                 "share_flagged": float(flagged[index] / images[index]) if images[index] else 0.0,
-                "most_often_suggested": self.class_names[suggested[index]] if most[index] else None,
-                "most_often_count": int(most[index]),
+                "most_often_suggested": self.class_names[suggested[index]] if counts[index] else None,
+                "most_often_count": int(counts[index]),
             }
             for index, name in enumerate(self.class_names)
         ]
@@ -174,35 +174,34 @@ class Verdicts:
         return result
 
     def _suggestions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Counts the pairs of given and other suggested label that occur; K x K may be too many to hold."""
+        """Counts the pairs of given and suggested label that occur; a K x K matrix may not fit into memory."""
         chosen = self.is_issue & (self.predicted != self.given)
         codes = self.given[chosen] * len(self.class_names) + self.predicted[chosen]
         pairs, counts = np.unique(codes, return_counts=True)
         given, suggested = np.divmod(pairs, max(len(self.class_names), 1))
         return given, suggested, counts.astype(np.int64)
 
-    def _most_often_suggested(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns for each class the most frequent suggestion, the first of equals, and its count, both shape (K,)."""
+    def _top_suggestions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns for each class the most frequent suggestion (ties: the first) and its count, both shape (K,)."""
         given, suggested, counts = self._suggestions()
         order = np.lexsort((suggested, -counts, given))
-        found, first = np.unique(given[order], return_index=True)
-        most_often, most = (np.zeros(len(self.class_names), dtype=np.int64) for _ in range(2))
-        most_often[found], most[found] = suggested[order][first], counts[order][first]
-        return most_often, most
+        classes, first = np.unique(given[order], return_index=True)
+        suggestion, count = (np.zeros(len(self.class_names), dtype=np.int64) for _ in range(2))
+        suggestion[classes], count[classes] = suggested[order][first], counts[order][first]
+        return suggestion, count
 
     def save(self, folder: str | Path) -> Path:
         """Writes `verdicts.parquet`, `verdicts.csv`, `findings.parquet`, `metrics.json` and, last, `run.json`.
 
-        There are findings where images were looked at for them, and metrics where there is a truth.
+        Findings are written if they were searched for, metrics if there is a truth, `annotators.csv` and
+        `consensus.csv` if there are several annotators.
 
-        Of several annotators it writes `annotators.csv` and `consensus.csv`, too.
-
-        A folder without `run.json` is not a result: an earlier `run.json` is removed first, so that a crash in the
-        middle never leaves the record of one run beside the verdicts of another.
+        A folder without `run.json` is not a result: an earlier `run.json` is removed first, so that a crash never
+        leaves the record of one run beside the verdicts of another.
 
         Raises:
-            RunError: The folder cannot be written to, the disk is full, or what is there under one of these names is no
-            file, or a report of somebody else.
+            RunError: The folder cannot be written to, the disk is full, or one of these names is taken by something
+            other than a file, or by a foreign report.
         """
         folder = Path(folder)
         check_report(folder / REPORT)
@@ -213,7 +212,7 @@ class Verdicts:
         _remove_tags(folder)
         remove(folder / RECORD)
         with write_atomically(folder / VERDICTS) as part:
-            pq.write_table(self.table, part, row_group_size=_ROWS)
+            pq.write_table(self.table, part, row_group_size=_ROW_GROUP_SIZE)
         write_csv(folder / TABLE_CSV, self.table)
         if self.image_findings is None:
             remove(folder / IMAGE_FINDINGS)
@@ -246,7 +245,7 @@ class Verdicts:
             advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))
-        if is_of_tags(record):
+        if is_tag_record(record):
             raise RunError(
                 f"{folder} is a run of labelsieve scan-tags, with several labels an image; look at its {REPORT} and "
                 f"{TABLE_CSV}, or write the corrected tags with: labelsieve export {folder} --format csv --out FILE"
@@ -256,17 +255,17 @@ class Verdicts:
         table = _read_table(folder / VERDICTS, expected)
         metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
         check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
-        found = image_findings(folder) if (folder / IMAGE_FINDINGS).is_file() else None
-        verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics, image_findings=found)
+        findings = image_findings(folder) if (folder / IMAGE_FINDINGS).is_file() else None
+        verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics, image_findings=findings)
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts
 
 
 def _remove_tags(folder: Path) -> None:
-    """Removes what only a run with several labels an image has, if it is one that is to be replaced."""
+    """Removes the files that only a run with several labels per image has, if such a run is to be replaced."""
     with suppress(RunError):
-        if is_of_tags(read_json(folder / RECORD)):
+        if is_tag_record(read_json(folder / RECORD)):
             remove(folder / TAG_IMAGES)
 
 
@@ -274,13 +273,13 @@ def _read_table(path: Path, expected: str) -> pa.Table:
     """Reads the table of verdicts.
 
     Raises:
-        RunError: It is not the one that was written with the record, or is no such table.
+        RunError: It was not written together with the record, or is no table of verdicts.
     """
     try:
         data = path.read_bytes() if path.is_file() else None
         if data is None or fingerprint(data) != expected:
-            found = "is missing" if data is None else f"is not the file that {RECORD} was written for"
-            raise RunError(f"{path} {found}; make the run again")
+            problem = "is missing" if data is None else f"is not the file that {RECORD} was written for"
+            raise RunError(f"{path} {problem}; make the run again")
         table = pq.read_table(pa.BufferReader(data))
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
@@ -291,14 +290,14 @@ def _read_table(path: Path, expected: str) -> pa.Table:
 
 
 def check_report(path: Path, *, advice: str = "choose another folder") -> None:
-    """Checks that a report may be written to a path: nothing is there, or an earlier report.
+    """Checks that a report may be written to a path: the path is free, or holds an earlier report.
 
     Args:
         path: The file.
-        advice: What to do if it is not so.
+        advice: What to do otherwise.
 
     Raises:
-        RunError: Something else is there; it may be somebody's work.
+        RunError: Another file is there; it may be somebody's work.
     """
     target = target_of(path)
     if not target.exists() or not target.stat().st_size:
@@ -311,11 +310,11 @@ def check_report(path: Path, *, advice: str = "choose another folder") -> None:
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:
     """Turns scores into verdicts.
 
-    A given label is an issue where the rule of the scores says so, see :class:`labelsieve.flagging.FlagRule`. Ranks go
-    by ascending quality, issues before the rest, ties by row.
+    The rule of the scores decides which given labels are issues, see :class:`labelsieve.flagging.FlagRule`. Ranks go
+    by ascending quality, issues first, ties by row.
 
     Raises:
-        DataError: The scores are not one for each image.
+        DataError: There is not exactly one score per image.
     """
     _check_shapes(len(images), scores.label_quality, scores.predicted, scores.confidence)
     quality = np.asarray(scores.label_quality, dtype=np.float32)
@@ -335,7 +334,7 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
             "rank": pa.array(rank, mask=unreadable),
             "predicted_confidence": pa.array(np.asarray(scores.confidence, np.float32), mask=unreadable),
             "error": pa.array(_reasons(scores, unreadable), pa.string()),
-            **_places(images),
+            **_box_columns(images),
         }
     )
     verdicts = Verdicts(table=table, class_names=images.class_names, record=dict(record or {}))
@@ -353,26 +352,26 @@ def _check_shapes(images: int, *parts: NDArray[Any]) -> None:
         raise DataError(f"expected scores of shape ({images},), one for each image, got {sorted(shapes)}")
 
 
-def _places(images: Labelled) -> dict[str, pa.Array]:
-    """Returns the columns of boxes: without them nobody could tell where a verdict is; none where rows are images."""
+def _box_columns(images: Labelled) -> dict[str, pa.Array]:
+    """Returns the columns that locate boxes; none where rows are images."""
     if not isinstance(images, LabelledImages) or images.boxes is None:
         return {}
     paths = images.dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
-    known = [Path(path) for path in {*paths} if path]
-    root = str(folder_of(known)) if known else ""
-    files = [relative_path(path, root) if path else None for path in paths]
+    existing = [Path(path) for path in {*paths} if path]
+    root = str(folder_of(existing)) if existing else ""
+    relative = [relative_path(path, root) if path else None for path in paths]
     sides = zip(_BOX_FIELDS[1:], images.boxes.sides.T, strict=True)
     return {
-        "image": pa.array(files, pa.string()),
-        **{field.name: pa.array(np.round(values, _DIGITS)) for field, values in sides},
+        "image": pa.array(relative, pa.string()),
+        **{field.name: pa.array(np.round(values, _DECIMALS)) for field, values in sides},
     }
 
 
 def ranks(quality: NDArray[np.float32], issue: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Returns the ranks of N images, 1 = most suspicious: issues before the rest, each by ascending quality.
+    """Returns the ranks of N images, 1 = most suspicious: issues first, each part by ascending quality.
 
     Args:
-        quality: Shape (N,); NaN, where an image could not be read, comes last.
+        quality: Shape (N,); NaN (unreadable image) comes last.
         issue: Shape (N,): true where the label is an issue.
 
     Example:
@@ -387,7 +386,7 @@ def ranks(quality: NDArray[np.float32], issue: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _reasons(scores: Scores, unreadable: NDArray[np.bool_]) -> list[str | None]:
-    """Returns a reason for each row without a score, and for no other: its presence is what tells them apart later."""
+    """Returns a reason for each row without a score, None for the others: readers rely on it to find these rows."""
     reasons: list[str | None] = [None] * len(unreadable)
     for row in np.flatnonzero(unreadable).tolist():
         reasons[row] = scores.errors.get(row) or "the detector gave no score"

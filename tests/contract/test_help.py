@@ -12,7 +12,7 @@ import pytest
 from labelsieve.cli import VERBS
 from labelsieve.commands import base
 from labelsieve.commands.adapt import AdaptTestSet
-from labelsieve.commands.help import MOST, SHOWN, wants_help
+from labelsieve.commands.help import MAX_SHOWN, SHOWN, wants_help
 from labelsieve.commands.scan import Scan
 from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.registry import DETECTORS, detector_class
@@ -62,7 +62,7 @@ def test_the_short_help_is_short_and_the_long_one_whole(words: tuple[str, ...], 
     assert (code, err) == (0, "")
     assert options_in(whole) == fields_of(words)
     hidden = options_in(whole) - options_in(short)
-    assert len(options_in(short)) <= MOST == 25 and options_in(short) <= options_in(whole)
+    assert len(options_in(short)) <= MAX_SHOWN == 25 and options_in(short) <= options_in(whole)
     if hidden:
         last = f"labelsieve {words[0]} --help-all shows the other {len(hidden)} options, and all in full."
         assert short.splitlines()[-1] == last and len(short.splitlines()) < 80
@@ -71,7 +71,7 @@ def test_the_short_help_is_short_and_the_long_one_whole(words: tuple[str, ...], 
 
 
 def test_only_verbs_with_many_options_hide_some() -> None:
-    assert {verb for verb in VERBS if len(fields_of((verb,))) > MOST} == set(SHOWN)
+    assert {verb for verb in VERBS if len(fields_of((verb,))) > MAX_SHOWN} == set(SHOWN)
 
 
 @pytest.mark.parametrize("verb", SHOWN)
@@ -97,7 +97,7 @@ def test_help_is_shown_whatever_else_is_said(run: Run) -> None:
     short = run("scan", "--help")
     assert run("scan", "photos", "--folds", "3", "--nope", "-h") == short
     assert run("scan", "photos", "--help", "--help-all") == run("scan", "--help-all") != short
-    assert "How the labels are scored (default: gmm)" in run("scan", "--detector", "gmm", "-h")[1]
+    assert "Method that scores the labels (default: gmm)" in run("scan", "--detector", "gmm", "-h")[1]
     assert "(default: 0.0005)" in run("adapt", "--recipe", "paper", "--help")[1]
     assert run("--help-all") == run("--help")
 

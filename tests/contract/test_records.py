@@ -110,7 +110,7 @@ def test_a_flagging_rule_is_read_as_it_was_written(rule: FlagRule) -> None:
     record = rule.to_record()
     check_kinds({**record, "class_names": [], "verdicts_fingerprint": ""}, RUN, Path("run.json"))
     assert set(record) <= set(RUN) and FlagRule.of(record) == RunRecord.of(record).rule == rule
-    named = rule.naming(np.array([True, False]))
+    named = rule.with_issues(np.array([True, False]))
     assert named.to_record() == record, "which labels it names is in the verdicts"
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import labelsieve
 from labelsieve.bench.tasks import TASKS
-from labelsieve.cli import VERBS, _how_to_go_on
+from labelsieve.cli import VERBS, _resume_hint
 from labelsieve.commands.listing import entries
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.registry import Entry, Registry, loaded
@@ -86,9 +86,9 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
     (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |request: ExportRequest)"),
-    (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, asked: Columns, where: str\)"),
-    (WRITERS, "review/writers", r"^class (\w+)\((?:LabelFiles|WholeFolder)\)"),
-    (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, asked: Columns, split"),
+    (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, requested: Columns, where: str\)"),
+    (WRITERS, "review/writers", r"^class (\w+)\((?:LabelFiles|FolderWriter)\)"),
+    (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, requested: Columns, split"),
     (VERBS, "commands", r"^class (\w+)\((?:(?!^class ).)*?^    def run\(self, console: Console"),
 ]
 
@@ -108,14 +108,14 @@ def test_what_is_written_is_registered(registry: Registry[Any, Any], folder: str
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_an_export_goes_through_is_there(name: str) -> None:
     format = FORMATS.entries[name]
-    assert all(callable(loaded(place)) for place in (format.through, format.tags) if place)
-    assert format.needs_images or format.through, "only a folder of images is written by its own function alone"
+    assert all(callable(loaded(place)) for place in (format.adapter, format.tags) if place)
+    assert format.needs_images or format.adapter, "only a folder of images is written by its own function alone"
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_that_was_stopped_says_how_to_go_on(verb: str) -> None:
     options = {field.name for field in dataclasses.fields(VERBS[verb])}
-    said = _how_to_go_on([verb, "a b"])
+    said = _resume_hint([verb, "a b"])
     assert said.endswith(" --resume") == ("resume" in options)
     assert said == "stopped" or said.startswith(f"stopped; to go on: labelsieve {verb} 'a b'")
 

@@ -391,7 +391,7 @@ def test_auto_takes_visual_prompts_where_nothing_else_would_learn(
     out = io.StringIO()
     progress = Progress(Console(file=out, width=500))
     verdicts = run(images, tiny_clip, GMM(**FIXED, peft="auto"), progress=progress)
-    assert verdicts.record["detector"]["settled"]["peft"] == "vpt-deep"
+    assert verdicts.record["detector"]["resolved"]["peft"] == "vpt-deep"
     assert "peft auto: visual prompts, since nothing else is left to train" in out.getvalue()
     without: dict[str, Any] = {**FIXED, "visual_prompts": 0}
     with pytest.raises(SettingsError, match=r"nothing is left to train: .* peft none"):

@@ -11,7 +11,7 @@ from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.similar_images import Looks
 from labelsieve.curation.findings import KINDS
 from labelsieve.data.images import LabelledImages
-from labelsieve.review.finding_queues import Found
+from labelsieve.review.finding_queues import QueuedFinding
 from labelsieve.review.queue import ReviewQueue
 from labelsieve.review.state import Resolved
 
@@ -127,7 +127,7 @@ class CardMaker:
 
     def _finding(self, queue: str, row: int) -> dict[str, Any] | None:
         """Returns why an image is in a queue of findings, and what is beside it; None in other queues."""
-        found = self.queue.findings.found(queue, row)
+        found = self.queue.findings.finding(queue, row)
         if found is None:
             return None
         other = found.other_row
@@ -144,7 +144,7 @@ class CardMaker:
             "is_conflict": queue == "conflicts",
         }
 
-    def _other(self, found: Found) -> tuple[str | None, str | None]:
+    def _other(self, found: QueuedFinding) -> tuple[str | None, str | None]:
         """Returns where the page gets the image beside an image, and the label of that; None where there is none."""
         if found.other_row >= 0:
             return self._place_of(found.other_row), self.queue.given_label(found.other_row)
@@ -172,7 +172,7 @@ class CardMaker:
             "p_clean": _number(verdicts.table["label_quality"][row].as_py()),
             "flagged": bool(verdicts.is_issue[row]),
         }
-        if mode == "review" and (found := self.queue.findings.found(queue, row)) is not None:
+        if mode == "review" and (found := self.queue.findings.finding(queue, row)) is not None:
             said |= {"finding": found.kind, "other_id": found.other_id, "drop": found.drop}
         if mode == "audit":
             stratum = int(audit.stratum[row])

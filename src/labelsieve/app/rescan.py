@@ -18,7 +18,7 @@ from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
 from labelsieve.core.output_folders import foreign
 from labelsieve.data.images import LabelledImages
-from labelsieve.review.earlier import carry_late
+from labelsieve.review.earlier_review import carry_late
 from labelsieve.review.log import LOG
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RUN_FILES, Verdicts
 

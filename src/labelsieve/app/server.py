@@ -23,7 +23,7 @@ from labelsieve.app.session import Session, Viewer, spec_of
 from labelsieve.app.thumbnails import SIDES
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, look_up, shown
 from labelsieve.data.images import UnreadableImageError
-from labelsieve.review.answers import LONGEST_NAME
+from labelsieve.review.answers import MAX_NAME_LENGTH
 
 STATIC = Path(__file__).with_name("static")
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -156,10 +156,8 @@ class _Pages:
     def home(self, request: Request) -> Response:
         """Returns the page."""
         reviewer = request.query_params.get("reviewer", "").strip() or self.reviewer
-        if len(reviewer) > LONGEST_NAME:
-            said = (
-                f"expected at most {LONGEST_NAME} characters for the reviewer, got {len(reviewer):,}; shorten the name"
-            )
+        if len(reviewer) > MAX_NAME_LENGTH:
+            said = f"expected at most {MAX_NAME_LENGTH} characters for the reviewer, got {len(reviewer):,}; shorten it"
             return PlainTextResponse(f"{said}\n", status_code=400)
         data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start()}
         page = _environment().get_template("review.html.jinja").render(data=data)
@@ -260,9 +258,9 @@ class _Pages:
         client, reviewer = body.get("client"), body.get("reviewer", self.reviewer)
         if not isinstance(client, str) or not client:
             raise DataError(f'expected a name as "client", got {shown(client)}')
-        if not isinstance(reviewer, str) or not reviewer.strip() or len(reviewer) > LONGEST_NAME:
+        if not isinstance(reviewer, str) or not reviewer.strip() or len(reviewer) > MAX_NAME_LENGTH:
             raise DataError(
-                f"expected a name of 1 to {LONGEST_NAME} characters for the reviewer, got {shown(reviewer)}"
+                f"expected a name of 1 to {MAX_NAME_LENGTH} characters for the reviewer, got {shown(reviewer)}"
             )
         return Viewer(client=client, reviewer=reviewer.strip())
 

@@ -22,7 +22,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
 from labelsieve.review.answers import DROPPED, Answer, now, undo_of
 from labelsieve.review.audit import statement
-from labelsieve.review.earlier import unknown_to_scan
+from labelsieve.review.earlier_review import unknown_to_scan
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
 from labelsieve.verdicts import Verdicts

@@ -20,7 +20,7 @@ from labelsieve.core.cache import cache_folder
 from labelsieve.core.errors import DataError
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import LabelledImages, UnreadableImageError, reading
-from labelsieve.report.box_views import DRAWN, in_context, in_whole
+from labelsieve.report.box_views import DRAWN, in_context, in_full_image
 from labelsieve.report.thumbnails import TINY, encode
 from labelsieve.review.answers import key_of
 
@@ -69,7 +69,7 @@ class Thumbnails:
             UnreadableImageError: The image cannot be read.
         """
         if self.images.boxes is not None:
-            return "image/jpeg", _jpeg(in_whole(self.images, row).drawn_whole())
+            return "image/jpeg", _jpeg(in_full_image(self.images, row).drawn_full())
         data = self.images.encoded(row)
         try:
             kind = reading(data, lambda image: image.format)

@@ -1,4 +1,4 @@
-"""The verbs of the command line: one dataclass each, whose fields are its options and whose docstring is its help.
+"""The verbs of the command line: one dataclass each. Its fields are the options, its docstring is the help.
 
-None of these modules imports torch at the top, so that help is there at once.
+None of these modules imports torch at the top, so that help appears immediately.
 """

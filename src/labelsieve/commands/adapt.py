@@ -1,4 +1,4 @@
-"""`labelsieve adapt`: train a classifier on what a scan left."""
+"""`labelsieve adapt`: train a classifier on the clean part of a run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from labelsieve.commands.base import (
     mark_files,
     review_files,
 )
-from labelsieve.commands.own_files import refuse_inside
+from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import read
 from labelsieve.commands.runs import images_of
-from labelsieve.commands.scan import asked
+from labelsieve.commands.scan import last_value
 from labelsieve.commands.tag_runs import is_tag_run, tagged_images_of
 from labelsieve.core.errors import SettingsError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
@@ -39,19 +39,19 @@ _RECIPES = "{" + ",".join(RECIPES) + "}"
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptTestSet(TestSet):
-    """Images with right labels or, of a run of scan-tags, right tags, and which columns to read.
+    """Images with right labels (for a run of scan-tags: right tags), and which columns to read.
 
     Attributes:
-        test_tag_column: Of a run of scan-tags: column of their tags, or several columns of 0 and 1. Guessed where only
+        test_tag_column: For a run of scan-tags: column of their tags, or several columns of 0 and 1. Guessed if only
             one fits.
-        test_separator: Of a run of scan-tags: what stands between two tags of a text.
+        test_separator: For a run of scan-tags: the separator between two tags of a text.
     """
 
     test_tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     test_separator: Annotated[str | None, arg(metavar="MARK", help_behavior_hint="(optional)")] = None
 
     def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
-        """Loads test images with one label each; None where none are asked for.
+        """Loads test images with one label each; None without a test set.
 
         Raises:
             SettingsError: There are options of tags, or options but no source.
@@ -61,7 +61,7 @@ class AdaptTestSet(TestSet):
         return super().load(seed=seed, progress=progress)
 
     def load_tags(self, *, seed: int, progress: Progress) -> TaggedImages | None:
-        """Loads test images with tags; None where none are asked for.
+        """Loads test images with tags; None without a test set.
 
         Raises:
             SettingsError: There is an option of labels, or options but no source.
@@ -86,10 +86,10 @@ class AdaptTestSet(TestSet):
 class Adapt(RunOptions):
     """Trains a standard image classifier on the clean part of a run, and writes it as a transformers model.
 
-    Flagged images that are more likely right than wrong are kept, too (--drop-at). Of a run of scan-tags it trains on
-    all images, with the tags as the verdicts have them (--labels relabel).
+    Flagged images whose label is more likely right than wrong are kept, too (--drop-at). For a run of scan-tags, it
+    trains on all images, with tags corrected by the verdicts (--labels relabel).
 
-    It starts from the pre-trained weights again. The folder loads with AutoModelForImageClassification and
+    Training starts from the pre-trained weights. The folder can be loaded with AutoModelForImageClassification and
     pipeline("image-classification").
 
     Attributes:
@@ -116,17 +116,17 @@ class Adapt(RunOptions):
 
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
-        """Reads the words in two stages: the recipe first, since it says what the defaults are."""
-        recipe = asked(args, "--recipe", default="default")
+        """Parses the arguments in two stages: the recipe first, since it determines the defaults."""
+        recipe = last_value(args, "--recipe", default="default")
         settings = look_up(RECIPES, recipe, what="--recipe", error=UsageError)
         default = cls(run_folder=tyro.MISSING, out=tyro.MISSING, recipe=recipe, settings=settings)
-        words = read(cls, args, prog=prog, default=default)
-        if asked(args, "--labels", default="") or not is_tag_run(words.run_folder):
-            return words
-        return replace(words, settings=replace(words.settings, labels=DEFAULT_FOR_TAGS))
+        command = read(cls, args, prog=prog, default=default)
+        if last_value(args, "--labels", default="") or not is_tag_run(command.run_folder):
+            return command
+        return replace(command, settings=replace(command.settings, labels=DEFAULT_FOR_TAGS))
 
     def run(self, console: Console) -> None:
-        """Loads, trains, measures, writes."""
+        """Loads the data, trains and evaluates the classifier, and writes it."""
         from labelsieve.core.output_folders import alone_in
         from labelsieve.finetune.run import check_model_folder
         from labelsieve.tags.verdicts import TagVerdicts
@@ -137,7 +137,7 @@ class Adapt(RunOptions):
         verdicts = TagVerdicts.load(self.run_folder) if has_tags else Verdicts.load(self.run_folder)
         if has_tags:
             check_tag_settings(self.settings)  # before anything is loaded
-        refuse_inside(self.source or verdicts.run.origin.source, self.out)
+        check_outside_source(self.source or verdicts.run.origin.source, self.out)
         with alone_in(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)

@@ -1,4 +1,4 @@
-"""`labelsieve apply`: corrected labels, back in the form that the data came in."""
+"""`labelsieve apply`: write corrected labels in the format of the data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, review_files
-from labelsieve.commands.own_files import refuse_own
+from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.runs import load_origin, origin_of
 from labelsieve.core.errors import RunError, UsageError, listed
 from labelsieve.core.progress import Progress
@@ -29,16 +29,16 @@ _OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(
 
 @dataclass(frozen=True, kw_only=True)
 class Apply(Command):
-    """Writes a data set with the labels that reviewers corrected, in the form that it came in.
+    """Writes a data set with the labels that reviewers corrected, in its own format.
 
-    A folder of class folders, CSV, Parquet and Arrow files and folders of `save_to_disk` stay what they are, with all
-    that is in them beside the labels. An image of none of the classes, and one whose label is wrong while nobody knows
-    the right one, is left out. All changes are listed in a CSV file beside the result.
+    Class folders, CSV, Parquet and Arrow files and folders of `save_to_disk` keep their format and all their content
+    except the labels. An image of none of the classes is left out, and so is one whose label is wrong if the right
+    label is not known. All changes are listed in a CSV file beside the result.
 
     Attributes:
         run_folder: Folder of a reviewed run or, with --changes, the data set: what SOURCE of `labelsieve scan` may be.
-        out: File or folder to write, which is not there yet.
-        in_place: Change the data set itself; what was there before is kept beside it.
+        out: File or folder to write; it must not exist.
+        in_place: Change the data set itself; the original is kept beside it as a backup.
         changes: A list of changes that `labelsieve apply` has written, to make them on another copy of the data set.
         marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review`.
         copy: Copy the images of a folder instead of linking to them.
@@ -64,9 +64,9 @@ class Apply(Command):
     split: OptionalText = None
 
     def run(self, console: Console) -> None:
-        """Finds out what changes, and writes the list of changes and the data set."""
+        """Determines the changes, and writes the list of changes and the data set."""
         from labelsieve.review.apply import apply, check_target
-        from labelsieve.review.changes import place
+        from labelsieve.review.changes import change_labels
 
         self._check_options()
         progress = Progress(console)
@@ -75,7 +75,7 @@ class Apply(Command):
         images = self._images(options, progress)
         changes = self._changes(images, progress)
         where = "the reviews" if self.changes is None else str(self.changes)
-        placed = place(changes, images, where=where)
+        placed = change_labels(changes, images, where=where)
         for note in placed.notes:
             progress.say(f"note: {note}")
         if self.in_place and not (placed.changed or placed.left_out):
@@ -113,7 +113,7 @@ class Apply(Command):
         return Verdicts.load(self.run_folder)
 
     def _options(self) -> dict[str, Any]:
-        """Returns what the whole data set is loaded with, of which a run may have scanned a subset."""
+        """Returns the arguments to load the complete data set, of which a run may have scanned a subset."""
         if self.changes is None:
             if not Path(self.run_folder).is_dir():
                 raise RunError(
@@ -121,7 +121,7 @@ class Apply(Command):
                 )
             origin = origin_of(self._verdicts, source=self.source)
             if self.out is not None:
-                refuse_own(self.out, run=Path(self.run_folder), source=origin["source"])
+                check_not_input(self.out, run=Path(self.run_folder), source=origin["source"])
             return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
         names = self.class_names[0] if len(self.class_names) == 1 else self.class_names
         options = {
@@ -136,7 +136,7 @@ class Apply(Command):
 
     def _changes(self, images: LabelledImages, progress: Progress) -> Sequence[Change]:
         from labelsieve.review.changes import changes_of, read_changes
-        from labelsieve.review.rows import reviews_of
+        from labelsieve.review.row_reviews import reviews_of
 
         if self.changes is not None:
             return read_changes(self.changes)
@@ -148,7 +148,7 @@ class Apply(Command):
         return changes_of(reviews, images)
 
     def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:
-        """Writes the list of changes beside the result; one that was given is there already."""
+        """Writes the list of changes beside the result, unless the list was passed."""
         from labelsieve.data.sources.folders import CHANGES
         from labelsieve.data.sources.readers import find_source
         from labelsieve.review.changes import write_changes
@@ -156,8 +156,8 @@ class Apply(Command):
 
         if self.changes is not None:
             return None
-        beside = self.out or find_source(options["source"], split=options.get("split")).path
-        path = free_name(beside, CHANGES)
+        target = self.out or find_source(options["source"], split=options.get("split")).path
+        path = free_name(target, CHANGES)
         write_changes(path, changes)
         return path
 
@@ -174,7 +174,7 @@ class Apply(Command):
 
 
 def _named(backups: Sequence[Path]) -> str:
-    """Names a backup, or the folder of several and the first of them."""
+    """Returns a text that names a backup, or the folder of several and the first of them."""
     if len(backups) == 1:
         return str(backups[0])
     folder = os.path.commonpath([path.parent for path in backups])

@@ -1,4 +1,4 @@
-"""`labelsieve audit`: what the reviews of a run prove."""
+"""`labelsieve audit`: what the reviews of a run guarantee."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(Command):
-    """Says how many labels are wrong at most, from the images that were audited in a review.
+    """Prints upper bounds on the number of wrong labels, from the images that were audited in a review.
 
-    The numbers go to `audit.json` in the folder of the run, too.
+    The numbers are also written to `audit.json` in the folder of the run.
 
     Attributes:
         run_folder: Folder of the run.
-        confidence: How often each number holds, such as 95%.
-        at_most: A share of wrong labels, such as 1%: says how many more images to look at until no more are left.
-        false_flags: A share of false flags, such as 10%: says where to flag for it.
+        confidence: Confidence level of each bound, such as 95%.
+        at_most: A share of wrong labels, such as 1%: estimates how many more images to review to get below it.
+        false_flags: A share of false flags, such as 10%: computes the threshold for it.
         source: Where the images lie now, if not where the run found them.
     """
 
@@ -40,7 +40,7 @@ class Audit(Command):
     def run(self, console: Console) -> None:
         """Reads the run and its reviews, prints the sentences and writes the numbers."""
         from labelsieve import review
-        from labelsieve.report.audit import print_statement
+        from labelsieve.report.audit_terminal import print_audit
         from labelsieve.review.audit import statement
         from labelsieve.verdicts import AUDIT, Verdicts
 
@@ -49,7 +49,7 @@ class Audit(Command):
         false_flags = None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         reviews = review.load(self.run_folder, progress=progress)
-        found = statement(
+        result = statement(
             verdicts,
             reviews,
             confidence=confidence,
@@ -57,16 +57,16 @@ class Audit(Command):
             at_most=at_most,
             false_flags=false_flags,
         )
-        print_statement(found, console, run=self.run_folder)
-        progress.say(self._written(found) or f"wrote {self.run_folder / AUDIT}")
+        print_audit(result, console, run=self.run_folder)
+        progress.say(self._written(result) or f"wrote {self.run_folder / AUDIT}")
 
-    def _written(self, found: Statement) -> str:
-        """Writes the numbers; returns a note where the folder cannot be written to, as they were printed already."""
+    def _written(self, result: Statement) -> str:
+        """Writes the numbers; returns a note if the folder is not writable, since they were printed already."""
         from labelsieve.core.provenance import write_json
         from labelsieve.verdicts import AUDIT
 
         try:
-            write_json(self.run_folder / AUDIT, found.to_record())
+            write_json(self.run_folder / AUDIT, result.to_record())
         except RunError as error:
             return f"note: {error}"
         return ""

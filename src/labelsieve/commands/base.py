@@ -1,4 +1,4 @@
-"""What the verbs share: the command, and the options that name the data."""
+"""Base classes of the verbs: the command, and the options that name the data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-"""A switch that is off unless it is given: `--resume`, without a `--no-resume`."""
+"""A switch that is off by default: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
 Percentage = Annotated[str | None, arg(metavar="SHARE", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
-# several files in one use of the option, and several uses, are all taken
+# the option may be repeated, with several files each time
 MarkOption = Annotated[
     UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE ...", help_behavior_hint="(optional)")
 ]
@@ -40,26 +40,26 @@ class Command:
     """One verb with its options.
 
     Attributes:
-        to_go_on: What to add to the words of a command that was stopped, so that it goes on; None where it cannot.
+        resume_flags: Arguments that resume a stopped command; None if it cannot be resumed.
     """
 
-    to_go_on: ClassVar[tuple[str, ...] | None] = None
+    resume_flags: ClassVar[tuple[str, ...] | None] = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
 
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
-        """Reads the words after the verb.
+        """Parses the arguments after the verb.
 
         Raises:
-            SystemExit: The words ask for help.
-            UsageError: They cannot be understood.
+            SystemExit: They request help.
+            UsageError: They are invalid.
         """
         return read(cls, args, prog=prog)
 
     def run(self, console: Console) -> None:
-        """Does the work.
+        """Runs the command.
 
         Raises:
             LabelsieveError: The user can fix it.
@@ -69,18 +69,18 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Command):
-    """What all verbs have that compute for long and write a folder.
+    """Options of all verbs that compute for long and write a folder.
 
     Attributes:
         out: Folder to write.
         device: Where to compute: auto, cpu, cuda or mps.
         precision: auto is bf16 where the hardware is faster with it.
-        seed: Every random choice is drawn from it.
-        resume: Go on from the checkpoint of an interrupted run.
-        overwrite: Replace what is there.
+        seed: Seed of all random choices.
+        resume: Continue from the checkpoint of an interrupted run.
+        overwrite: Replace existing results.
     """
 
-    to_go_on = ("--resume",)
+    resume_flags = ("--resume",)
 
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -90,7 +90,7 @@ class RunOptions(Command):
     overwrite: Flag = False
 
     def run_options(self) -> dict[str, Any]:
-        """Returns them as arguments of `scan` and `adapt`."""
+        """Returns these options as arguments of `scan` and `adapt`."""
         return {each.name: getattr(self, each.name) for each in fields(RunOptions)}
 
 
@@ -109,7 +109,7 @@ class Source:
             class folders rename these, in their order.
         split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
         limit: Take a random subset of so many images.
-        box_margin: Of boxes: what an image has around its box, as a share of its sides.
+        box_margin: For boxes: the margin around each box, as a share of its sides.
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -133,7 +133,7 @@ class Source:
         noise: Path | None = None,
         one_class: bool = False,
     ) -> LabelledImages:
-        """Loads the images; `seed` draws the subset, `noise` is a file of wrong labels, and `one_class` may do."""
+        """Loads the images; `seed` draws the subset, `noise` is a file of labels, `one_class` allows a single class."""
         from labelsieve.data.loading import load_images
 
         return load_images(
@@ -153,13 +153,13 @@ class Source:
         )
 
     def feature_options(self) -> dict[str, Any]:
-        """Returns those of the options that features computed before have too.
+        """Returns the options that also apply to precomputed features.
 
         Raises:
-            UsageError: One was given that they have not.
+            UsageError: Another option is set.
         """
-        given = (self.image_column, self.image_folder, self.split, self.box_margin)
-        if any(value is not None for value in given):
+        unsupported = (self.image_column, self.image_folder, self.split, self.box_margin)
+        if any(value is not None for value in unsupported):
             raise UsageError("features have no --image-column, --image-folder, --split or --box-margin; leave them out")
         return {
             "label_column": self.label_column or None,
@@ -177,7 +177,7 @@ class TagSource:
             file; YOLO, VOC or Open Images; a folder of class folders with links or copies; or a Hub id.
         tag_column: Column of lists, or of texts such as cat;dog; or several columns of 0 and 1, one a class. Guessed
             where only one fits.
-        separator: What stands between two tags of a text. Guessed where it is |, ; or , without doubt.
+        separator: Separator between two tags of a text. Guessed if it is clearly |, ; or , alone.
         image_column: Column of the images or their paths. Guessed where only one fits.
         image_folder: Folder of the images that a table names, with or without their suffix.
         class_names: A file of the class names (one a line, or a JSON list), or several names.
@@ -209,7 +209,7 @@ class TagSource:
 
 
 def names_or_file(words: tuple[str, ...]) -> str | tuple[str, ...] | None:
-    """Returns class names, or the file of them: one name would be one class, which no data set has."""
+    """Returns class names, or their file if there is one word: a data set has at least two classes."""
     if len(words) == 1:
         return words[0]
     return words or None
@@ -220,7 +220,7 @@ class TestSet:
     """Images with right labels, and which columns to read.
 
     Attributes:
-        test: Images with right labels, to measure accuracy with; nothing is chosen by them.
+        test: Images with right labels, to measure accuracy with; they are not used to choose anything.
         test_image_column: Column of their images. Guessed where only one fits.
         test_image_folder: Folder of the images that a table names, with or without their suffix.
         test_label_column: Column of their labels. Guessed where only one fits.
@@ -236,17 +236,17 @@ class TestSet:
     test_split: OptionalText = None
 
     def is_given(self) -> bool:
-        """Returns whether there is a source.
+        """Returns whether a source is set.
 
         Raises:
-            SettingsError: There are options of it, but no source.
+            SettingsError: There are further options, but no source.
         """
         if self.test is None and any(getattr(self, each.name) for each in fields(self)):
             raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
         return self.test is not None
 
     def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
-        """Loads the test images; None where none are asked for.
+        """Loads the test images; None without a test set.
 
         Raises:
             SettingsError: There are options of them, but no source.
@@ -278,14 +278,14 @@ def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
 
 
 def percentage(text: str, option: str) -> float:
-    """Returns the share that a text says: `10%`, `10 %` or `0.1`.
+    """Parses a share: `10%`, `10 %` or `0.1`.
 
     Args:
-        text: What was given.
-        option: What it was given with.
+        text: Value of the option.
+        option: Name of the option, for the message.
 
     Raises:
-        UsageError: It is no share from 0 to 1.
+        UsageError: The value is not from 0 to 1.
 
     Example:
         >>> percentage("2.5%", "--overlap"), percentage("0.1", "--overlap")
@@ -306,8 +306,8 @@ class Against:
     """Images of another split to compare with, and which columns to read.
 
     Attributes:
-        against: Images of another split, which are only compared with: copies of them among the data are leaks. Their
-            labels do not matter, and a folder needs no class folders. For features, features of the same model.
+        against: Images of another split, only for comparison: copies of them in the data are leaks. Their labels are
+            not used, and a folder needs no class folders. For features: features of the same model.
         against_image_column: Column of their images. Guessed where only one fits.
         against_image_folder: Folder of the images that a table names, with or without their suffix.
         against_label_column: Column of their labels. Guessed where only one fits.
@@ -321,7 +321,7 @@ class Against:
     against_split: OptionalText = None
 
     def load(self, *, seed: int, progress: Progress) -> LabelledImages | LabelledFeatures | None:
-        """Loads the images; None where none are asked for.
+        """Loads the images; None without another split.
 
         Raises:
             SettingsError: There are options of them, but no source.
@@ -348,7 +348,7 @@ class Against:
 
 
 def load_model(name: str, progress: Progress) -> VisionLanguageModel:
-    """Loads a model, and says so: it may take a while."""
+    """Loads a model, with a message, since it may take a while."""
     from labelsieve.vlm.loading import load_vlm
 
     first_time = "" if Path(name).is_dir() else "; the first time it is downloaded"
@@ -357,7 +357,7 @@ def load_model(name: str, progress: Progress) -> VisionLanguageModel:
 
 
 def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Returns what to load moved data with: a folder of images beside or below a table has moved with it."""
+    """Returns the arguments to load moved data: a folder of images beside or below a table has moved with it."""
     folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
     moved = {**origin, "source": source}
     if folder is not None and Path(folder).is_relative_to(old):

@@ -1,4 +1,4 @@
-"""`labelsieve bench`: measure the tables of an experiment."""
+"""`labelsieve bench`: run an experiment and write its tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from labelsieve.bench.estimate import Cost
     from labelsieve.bench.experiment import Cell, Experiment
 
-Places = Annotated[tuple[str, ...], arg(metavar="NAME=PLACE ...", help_behavior_hint="(optional)")]
+Locations = Annotated[tuple[str, ...], arg(metavar="NAME=PLACE ...", help_behavior_hint="(optional)")]
 Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...", help_behavior_hint="(optional)")]
 
 
@@ -28,40 +28,40 @@ Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...", help_b
 class Bench(Command):
     """Measures an experiment: every method on every data set with every noise, for some seeds.
 
-    Writes results.csv and results.md as it goes, and plots at the end. What is measured already is not measured again:
-    the same command goes on after an interruption, and with more seeds or methods in the file only those are new.
+    Writes results.csv and results.md while it runs, and plots at the end. Results that exist are not computed again:
+    the same command resumes after an interruption, and with more seeds or methods in the file only those are computed.
 
-    With --smoke the data become tiny look-alikes in the same layout, the models the bundled one, and training takes
-    hardly any steps: it shows within minutes and without network that every method of every shipped experiment, or of
-    FILE, still runs, and that all its data are read.
+    With --smoke, tiny look-alikes in the same layout replace the data, the bundled model replaces the models, and
+    training takes a few steps only: within minutes and without network it checks that every method of every shipped
+    experiment, or of FILE, still runs, and that all its data can be read.
 
     Attributes:
         file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.
-        out: Folder of the results. Only --smoke and --dry-run go without; then they keep none, and know of none.
-        source: Where data sets lie, by their names in the file; or the folder of all that the file names by a bare
-            file name.
-        test: Where their test images lie.
-        model: Where models lie, by their names in the file.
-        noise: Where files of noise lie, by the names of the noises.
-        dry_run: List the cells and say which are missing, and about how long they take and how much memory, from a
-            short trial of each method on this machine; set ours beside the numbers of a paper where the file has some;
-            measure nothing.
-        smoke: Only try whether everything runs.
+        out: Folder of the results. Only --smoke and --dry-run may omit it; they then write and read no results.
+        source: Locations of data sets, by their names in the file; or one folder for all that the file names by a
+            bare file name.
+        test: Locations of their test images.
+        model: Locations of models, by their names in the file.
+        noise: Locations of files of noise, by the names of the noises.
+        dry_run: List the cells and which are missing, with an estimate of their time and memory from a short trial of
+            each method on this machine; compare our numbers with those of a paper if the file has some; measure
+            nothing.
+        smoke: Only check that everything runs.
     """
 
-    to_go_on = ()  # every cell is kept
+    resume_flags = ()  # finished cells are stored
 
     file: Annotated[Positional[str | None], arg(metavar="FILE.toml|NAME", help_behavior_hint="")] = None
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     source: Sources = ()
-    test: Places = ()
-    model: Places = ()
-    noise: Places = ()
+    test: Locations = ()
+    model: Locations = ()
+    noise: Locations = ()
     dry_run: Flag = False
     smoke: Flag = False
 
     def run(self, console: Console) -> None:
-        """Reads, measures, prints the tables."""
+        """Reads the experiment, measures it, and prints the tables."""
         from labelsieve.bench.experiment import read_experiment
 
         if self.smoke:
@@ -74,10 +74,10 @@ class Bench(Command):
         sources_folder, sources = _folder(self.source)
         experiment = read_experiment(self.file).place(
             folder=sources_folder,
-            sources=_places(sources, "--source"),
-            tests=_places(self.test, "--test"),
-            models=_places(self.model, "--model"),
-            noises=_places(self.noise, "--noise"),
+            sources=_locations(sources, "--source"),
+            tests=_locations(self.test, "--test"),
+            models=_locations(self.model, "--model"),
+            noises=_locations(self.noise, "--noise"),
         )
         if self.out is None or self.dry_run:
             _list_cells(experiment, self.out, console)
@@ -117,21 +117,23 @@ def _list_cells(experiment: Experiment, out: Path | None, console: Console) -> N
     progress = Progress(console)
     measured = {} if out is None else Store.open(out, name=experiment.name).read()
     records = up_to_date(experiment, measured, progress=progress)
-    every = {cell: experiment.key(cell) in records for cell in experiment.cells()}
-    missing = [cell for cell, done in every.items() if not done]
+    is_measured = {cell: experiment.key(cell) in records for cell in experiment.cells()}
+    missing = [cell for cell, is_done in is_measured.items() if not is_done]
     costs = _costs(experiment, missing, progress)
-    for cell, done in every.items():
+    for cell, is_done in is_measured.items():
         words = "  ".join(map(str, cell))
-        progress.say(f"done     {words}" if done else f"missing  {words}{_spoken([costs.get(cell)])}")
+        progress.say(f"done     {words}" if is_done else f"missing  {words}{_cost_text([costs.get(cell)])}")
     if experiment.published is not None:
         progress.say(f"beside {experiment.published.source}, in %:")
         for line in compared(experiment, experiment.published, records):
             progress.say(line)
-    progress.say(f"{len(missing)} of {len(every)} cells are missing{_spoken([costs.get(cell) for cell in missing])}")
+    progress.say(
+        f"{len(missing)} of {len(is_measured)} cells are missing{_cost_text([costs.get(cell) for cell in missing])}"
+    )
 
 
 def _costs(experiment: Experiment, cells: Sequence[Cell], progress: Progress) -> Mapping[Cell, Cost | None]:
-    """Tries each method for a moment; where that cannot be, says why and returns nothing."""
+    """Estimates costs from a short trial of each method; if that fails, prints the reason and returns nothing."""
     if not cells:
         return {}
     from labelsieve.bench.estimate import estimate
@@ -143,8 +145,8 @@ def _costs(experiment: Experiment, cells: Sequence[Cell], progress: Progress) ->
         return {}
 
 
-def _spoken(costs: Sequence[Cost | None]) -> str:
-    """Says what some cells cost one after another, empty where nothing is known."""
+def _cost_text(costs: Sequence[Cost | None]) -> str:
+    """Returns a text on the cost of some cells one after another; empty without estimates."""
     known = [cost for cost in costs if cost is not None]
     if not known:
         return ""
@@ -156,22 +158,22 @@ def _spoken(costs: Sequence[Cost | None]) -> str:
 
 
 def _folder(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Parts the folder of the data, which is no NAME=PLACE, from the places of single data sets."""
+    """Separates the folder of the data, which is no NAME=PLACE, from the locations of single data sets."""
     folders = [word for word in words if "=" not in word or Path(word).expanduser().is_dir()]
     if len(folders) > 1:
         raise SettingsError(f"expected one folder in --source, got {listed(folders)}; give NAME=PLACE for the others")
     return folders[0] if folders else None, [word for word in words if word not in folders]
 
 
-def _places(words: Sequence[str], flag: str) -> dict[str, str]:
-    places: dict[str, str] = {}
+def _locations(words: Sequence[str], flag: str) -> dict[str, str]:
+    locations: dict[str, str] = {}
     for word in words:
-        name, equals, place = word.partition("=")
-        if not (name and equals and place):
+        name, equals, location = word.partition("=")
+        if not (name and equals and location):
             raise SettingsError(f"expected {flag} NAME=PLACE, got {shown(word)}")
-        if name in places:
+        if name in locations:
             raise SettingsError(
-                f"expected one place for {shown(name)} in {flag}, got {shown(places[name])} and {shown(place)}"
+                f"expected one place for {shown(name)} in {flag}, got {shown(locations[name])} and {shown(location)}"
             )
-        places[name] = place
-    return places
+        locations[name] = location
+    return locations

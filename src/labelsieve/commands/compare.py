@@ -1,4 +1,4 @@
-"""`labelsieve compare`: what changed from one run to another."""
+"""`labelsieve compare`: the differences between two runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText
-from labelsieve.commands.own_files import refuse_own
+from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.runs import data_of
 from labelsieve.core.errors import LabelsieveError, RunError
 from labelsieve.core.progress import Progress
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
-    """Shows which flags came, went and changed from one run to another, and metrics side by side.
+    """Shows which flags are new, gone or changed from one run to another, and metrics side by side.
 
-    Images are matched by their ids or, where the runs have other ids, by their content, for which the images of both
-    runs are read.
+    Images are matched by their ids or, if the ids of the runs differ, by their content; the images of both runs are
+    then read.
 
     Attributes:
         run_folder: Folder of the earlier run.
         other_run: Folder of the later run.
         out: CSV file to write all changes to.
-        overwrite: Replace a file that is there.
+        overwrite: Replace an existing file.
         source: Where the images of the earlier run lie now, if not where the run found them.
         other_source: The same for the later run.
     """
@@ -43,7 +43,7 @@ class Compare(Command):
     other_source: OptionalText = None
 
     def run(self, console: Console) -> None:
-        """Reads both runs and prints what differs."""
+        """Reads both runs and prints their differences."""
         from labelsieve.core.spreadsheets import write_csv
         from labelsieve.report.comparison import compare, needs_contents, print_comparison
         from labelsieve.verdicts import Verdicts
@@ -61,7 +61,7 @@ class Compare(Command):
         if self.out is None:
             return
         for run in (self.run_folder, self.other_run):
-            refuse_own(self.out, run=run)
+            check_not_input(self.out, run=run)
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
 

@@ -1,4 +1,4 @@
-"""`labelsieve demo`: the whole way on bundled synthetic sketches."""
+"""`labelsieve demo`: the complete workflow on bundled synthetic sketches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from labelsieve.core.validation import Drawings, Seed
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
-    """Shows the whole way on sketches with known wrong labels and a bundled model; needs no network.
+    """Shows the complete workflow on sketches with known wrong labels and a bundled model; needs no network.
 
     Attributes:
         out: Run folder to write.
-        images: How many sketches.
-        seed: Every random choice is drawn from it.
-        overwrite: Replace a run that is there.
+        images: Number of sketches.
+        seed: Seed of all random choices.
+        overwrite: Replace an existing run.
     """
 
     out: Path = Path("runs/demo")

@@ -1,6 +1,6 @@
-"""The short help of verbs with many options: the ones that a user sets most, in groups, with one line each.
+"""The short help of verbs with many options: the most used ones, in groups, with one line each.
 
-`--help` shows these, `--help-all` shows all. What is parsed is the same with and without.
+`--help` shows these, `--help-all` shows all. Both accept the same options.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from docstring_parser import Docstring, DocstringStyle, parse
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-MOST = 25
-"""Options that a short help shows at most."""
+MAX_SHOWN = 25
+"""Maximum number of options in a short help."""
 
 # By verb: the title of each group and its fields. An empty title is the first group, which has --help. A verb that is
-# not here shows all it has. Fields that the chosen detector lacks are left out.
+# missing here shows all its options. Fields that the chosen detector lacks are left out.
 SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "scan": {
         "": ("out", "resume", "overwrite", "device", "precision", "seed"),
@@ -38,12 +38,12 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "training": ("backbone", "recipe", "loss", "tune", "epochs", "batch_size", "learning_rate"),
     },
 }
-# Where a detector has no more settings than this, its group shows all of them.
-_FEW = 6
-# A point after "Eq" ends no sentence.
+# The group of a detector shows all settings if there are at most so many.
+_MAX_SETTINGS = 6
+# The period after "Eq" does not end a sentence.
 _END = re.compile(r"(?<!\bEq)\.\s|\.$|;\s")
-# Characters, about one line and a half beside the names of the options.
-_LONG = 80
+# Maximum length of a help text in characters, about one and a half lines beside the names of the options.
+_MAX_LENGTH = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Option:
         name: The field.
         group: The field that holds its dataclass; empty for one of the verb itself.
         kind: Its annotation.
-        value: Its default, or `tyro.MISSING` where it is required.
+        value: Its default, or `tyro.MISSING` if it is required.
         about: Its help.
     """
 
@@ -66,13 +66,13 @@ class Option:
 
     @property
     def is_positional(self) -> bool:
-        """Whether it is given without a name."""
+        """Returns whether it is a positional argument."""
         return _POSITIONAL in get_args(self.kind)
 
     def field(self) -> tuple[str, Any, Any]:
-        """Returns the field of a dataclass that shows it in one line."""
+        """Returns a field of a dataclass for the short help, with a help text of one line."""
         text = self.about if self.is_positional else _first_clause(self.about)
-        brief = Annotated[self.kind, arg(help=text)]  # type: ignore[name-defined]  # a type that is known only now
+        brief = Annotated[self.kind, arg(help=text)]  # type: ignore[name-defined]  # a type that is created at run time
         start = {} if self.value is tyro.MISSING else {"default": self.value}
         return self.name, brief, dataclasses.field(**start)
 
@@ -81,7 +81,7 @@ _POSITIONAL = get_args(Positional[str])[1]
 
 
 def wants_help(args: Sequence[str]) -> str | None:
-    """Returns which help the words ask for, `--help` or `--help-all`; None where they ask for none."""
+    """Returns the requested help, `--help` or `--help-all`; None without any."""
     words = list(args)
     options = words[: words.index("--")] if "--" in words else words
     if HELP_ALL in options:
@@ -89,34 +89,34 @@ def wants_help(args: Sequence[str]) -> str | None:
     return HELP[1] if set(HELP) & set(options) else None
 
 
-def show_help(kind: Any, *, prog: str, asked: str, default: Any) -> NoReturn:
+def show_help(kind: Any, *, prog: str, requested: str, default: Any) -> NoReturn:
     """Prints the help of a verb.
 
     Args:
         kind: Its dataclass, or a generic one with the settings of a detector.
-        prog: What starts it, such as `labelsieve scan`.
-        asked: `--help` or `--help-all`.
-        default: What `tyro.cli` is given as the default.
+        prog: Name of the command, such as `labelsieve scan`.
+        requested: `--help` or `--help-all`.
+        default: The default passed to `tyro.cli`.
 
     Raises:
         SystemExit: Always, with code 0.
     """
     groups = SHOWN.get(prog.rpartition(" ")[2])
-    if groups is None or asked == HELP_ALL:
+    if groups is None or requested == HELP_ALL:
         start = tyro.MISSING_NONPROP if default is None else default
         tyro.cli(kind, args=["--help"], prog=prog, default=start)
         raise SystemExit(0)
     options = list(options_of(get_origin(kind) or kind, default))
-    shown = _grouped(options, groups)
+    short = _grouped(options, groups)
     with suppress(SystemExit):
-        tyro.cli(_outline(kind, options, shown), args=["--help"], prog=prog)
-    hidden = sum(not each.is_positional for each in options) - sum(map(len, shown.values()))
+        tyro.cli(_outline(kind, options, short), args=["--help"], prog=prog)
+    hidden = sum(not each.is_positional for each in options) - sum(map(len, short.values()))
     print(f"{prog} {HELP_ALL} shows the other {hidden} options, and all in full.")
     raise SystemExit(0)
 
 
 def options_of(kind: Any, default: Any = None, *, group: str = "") -> Iterator[Option]:
-    """Yields the options of a dataclass and of those in it.
+    """Yields the options of a dataclass and of its nested dataclasses.
 
     Args:
         kind: The dataclass.
@@ -128,8 +128,8 @@ def options_of(kind: Any, default: Any = None, *, group: str = "") -> Iterator[O
         value = _start(each) if default is None else getattr(default, each.name)
         inner = type(value) if dataclasses.is_dataclass(value) else _without_extras(hints[each.name])
         if dataclasses.is_dataclass(inner):
-            known = value if dataclasses.is_dataclass(value) else None
-            yield from options_of(inner, known, group=each.name)
+            nested = value if dataclasses.is_dataclass(value) else None
+            yield from options_of(inner, nested, group=each.name)
         else:
             yield Option(
                 name=each.name, group=group, kind=hints[each.name], value=value, about=about.get(each.name, "")
@@ -147,7 +147,7 @@ def _without_extras(kind: Any) -> Any:
 
 
 def _about(kind: type) -> dict[str, str]:
-    """Returns the help on each field out of the docstrings of a class and those before it."""
+    """Returns the help of each field, from the docstrings of a class and its base classes."""
     attributes = (each for kind in reversed(kind.__mro__) for each in _docstring(kind).params)
     return {each.arg_name: " ".join((each.description or "").split()) for each in attributes}
 
@@ -157,35 +157,35 @@ def _docstring(kind: type) -> Docstring:
 
 
 def _first_clause(text: str) -> str:
-    """Returns the first sentence or what comes before its semicolon; of a long one what comes before its colon."""
+    """Returns the first sentence up to its semicolon or, if that is long, up to its colon."""
     clause = _END.split(text, maxsplit=1)[0]
-    return clause if len(clause) <= _LONG else clause.partition(": ")[0]
+    return clause if len(clause) <= _MAX_LENGTH else clause.partition(": ")[0]
 
 
 def _grouped(options: Sequence[Option], groups: Mapping[str, Sequence[str]]) -> dict[str, list[Option]]:
-    """Returns the options of each group, in the order of the table."""
+    """Returns the options of each group, in the order of `SHOWN`."""
     named = {each.name: each for each in options if not each.is_positional}
     settings = [each for each in options if each.group == "settings"]
     grouped = {title: [named[name] for name in names if name in named] for title, names in groups.items()}
-    if len(settings) <= _FEW and "detector" in grouped:
+    if len(settings) <= _MAX_SETTINGS and "detector" in grouped:
         grouped["detector"] = settings
     return {title: chosen for title, chosen in grouped.items() if chosen}
 
 
 def _outline(kind: Any, options: Sequence[Option], shown: Mapping[str, Sequence[Option]]) -> Any:
-    """Returns a dataclass whose help is the short one: the first group, and a dataclass for each other one."""
+    """Returns a dataclass whose help is the short help: the first group, and a nested dataclass per other group."""
     first = [each.field() for each in (*(each for each in options if each.is_positional), *shown.get("", ()))]
     others = [
         (
             title,
-            Annotated[OmitArgPrefixes[_made(title, [each.field() for each in chosen])], arg(help="")],  # type: ignore[misc]
+            Annotated[OmitArgPrefixes[_outline_class(title, [each.field() for each in chosen])], arg(help="")],  # type: ignore[misc]
             dataclasses.field(),
         )
         for title, chosen in shown.items()
         if title
     ]
-    return _made("verb", [*first, *others], about=_docstring(get_origin(kind) or kind).description or "")
+    return _outline_class("verb", [*first, *others], about=_docstring(get_origin(kind) or kind).description or "")
 
 
-def _made(name: str, fields: Sequence[tuple[str, Any, Any]], *, about: str = "") -> Any:
+def _outline_class(name: str, fields: Sequence[tuple[str, Any, Any]], *, about: str = "") -> Any:
     return make_dataclass(name, fields, kw_only=True, namespace={"__doc__": about})

@@ -1,4 +1,4 @@
-"""`labelsieve list`: what there is to choose from."""
+"""`labelsieve list`: the available choices."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Listing(Command):
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         for title in ("option", "name", "what it is"):
             table.add_column(title, overflow="fold")
-        shown = ""
+        previous = ""
         for option, name, about in entries(self.model):
             about_text = Unbroken(about)  # which may name a folder of the user
-            table.add_row("" if option == shown else option, name, about_text)
-            shown = option
+            table.add_row("" if option == previous else option, name, about_text)
+            previous = option
         console.print(table)
 
 
 def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
-    """Yields the option, a name that it takes, and what that is; nothing here loads torch unless a model is named.
+    """Yields an option, a name that it accepts, and its description; loads torch only if a model is named.
 
     Args:
         model: See :class:`Listing`.
@@ -67,8 +67,8 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
         yield "--peft", name, about
     yield from _choices(WARMUP_LOSSES)
     yield from _choices(ADAPTERS)
-    for name, known in PUBLISHED.entries.items():
-        yield "SOURCE", f"{name}:PATH", f"{known.about} as published; splits {', '.join(known.splits)}"
+    for name, data_set in PUBLISHED.entries.items():
+        yield "SOURCE", f"{name}:PATH", f"{data_set.about} as published; splits {', '.join(data_set.splits)}"
     yield from _entries_of_adapt()
     yield from _choices(FORMATS, verb="export ")
     yield from _choices(NOISE, verb="noise ")
@@ -99,15 +99,15 @@ def _peft(model: str | None) -> Iterator[tuple[str, str]]:
     yield "auto", "vpt-deep on an accelerator if the image encoder takes visual prompts, else none; none on a CPU"
 
     if model is None:
-        whole = PEFT.entries["full"].values
+        total = PEFT.entries["full"].values
         for name, module in PEFT.entries.items():
-            yield name, module.about + _share(module.values, module.values / whole, "CLIP ViT-B/16")
+            yield name, module.about + _share(module.values, module.values / total, "CLIP ViT-B/16")
     else:
         yield from _peft_of(model)
 
 
 def _peft_of(model: str) -> Iterator[tuple[str, str]]:
-    """Yields each kind with what it trains of a model, which is loaded for that."""
+    """Yields each kind with the share of a model that it trains; loads the model."""
     from labelsieve.detect.training.settings import Training
     from labelsieve.vlm.loading import load_vlm
     from labelsieve.vlm.peft.parameter_count import trainable
@@ -115,8 +115,8 @@ def _peft_of(model: str) -> Iterator[tuple[str, str]]:
 
     vlm = load_vlm(model)
     for name in PEFT:
-        found = trainable(name, vlm, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
-        yield name, PEFT.about(name) + (f" (not for {vlm.name})" if found is None else _share(*found, vlm.name))
+        counts = trainable(name, vlm, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
+        yield name, PEFT.about(name) + (f" (not for {vlm.name})" if counts is None else _share(*counts, vlm.name))
 
 
 def _share(count: int, share: float, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`labelsieve noise`: put wrong labels in on purpose."""
+"""`labelsieve noise`: inject wrong labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource
-from labelsieve.commands.own_files import refuse_own
+from labelsieve.commands.output_checks import check_not_input
 from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
@@ -25,29 +25,29 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Command):
-    """Puts wrong labels into a data set on purpose, to measure a detector with.
+    """Injects wrong labels into a data set, to evaluate detectors.
 
     Writes one Parquet file with the images, the noisy labels (`label`) and the given ones (`clean_label`), for
-    `labelsieve scan FILE --truth-column clean_label`; or with the labels alone, which others put on their copy of the
-    same images: `labelsieve scan SOURCE --noise FILE`. The file says what noise it is and of which images.
+    `labelsieve scan FILE --truth-column clean_label`; or only the labels, for other copies of the same images:
+    `labelsieve scan SOURCE --noise FILE`. The file records the kind of noise and the fingerprint of the images.
 
     With `--kind tags` the images have several labels each, and the columns are `tags` and `clean_tags`, for
     `labelsieve scan-tags`.
 
     Attributes:
-        data: The images; their given labels count as right.
+        data: The images; their given labels are taken as right.
         kind: Which class a wrong label names: any other, the next, or one that depends on the pixels; or tags.
         rate: Share of wrong labels, from 0 to below 1.
         omit: For tags: share of the tags that are left out.
         add: For tags: share of the tags of the result that are wrong.
         tag_column: For tags: their column, or one a class.
-        separator: For tags: what stands between two tags of a text.
+        separator: For tags: separator between two tags of a text.
         out: Parquet file to write.
-        seed: Every random choice is drawn from it.
-        paper_rate: Draw each image on its own, symmetric noise from all classes with the right one among them, as the
-            usual benchmarks do. By default the share of wrong labels is exact.
+        seed: Seed of all random choices.
+        paper_rate: Draw each image independently, symmetric noise from all classes including the right one, as the
+            usual benchmarks do. By default, the share of wrong labels is exact.
         labels_only: Leave the images out.
-        overwrite: Replace a file that is there.
+        overwrite: Replace an existing file.
     """
 
     data: OmitArgPrefixes[Source]
@@ -64,12 +64,12 @@ class Noise(Command):
     overwrite: Flag = False
 
     def run(self, console: Console) -> None:
-        """Loads, changes labels, writes."""
+        """Loads the images, changes labels, and writes the file."""
         from labelsieve.core.provenance import target_of
 
         if self.out.suffix.lower() != ".parquet":
             raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")
-        refuse_own(self.out, source=self.data.source)
+        check_not_input(self.out, source=self.data.source)
         target_of(self.out)
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
@@ -80,10 +80,10 @@ class Noise(Command):
         progress.say(f"wrote {path}; {f'{verb} SOURCE --noise {path}' if self.labels_only else advice}")
 
     def _refuse_others(self) -> None:
-        """Refuses options of the other kinds.
+        """Checks that the options fit the kind of noise.
 
         Raises:
-            UsageError: There are some, or one is missing.
+            UsageError: An option belongs to other kinds, or one is missing.
         """
         for option, value, kinds in self._options():
             if self.kind not in kinds and value not in (None, 0.0, (), False):
@@ -99,7 +99,7 @@ class Noise(Command):
             )
 
     def _options(self) -> Iterator[tuple[str, object, list[str]]]:
-        """Yields options that not every kind takes: their names, their values, and the kinds that do."""
+        """Yields options that not every kind accepts: their names, their values, and the kinds that accept them."""
         for option, setting, value in (
             ("--rate", "rate", self.rate),
             ("--paper-rate", "exact", self.paper_rate),
@@ -113,7 +113,7 @@ class Noise(Command):
         yield "--separator", self.separator, kinds_for(tags=True)
 
     def _shares(self) -> dict[str, float]:
-        """Returns what a kind for tags takes."""
+        """Returns the shares that a kind for tags accepts."""
         return {name: getattr(self, name) for name in NOISE.entries[self.kind].takes}
 
     def _write_labels(self, progress: Progress) -> tuple[Path, str, str]:

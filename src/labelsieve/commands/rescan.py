@@ -1,7 +1,7 @@
-"""The scan that `labelsieve review` starts with the answers known, in a process of its own.
+"""The scan that `labelsieve review` starts in a process of its own, to use the answers so far.
 
-The server writes a plan to the standard input of the process, a line of JSON, and keeps it open: the end of the server
-ends the scan, too. The standard output has lines of JSON that say how far the scan is.
+The server writes a plan, a line of JSON, to the standard input of the process and keeps it open: if the server ends,
+the scan ends, too. The standard output has lines of JSON with the progress of the scan.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.verdicts import REPORT, Verdicts
 
 COMMAND = (sys.executable, "-m", "labelsieve.commands.rescan")
-# Seconds between two lines on one task.
-_OFTEN = 0.2
-# How much the scan steps back for the server, which a person waits for.
-_NICE = 10
+# Minimum seconds between two lines on one task.
+_INTERVAL = 0.2
+# Lower priority of the scan, since a person waits for the server.
+_NICENESS = 10
 
 
 def plan_of(verdicts: Verdicts, images: LabelledImages) -> dict[str, Any]:
-    """Returns what to scan again and how, from the record of a run; JSON can hold it.
+    """Returns the plan of a scan that repeats a run, from its record; serializable as JSON.
 
     Args:
         verdicts: The run.
-        images: Its images, as they were loaded again.
+        images: Its images, loaded again.
 
     Raises:
-        RunError: The record does not say enough, in one line.
+        RunError: The record lacks something; the message is one line.
     """
     run = verdicts.run
     if images.annotations is not None:
@@ -65,20 +65,20 @@ def plan_of(verdicts: Verdicts, images: LabelledImages) -> dict[str, Any]:
         "false_flags": run.rule.false_flags,
         "seed": run.seed or 0,
         "precision": run.precision or "auto",
-        # what else there was may not be there any more
+        # other devices may no longer be available
         "device": "cpu" if (run.hardware or "").startswith("cpu") else "auto",
     }
 
 
-def _detector(name: str | None, settings: Mapping[str, Any] | None, known: str | None = None) -> Any:
-    """Makes a detector of the settings in a record; `known` is the fingerprint that they have to have."""
+def _detector(name: str | None, settings: Mapping[str, Any] | None, expected: str | None = None) -> Any:
+    """Creates a detector from the settings in a record; `expected` is the fingerprint that they must have."""
     if name is None or name not in DETECTORS:
         raise RunError(f"the run was made with {shown(name or 'a detector')}, which is none that can be made again")
     try:
         detector = detector_class(name)(**(settings or {}))
     except (TypeError, SettingsError):
         detector = None
-    if detector is None or known not in (None, fingerprint(asdict(detector))):
+    if detector is None or expected not in (None, fingerprint(asdict(detector))):
         raise RunError(f"the settings of {name} are those of another version of labelsieve")
     return detector
 
@@ -96,7 +96,7 @@ class _JsonProgress(Progress):
 
     @contextmanager
     def task(self, label: str, *, total: int, unit: str, brief: bool = False) -> Iterator[Callable[[int], None]]:
-        """Yields a function that takes how many units were done since the last call."""
+        """Yields a function to call with the number of units done since the last call."""
         del brief
         done = 0
 
@@ -104,7 +104,7 @@ class _JsonProgress(Progress):
             nonlocal done
             stop_if_asked()
             done += count
-            if time.monotonic() - self._last > _OFTEN:
+            if time.monotonic() - self._last > _INTERVAL:
                 self._last = time.monotonic()
                 _write(task=label, done=done, total=total, unit=unit)
 
@@ -151,7 +151,7 @@ def _scan(plan: Mapping[str, Any]) -> int:
 
 
 def _end_with_server() -> None:
-    """Ends this process as a signal would once the server is gone, which holds the other end of the input."""
+    """Ends this process by a signal when the server, which holds the other end of the input, has ended."""
     with suppress(OSError):
         os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -160,16 +160,16 @@ def _end_with_server() -> None:
 def _run() -> int:
     from labelsieve.app.rescan import remove_unfinished
 
-    with open(0, "rb", buffering=0, closefd=False) as given:  # nothing is read beyond the line
-        line = given.readline()
+    with open(0, "rb", buffering=0, closefd=False) as stdin:  # does not read beyond the line
+        line = stdin.readline()
     try:
         plan = json.loads(line)
     except ValueError:
         raise DataError("expected a plan of a scan, a line of JSON; use: labelsieve scan") from None
-    try:  # from here on the server may be gone at any time
+    try:  # from here on the server may end at any time
         threading.Thread(target=_end_with_server, daemon=True).start()
         if hasattr(os, "nice"):
-            os.nice(_NICE)
+            os.nice(_NICENESS)
         return _scan(plan)
     except BaseException:
         remove_unfinished(Path(plan["out"]))

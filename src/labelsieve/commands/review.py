@@ -1,4 +1,4 @@
-"""`labelsieve review`: a person answers which labels are wrong, in the browser."""
+"""`labelsieve review`: review labels in the browser."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Port = Annotated[int | None, Range(1, 65_535)]
 class Review(Command):
     """Opens a page in the browser on which you answer, image by image, which labels are wrong.
 
-    Each answer is on the disk, in reviews.jsonl of the run, before the next image is shown. Several people may review a
-    run at once, each with a name.
+    Each answer is saved in reviews.jsonl of the run before the next image is shown. Several people may review a run at
+    the same time, each with a name.
 
     Attributes:
         run_folder: Folder of the run.
         reviewer: Your name in the log; by default that of your account. Can be changed on the page.
-        overlap: Share of the images that two reviewers look at, such as 10%.
-        no_audit: Draw no image at random. Otherwise one in five is, and shown blind: what is known of all labels rests
-            on these.
+        overlap: Share of the images that two reviewers see, such as 10%.
+        no_audit: Draw no image at random. Otherwise one in five is drawn at random and shown blind: bounds for all
+            labels are computed from these.
         source: Where the images lie now, if not where the run found them.
         port: Port of the server; by default 8765, or a free one.
         no_browser: Print the address and open no browser.
@@ -45,7 +45,7 @@ class Review(Command):
     no_browser: Flag = False
 
     def run(self, console: Console) -> None:
-        """Loads the run and its images, and serves them until it is stopped."""
+        """Loads the run and its images, and serves the page until it is stopped."""
         overlap = percentage(self.overlap, "--overlap")
         from labelsieve.app.other_split import OtherSplit
         from labelsieve.app.rescan import Rescan
@@ -53,26 +53,26 @@ class Review(Command):
         from labelsieve.app.session import Session
         from labelsieve.commands.rescan import COMMAND, plan_of
         from labelsieve.commands.runs import compared_with, images_of
-        from labelsieve.review.answers import LONGEST_NAME
+        from labelsieve.review.answers import MAX_NAME_LENGTH
         from labelsieve.verdicts import Verdicts
 
-        reviewer = (self.reviewer or "").strip() or _own_name()
-        if len(reviewer) > LONGEST_NAME:
-            raise UsageError(f"expected at most {LONGEST_NAME} characters for --reviewer, got {len(reviewer):,}")
+        reviewer = (self.reviewer or "").strip() or _account_name()
+        if len(reviewer) > MAX_NAME_LENGTH:
+            raise UsageError(f"expected at most {MAX_NAME_LENGTH} characters for --reviewer, got {len(reviewer):,}")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         images = images_of(verdicts, source=self.source, progress=progress)
-        others = compared_with(verdicts, progress=progress)
+        compared = compared_with(verdicts, progress=progress)
         session = Session(
             verdicts,
             images,
             self.run_folder,
             overlap=overlap,
             audit=not self.no_audit,
-            other_split=None if others is None else OtherSplit(others, like=images),
+            other_split=None if compared is None else OtherSplit(compared, like=images),
             progress=progress,
         )
         rescan = Rescan(session, plan_of=plan_of, command=COMMAND, say=progress.say)
-        with suppress(KeyboardInterrupt):  # how a review ends
+        with suppress(KeyboardInterrupt):  # the regular end of a review
             serve(
                 rescan,
                 reviewer=reviewer,
@@ -83,8 +83,8 @@ class Review(Command):
         progress.say(rescan.session.summary())
 
 
-def _own_name() -> str:
+def _account_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # an account without a name, as in containers
+    except (KeyError, OSError, ImportError):  # an account without a name, for instance in a container
         return "reviewer"

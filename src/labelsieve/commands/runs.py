@@ -1,4 +1,4 @@
-"""`labelsieve report` and `labelsieve export`: what is made of a finished run."""
+"""`labelsieve report` and `labelsieve export`, and loading the data of a finished run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labelsieve.commands.base import (
     percentage,
     review_files,
 )
-from labelsieve.commands.own_files import refuse_inside, refuse_own
+from labelsieve.commands.output_checks import check_not_input, check_outside_source
 from labelsieve.commands.tag_runs import export_tags, is_tag_run, refuse_with_tags, write_report_of_tags
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, listed, shown
 from labelsieve.core.progress import Progress
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Command):
-    """Writes the report of a finished run again, with more images or after the data moved.
+    """Writes the report of a finished run again, with more images or after the data have moved.
 
     Attributes:
         run_folder: Folder of the run.
         out: File to write; by default report.html in the folder of the run.
         source: Where the images lie now, if not where the run found them.
-        max_images: How many of the most suspicious images to show, at most 20,000.
+        max_images: Number of the most suspicious images to show, at most 20,000.
         thumbnail_px: Longest side of the thumbnails.
-        overwrite: Replace a file that is no report, too.
+        overwrite: Replace also a file that is not a report.
     """
 
     run_folder: RunFolder
@@ -65,7 +65,7 @@ class Report(Command):
     overwrite: Flag = False
 
     def run(self, console: Console) -> None:
-        """Reads the run and its images, writes the report."""
+        """Reads the run and its images, and writes the report."""
         from labelsieve.core.quantities import megabytes
         from labelsieve.report.common import all_flagged
         from labelsieve.report.html import check_free, write_report
@@ -85,7 +85,7 @@ class Report(Command):
             return
         verdicts = Verdicts.load(self.run_folder)
         out = self.out or self.run_folder / REPORT
-        refuse_own(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
+        check_not_input(out, run=self.run_folder, source=_source_of(verdicts, self.source), but=REPORT)
         check_free(out, overwrite=self.overwrite)  # before the images are loaded
         data = data_of(verdicts, source=self.source, progress=progress)
         path = write_report(
@@ -100,14 +100,14 @@ class Report(Command):
         )
         flagged = int(verdicts.is_issue.sum())
         in_page = min(flagged, self.max_images)
-        said = f"wrote {path} ({megabytes(path.stat().st_size)}): {in_page:,} of {flagged:,} flagged images"
+        message = f"wrote {path} ({megabytes(path.stat().st_size)}): {in_page:,} of {flagged:,} flagged images"
         more = all_flagged(verdicts, shown=in_page)
-        progress.say(f"{said}; for all: {more}" if more else said)
+        progress.say(f"{message}; for all: {more}" if more else message)
 
     def _audited(
         self, verdicts: Verdicts, data: LabelledImages | LabelledFeatures, progress: Progress
     ) -> Statement | None:
-        """Returns what the answers in the run folder prove; None where there are none."""
+        """Returns the bounds from the answers in the run folder; None without answers."""
         from labelsieve import review
         from labelsieve.review.audit import statement
 
@@ -127,12 +127,11 @@ class Export(Command):
         out: File or folder to write.
         marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
             folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
-        drop_at: For imagefolder: of the flagged images, leave out those whose p_clean is at most this. 1 leaves out all
-            of them; 0.5 leaves out what `labelsieve adapt` leaves out by default.
+        drop_at: For imagefolder: leave out flagged images whose p_clean is at most this. 1 leaves out all of them; 0.5
+            leaves out those that `labelsieve adapt` leaves out by default.
         copy: Copy the images of a folder instead of linking to them.
-        overwrite: Replace what is there.
-        false_flags: A share, such as 10%: flag where the audit says that no more of the flags are false, not where the
-            scan did.
+        overwrite: Replace existing output.
+        false_flags: A share, such as 10%: flag again, so that by the audit at most this share of the flags is false.
         source: Where the images lie now, if not where the run found them.
     """
 
@@ -147,15 +146,15 @@ class Export(Command):
     source: OptionalText = None
 
     def run(self, console: Console) -> None:
-        """Reads the run, and its images where the format holds them, and writes the export."""
+        """Reads the run and, if the format contains them, its images, and writes the export."""
         from labelsieve.report.export import export
         from labelsieve.verdicts import Verdicts
 
         progress = Progress(console)
         if is_tag_run(self.run_folder):
-            others = {"--drop-at": self.drop_at != 1, "--copy": self.copy}
-            others["--false-flags"] = self.false_flags is not None
-            refuse_with_tags(others)
+            unsupported = {"--drop-at": self.drop_at != 1, "--copy": self.copy}
+            unsupported["--false-flags"] = self.false_flags is not None
+            refuse_with_tags(unsupported)
             export_tags(
                 self.run_folder,
                 out=self.out,
@@ -167,7 +166,7 @@ class Export(Command):
             )
             return
         verdicts = Verdicts.load(self.run_folder)
-        refuse_own(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
+        check_not_input(self.out, run=self.run_folder, source=_source_of(verdicts, self.source))
         if self.false_flags is not None:
             verdicts = self._flagged_again(verdicts, percentage(self.false_flags, "--false-flags"), progress)
         images = self._images(verdicts, progress)
@@ -182,39 +181,39 @@ class Export(Command):
             overwrite=self.overwrite,
             progress=progress,
         )
-        left = _what_is_left(verdicts, path) if FORMATS.entries[self.format].is_clean_part else ""
-        progress.say(f"wrote {path}{left}")
+        summary = _folder_summary(verdicts, path) if FORMATS.entries[self.format].is_clean_part else ""
+        progress.say(f"wrote {path}{summary}")
 
     def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
-        """Loads what the format needs; answers are found by the content of the images, where these can be loaded."""
+        """Loads the data that the format needs, or that match answers to images by content, if they can be loaded."""
         from labelsieve.review.log import LOG
 
         if FORMATS.entries[self.format].needs_images:
             images = images_of(verdicts, source=self.source, progress=progress)
-            refuse_inside(images.origin.get("source"), self.out)
+            check_outside_source(images.origin.get("source"), self.out)
             return images
         is_reviewed = (self.run_folder / LOG).is_file()
-        return _data_if_there(verdicts, source=self.source, progress=progress) if is_reviewed else None
+        return _data_or_none(verdicts, source=self.source, progress=progress) if is_reviewed else None
 
     def _flagged_again(self, verdicts: Verdicts, false_flags: float, progress: Progress) -> Verdicts:
         from labelsieve import review
-        from labelsieve.review.audit import flagged_again
+        from labelsieve.review.audit import with_false_flags
 
         reviews = review.load(self.run_folder, progress=progress)
         contents = contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None
-        return flagged_again(verdicts, reviews, false_flags=false_flags, contents=contents)
+        return with_false_flags(verdicts, reviews, false_flags=false_flags, contents=contents)
 
 
-def _what_is_left(verdicts: Verdicts, folder: Path) -> str:
-    """Says how much an image folder holds, and which classes lost all images: it has no folder for these."""
+def _folder_summary(verdicts: Verdicts, folder: Path) -> str:
+    """Returns a text on the number of images in an image folder and on classes without images (no folder)."""
     from labelsieve.report.imagefolder import MARKER
 
     content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     text = f": {content['images']:,} of {len(verdicts):,} images"
-    gone = [name for own, name in content["class_of_folder"].items() if not (folder / own).exists()]
-    if not gone:
+    empty = [name for folder_name, name in content["class_of_folder"].items() if not (folder / folder_name).exists()]
+    if not empty:
         return text
-    return f"{text}; no image is left of {listed(gone)}"
+    return f"{text}; no image is left of {listed(empty)}"
 
 
 def _source_of(verdicts: Verdicts, source: str | None) -> str | None:
@@ -222,10 +221,10 @@ def _source_of(verdicts: Verdicts, source: str | None) -> str | None:
 
 
 def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages:
-    """Loads the images of a run again, from where it found them or from `source`.
+    """Loads the images of a run again, from their recorded source or from `source`.
 
     Raises:
-        RunError: The run had its images in memory or had none, or they are not the same any more.
+        RunError: The run had its images in memory or had none, or they have changed.
         DataError: The images cannot be loaded.
     """
     from labelsieve.data.features import LabelledFeatures
@@ -237,10 +236,10 @@ def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = No
 
 
 def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages | LabelledFeatures:
-    """Loads the images or features of a run again, from where it found them or from `source`.
+    """Loads the images or features of a run again, from their recorded source or from `source`.
 
     Raises:
-        RunError: The run had its data in memory, or they are not the same any more.
+        RunError: The run had its data in memory, or they have changed.
         DataError: The data cannot be loaded.
     """
     origin = origin_of(verdicts, source=source)
@@ -254,7 +253,7 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
 
 
 def origin_of(verdicts: Verdicts, *, source: str | None = None) -> dict[str, Any]:
-    """Returns what the data of a run are loaded with, from where it found them or from `source`.
+    """Returns the arguments to load the data of a run, from their recorded source or from `source`.
 
     Raises:
         RunError: The run had its data in memory.
@@ -268,10 +267,10 @@ def origin_of(verdicts: Verdicts, *, source: str | None = None) -> dict[str, Any
 
 
 def load_origin(origin: Mapping[str, Any], *, progress: Progress) -> LabelledImages | LabelledFeatures:
-    """Loads images or features with what :func:`origin_of` returns; whether they are those of the run is not checked.
+    """Loads images or features with the arguments of :func:`origin_of`, without comparing them with the run.
 
     Raises:
-        RunError: The run has options that there are not.
+        RunError: The record has unknown arguments.
         DataError: The data cannot be loaded.
     """
     try:
@@ -294,31 +293,31 @@ def _load(origin: Mapping[str, Any], progress: Progress) -> LabelledImages | Lab
 
 
 def compared_with(verdicts: Verdicts, *, progress: Progress) -> LabelledImages | None:
-    """Loads the images again that a run found leaks to; None, with a note, where they are gone or it does not say.
+    """Loads the images again that a run found leaks to; None, with a note, if they are missing or not recorded.
 
-    Without leaks they are not looked for.
+    Without leaks they are not loaded.
     """
     from labelsieve.curation.findings import EXACT_LEAK, NEAR_LEAK
     from labelsieve.data.images import LabelledImages
 
-    found, against = verdicts.image_findings, verdicts.run.against
-    if found is None or against is None or not {EXACT_LEAK, NEAR_LEAK} & {*found["kind"].to_pylist()}:
+    findings, against = verdicts.image_findings, verdicts.run.against
+    if findings is None or against is None or not {EXACT_LEAK, NEAR_LEAK} & {*findings["kind"].to_pylist()}:
         return None
     try:
-        others = load_part(against.origin, what="the images to compare with", progress=progress)
-        if not isinstance(others, LabelledImages) or others.fingerprint != against.fingerprint:
+        images = load_part(against.origin, what="the images to compare with", progress=progress)
+        if not isinstance(images, LabelledImages) or images.fingerprint != against.fingerprint:
             raise RunError(f"{shown(against.source)} changed since the run")
     except LabelsieveError as error:
         progress.say(f"note: leaks are shown without the image of the other split, as {error}")
         return None
-    return others
+    return images
 
 
 def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress) -> LabelledImages | LabelledFeatures:
-    """Loads test images, or those that were compared with, from what the record of a run says of them.
+    """Loads test images or the images of another split, with the arguments in the record of a run.
 
     Raises:
-        RunError: It does not say where they lie, or says something else than texts and numbers.
+        RunError: The source is missing in the record, or a value is of a wrong type.
         DataError: They cannot be loaded.
     """
     from labelsieve.verdicts import RECORD
@@ -330,16 +329,16 @@ def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress
 
 
 def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> NDArray[np.uint64] | None:
-    """Returns the hashes of the images of a run, by which answers find them; None, with a note, if they are gone.
+    """Returns the hashes of the images of a run, to match answers; None, with a note, if the images are missing.
 
     Raises:
-        LabelsieveError: They are not in `source`, where that is given.
+        LabelsieveError: They are not in `source`, if it is passed.
     """
-    data = _data_if_there(verdicts, source=source, progress=progress)
+    data = _data_or_none(verdicts, source=source, progress=progress)
     return None if data is None else data.contents
 
 
-def _data_if_there(
+def _data_or_none(
     verdicts: Verdicts, *, progress: Progress, source: str | None
 ) -> LabelledImages | LabelledFeatures | None:
     try:

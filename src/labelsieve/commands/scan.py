@@ -23,7 +23,7 @@ from labelsieve.commands.base import (
     load_model,
     percentage,
 )
-from labelsieve.commands.own_files import refuse_inside
+from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import read
 from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
@@ -47,27 +47,27 @@ class Scan(RunOptions, Generic[SettingsT]):
     The options of the detector come last; `--detector NAME --help` shows those of another one, `labelsieve list` all
     detectors.
 
-    In the place of images, SOURCE may be features that were computed before: a .npz file, or a Parquet file with a
-    column `features` of lists of numbers and none of images.
+    Instead of images, SOURCE may be precomputed features: a .npz file, or a Parquet file with a column `features` of
+    lists of numbers and no column of images.
 
     Attributes:
         data: The images, or the features.
-        truth_column: Column of the true labels where they are known; only metrics read them.
-        noise: A file of `labelsieve noise`, of the same images: its wrong labels take the place of the given ones,
-            which count as right.
+        truth_column: Column of the true labels, if they are known; used for metrics only.
+        noise: A file of `labelsieve noise` for the same images: its wrong labels replace the given labels, which are
+            taken as right.
         text_features: For features: a .npy file with a text feature of each class, if the source holds none.
-        logit_scale: For features: the model's factor from cosine similarity to logit, with text features.
+        logit_scale: For features: the factor of the model from cosine similarity to logit, with text features.
         model: Hub id or folder of a CLIP-like model.
-        detector: How the labels are scored.
-        test_set: Images to test the model on as the detector leaves it: trained, or as it was if nothing is trained.
+        detector: Method that scores the labels.
+        test_set: Images to test the model on after the detector has run: trained, or zero-shot if nothing is trained.
             Goes with deft, small-loss, gmm, label-match and clip-margin.
-        reviewed: Folder of an earlier run on the same images, wherever they lie now: what was answered in its review is
-            known, is never asked again, and the other images are ranked with it.
-        false_flags: A share, such as 10%: flag where the audit of the run that is given with --reviewed says that no
-            more of the flags are false, not where the detector does.
-        other_split: Images of another split, to find those that are in both.
-        image_defects: Also look for dark, bright, blurred and empty images, and for odd shapes and sizes. Needs
-            cleanvision, the extra `defects`.
+        reviewed: Folder of an earlier run on the same images, which may have moved: answers of its review are used as
+            known labels, are never asked again, and improve the ranking of the other images.
+        false_flags: A share, such as 10%: flag labels so that, by the audit of the run of --reviewed, at most this
+            share of the flags is false, instead of by the rule of the detector.
+        other_split: Images of another split, to find images that are in both.
+        image_defects: Also find dark, bright, blurred and empty images, and odd shapes and sizes. Needs cleanvision,
+            the extra `defects`.
         recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
         out: Run folder to write.
         settings: Options of the detector.
@@ -91,24 +91,27 @@ class Scan(RunOptions, Generic[SettingsT]):
 
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
-        """Reads the words in two stages: detector and recipe first, since they say which options there are."""
-        detector, recipe = asked(args, "--detector", default="deft"), asked(args, "--recipe", default="default")
+        """Parses the arguments in two stages: detector and recipe first, since they determine the options."""
+        detector, recipe = (
+            last_value(args, "--detector", default="deft"),
+            last_value(args, "--recipe", default="default"),
+        )
         settings = _settings(detector, recipe)
         default = cls(
             data=Source(source=tyro.MISSING), detector=detector, recipe=recipe, out=tyro.MISSING, settings=settings
         )
-        kind: Any = Scan[type(settings)]  # type: ignore[misc]  # known only now
+        kind: Any = Scan[type(settings)]  # type: ignore[misc]  # created at run time
         try:
             return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
         except UsageError as error:
-            raise UsageError(f"{error}{_others_with(args, settings)}") from None
+            raise UsageError(f"{error}{_hint_on_detectors(args, settings)}") from None
 
     def run(self, console: Console) -> None:
-        """Loads, scans, reports."""
+        """Loads the data, scans them, and writes the report."""
         from labelsieve.core.output_folders import alone_in
         from labelsieve.run_folder import check_run_folder
 
-        refuse_inside(self.data.source, self.out)
+        check_outside_source(self.data.source, self.out)
         self._check_reviewed()
         with alone_in(self.out):
             stopped_at_report = self._lacks_a_report()
@@ -117,9 +120,9 @@ class Scan(RunOptions, Generic[SettingsT]):
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
 
     def _check_reviewed(self) -> None:
-        """Checks that there are reviews, and an audit where flags rest on it, before minutes of loading."""
-        from labelsieve.review.earlier import check_reviewed
+        """Checks that there are reviews, and an audit if the flags need one, before minutes of loading."""
         from labelsieve.review.earlier_audit import read_audit
+        from labelsieve.review.earlier_review import check_reviewed
 
         share = self._share_of_false_flags()
         if self.reviewed is None:
@@ -136,7 +139,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         return None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
 
     def _lacks_a_report(self) -> bool:
-        """Returns whether to go on with a run that was stopped while its report, the last of all, was written."""
+        """Returns whether to resume a run that was stopped while writing its report, the last step."""
         from labelsieve.verdicts import RECORD, REPORT
 
         return self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
@@ -159,10 +162,10 @@ class Scan(RunOptions, Generic[SettingsT]):
             summarize(verdicts, console)
 
     def _finished(self, images: Any, test: LabelledImages | None, against: Any) -> Verdicts | None:
-        """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
+        """Returns the run that lacks only its report, None if its settings differ and it is to be replaced.
 
         Raises:
-            RunError: It was another one and is not to be replaced, or its files cannot be read.
+            RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
         """
         from labelsieve.core.provenance import fingerprint
         from labelsieve.run_folder import remove_checkpoint
@@ -174,16 +177,16 @@ class Scan(RunOptions, Generic[SettingsT]):
             run = verdicts.run
             names = ("data", "test", "against", "reviewed", "detector")
             parts = {name: getattr(getattr(run, name), "fingerprint", None) for name in names}
-            asked = {
+            requested = {
                 "data": images.fingerprint,
                 "test": None if test is None else test.fingerprint,
                 "against": None if against is None else against.fingerprint,
-                "reviewed": self._known(images),
+                "reviewed": self._review_fingerprint(images),
                 "detector": fingerprint(asdict(cast(Any, self.settings))),
             }
-            given = (run.seed, run.rule.false_flags, bool(run.image_defects))
-            same = (parts, given) == (asked, (self.seed, self._share_of_false_flags(), self.image_defects))
-            if not same or run.model.name not in (None, located(self.model)):
+            recorded = (run.seed, run.rule.false_flags, bool(run.image_defects))
+            is_same = (parts, recorded) == (requested, (self.seed, self._share_of_false_flags(), self.image_defects))
+            if not is_same or run.model.name not in (None, located(self.model)):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:
@@ -192,11 +195,15 @@ class Scan(RunOptions, Generic[SettingsT]):
         remove_checkpoint(self.out)
         return verdicts
 
-    def _known(self, images: Any) -> str | None:
-        """Returns the fingerprint of what is known from an earlier review."""
-        from labelsieve.review.earlier import earlier
+    def _review_fingerprint(self, images: Any) -> str | None:
+        """Returns the fingerprint of the labels known from an earlier review."""
+        from labelsieve.review.earlier_review import read_earlier_review
 
-        return None if self.reviewed is None else str(earlier(self.reviewed, images).to_record()["fingerprint"])
+        return (
+            None
+            if self.reviewed is None
+            else str(read_earlier_review(self.reviewed, images).to_record()["fingerprint"])
+        )
 
     def _load(self, progress: Progress) -> Any:
         from labelsieve.data.features import load_features
@@ -234,14 +241,14 @@ class Scan(RunOptions, Generic[SettingsT]):
         )
 
     def _model(self, images: Any, progress: Progress) -> Any:
-        """Loads the model, which features computed before have no need of."""
+        """Loads the model; precomputed features do not need it."""
         from labelsieve.data.features import LabelledFeatures
 
         return None if isinstance(images, LabelledFeatures) else load_model(self.model, progress)
 
 
-def asked(args: Sequence[str], flag: str, *, default: str) -> str:
-    """Returns the last value of a flag, before anything else is understood."""
+def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
+    """Returns the last value of a flag, before the arguments are parsed."""
     chosen = default
     for word, following in zip(args, [*args, "--"][1:], strict=True):
         if word == flag and not following.startswith("-"):
@@ -251,15 +258,15 @@ def asked(args: Sequence[str], flag: str, *, default: str) -> str:
     return chosen
 
 
-def _others_with(args: Sequence[str], settings: Detector) -> str:
-    """Returns a remark on options that only other detectors have, empty where there are none."""
-    given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in args if word.startswith("--")}
+def _hint_on_detectors(args: Sequence[str], settings: Detector) -> str:
+    """Returns a hint on options that only other detectors have, empty without any."""
+    used = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in args if word.startswith("--")}
     owners = {name: set(field_names(detector_class(name))) - set(field_names(type(settings))) for name in DETECTORS}
     remarks = []
-    for option in sorted(given):
-        having = [name for name, options in owners.items() if option in options]
-        if having:
-            remarks.append(f"; --{option.replace('_', '-')} is an option of --detector {', '.join(having)}")
+    for option in sorted(used):
+        names = [name for name, options in owners.items() if option in options]
+        if names:
+            remarks.append(f"; --{option.replace('_', '-')} is an option of --detector {', '.join(names)}")
     return "".join(remarks)
 
 

@@ -1,4 +1,4 @@
-"""`labelsieve scan-tags`: find the wrong and the missing tags of a data set with several labels an image."""
+"""`labelsieve scan-tags`: find the wrong and the missing tags of a data set with several labels per image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model
-from labelsieve.commands.own_files import refuse_inside
+from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import read
-from labelsieve.commands.scan import asked
+from labelsieve.commands.scan import last_value
 from labelsieve.core.errors import RunError, SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.tags.base import TagDetector
@@ -38,11 +38,11 @@ class ScanTags(RunOptions, Generic[SettingsT]):
 
     Attributes:
         data: The images.
-        truth_column: Column of the true tags where they are known; only metrics read them.
-        noise: A file of `labelsieve noise --kind tags`, of the same images: its tags take the place of the given ones,
-            which count as right.
+        truth_column: Column of the true tags, if they are known; used for metrics only.
+        noise: A file of `labelsieve noise --kind tags` for the same images: its tags replace the given tags, which are
+            taken as right.
         model: Hub id or folder of a CLIP-like model.
-        detector: How the pairs of image and class are scored.
+        detector: Method that scores the pairs of image and class.
         out: Run folder to write.
         settings: Options of the detector.
     """
@@ -57,18 +57,18 @@ class ScanTags(RunOptions, Generic[SettingsT]):
 
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
-        """Reads the words in two stages: the detector first, since it says which options there are."""
-        name = asked(args, "--detector", default=DEFAULT)
+        """Parses the arguments in two stages: the detector first, since it determines the options."""
+        name = last_value(args, "--detector", default=DEFAULT)
         try:
             settings = tag_detector_class(name)()
         except SettingsError as error:
             raise UsageError(str(error)) from None
         default = cls(data=TagSource(source=tyro.MISSING), detector=name, out=tyro.MISSING, settings=settings)
-        kind: Any = ScanTags[type(settings)]  # type: ignore[misc]  # known only now
+        kind: Any = ScanTags[type(settings)]  # type: ignore[misc]  # created at run time
         return read(kind, args, prog=prog, default=default)  # type: ignore[no-any-return]
 
     def run(self, console: Console) -> None:
-        """Loads, scans, reports."""
+        """Loads the data, scans them, and writes the report."""
         from labelsieve.core.output_folders import alone_in
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
@@ -76,10 +76,10 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         from labelsieve.tags.verdicts import TAG_FILES
         from labelsieve.verdicts import RECORD, REPORT
 
-        refuse_inside(self.data.source, self.out)
+        check_outside_source(self.data.source, self.out)
         with alone_in(self.out):
             lacks_report = self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
-            if not lacks_report:  # a run that was stopped while its report, the last of all, was written
+            if not lacks_report:  # else the run was stopped while writing its report, the last step
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
             progress = Progress(console if is_main_process() else None)
             images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
@@ -92,10 +92,10 @@ class ScanTags(RunOptions, Generic[SettingsT]):
                 summarize_tags(verdicts, console)
 
     def _finished(self, images: TaggedImages) -> TagVerdicts | None:
-        """Returns the run that lacks nothing but its report, None if it was another one and is to be replaced.
+        """Returns the run that lacks only its report, None if its settings differ and it is to be replaced.
 
         Raises:
-            RunError: It was another one and is not to be replaced, or its files cannot be read.
+            RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
         """
         from labelsieve.core.provenance import fingerprint
         from labelsieve.tags.verdicts import TagVerdicts
@@ -104,13 +104,13 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         try:
             verdicts = TagVerdicts.load(self.out)
             run = verdicts.run
-            asked_for = (
+            requested = (
                 images.fingerprint,
                 fingerprint(asdict(cast(Any, self.settings))),
                 located(self.model),
                 self.seed,
             )
-            if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != asked_for:
+            if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != requested:
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:

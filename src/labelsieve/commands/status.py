@@ -1,4 +1,4 @@
-"""`labelsieve status`: how far a review is."""
+"""`labelsieve status`: the progress of a review."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelsieve.core.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Command):
-    """Says how far the review of a run is: images reviewed, wrong labels left, time a card.
+    """Prints the progress of the review of a run: images reviewed, wrong labels left, time per card.
 
     Attributes:
         run_folder: Folder of the run.
@@ -24,9 +24,9 @@ class Status(Command):
     source: OptionalText = None
 
     def run(self, console: Console) -> None:
-        """Reads the run and its answers and prints some lines."""
+        """Reads the run and its answers, and prints the progress."""
         from labelsieve import review
-        from labelsieve.review.progress import status_lines
+        from labelsieve.review.status_lines import status_lines
         from labelsieve.verdicts import Verdicts
 
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)

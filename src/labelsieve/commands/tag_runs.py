@@ -1,4 +1,4 @@
-"""What `labelsieve report` and `labelsieve export` do with a run of `labelsieve scan-tags`."""
+"""`labelsieve report` and `labelsieve export` for a run of `labelsieve scan-tags`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.commands.base import moved_origin
-from labelsieve.commands.own_files import refuse_own
+from labelsieve.commands.output_checks import check_not_input
 from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def is_tag_run(folder: Path) -> bool:
-    """Returns whether a folder holds a run of `labelsieve scan-tags`; other faults are found where it is read."""
+    """Returns whether a folder holds a run of `labelsieve scan-tags`; other errors are raised when it is read."""
     from labelsieve.core.provenance import read_json
-    from labelsieve.records import is_of_tags
+    from labelsieve.records import is_tag_record
     from labelsieve.verdicts import RECORD
 
     try:
-        return is_of_tags(read_json(folder / RECORD))
+        return is_tag_record(read_json(folder / RECORD))
     except RunError:
         return False
 
@@ -42,7 +42,7 @@ def write_report_of_tags(
     """Writes the report of a run on tags again.
 
     Raises:
-        LabelsieveError: The run or its images cannot be read, or the file is in the way.
+        LabelsieveError: The run or its images cannot be read, or a foreign file would be replaced.
     """
     from labelsieve.core.quantities import megabytes
     from labelsieve.report.html import check_free
@@ -51,27 +51,27 @@ def write_report_of_tags(
     from labelsieve.verdicts import REPORT
 
     verdicts = TagVerdicts.load(run_folder)
-    refuse_own(out, run=run_folder, source=source or verdicts.run.origin.source, but=REPORT)
+    check_not_input(out, run=run_folder, source=source or verdicts.run.origin.source, but=REPORT)
     check_free(out, overwrite=overwrite)
     images = tagged_images_of(verdicts, source=source, progress=progress)
-    most = MAX_PAIRS if max_images == MAX_IMAGES else max_images  # where nobody asked for a number
+    limit = MAX_PAIRS if max_images == MAX_IMAGES else max_images  # the default
     path = write_tag_report(
         verdicts,
         images,
         out,
-        max_images=most,
+        max_images=limit,
         thumbnail_px=thumbnail_px,
         overwrite=overwrite,
         progress=progress,
     )
-    progress.say(f"wrote {path} ({megabytes(path.stat().st_size)}): at most {most:,} pairs of each kind")
+    progress.say(f"wrote {path} ({megabytes(path.stat().st_size)}): at most {limit:,} pairs of each kind")
 
 
 def tagged_images_of(verdicts: TagVerdicts, *, source: str | None, progress: Progress) -> TaggedImages:
-    """Loads the images of a run on tags again, from where it found them or from `source`.
+    """Loads the images of a run on tags again, from their recorded source or from `source`.
 
     Raises:
-        RunError: The run had its images in memory, or they are not the same any more.
+        RunError: The run had its images in memory, or they have changed.
         DataError: They cannot be loaded.
     """
     from labelsieve.data.tags.loading import load_tags
@@ -95,13 +95,13 @@ def tagged_images_of(verdicts: TagVerdicts, *, source: str | None, progress: Pro
 
 
 def refuse_with_tags(options: Mapping[str, bool]) -> None:
-    """Refuses options that do not go with a run on tags.
+    """Rejects options that do not apply to a run on tags.
 
     Raises:
-        SettingsError: Names the first that is given.
+        SettingsError: One is set; the message names the first.
     """
-    if given := [name for name, is_given in options.items() if is_given]:
-        raise SettingsError(f"{given[0]} does not go with a run of labelsieve scan-tags; leave it out")
+    if used := [name for name, is_used in options.items() if is_used]:
+        raise SettingsError(f"{used[0]} does not go with a run of labelsieve scan-tags; leave it out")
 
 
 def export_tags(
@@ -114,21 +114,21 @@ def export_tags(
     overwrite: bool,
     progress: Progress,
 ) -> None:
-    """Writes the tags as the verdicts of a run and the marks of a person have them, one row an image.
+    """Writes the tags, corrected by the verdicts of a run and the marks of a person, one row per image.
 
     Raises:
-        DataError: The marks cannot be read, or are of another run.
-        SettingsError: The format does not go with several labels an image.
-        RunError: The run cannot be read, or the file is in the way.
+        DataError: The marks cannot be read, or belong to another run.
+        SettingsError: The format does not apply to several labels per image.
+        RunError: The run cannot be read, or the output exists.
     """
     from labelsieve.report.tag_export import export_corrected_tags
-    from labelsieve.tags.marks import after_marks
+    from labelsieve.tags.marks import with_marks
     from labelsieve.tags.verdicts import TagVerdicts
 
     verdicts = TagVerdicts.load(run_folder)
-    refuse_own(out, run=run_folder, source=source or verdicts.run.origin.source)
+    check_not_input(out, run=run_folder, source=source or verdicts.run.origin.source)
     if marks is not None:
-        verdicts = after_marks(verdicts, marks, progress=progress)
+        verdicts = with_marks(verdicts, marks, progress=progress)
     path, separator = export_corrected_tags(verdicts, out, format=format, overwrite=overwrite)
-    said = f'; tags are separated by "{separator}"' if separator else ""
-    progress.say(f"wrote {path}: the tags of {len(verdicts):,} images as the verdicts have them{said}")
+    note = f'; tags are separated by "{separator}"' if separator else ""
+    progress.say(f"wrote {path}: the tags of {len(verdicts):,} images as the verdicts have them{note}")

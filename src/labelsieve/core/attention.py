@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 # Written out, the attention weights are kept for the backward pass: B x heads x L x L numbers in each block.
-_LONGEST = 256
+_MAX_CHARACTERS = 256
 
 
 class WrittenOutAttention(TorchFunctionMode):
@@ -49,7 +49,7 @@ def _pays(
 ) -> bool:
     masked = attn_mask is not None and attn_mask.dtype != torch.bool
     simple = not masked and not dropout_p and not is_causal and not enable_gqa
-    short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
+    short = max(query.shape[-2], key.shape[-2]) <= _MAX_CHARACTERS
     return simple and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 

@@ -162,8 +162,8 @@ def load_features(
         (4, ('cat', 'dog'), [0, 1, 0, 1])
     """
     check_limit(limit, seed)
-    asked = replace(label_columns(label_column), truth=truth_column)
-    stored = _open(source, labels=labels, asked=asked)
+    requested = replace(label_columns(label_column), truth=truth_column)
+    stored = _open(source, labels=labels, requested=requested)
     stored = replace(stored, features=_matrix(stored.features, where=stored.table.where))
     found = _assemble(
         stored,
@@ -180,7 +180,7 @@ def load_features(
     named = class_names is not None or found.text is not None
     arguments = {
         "source": absolute_source(source),
-        "label_column": list(asked.annotators) or asked.label,
+        "label_column": list(requested.annotators) or requested.label,
         "truth_column": truth_column,
         "class_names": list(found.class_names) if named else None,
         "limit": limit,
@@ -190,16 +190,16 @@ def load_features(
     return replace(found, origin={name: value for name, value in arguments.items() if value is not None})
 
 
-def _open(source: Any, *, labels: Any, asked: Columns) -> Stored:
+def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
     if isinstance(source, str | Path):
         if labels is not None:
             raise DataError("labels go with features in memory only; name the column of a file with label_column")
-        return read_features_file(Path(source).expanduser(), asked=asked)
+        return read_features_file(Path(source).expanduser(), requested=requested)
     if labels is None:
         raise DataError(
             f"expected a .npz, .npy or .parquet file, or an array with labels=, got {type(source).__name__}"
         )
-    if asked.label or asked.truth:
+    if requested.label or requested.truth:
         raise DataError("features in memory have no columns; pass labels=, and the truth to with_labels()")
     where = "the features in memory"
     try:  # fails on rows of other widths, and on tensors of bfloat16 or with gradients

@@ -107,10 +107,10 @@ def load_images(
     wish = label_columns(label_column)
     if noise is not None and wish.annotators:
         raise SettingsError("a file of noise goes with one label column, not with several; leave it out")
-    asked = replace(
+    requested = replace(
         wish, image=image_column, truth=truth_column, folder=image_folder_of(image_folder), one_class=one_class
     )
-    table = open_source(source, asked=asked, split=split, labels=labels)
+    table = open_source(source, requested=requested, split=split, labels=labels)
     rows = subset(len(table.rows), limit, seed)
     images = _assemble(table, labels=labels, class_names=class_names, one_class=one_class, rows=rows, progress=progress)
     images = _with_margin(images, box_margin)
@@ -120,7 +120,7 @@ def load_images(
         images = apply_noise(images, noise)
     arguments = {
         "image_column": image_column,
-        "image_folder": None if asked.folder is None else str(asked.folder),
+        "image_folder": None if requested.folder is None else str(requested.folder),
         "label_column": list(wish.annotators) or wish.label,
         "truth_column": truth_column,
         "class_names": None if class_names is None else list(images.class_names),
@@ -173,12 +173,12 @@ def image_folder_of(image_folder: str | Path | None) -> Path | None:
     return folder
 
 
-def open_source(source: Any, *, asked: Columns, split: str | None, labels: Any, what: str = "label") -> Table:
+def open_source(source: Any, *, requested: Columns, split: str | None, labels: Any, what: str = "label") -> Table:
     """Reads the rows of a source, or takes images in memory.
 
     Args:
         source: See :func:`load_images`.
-        asked: What the user asked for.
+        requested: The requested columns.
         split: The split.
         labels: What was passed beside the source, or None.
         what: What each image has, in the singular.
@@ -189,15 +189,15 @@ def open_source(source: Any, *, asked: Columns, split: str | None, labels: Any, 
     if isinstance(source, str | Path):
         if labels is not None:
             raise DataError(f"{what}s go with images in memory only; name the column of a file with {what}_column")
-        return read_path(str(source), asked=asked, split=split)
+        return read_path(str(source), requested=requested, split=split)
     if any(base.__module__.split(".")[0] == "datasets" for base in type(source).__mro__):
-        if labels is not None and asked.label is not None:
+        if labels is not None and requested.label is not None:
             raise DataError(f"expected either {what}s or {what}_column, got both; leave one out")
-        return read_dataset(source, asked=asked, split=split, label_needed=labels is None)
+        return read_dataset(source, requested=requested, split=split, label_needed=labels is None)
     if labels is None:
         found = type(source).__name__
         raise DataError(f"expected a path, a Hub id, a data set, or images with {what}s=, got {found} without {what}s")
-    if any((asked.image, asked.label, asked.truth, asked.folder, split)):
+    if any((requested.image, requested.label, requested.truth, requested.folder, split)):
         raise DataError(f"images in memory have no columns or splits; pass {what}s=, and the truth to with_{what}s()")
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the images in memory")
 

@@ -27,9 +27,9 @@ from labelsieve.finetune.tag_selection import choose_tags
 from labelsieve.metrics import accuracy, measure
 from labelsieve.records import TAGS
 from labelsieve.report.common import require_same_images
-from labelsieve.review.rows import ReviewFiles, read_reviews
+from labelsieve.review.row_reviews import ReviewFiles, read_reviews
 from labelsieve.tag_metrics import average_precisions, best_f1_threshold, measure_tags
-from labelsieve.tags.marks import after_marks
+from labelsieve.tags.marks import with_marks
 from labelsieve.tags.verdicts import TagVerdicts
 from labelsieve.verdicts import Verdicts
 
@@ -227,7 +227,7 @@ class Tags(TargetKind):
         progress: Progress | None,
     ) -> Selection:
         """Chooses the tags as the verdicts have them, and marks before these."""
-        return choose_tags(verdicts if marks is None else after_marks(verdicts, marks, progress=progress), settings)
+        return choose_tags(verdicts if marks is None else with_marks(verdicts, marks, progress=progress), settings)
 
     def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
         """Returns test images with the class names of the training images."""

@@ -17,7 +17,7 @@ from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS
-from labelsieve.records import is_of_tags
+from labelsieve.records import is_tag_record
 from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
@@ -120,8 +120,8 @@ def model_card(adapted: Adapted) -> str:
         decisions=TAG_DECISIONS,
         conversion=source_code(record["converted"]["ranges"]),
         class_names=adapted.class_names,
-        has_tags=is_of_tags(record),
-        validation=adapted.metrics["validation_map" if is_of_tags(record) else "validation_accuracy"],
+        has_tags=is_tag_record(record),
+        validation=adapted.metrics["validation_map" if is_tag_record(record) else "validation_accuracy"],
         source=without_folders(record["data"]["source"]),
         vlm=without_folders(record["verdicts"]["model"] or "a model without a name"),
         backbone=without_folders(record["backbone"]["name"]),

@@ -33,7 +33,7 @@ from labelsieve.finetune.result import RECORD, Adapted
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.report.common import findings
-from labelsieve.review.rows import ReviewFiles
+from labelsieve.review.row_reviews import ReviewFiles
 from labelsieve.run_folder import check_run_folder, opened_run
 from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.features import image_features
@@ -75,7 +75,7 @@ def adapt(
             prompts or adapters goes without an `out`.
         marks: What people said of the images, which counts more than the verdicts: run folders with a log of answers,
             and CSV files of marks, downloaded from the report; one or several, see
-            :func:`labelsieve.review.rows.read_reviews`, and with tags :func:`labelsieve.tags.marks.after_marks`.
+            :func:`labelsieve.review.row_reviews.read_reviews`, and with tags :func:`labelsieve.tags.marks.with_marks`.
         test: Images with right labels, or right tags, to measure the classifier with, as
             `pipeline("image-classification")` sees them. Nothing is chosen by them.
         seed: Every random choice is drawn from it.

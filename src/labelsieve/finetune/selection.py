@@ -1,8 +1,8 @@
 """What is trained on: rows, labels and weights, out of the verdicts and, where there are any, reviews.
 
-By default the clean part (:func:`labelsieve.review.rows.clean_part`), images whose right label a reviewer named, and
-flagged images that are more likely right than wrong: those that `labelsieve export --format imagefolder --drop-at 0.5`
-writes.
+By default the clean part (:func:`labelsieve.review.row_reviews.clean_part`), images whose right label a reviewer named
+and flagged images that are more likely right than wrong: those that `labelsieve export --format imagefolder
+--drop-at 0.5` writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.review.rows import (
+from labelsieve.review.row_reviews import (
     MARKS,
     RowReviews,
     after_reviews,
@@ -64,13 +64,13 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
 
     A review counts more than a verdict. Where a reviewer named another class, the image is trained on with that; a
     label that is right stays; one that is wrong drops the image or, with labels `relabel`, gives it the predicted
-    label; unsure leaves it to the verdict. See :func:`labelsieve.review.rows.after_reviews`. Copies that reviewers left
-    out are not trained on.
+    label; unsure leaves it to the verdict. See :func:`labelsieve.review.row_reviews.after_reviews`. Copies that
+    reviewers left out are not trained on.
 
     Args:
         verdicts: Of N images.
         settings: `labels`, `drop_at`, `weighting` and `class_weights` of it.
-        reviews: Row to what the reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
+        reviews: Row to what the reviewers say, from :func:`labelsieve.review.row_reviews.read_reviews`.
 
     Raises:
         DataError: Nothing is left, or a review names a class that there is not.

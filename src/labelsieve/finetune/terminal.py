@@ -14,9 +14,9 @@ from labelsieve.core.progress import clean
 from labelsieve.core.quantities import duration, plain, points
 from labelsieve.finetune.result import Adapted
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS, Metric
-from labelsieve.records import is_of_tags
+from labelsieve.records import is_tag_record
 from labelsieve.report.wrapping import Unbroken
-from labelsieve.review.rows import MARKS
+from labelsieve.review.row_reviews import MARKS
 
 _WORST = 5
 
@@ -28,7 +28,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     console.print(_headline(record))
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
     console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
-    has_tags = is_of_tags(record)
+    has_tags = is_tag_record(record)
     reached = metrics["validation_map" if has_tags else "validation_accuracy"]
     if reached is not None:
         saved, score = f"epoch {metrics['saved_epoch']} of {len(adapted.history)} is saved", "mAP " if has_tags else ""
@@ -56,7 +56,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
 
 def _headline(record: Any) -> Unbroken:
     selection, left = record["selection"], []
-    if is_of_tags(record):
+    if is_tag_record(record):
         return _headline_of_tags(selection)
     marked = sum(selection.get(f"marked_{mark}", 0) for mark in MARKS)
     for count, what in (

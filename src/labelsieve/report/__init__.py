@@ -1,6 +1,6 @@
-"""What a person reads after a scan: the report in the browser, the summary in the terminal, and exports to other tools.
+"""Output for people and other tools: the report in the browser, the summary in the terminal, and exports.
 
-Everything here only reads verdicts: nothing scores, decides or trains.
+This package only reads verdicts: it does not score, decide or train.
 """
 
 from typing import Annotated
@@ -8,8 +8,8 @@ from typing import Annotated
 from labelsieve.core.validation import Range
 
 MAX_IMAGES = 5_000
-"""How many images the report shows where nobody asks for more."""
-MOST_IMAGES = 20_000
-"""How many it shows at most."""
-Images = Annotated[int, Range(0, MOST_IMAGES)]
+"""Default number of images in the report."""
+MAX_IMAGES_LIMIT = 20_000
+"""Maximum number of images in the report."""
+Images = Annotated[int, Range(0, MAX_IMAGES_LIMIT)]
 ThumbnailPixels = Annotated[int, Range(32, 512)]

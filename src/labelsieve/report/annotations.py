@@ -1,4 +1,4 @@
-"""The annotation file of boxes again, with the corrected labels and, beside each, what the run says of it."""
+"""Exports the annotation file of boxes with corrected labels and the label quality of each box."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
 from labelsieve.data.sources.edits import RowVerdicts
 from labelsieve.report.common import require_same_images
-from labelsieve.report.request import ExportRequest
+from labelsieve.report.export_request import ExportRequest
 from labelsieve.review.apply import apply, check_target
-from labelsieve.review.changes import LEFT_OUT, Placed
-from labelsieve.review.rows import after_reviews, corrected, dropped_by_reviewers
+from labelsieve.review.changes import LEFT_OUT, ChangedLabels
+from labelsieve.review.row_reviews import after_reviews, corrected, dropped_by_reviewers
 from labelsieve.verdicts import Verdicts
 
 
 def write_annotations(request: ExportRequest) -> None:
-    """Writes the source of boxes in its form, with the corrected labels and a label quality for each box.
+    """Writes the source of boxes in its own format, with corrected labels and a label quality for each box.
 
-    A label that was corrected has label quality 1 and is no issue. Boxes that the run did not scan, or could not read,
-    stay without. Those that reviewers left out are left out. A file may be replaced, a folder is not.
+    A corrected label has label quality 1 and is no issue. Boxes that the run did not scan, or could not read, have no
+    label quality. Boxes that reviewers left out are left out. A file may be replaced, a folder may not.
 
     Raises:
         SettingsError: The run has no boxes, or they do not come from a file.
-        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
-        DataError: The annotations cannot be written with more in them.
+        RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
+        DataError: The format of the annotations has no place for a label quality.
     """
     images, out, progress = request.images, request.out, request.progress
     verdicts = after_reviews(request.verdicts, request.reviews)
@@ -41,18 +41,24 @@ def write_annotations(request: ExportRequest) -> None:
     require_same_images(verdicts, images)
     if not images.origin.get("source"):
         raise SettingsError("these boxes come from no file that could be written again; use csv or parquet")
-    whole = _whole(images, progress)
-    place = {name: row for row, name in enumerate(whole.ids)}
-    rows = np.array([place[name] for name in images.ids], dtype=np.int64)
-    new = whole.labels.copy()
-    new[rows] = np.where(dropped, LEFT_OUT, labels)
+    full_source = _full_source(images, progress)
+    row_of = {name: row for row, name in enumerate(full_source.ids)}
+    rows = np.array([row_of[name] for name in images.ids], dtype=np.int64)
+    new_labels = full_source.labels.copy()
+    new_labels[rows] = np.where(dropped, LEFT_OUT, labels)
     changed, left_out = int((labels != verdicts.given).sum()), int(dropped.sum())
-    with_labels = Placed(labels=new, changed=changed, left_out=left_out, done=0, differing=(), missing=())
-    said = _said(verdicts, rows, len(whole), corrected=labels != verdicts.given, labels=labels)
+    with_labels = ChangedLabels(labels=new_labels, changed=changed, left_out=left_out, done=0, differing=(), missing=())
+    row_verdicts = _row_verdicts(verdicts, rows, len(full_source), corrected=labels != verdicts.given, labels=labels)
     target = _target(str(images.origin["source"]), out, overwrite=request.overwrite)
     options = {name: value for name, value in images.origin.items() if name not in ("limit", "seed")}
     applied = apply(
-        whole, with_labels, options=options, out=target, copy=request.copy, verdicts=said, progress=progress
+        full_source,
+        with_labels,
+        options=options,
+        out=target,
+        copy=request.copy,
+        verdicts=row_verdicts,
+        progress=progress,
     )
     if progress is not None:
         for note in applied.notes:
@@ -61,32 +67,32 @@ def write_annotations(request: ExportRequest) -> None:
         target.replace(out)
 
 
-def _whole(images: LabelledImages, progress: Progress | None) -> LabelledImages:
-    """Returns all boxes of the source, of which a run may have scanned a subset."""
+def _full_source(images: LabelledImages, progress: Progress | None) -> LabelledImages:
+    """Returns all boxes of the source; the run may have scanned a subset."""
     if "limit" not in images.origin:
         return images
     options = {name: value for name, value in images.origin.items() if name not in ("limit", "seed")}
     return load_images(**options, progress=progress)
 
 
-def _said(
+def _row_verdicts(
     verdicts: Verdicts, rows: NDArray[np.int64], count: int, *, corrected: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> RowVerdicts:
-    """Returns what a run says of all rows of its source."""
+    """Returns the verdicts for all rows of the source."""
     quality, predicted = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
     is_issue = np.zeros(count, dtype=np.bool_)
-    known = np.where(verdicts.is_readable, verdicts.label_quality, np.nan)
-    quality[rows] = np.where(corrected, 1.0, known)
+    original = np.where(verdicts.is_readable, verdicts.label_quality, np.nan)
+    quality[rows] = np.where(corrected, 1.0, original)
     predicted[rows] = np.where(corrected, labels, np.maximum(verdicts.predicted, 0))
     is_issue[rows] = verdicts.is_issue & ~corrected
     return RowVerdicts(quality=quality, predicted=predicted, is_issue=is_issue)
 
 
 def _target(source: str, out: Path, *, overwrite: bool) -> Path:
-    """Returns where to write: beside a file that is replaced, once the new one is whole.
+    """Returns the path to write to: a temporary name beside a file that is then replaced.
 
     Raises:
-        RunError: Something is there that is not to be replaced, or is the source.
+        RunError: The path exists and must not be replaced, or is the source.
     """
     if not os.path.lexists(out):
         return out

@@ -1,4 +1,4 @@
-"""How a box is shown to a person: with what is around it, or in its whole image, and always with a line around it."""
+"""Renders a box for a person: with its surroundings or in the full image, always outlined."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from labelsieve.core.errors import DataError
 from labelsieve.data.images import Images, UnreadableImageError
 
 DRAWN = 1
-"""Goes up when the same box is drawn in another way, so that what was drawn before is not taken from the cache."""
-# A part of an image that is shown has at least this side, in pixels of the image: less of it shows no place.
-_LEAST = 32
-# What is left of the brightness around a box: what belongs to the label is seen first, the rest is still recognised.
+"""Version of the rendering; increment it when the rendering changes, to invalidate the cache."""
+# Minimum side of a crop in pixels of the image: smaller crops show no context.
+_MIN_SIDE = 32
+# Brightness factor outside of the box: the box stands out, and the rest can still be recognised.
 _DIMMED = 0.62
-# One of so many pixels of the longest side makes the line around a box wide enough, in a part and in a whole image.
-_LINE_OF_PART, _LINE_OF_WHOLE = 240, 300
-# A box below this share of its image is hard to find in it, and gets a ring.
-_HARD_TO_FIND = 0.05
+# The line width is the longest side divided by this, in a crop and in a full image.
+_LINE_OF_CROP, _LINE_OF_IMAGE = 240, 300
+# A box smaller than this share of its image is hard to find and gets a ring.
+_SMALL_BOX = 0.05
 _LIGHT, _DARK = (255, 255, 255), (16, 16, 16)
 
 
 class Area(NamedTuple):
-    """Left, top, right and bottom of a part of an image, in pixels."""
+    """Left, top, right and bottom of a rectangle in an image, in pixels."""
 
     left: float
     top: float
@@ -35,14 +35,14 @@ class Area(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxView:
-    """A box and the part of its image that is shown with it, before anything is drawn.
+    """A box and the crop of its image to show, before anything is drawn.
 
     Attributes:
-        image: That part, as it is.
-        box: Where the box is in it.
-        place: Where the box is in the whole image.
-        window: Where the part is in the whole image.
-        image_size: Width and height of the whole image in pixels.
+        image: The crop.
+        box: The box in the crop.
+        box_in_image: The box in the full image.
+        window: The crop in the full image.
+        image_size: Width and height of the full image in pixels.
 
     Example:
         >>> from PIL import Image
@@ -54,42 +54,42 @@ class BoxView:
 
     image: Image.Image
     box: Area
-    place: Area
+    box_in_image: Area
     window: Area
     image_size: tuple[int, int]
 
     @classmethod
     def around(cls, image: Image.Image, box: Area) -> BoxView:
-        """Returns a box with its surroundings, see :func:`window_of`."""
-        window = window_of(box, size=image.size)
+        """Returns a box with its surroundings, see :func:`window_around`."""
+        window = window_around(box, size=image.size)
         left, top = window.left, window.top
         inside = Area(box.left - left, box.top - top, box.right - left, box.bottom - top)
         part = image.crop((int(left), int(top), int(window.right), int(window.bottom)))
-        return cls(image=part, box=inside, place=box, window=window, image_size=image.size)
+        return cls(image=part, box=inside, box_in_image=box, window=window, image_size=image.size)
 
     def drawn(self, side: int) -> Image.Image:
-        """Returns the part with a line around the box and the rest dimmed, scaled to a longest side in pixels.
+        """Returns the crop with the box outlined and the rest dimmed, scaled to a longest side in pixels.
 
-        It is enlarged, too, and smoothly so: small parts of a photo are recognised better than with hard pixels. Lines
-        are drawn afterwards and are as wide at each size.
+        Small crops are enlarged with smooth interpolation, in which people recognise more than in hard pixels. Lines
+        are drawn afterwards, so that their width is the same at each scale.
         """
         scale = side / max(self.image.size)
         size = (max(1, round(self.image.width * scale)), max(1, round(self.image.height * scale)))
         filter = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
         image = self.image.resize(size, filter, reducing_gap=2.0)
-        image.info.clear()  # no place, camera or owner of the photo goes with it
+        image.info.clear()  # removes location, camera and owner of the photo
         across, down = image.width / self.image.width, image.height / self.image.height
         box = Area(self.box.left * across, self.box.top * down, self.box.right * across, self.box.bottom * down)
-        return _outlined(image, box, line=math.ceil(side / _LINE_OF_PART), dimmed=_DIMMED)
+        return _outlined(image, box, line=math.ceil(side / _LINE_OF_CROP), dimmed=_DIMMED)
 
-    def drawn_whole(self) -> Image.Image:
-        """Returns the image at its own size with a line around the box, and a ring around one that is hard to find."""
+    def drawn_full(self) -> Image.Image:
+        """Returns the image in its own size with the box outlined, and a ring around a small box."""
         image, longest = self.image.copy(), max(self.image.size)
         image.info.clear()
-        line = max(2, math.ceil(longest / _LINE_OF_WHOLE))
+        line = max(2, math.ceil(longest / _LINE_OF_IMAGE))
         image = _outlined(image, self.box, line=line)
         box = self.box
-        if max(box.right - box.left, box.bottom - box.top) < _HARD_TO_FIND * longest:
+        if max(box.right - box.left, box.bottom - box.top) < _SMALL_BOX * longest:
             _draw_ring(image, box, line=line)
         return image
 
@@ -99,39 +99,39 @@ def in_context(images: Images, row: int) -> BoxView:
 
     Args:
         images: Boxes in images.
-        row: Which of them.
+        row: Row of the box.
 
     Raises:
-        UnreadableImageError: The image cannot be read, or the box is no part of it.
+        UnreadableImageError: The image cannot be read, or does not contain the box.
     """
-    return BoxView.around(*_placed(images, row))
+    return BoxView.around(*_image_and_box(images, row))
 
 
-def in_whole(images: Images, row: int) -> BoxView:
-    """Returns the box of one row in its whole image.
+def in_full_image(images: Images, row: int) -> BoxView:
+    """Returns the box of one row in its full image.
 
     Args:
         images: Boxes in images.
-        row: Which of them.
+        row: Row of the box.
 
     Raises:
-        UnreadableImageError: The image cannot be read, or the box is no part of it.
+        UnreadableImageError: The image cannot be read, or does not contain the box.
     """
-    image, box = _placed(images, row)
-    return BoxView(image=image, box=box, place=box, window=Area(0, 0, *image.size), image_size=image.size)
+    image, box = _image_and_box(images, row)
+    return BoxView(image=image, box=box, box_in_image=box, window=Area(0, 0, *image.size), image_size=image.size)
 
 
-def window_of(box: Area, *, size: tuple[int, int]) -> Area:
-    """Returns which part of an image of a size (width, height) is shown with a box, in whole pixels.
+def window_around(box: Area, *, size: tuple[int, int]) -> Area:
+    """Returns the crop to show a box with, in integer pixels of an image of a size (width, height).
 
-    It is twice the box in width and height, at least as wide and high as the longer side of the box, and at least 32
-    pixels. Where it would leave the image it is moved in, so that a box at an edge is shown as large as any other.
+    It has twice the width and height of the box; each side is at least the longer side of the box and 32 pixels. A
+    crop that would leave the image is moved inside, so that boxes at an edge have the same scale as others.
 
     Example:
-        >>> from labelsieve.report.box_views import Area, window_of
-        >>> window_of(Area(100, 100, 150, 140), size=(400, 300))
+        >>> from labelsieve.report.box_views import Area, window_around
+        >>> window_around(Area(100, 100, 150, 140), size=(400, 300))
         Area(left=75, top=80, right=175, bottom=160)
-        >>> window_of(Area(0, 100, 50, 140), size=(400, 300))
+        >>> window_around(Area(0, 100, 50, 140), size=(400, 300))
         Area(left=0, top=80, right=100, bottom=160)
     """
     longer = max(box.right - box.left, box.bottom - box.top)
@@ -142,13 +142,13 @@ def window_of(box: Area, *, size: tuple[int, int]) -> Area:
 
 def _span(start: float, end: float, longer: float, size: int) -> tuple[int, int]:
     """Returns first and last pixel of a window in one direction."""
-    length = min(float(size), max(2 * (end - start), longer, _LEAST))
+    length = min(float(size), max(2 * (end - start), longer, _MIN_SIDE))
     first = min(max((start + end - length) / 2, 0.0), size - length)
     return math.floor(first), min(size, math.ceil(first + length))
 
 
-def _placed(images: Images, row: int) -> tuple[Image.Image, Area]:
-    """Returns the whole image of one row and its box in it."""
+def _image_and_box(images: Images, row: int) -> tuple[Image.Image, Area]:
+    """Returns the full image of one row and the box in it."""
     if images.boxes is None:
         raise ValueError("expected rows that are boxes")
     image = images.whole(row)
@@ -159,31 +159,31 @@ def _placed(images: Images, row: int) -> tuple[Image.Image, Area]:
 
 
 def _outlined(image: Image.Image, box: Area, *, line: int, dimmed: float = 1.0) -> Image.Image:
-    """Draws a light and a dark line around a box, one of which is seen on any ground, and dims what is outside.
+    """Draws a light and a dark line around a box, one of them visible on any background, and dims the outside.
 
-    The lines lie outside of the box, so that nothing of a small one is covered; at an edge of the image they move in.
+    The lines lie outside of the box, so that they do not cover a small box; at an edge of the image they move inside.
     """
-    hole = _within(box, image.size, margin=2 * line)
-    shown = image
+    hole = _integer_box(box, image.size, margin=2 * line)
+    outlined = image
     if dimmed < 1:
-        shown = image.point([round(dimmed * (level % 256)) for level in range(256 * len(image.getbands()))])
-        shown.paste(image.crop(hole), hole)
-    draw = ImageDraw.Draw(shown)
-    for colour, grown in ((_DARK, 2 * line), (_LIGHT, line)):
+        outlined = image.point([round(dimmed * (level % 256)) for level in range(256 * len(image.getbands()))])
+        outlined.paste(image.crop(hole), hole)
+    draw = ImageDraw.Draw(outlined)
+    for colour, offset in ((_DARK, 2 * line), (_LIGHT, line)):
         left, top, right, bottom = hole
-        edges = (left - grown, top - grown, right + grown - 1, bottom + grown - 1)  # the last pixel counts in Pillow
+        edges = (left - offset, top - offset, right + offset - 1, bottom + offset - 1)  # Pillow includes the last pixel
         draw.rectangle(edges, outline=colour, width=line)
-    return shown
+    return outlined
 
 
-def _within(box: Area, size: tuple[int, int], *, margin: int) -> tuple[int, int, int, int]:
-    """Returns a box in whole pixels, at least one wide and high, with room for a margin in its image if it has any."""
-    left, right = _between(box.left, box.right, margin, size[0])
-    top, bottom = _between(box.top, box.bottom, margin, size[1])
+def _integer_box(box: Area, size: tuple[int, int], *, margin: int) -> tuple[int, int, int, int]:
+    """Returns a box in integer pixels, at least 1 x 1, moved to leave a margin in the image if possible."""
+    left, right = _integer_span(box.left, box.right, margin, size[0])
+    top, bottom = _integer_span(box.top, box.bottom, margin, size[1])
     return left, top, right, bottom
 
 
-def _between(start: float, end: float, margin: int, size: int) -> tuple[int, int]:
+def _integer_span(start: float, end: float, margin: int, size: int) -> tuple[int, int]:
     first = max(margin, min(math.floor(start), size - margin - 1))
     return first, max(first + 1, min(math.ceil(end), size - margin))
 

@@ -1,4 +1,4 @@
-"""What the report, the terminal and the export share: how numbers read, and whether images belong to verdicts."""
+"""Helpers of report, terminal and export: texts of numbers, and the check that images belong to verdicts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from labelsieve.curation.findings import KINDS, Kind
 from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
-from labelsieve.report import MOST_IMAGES
+from labelsieve.report import MAX_IMAGES_LIMIT
 from labelsieve.verdicts import Verdicts
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
 
 
 def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
-    """Checks that row i of the verdicts speaks of image i.
+    """Checks that row i of the verdicts belongs to image i.
 
     Raises:
-        RunError: The images are others than the verdicts were made from.
+        RunError: The images are not those of the verdicts.
     """
     if len(verdicts) != len(images):
         raise RunError(f"expected the {len(verdicts):,} images of the run, got {len(images):,}; pass those it scanned")
@@ -34,13 +34,13 @@ def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
 
 
 def tested(run: RunRecord) -> str:
-    """Says how well the model of a scan classifies test images; empty where there were none."""
+    """Returns a text on the accuracy of the model on test images; empty without test images."""
     test = run.test
     return f"right on {points(test.accuracy)} of {test.images - test.unreadable:,}" if test else ""
 
 
 def agreement(run: RunRecord) -> str:
-    """Says how often the zero-shot model predicts the given label, by the number that findings speak of; else empty."""
+    """Returns a text on how often the zero-shot model predicts the given label, as in the findings; else empty."""
     balanced, share = run.zero_shot_balanced_agreement, run.zero_shot_agreement
     if balanced is not None:
         return f"{percent(balanced)} of given labels (mean over classes)"
@@ -48,32 +48,32 @@ def agreement(run: RunRecord) -> str:
 
 
 def estimate(verdicts: Verdicts) -> list[str]:
-    """Says about how many labels are wrong, which flags are right and what they miss; empty where nothing is known."""
-    found, readable = verdicts.run.estimate, int(verdicts.is_readable.sum())
-    wrong, right, missed = found.wrong_labels, found.right_flags, found.missed_labels
+    """Returns texts on the estimated numbers of wrong labels, right flags and missed labels; empty if unknown."""
+    recorded, readable = verdicts.run.estimate, int(verdicts.is_readable.sum())
+    wrong, right, missed = recorded.wrong_labels, recorded.right_flags, recorded.missed_labels
     if wrong is None or not readable:
         return []
     flagged = int(verdicts.is_issue.sum())
     lines = [f"about {_count(wrong)} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"]
     if right is not None and missed is not None:
         value, low, high = (percent(share) for share in right)
-        others = f"of the others about {_count(missed)}"
-        lines.append(f"of the flagged about {value} ({low} to {high}) are wrong; {others}")
+        missed_text = f"of the others about {_count(missed)}"
+        lines.append(f"of the flagged about {value} ({low} to {high}) are wrong; {missed_text}")
     return lines
 
 
 def annotators(run: RunRecord) -> list[dict[str, str]]:
-    """Returns the texts of a table of annotators, the least accurate first; empty where there is one label an image."""
+    """Returns the texts of a table of annotators, the least accurate first; empty with one label per image."""
     rows = []
-    for each in sorted(run.annotators, key=lambda each: (each.accuracy is None, each.accuracy)):
-        pair, has_interval = each.confused, each.low is not None and each.high is not None
+    for annotator in sorted(run.annotators, key=lambda annotator: (annotator.accuracy is None, annotator.accuracy)):
+        pair, has_interval = annotator.confused, annotator.low is not None and annotator.high is not None
         rows.append(
             {
-                "name": each.name or "",
-                "labels": thousands(each.labels or 0),
-                "accuracy": percent(each.accuracy),
-                "interval": f"{percent(each.low)} to {percent(each.high)}" if has_interval else UNKNOWN,
-                "agreement": percent(each.agreement),
+                "name": annotator.name or "",
+                "labels": thousands(annotator.labels or 0),
+                "accuracy": percent(annotator.accuracy),
+                "interval": f"{percent(annotator.low)} to {percent(annotator.high)}" if has_interval else UNKNOWN,
+                "agreement": percent(annotator.agreement),
                 "confused": f"{pair.consensus} → {pair.label}" if pair else UNKNOWN,
                 "times": thousands(pair.times) if pair and pair.times is not None else "",
             }
@@ -82,30 +82,32 @@ def annotators(run: RunRecord) -> list[dict[str, str]]:
 
 
 def consensus(run: RunRecord) -> str:
-    """Says how the consensus of annotators and images differs from the vote; empty where there is one label."""
-    found = run.consensus
-    if found is None or found.changed is None:
+    """Returns a text on how the consensus of annotators and images differs from the majority vote; else empty."""
+    consensus = run.consensus
+    if consensus is None or consensus.changed is None:
         return ""
-    line = f"consensus with the image evidence: another class than most annotators gave for {found.changed:,} images"
-    if found.accuracy is not None and found.accuracy_of_vote is not None:
-        line += f"; right on {points(found.accuracy)}, the vote on {points(found.accuracy_of_vote)}"
+    line = (
+        f"consensus with the image evidence: another class than most annotators gave for {consensus.changed:,} images"
+    )
+    if consensus.accuracy is not None and consensus.accuracy_of_vote is not None:
+        line += f"; right on {points(consensus.accuracy)}, the vote on {points(consensus.accuracy_of_vote)}"
     return line
 
 
 def _count(interval: Interval) -> str:
-    value, low, high = (f"{round(each):,}" for each in interval)
-    return f"{value} ({low} to {high})"
+    estimate, low, high = (f"{round(each):,}" for each in interval)
+    return f"{estimate} ({low} to {high})"
 
 
 def all_flagged(verdicts: Verdicts, *, shown: int) -> str:
-    """Says how to get all flagged images where a report shows fewer; empty where it shows all."""
+    """Returns the command to show all flagged images; empty if the report shows all."""
     flagged = int(verdicts.is_issue.sum())
     if shown >= flagged:
         return ""
     run = shlex.quote(verdicts.run.out or "RUN")
-    command = f"labelsieve report {run} --max-images {min(flagged, MOST_IMAGES)}"
-    rest = "; a report shows no more, the rest is in verdicts.csv" if flagged > MOST_IMAGES else ""
-    return command + rest
+    command = f"labelsieve report {run} --max-images {min(flagged, MAX_IMAGES_LIMIT)}"
+    note = "; a report shows no more, the rest is in verdicts.csv" if flagged > MAX_IMAGES_LIMIT else ""
+    return command + note
 
 
 def findings(run: RunRecord) -> list[dict[str, str]]:
@@ -120,15 +122,15 @@ def findings(run: RunRecord) -> list[dict[str, str]]:
 
 
 def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
-    """Returns kind, a line of how many images have it, and the findings, for each kind that was found."""
+    """Returns for each kind that was found: kind, a line with the number of images, and the findings."""
     if verdicts.image_findings is None:
         return []
-    found = []
+    sections = []
     for name, kind in KINDS.items():
         table = verdicts.image_findings.filter(pc.equal(verdicts.image_findings["kind"], name))
         if len(table):
-            found.append((kind, f"{kind.title}: {_of_kind(verdicts, kind, table)}", table))
-    return found
+            sections.append((kind, f"{kind.title}: {_of_kind(verdicts, kind, table)}", table))
+    return sections
 
 
 def _of_kind(verdicts: Verdicts, kind: Kind, table: pa.Table) -> str:
@@ -139,8 +141,8 @@ def _of_kind(verdicts: Verdicts, kind: Kind, table: pa.Table) -> str:
     if kind.other != "data":
         return text
     given = verdicts.table["given_label"].take(rows_of(verdicts, table["id"].to_pylist()))
-    labels = pa.table({"group": table["group"], "label": given})
-    several = labels.group_by("group").aggregate([("label", "count_distinct")])["label_count_distinct"]
+    table_of_labels = pa.table({"group": table["group"], "label": given})
+    several = table_of_labels.group_by("group").aggregate([("label", "count_distinct")])["label_count_distinct"]
     mixed = int(pc.sum(pc.greater(several, 1)).as_py() or 0)
     return f"{text} in {counted(len(several), 'group', 'groups')}" + (
         f", {mixed:,} with different given labels" if mixed else ""
@@ -151,29 +153,29 @@ def rows_of(verdicts: Verdicts, ids: Sequence[str]) -> list[int]:
     """Returns the row numbers of some ids of the run.
 
     Raises:
-        RunError: One is none of the run.
+        RunError: The run has no such id.
     """
-    found = pc.index_in(pa.array(ids, pa.string()), value_set=verdicts.table["id"].combine_chunks())
-    if found.null_count:
-        unknown = ids[found.is_null().to_pylist().index(True)]
+    rows = pc.index_in(pa.array(ids, pa.string()), value_set=verdicts.table["id"].combine_chunks())
+    if rows.null_count:
+        unknown = ids[rows.is_null().to_pylist().index(True)]
         raise RunError(f"the findings name {shown(unknown)}, which is no image of the run; make the run again")
-    return [int(row) for row in found.to_pylist()]
+    return [int(row) for row in rows.to_pylist()]
 
 
 def score(value: float | None) -> str:
-    """Writes a score between 0 and 1 with three digits."""
+    """Formats a score between 0 and 1 with three decimals."""
     if value is None or value != value:
         return UNKNOWN
     return f"<{NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
 
 
 def thousands(number: int) -> str:
-    """Writes a count with its thousands apart."""
+    """Formats a count with a thousands separator."""
     return f"{number:,}"
 
 
 def moment(text: str | None) -> str:
-    """Writes an ISO time as a date and a time of day; what is no ISO time stays as it is."""
+    """Formats an ISO time as a date and a time of day; other texts stay unchanged."""
     if not text:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Two runs side by side: which images are the same, and which flags came, went or changed."""
+"""Compares two runs: matches their images, and lists flags that are new, gone or changed."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ CHANGES = {
     "went": ("flag went", "flags went"),
     "changed": ("other label changed", "other labels changed"),
 }
-"""What may differ between two runs: the word in the table of changes, and what one and many of them are called."""
-# Changes of each kind that the terminal shows.
+"""Kinds of changes between two runs: the word in the table of changes, and its singular and plural in a text."""
+# Maximum number of changes of each kind in the terminal.
 _TOP = 10
 _COLUMNS = ("given_label", "predicted_label", "label_quality", "is_label_issue")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """What differs between two runs.
+    """The differences between two runs.
 
     Attributes:
         first: The earlier run.
         second: The later run.
         pairs: Shape (M, 2), int64: rows of the same image in the first and in the second run.
-        by_content: Whether images were matched by content; else by id.
+        by_content: Whether images were matched by content instead of by id.
         table: One row for each change, most suspicious first: `change` (a key of :data:`CHANGES`), `id` in the second
             run, `first_id`, and given and predicted label, label quality and flag of both runs.
     """
@@ -52,13 +52,13 @@ class Comparison:
     table: pa.Table
 
     def count(self, change: str) -> int:
-        """Returns how many changes of one kind there are."""
+        """Returns the number of changes of one kind."""
         return int(self.table["change"].to_pylist().count(change))
 
 
 def needs_contents(first: Verdicts, second: Verdicts) -> bool:
-    """Returns whether ids do not tell which images are the same: the runs have other ids, and so other data."""
-    fingerprints = [each.run.data.fingerprint for each in (first, second)]
+    """Returns whether ids cannot match the images, since the ids of the runs differ."""
+    fingerprints = [run.run.data.fingerprint for run in (first, second)]
     if fingerprints[0] is not None and fingerprints[0] == fingerprints[1]:
         return False
     return set(first.table["id"].to_pylist()) != set(second.table["id"].to_pylist())
@@ -75,8 +75,8 @@ def compare(
     Args:
         first: The earlier run, of N images.
         second: The later run, of M images.
-        contents: Hashes of the images of both, shapes (N,) and (M,); images are then matched by them, and of several
-            copies of an image those with the same id first. None matches by id.
+        contents: Hashes of the images of both runs, shapes (N,) and (M,), to match images by; among several copies of
+            an image, those with the same id are matched first. None matches by id.
 
     Example:
         >>> import numpy as np
@@ -104,19 +104,19 @@ def compare(
 def _pairs(
     first_ids: Sequence[str], second_ids: Sequence[str], first: Sequence[Any], second: Sequence[Any]
 ) -> NDArray[np.int64]:
-    """Returns the rows that have the same key; of several, those of the same id first, then in their order."""
-    place = {name: row for row, name in enumerate(first_ids)}
-    found = {row: place[name] for row, name in enumerate(second_ids) if name in place}
-    found = {row: other for row, other in found.items() if first[other] == second[row]}
-    taken = set(found.values())
-    left: dict[Any, deque[int]] = defaultdict(deque)
+    """Returns the rows with the same key; if there are several, first those with the same id, then in order."""
+    first_row = {name: row for row, name in enumerate(first_ids)}
+    matches = {row: first_row[name] for row, name in enumerate(second_ids) if name in first_row}
+    matches = {row: first_index for row, first_index in matches.items() if first[first_index] == second[row]}
+    matched = set(matches.values())
+    unmatched: dict[Any, deque[int]] = defaultdict(deque)
     for row, key in enumerate(first):
-        if row not in taken:
-            left[key].append(row)
+        if row not in matched:
+            unmatched[key].append(row)
     for row, key in enumerate(second):
-        if row not in found and left[key]:
-            found[row] = left[key].popleft()
-    return np.array([(found[row], row) for row in sorted(found)], dtype=np.int64).reshape(-1, 2)
+        if row not in matches and unmatched[key]:
+            matches[row] = unmatched[key].popleft()
+    return np.array([(matches[row], row) for row in sorted(matches)], dtype=np.int64).reshape(-1, 2)
 
 
 def _changes(first: Verdicts, second: Verdicts, pairs: NDArray[np.int64]) -> pa.Table:
@@ -141,29 +141,31 @@ def _changes(first: Verdicts, second: Verdicts, pairs: NDArray[np.int64]) -> pa.
 
 
 def _kind(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    was, is_now = bool(before["is_label_issue"]), bool(after["is_label_issue"])
-    if was != is_now:
-        return "came" if is_now else "went"
-    others = before["given_label"] != after["given_label"]
-    return "changed" if others or (was and before["predicted_label"] != after["predicted_label"]) else None
+    was_flagged, is_flagged = bool(before["is_label_issue"]), bool(after["is_label_issue"])
+    if was_flagged != is_flagged:
+        return "came" if is_flagged else "went"
+    is_relabelled = before["given_label"] != after["given_label"]
+    return (
+        "changed" if is_relabelled or (was_flagged and before["predicted_label"] != after["predicted_label"]) else None
+    )
 
 
 def print_comparison(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
-    """Prints both runs, what differs, the first changes of each kind, and metrics where a run has them.
+    """Prints both runs, their differences, the first changes of each kind, and metrics if a run has them.
 
     Args:
-        comparison: What to print.
-        names: What to call the runs.
-        console: Where to print.
+        comparison: The comparison.
+        names: Names of the runs.
+        console: The terminal.
     """
     console.print()
     for name, verdicts in zip(names, (comparison.first, comparison.second), strict=True):
         console.print(Unbroken(_about(name, verdicts)))
     console.print(Unbroken(_matched(comparison), style="dim"))
     console.print()
-    both = comparison.first.is_issue[comparison.pairs[:, 0]] & comparison.second.is_issue[comparison.pairs[:, 1]]
-    said = ", ".join(counted(comparison.count(kind), *words) for kind, words in CHANGES.items())
-    console.print(Unbroken(f"{said}; {int(both.sum()):,} flagged in both"))
+    in_both = comparison.first.is_issue[comparison.pairs[:, 0]] & comparison.second.is_issue[comparison.pairs[:, 1]]
+    summary = ", ".join(counted(comparison.count(kind), *words) for kind, words in CHANGES.items())
+    console.print(Unbroken(f"{summary}; {int(in_both.sum()):,} flagged in both"))
     for kind, (_, title) in CHANGES.items():
         _print_changes(comparison, kind, title, console)
     _print_metrics(comparison, names, console)
@@ -213,15 +215,15 @@ def _then(before: str | None, after: str | None) -> Text:
 
 
 def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
-    found = comparison.first.metrics, comparison.second.metrics
-    if not any(found):
+    both = comparison.first.metrics, comparison.second.metrics
+    if not any(both):
         return
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("Against the truth", overflow="fold")
     for name in (*map(clean, names), "difference"):
         table.add_column(Text(name), justify="right", overflow="fold")
     for key, title in METRIC_TITLES.items():
-        before, after = ((each or {}).get(key) for each in found)
+        before, after = ((each or {}).get(key) for each in both)
         difference = "" if before is None or after is None else f"{after - before:+.3f}"
         table.add_row(title, *(plain(common.score(value)) for value in (before, after)), difference)
     console.print()

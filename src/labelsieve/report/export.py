@@ -1,4 +1,4 @@
-"""Verdicts for other tools: tables, a cleaned folder of images, and frames that cleanlab users can join."""
+"""Exports verdicts for other tools: tables, a clean folder of images, and tables as in cleanlab."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
+from labelsieve.report.export_request import ExportRequest, check_file, refuse_suffix
 from labelsieve.report.registry import FORMATS, FormatKind, formats_with
-from labelsieve.report.request import ExportRequest, check_file, refuse_suffix
-from labelsieve.review.rows import (
+from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
     ReviewFiles,
     RowReviews,
@@ -43,47 +43,48 @@ def export(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the verdicts in a form that other tools read.
+    """Writes the verdicts in a format of other tools.
 
-    A review counts more than the verdict: a label that is right is no issue and has label quality 1, one that is wrong
-    is one and has label quality 0, and ranks follow; see :func:`labelsieve.review.rows.after_reviews`.
+    A review overrides the verdict: a label reviewed as right is no issue and has label quality 1, a label reviewed as
+    wrong is an issue and has label quality 0, and ranks are updated; see
+    :func:`labelsieve.review.row_reviews.after_reviews`.
 
-    * `csv`, `parquet`: one file, the whole table of verdicts, one row for each image; with reviews, a column `mark`
-      (`right`, `wrong` or `unsure`), a column `new_label`, where a reviewer named another class, and a column
-      `left_out`, whether reviewers left the image out as a copy, a leak or a defect. In a CSV file a text that a
-      spreadsheet would take for a formula gets an apostrophe before it.
+    * `csv`, `parquet`: one file, the full table of verdicts, one row for each image; with reviews also a column `mark`
+      (`right`, `wrong` or `unsure`), a column `new_label` (another class named by a reviewer), and a column `left_out`
+      (whether reviewers left the image out as a copy, a leak or a defect). In a CSV file, a text that a spreadsheet
+      would take for a formula gets an apostrophe before it.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
-    * `imagefolder`: one folder for each class with the clean part, and nothing else: the readable images that are not
-      flagged or, with a `drop_at` below 1, flagged with a label quality above it; and those whose right label a
-      reviewer named, in the folder of that.
-    * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images, but for those that reviewers
-      left out, and the annotations as that tool imports them; see docs/export.md.
-    * `annotations`: of boxes, the annotation file or folder in its own form, with the corrected labels and the label
+    * `imagefolder`: one folder for each class with the clean part only: readable images that are not flagged or, with
+      a `drop_at` below 1, are flagged with a label quality above it; and images whose right label a reviewer named,
+      in the folder of that label.
+    * `label-studio`, `fiftyone`, `cvat`, `coco`: one folder with all readable images, except those that reviewers left
+      out, and the annotations in the import format of the tool; see docs/export.md.
+    * `annotations`: for boxes, the annotation file or folder in its own format, with corrected labels and the label
       quality of each box; see docs/boxes.md.
     * `dataset-card`: a `README.md` for the Hub of Hugging Face that says which labels were changed.
 
     Args:
-        verdicts: What to export.
-        images: The images that the verdicts were made from; the formats that are a folder need them. With them,
-            copies of an image share a review.
+        verdicts: The verdicts to export.
+        images: The images of the verdicts; required by formats that are a folder. If they are passed, copies of an
+            image share a review.
         format: A key of `labelsieve.report.registry.FORMATS`.
-        out: The file or, for `imagefolder`, the folder to write. It appears whole or not at all.
-        marks: What people said of the images: run folders with a log of answers, and CSV files of marks, downloaded
-            from the report; one or several, see :func:`labelsieve.review.rows.read_reviews`.
-        drop_at: For `imagefolder`: 1 leaves out every flagged image; 0.5 leaves out what :func:`labelsieve.adapt`
-            leaves out by default, which keeps flagged images that are more likely right than wrong.
+        out: The file or, for `imagefolder`, the folder to write. It is written completely or not at all.
+        marks: Reviews: run folders with a log of answers, and CSV files of marks, downloaded from the report; one or
+            several, see :func:`labelsieve.review.row_reviews.read_reviews`.
+        drop_at: For `imagefolder`: 1 leaves out every flagged image; 0.5 leaves out the same images as
+            :func:`labelsieve.adapt` by default and keeps flagged images that are more likely right than wrong.
         copy: For the formats that are a folder: copy the image files instead of linking to them.
-        overwrite: Replace what stands at `out`; a folder is only replaced if it is empty or was made by an export.
-        progress: Where to show how far it is, and to say what reviews and `drop_at` made of the verdicts.
+        overwrite: Replace existing output; a folder is only replaced if it is empty or was written by an export.
+        progress: Receives progress, and messages on the effect of reviews and `drop_at`.
 
     Returns:
         The path that was written.
 
     Raises:
-        SettingsError: The format is unknown, or an option does not go with it.
-        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
-        DataError: An image file is gone, or the reviews cannot be read or are not of these verdicts.
+        SettingsError: The format is unknown, or an option does not apply to it.
+        RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
+        DataError: An image file is missing, or the reviews cannot be read or belong to other verdicts.
 
     Example:
         >>> import numpy as np
@@ -96,8 +97,8 @@ def export(
         >>> import tempfile
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     made = ls.export(verdicts, features, format="cleanlab", out=Path(folder) / "issues.csv")
-        ...     made.read_text().splitlines()[:2]
+        ...     path = ls.export(verdicts, features, format="cleanlab", out=Path(folder) / "issues.csv")
+        ...     path.read_text().splitlines()[:2]
         ['"index","is_label_issue","label_quality","given_label","predicted_label"', '0,true,0.05,1,0']
     """
     out = Path(out)
@@ -105,15 +106,15 @@ def export(
     chosen = FORMATS.entries[format]
     check_value("drop_at", drop_at, Share)
     reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
-    asked = {"drop_at": (drop_at != FLAGGED_ARE_DROPPED, "is_clean_part"), "copy": (copy, "needs_images")}
-    for option, (is_given, field) in asked.items():
-        if is_given and not getattr(chosen, field):
+    restricted = {"drop_at": (drop_at != FLAGGED_ARE_DROPPED, "is_clean_part"), "copy": (copy, "needs_images")}
+    for option, (is_set, field) in restricted.items():
+        if is_set and not getattr(chosen, field):
             fitting = ", ".join(formats_with(field))
             raise SettingsError(f"{option} goes with {fitting} only, got format {format}; leave it out")
     request = ExportRequest(
         format=chosen,
         verdicts=verdicts,
-        given_images=images,
+        images_or_none=images,
         reviews=reviews,
         out=out,
         drop_at=drop_at,
@@ -121,7 +122,7 @@ def export(
         overwrite=overwrite,
         progress=progress,
     )
-    loaded(chosen.through or chosen.place)(request)
+    loaded(chosen.adapter or chosen.place)(request)
     return out
 
 
@@ -129,7 +130,7 @@ def export_file(request: ExportRequest) -> None:
     """Writes a format that is one file.
 
     Raises:
-        RunError: The file is in the way or cannot be written.
+        RunError: The file exists or cannot be written.
     """
     check_file(request.out, overwrite=request.overwrite)
     loaded(request.format.place)(request.verdicts, request.reviews, request.out)
@@ -138,11 +139,11 @@ def export_file(request: ExportRequest) -> None:
 def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.Table:
     """Returns one row for each image, in the order of the data, with labels as indices into `class_names`.
 
-    cleanlab knows no unreadable images: they are no issue, with quality NaN and predicted label -1.
+    cleanlab has no unreadable images: they are no issue, with quality NaN and predicted label -1.
 
     Args:
         verdicts: Of N images.
-        reviews: From :func:`labelsieve.review.rows.read_reviews`; they count more than the verdicts.
+        reviews: From :func:`labelsieve.review.row_reviews.read_reviews`; they override the verdicts.
     """
     verdicts = after_reviews(verdicts, reviews)
     table = pa.table(
@@ -161,7 +162,7 @@ def write_csv_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -
     """Writes the table of verdicts as CSV.
 
     Raises:
-        SettingsError: The suffix is that of Parquet, which a tool would take it for.
+        SettingsError: The suffix is that of Parquet, which would mislead other tools.
     """
     refuse_suffix(out, ".parquet", format="csv")
     write_csv(out, _with_reviews(verdicts, reviews))
@@ -171,7 +172,7 @@ def write_parquet_table(verdicts: Verdicts, reviews: RowReviews | None, out: Pat
     """Writes the table of verdicts as Parquet.
 
     Raises:
-        SettingsError: The suffix is that of CSV, which a tool would take it for.
+        SettingsError: The suffix is that of CSV, which would mislead other tools.
     """
     refuse_suffix(out, ".csv", format="parquet")
     _write_parquet(out, _with_reviews(verdicts, reviews))
@@ -192,7 +193,7 @@ def write_cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None, out: Pa
     """Writes the table of :func:`cleanlab_table` as CSV or Parquet, by the suffix.
 
     Raises:
-        SettingsError: It is another suffix.
+        SettingsError: The suffix is neither.
     """
     writers = {".csv": write_csv, ".parquet": _write_parquet}
     if out.suffix.lower() not in writers:

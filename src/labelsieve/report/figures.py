@@ -1,6 +1,6 @@
-"""The numbers behind the figures of the report. The template draws them, so that they follow the theme of the page.
+"""The data of the figures of the report. The template draws them, so that they follow the theme of the page.
 
-Nothing here grows with the number of images; figures over classes are bounded and say what they leave out.
+Their size does not grow with the number of images; figures over classes are limited and state what they omit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_BARS = 30
 MAX_PAIRS = 20
 MAX_MATRIX = 12
 BINS = 40
-# Beyond this ratio of the highest bar to a typical one, low bars vanish on a linear axis.
+# Above this ratio of the highest bar to a typical bar, low bars are invisible on a linear axis.
 _LINEAR_RATIO = 20
 
 
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How the label quality is spread. `ticks` are (value, share of the axis) from low to high."""
+    """The distribution of the label quality. `ticks` are (value, share of the axis) from low to high."""
 
     bars: tuple[Bar, ...]
     ticks: tuple[tuple[int, float], ...]
@@ -57,7 +57,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusions:
-    """What flagged labels are suggested to be. `matrix` has K rows of K pairs, or is empty for many classes."""
+    """Given and suggested labels of flagged images. `matrix` has K rows of K pairs, or is empty for many classes."""
 
     pairs: tuple[Pair, ...]
     left_out: int
@@ -71,7 +71,7 @@ def class_bars(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
         rows: As :meth:`Verdicts.per_class` returns them, each with `index` added.
 
     Returns:
-        At most `MAX_BARS` rows, most affected first, and how many affected classes are left out.
+        At most `MAX_BARS` rows, most affected first, and the number of affected classes that are left out.
     """
     affected = [row for row in rows if row["flagged"]]
     affected.sort(key=lambda row: (-row["share_flagged"], -row["flagged"], row["class_name"]))
@@ -79,7 +79,7 @@ def class_bars(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
 
 
 def histogram(verdicts: Verdicts) -> Histogram:
-    """Counts readable images by label quality in `BINS` equal bins from 0 to 1, with the flagged ones apart."""
+    """Counts readable and flagged images by label quality in `BINS` equal bins from 0 to 1."""
     quality = np.clip(verdicts.label_quality[verdicts.is_readable], 0, 1)
     counts, edges = np.histogram(quality, bins=BINS, range=(0, 1))
     flagged, _ = np.histogram(quality[verdicts.is_issue[verdicts.is_readable]], bins=BINS, range=(0, 1))
@@ -108,11 +108,11 @@ def histogram(verdicts: Verdicts) -> Histogram:
 
 
 def confusions(verdicts: Verdicts, rows: Sequence[int] | None = None) -> Confusions:
-    """Counts flagged images by given and suggested label, without ever building K x K numbers for many classes.
+    """Counts flagged images by given and suggested label, without a K x K matrix for many classes.
 
     Args:
         verdicts: Of N images.
-        rows: Rows to count, such as those that a page shows; all by default.
+        rows: Rows to count, such as those on a page; all by default.
     """
     classes = len(verdicts.class_names)
     chosen = verdicts.is_issue & (verdicts.predicted != verdicts.given)
@@ -132,10 +132,10 @@ def confusions(verdicts: Verdicts, rows: Sequence[int] | None = None) -> Confusi
 
 
 def _matrix(pairs: list[Pair], classes: int) -> tuple[tuple[Pair, ...], ...]:
-    found = {(pair.given, pair.suggested): pair for pair in pairs}
+    by_classes = {(pair.given, pair.suggested): pair for pair in pairs}
 
     def cell(row: int, column: int) -> Pair:
-        return found.get((row, column)) or Pair(given=row, suggested=column, count=0, share=0.0)
+        return by_classes.get((row, column)) or Pair(given=row, suggested=column, count=0, share=0.0)
 
     return tuple(tuple(cell(row, column) for column in range(classes)) for row in range(classes))
 
@@ -154,7 +154,7 @@ def _log_ticks(top: int) -> list[int]:
 
 
 def _linear_ticks(top: int) -> list[int]:
-    """Two to five round numbers up to the first one at or above `top`."""
+    """Returns two to five round numbers; the last is at or above `top`."""
     if top < 1:
         return []
     power = 10 ** int(math.log10(top))

@@ -1,8 +1,8 @@
 """The report: one HTML file that needs no network, no server and no other file.
 
 Python writes every card and table into the page, so that it can be read and printed without JavaScript. The script adds
-filters, marks and the enlarged view. All user data is escaped: by autoescaping in the page, by `tojson` in the script's
-data; and a policy in the page forbids every script but the one that belongs to it.
+filters, marks and the enlarged view. All user data is escaped: by autoescaping in the page, by `tojson` in the data of
+the script. The content security policy of the page only allows its own script.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts, check_report
 
-# Characters for all thumbnails together: it keeps the whole file below 40 MB with as many images as by default.
+# Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
 THUMBNAIL_BUDGET = 24_000_000
-# Images just above the threshold, shown beside the flagged ones so that a person can check where it lies.
+# Images just above the threshold, shown beside the flagged ones so that a person can check the threshold.
 NEAR_MISSES = 24
 
-# Index and name of a class that can be filtered by.
+# Index and name of a class in a filter.
 Choice = tuple[int, str]
 
 
@@ -54,25 +54,25 @@ def write_report(
     audit: Statement | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the report, one self-contained HTML file: some 5 kB for each image that it shows, below 40 MB by default.
+    """Writes the report, one self-contained HTML file: about 5 kB per image on the page, below 40 MB by default.
 
     Args:
-        verdicts: What to report.
-        images: The images that the verdicts were made from; only those of the gallery are opened. Features that were
-            computed before have no images: their cards show the ids.
+        verdicts: The verdicts.
+        images: The images of the verdicts; only those of the gallery are opened. Precomputed features have no images:
+            their cards show the ids.
         path: The file to write, atomically.
-        max_images: How many of the most suspicious images the gallery shows, 0 to 20,000.
+        max_images: Number of the most suspicious images in the gallery, 0 to 20,000.
         thumbnail_px: Longest side of the embedded images, 32 to 512.
-        overwrite: Replace a file that is no report of labelsieve, too.
-        audit: What an audit proves, from :func:`labelsieve.review.audit.statement`; its sentences stand at the top.
-        progress: Where to show how far it is.
+        overwrite: Replace also a file that is no report of labelsieve.
+        audit: Result of an audit, from :func:`labelsieve.review.audit.statement`; its sentences are at the top.
+        progress: Receives progress.
 
     Returns:
         The path of the file.
 
     Raises:
         SettingsError: A setting is out of range.
-        RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
+        RunError: The images are not those of the verdicts, another file than a report exists at the path, or the file
             cannot be written.
 
     Example:
@@ -103,7 +103,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Checks that a report may be written to a path.
 
     Raises:
-        RunError: Something else than a file is there or, without `overwrite`, a file that is no report of labelsieve.
+        RunError: The path is no file or, without `overwrite`, a file that is no report of labelsieve.
     """
     if overwrite:
         target_of(path)
@@ -111,9 +111,9 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         check_report(path, advice="choose another name or pass --overwrite (overwrite=True)")
 
 
-@functools.cache  # it keeps the compiled page, which takes longer to compile than to fill in
+@functools.cache  # compiling the page takes longer than rendering it
 def environment() -> Environment:
-    """Returns what fills in the templates of reports, with their filters."""
+    """Returns the Jinja environment of the reports, with their filters."""
     environment = Environment(
         loader=PackageLoader("labelsieve.report"),
         autoescape=True,
@@ -128,10 +128,10 @@ def environment() -> Environment:
 
 
 def _unbroken(text: str) -> Markup:
-    """Escapes a text and keeps its numbers with their units on one line; what is copied has usual spaces."""
+    """Escapes a text and keeps numbers and their units on one line; copied text has normal spaces."""
     return Markup("").join(
-        Markup('<span class="quantity">{}</span>').format(part) if whole else escape(part)
-        for part, whole in quantities.parts(text)
+        Markup('<span class="quantity">{}</span>').format(part) if is_quantity else escape(part)
+        for part, is_quantity in quantities.parts(text)
     )
 
 
@@ -140,29 +140,31 @@ def _context(
 ) -> dict[str, Any]:
     flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     rows = gallery_rows(verdicts, max_images=max_images)
-    shown = int(verdicts.is_issue[rows].sum())
+    flagged_on_page = int(verdicts.is_issue[rows].sum())
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
     if isinstance(images, LabelledImages):
-        budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES  # more images make a larger file, no blur
+        budget = (
+            THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES
+        )  # more images enlarge the file instead of blurring thumbnails
         options: dict[str, Any] = {"side": thumbnail_px, "budget": budget, "progress": progress}
         thumbnails = make_thumbnails(images, rows, surroundings=True, **options)
         files = [file_link(images, row, path) for row in rows]
     cards = _cards(verdicts, images, rows, thumbnails)
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
-    panels = {name: found for name in PANELS if (found := PANELS[name](about)) is not None}
+    panels = {name: values for name in PANELS if (values := PANELS[name](about)) is not None}
     return {
         **assets("report.js"),
         **_header(verdicts),
-        **{key: value for found in panels.values() for key, value in found.items()},
+        **{key: value for values in panels.values() for key, value in values.items()},
         "panels": {name: PANELS.about(name) for name in panels},
         "names": verdicts.class_names,
         "images": len(verdicts),
         "unit": verdicts.unit,
         "readable": readable,
         "flagged": flagged,
-        "shown": shown,
-        "near_misses": len(rows) - shown,
-        "more": common.all_flagged(verdicts, shown=shown),
+        "shown": flagged_on_page,
+        "near_misses": len(rows) - flagged_on_page,
+        "more": common.all_flagged(verdicts, shown=flagged_on_page),
         "estimate": common.estimate(verdicts),
         "run": shlex.quote(verdicts.run.out or "RUN"),
         "has_files": any(files),
@@ -174,7 +176,7 @@ def _context(
 
 
 def assets(script_file: str) -> dict[str, Any]:
-    """Reads style and script, that of all pages and one's own; the script is admitted by its hash alone."""
+    """Reads the style and the scripts of all pages and of one page; the policy allows the script by its hash."""
     folder = Path(__file__).with_name("templates")
     style = (folder / "report.css").read_text(encoding="utf-8")
     script = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.js", script_file))
@@ -208,12 +210,12 @@ def _header(verdicts: Verdicts) -> dict[str, Any]:
 
 
 def gallery_rows(verdicts: Verdicts, *, max_images: int) -> list[int]:
-    """Returns row numbers by rank: flagged images, then a few just above the threshold if there is room for them."""
+    """Returns row numbers by rank: flagged images, then a few just above the threshold if `max_images` allows."""
     flagged = int(verdicts.is_issue.sum())
-    wanted = min(max_images, flagged + NEAR_MISSES)
+    size = min(max_images, flagged + NEAR_MISSES)
     rank = np.asarray(verdicts.table["rank"].fill_null(len(verdicts) + 1))
     order = np.argsort(rank, kind="stable")
-    return [int(row) for row in order[:wanted] if verdicts.is_readable[row]]
+    return [int(row) for row in order[:size] if verdicts.is_readable[row]]
 
 
 def _cards(verdicts: Verdicts, images: Labelled, rows: list[int], thumbnails: list[Thumbnail]) -> list[dict[str, Any]]:
@@ -225,7 +227,7 @@ def _cards(verdicts: Verdicts, images: Labelled, rows: list[int], thumbnails: li
             "given": int(verdicts.given[row]),
             "suggested": int(verdicts.predicted[row]),
             "thumbnail": thumbnail,
-            "image_name": "" if boxed is None else boxed.file_name(row),  # several boxes are of one image
+            "image_name": "" if boxed is None else boxed.file_name(row),  # an image may have several boxes
         }
         for row, record, thumbnail in zip(rows, records, thumbnails, strict=True)
     ]
@@ -234,7 +236,7 @@ def _cards(verdicts: Verdicts, images: Labelled, rows: list[int], thumbnails: li
 def _choices(
     verdicts: Verdicts, cards: list[dict[str, Any]], linked: Mapping[str, set[int]]
 ) -> dict[str, list[Choice]]:
-    """Returns index and name for the two class filters: the classes of cards and all linked ones. The script counts."""
+    """Returns index and name for the two class filters: the classes of cards and linked classes. The script counts."""
     result = {}
     for side in ("given", "suggested"):
         indices = linked[side] | {card[side] for card in cards}
@@ -244,7 +246,7 @@ def _choices(
 
 
 def _linked(page: Page) -> dict[str, set[int]]:
-    """Returns the classes that figures link to as filters."""
+    """Returns the classes that figures link to."""
     pairs = [*page.confusions.pairs, *(pair for row in page.confusions.matrix for pair in row if pair.count)]
     return {
         "given": {row["index"] for row in page.bars[0]} | {pair.given for pair in pairs},
@@ -253,22 +255,22 @@ def _linked(page: Page) -> dict[str, set[int]]:
 
 
 def file_link(images: AnyImages, row: int, page: Path) -> str:
-    """Returns where the image file lies as seen from the page; empty where the data hold the image themselves."""
+    """Returns the relative path of the image file from the page; empty if the data contain the image itself."""
     cell = images.dataset[row]["image"]
     if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):
         return ""
     try:
-        place = os.path.relpath(cell["path"], page.absolute().parent)
+        relative = os.path.relpath(cell["path"], page.absolute().parent)
     except ValueError:  # on another drive of Windows
         return Path(cell["path"]).absolute().as_uri()
-    return quote(os.fsencode(place.replace(os.sep, "/")))
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
 def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]], files: list[str]) -> dict[str, Any]:
-    """What the script needs. Marks belong to images and their given labels, so they outlive a new report on them."""
+    """Returns the data of the script. Marks belong to images and given labels, so they survive a new report."""
     return {
         "key": verdicts.run.data.fingerprint or fingerprint(images.fingerprint),
-        "names": verdicts.class_names,  # all of them: any may be the right one
+        "names": verdicts.class_names,  # all classes, since any may be the right one
         "cards": [
             {
                 "id": card["id"],
@@ -287,11 +289,11 @@ def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any
 
 
 def _box_data(card: dict[str, Any]) -> dict[str, Any]:
-    """Returns where a box and what is shown of its image are, and the name of that; nothing where there is no box."""
+    """Returns the box, the crop and the name of its image; empty if there is no box."""
     small = card["thumbnail"]
     return {"box": small.box, "window": small.window, "image": card["image_name"]} if small.box else {}
 
 
 def shortest(value: float | None) -> float | None:
-    """Returns the shortest decimal that stands for the same float32."""
+    """Returns the shortest decimal that represents the same float32."""
     return None if value is None or value != value else float(str(np.float32(value)))

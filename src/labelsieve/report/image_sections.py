@@ -1,4 +1,4 @@
-"""The sections of the report on what was found in images beside wrong labels."""
+"""The sections of the report on image findings: copies, leaks, images of no class and defects."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from labelsieve.report import common
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.verdicts import Verdicts
 
-# Findings of each kind that are listed, the surest first, and characters for the thumbnails of all.
+# Findings listed per kind, the most certain first, characters of all thumbnails, and their side.
 MAX_LISTED, BUDGET, SIDE = 24, 2_000_000, 96
 
 
 def image_sections(verdicts: Verdicts, images: Labelled, *, progress: Progress | None = None) -> list[dict[str, Any]]:
-    """Returns `line`, `about`, `paired`, `more` and `rows` of each kind of finding about images that there is.
+    """Returns `line`, `about`, `paired`, `more` and `rows` of each kind of image finding in the run.
 
     Args:
-        verdicts: What to report.
-        images: What they were made from; only listed ones are opened.
-        progress: Where to show how far it is.
+        verdicts: The verdicts.
+        images: Their images; only listed images are opened.
+        progress: Receives progress.
     """
     sections = [
         {
@@ -37,15 +37,15 @@ def image_sections(verdicts: Verdicts, images: Labelled, *, progress: Progress |
         for kind, line, table in common.image_findings(verdicts)
     ]
     rows = [row for each in sections for row in each["rows"]]
-    pictures = _pictures(verdicts, images, rows, progress)
+    pictures = _thumbnails_of(verdicts, images, rows, progress)
     for row in rows:
         row["given"], row["thumbnail"] = pictures[row["id"]]
-        # images that were compared with are not at hand; their ids may be the same as those of the data
+        # images of the other split are not loaded; their ids may equal ids of the data
         row["other_given"], row["other"] = pictures[row["other_id"]] if row["kind"] in DATA_KINDS else ("", Thumbnail())
     return sections
 
 
-def _pictures(
+def _thumbnails_of(
     verdicts: Verdicts, images: Labelled, rows: list[dict[str, Any]], progress: Progress | None
 ) -> dict[str, tuple[str, Thumbnail]]:
     """Returns given label and thumbnail of each image of the data that is listed."""

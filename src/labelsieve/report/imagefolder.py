@@ -1,6 +1,6 @@
-"""A cleaned copy of a data set: one folder for each class, with the images that can be read and whose label is right.
+"""Exports the clean part of a data set: one folder for each class, with readable images whose label is right.
 
-Ids and class names are user data. They become names inside the output folder and can never point out of it.
+Ids and class names are user data. They become names inside of the output folder and can never lead out of it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
-from labelsieve.report.request import ExportRequest
-from labelsieve.review.rows import (
+from labelsieve.report.export_request import ExportRequest
+from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
     after_reviews,
     clean_part,
@@ -33,7 +33,7 @@ from labelsieve.review.rows import (
 )
 from labelsieve.verdicts import Verdicts
 
-# In every exported folder: what it was made from, and the proof that it may be replaced. Loaders skip hidden files.
+# In every exported folder: its provenance, and the proof that it may be replaced. Loaders skip hidden files.
 MARKER = ".labelsieve-export.json"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp"}
 
@@ -41,24 +41,24 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIF
 def write_image_folder(request: ExportRequest) -> None:
     """Writes the clean part as class folders; classes without any image are left out.
 
-    It holds the images that can be read and are not flagged, or flagged with a label quality above `drop_at`; and
-    those whose right label a reviewer named, in the folder of that.
+    It contains readable images that are not flagged, or flagged with a label quality above `drop_at`; and images whose
+    right label a reviewer named, in the folder of that label.
 
     Raises:
-        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
-        DataError: An image file is gone.
+        RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
+        DataError: An image file is missing.
     """
     verdicts, reviews = request.verdicts, request.reviews
     labels = corrected(verdicts, reviews or {})
-    kept = _clean_part(request) | (labels != verdicts.given)
-    kept &= verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
-    rows = np.flatnonzero(kept).tolist()
-    taken = UniqueNames()
-    folders = [taken.take("", safe_name(name)) for name in verdicts.class_names]
+    is_exported = _clean_part(request) | (labels != verdicts.given)
+    is_exported &= verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
+    rows = np.flatnonzero(is_exported).tolist()
+    unique = UniqueNames()
+    folders = [unique.take("", safe_name(name)) for name in verdicts.class_names]
     with export_folder(request) as part:
-        place_images(request, part, {row: folders[labels[row]] for row in rows})
+        write_images(request, part, {row: folders[labels[row]] for row in rows})
         write_marker(
-            verdicts, part, kept=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
+            verdicts, part, count=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
         )
 
 
@@ -73,10 +73,10 @@ def _clean_part(request: ExportRequest) -> NDArray[np.bool_]:
 
 @contextmanager
 def export_folder(request: ExportRequest) -> Iterator[Path]:
-    """Yields a temporary folder, which becomes that of the request when the block ends well.
+    """Yields a temporary folder, which is renamed to the output folder when the block ends without an error.
 
     Raises:
-        RunError: `out` is in the way, or the images are not those of the verdicts.
+        RunError: `out` exists, or the images are not those of the verdicts.
     """
     require_same_images(request.verdicts, request.images)
     _check_free(request.out, overwrite=request.overwrite)
@@ -84,46 +84,46 @@ def export_folder(request: ExportRequest) -> Iterator[Path]:
         yield part
 
 
-def place_images(
+def write_images(
     request: ExportRequest, part: Path, folders: Mapping[int, str], *, by_stem: bool = False
 ) -> dict[int, str]:
-    """Writes images into folders of an export, under names of their own.
+    """Writes images into folders of an export, under unique names.
 
     Args:
-        request: What is exported.
+        request: The export.
         part: The folder that is written.
-        folders: Row to the folder in it.
-        by_stem: Names differ in more than their suffix.
+        folders: Row to its folder.
+        by_stem: Whether names must differ in more than their suffix.
 
     Returns:
         Row to the path in the folder.
 
     Raises:
-        DataError: An image file is gone.
+        DataError: An image file is missing.
     """
     images = request.images
     names, paths = UniqueNames(), {}
-    shown = request.progress or Progress()
-    with shown.task("writing images", total=len(folders), unit="images", brief=True) as advance:
+    progress = request.progress or Progress()
+    with progress.task("writing images", total=len(folders), unit="images", brief=True) as advance:
         for row, folder in folders.items():
             source = _source(images, row, request.out)
             (part / folder).mkdir(exist_ok=True)
             stem, suffix = os.path.splitext(file_name(images.ids[row], source))
             name = names.take(folder, stem) + suffix if by_stem else names.take(folder, stem + suffix)
             paths[row] = f"{folder}/{name}"
-            _place(source, part / paths[row], copy=request.copy)
+            _write_image(source, part / paths[row], copy=request.copy)
             advance(1)
     return paths
 
 
-def write_marker(verdicts: Verdicts, folder: Path, *, kept: int, class_of_folder: Mapping[str, str]) -> None:
-    """Writes what an export was made from, by which it is known when it is to be replaced."""
+def write_marker(verdicts: Verdicts, folder: Path, *, count: int, class_of_folder: Mapping[str, str]) -> None:
+    """Writes the provenance of an export, which also marks the folder as replaceable."""
     content = {
         "made_by": "labelsieve export",
         "version": verdicts.run.labelsieve,
         "source": verdicts.run.source,
-        "images": kept,
-        "left_out": len(verdicts) - kept,
+        "images": count,
+        "left_out": len(verdicts) - count,
         "class_of_folder": class_of_folder,
         "files": listing(folder),
     }
@@ -146,7 +146,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    """Returns whether a folder holds what an export wrote, and nothing that somebody put there since."""
+    """Returns whether a folder contains exactly the files that an export wrote."""
     try:
         return read_json(folder / MARKER).get("files") == listing(folder)
     except RunError:
@@ -154,7 +154,7 @@ def _is_export(folder: Path) -> bool:
 
 
 def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
-    """Returns the encoded image: its bytes where the data hold them, or are a part of it; otherwise its file."""
+    """Returns the encoded image: its bytes if the data contain them, or are a crop; otherwise its file."""
     if images.boxes is not None:
         return images.cut_out(row)
     cell = images.dataset[row]["image"]
@@ -168,7 +168,7 @@ def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
     return path
 
 
-def _place(source: bytes | Path, target: Path, *, copy: bool) -> None:
+def _write_image(source: bytes | Path, target: Path, *, copy: bool) -> None:
     if isinstance(source, bytes):
         target.write_bytes(source)
     elif copy:
@@ -178,7 +178,7 @@ def _place(source: bytes | Path, target: Path, *, copy: bool) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Links, or copies where the system allows no links (Windows without the right, some network drives)."""
+    """Links, or copies if the system allows no links (Windows without the right, some network drives)."""
     for link in (os.symlink, os.link):
         try:
             link(source, target)
@@ -192,22 +192,22 @@ def file_name(image_id: str, source: bytes | Path) -> str:
     """Returns the base name of an id with the suffix of the image's encoding."""
     base = PurePosixPath(image_id.replace("\\", "/")).name
     stem, suffix = os.path.splitext(base)
-    known = Image.registered_extensions()
+    suffixes = Image.registered_extensions()
     named = source.suffix if isinstance(source, Path) else ""
-    right = named if named.lower() in known else _suffix_of(source)
-    if suffix.lower() not in known:
-        return safe_name(base) + right  # what looks like a suffix is part of the name, as in "v1.5"
-    same = known.get(suffix.lower()) == known.get(right.lower())
-    return safe_name(stem) + (suffix if same else right)
+    fitting = named if named.lower() in suffixes else _suffix_of(source)
+    if suffix.lower() not in suffixes:
+        return safe_name(base) + fitting  # what looks like a suffix is part of the name, as in "v1.5"
+    is_same = suffixes.get(suffix.lower()) == suffixes.get(fitting.lower())
+    return safe_name(stem) + (suffix if is_same else fitting)
 
 
 def _suffix_of(source: bytes | Path) -> str:
-    """Reads the kind of an image from its first bytes."""
+    """Detects the format of an image from its first bytes."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             kind = str(image.format)
     except (OSError, Image.DecompressionBombError):  # it was readable when it was scanned
         raise DataError("an image of the data has changed since the scan; scan it again") from None
-    kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG with more images behind it
-    others = (suffix for suffix, format_ in Image.registered_extensions().items() if format_ == kind)
-    return _SUFFIXES.get(kind) or next(others, "")
+    kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG followed by more images
+    candidates = (suffix for suffix, format_ in Image.registered_extensions().items() if format_ == kind)
+    return _SUFFIXES.get(kind) or next(candidates, "")

@@ -1,7 +1,7 @@
-"""The sections of the report, in their order: what each shows, and the table of them.
+"""The sections of the report, in their order, and the data of each.
 
 A new panel is a template `templates/panels/NAME.html.jinja`, a `<section>` with the name as its id, and one line in
-`PANELS`, with a function here that returns what the template shows.
+`PANELS`, with a function here that returns the data of the template.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _MAX_REASON = 300
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Page:
-    """What the sections of a report speak of.
+    """The data of the sections of a report.
 
     Attributes:
         verdicts: Of N images.
-        images: What they were made from.
-        rows: Row numbers of the images that the page shows.
-        progress: Where to show how far it is.
+        images: Their images.
+        rows: Row numbers of the images on the page.
+        progress: Receives progress.
     """
 
     verdicts: Verdicts
@@ -45,11 +45,11 @@ class Page:
 
     @cached_property
     def classes(self) -> list[dict[str, Any]]:
-        """Returns what :meth:`Verdicts.per_class` does, each with `index`, and `here`: how many the page shows."""
+        """Returns :meth:`Verdicts.per_class`, rows with `index`, and `here`, its number of images on the page."""
         verdicts = self.verdicts
-        shown = verdicts.given[self.rows][verdicts.is_issue[self.rows]]
-        here = np.bincount(shown, minlength=len(verdicts.class_names))
-        return [{"index": index, "here": int(here[index]), **row} for index, row in enumerate(verdicts.per_class())]
+        flagged = verdicts.given[self.rows][verdicts.is_issue[self.rows]]
+        on_page = np.bincount(flagged, minlength=len(verdicts.class_names))
+        return [{"index": index, "here": int(on_page[index]), **row} for index, row in enumerate(verdicts.per_class())]
 
     @cached_property
     def bars(self) -> tuple[list[dict[str, Any]], int]:
@@ -58,14 +58,14 @@ class Page:
 
     @cached_property
     def confusions(self) -> Confusions:
-        """What the flagged images of the page are suggested to be."""
+        """Returns the given and suggested labels of the flagged images on the page."""
         return confusions(self.verdicts, self.rows)
 
 
 def findings(page: Page) -> dict[str, Any] | None:
-    """Returns what to know first."""
-    found = common.findings(page.verdicts.run)
-    return {"findings": found} if found else None
+    """Returns the findings about the data set."""
+    rows = common.findings(page.verdicts.run)
+    return {"findings": rows} if rows else None
 
 
 def overview(page: Page) -> dict[str, Any]:
@@ -80,31 +80,31 @@ def overview(page: Page) -> dict[str, Any]:
 
 
 def images(_page: Page) -> dict[str, Any]:
-    """Returns nothing: the cards belong to the script, too, and are those of the whole page."""
+    """Returns no data: the cards are data of the page, since the script uses them too."""
     return {}
 
 
 def classes(page: Page) -> dict[str, Any]:
-    """Returns a row for each class, those with most flagged images first."""
+    """Returns a row for each class, those with the most flagged images first."""
     rows = sorted(page.classes, key=lambda row: (-row["flagged"], -row["images"], row["class_name"]))
     return {"classes": rows[:MAX_CLASS_ROWS], "more_classes": max(0, len(rows) - MAX_CLASS_ROWS)}
 
 
 def annotators(page: Page) -> dict[str, Any] | None:
-    """Returns a row for each annotator, where there are several."""
+    """Returns a row for each annotator, if there are several."""
     run = page.verdicts.run
     rows = common.annotators(run)[:MAX_CLASS_ROWS]
     return {"annotators": rows, "consensus": common.consensus(run)} if rows else None
 
 
-def beside(page: Page) -> dict[str, Any] | None:
-    """Returns what was found in images beside wrong labels."""
+def image_problems(page: Page) -> dict[str, Any] | None:
+    """Returns the image findings: copies, leaks, images of no class and defects."""
     sections = image_sections(page.verdicts, page.images, progress=page.progress)
     return {"image_sections": sections} if sections else None
 
 
 def metrics(page: Page) -> dict[str, Any] | None:
-    """Returns how good the verdicts are, where the truth is known."""
+    """Returns the metrics of the verdicts, if there is a truth."""
     return {"metrics": page.verdicts.metrics, "other_metrics": OTHER_METRICS} if page.verdicts.metrics else None
 
 
@@ -113,8 +113,8 @@ def unreadable(page: Page) -> dict[str, Any] | None:
     verdicts = page.verdicts
     rows = np.flatnonzero(~verdicts.is_readable)[:MAX_UNREADABLE]
     records = verdicts.table.select(["id", "given_label", "error"]).take(rows).to_pylist()
-    shown = [{**row, "error": row["error"].removeprefix(f"{row['id']}: ")[:_MAX_REASON]} for row in records]
-    return {"unreadable": shown} if shown else None
+    rows_on_page = [{**row, "error": row["error"].removeprefix(f"{row['id']}: ")[:_MAX_REASON]} for row in records]
+    return {"unreadable": rows_on_page} if rows_on_page else None
 
 
 _HERE = "labelsieve.report.panels:"
@@ -125,8 +125,8 @@ PANELS: Registry[Callable[[Page], dict[str, Any] | None], Entry] = Registry(
     Entry("images", _HERE + "images", "Images"),
     Entry("classes", _HERE + "classes", "Classes"),
     Entry("annotators", _HERE + "annotators", "Annotators"),
-    Entry("beside", _HERE + "beside", "Beside labels"),
+    Entry("beside", _HERE + "image_problems", "Beside labels"),
     Entry("metrics", _HERE + "metrics", "Metrics"),
     Entry("unreadable", _HERE + "unreadable", "Unreadable"),
 )
-"""In the order of the page, with the words of the links to them. A function that returns None leaves its panel out."""
+"""In the order of the page, with the texts of the links to them. A function that returns None omits its panel."""

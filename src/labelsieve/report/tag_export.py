@@ -1,4 +1,4 @@
-"""Tags as the verdicts of a run have them, as one table for other tools."""
+"""Exports tags, corrected by the verdicts of a run, as one table for other tools."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from labelsieve.core.provenance import write_atomically
 from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS
+from labelsieve.report.export_request import check_file, refuse_suffix
 from labelsieve.report.registry import FORMATS, formats_with
-from labelsieve.report.request import check_file, refuse_suffix
 from labelsieve.tags.verdicts import TagVerdicts
 
 
 def export_corrected_tags(
     verdicts: TagVerdicts, out: Path, *, format: str, overwrite: bool = False
 ) -> tuple[Path, str | None]:
-    """Writes one row for each image: `id`, `tags` as the verdicts have them, `given_tags`, and `error`.
+    """Writes one row for each image: `id`, corrected `tags`, `given_tags`, and `error`.
 
     Args:
-        verdicts: Each counts as right.
-        out: The file to write, whole or not at all.
+        verdicts: Each is taken as right.
+        out: The file to write, completely or not at all.
         format: A key of `FORMATS` that is for tags.
-        overwrite: Replace what stands there.
+        overwrite: Replace an existing file.
 
     Returns:
-        The path, and what separates tags in the file, None where they are lists.
+        The path, and the separator between tags in the file, None if they are lists.
 
     Raises:
-        SettingsError: The format is another one, or the class names have all separators.
-        RunError: `out` is in the way or cannot be written.
+        SettingsError: The format is not for tags, or class names contain every separator.
+        RunError: `out` exists or cannot be written.
     """
     fitting = formats_with("tags")
     if format not in fitting:
@@ -55,10 +55,10 @@ def write_parquet_of_tags(verdicts: TagVerdicts, out: Path) -> None:
 
 
 def write_csv_of_tags(verdicts: TagVerdicts, out: Path) -> str:
-    """Writes tags as texts, and returns the mark between them, which is in no class name.
+    """Writes tags as texts, and returns their separator, which is in no class name.
 
     Raises:
-        SettingsError: The suffix is that of Parquet, or the class names have all marks.
+        SettingsError: The suffix is that of Parquet, or class names contain every separator.
     """
     refuse_suffix(out, ".parquet", format="csv")
     table, separator = verdicts.corrected_table(), _separator(verdicts.class_names)
@@ -70,7 +70,7 @@ def write_csv_of_tags(verdicts: TagVerdicts, out: Path) -> str:
 
 
 def _separator(names: tuple[str, ...]) -> str:
-    found = next((mark for mark in (";", *SEPARATORS) if not any(mark in name for name in names)), None)
-    if found is None:
+    separator = next((mark for mark in (";", *SEPARATORS) if not any(mark in name for name in names)), None)
+    if separator is None:
         raise SettingsError(f"the class names have all of {' '.join(SEPARATORS)}; export as parquet, which has lists")
-    return found
+    return separator

@@ -22,13 +22,13 @@ from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
 
 MAX_PAIRS = 500
-"""How many pairs of each kind the report shows where nobody asks for more."""
+"""Default number of pairs of each kind in the report."""
 _TITLES = {WRONG: "Tags that look wrong", MISSING: "Tags that look missing"}
 _LEADS = {
     WRONG: "The class is among the given tags, and the model does not find it in the image.",
     MISSING: "The class is not among the given tags, and the model finds it in the image.",
 }
-# Tags of a card that are written out.
+# Maximum number of tags on a card.
 _TAGS = 12
 
 
@@ -45,20 +45,20 @@ def write_tag_report(
     """Writes the report, one self-contained HTML file.
 
     Args:
-        verdicts: What to report.
-        images: The images that the verdicts were made from; only those of the page are opened.
+        verdicts: The verdicts.
+        images: The images of the verdicts; only those of the page are opened.
         path: The file to write, atomically.
-        max_images: How many of the most suspicious pairs of each kind to show, 0 to 20,000.
+        max_images: Number of the most suspicious pairs of each kind to show, 0 to 20,000.
         thumbnail_px: Longest side of the embedded images, 32 to 512.
-        overwrite: Replace a file that is no report of labelsieve, too.
-        progress: Where to show how far it is.
+        overwrite: Replace also a file that is no report of labelsieve.
+        progress: Receives progress.
 
     Returns:
         The path of the file.
 
     Raises:
         SettingsError: A setting is out of range.
-        RunError: The images are not those of the verdicts, something else than a report stands at the path, or the file
+        RunError: The images are not those of the verdicts, another file than a report exists at the path, or the file
             cannot be written.
 
     Example:
@@ -86,10 +86,10 @@ def write_tag_report(
     files = {row: file_link(images, row, path) for row in small}
     sections = [_section(verdicts, kind, pairs, small, files) for kind, pairs in chosen.items()]
     # the order of the cards on the page
-    shown = verdicts.table.take(np.concatenate([*chosen.values()])).drop_columns(["rank"]).to_pylist()
+    cards = verdicts.table.take(np.concatenate([*chosen.values()])).drop_columns(["rank"]).to_pylist()
     script = {
         "key": verdicts.run.data.fingerprint or fingerprint(images.fingerprint),
-        "cards": [{**card, "label_quality": shortest(card["label_quality"])} for card in shown],
+        "cards": [{**card, "label_quality": shortest(card["label_quality"])} for card in cards],
     }
     write_text(path, page.render(_context(verdicts), sections=sections, pairs=script))
     return path
@@ -98,11 +98,11 @@ def write_tag_report(
 def _thumbnails(
     verdicts: TagVerdicts, images: TaggedImages, chosen: dict[str, Any], side: int, progress: Progress | None
 ) -> dict[int, Thumbnail]:
-    """Makes a thumbnail of each image of the page, of which several cards may have the same."""
+    """Makes a thumbnail of each image of the page; several cards may have the same image."""
     rows, times = np.unique(np.concatenate([verdicts.rows[each] for each in chosen.values()]), return_counts=True)
     budget = THUMBNAIL_BUDGET * len(rows) // max(1, int(times.sum()))
-    made = make_thumbnails(images, rows.tolist(), side=side, budget=budget, progress=progress)
-    return dict(zip(rows.tolist(), made, strict=True))
+    thumbnails = make_thumbnails(images, rows.tolist(), side=side, budget=budget, progress=progress)
+    return dict(zip(rows.tolist(), thumbnails, strict=True))
 
 
 def _context(verdicts: TagVerdicts) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
 def _section(
     verdicts: TagVerdicts, kind: str, pairs: Any, small: dict[int, Thumbnail], files: dict[int, str]
 ) -> dict[str, Any]:
-    """Returns what the page says of one kind: a card for each pair."""
+    """Returns the section of one kind: a card for each pair."""
     records = verdicts.table.take(pairs).to_pylist()
     tags = verdicts.images["tags"]
     cards = [
@@ -155,11 +155,11 @@ def _section(
         }
         for record, row in zip(records, verdicts.rows[pairs].tolist(), strict=True)
     ]
-    found = len(verdicts.of_kind(kind))
-    return {"kind": kind, "title": _TITLES[kind], "lead": _LEADS[kind], "cards": cards, "found": found}
+    total = len(verdicts.of_kind(kind))
+    return {"kind": kind, "title": _TITLES[kind], "lead": _LEADS[kind], "cards": cards, "found": total}
 
 
 def _tags_of(tags: list[str], questioned: str) -> dict[str, Any]:
-    """Returns the tags that a card writes out, the one in question first, and how many more there are."""
+    """Returns the tags on a card, the questioned tag first, and the number of further tags."""
     ordered = sorted(tags, key=lambda name: name != questioned)
     return {"names": ordered[:_TAGS], "more": max(0, len(ordered) - _TAGS)}

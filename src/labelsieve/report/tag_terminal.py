@@ -20,7 +20,7 @@ _TOP = 10
 
 
 def summarize_tags(verdicts: TagVerdicts, console: Console) -> None:
-    """Prints counts, the classes most affected, metrics if any, and where the files are."""
+    """Prints counts, the most affected classes, metrics if any, and the files."""
     console.print()
     console.print(_headline(verdicts))
     if line := estimate(verdicts):
@@ -51,11 +51,11 @@ def _headline(verdicts: TagVerdicts) -> Unbroken:
 
 
 def estimate(verdicts: TagVerdicts) -> str:
-    """Says about how many tags are wrong and missing in all; empty where the detector does not say."""
-    found = verdicts.estimated()
-    if found is None:
+    """Returns a text on the estimated numbers of wrong and missing tags; empty without an estimate."""
+    counts = verdicts.estimated()
+    if counts is None:
         return ""
-    wrong, missing = (f"{round(found[kind]):,}" for kind in (WRONG, MISSING))
+    wrong, missing = (f"{round(counts[kind]):,}" for kind in (WRONG, MISSING))
     return f"about {wrong} tags are wrong and {missing} are missing (estimate)"
 
 
@@ -95,9 +95,9 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
     if not verdicts.run.out:
         return
     folder = Path(verdicts.run.out)
-    there = [name for name in TAG_FILES if (folder / name).is_file()]
+    existing = [name for name in TAG_FILES if (folder / name).is_file()]
     console.print()
-    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
+    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(existing)}")
     console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
     steps = []
     if (folder / REPORT).is_file():
@@ -108,5 +108,5 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
     steps.append(("write the tags as the verdicts have them", command))
     steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to this"))
     console.print(Text("Next steps", style="dim"))
-    for what, step in steps:
-        console.print(Text.assemble((f"  {what}: ", "dim"), clean(step)), soft_wrap=True)
+    for title, step in steps:
+        console.print(Text.assemble((f"  {title}: ", "dim"), clean(step)), soft_wrap=True)

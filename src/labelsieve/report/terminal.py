@@ -23,14 +23,14 @@ from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
-# What opens a file with the program that the system has for it.
+# The command that opens a file with its default program.
 OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
 _NAME_WIDTH = 32
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 
 
 def summarize(verdicts: Verdicts, console: Console) -> None:
-    """Prints counts, the classes most affected, findings with advice, metrics if any, and where the files are."""
+    """Prints counts, the most affected classes, findings with advice, metrics if any, and the files."""
     console.print()
     console.print(_headline(verdicts))
     for line in common.estimate(verdicts):
@@ -71,7 +71,7 @@ def _facts(run: RunRecord) -> list[str]:
     if tested:
         lines.append(f"{tested} test images")
     if run.rule.false_flags is not None:
-        lines.append(f"false flags: {run.rule.promise()}")
+        lines.append(f"false flags: {run.rule.bound_text()}")
     return [line for line in lines if line]
 
 
@@ -153,26 +153,26 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
         )
     console.print()
     console.print(table)
-    rest = (
+    other = (
         *(f"{title} {common.score(metrics.get(name))}" for name, title in OTHER_METRICS.items()),
         f"wrong labels {percent(metrics.get('noise_rate'))}",
         f"flagged {percent(metrics.get('flagged_rate'))}",
     )
-    console.print(Unbroken(", ".join(rest)))
+    console.print(Unbroken(", ".join(other)))
 
 
 def _print_files(run: RunRecord, console: Console) -> None:
     if not run.out:
         return
     folder = Path(run.out)
-    there = [name for name in RUN_FILES if (folder / name).is_file()]
+    existing = [name for name in RUN_FILES if (folder / name).is_file()]
     console.print()
-    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(there)}")
+    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(existing)}")
     console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
 
 
 def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
-    """Prints the commands that use the run, ready to be copied; without an `out` there is none to use."""
+    """Prints the commands that use the run, ready to be copied; none without an `out`."""
     if not verdicts.run.out:
         return
     folder = Path(verdicts.run.out)
@@ -185,38 +185,38 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     if more := common.all_flagged(verdicts, shown=shown):
         steps.append((f"the report shows {shown:,} of them; for all", more))
     if verdicts.run.model.name:  # features have no images to write or to train on
-        run, beside = quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
-        tidy, model = (shlex.quote(f"{beside}-{what}") for what in ("clean", "model"))
+        run, base = quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
+        clean_folder, model = (shlex.quote(f"{base}-{title}") for title in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
         if (suffix := _suffix_of_corrected(verdicts.run.origin)) is not None:
-            corrected = shlex.quote(f"{beside}-corrected{suffix}")
+            corrected = shlex.quote(f"{base}-corrected{suffix}")
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
-        steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {tidy}"))
+        steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
         steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to these"))
     if not steps:
         return
     console.print(Text("Next steps", style="dim"))
-    for what, command in steps:
-        console.print(Text.assemble((f"  {what}: ", "dim"), clean(command)), soft_wrap=True)
+    for title, command in steps:
+        console.print(Text.assemble((f"  {title}: ", "dim"), clean(command)), soft_wrap=True)
 
 
 def _suffix_of_corrected(origin: OriginRecord) -> str | None:
-    """Returns the suffix of the data with other labels, None where they are not written back."""
+    """Returns the suffix of the corrected data, None if labels cannot be written back."""
     source = origin.source or ""
     if not source or origin.noise or named_source(source):
         return None
     path = Path(source)
-    # of YOLO a folder is written, whose labels lie beside the YAML file
+    # for YOLO a folder is written, since the labels are beside the YAML file
     return path.suffix if path.is_file() and path.suffix.lower() not in (".yaml", ".yml") else ""
 
 
 def quoted(path: Path) -> str:
-    """Returns a path as it can be pasted into a shell."""
+    """Returns a path quoted for a shell."""
     return shlex.quote(str(path))
 
 
 def class_name(text: str) -> Text:
-    """Returns a name that fits into a column."""
+    """Returns a name, shortened to fit into a column."""
     cleaned = clean(text)
     return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")

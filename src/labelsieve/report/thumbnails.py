@@ -1,4 +1,4 @@
-"""Small versions of images as data URIs, within a budget that holds whatever the images are."""
+"""Thumbnails as data URIs, within a budget that holds for any images."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import Images
 from labelsieve.report.box_views import BoxView, in_context
 
-# Up to this side an image is kept without loss and shown with hard pixels: smoothing would only blur it.
+# Images up to this side are encoded losslessly and shown with hard pixels: smoothing would only blur them.
 TINY = 64
-# Shares of the wanted side, and encoder qualities: tried in turn until a thumbnail fits its part of the budget.
+# Scales of the requested side, and encoder qualities: tried in order until a thumbnail fits its share of the budget.
 _STEPS = ((1.0, 80), (0.75, 60), (0.5, 50), (0.25, 40), (0.125, 30))
-# Decoding leaves Python's lock, so that threads help; few of them, as each may hold a very large image.
+# Decoding releases the GIL, so that threads help; only a few, since each may hold a very large image.
 _THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A small image. `uri` is empty and `error` the reason where the image can no longer be opened.
+    """A small image. If the image can no longer be opened, `uri` is empty and `error` is the reason.
 
-    Both are empty where there are no images at all.
+    Both are empty if there are no images at all.
 
     Attributes:
         uri: The image as a `data:` URI.
         width: Pixels of the thumbnail.
         height: Pixels of the thumbnail.
-        full_size: Width and height of the image itself in pixels; None where there is no image.
+        full_size: Width and height of the image itself in pixels; None without an image.
         tiny: Whether the image itself has at most `TINY` pixels a side.
-        box: Left, top, right and bottom of the box in the image in pixels, where a box is shown in its surroundings.
-        window: The same of the part of the image that is shown.
+        box: Left, top, right and bottom of the box in the image in pixels, if a box is shown in its surroundings.
+        window: The same for the crop that is shown.
         error: Why there is no image.
     """
 
@@ -66,43 +66,43 @@ def make_thumbnails(
         rows: Row numbers.
         side: Longest side in pixels; smaller images are not enlarged.
         budget: Upper bound in characters for all data URIs together, at least about 2,000 for each row.
-        surroundings: Show boxes outlined in what is around them, enlarged to `side` where that is small.
-        progress: Where to show how far it is.
+        surroundings: Show boxes outlined in their surroundings, small crops enlarged to `side`.
+        progress: Receives progress.
     """
-    each = budget // max(1, len(rows))
+    limit = budget // max(1, len(rows))
 
     def make(row: int) -> Thumbnail:
         try:
             if surroundings and images.boxes is not None:
-                return _of_box(in_context(images, row), side=side, limit=each)
+                return _of_box(in_context(images, row), side=side, limit=limit)
             image = images.open(row)
         except DataError as error:
             return Thumbnail(error=str(error))
-        return _thumbnail(image, side=side, limit=each)
+        return _thumbnail(image, side=side, limit=limit)
 
-    shown, made = progress or Progress(), []
+    task_progress, thumbnails = progress or Progress(), []
     with (
-        shown.task("making thumbnails", total=len(rows), unit="images", brief=True) as advance,
+        task_progress.task("making thumbnails", total=len(rows), unit="images", brief=True) as advance,
         ThreadPoolExecutor(max_workers=_THREADS) as pool,
     ):
         for thumbnail in pool.map(make, rows):
-            made.append(thumbnail)
+            thumbnails.append(thumbnail)
             advance(1)
-    return made
+    return thumbnails
 
 
 def _thumbnail(image: Image.Image, *, side: int, limit: int) -> Thumbnail:
     tiny, full = max(image.size) <= TINY, image.size
-    image.info.clear()  # no place, camera or owner of a photo gets into the report
+    image.info.clear()  # keeps location, camera and owner of a photo out of the report
     if tiny:
         uri = _encode(image, quality=None)
         if len(uri) <= limit:
             return Thumbnail(uri=uri, width=image.width, height=image.height, full_size=full, tiny=True)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
 
-    def draw(at_most: int) -> Image.Image:
+    def draw(max_side: int) -> Image.Image:
         small = image.copy()
-        small.thumbnail((at_most, at_most), Image.Resampling.LANCZOS)
+        small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         return small
 
     uri, small = _fitting(draw, side=side, limit=limit)
@@ -116,15 +116,15 @@ def _of_box(view: BoxView, *, side: int, limit: int) -> Thumbnail:
         width=small.width,
         height=small.height,
         full_size=view.image_size,
-        box=tuple(round(edge, 1) for edge in view.place),
+        box=tuple(round(edge, 1) for edge in view.box_in_image),
         window=view.window,
     )
 
 
 def _fitting(draw: Callable[[int], Image.Image], *, side: int, limit: int) -> tuple[str, Image.Image]:
-    """Returns the largest and best of some versions that fits a limit of characters, else the smallest."""
-    for share, quality in _STEPS:
-        small = draw(max(32, int(side * share)))
+    """Returns the largest and best version that fits a limit of characters, else the smallest."""
+    for scale, quality in _STEPS:
+        small = draw(max(32, int(side * scale)))
         uri = _encode(small, quality=quality)
         if len(uri) <= limit:
             break
@@ -137,7 +137,7 @@ def _encode(image: Image.Image, *, quality: int | None) -> str:
 
 
 def encode(image: Image.Image, *, quality: int | None) -> tuple[str, bytes]:
-    """Encodes to WebP, or to JPEG and PNG where Pillow was built without it; without a quality, without loss.
+    """Encodes to WebP, or to JPEG and PNG if Pillow was built without WebP; losslessly if quality is None.
 
     Returns:
         `webp`, `jpeg` or `png`, and the bytes.

@@ -1,4 +1,4 @@
-"""Text of the terminal that is wrapped between words, but never between a number and its unit."""
+"""Text for the terminal that wraps between words, but never between a number and its unit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rich.text import Text
 
 from labelsieve.core.quantities import glued
 
-# One column wide, no space to `rich`, and in no text that was cleaned: a character for private use.
+# A private-use character: one column wide, not a space for `rich`, and never in cleaned text.
 _GLUE = "\ue000"
 
 
 class Unbroken:
-    """A text that `rich` wraps without taking a number from its unit; usual spaces are printed.
+    """A text that `rich` wraps without separating a number from its unit; normal spaces are printed.
 
     Args:
-        text: What is printed, with its styles.
-        parts: More of it, each with or without a style, as `Text.assemble` takes them.
-        style: Of all of it.
+        text: The text, with its styles.
+        parts: Further parts, each with or without a style, as in `Text.assemble`.
+        style: Style of the complete text.
     """
 
     def __init__(self, text: Any, *parts: Any, style: str = "") -> None:
@@ -28,7 +28,7 @@ class Unbroken:
         self.text.plain = glued(self.text.plain, _GLUE)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Wraps as `Text` would, and puts the spaces back."""
+        """Wraps like `Text`, and restores the spaces."""
         lines = self.text.wrap(
             console, options.max_width, justify=options.justify, overflow=options.overflow, no_wrap=options.no_wrap
         )
@@ -37,5 +37,5 @@ class Unbroken:
         yield Text("\n").join(lines)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """Returns how wide it has to be and would like to be."""
+        """Returns minimum and maximum width."""
         return self.text.__rich_measure__(console, options)

@@ -1,11 +1,11 @@
-"""What people answered when they looked at the images of a run, and what follows from it.
+"""Reviews: the answers of people on the images of a run, and their consequences.
 
-Answers are kept in an append-only log in the run folder and belong to the content of an image, not to its name.
+Answers are stored in an append-only log in the run folder and belong to the content of an image, not to its name.
 """
 
 from labelsieve.review.answers import KINDS, Answer, key_of
 from labelsieve.review.log import LOG, AnswerLog
-from labelsieve.review.state import Agreement, Resolved, Reviews, Standing, load, resolve
+from labelsieve.review.state import Agreement, Resolved, Reviews, StandingAnswers, load, resolve
 
 __all__ = [
     "KINDS",
@@ -15,7 +15,7 @@ __all__ = [
     "AnswerLog",
     "Resolved",
     "Reviews",
-    "Standing",
+    "StandingAnswers",
     "key_of",
     "load",
     "resolve",

@@ -17,12 +17,12 @@ from labelsieve.data.labels import normalise
 
 KINDS = ("label", "several", "none", "wrong", "drop", "keep-one", "unsure", "skip", "undo")
 MODES = ("review", "audit")
-# Kinds that say what an image shows or does not show; the others leave that open.
+# Kinds that decide whether the given label is right.
 DECIDED = ("label", "several", "none", "wrong")
-# Kinds that leave out what there is too much of, and say nothing of any label.
+# Kinds that leave out redundant images, whatever their labels.
 DROPPED = ("drop", "keep-one")
-# Characters: more is no name and no note, and would make the log unreadable.
-LONGEST_NOTE, LONGEST_NAME, MOST_LABELS = 10_000, 200, 1_000
+# Maximum lengths in characters, and number of labels: more would make the log unreadable.
+MAX_NOTE_LENGTH, MAX_NAME_LENGTH, MAX_LABELS = 10_000, 200, 1_000
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -41,29 +41,29 @@ def key_of(content: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one person said about one image, once.
+    """One answer of one person on one image.
 
     Attributes:
-        token: Made by whoever answers, unique: the same token is not appended to the log twice.
+        token: Unique, created by the client: the same token is not appended to the log twice.
         key: The content of the image, see :func:`key_of`. Answers belong to it, not to an id or a path.
-        id: Id of the image in this run, as it was then.
-        given_label: As it was then.
-        kind: `label`: exactly one class, the given one included; `several`: two or more classes; `none`: none of the
-            classes; `wrong`: the given label is wrong, the right one is not said; `drop`: the image is left out as the
-            copy of another one, whatever its label; `keep-one`: of all images of this content the one with this id
-            stays; `unsure`; `skip`; `undo`: takes back the answer `undoes`.
+        id: Id of the image in this run, at the time of the answer.
+        given_label: The given label at the time of the answer.
+        kind: `label`: exactly one class, which may be the given one; `several`: two or more classes; `none`: none of
+            the classes; `wrong`: the given label is wrong, the right one is not named; `drop`: the image is left out
+            as the copy of another image, whatever its label; `keep-one`: of all images with this content only the one
+            with this id stays; `unsure`; `skip`; `undo`: takes back the answer `undoes`.
         labels: The classes: one for `label`, two or more for `several`, else none.
         reviewer: A name.
         time: UTC, ISO 8601.
         mode: `review`, or `audit`: drawn at random by a known design and shown blind.
-        shown: What was on the card: queue, suggested label, p_clean, whether it was flagged; for an audit also the
+        shown: Content of the card: queue, suggested label, p_clean, whether it was flagged; for an audit also the
             stratum and the number of images in it.
-        seconds: How long the card was shown.
+        seconds: Time for which the card was shown.
         note: Free text.
         undoes: The token of the answer that is taken back.
 
     Raises:
-        DataError: An attribute is none of these.
+        DataError: An attribute is invalid.
 
     Example:
         >>> answer = Answer(token="1", key=key_of(7), id="a.jpg", given_label="cat", kind="label", labels=("dog",),
@@ -93,7 +93,7 @@ class Answer:
 
     @property
     def is_right(self) -> bool | None:
-        """Whether the given label is right by this answer; None where the answer leaves that open."""
+        """Returns whether the given label is right by this answer; None if the answer does not decide."""
         return is_right(self.kind, self.labels, self.given_label)
 
     def to_line(self) -> str:
@@ -102,22 +102,22 @@ class Answer:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Answer:
-        """Returns the answer that a JSON object holds; keys of later versions are passed over.
+        """Returns the answer of a JSON object; keys of later versions are ignored.
 
         Raises:
-            DataError: Something is missing, or of another kind.
+            DataError: A value is missing, or of a wrong type.
         """
-        known = {each.name: each for each in dataclasses.fields(cls)}
+        declared = {declared_field.name: declared_field for declared_field in dataclasses.fields(cls)}
         missing = [
             name
-            for name, each in known.items()
-            if each.default is dataclasses.MISSING
-            and each.default_factory is dataclasses.MISSING
+            for name, declared_field in declared.items()
+            if declared_field.default is dataclasses.MISSING
+            and declared_field.default_factory is dataclasses.MISSING
             and name not in values
         ]
         if missing:
             raise DataError(f'expected "{missing[0]}" in an answer, found none')
-        chosen = {name: value for name, value in values.items() if name in known}
+        chosen = {name: value for name, value in values.items() if name in declared}
         if "labels" in chosen:
             if not isinstance(chosen["labels"], list | tuple):
                 raise DataError(f'expected "labels" of an answer to be a list, got {shown(chosen["labels"])}')
@@ -126,9 +126,9 @@ class Answer:
 
 
 def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | None:
-    """Returns whether a given label is right by an answer; None where the answer leaves that open.
+    """Returns whether a given label is right by an answer; None if the answer does not decide.
 
-    A given label that is one of several right ones counts as right, and so does one that is spelled otherwise.
+    A given label that is one of several right ones counts as right; differences in spelling are ignored.
 
     Example:
         >>> is_right("several", ("cat", "dog"), "Cat"), is_right("none", (), "cat"), is_right("unsure", (), "cat")
@@ -140,7 +140,7 @@ def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | Non
 
 
 def undo_of(answer: Answer, *, reviewer: str) -> Answer:
-    """Returns the answer by which a reviewer takes another one back, now."""
+    """Returns the answer that takes back another answer, with the current time."""
     return Answer(
         token=secrets.token_hex(16),
         key=answer.key,
@@ -155,7 +155,7 @@ def undo_of(answer: Answer, *, reviewer: str) -> Answer:
 
 
 def now() -> str:
-    """Returns the time of an answer that is given now."""
+    """Returns the current time in the format of answers."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -164,9 +164,9 @@ def _check_texts(answer: Answer) -> None:
         value = getattr(answer, name)
         if not _is_text(value):
             raise DataError(f'expected "{name}" of an answer to be a text, got {shown(value)}')
-    for name, most in (("token", LONGEST_NAME), ("reviewer", LONGEST_NAME), ("note", LONGEST_NOTE)):
-        if len(getattr(answer, name)) > most:
-            raise DataError(f'expected "{name}" of an answer of at most {most:,} characters; shorten it')
+    for name, limit in (("token", MAX_NAME_LENGTH), ("reviewer", MAX_NAME_LENGTH), ("note", MAX_NOTE_LENGTH)):
+        if len(getattr(answer, name)) > limit:
+            raise DataError(f'expected "{name}" of an answer of at most {limit:,} characters; shorten it')
     for name in ("token", "reviewer"):
         if not getattr(answer, name).strip():
             raise DataError(f'expected a "{name}" in an answer, found an empty one')
@@ -175,7 +175,7 @@ def _check_texts(answer: Answer) -> None:
 
 
 def _is_text(value: Any) -> bool:
-    """Returns whether a value is a text that UTF-8 can hold; JSON may have half of a pair of surrogates."""
+    """Returns whether a value is a text that UTF-8 can encode; JSON may contain a lone surrogate."""
     if not isinstance(value, str):
         return False
     try:
@@ -208,9 +208,9 @@ def _check_labels(answer: Answer) -> None:
     labels = answer.labels
     if not isinstance(labels, tuple) or not all(map(_is_text, labels)):
         raise DataError(f'expected "labels" of an answer to be texts, got {shown(labels)}')
-    if len(set(labels)) < len(labels) or len(labels) > MOST_LABELS:
-        raise DataError(f'expected at most {MOST_LABELS:,} different "labels" in an answer, got {shown(labels)}')
-    least, most = {"label": (1, 1), "several": (2, MOST_LABELS)}.get(answer.kind, (0, 0))
-    if not least <= len(labels) <= most:
-        asked = {"label": "one label", "several": "two labels or more"}.get(answer.kind, "no labels")
-        raise DataError(f"expected {asked} in an answer of kind {answer.kind}, got {len(labels)}")
+    if len(set(labels)) < len(labels) or len(labels) > MAX_LABELS:
+        raise DataError(f'expected at most {MAX_LABELS:,} different "labels" in an answer, got {shown(labels)}')
+    minimum, maximum = {"label": (1, 1), "several": (2, MAX_LABELS)}.get(answer.kind, (0, 0))
+    if not minimum <= len(labels) <= maximum:
+        expected = {"label": "one label", "several": "two labels or more"}.get(answer.kind, "no labels")
+        raise DataError(f"expected {expected} in an answer of kind {answer.kind}, got {len(labels)}")

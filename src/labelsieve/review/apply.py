@@ -1,4 +1,4 @@
-"""Corrected labels, written back in the form that a data set came in."""
+"""Writes corrected labels back in the format of the data set."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources.columns import Columns
 from labelsieve.data.sources.edits import Edits, RowVerdicts
 from labelsieve.data.sources.readers import find_source
-from labelsieve.review.changes import Placed
+from labelsieve.review.changes import ChangedLabels
 from labelsieve.review.writers.base import Applied
 from labelsieve.review.writers.registry import WRITERS
 
 
 def apply(
     images: LabelledImages,
-    placed: Placed,
+    placed: ChangedLabels,
     *,
     options: Mapping[str, Any],
     out: Path | None,
@@ -28,40 +28,41 @@ def apply(
     verdicts: RowVerdicts | None = None,
     progress: Progress | None = None,
 ) -> Applied:
-    """Writes a data set again with other labels, in the form that it has.
+    """Writes a data set with other labels, in its own format.
 
-    A folder of class folders, a table in one or several CSV, Parquet or Arrow files, annotation files of boxes, a
+    Formats are class folders, a table in one or several CSV, Parquet or Arrow files, annotation files of boxes, and a
     folder of `save_to_disk`. A data set of the Hub becomes such a folder.
 
     Args:
-        images: All images of the source, with their labels of now.
+        images: All images of the source, with their current labels.
         placed: Their new labels.
-        options: What the images were loaded with: `source` and what :func:`labelsieve.load_images` takes beside it.
-        out: The file or folder to write, where nothing is yet; None changes the source itself and keeps a backup.
+        options: The arguments that the images were loaded with: `source` and options of
+            :func:`labelsieve.load_images`.
+        out: The file or folder to write, which must not exist; None changes the source itself and keeps a backup.
         copy: Copy the images of a folder instead of linking to them.
-        verdicts: What is written beside the labels of a table or of boxes.
-        progress: Where to show how far it is.
+        verdicts: Verdicts to write beside the labels of boxes.
+        progress: Receives progress.
 
     Raises:
-        DataError: The source has no form that labels can be written to.
-        RunError: Something is in the way, or cannot be written; the source stays as it was.
+        DataError: Labels cannot be written in the format of the source.
+        RunError: The output exists, or cannot be written; the source stays unchanged.
     """
     source, split = str(options["source"]), options.get("split")
     if options.get("noise"):
         raise DataError(
             "the given labels are those of a file of noise, which the source does not hold; scan it without --noise"
         )
-    place = find_source(source, split=split)
-    if place.kind not in WRITERS:
+    location = find_source(source, split=split)
+    if location.kind not in WRITERS:
         raise DataError(
             f"labels are not written back into the official layout of {source}; write a folder with: "
             "labelsieve export RUN --format imagefolder"
         )
-    writer = WRITERS[place.kind](
-        place=place,
+    writer = WRITERS[location.kind](
+        location=location,
         source=source,
         split=split,
-        asked=_asked(options),
+        requested=_requested_columns(options),
         images=images,
         edits=Edits(old=images.labels, new=placed.labels, class_names=images.class_names, verdicts=verdicts),
         copy=copy,
@@ -73,7 +74,7 @@ def apply(
     return writer.to(out)
 
 
-def _asked(options: Mapping[str, Any]) -> Columns:
+def _requested_columns(options: Mapping[str, Any]) -> Columns:
     return Columns(
         image=options.get("image_column"),
         label=options.get("label_column"),
@@ -83,14 +84,14 @@ def _asked(options: Mapping[str, Any]) -> Columns:
 
 
 def check_target(source: str, out: Path | None) -> None:
-    """Checks that a corrected data set may be written to a place, before anything expensive starts.
+    """Checks that a corrected data set may be written to a path, before anything expensive starts.
 
     Args:
         source: The data set.
-        out: Where to write it; None for the source itself.
+        out: The path to write to; None for the source itself.
 
     Raises:
-        RunError: Something is there, or one lies in the other.
+        RunError: The path exists, or is inside of the source.
     """
     if out is None:
         return

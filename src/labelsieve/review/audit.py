@@ -1,4 +1,4 @@
-"""What the answers of reviewers prove about the labels of a run, all numbers at once."""
+"""Computes all numbers of an audit: what the answers of reviewers guarantee about the labels of a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from labelsieve.core.errors import RunError
 from labelsieve.core.validation import Range, Share, check_value
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
-from labelsieve.review.guarantees import Side, fewest_wrong, missed_share, most_wrong, within, wrong_on_side
-from labelsieve.review.known import Known, known_labels
-from labelsieve.review.rows import with_columns
+from labelsieve.review.guarantees import Side, lower_bound, missed_share, upper_bound, within, wrong_on_side
+from labelsieve.review.known_labels import Known, known_labels
+from labelsieve.review.row_reviews import with_columns
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.sentences import no_threshold, sentences
 from labelsieve.review.state import Reviews
-from labelsieve.review.statement import Statement, Wanted
+from labelsieve.review.statement import RequestedBound, Statement
 from labelsieve.verdicts import Verdicts, ranks
 
 Confidence = Annotated[float, Range(0.5, 1, below=True)]
@@ -38,21 +38,21 @@ def statement(
     false_flags: float | None = None,
     seed: int = 0,
 ) -> Statement:
-    """Says what the answers of reviewers prove about the labels of a run.
+    """Computes what the answers of reviewers guarantee about the labels of a run.
 
     Args:
         verdicts: Of N images.
-        reviews: What was answered.
-        confidence: How often each number holds, from 0.5 to below 1.
+        reviews: The answers.
+        confidence: Confidence level of each bound, from 0.5 to below 1.
         contents: Shape (N,): `LabelledImages.contents` of the same images, so that copies of an image share its answer.
-            None: answers belong to the ids that the images had.
-        at_most: A share of wrong labels, to learn how many more images to look at until no more are left.
-        false_flags: A share of false flags, to learn where to flag for it.
-        seed: Of the audit.
+            None: answers are matched by the ids that the images had.
+        at_most: A share of wrong labels, to estimate how many more images to review to get below it.
+        false_flags: A share of false flags, to compute the threshold for it.
+        seed: Seed of the audit.
 
     Raises:
-        SettingsError: A number is out of its range.
-        RunError: There are answers, and none of them belongs to an image of the run.
+        SettingsError: A number is out of range.
+        RunError: There are answers, but none of them belongs to an image of the run.
 
     Example:
         >>> import numpy as np
@@ -73,19 +73,21 @@ def statement(
         raise RunError("expected answers on the images of the run, found answers on other images only; pass their run")
     sample = plan.prefix(known.is_closed) if known.is_audited.any() else plan.order[:0]
     sides = sides_of(plan, known, sample)
-    found = int(known.is_wrong.sum())
-    numbers = _audited(sides, found, confidence=confidence) if all(side.is_sampled for side in sides) else {}
+    found_wrong = int(known.is_wrong.sum())
+    numbers = _bounds(sides, found_wrong, confidence=confidence) if all(side.is_sampled for side in sides) else {}
     flags = wrong_on_side(sides[0], confidence=confidence) if sides[0].images else None
-    wanted = None if at_most is None else _wanted(at_most, plan, known, sides, numbers.get("at_most"), confidence)
+    wanted = (
+        None if at_most is None else _requested_bound(at_most, plan, known, sides, numbers.get("at_most"), confidence)
+    )
     result = Statement(
         confidence=confidence,
         images=len(plan.order),
         flagged=sides[0].images,
         answered=int(known.is_decided.sum()),
-        found=found,
+        found=found_wrong,
         audited=len(sample),
         unsure=int((~known.is_decided[sample]).sum()),
-        right_flags=_share(flags, sides[0].images),
+        right_flags=_as_share(flags, sides[0].images),
         wanted=wanted,
         estimate=_estimate(verdicts, known),
         flag_threshold=None if false_flags is None else _threshold(verdicts, plan, known, sample, sides, false_flags),
@@ -94,7 +96,7 @@ def statement(
     return dataclasses.replace(result, sentences=sentences(result))
 
 
-def flagged_again(
+def with_false_flags(
     verdicts: Verdicts,
     reviews: Reviews,
     *,
@@ -102,23 +104,23 @@ def flagged_again(
     contents: NDArray[np.uint64] | None = None,
     seed: int = 0,
 ) -> Verdicts:
-    """Returns the verdicts with flags of which at most a wanted share is false, on average over audits.
+    """Returns the verdicts with flags of which at most a requested share is false, on average over audits.
 
     Args:
         verdicts: Of N images.
-        reviews: What was answered.
-        false_flags: The share wanted, above 0 and below 1.
+        reviews: The answers.
+        false_flags: The requested share, above 0 and below 1.
         contents: See :func:`statement`.
-        seed: Of the audit.
+        seed: Seed of the audit.
 
     Raises:
-        SettingsError: The share is out of its range.
-        RunError: The audit is too small for it, or belongs to other images.
+        SettingsError: The share is out of range.
+        RunError: The audit is too small for the share, or belongs to other images.
     """
     chosen = statement(verdicts, reviews, false_flags=false_flags, contents=contents, seed=seed).flag_threshold
     if chosen is None or chosen.threshold is None:
-        said = no_threshold(chosen) if chosen else "no share of false flags was asked for"
-        raise RunError(f"{said}; audit more images with labelsieve review, or allow more false flags")
+        reason = no_threshold(chosen) if chosen else "no share of false flags was asked for"
+        raise RunError(f"{reason}; audit more images with labelsieve review, or allow more false flags")
     issue = chosen.rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
     changed: Mapping[str, NDArray[Any]] = {"is_label_issue": issue, "rank": ranks(verdicts.label_quality, issue)}
     columns = {name: pa.array(values, mask=~verdicts.is_readable) for name, values in changed.items()}
@@ -127,7 +129,7 @@ def flagged_again(
 
 
 def expected_wrong(sides: tuple[Side, Side]) -> float:
-    """Returns about how many labels are wrong; as many as are flagged, if the audit found none.
+    """Returns the estimated number of wrong labels; the number of flagged labels if the audit found none.
 
     Args:
         sides: The flagged labels and the others.
@@ -140,31 +142,31 @@ def expected_wrong(sides: tuple[Side, Side]) -> float:
 
 
 def sides_of(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tuple[Side, Side]:
-    """Counts what is known of the flagged labels and of the others.
+    """Counts the known labels among the flagged labels and among the others.
 
     Args:
         plan: The design of the audit.
-        known: What is known of N labels.
+        known: The known ones of N labels.
         sample: Rows that were seen, in the order of the design, (n,).
     """
     is_seen = np.zeros(len(plan.stratum), dtype=np.bool_)
     is_seen[sample] = True
     decided = np.bincount(plan.stratum[known.is_decided], minlength=len(plan.sizes))
-    is_whole, is_readable = decided == plan.sizes, plan.stratum >= 0
+    is_complete, is_readable = decided == plan.sizes, plan.stratum >= 0
 
     def side(flagged: bool) -> Side:
         here = is_readable.copy()
         here[is_readable] = plan.flagged[plan.stratum[is_readable]] == flagged
-        whole = here.copy()
-        whole[here] = is_whole[plan.stratum[here]]
-        seen, right = here & ~whole & is_seen, known.is_decided & ~known.is_wrong
+        is_counted = here.copy()
+        is_counted[here] = is_complete[plan.stratum[here]]
+        is_sampled, right = here & ~is_counted & is_seen, known.is_decided & ~known.is_wrong
         return Side(
             images=int(here.sum()),
-            whole=int(whole.sum()),
-            whole_wrong=int((whole & known.is_wrong).sum()),
-            seen=int(seen.sum()),
-            seen_wrong=int((seen & known.is_wrong).sum()),
-            seen_unsure=int((seen & ~known.is_decided).sum()),
+            counted=int(is_counted.sum()),
+            counted_wrong=int((is_counted & known.is_wrong).sum()),
+            seen=int(is_sampled.sum()),
+            seen_wrong=int((is_sampled & known.is_wrong).sum()),
+            seen_unsure=int((is_sampled & ~known.is_decided).sum()),
             known_wrong=int((here & known.is_wrong).sum()),
             known_right=int((here & right).sum()),
         )
@@ -172,70 +174,70 @@ def sides_of(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tupl
     return side(True), side(False)
 
 
-def _audited(sides: tuple[Side, Side], found: int, *, confidence: float) -> dict[str, Any]:
-    """Returns what an audit of both sides says of the wrong labels that are left."""
-    one_end = (1 + confidence) / 2
+def _bounds(sides: tuple[Side, Side], found_wrong: int, *, confidence: float) -> dict[str, Any]:
+    """Returns the bounds on the remaining wrong labels from an audit of both sides."""
+    one_sided = (1 + confidence) / 2
     total = sides[0].estimate + sides[1].estimate
-    low, high = fewest_wrong(sides, confidence=one_end), most_wrong(sides, confidence=one_end)
+    low, high = lower_bound(sides, confidence=one_sided), upper_bound(sides, confidence=one_sided)
     return {
         "missed": missed_share(sides, confidence=confidence) if sides[0].images else None,
-        "left": within(*(max(each - found, 0) for each in (total, low, high))),
-        "at_most": max(most_wrong(sides, confidence=confidence) - found, 0),
+        "left": within(*(max(each - found_wrong, 0) for each in (total, low, high))),
+        "at_most": max(upper_bound(sides, confidence=confidence) - found_wrong, 0),
     }
 
 
-def _share(count: Interval | None, images: int) -> Interval | None:
+def _as_share(count: Interval | None, images: int) -> Interval | None:
     return count and Interval(*(each / images for each in count))
 
 
 def _estimate(verdicts: Verdicts, known: Known) -> Interval | None:
-    """Returns how many of the labels without an answer the model takes for wrong, within the interval of its scan."""
+    """Returns the estimated number of wrong labels without an answer, with the relative interval of the scan."""
     of_scan = verdicts.run.estimate.wrong_labels
     if of_scan is None:
         return None
     value, low, high = of_scan
-    rest = verdicts.is_readable & ~known.is_decided
-    wrong = float((1 - verdicts.label_quality[rest].astype(np.float64)).sum())
+    undecided = verdicts.is_readable & ~known.is_decided
+    wrong = float((1 - verdicts.label_quality[undecided].astype(np.float64)).sum())
     if not value:
-        return Interval(wrong, wrong, min(wrong + high, float(rest.sum())))
-    return Interval(wrong, wrong * low / value, min(wrong * high / value, float(rest.sum())))
+        return Interval(wrong, wrong, min(wrong + high, float(undecided.sum())))
+    return Interval(wrong, wrong * low / value, min(wrong * high / value, float(undecided.sum())))
 
 
-def _wanted(
-    share: float, plan: AuditDesign, known: Known, sides: tuple[Side, Side], bound: int | None, confidence: float
-) -> Wanted:
+def _requested_bound(
+    share: float, plan: AuditDesign, known: Known, sides: tuple[Side, Side], current: int | None, confidence: float
+) -> RequestedBound:
     labels = math.floor(share * len(plan.order) + 1e-9)
-    more = None if bound is None else 0 if bound <= labels else _more(labels, plan, known, sides, confidence)
-    return Wanted(share=share, labels=labels, more=more)
+    more = None if current is None else 0 if current <= labels else _more_images(labels, plan, known, sides, confidence)
+    return RequestedBound(share=share, labels=labels, more=more)
 
 
-def _more(labels: int, plan: AuditDesign, known: Known, sides: tuple[Side, Side], confidence: float) -> int:
-    """Returns how many more images to look at until no more labels than wanted are wrong, if all goes on as so far."""
+def _more_images(labels: int, plan: AuditDesign, known: Known, sides: tuple[Side, Side], confidence: float) -> int:
+    """Returns how many more images to review until the bound holds, if the error rates stay as observed so far."""
     is_new = ~known.is_closed[plan.order]
-    places = np.flatnonzero(is_new)
-    if not len(places):  # only what was left undecided is missing
+    open_positions = np.flatnonzero(is_new)
+    if not len(open_positions):  # only undecided labels are missing
         return int((~known.is_decided[plan.order]).sum())
     side_of = np.where(plan.flagged[plan.stratum[plan.order]], 0, 1)
     decided = np.bincount(plan.stratum[known.is_decided], minlength=len(plan.sizes))
     is_open = (decided < plan.sizes)[plan.stratum[plan.order]]
 
     def is_enough(more: int) -> bool:
-        last = places[more - 1] + 1
+        last = open_positions[more - 1] + 1
         seen = [int((is_open & (side_of == side))[:last].sum()) for side in (0, 1)]
         new = [int((is_new & (side_of == side))[:last].sum()) for side in (0, 1)]
-        after = tuple(_after(*each) for each in zip(sides, seen, new, strict=True))
+        after = tuple(_extrapolated(*each) for each in zip(sides, seen, new, strict=True))
         found = sum(side.known_wrong for side in after)
-        return most_wrong((after[0], after[1]), confidence=confidence) - found <= labels
+        return upper_bound((after[0], after[1]), confidence=confidence) - found <= labels
 
-    low, high = 0, len(places)
+    low, high = 0, len(open_positions)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
 
 
-def _after(side: Side, seen: int, new: int) -> Side:
-    """Returns a side after more looks, with as many wrong and undecided labels among them as among those before."""
+def _extrapolated(side: Side, seen: int, new: int) -> Side:
+    """Returns a side after more images, with the same rates of wrong and undecided labels as before."""
     unsure = round(seen * side.seen_unsure / max(side.seen, 1))
     wrong = round((seen - unsure) * side.seen_wrong / max(side.seen - side.seen_unsure, 1))
     more_unsure = min(max(unsure - side.seen_unsure, 0), new)

@@ -1,6 +1,6 @@
 """The list of changes: which labels are corrected, by whom and why, as a CSV file that others can apply.
 
-An image is found by its id, or by its content where it has another id there.
+Images are matched by id, or by content if their ids differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from labelsieve.review.answers import DECIDED, DROPPED, key_of
 from labelsieve.review.state import Resolved, Reviews
 
 LEFT_OUT = -1
-"""The new label of an image that is left out, for none of the classes is known to be right."""
+"""The new label of an image that is left out, since no class is known to be right."""
 
 _REASONS = {
     "label": "reviewed",
@@ -41,9 +41,9 @@ class Change:
     Attributes:
         id: Id of the image.
         old: The given label.
-        new: The right one; empty where the image is left out.
-        who: Who said so.
-        why: What they said.
+        new: The right label; empty if the image is left out.
+        who: The reviewers.
+        why: Their answer.
         content: The content of the image, see :func:`labelsieve.review.key_of`; may be empty.
     """
 
@@ -59,16 +59,16 @@ _COLUMNS = tuple(field.name for field in fields(Change))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Placed:
+class ChangedLabels:
     """Changes on a data set of N images.
 
     Attributes:
         labels: Shape (N,), int64: the labels after the changes, :data:`LEFT_OUT` where an image is left out.
-        changed: How many images get another label.
-        left_out: How many images are left out.
-        done: How many changes had been made before.
-        differing: Ids of the changes whose image has neither the old label nor the new one.
-        missing: Ids of the changes whose image is not there.
+        changed: Number of images with another label.
+        left_out: Number of images that are left out.
+        done: Number of changes that had been made before.
+        differing: Ids of the changes whose image has neither the old nor the new label.
+        missing: Ids of the changes whose image is missing.
     """
 
     labels: NDArray[np.int64]
@@ -80,7 +80,7 @@ class Placed:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of changes that were not made."""
+        """Returns notes on changes that were not made."""
         notes = []
         if self.done:
             notes.append(f"{counted(self.done, 'label', 'labels')} had been corrected before")
@@ -93,34 +93,34 @@ class Placed:
         return notes
 
 
-def resolved_label(found: Resolved, given_label: str) -> str | None:
-    """Returns the label that an image should have by its reviews; None where none of the classes is known to be right.
+def resolved_label(resolved: Resolved, given_label: str) -> str | None:
+    """Returns the label of an image according to its reviews; None if no class is known to be right.
 
-    Of several classes the given label is kept if it is among them, else the first that was named is taken. Without a
+    Of several classes the given label is kept if it is among them, else the first named class is taken. Without a
     decision the given label stays.
 
     Args:
-        found: What the reviewers say.
-        given_label: The label that the image has.
+        resolved: The reviews of the image.
+        given_label: Its given label.
     """
-    if found.kind not in DECIDED or not found.speaks_of(given_label):
+    if resolved.kind not in DECIDED or not resolved.speaks_of(given_label):
         return given_label
-    return given_label if found.is_right(given_label) else next(iter(found.labels), None)
+    return given_label if resolved.is_right(given_label) else next(iter(resolved.labels), None)
 
 
 def dropped_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int]:
-    """Returns which images are left out as copies of others, whatever their labels.
+    """Returns the rows of images that are left out as copies of others, whatever their labels.
 
     Args:
-        reviews: Row to what the reviewers say of its image.
-        ids: Ids of all images. Of equal images the one that the answer was given on stays, or the first if it is gone.
+        reviews: Row to the reviews of its image.
+        ids: Ids of all images. Of equal images the one with the answer stays, or the first if that is missing.
     """
-    dropped = {row for row, found in reviews.items() if found.kind in DROPPED}
-    equal: dict[str, list[int]] = {}
+    dropped = {row for row, resolved in reviews.items() if resolved.kind in DROPPED}
+    duplicates: dict[str, list[int]] = {}
     for row in sorted(dropped):
         if reviews[row].kind == "keep-one":
-            equal.setdefault(reviews[row].key, []).append(row)
-    for rows in equal.values():
+            duplicates.setdefault(reviews[row].key, []).append(row)
+    for rows in duplicates.values():
         name = next(each.id for each in reviews[rows[0]].answers if each.kind == "keep-one")
         dropped.discard(next((row for row in rows if ids[row] == name), rows[0]))
     return dropped
@@ -129,41 +129,41 @@ def dropped_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int
 def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
     """Returns the labels that reviewers corrected, in the order of the data; all copies of an image change.
 
-    Images that are left out as copies of others are among them.
+    Images that are left out as copies of others are included.
 
     Raises:
-        DataError: The reviews are of other data, or name a class that the images do not have.
+        DataError: The reviews belong to other data, or name a class that the images do not have.
     """
-    facts = {int(key, 16): found for key, found in reviews.by_key.items() if found.kind in _REASONS}
+    facts = {int(key, 16): resolved for key, resolved in reviews.by_key.items() if resolved.kind in _REASONS}
     rows = np.flatnonzero(np.isin(images.contents, np.array([*facts], dtype=np.uint64)))
     if facts and not len(rows):
         raise DataError(
             f"the reviews are of other data: none of their {len(facts):,} images is among the {len(images):,} here; "
             "pass the data that were reviewed"
         )
-    said = {row: facts[int(images.contents[row])] for row in rows.tolist()}
-    dropped, changes = dropped_rows(said, images.ids), []
-    for row, found in said.items():
+    resolved_of = {row: facts[int(images.contents[row])] for row in rows.tolist()}
+    dropped, changes = dropped_rows(resolved_of, images.ids), []
+    for row, resolved in resolved_of.items():
         old = images.class_names[images.labels[row]]
-        new = None if row in dropped else resolved_label(found, old)
+        new = None if row in dropped else resolved_label(resolved, old)
         if new != old:
-            changes.append(_change(images.ids[row], old, new, found))
+            changes.append(_change(images.ids[row], old, new, resolved))
     check_classes({each.new for each in changes if each.new}, images.class_names, where="the reviews")
     return changes
 
 
-def _change(name: str, old: str, new: str | None, found: Resolved) -> Change:
-    classes = f": {', '.join(found.labels)}" if found.kind == "several" else ""
-    note = f" ({found.note})" if found.note else ""
+def _change(name: str, old: str, new: str | None, resolved: Resolved) -> Change:
+    classes = f": {', '.join(resolved.labels)}" if resolved.kind == "several" else ""
+    note = f" ({resolved.note})" if resolved.note else ""
     return Change(
         id=name,
         old=old,
         new=new or "",
-        who=", ".join(found.reviewers),
-        why=f"{_REASONS[found.kind]}{classes}{note}",
+        who=", ".join(resolved.reviewers),
+        why=f"{_REASONS[resolved.kind]}{classes}{note}",
         content=""
-        if found.kind == "keep-one"
-        else found.key,  # by its content the image that stays would be found, too
+        if resolved.kind == "keep-one"
+        else resolved.key,  # its content would also match the image that stays
     )
 
 
@@ -171,10 +171,10 @@ def check_classes(names: set[str], class_names: Sequence[str], *, where: str) ->
     """Checks that all names are classes.
 
     Raises:
-        DataError: Names the first that is none.
+        DataError: A name is not a class; the message contains the first.
     """
-    known = {normalise(name) for name in class_names}
-    unknown = sorted(name for name in names if normalise(name) not in known)
+    existing = {normalise(name) for name in class_names}
+    unknown = sorted(name for name in names if normalise(name) not in existing)
     if unknown:
         raise DataError(
             f"expected classes out of {listed(class_names)} in {where}, found {listed(unknown, quoted=True)}"
@@ -182,13 +182,13 @@ def check_classes(names: set[str], class_names: Sequence[str], *, where: str) ->
         )
 
 
-def place(changes: Sequence[Change], images: Labelled, *, where: str) -> Placed:
+def change_labels(changes: Sequence[Change], images: Labelled, *, where: str) -> ChangedLabels:
     """Returns the labels of a data set after some changes.
 
     Args:
-        changes: At most one for an image.
+        changes: At most one per image.
         images: N images.
-        where: What to call the changes in a message.
+        where: Name of the changes in messages.
 
     Raises:
         DataError: A class does not exist, or no change belongs to these images.
@@ -201,7 +201,7 @@ def place(changes: Sequence[Change], images: Labelled, *, where: str) -> Placed:
         for row, content in enumerate(images.contents.tolist()):
             by_content[key_of(content)].append(row)
     labels = images.labels.copy()
-    done, differing, missing = 0, [], []
+    applied, differing, missing = 0, [], []
     for change in changes:
         rows = _rows_of(change, by_id, by_content)
         old, new = index.get(normalise(change.old), LEFT_OUT), index.get(normalise(change.new), LEFT_OUT)
@@ -210,38 +210,38 @@ def place(changes: Sequence[Change], images: Labelled, *, where: str) -> Placed:
         if not rows:
             missing.append(change.id)
         elif not fitting:
-            right = any(images.labels[row] == new for row in rows)
-            done += right
-            differing += [] if right else [change.id]
+            is_done = any(images.labels[row] == new for row in rows)
+            applied += is_done
+            differing += [] if is_done else [change.id]
     if changes and len(missing) == len(changes):
         raise DataError(
             f"{where} belongs to other data: none of its {len(changes):,} images is among the {len(images):,} here "
             f'(first: "{shown(missing[0])}"); pass the data that it was made for'
         )
-    return Placed(
+    return ChangedLabels(
         labels=labels,
         changed=int(((labels != images.labels) & (labels >= 0)).sum()),
         left_out=int((labels < 0).sum()),
-        done=done,
+        done=applied,
         differing=tuple(differing),
         missing=tuple(missing),
     )
 
 
 def _rows_of(change: Change, by_id: Mapping[str, int], by_content: Mapping[str, list[int]]) -> list[int]:
-    """Returns the rows of an image: that of its id if the content is the same or not known, else those of its content.
+    """Returns the rows of an image: by its id if the content is equal or unknown, else by its content.
 
-    Of a copy under another id there is a change of its own in the list.
+    A copy with another id has its own change in the list.
     """
     row = by_id.get(change.id)
-    same = by_content.get(change.content, []) if change.content else []
-    if row is not None and (not change.content or row in same):
+    copies = by_content.get(change.content, []) if change.content else []
+    if row is not None and (not change.content or row in copies):
         return [row]
-    return list(same)
+    return list(copies)
 
 
 def write_changes(path: Path, changes: Sequence[Change]) -> None:
-    """Writes changes as a CSV file, whole or not at all.
+    """Writes changes as a CSV file, completely or not at all.
 
     Raises:
         RunError: The file cannot be written.
@@ -253,7 +253,7 @@ def write_changes(path: Path, changes: Sequence[Change]) -> None:
 
 
 def read_changes(path: Path) -> list[Change]:
-    """Reads a CSV file with the columns `id`, `old` and `new`, and `who`, `why` and `content` if they are there.
+    """Reads a CSV file with the columns `id`, `old` and `new`, and optionally `who`, `why` and `content`.
 
     Raises:
         DataError: The file cannot be read, a column is missing, or an image has two different changes.

@@ -1,13 +1,13 @@
-"""Where to flag so that at most a wanted share of the flags is wrong: conformal p-values with Benjamini-Hochberg.
+"""The threshold that keeps the share of false flags below a bound: conformal p-values with Benjamini-Hochberg.
 
-Each label is tested against the hypothesis that it is right. The labels that an audit found right say how low p_clean
-gets on right labels: with n of them, of which k have a p_clean as low as that of a label or lower, its p-value is
-(1 + k) / (n + 1) (Vovk et al. 2005; Bates et al. 2023). The rule of Benjamini and Hochberg (1995) then flags as many
-as it can while the share of right labels among the flagged is at most q on average.
+Each label is tested against the hypothesis that it is right. The calibration set are the labels that an audit found
+right: if k of n have a p_clean at most that of a label, its p-value is (1 + k) / (n + 1) (Vovk et al. 2005; Bates et
+al. 2023). The procedure of Benjamini and Hochberg (1995) then flags as many labels as possible while the expected share
+of right labels among the flagged ones is at most q.
 
-The argument is that right labels which were seen and right labels which were not are exchangeable. The audit looks at
-flagged labels more often than at others, so of the side that it looked at more often only the first part counts, of
-the same share as on the other side.
+This requires that right labels in the audit and right labels outside of it are exchangeable. The audit samples flagged
+labels at a higher rate than others, so of the side with the higher rate only the first part is used, such that both
+sides have the same rate.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from labelsieve.review.sampling import AuditDesign
 
 @dataclass(frozen=True, kw_only=True)
 class FlagThreshold:
-    """Where to flag for a wanted share of false flags.
+    """The threshold for a requested share of false flags.
 
     Attributes:
-        false_flags: The share q of flags whose label is right, on average at most.
-        threshold: The largest p_clean that is flagged; None where nothing can be flagged at this q.
-        flagged: How many labels have a p_clean of at most the threshold.
-        right_seen: How many right labels of the audit it rests on, without those left undecided.
-        right_needed: How many it takes to flag as many labels as are expected to be wrong.
-        tested: How many labels are not in the audit, or were left out of its calibration.
+        false_flags: The maximum expected share q of flags whose label is right.
+        threshold: The largest p_clean that is flagged; None if nothing can be flagged at this q.
+        flagged: Number of labels with a p_clean of at most the threshold.
+        right_seen: Number of right labels in the calibration set, without undecided ones.
+        right_needed: Number required to flag as many labels as are expected to be wrong.
+        tested: Number of labels outside of the calibration set.
     """
 
     false_flags: float
@@ -44,22 +44,24 @@ class FlagThreshold:
 
     @property
     def rule(self) -> FlagRule:
-        """The rule that flags there."""
+        """Returns the rule with this threshold."""
         return FlagRule(threshold=self.threshold, false_flags=self.false_flags)
 
 
 def calibration_rows(design: AuditDesign, sample: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns those rows of an audit in which each label is as likely to be as any other, (n,).
+    """Returns the rows of an audit that form a sample with equal probabilities for all labels, (n,).
 
     Args:
-        design: Of the audit.
+        design: The design of the audit.
         sample: The rows that were seen, in the order of the design.
     """
     of_side = design.flagged[design.stratum[sample]]
     sides = [(of_side == flagged, int(design.sizes[design.flagged == flagged].sum())) for flagged in (True, False)]
-    sides = [(seen, size) for seen, size in sides if size]
-    rate = min((seen.sum() / size for seen, size in sides), default=0.0)
-    return np.concatenate([sample[:0], *(sample[seen][: math.floor(rate * size + 1e-9)] for seen, size in sides)])
+    sides = [(is_on_side, size) for is_on_side, size in sides if size]
+    rate = min((is_on_side.sum() / size for is_on_side, size in sides), default=0.0)
+    return np.concatenate(
+        [sample[:0], *(sample[is_on_side][: math.floor(rate * size + 1e-9)] for is_on_side, size in sides)]
+    )
 
 
 def flag_threshold(
@@ -72,24 +74,24 @@ def flag_threshold(
     expected_wrong: float,
     false_flags: float,
 ) -> FlagThreshold:
-    """Chooses the threshold on p_clean of which at most a share of the flags is wrong, on average over audits.
+    """Chooses the threshold on p_clean so that at most a share of the flags is false, on average over audits.
 
     Args:
         quality: p_clean, (N,).
-        readable: Which labels have one and are to be tested, (N,); those of the calibration never are.
-        calibration: Rows that were seen, from :func:`calibration_rows`.
-        right: Which labels are known to be right, (N,); only the rows of the calibration are read.
-        undecided: Which labels were left undecided, (N,); the same. They count as the worst case.
-        expected_wrong: About how many of the labels to be tested are wrong.
-        false_flags: The share wanted, above 0 and below 1.
+        readable: Which labels have a p_clean and are to be tested, (N,); rows of the calibration set are never tested.
+        calibration: Rows of the calibration set, from :func:`calibration_rows`.
+        right: Which labels are known to be right, (N,); only rows of the calibration set are used.
+        undecided: Which labels are undecided, (N,); likewise. They count as the worst case.
+        expected_wrong: Estimated number of wrong labels among the tested ones.
+        false_flags: The requested share, above 0 and below 1.
     """
     from scipy.stats import false_discovery_control
 
     tested = readable.copy()
     tested[calibration] = False
-    seen = np.sort(quality[calibration[right[calibration]]])
-    unsure, labels = np.sort(quality[calibration[undecided[calibration]]]), int(tested.sum())
-    p_values = p_values_of(quality[tested], seen, unsure)
+    right_quality = np.sort(quality[calibration[right[calibration]]])
+    undecided_quality, labels = np.sort(quality[calibration[undecided[calibration]]]), int(tested.sum())
+    p_values = p_values_of(quality[tested], right_quality, undecided_quality)
     rejected = false_discovery_control(p_values) <= false_flags if labels else np.zeros(0, dtype=np.bool_)
     threshold = float(quality[tested][rejected].max()) if rejected.any() else None
     flagged = 0 if threshold is None else int((quality[readable] <= np.float32(threshold)).sum())
@@ -97,19 +99,19 @@ def flag_threshold(
         false_flags=false_flags,
         threshold=threshold,
         flagged=flagged,
-        right_seen=len(seen),
+        right_seen=len(right_quality),
         right_needed=right_needed(labels, expected_wrong=expected_wrong, false_flags=false_flags),
         tested=labels,
     )
 
 
 def right_needed(labels: int, *, expected_wrong: float, false_flags: float) -> int:
-    """Returns how many right labels an audit takes to flag as many labels as are expected to be wrong.
+    """Returns the number of right audited labels required to flag as many labels as are expected to be wrong.
 
     Args:
-        labels: How many labels are tested.
-        expected_wrong: About how many of them are wrong.
-        false_flags: The share wanted, above 0 and below 1.
+        labels: Number of tested labels.
+        expected_wrong: Estimated number of wrong labels among them.
+        false_flags: The requested share, above 0 and below 1.
 
     Example:
         >>> right_needed(1000, expected_wrong=100, false_flags=0.1)
@@ -127,14 +129,14 @@ def p_values_of(
     Args:
         quality: p_clean of n labels.
         right_quality: p_clean of labels that are known to be right, ascending.
-        undecided: p_clean of labels that may be right, ascending. Each counts where that makes a p-value larger, so
-            that it holds whichever of them are right.
+        undecided: p_clean of labels that may be right, ascending. Each counts as right if that increases the p-value,
+            so that the p-value is valid whichever of them are right.
 
     Example:
         >>> import numpy as np
         >>> p_values_of(np.array([0.1, 0.7]), np.array([0.6, 0.8, 0.9])).tolist()
         [0.25, 0.5]
     """
-    as_low = np.searchsorted(right_quality, quality, side="right")
-    may_be = 0 if undecided is None else np.searchsorted(undecided, quality, side="right")
-    return np.asarray((1 + as_low + may_be) / (1 + len(right_quality) + may_be))
+    at_most = np.searchsorted(right_quality, quality, side="right")
+    ambiguous = 0 if undecided is None else np.searchsorted(undecided, quality, side="right")
+    return np.asarray((1 + at_most + ambiguous) / (1 + len(right_quality) + ambiguous))

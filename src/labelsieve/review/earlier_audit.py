@@ -1,16 +1,16 @@
-"""Flags of which few are false, in a new scan: the audit of an earlier run says how low the scores of right labels get.
+"""Bounds the share of false flags in a new scan: the audit of an earlier run calibrates the scores of right labels.
 
-A conformal p-value (`conformal.py`) holds if a right label that was audited is as likely to have any score as a right
-one that was not. So the scores must not depend on which right labels the audit drew:
+A conformal p-value (`conformal.py`) is valid if the scores of right labels in the audit and of right labels outside of
+it are exchangeable. So the scores must not depend on which right labels the audit drew:
 
-* The sample is that of the earlier run, in the order that its verdicts gave, and is found again by the content of the
-  images. Only labels of the earlier run are tested; its audit says nothing of others.
+* The sample is that of the earlier run, in the order of its verdicts, and is matched by the content of the images. Only
+  labels of the earlier run are tested, since its audit does not cover others.
 * The scores are those of the detector, before known labels become certain.
-* The detector learns from the labels that the earlier run had. A label that was corrected, perhaps since a copy of the
-  image was audited or since the review turned to what the audit left, would tell it what was drawn.
-* Labels that a review found right stay among those that are tested: it had chosen them, the audit had not. Flags on
-  them are dropped afterwards, which leaves fewer false ones among the others. Labels that are known to be wrong are no
-  false flags, and are not tested.
+* The detector learns from the labels of the earlier run. A label that was corrected, for instance because a copy of the
+  image was audited, or because the review chose images outside of the audit, would reveal what was drawn.
+* Labels that a review found right are tested, too, since the review had chosen them, not the audit. Flags on them are
+  dropped afterwards, which only reduces the false flags. Labels that are known to be wrong cannot be false flags, and
+  are not tested.
 
 Scores may then depend on all images and labels in any way (Marandon et al. 2024).
 """
@@ -35,8 +35,8 @@ from labelsieve.data.labels import normalise
 from labelsieve.detect.scores import Scores
 from labelsieve.review.audit import FalseFlags, expected_wrong, sides_of
 from labelsieve.review.conformal import calibration_rows, flag_threshold, right_needed
-from labelsieve.review.earlier import Earlier, check_reviewed, estimate_after
-from labelsieve.review.known import Known, known_labels, rows_and_keys
+from labelsieve.review.earlier_review import EarlierReview, check_reviewed, estimate_after
+from labelsieve.review.known_labels import Known, known_labels, rows_and_keys
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.sentences import no_threshold
 from labelsieve.review.state import Reviews, load
@@ -45,18 +45,18 @@ from labelsieve.verdicts import Verdicts
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EarlierAudit:
-    """What the audit of an earlier run says of N labels, for a wanted share of false flags.
+    """The audit of an earlier run, matched to N labels, for a requested share of false flags.
 
     Attributes:
         run_folder: Folder of the earlier run.
-        false_flags: The share wanted, above 0 and below 1.
+        false_flags: The requested share, above 0 and below 1.
         calibration: Shape (n,): rows that are a random sample of the labels of the earlier run.
         is_right: Shape (N,): labels that reviewers of the earlier run found right.
-        is_undecided: Shape (N,): labels of the calibration that they left undecided.
-        is_tested: Shape (N,): labels of the earlier run, without the calibration and those known to be wrong.
-        is_open: Shape (N,): labels that nothing is known of.
-        labels: Shape (N,), int64: the given labels, of answered images those that the earlier run had.
-        expected_wrong: How many of the tested labels may be wrong.
+        is_undecided: Shape (N,): labels of the calibration set that they left undecided.
+        is_tested: Shape (N,): labels of the earlier run, without the calibration set and those known to be wrong.
+        is_open: Shape (N,): labels that are not known.
+        labels: Shape (N,), int64: the given labels; for answered images the labels of the earlier run.
+        expected_wrong: Estimated number of wrong labels among the tested ones.
     """
 
     run_folder: Path
@@ -70,10 +70,10 @@ class EarlierAudit:
     expected_wrong: float
 
     def flag(self, scores: Scores) -> Scores:
-        """Returns scores with flags of which at most the wanted share is false, on average over audits.
+        """Returns scores with flags of which at most the requested share is false, on average over audits.
 
         Args:
-            scores: Of a detector that took :attr:`labels` for the given ones, with no label known.
+            scores: Of a detector that used :attr:`labels` as the given labels, without known labels.
         """
         readable = ~np.isnan(scores.label_quality)
         chosen = flag_threshold(
@@ -87,15 +87,15 @@ class EarlierAudit:
         )
         low = chosen.rule.flags(scores.label_quality, predicted=scores.predicted, given=self.labels)
         notes = [] if chosen.threshold is not None else [f"{no_threshold(chosen)} (audit of {self.run_folder})"]
-        if others := int((self.is_open & readable & ~self.is_tested).sum()):
+        if untested := int((self.is_open & readable & ~self.is_tested).sum()):
             notes.append(
-                f"{counted(others, 'label is', 'labels are')} not flagged, whatever the score, as the audit of "
+                f"{counted(untested, 'label is', 'labels are')} not flagged, whatever the score, as the audit of "
                 f"{self.run_folder} says nothing of them: new or changed ones, those left undecided, and copies in "
                 "data that changed since"
             )
         flagged = dataclasses.replace(
             scores,
-            rule=chosen.rule.naming(self.is_tested & low),
+            rule=chosen.rule.with_issues(self.is_tested & low),
             notes=(*scores.notes, *notes),
         )
         return dataclasses.replace(flagged, estimate=estimate_after(scores, flagged, self.labels, self.labels))
@@ -108,12 +108,12 @@ def read_audit(
 
     Args:
         run_folder: Folder of the run.
-        false_flags: The share of false flags wanted.
-        progress: Where to say that the log is torn.
+        false_flags: The requested share of false flags.
+        progress: Receives a note if the log is truncated.
 
     Raises:
-        SettingsError: The share is out of its range.
-        RunError: The run is not finished, or there was no audit of it.
+        SettingsError: The share is out of range.
+        RunError: The run is not finished, or has no audit.
     """
     check_value("false_flags", false_flags, FalseFlags)
     folder = check_reviewed(run_folder)
@@ -127,34 +127,34 @@ def read_audit(
 
 
 def earlier_audit(
-    known: Earlier, images: Labelled, verdicts: Verdicts, reviews: Reviews, *, false_flags: float
+    known: EarlierReview, images: Labelled, verdicts: Verdicts, reviews: Reviews, *, false_flags: float
 ) -> EarlierAudit:
-    """Finds the audit of an earlier run on images that may have moved, or got other labels, since.
+    """Matches the audit of an earlier run to images, which may have moved or have other labels.
 
     Args:
-        known: What is known of the images from that run.
+        known: The known labels of the images from that run.
         images: N images.
         verdicts: Of the earlier run, from :func:`read_audit`.
         reviews: Of the earlier run, from :func:`read_audit`.
-        false_flags: The share of false flags wanted, above 0 and below 1.
+        false_flags: The requested share of false flags, above 0 and below 1.
 
     Raises:
         RunError: The audit is too small for that share.
     """
-    contents, is_there = _contents(verdicts, reviews, images)
+    contents, is_known = _contents(verdicts, reviews, images)
     plan, answered = design(verdicts), known_labels(verdicts, reviews, contents=contents)
-    sample = plan.prefix(answered.is_closed | (_were_passed(verdicts, reviews, plan) & ~is_there))
-    given, place = _places(verdicts, contents, images)
-    place[~is_there] = -1
-    labels = _labels(given, contents, place, images, known)
-    place = np.where((place >= 0) & _can_be_compared(verdicts, images)[place], place, -1)
+    sample = plan.prefix(answered.is_closed | (_passed_by_audit(verdicts, reviews, plan) & ~is_known))
+    given, new_rows = _matching_rows(verdicts, contents, images)
+    new_rows[~is_known] = -1
+    labels = _labels(given, contents, new_rows, images, known)
+    new_rows = np.where((new_rows >= 0) & _is_comparable(verdicts, images)[new_rows], new_rows, -1)
     sampled = calibration_rows(plan, sample)
-    calibration = place[sampled[place[sampled] >= 0]]
+    calibration = new_rows[sampled[new_rows[sampled] >= 0]]
 
     def here(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return _mask(place[rows & (place >= 0)], len(images))
+        return _mask(new_rows[rows & (new_rows >= 0)], len(images))
 
-    rest = verdicts.is_readable & ~answered.is_decided
+    undecided = verdicts.is_readable & ~answered.is_decided
     audit = EarlierAudit(
         run_folder=known.run_folder,
         false_flags=false_flags,
@@ -164,16 +164,18 @@ def earlier_audit(
         is_tested=here(verdicts.is_readable) & ~_mask(calibration, len(images)) & ~known.is_wrong,
         is_open=~(known.is_right | known.is_wrong),
         labels=labels,
-        expected_wrong=_wrong_left(verdicts, plan, answered, sample) * int(here(rest).sum()) / max(int(rest.sum()), 1),
+        expected_wrong=_remaining_wrong(verdicts, plan, answered, sample)
+        * int(here(undecided).sum())
+        / max(int(undecided.sum()), 1),
     )
     _require_enough(audit, plan, answered, sample)
     return audit
 
 
-def _can_be_compared(verdicts: Verdicts, images: Labelled) -> NDArray[np.bool_]:
-    """Returns the images without copies, or all if the data are those of the earlier run.
+def _is_comparable(verdicts: Verdicts, images: Labelled) -> NDArray[np.bool_]:
+    """Returns the images without copies, or all images if the data are those of the earlier run.
 
-    Where data were corrected, a copy of an audited image got the label that the audit said, and no others did.
+    In corrected data, copies of audited images have the label of the audit, unlike copies of other images.
     """
     if verdicts.run.data.fingerprint == images.fingerprint:
         return np.ones(len(images), dtype=np.bool_)
@@ -181,61 +183,61 @@ def _can_be_compared(verdicts: Verdicts, images: Labelled) -> NDArray[np.bool_]:
     return np.asarray(sizes[group] == 1)
 
 
-def _were_passed(verdicts: Verdicts, reviews: Reviews, plan: AuditDesign) -> NDArray[np.bool_]:
-    """Returns the images that the audit came to; it passes by those that are known from a copy, which may be gone."""
+def _passed_by_audit(verdicts: Verdicts, reviews: Reviews, plan: AuditDesign) -> NDArray[np.bool_]:
+    """Returns the images that the audit has reached; it skips images known from a copy, which may be missing now."""
     shown = pa.array(sorted({each.id for each in reviews.standing if each.mode == "audit"}), pa.string())
-    places = np.flatnonzero(np.asarray(pc.is_in(verdicts.table["id"], value_set=shown))[plan.order])
-    return _mask(plan.order[: places.max(initial=-1) + 1], len(verdicts))
+    positions = np.flatnonzero(np.asarray(pc.is_in(verdicts.table["id"], value_set=shown))[plan.order])
+    return _mask(plan.order[: positions.max(initial=-1) + 1], len(verdicts))
 
 
-def _wrong_left(verdicts: Verdicts, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> float:
-    """Returns how many labels may still be wrong: about as many as the audit says, or as are flagged and not known."""
-    left = expected_wrong(sides_of(plan, answered, sample)) - int(answered.is_wrong.sum())
-    return max(left, float((verdicts.is_issue & ~answered.is_decided).sum()), 1.0)
+def _remaining_wrong(verdicts: Verdicts, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> float:
+    """Estimates the remaining wrong labels: by the audit, but at least the flagged labels that are not known."""
+    remaining = expected_wrong(sides_of(plan, answered, sample)) - int(answered.is_wrong.sum())
+    return max(remaining, float((verdicts.is_issue & ~answered.is_decided).sum()), 1.0)
 
 
 def _contents(verdicts: Verdicts, reviews: Reviews, images: Labelled) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Returns what the images of the earlier run hold, and where that is known: by ids, unless it had these images."""
+    """Returns the content hashes of the images of the earlier run, and which of them are known; matches by id."""
     if verdicts.run.data.fingerprint == images.fingerprint:
         return images.contents, np.ones(len(images), dtype=np.bool_)
-    found = pc.index_in(verdicts.table["id"].combine_chunks(), value_set=pa.array(images.ids, pa.string()))
-    rows = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
-    is_there = rows >= 0
-    contents = np.where(is_there, images.contents[rows], np.uint64(0))
+    positions = pc.index_in(verdicts.table["id"].combine_chunks(), value_set=pa.array(images.ids, pa.string()))
+    rows = np.asarray(pc.fill_null(positions, -1)).astype(np.int64)
+    is_known = rows >= 0
+    contents = np.where(is_known, images.contents[rows], np.uint64(0))
     for row, key in rows_and_keys(verdicts, reviews, contents=None):
-        contents[row], is_there[row] = int(key, 16), True
-    return contents, is_there
+        contents[row], is_known[row] = int(key, 16), True
+    return contents, is_known
 
 
-def _places(
+def _matching_rows(
     verdicts: Verdicts, contents: NDArray[np.uint64], images: Labelled
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the given labels of the earlier run as indices into the classes of the images, and the rows there.
+    """Returns the given labels of the earlier run as indices into the classes of the images, and the matching rows.
 
-    Both are -1 where there is no such class, or no such image with that label.
+    Both are -1 if there is no such class, or no such image with that label.
     """
     index = {normalise(name): number for number, name in enumerate(images.class_names)}
     class_of = np.array([index.get(normalise(name), -1) for name in verdicts.class_names], dtype=np.int64)
     given = class_of[verdicts.given]
     _, codes = np.unique(np.concatenate([contents, images.contents]), return_inverse=True)
     codes = codes * (len(images.class_names) + 1) + np.concatenate([given, images.labels]) + 1
-    return given, _nth_of_equals(codes[: len(contents)], codes[len(contents) :])
+    return given, _match_duplicates(codes[: len(contents)], codes[len(contents) :])
 
 
 def _labels(
     given: NDArray[np.int64],
     contents: NDArray[np.uint64],
-    place: NDArray[np.int64],
+    new_rows: NDArray[np.int64],
     images: Labelled,
-    known: Earlier,
+    known: EarlierReview,
 ) -> NDArray[np.int64]:
-    """Returns the given labels, of images with a known one as they were in the earlier run, before the answers."""
+    """Returns the given labels; for images with known labels, those of the earlier run, before the answers."""
     labels = images.labels.copy()
-    is_same = _mask(place[place >= 0], len(images))
-    changed = np.flatnonzero((known.is_right | known.is_wrong) & ~is_same)
-    before = np.flatnonzero((place < 0) & (given >= 0))
-    found = _nth_of_equals(contents[before], images.contents[changed])
-    labels[changed[found[found >= 0]]] = given[before[found >= 0]]
+    is_matched = _mask(new_rows[new_rows >= 0], len(images))
+    changed = np.flatnonzero((known.is_right | known.is_wrong) & ~is_matched)
+    before = np.flatnonzero((new_rows < 0) & (given >= 0))
+    matches = _match_duplicates(contents[before], images.contents[changed])
+    labels[changed[matches[matches >= 0]]] = given[before[matches >= 0]]
     return labels
 
 
@@ -245,28 +247,28 @@ def _mask(rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _nth_of_equals(values: NDArray[np.generic], among: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Returns for the first of equal values the place of the first such one among others, and so on; else -1.
+def _match_duplicates(values: NDArray[np.generic], among: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Returns for the n-th of equal values the position of the n-th equal value in `among`; -1 without one.
 
     Example:
-        >>> _nth_of_equals(np.array([7, 5, 7, 7]), np.array([7, 7, 6])).tolist()
+        >>> _match_duplicates(np.array([7, 5, 7, 7]), np.array([7, 7, 6])).tolist()
         [0, -1, 1, -1]
     """
-    order, others = (np.argsort(each, kind="stable") for each in (values, among))
-    ordered, other = values[order], among[others]
+    order, order_of_others = (np.argsort(each, kind="stable") for each in (values, among))
+    ordered, ordered_others = values[order], among[order_of_others]
     nth = np.arange(len(values)) - np.searchsorted(ordered, ordered)
-    place = np.searchsorted(other, ordered) + nth
-    is_found = place < np.searchsorted(other, ordered, side="right")
+    positions = np.searchsorted(ordered_others, ordered) + nth
+    is_found = positions < np.searchsorted(ordered_others, ordered, side="right")
     result = np.full(len(values), -1, dtype=np.int64)
-    result[order[is_found]] = others[place[is_found]]
+    result[order[is_found]] = order_of_others[positions[is_found]]
     return result
 
 
 def _require_enough(audit: EarlierAudit, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> None:
-    """Checks that the audit has as many right labels as it takes.
+    """Checks that the audit has enough right labels.
 
     Raises:
-        RunError: It has not; says how many more answers that takes.
+        RunError: It has too few; the message states how many more answers are required.
     """
     labels, seen = int(audit.is_tested.sum()), int(audit.is_right[audit.calibration].sum())
     needed = right_needed(labels, expected_wrong=audit.expected_wrong, false_flags=audit.false_flags)
@@ -286,7 +288,7 @@ def _require_enough(audit: EarlierAudit, plan: AuditDesign, answered: Known, sam
 
 
 def _more_answers(audit: EarlierAudit, plan: AuditDesign, answered: Known, sample: NDArray[np.int64]) -> int | None:
-    """Returns how many more answers it takes if all goes on as so far; None where no wrong label is left by then."""
+    """Returns how many more answers are required at the rates so far; None if no wrong label would remain by then."""
     is_flagged, is_new = plan.flagged[plan.stratum[plan.order]], ~answered.is_closed[plan.order]
     sides = [side for side in (is_flagged, ~is_flagged) if side.any()]
     rate = np.minimum.reduce([np.cumsum(side) / side.sum() for side in sides])
@@ -296,10 +298,10 @@ def _more_answers(audit: EarlierAudit, plan: AuditDesign, answered: Known, sampl
     for side in sides:
         seen = answered.is_wrong[sample][side[: len(sample)]]
         wrong[side & is_new] = (seen.sum() + 1) / (len(seen) + 2)
-    left = audit.expected_wrong * (1 - np.cumsum(wrong) / max(wrong.sum(), 1e-9))
+    remaining = audit.expected_wrong * (1 - np.cumsum(wrong) / max(wrong.sum(), 1e-9))
     right = int(audit.is_right[audit.calibration].sum())
-    then = right + new * (right + 1) / (len(audit.calibration) + 2)
+    right_by_then = right + new * (right + 1) / (len(audit.calibration) + 2)
     labels = int(audit.is_tested.sum()) - new
-    is_enough = ((then + 1) * audit.false_flags * left >= labels) & (left >= 1)
+    is_enough = ((right_by_then + 1) * audit.false_flags * remaining >= labels) & (remaining >= 1)
     enough = np.flatnonzero(is_enough[len(sample) :])
     return int(is_new[: len(sample) + enough[0] + 1].sum()) if len(enough) else None

@@ -1,17 +1,17 @@
-"""What an audit proves: exact bounds on wrong labels, from a random sample of each side of the flag.
+"""Exact bounds on wrong labels from an audit: a random sample of the flagged labels and one of the others.
 
-The labels that are flagged and the others are two *sides*. Of each side a random sample was looked at, spread evenly
-over strata of p_clean (`sampling.py`). A stratum of which every label is known is no matter of chance: its wrong labels
-are counted. Of the rest, the *open* labels, M on a side with K wrong among them, n were seen and x of these are wrong.
-Then x is hypergeometric, and every bound here is the inversion of a test of it:
+The flagged labels and the others are two *sides*. Of each side a random sample was reviewed, spread evenly over strata
+of p_clean (`sampling.py`). In a stratum whose labels are all known, the wrong labels are counted exactly. Of the other,
+*open* labels, M on a side with K wrong among them, n were seen and x of these are wrong. Then x is hypergeometric, and
+every bound here inverts a test of it:
 
-* one side: the bounds of Clopper and Pearson for a finite population. K is ruled out where so few (or so many) wrong
-  labels among n have a probability of at most the error allowed;
-* both sides, for a sum or a ratio: the test statistic is the estimate, and how the wrong labels are divided between the
+* one side: the bounds of Clopper and Pearson for a finite population. K is rejected if so few (or so many) wrong labels
+  among n have a probability of at most the error level;
+* both sides, for a sum or a ratio: the test statistic is the estimate, and the division of the wrong labels between the
   sides is a nuisance parameter, over which the probability is maximised (Wendell and Schmee 1996), within bounds that
-  take a twentieth of the error (Berger and Boos 1994).
+  spend a twentieth of the error level (Berger and Boos 1994).
 
-Sampling evenly over strata makes x vary less than a plain random sample does, which keeps the bounds on the safe side
+Sampling evenly over strata reduces the variance of x compared to a simple random sample, so the bounds are conservative
 (Hoeffding 1956); the tests measure it. An answer `unsure` counts as wrong in upper bounds and as right in lower ones.
 """
 
@@ -28,31 +28,31 @@ from numpy.typing import NDArray
 
 from labelsieve.metrics import Interval
 
-# Divisions of the wrong labels between the sides that are tried, and the share of the error that bounds their range.
-_GRID, _OF_ERROR = 64, 1 / 20
-_EXACT = 1e-9
-# Numbers that are kept for a side: as many probabilities, for all numbers of wrong labels.
-_TABLE = 1_000_000
+# Grid size over divisions of the wrong labels between the sides, and the share of the error that bounds their range.
+_GRID, _ERROR_SHARE = 64, 1 / 20
+_TOLERANCE = 1e-9
+# Maximum size of a cached table of probabilities of a side, for all numbers of wrong labels.
+_MAX_TABLE_SIZE = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What is known of the labels on one side of the flag.
+    """The counts of labels on one side: flagged, or not flagged.
 
     Attributes:
-        images: How many labels there are.
-        whole: Labels of the strata that are known as a whole.
-        whole_wrong: How many of these are wrong.
+        images: Number of labels.
+        counted: Labels of the strata in which every label is known.
+        counted_wrong: Number of wrong ones among these.
         seen: Labels of the other strata that are in the sample.
-        seen_wrong: How many of these are wrong.
-        seen_unsure: How many of these were answered without a decision.
+        seen_wrong: Number of wrong ones among these.
+        seen_unsure: Number of undecided ones among these.
         known_wrong: Labels of the side that are known to be wrong, in the sample or not.
         known_right: Labels of the side that are known to be right.
     """
 
     images: int
-    whole: int = 0
-    whole_wrong: int = 0
+    counted: int = 0
+    counted_wrong: int = 0
     seen: int = 0
     seen_wrong: int = 0
     seen_unsure: int = 0
@@ -61,26 +61,26 @@ class Side:
 
     @property
     def open(self) -> int:
-        """Labels of the strata of which not all are known."""
-        return self.images - self.whole
+        """Returns the number of labels in strata that are not fully known."""
+        return self.images - self.counted
 
     @property
     def is_sampled(self) -> bool:
-        """Whether anything can be said of the side: a label of it was seen, or there are none to see."""
+        """Returns whether the side can be estimated: one of its labels was decided, or all are known."""
         return not self.open or self.seen > self.seen_unsure
 
     @property
     def estimate(self) -> float:
-        """About how many of its labels are wrong, at best; NaN where nothing can be said."""
+        """Returns the estimated number of wrong labels; NaN if there is no estimate."""
         if not self.is_sampled:
             return math.nan
-        return self.whole_wrong + self.open * (self.seen_wrong / max(self.seen - self.seen_unsure, 1))
+        return self.counted_wrong + self.open * (self.seen_wrong / max(self.seen - self.seen_unsure, 1))
 
     def mirrored(self) -> Side:
-        """Returns the side with right and wrong exchanged, so that a lower bound is an upper one."""
+        """Returns the side with right and wrong exchanged, which turns a lower bound into an upper bound."""
         return replace(
             self,
-            whole_wrong=self.whole - self.whole_wrong,
+            counted_wrong=self.counted - self.counted_wrong,
             seen_wrong=self.seen - self.seen_wrong - self.seen_unsure,
             known_wrong=self.known_right,
             known_right=self.known_wrong,
@@ -88,7 +88,7 @@ class Side:
 
 
 class _Count(NamedTuple):
-    """A side for one test: `wrong` of `seen` among `open` labels, of which `low` to `high` can be wrong at all."""
+    """A side for one test: `wrong` of `seen` among `open` labels, of which `low` to `high` can be wrong."""
 
     fixed: int
     open: int
@@ -107,23 +107,23 @@ class _Count(NamedTuple):
 
     @property
     def is_free(self) -> bool:
-        """Whether its number of wrong labels is not known already."""
+        """Returns whether its number of wrong labels is still unknown."""
         return self.low < self.high
 
 
-def _counted(side: Side, *, unsure_is_wrong: bool) -> _Count:
-    low = side.known_wrong - side.whole_wrong
-    high = side.open - (side.known_right - (side.whole - side.whole_wrong))
+def _count_of(side: Side, *, unsure_is_wrong: bool) -> _Count:
+    low = side.known_wrong - side.counted_wrong
+    high = side.open - (side.known_right - (side.counted - side.counted_wrong))
     wrong = side.seen_wrong + (side.seen_unsure if unsure_is_wrong else 0)
-    return _Count(side.whole_wrong, side.open, side.seen, wrong, low, high)
+    return _Count(side.counted_wrong, side.open, side.seen, wrong, low, high)
 
 
 def wrong_on_side(side: Side, *, confidence: float) -> Interval | None:
-    """Returns how many labels of one side are wrong; None where nothing can be said.
+    """Returns an interval for the number of wrong labels of one side; None if there is no estimate.
 
     Args:
         side: The side.
-        confidence: How often both ends hold, between 0 and 1.
+        confidence: Confidence level of the interval, between 0 and 1.
 
     Example:
         >>> wrong_on_side(Side(images=1000, seen=100, seen_wrong=10, known_wrong=10, known_right=90), confidence=0.95)
@@ -132,13 +132,13 @@ def wrong_on_side(side: Side, *, confidence: float) -> Interval | None:
     if not side.is_sampled:
         return None
     error = (1 - confidence) / 2
-    high = _upper_of_side(_counted(side, unsure_is_wrong=True), error)
-    low = side.images - _upper_of_side(_counted(side.mirrored(), unsure_is_wrong=True), error)
+    high = _upper_of_side(_count_of(side, unsure_is_wrong=True), error)
+    low = side.images - _upper_of_side(_count_of(side.mirrored(), unsure_is_wrong=True), error)
     return within(side.estimate, low, high)
 
 
 def within(estimate: float, low: float, high: float) -> Interval:
-    """Returns an interval with its estimate in it: more may be known to be wrong than the sample makes likely.
+    """Returns an interval with its estimate clipped to it: more labels may be known to be wrong than estimated.
 
     Example:
         >>> within(2.0, 5, 9)
@@ -147,53 +147,53 @@ def within(estimate: float, low: float, high: float) -> Interval:
     return Interval(min(max(float(estimate), float(low)), float(high)), float(low), float(high))
 
 
-def most_wrong(sides: tuple[Side, Side], *, confidence: float) -> int:
+def upper_bound(sides: tuple[Side, Side], *, confidence: float) -> int:
     """Returns an upper bound on the wrong labels of both sides together.
 
     Args:
         sides: The flagged labels and the others.
-        confidence: How often the bound holds, between 0 and 1.
+        confidence: Confidence level of the bound, between 0 and 1.
 
     Example:
         >>> others = Side(images=1000, seen=300, known_right=300)
-        >>> most_wrong((Side(images=0), others), confidence=0.95)
+        >>> upper_bound((Side(images=0), others), confidence=0.95)
         8
     """
-    first, second = (_counted(side, unsure_is_wrong=True) for side in sides)
+    first, second = (_count_of(side, unsure_is_wrong=True) for side in sides)
     return _upper_of_sum(first, second, 1 - confidence)
 
 
-def fewest_wrong(sides: tuple[Side, Side], *, confidence: float) -> int:
-    """Returns a lower bound on the wrong labels of both sides together; see :func:`most_wrong`."""
+def lower_bound(sides: tuple[Side, Side], *, confidence: float) -> int:
+    """Returns a lower bound on the wrong labels of both sides together; see :func:`upper_bound`."""
     first, second = (side.mirrored() for side in sides)
-    return first.images + second.images - most_wrong((first, second), confidence=confidence)
+    return first.images + second.images - upper_bound((first, second), confidence=confidence)
 
 
 def missed_share(sides: tuple[Side, Side], *, confidence: float) -> Interval | None:
-    """Returns which share of the wrong labels is not flagged.
+    """Returns an interval for the share of the wrong labels that is not flagged.
 
     Args:
         sides: The flagged labels and the others.
-        confidence: How often both ends hold, between 0 and 1.
+        confidence: Confidence level of the interval, between 0 and 1.
 
     Returns:
-        None where one of the sides was not sampled, or no label was found wrong.
+        None if one of the sides was not sampled, or no label was found wrong.
     """
     flagged, others = sides
     total = flagged.estimate + others.estimate
     if not total > 0:  # NaN, too
         return None
     error = (1 - confidence) / 2
-    many, few = _counted(others, unsure_is_wrong=True), _counted(flagged, unsure_is_wrong=False)
-    high = _first(lambda share: _p_value(few, many, (-share, 1 - share), 0.0, error) <= error)
-    many, few = _counted(flagged, unsure_is_wrong=True), _counted(others, unsure_is_wrong=False)
-    low = 1 - _first(lambda share: _p_value(few, many, (-share, 1 - share), 0.0, error) <= error)
+    upper, lower = _count_of(others, unsure_is_wrong=True), _count_of(flagged, unsure_is_wrong=False)
+    high = _first(lambda share: _p_value(lower, upper, (-share, 1 - share), 0.0, error) <= error)
+    upper, lower = _count_of(flagged, unsure_is_wrong=True), _count_of(others, unsure_is_wrong=False)
+    low = 1 - _first(lambda share: _p_value(lower, upper, (-share, 1 - share), 0.0, error) <= error)
     value = others.estimate / total
     return Interval(value, min(low, value), max(high, value))
 
 
 def _upper_of_side(count: _Count, error: float) -> int:
-    """Returns the largest number of wrong labels under which no more than those seen are likelier than `error`."""
+    """Returns the largest number of wrong labels for which at most the observed number has a probability > `error`."""
     from scipy.stats import hypergeom
 
     if not count.is_free:
@@ -221,7 +221,7 @@ def _upper_of_sum(first: _Count, second: _Count, error: float) -> int:
 
 
 def _last_before(is_ruled_out: Callable[[int], bool], low: int, high: int) -> int:
-    """Returns the last integer from `low` to `high` that is not ruled out, by bisection; `low` at least."""
+    """Returns the last integer from `low` to `high` that is not ruled out, by bisection; at least `low`."""
     if not is_ruled_out(high):
         return high
     while high - low > 1:
@@ -231,7 +231,7 @@ def _last_before(is_ruled_out: Callable[[int], bool], low: int, high: int) -> in
 
 
 def _first(is_ruled_out: Callable[[float], bool]) -> float:
-    """Returns the smallest share that is ruled out, by bisection; 1 where none is."""
+    """Returns the smallest share that is ruled out, by bisection; 1 if none is."""
     low, high = 0.0, 1.0
     while high - low > 1e-5:
         middle = (low + high) / 2
@@ -239,37 +239,39 @@ def _first(is_ruled_out: Callable[[float], bool]) -> float:
     return high
 
 
-def _p_value(first: _Count, second: _Count, weights: tuple[float, float], least: float, error: float) -> float:
-    """Tests whether the weighted sum of wrong labels is at least `least`: how likely is an estimate as small as ours?
+def _p_value(first: _Count, second: _Count, weights: tuple[float, float], minimum: float, error: float) -> float:
+    """Returns the p-value of an estimate this small, if the weighted sum of wrong labels is at least `minimum`.
 
     Args:
-        first: One side; how many of its labels are wrong is the nuisance parameter.
-        second: The other side, whose weight is above 0.
-        weights: Of both sides in the sum.
-        least: The smallest sum under the hypothesis.
-        error: Which error is allowed in all; a twentieth of it bounds the nuisance parameter.
+        first: One side; its number of wrong labels is the nuisance parameter.
+        second: The other side, with a weight above 0.
+        weights: Weights of both sides in the sum.
+        minimum: The smallest sum under the hypothesis.
+        error: The total error level; a twentieth of it bounds the nuisance parameter.
     """
     if weights[1] <= 0:
         return 1.0
-    spent = error * _OF_ERROR if first.is_free and first.seen else 0.0
+    spent = error * _ERROR_SHARE if first.is_free and first.seen else 0.0
     low, high = _range(first, spent) if spent else (first.low, first.high)
     observed = weights[0] * first.estimate + weights[1] * second.estimate
 
     def probability(wrong: NDArray[np.int64]) -> NDArray[np.float64]:
-        rest = (least - weights[0] * (first.fixed + wrong)) / weights[1] - second.fixed
-        other = np.maximum(np.ceil(rest - _EXACT), second.low).astype(np.int64)
-        possible = other <= second.high
+        remaining = (minimum - weights[0] * (first.fixed + wrong)) / weights[1] - second.fixed
+        second_wrong = np.maximum(np.ceil(remaining - _TOLERANCE), second.low).astype(np.int64)
+        possible = second_wrong <= second.high
         result = np.zeros(len(wrong))
         if possible.any():
-            result[possible] = _as_small(first, second, weights, observed, wrong[possible], other[possible])
+            result[possible] = _tail_probability(
+                first, second, weights, observed, wrong[possible], second_wrong[possible]
+            )
         return result
 
     return _maximum(probability, low, high) + spent
 
 
-@lru_cache(maxsize=32)  # all tests of one bound ask for the same
+@lru_cache(maxsize=32)  # the same for all tests of one bound
 def _range(count: _Count, error: float) -> tuple[int, int]:
-    """Returns which numbers of wrong labels are within two-sided bounds; both ends together err with `error`."""
+    """Returns the two-sided bounds on the number of wrong labels, with a total error level of `error`."""
     upper = _upper_of_side(count._replace(fixed=0), error / 2)
     right = count._replace(
         fixed=0, wrong=count.seen - count.wrong, low=count.open - count.high, high=count.open - count.low
@@ -278,54 +280,54 @@ def _range(count: _Count, error: float) -> tuple[int, int]:
 
 
 def _maximum(function: Callable[[NDArray[np.int64]], NDArray[np.float64]], low: int, high: int) -> float:
-    """Returns the largest value of a smooth function at the integers from `low` to `high`: on a grid, then near it."""
+    """Returns the maximum of a smooth function at the integers from `low` to `high`, by refining a grid."""
     best = 0.0
     while True:
         grid = np.unique(np.linspace(low, high, _GRID).round().astype(np.int64))
         values = function(grid)
-        place = int(values.argmax())
-        best = max(best, float(values[place]))
+        peak = int(values.argmax())
+        best = max(best, float(values[peak]))
         if len(grid) > high - low:
             return best
-        low, high = int(grid[max(place - 1, 0)]), int(grid[min(place + 1, len(grid) - 1)])
+        low, high = int(grid[max(peak - 1, 0)]), int(grid[min(peak + 1, len(grid) - 1)])
 
 
-def _as_small(
+def _tail_probability(
     first: _Count,
     second: _Count,
     weights: tuple[float, float],
     observed: float,
     wrong: NDArray[np.int64],
-    other: NDArray[np.int64],
+    second_wrong: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Returns how likely an estimate of at most `observed` is for each of C divisions of the wrong labels, (C,)."""
+    """Returns the probability of an estimate of at most `observed`, for C divisions of the wrong labels, (C,)."""
     seen = np.arange(first.seen + 1)
-    left = observed - weights[0] * (first.fixed + first.weight * seen) - weights[1] * second.fixed
+    remaining = observed - weights[0] * (first.fixed + first.weight * seen) - weights[1] * second.fixed
     step = weights[1] * second.weight
-    # where nothing was seen of the second side, its estimate is no matter of chance
-    most = np.floor(left / step + _EXACT) if step else np.where(left >= -_EXACT, second.seen, -1)
-    most = np.clip(most, -1, second.seen).astype(np.int64) + 1
-    return np.asarray((_probabilities(first, wrong) * _below(second, other)[:, most]).sum(axis=1))
+    # without a sample of the second side, its estimate is not random
+    maximum = np.floor(remaining / step + _TOLERANCE) if step else np.where(remaining >= -_TOLERANCE, second.seen, -1)
+    maximum = np.clip(maximum, -1, second.seen).astype(np.int64) + 1
+    return np.asarray((_probabilities(first, wrong) * _below(second, second_wrong)[:, maximum]).sum(axis=1))
 
 
 def _probabilities(count: _Count, wrong: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns how likely 0 to n wrong labels are among the n seen, for each of C numbers of wrong ones, (C, n + 1)."""
-    if (count.open + 1) * (count.seen + 1) <= _TABLE:
+    """Returns the probabilities of 0 to n wrong labels among the n seen, for C totals of wrong labels, (C, n + 1)."""
+    if (count.open + 1) * (count.seen + 1) <= _MAX_TABLE_SIZE:
         return np.asarray(_table(count.open, count.seen)[0][wrong])
     return _hypergeometric(count.open, count.seen, wrong)
 
 
 def _below(count: _Count, wrong: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns how likely fewer than 0 to n + 1 wrong labels are among the n seen, (C, n + 2)."""
-    if (count.open + 1) * (count.seen + 1) <= _TABLE:
+    """Returns the probabilities of fewer than 0 to n + 1 wrong labels among the n seen, (C, n + 2)."""
+    if (count.open + 1) * (count.seen + 1) <= _MAX_TABLE_SIZE:
         return np.asarray(_table(count.open, count.seen)[1][wrong])
     return _summed(_hypergeometric(count.open, count.seen, wrong))
 
 
-@lru_cache(maxsize=8)  # one bound asks for the same numbers many times
+@lru_cache(maxsize=8)  # one bound uses the same numbers many times
 def _table(labels: int, seen: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    every = _hypergeometric(labels, seen, np.arange(labels + 1))
-    return every, _summed(every)
+    probabilities = _hypergeometric(labels, seen, np.arange(labels + 1))
+    return probabilities, _summed(probabilities)
 
 
 def _summed(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -336,12 +338,12 @@ def _hypergeometric(labels: int, chosen: int, wrong: NDArray[np.int64]) -> NDArr
     seen, total, logs = np.arange(chosen + 1), wrong[:, None], _log_factorials(labels)
 
     def choose(among: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.float64]:
-        left = among - taken
-        ways = logs[among] - logs[np.maximum(taken, 0)] - logs[np.maximum(left, 0)]
-        return np.asarray(np.where((taken < 0) | (left < 0), -np.inf, ways))
+        not_taken = among - taken
+        log_ways = logs[among] - logs[np.maximum(taken, 0)] - logs[np.maximum(not_taken, 0)]
+        return np.asarray(np.where((taken < 0) | (not_taken < 0), -np.inf, log_ways))
 
-    every = choose(np.asarray(labels), np.asarray(chosen))
-    return np.asarray(np.exp(choose(total, seen) + choose(labels - total, chosen - seen) - every))
+    log_total = choose(np.asarray(labels), np.asarray(chosen))
+    return np.asarray(np.exp(choose(total, seen) + choose(labels - total, chosen - seen) - log_total))
 
 
 @lru_cache(maxsize=8)

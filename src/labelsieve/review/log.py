@@ -1,4 +1,4 @@
-"""The log of answers: one file in the run folder that only grows. What was acknowledged survives any crash."""
+"""The log of answers: one append-only file in the run folder. Acknowledged answers survive any crash."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FORMAT = 1
 
 
 class AnswerLog:
-    """The answers in a run folder: UTF-8, one JSON object a line, below a line that says the format.
+    """The answers in a run folder: UTF-8, one JSON object per line, after a header with the format.
 
-    Several processes may append at once. A torn last line, which a crash leaves, is dropped with one note and cut off
-    before the next answer is appended.
+    Several processes may append concurrently. If a crash has left a truncated last line, it is ignored with one note,
+    and removed before the next answer is appended.
 
     Args:
-        run_folder: Folder of the run; a log that is not there is made by the first answer.
-        progress: Where to say that a torn line was dropped.
+        run_folder: Folder of the run; the first answer creates the log.
+        progress: Receives a note if a truncated line was ignored.
 
     Example:
         >>> import tempfile
@@ -47,12 +47,12 @@ class AnswerLog:
         self._lock = threading.RLock()
         self._answers: list[Answer] = []
         self._tokens: set[str] = set()
-        # of the file: bytes and lines that are read, and whether what follows them is torn
-        self._read, self._lines, self._has_told = 0, 0, False
-        self._followed = 0
+        # bytes and lines that were read, and whether a truncated line was reported
+        self._read, self._lines, self._has_reported = 0, 0, False
+        self._position = 0
 
     def answers(self) -> list[Answer]:
-        """Returns all answers in the order of the file, those that were taken back and what took them back included.
+        """Returns all answers in the order of the file, including those that were taken back, and the undo answers.
 
         Raises:
             RunError: The file cannot be read, or a line before its last one is broken.
@@ -62,17 +62,17 @@ class AnswerLog:
             return list(self._answers)
 
     def follow(self) -> list[Answer]:
-        """Returns the answers that came since the last call, whoever appended them.
+        """Returns the answers that any process appended since the last call.
 
-        It costs no more than a look at the size of the file where nothing came.
+        Without new answers it only checks the size of the file.
 
         Raises:
             RunError: See :meth:`answers`.
         """
         with self._lock:
             self._refresh()
-            new = self._answers[self._followed :]
-            self._followed = len(self._answers)
+            new = self._answers[self._position :]
+            self._position = len(self._answers)
             return new
 
     def _refresh(self) -> None:
@@ -81,7 +81,7 @@ class AnswerLog:
                 self._catch_up(file)
 
     def prepare(self) -> None:
-        """Makes sure that answers can be written, before anybody gives one; makes the log if there is none.
+        """Checks that answers can be written, before anybody answers; creates the log if there is none.
 
         Raises:
             RunError: See :meth:`append`.
@@ -92,21 +92,21 @@ class AnswerLog:
                 self._write(file, [], torn=torn)
 
     def append(self, answer: Answer) -> bool:
-        """Appends an answer; it is on the disk when this returns.
+        """Appends an answer durably: it is on the disk when this returns.
 
         Returns:
-            False if an answer with its token is there already, which is then not appended again.
+            False if the log already has an answer with its token, which is not appended again.
 
         Raises:
-            RunError: The folder cannot be written to or the disk is full; the log stays as it was.
+            RunError: The folder cannot be written to or the disk is full; the log stays unchanged.
         """
         return self.append_all([answer]) == 1
 
     def append_all(self, answers: list[Answer]) -> int:
-        """Appends some answers, all of them or none: a whole group of look-alikes, for one.
+        """Appends several answers, all or none, such as those on a group of similar images.
 
         Returns:
-            How many of them were new, by their tokens.
+            Number of new answers, by their tokens.
 
         Raises:
             RunError: See :meth:`append`.
@@ -129,7 +129,7 @@ class AnswerLog:
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
         except OSError:
-            file.truncate(self._read)  # nothing half-written: it would be in the way of the next one
+            file.truncate(self._read)  # removes a partial line before the next one
             raise
         if not self._read:
             _sync_folder(self.path.parent)
@@ -142,14 +142,14 @@ class AnswerLog:
         """Opens the file and holds its lock.
 
         Raises:
-            RunError: It cannot be opened, or what is done in the block fails on the disk.
+            RunError: It cannot be opened, or an operation in the block fails on the disk.
         """
-        reads = mode == "rb"
-        verb = "read" if reads else "written"
-        advice = "check its permissions" if reads else "free some space or choose a writable folder"
-        target = Path(os.path.realpath(self.path)) if reads else target_of(self.path)
+        is_read = mode == "rb"
+        verb = "read" if is_read else "written"
+        advice = "check its permissions" if is_read else "free some space or choose a writable folder"
+        target = Path(os.path.realpath(self.path)) if is_read else target_of(self.path)
         try:
-            # without a buffer, which would keep what a full disk refused and try it again at closing
+            # unbuffered, since a buffer would retry at closing what a full disk has rejected
             with FileIO(target, mode) as file, locked(target, wait=True):
                 yield file
         except OSError as error:
@@ -165,24 +165,24 @@ class AnswerLog:
             raise RunError(f"{self.path} cannot be read: {error.strerror}; check its permissions") from error
 
     def _catch_up(self, file: FileIO) -> bool:
-        """Reads the whole lines that are new; returns whether something torn follows them."""
+        """Reads new complete lines; returns whether a truncated line follows them."""
         size = file.seek(0, os.SEEK_END)
         if size < self._read:
             raise RunError(f"{self.path} became shorter while it was in use; start again")
         file.seek(self._read)
         lines = file.read(size - self._read).split(b"\n")
-        rest = lines.pop()
-        for place, line in enumerate(lines):
+        torn = lines.pop()
+        for index, line in enumerate(lines):
             value = _parsed(line)
-            is_last = place == len(lines) - 1
-            if value is None and is_last and not rest:
-                rest = line
+            is_last = index == len(lines) - 1
+            if value is None and is_last and not torn:
+                torn = line
                 break
             self._take(line, value)
-        if rest and not self._has_told:
-            self._has_told = True
+        if torn and not self._has_reported:
+            self._has_reported = True
             self._progress.say(f"note: the last line of {self.path} is torn, as a crash leaves it; it is dropped")
-        return bool(rest)
+        return bool(torn)
 
     def _take(self, line: bytes, value: Any) -> None:
         number = self._lines + 1
@@ -202,9 +202,9 @@ class AnswerLog:
     def _check_header(self, value: dict[str, Any]) -> None:
         if value.get("format") != FORMAT:
             by = shown(value.get("labelsieve") or "something else")
-            found = shown(value.get("format", "none"))
+            actual = shown(value.get("format", "none"))
             raise RunError(
-                f"expected format {FORMAT} in {self.path}, found {found}, written by labelsieve {by}; upgrade"
+                f"expected format {FORMAT} in {self.path}, found {actual}, written by labelsieve {by}; upgrade"
             )
 
     def _keep(self, answer: Answer) -> None:
@@ -220,7 +220,7 @@ def _header() -> dict[str, Any]:
 
 
 def _parsed(line: bytes) -> Any:
-    """Returns what a line holds, None if it is no JSON."""
+    """Parses a line, None if it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -232,7 +232,7 @@ def _quoted(line: bytes) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Brings the name of a new file to the disk; where folders cannot be opened, the system does it by itself."""
+    """Syncs the name of a new file to the disk; systems that cannot open folders do it themselves."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

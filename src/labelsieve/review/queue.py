@@ -1,4 +1,4 @@
-"""Which image comes next for whom: orders, filters, leases, and images that two people look at on purpose."""
+"""The review queue: order, filters, leases, and images that are assigned to two reviewers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, key_of
 from labelsieve.review.finding_queues import FINDING_QUEUES, FindingQueues
 from labelsieve.review.sampling import AuditDesign, design
-from labelsieve.review.state import Resolved, Standing
+from labelsieve.review.state import Resolved, StandingAnswers
 from labelsieve.verdicts import Verdicts
 
 Queue = Literal["suspicious", "class", "pair", "group", "audit", "conflicts", "copies", "leaks", "no-class", "defects"]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
-# Seconds without a sign of life after which the cards of a browser go to others.
+# Seconds without a request after which the cards of a browser are released.
 LEASE = 120.0
-# One image in so many is drawn for the audit.
+# One in so many images is drawn for the audit.
 AUDIT_EVERY = 5
-# Mixes the bits of a content hash, so that those who share an image do not depend on how it was hashed.
+# Mixes the bits of a content hash, so that the choice of shared images does not depend on the hash function.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _OPEN, _DECIDED, _UNSURE, _DISPUTED = range(4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which images a queue has.
+    """The filters of a queue.
 
     Attributes:
         given: Given label; None for all.
         suggested: Suggested label; None for all.
         low: Smallest p_clean.
         high: Largest p_clean.
-        text: What the id contains, in whatever case.
+        text: A part of the id, case-insensitive.
         which: `flagged`, `unflagged`, `unreadable` or `all`.
-        state: `open`: to be answered; `skipped`: open and skipped by this reviewer; `unsure`, `disputed`, `answered`;
+        state: `open`: to be answered; `skipped`: open and skipped by this reviewer; `unsure`; `disputed`; `answered`;
             or `all`.
     """
 
@@ -62,9 +62,9 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One queue with its filters; those of the audit are dropped, for they would bias it.
+    """One queue with its filters; the audit ignores filters, since they would bias it.
 
-    What was found in images has nothing to do with flags, so there all images are looked through.
+    Image findings do not depend on flags, so their queues contain flagged and unflagged images.
     """
 
     queue: Queue = "suspicious"
@@ -79,22 +79,22 @@ class Spec:
 
     @property
     def is_of_findings(self) -> bool:
-        """Whether it is a queue of what was found in images beside wrong labels."""
+        """Returns whether it is a queue of image findings."""
         return self.queue in FINDING_QUEUES
 
 
 class ReviewQueue:
     """The images of a run, and which of them to show next.
 
-    Copies of an image, of equal content, are one image here: they share their answers. Every method is quick, some
-    operations on arrays of N values at most.
+    Copies with equal content count as one image and share their answers. Every method is fast: at most a few
+    operations on arrays of N values.
 
     Args:
         verdicts: Of N images.
         contents: Shape (N,), uint64: a hash of each image.
-        overlap: Share of the images that two reviewers look at.
-        seed: Draws the audit.
-        clock: Seconds that only ever grow.
+        overlap: Share of the images that two reviewers see.
+        seed: Seed of the audit.
+        clock: A monotonic clock, in seconds.
 
     Raises:
         SettingsError: The overlap is out of range.
@@ -110,7 +110,7 @@ class ReviewQueue:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_value("overlap", overlap, Share)
-        self.verdicts, self.standing, self._clock = verdicts, Standing(), clock
+        self.verdicts, self.standing, self._clock = verdicts, StandingAnswers(), clock
         self.contents, self.group = np.unique(contents, return_inverse=True)
         self.design: AuditDesign = design(verdicts, seed=seed)
         self.findings = FindingQueues(verdicts)
@@ -129,10 +129,10 @@ class ReviewQueue:
         self._known_names = frozenset(map(normalise, verdicts.class_names))
         self._rows_of = lru_cache(maxsize=32)(self._find_rows)
 
-    # what was answered
+    # answers
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Takes answers that came, of whomever."""
+        """Adds answers of any reviewers."""
         keys = {self.standing.add(each) for each in answers}
         for key in keys - {None}:
             self._update(str(key))
@@ -141,32 +141,32 @@ class ReviewQueue:
         group = self.group_of(key)
         if group is None:
             return
-        found = self._valid(self.standing.by_key.get(key))
-        answered = set(found.reviewers) if found else set()
+        resolved = self._valid(self.standing.by_key.get(key))
+        answered = set(resolved.reviewers) if resolved else set()
         # a skip counts until an answer follows it
         last = {each.reviewer: each.kind for each in self.standing.of_key(key)}
         for name in {*last, *answered, *self._answered_by}:
             self._mask(self._answered_by, name)[group] = name in answered
             self._mask(self._skipped_by, name)[group] = last.get(name) == "skip"
         self._reviewers[group] = len(answered)
-        self._status[group] = _status(found)
-        self._is_dropped[group] = found is not None and found.kind == "drop"
+        self._status[group] = _status(resolved)
+        self._is_dropped[group] = resolved is not None and resolved.kind == "drop"
         for row in self.copies(group):
-            right = found.is_right(self.given_label(row)) if found else None
+            right = resolved.is_right(self.given_label(row)) if resolved else None
             self.outcome[row] = -1 if right is None else int(right)
 
-    def _valid(self, found: Resolved | None) -> Resolved | None:
-        """Returns what was answered, None if it names a class that no longer exists: the image is asked again then."""
-        return found if found and self._known_names.issuperset(map(normalise, found.labels)) else None
+    def _valid(self, resolved: Resolved | None) -> Resolved | None:
+        """Returns the answers, None if they name a class that no longer exists, so that the image is asked again."""
+        return resolved if resolved and self._known_names.issuperset(map(normalise, resolved.labels)) else None
 
     def _mask(self, masks: dict[str, NDArray[np.bool_]], reviewer: str) -> NDArray[np.bool_]:
         return masks.setdefault(reviewer, np.zeros(len(self.contents), dtype=np.bool_))
 
     def group_of(self, key: str) -> int | None:
-        """Returns the number of the images with a key; None if the run has none."""
+        """Returns the group of the images with a key; None if the run has none."""
         content = np.uint64(int(key, 16))
-        place = int(np.searchsorted(self.contents, content))
-        return place if place < len(self.contents) and self.contents[place] == content else None
+        index = int(np.searchsorted(self.contents, content))
+        return index if index < len(self.contents) and self.contents[index] == content else None
 
     def copies(self, group: int) -> NDArray[np.int64]:
         """Returns the rows of equal images."""
@@ -181,15 +181,15 @@ class ReviewQueue:
         return str(self.verdicts.class_names[int(self.verdicts.given[row])])
 
     def resolved(self, row: int) -> Resolved | None:
-        """Returns what was answered on an image."""
+        """Returns the answers on an image."""
         return self.standing.by_key.get(self.key(row))
 
     @property
     def is_answered(self) -> NDArray[np.bool_]:
-        """Shape (N,): images that somebody answered."""
+        """Shape (N,): images with an answer."""
         return np.asarray(self._reviewers[self.group] > 0)
 
-    # what comes next
+    # next images
 
     def take(
         self, spec: Spec, *, client: str, reviewer: str, count: int, after: int | None = None
@@ -198,81 +198,85 @@ class ReviewQueue:
 
         Args:
             spec: The queue.
-            client: The browser; a card that it, or another one, has already is not handed out again.
-            reviewer: Who looks; what this person has answered does not come again.
-            count: How many at most.
-            after: Row of the last card: what comes before it in the queue is passed over.
+            client: The browser; cards that are leased to any browser are not returned.
+            reviewer: The reviewer; images with an answer of this person are not returned.
+            count: Maximum number of images.
+            after: Row of the last card: images before it in the queue are skipped.
         """
         rows = self._waiting(spec, reviewer)
         if after is not None:
             order = self._rows_of(spec)
-            place = np.flatnonzero(order == after)
-            if len(place):
-                rows = rows[np.isin(rows, order[place[0] + 1 :], assume_unique=True)]
+            position = np.flatnonzero(order == after)
+            if len(position):
+                rows = rows[np.isin(rows, order[position[0] + 1 :], assume_unique=True)]
         rows = rows[self._is_free(rows)]
-        taken = (self._one_of_each_pair(spec, rows) if spec.is_of_findings and after is None else rows)[: max(count, 0)]
-        self.lease(taken, client)
-        return taken
+        chosen = (self._one_of_each_pair(spec, rows) if spec.is_of_findings and after is None else rows)[
+            : max(count, 0)
+        ]
+        self.lease(chosen, client)
+        return chosen
 
     def _one_of_each_pair(self, spec: Spec, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns images of which none is beside another one: what is answered on one decides whether to ask the other.
+        """Returns at most one image of each pair, since the answer on one decides whether to ask for the other.
 
-        Those whose other image is on a screen wait, too.
+        Images whose companion is leased are left out, too.
         """
-        others = self.findings.others(spec.queue, rows)
+        companions = self.findings.companions(spec.queue, rows)
         busy, chosen = set(self._leases), []
-        for row, other in zip(rows.tolist(), others.tolist(), strict=True):
-            if other < 0 or int(self.group[other]) not in busy:
+        for row, companion in zip(rows.tolist(), companions.tolist(), strict=True):
+            if companion < 0 or int(self.group[companion]) not in busy:
                 chosen.append(row)
                 busy.add(int(self.group[row]))
         return np.array(chosen, dtype=np.int64)
 
     def alike(self, spec: Spec, row: int, *, reviewer: str) -> NDArray[np.int64]:
-        """Returns the free images of a queue that have the given and the suggested label of an image, without it."""
+        """Returns the free images of a queue with the same given and suggested label as an image, without that one."""
         rows = self._waiting(spec, reviewer)
         given, suggested = self.verdicts.given, self.verdicts.predicted
-        same = (given[rows] == given[row]) & (suggested[rows] == suggested[row]) & (rows != row)
-        return np.asarray(rows[same & self._is_free(rows)])
+        is_alike = (given[rows] == given[row]) & (suggested[rows] == suggested[row]) & (rows != row)
+        return np.asarray(rows[is_alike & self._is_free(rows)])
 
     def left(self, spec: Spec, *, reviewer: str) -> int:
-        """Returns how many images of a queue wait for a reviewer, those on somebody's screen included."""
+        """Returns the number of images of a queue that wait for a reviewer, including leased ones."""
         return len(self._waiting(spec, reviewer))
 
     def size(self, spec: Spec) -> int:
-        """Returns how many images a queue has in all, whatever was answered."""
+        """Returns the total number of images of a queue, answered or not."""
         return len(self._rows_of(spec))
 
     def _waiting(self, spec: Spec, reviewer: str) -> NDArray[np.int64]:
         rows, waits = self._rows_of(spec), self._in_state(spec.filters.state, reviewer)
-        if spec.queue == "audit":  # an image that was skipped in the review would end the sample
+        if spec.queue == "audit":  # else an image skipped in the review would end the sample
             waits |= self._in_state("skipped", reviewer)
         rows = np.asarray(rows[waits[self.group[rows]]])
-        if spec.is_of_findings and spec.filters.state == "open":  # without its copy an image is no copy any more
-            others = self.findings.others(spec.queue, rows)
-            rows = rows[(others < 0) | ~self._is_dropped[self.group[others]]]
+        if (
+            spec.is_of_findings and spec.filters.state == "open"
+        ):  # an image is no copy any more once the other one is dropped
+            companions = self.findings.companions(spec.queue, rows)
+            rows = rows[(companions < 0) | ~self._is_dropped[self.group[companions]]]
         return rows
 
     def _in_state(self, state: State, reviewer: str) -> NDArray[np.bool_]:
         """Returns which images are in a state, for a reviewer."""
         answered, skipped = self._mask(self._answered_by, reviewer), self._mask(self._skipped_by, reviewer)
-        wanted = ~answered & ((self._reviewers == 0) | (self._is_shared & (self._reviewers < 2)))
+        is_needed = ~answered & ((self._reviewers == 0) | (self._is_shared & (self._reviewers < 2)))
         masks: dict[str, NDArray[np.bool_]] = {
-            "open": wanted & ~skipped,
-            "skipped": wanted & skipped,
+            "open": is_needed & ~skipped,
+            "skipped": is_needed & skipped,
             "unsure": self._status == _UNSURE,
             "disputed": self._status == _DISPUTED,
             "answered": self._reviewers > 0,
-            "all": np.ones(len(wanted), dtype=np.bool_),
+            "all": np.ones(len(is_needed), dtype=np.bool_),
         }
         return masks[state]
 
     def _find_rows(self, spec: Spec) -> NDArray[np.int64]:
-        """Returns the rows of a queue in their order, one of each group of copies; it depends on the verdicts alone."""
+        """Returns the rows of a queue in order, one of each group of copies; depends on the verdicts only."""
         if spec.queue == "audit":
             rows = self.design.order
         elif spec.is_of_findings:
-            found = self.findings.rows(spec.queue)
-            rows = found[np.isin(found, self._chosen(spec.filters))]
+            candidates = self.findings.rows(spec.queue)
+            rows = candidates[np.isin(candidates, self._chosen(spec.filters))]
         else:
             rows = self._sorted(spec.queue, self._chosen(spec.filters))
         _, first = np.unique(self.group[rows], return_index=True)
@@ -296,31 +300,31 @@ class ReviewQueue:
         return np.asarray(self._order[keep[self._order]])
 
     def _sorted(self, queue: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Puts the class, or the confused pair, with most of the images first; within it they stay by rank."""
+        """Sorts the class, or the confused pair, with the most images first; within it by rank."""
         if queue not in ("class", "pair"):
             return rows
         codes = self.verdicts.given[rows]
         if queue == "pair":
             codes = codes * (len(self.verdicts.class_names) + 1) + self.verdicts.predicted[rows] + 1
-        _, place, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        return np.asarray(rows[np.lexsort((codes, -counts[place]))])
+        _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        return np.asarray(rows[np.lexsort((codes, -counts[inverse]))])
 
     # leases
 
     def lease(self, rows: Iterable[int] | NDArray[np.int64], client: str) -> None:
-        """Keeps images for a browser until it answers, gives them back, or is silent for too long."""
+        """Reserves images for a browser until it answers, releases them, or sends no request for too long."""
         until = self._clock() + LEASE
         self._leases.update({int(self.group[row]): (client, until) for row in rows})
 
     def renew(self, client: str) -> None:
-        """Keeps all images of a browser for longer: it gave a sign of life."""
+        """Extends the leases of a browser after a request."""
         until = self._clock() + LEASE
         for group, (holder, _) in self._leases.items():
             if holder == client:
                 self._leases[group] = (holder, until)
 
     def release(self, client: str, rows: Iterable[int] | None = None) -> None:
-        """Gives images back, all those of a browser or the given ones."""
+        """Releases all images of a browser, or the passed ones."""
         chosen = None if rows is None else {int(self.group[row]) for row in rows}
         for group, (holder, _) in list(self._leases.items()):
             if holder == client and (chosen is None or group in chosen):
@@ -335,7 +339,7 @@ class ReviewQueue:
 
 
 def is_shared(contents: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Returns which images two reviewers look at, (N,): about a share of them, always the same ones.
+    """Returns which images are assigned to two reviewers, (N,): about a share of them, always the same ones.
 
     Args:
         contents: Their hashes, (N,).
@@ -352,9 +356,9 @@ def _class_index(verdicts: Verdicts, name: str) -> int:
     return verdicts.class_names.index(name)
 
 
-def _status(found: Resolved | None) -> int:
-    if found is None:
+def _status(resolved: Resolved | None) -> int:
+    if resolved is None:
         return _OPEN
-    if found.kind != "unsure":
+    if resolved.kind != "unsure":
         return _DECIDED
-    return _DISPUTED if found.disputed else _UNSURE
+    return _DISPUTED if resolved.disputed else _UNSURE

@@ -1,4 +1,4 @@
-"""The numbers of an audit in words, each with what it assumes."""
+"""The numbers of an audit as sentences, each with its assumption."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labelsieve.review.conformal import FlagThreshold
 from labelsieve.review.statement import Sentence, Statement
 
 KNOWN = "the answers are right and what was found wrong gets corrected"
-# The number of docs/guarantees.md: 99 % stays above 95 % there, however often one looks.
+# From docs/guarantees.md: 99 % stays above 95 % there, even if the results are checked repeatedly.
 LEFT = (
     f"{SAMPLED}, what was found wrong gets corrected, and the size of the audit was not chosen by its result (else ask "
     f"for 99{NBSP}% confidence)"
@@ -21,99 +21,108 @@ ESTIMATE = (
 )
 
 
-def sentences(found: Statement) -> tuple[Sentence, ...]:
-    """Returns what there is to say, the least that is left first."""
-    said = [_left(found), *_looked(found), *_flags(found), *_wanted(found), *_threshold(found), *_estimate(found)]
-    return tuple(said)
+def sentences(result: Statement) -> tuple[Sentence, ...]:
+    """Returns all sentences, the bound on remaining wrong labels first."""
+    parts = [
+        _left(result),
+        *_reviewed(result),
+        *_flags(result),
+        *_requested(result),
+        *_threshold(result),
+        *_estimate(result),
+    ]
+    return tuple(parts)
 
 
-def _left(found: Statement) -> Sentence:
-    if found.left is None or found.at_most is None:
-        if not found.audited:
+def _left(result: Statement) -> Sentence:
+    if result.left is None or result.at_most is None:
+        if not result.audited:
             return Sentence("Nothing was audited, so nothing is guaranteed.")
         return Sentence(
-            f"{counted(found.audited, 'image was', 'images were')} audited, too few to say anything of all labels; at "
+            f"{counted(result.audited, 'image was', 'images were')} audited, too few to say anything of all labels; at "
             "least one that is flagged and one that is not have to be decided."
         )
-    about, low, high = (f"{round(each):,}" for each in found.left)
-    share = percent(found.at_most / found.images) if found.images else percent(0)
-    labels = counted(found.images, "label", "labels")
-    if found.answered == found.images:
-        return Sentence(f"{found.at_most:,} of {labels} are still wrong, as all were looked at.", KNOWN)
+    about, low, high = (f"{round(each):,}" for each in result.left)
+    share = percent(result.at_most / result.images) if result.images else percent(0)
+    labels = counted(result.images, "label", "labels")
+    if result.answered == result.images:
+        return Sentence(f"{result.at_most:,} of {labels} are still wrong, as all were looked at.", KNOWN)
     return Sentence(
-        f"With {_confidence(found)} confidence at most {found.at_most:,} of {labels} ({share}) are still wrong; about "
-        f"{about} are ({low} to {high}).",
+        f"With {_confidence(result)} confidence at most {result.at_most:,} of {labels} ({share}) are still wrong; "
+        f"about {about} are ({low} to {high}).",
         LEFT,
     )
 
 
-def _looked(found: Statement) -> list[Sentence]:
-    if not found.answered and not found.audited:
+def _reviewed(result: Statement) -> list[Sentence]:
+    if not result.answered and not result.audited:
         return []
-    known = counted(found.answered, "label is", "labels are")
-    text = f"{known} known, {found.found:,} of them wrong; {found.audited:,} are a random sample"
-    if found.unsure:
-        text += f", {found.unsure:,} of which were left undecided and count as the worst case"
+    known_text = counted(result.answered, "label is", "labels are")
+    text = f"{known_text} known, {result.found:,} of them wrong; {result.audited:,} are a random sample"
+    if result.unsure:
+        text += f", {result.unsure:,} of which were left undecided and count as the worst case"
     return [Sentence(f"{text}.")]
 
 
-def _flags(found: Statement) -> list[Sentence]:
-    if not found.flagged and found.images:
+def _flags(result: Statement) -> list[Sentence]:
+    if not result.flagged and result.images:
         return [Sentence("Nothing was flagged, so there is nothing to say of flags.")]
-    said = []
-    if found.right_flags is not None:
-        flagged = counted(found.flagged, "flagged label", "flagged labels")
-        said.append(Sentence(f"Of {flagged} {_interval(found.right_flags)} are wrong.", SAMPLED))
-    if found.missed is not None:
-        said.append(Sentence(f"The flags miss {_interval(found.missed)} of the wrong labels.", SAMPLED))
-    return said
+    lines = []
+    if result.right_flags is not None:
+        flagged = counted(result.flagged, "flagged label", "flagged labels")
+        lines.append(Sentence(f"Of {flagged} {_interval(result.right_flags)} are wrong.", SAMPLED))
+    if result.missed is not None:
+        lines.append(Sentence(f"The flags miss {_interval(result.missed)} of the wrong labels.", SAMPLED))
+    return lines
 
 
-def _wanted(found: Statement) -> list[Sentence]:
-    wanted = found.wanted
-    if wanted is None:
+def _requested(result: Statement) -> list[Sentence]:
+    requested = result.wanted
+    if requested is None:
         return []
-    bound = f"at most {percent(wanted.share)} ({wanted.labels:,}) are still wrong"
-    if wanted.more is None:
+    bound = f"at most {percent(requested.share)} ({requested.labels:,}) are still wrong"
+    if requested.more is None:
         return [Sentence(f"To say whether {bound}, audit some images first: labelsieve review RUN.")]
-    if not wanted.more:
+    if not requested.more:
         return [Sentence(f"So {bound}, as asked.", LEFT)]
-    text = f"To say that {bound}, look at {counted(wanted.more, 'more image', 'more images')} of the audit"
-    if found.left is not None and found.left.value > wanted.labels:
-        text += f"; about {round(found.left.value):,} labels are still wrong, so correct the most suspicious ones first"
+    text = f"To say that {bound}, look at {counted(requested.more, 'more image', 'more images')} of the audit"
+    if result.left is not None and result.left.value > requested.labels:
+        text += (
+            f"; about {round(result.left.value):,} labels are still wrong, so correct the most suspicious ones first"
+        )
     return [Sentence(f"{text}.", "they turn out as those that were seen so far")]
 
 
-def _threshold(found: Statement) -> list[Sentence]:
-    chosen = found.flag_threshold
+def _threshold(result: Statement) -> list[Sentence]:
+    chosen = result.flag_threshold
     if chosen is None:
         return []
     if chosen.threshold is None:
         return [Sentence(f"{no_threshold(chosen)}.", HOLDS_IF)]
     labels = counted(chosen.flagged, "label", "labels")
-    text = f"Flag where p_clean is at most {chosen.threshold:.3g} ({labels}), and {_wanted_flags(chosen)}."
+    text = f"Flag where p_clean is at most {chosen.threshold:.3g} ({labels}), and {_bound_on_flags(chosen)}."
     return [Sentence(text, HOLDS_IF)]
 
 
 def no_threshold(chosen: FlagThreshold) -> str:
-    """Says why nothing can be flagged at the share of false flags that was asked for."""
+    """Returns the reason why nothing can be flagged at the requested share of false flags."""
     seen = counted(chosen.right_seen, "right label", "right labels")
     reason = f"the audit has {seen} for it, and it takes {chosen.right_needed:,} at least"
     if not chosen.tested:
         reason = "all of them are known"
     elif chosen.right_seen >= chosen.right_needed:
         reason = "too many right labels have a p_clean as low as that of the wrong ones"
-    return f"No label can be flagged so that {_wanted_flags(chosen)}: {reason}"
+    return f"No label can be flagged so that {_bound_on_flags(chosen)}: {reason}"
 
 
-def _wanted_flags(chosen: FlagThreshold) -> str:
+def _bound_on_flags(chosen: FlagThreshold) -> str:
     return f"at most {percent(chosen.false_flags)} of the flags are false"
 
 
-def _estimate(found: Statement) -> list[Sentence]:
-    if found.estimate is None or found.left is not None:
+def _estimate(result: Statement) -> list[Sentence]:
+    if result.estimate is None or result.left is not None:
         return []
-    about, low, high = (f"{round(each):,}" for each in found.estimate)
+    about, low, high = (f"{round(each):,}" for each in result.estimate)
     return [Sentence(f"By the model's own estimate about {about} labels are still wrong ({low} to {high}).", ESTIMATE)]
 
 
@@ -124,5 +133,5 @@ def _interval(share: Interval) -> str:
     return value if share.low == share.high else f"{value} ({low} to {high})"
 
 
-def _confidence(found: Statement) -> str:
-    return f"{100 * found.confidence:.6g}{NBSP}%"
+def _confidence(result: Statement) -> str:
+    return f"{100 * result.confidence:.6g}{NBSP}%"

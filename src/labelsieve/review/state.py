@@ -1,4 +1,4 @@
-"""What follows from the answers: which of them stand, and what they say of each image."""
+"""Resolves answers: which of them stand, and the combined answer on each image."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from labelsieve.review.log import AnswerLog
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What the reviewers say of one image together.
+    """The combined answer of all reviewers on one image.
 
     Attributes:
         key: The content of the image.
-        kind: `label`, `several`, `none`, `wrong`, `drop`, `keep-one` or `unsure`: what the majority says. A tie is
-            `unsure`.
-        labels: The classes, in the order in which they were said; empty but for `label` and `several`.
-        reviewers: Who answered, in the order of their latest answers.
-        agreed: Whether all of them said the same.
-        answers: The latest standing answer of each of them.
+        kind: `label`, `several`, `none`, `wrong`, `drop`, `keep-one` or `unsure`: the majority. A tie is `unsure`.
+        labels: The classes, in the order of the answer; empty except for `label` and `several`.
+        reviewers: The reviewers, in the order of their latest answers.
+        agreed: Whether all of them agree.
+        answers: The latest standing answer of each reviewer.
     """
 
     key: str
@@ -42,7 +41,7 @@ class Resolved:
 
     @property
     def disputed(self) -> bool:
-        """Whether reviewers differ and none of the answers has the majority."""
+        """Returns whether reviewers differ and no answer has the majority."""
         return self.kind == "unsure" and any(answer.kind in (*DECIDED, *DROPPED) for answer in self.answers)
 
     @property
@@ -51,9 +50,9 @@ class Resolved:
         return " / ".join(answer.note for answer in self.answers if answer.note)
 
     def speaks_of(self, given_label: str) -> bool:
-        """Returns whether it says anything of a given label, which may have changed since or be that of a copy.
+        """Returns whether the answer applies to a given label, which may have changed since or be that of a copy.
 
-        That a label is wrong says nothing of another one.
+        The answer that a label is wrong does not apply to another label.
         """
         if self.kind != "wrong":
             return True
@@ -61,20 +60,20 @@ class Resolved:
         return normalise(given_label) in map(normalise, labels)
 
     def is_right(self, given_label: str) -> bool | None:
-        """Returns whether a given label is right; None where the reviewers leave that open."""
+        """Returns whether a given label is right; None if the reviewers do not decide."""
         return is_right(self.kind, self.labels, given_label) if self.speaks_of(given_label) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far reviewers agree on the images that more than one of them answered.
+    """The agreement of reviewers on images with several answers.
 
     Attributes:
-        images: How many images these are.
-        share: How often two reviewers say the same, from 0 to 1; NaN without such images.
+        images: Number of these images.
+        share: Share of equal answers of two reviewers, from 0 to 1; NaN without such images.
         kappa: Cohen's kappa: agreement beyond chance, 1 at best. The mean over the pairs of reviewers, weighted by
-            their images; NaN where it is not defined, since all of them say the same of everything.
-        pairs: For each two reviewers their images and their kappa.
+            their images; NaN if it is undefined, since all answers are equal.
+        pairs: For each pair of reviewers, the number of their images and their kappa.
     """
 
     images: int
@@ -89,7 +88,7 @@ class Reviews:
 
     Attributes:
         standing: The answers that were not taken back, in the order in which they came.
-        by_key: What they say of each image that somebody answered; skipped images are not among them.
+        by_key: The combined answer on each answered image; skipped images are not included.
     """
 
     standing: tuple[Answer, ...]
@@ -100,12 +99,12 @@ class Reviews:
 
     @cached_property
     def facts(self) -> Mapping[str, Resolved]:
-        """Those images of which something is known: answered with `label`, `several`, `none` or `wrong`."""
+        """Returns the decided images: answered with `label`, `several`, `none` or `wrong`."""
         return {key: found for key, found in self.by_key.items() if found.kind in DECIDED}
 
     @cached_property
     def audit(self) -> tuple[Answer, ...]:
-        """The audit: for each image the first answer of mode `audit` that stands, with its stratum in `shown`."""
+        """Returns the audit: for each image the first standing answer of mode `audit`, with its stratum in `shown`."""
         answers = (each for each in self.standing if each.mode == "audit" and each.kind != "skip")
         first: dict[str, Answer] = {}
         for each in answers:
@@ -113,24 +112,29 @@ class Reviews:
         return tuple(first.values())
 
     def agreement(self) -> Agreement:
-        """Returns how far the reviewers agree where more than one of them answered."""
-        said: dict[str, dict[str, str]] = {}
-        shared = {key: found for key, found in self.by_key.items() if len(found.answers) > 1}
-        for key, found in shared.items():
-            for answer in found.answers:
-                said.setdefault(answer.reviewer, {})[key] = "\0".join(_said(answer))
-        pairs, same = {}, 0.0
-        for one, other in combinations(sorted(said), 2):
-            both = sorted(said[one].keys() & said[other].keys())
-            if both:
-                first, second = [said[one][key] for key in both], [said[other][key] for key in both]
-                pairs[one, other] = (len(both), _kappa(first, second))
-                same += sum(map(str.__eq__, first, second))
+        """Returns the agreement of reviewers on images with several answers."""
+        votes: dict[str, dict[str, str]] = {}
+        shared = {key: resolved for key, resolved in self.by_key.items() if len(resolved.answers) > 1}
+        for key, resolved in shared.items():
+            for answer in resolved.answers:
+                votes.setdefault(answer.reviewer, {})[key] = "\0".join(_vote(answer))
+        pairs, agreeing = {}, 0.0
+        for first_reviewer, second_reviewer in combinations(sorted(votes), 2):
+            common = sorted(votes[first_reviewer].keys() & votes[second_reviewer].keys())
+            if common:
+                first, second = (
+                    [votes[first_reviewer][key] for key in common],
+                    [votes[second_reviewer][key] for key in common],
+                )
+                pairs[first_reviewer, second_reviewer] = (len(common), _kappa(first, second))
+                agreeing += sum(map(str.__eq__, first, second))
         compared = sum(images for images, _ in pairs.values())
-        known = [(images, kappa) for images, kappa in pairs.values() if math.isfinite(kappa)]
-        weights = sum(images for images, _ in known)
-        mean = sum(images * kappa for images, kappa in known) / weights if weights else math.nan
-        return Agreement(images=len(shared), share=same / compared if compared else math.nan, kappa=mean, pairs=pairs)
+        defined = [(images, kappa) for images, kappa in pairs.values() if math.isfinite(kappa)]
+        weights = sum(images for images, _ in defined)
+        mean = sum(images * kappa for images, kappa in defined) / weights if weights else math.nan
+        return Agreement(
+            images=len(shared), share=agreeing / compared if compared else math.nan, kappa=mean, pairs=pairs
+        )
 
 
 def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews:
@@ -138,7 +142,7 @@ def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews
 
     Args:
         run_folder: Folder of the run; without a log there are no answers.
-        progress: Where to say that a torn line was dropped.
+        progress: Receives a note if a truncated line was ignored.
 
     Raises:
         RunError: The log cannot be read.
@@ -151,23 +155,23 @@ def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews
 
 
 def resolve(answers: Iterable[Answer]) -> Reviews:
-    """Returns which answers stand and what they say together.
+    """Returns which answers stand, and the combined answer on each image.
 
-    Of each reviewer the latest answer on an image counts; to skip an image says nothing of it. Where reviewers differ
-    the majority counts. Those who are unsure have no vote, and `wrong` goes with every other answer by which the given
-    label is wrong. A tie is `unsure`.
+    The latest answer of each reviewer on an image counts; skips are ignored. If reviewers differ, the majority counts.
+    Unsure reviewers have no vote, and `wrong` supports every other answer by which the given label is wrong. A tie is
+    `unsure`.
 
     Args:
-        answers: In the order in which they came.
+        answers: In chronological order.
     """
-    standing = Standing()
+    standing = StandingAnswers()
     for each in answers:
         standing.add(each)
     return standing.reviews()
 
 
-class Standing:
-    """The answers that stand, kept up to date answer by answer: each costs the same however many there are."""
+class StandingAnswers:
+    """The standing answers, updated incrementally: the cost per answer does not depend on their number."""
 
     def __init__(self) -> None:
         self._answers: dict[str, Answer] = {}
@@ -176,10 +180,10 @@ class Standing:
         self.by_key: dict[str, Resolved] = {}
 
     def add(self, answer: Answer) -> str | None:
-        """Takes one more answer.
+        """Adds an answer.
 
         Returns:
-            The key of the image of which the state may have changed.
+            The key of the image whose state may have changed.
         """
         if answer.kind == "undo":
             self._undone.add(answer.undoes)
@@ -195,28 +199,28 @@ class Standing:
         return self._resolve(answer.key)
 
     def of_key(self, key: str) -> tuple[Answer, ...]:
-        """Returns the standing answers on an image, skips included, in the order in which they came."""
+        """Returns the standing answers on an image, including skips, in chronological order."""
         return tuple(self._of_key.get(key, {}).values())
 
     def recent(self, reviewer: str, count: int) -> list[Answer]:
-        """Returns the last answers of a reviewer that stand, skips included, the latest first."""
-        own = (each for each in reversed(self._answers.values()) if each.reviewer == reviewer)
-        return list(islice(own, count))
+        """Returns the last standing answers of a reviewer, including skips, the latest first."""
+        answers = (each for each in reversed(self._answers.values()) if each.reviewer == reviewer)
+        return list(islice(answers, count))
 
     def last(self, reviewer: str) -> list[Answer]:
-        """Returns what an undo takes back: the last answer of a reviewer that stands, or the group it was given with.
+        """Returns the answers that an undo takes back: the last standing answer of a reviewer, or its group.
 
-        Those that were given at once have the same `group` in what was shown.
+        Answers that were given at once have the same `group` in `shown`.
         """
         latest = self.recent(reviewer, 1)
         group = latest[0].shown.get("group") if latest else None
         if not group:
             return latest
-        own = (each for each in self._answers.values() if each.reviewer == reviewer)
-        return [each for each in own if each.shown.get("group") == group]
+        answers = (each for each in self._answers.values() if each.reviewer == reviewer)
+        return [each for each in answers if each.shown.get("group") == group]
 
     def reviews(self) -> Reviews:
-        """Returns what stands now."""
+        """Returns the current reviews."""
         return Reviews(standing=tuple(self._answers.values()), by_key=dict(self.by_key))
 
     def _resolve(self, key: str) -> str:
@@ -233,16 +237,16 @@ class Standing:
 
 
 def resolve_one(answers: Iterable[Answer]) -> Resolved:
-    """Returns what reviewers say together of one image, of which each has one answer here; at least one."""
+    """Combines the answers on one image, one per reviewer; at least one."""
     answers = tuple(answers)
-    said = [_said(each) for each in answers]
+    votes = [_vote(each) for each in answers]
     kind, labels = _majority(answers)
     return Resolved(
         key=answers[0].key,
         kind=kind,
         labels=labels,
         reviewers=tuple(each.reviewer for each in answers),
-        agreed=len(set(said)) == 1,
+        agreed=len(set(votes)) == 1,
         answers=answers,
     )
 
@@ -252,15 +256,15 @@ def _majority(answers: Sequence[Answer]) -> tuple[str, tuple[str, ...]]:
     precise = [each for each in votes if each.kind != "wrong"]
     if precise and all(each.is_right is False for each in votes):
         votes = precise
-    counts = Counter(map(_said, votes)).most_common(2)
+    counts = Counter(map(_vote, votes)).most_common(2)
     if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
         return "unsure", ()
-    winner = next(each for each in votes if _said(each) == counts[0][0])
+    winner = next(each for each in votes if _vote(each) == counts[0][0])
     return winner.kind, winner.labels
 
 
-def _said(answer: Answer) -> tuple[str, ...]:
-    """Returns what an answer says, whatever the order and the spelling of its classes."""
+def _vote(answer: Answer) -> tuple[str, ...]:
+    """Returns the kind and the classes of an answer, independent of the order and spelling of the classes."""
     return (answer.kind, *sorted(map(normalise, answer.labels)))
 
 
@@ -270,5 +274,5 @@ def _kappa(first: list[str], second: list[str]) -> float:
     if len({*first, *second}) < 2:
         return math.nan
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # on what is not defined
+        warnings.simplefilter("ignore")  # if kappa is undefined
         return float(cohen_kappa_score(first, second))

@@ -1,4 +1,4 @@
-"""What can be said of a run after its reviews: the record of all numbers of an audit."""
+"""The record of all numbers of an audit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from labelsieve.review.conformal import FlagThreshold
 
 
 class Sentence(NamedTuple):
-    """One statement in words.
+    """One sentence on an audit.
 
     Attributes:
-        text: What is said.
-        assumption: What it rests on; empty where it is a plain fact.
+        text: The sentence.
+        assumption: Its assumption; empty if there is none.
     """
 
     text: str
@@ -23,14 +23,14 @@ class Sentence(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A bound that was asked for.
+class RequestedBound:
+    """A requested bound on wrong labels.
 
     Attributes:
-        share: The share of wrong labels that may be left.
-        labels: How many labels that is.
-        more: How many more images of the audit to look at until the bound holds, if they turn out as those seen so far;
-            0 where it holds, None before the audit.
+        share: The share of wrong labels that may remain.
+        labels: The same as a number of labels.
+        more: Number of further images of the audit until the bound holds, if their error rates are as observed so far;
+            0 if it holds, None before the audit.
     """
 
     share: float
@@ -43,23 +43,23 @@ class Statement:
     """All numbers of an audit.
 
     Attributes:
-        confidence: How often each number holds, each by itself.
-        images: Labels of readable images.
-        flagged: How many of them are flagged.
-        answered: Labels that are known by an answer, right or wrong.
-        found: How many of these are wrong.
-        audited: Labels in the random sample.
-        unsure: How many of these were left undecided.
-        right_flags: Share of the flagged labels that are wrong, between 0 and 1; None where no flag was audited.
-        missed: Share of the wrong labels that is not flagged; None before the audit, or where no label is wrong or
+        confidence: Confidence level of each number separately.
+        images: Number of labels of readable images.
+        flagged: Number of flagged labels.
+        answered: Number of labels known from an answer, right or wrong.
+        found: Number of wrong labels among these.
+        audited: Number of labels in the random sample.
+        unsure: Number of undecided labels among these.
+        right_flags: Share of the flagged labels that are wrong, between 0 and 1; None if no flag was audited.
+        missed: Share of the wrong labels that is not flagged; None before the audit, or if no label is wrong or
             flagged.
-        left: How many labels are still wrong, an interval; None before the audit.
-        at_most: How many labels are still wrong at most; None before the audit.
-        wanted: The bound that was asked for, and what it takes.
-        estimate: How many labels are still wrong by the model's own p_clean, which nothing guarantees; None where
-            p_clean is no probability.
-        flag_threshold: Where to flag for a wanted share of false flags, if that was asked for.
-        sentences: All of it in words.
+        left: Interval for the number of labels that are still wrong; None before the audit.
+        at_most: Upper bound on the number of labels that are still wrong; None before the audit.
+        wanted: The requested bound, and the number of images that it needs.
+        estimate: Number of labels that are still wrong by p_clean of the model, without a guarantee; None if p_clean
+            is no probability.
+        flag_threshold: The threshold for a requested share of false flags, if there is one.
+        sentences: All numbers as sentences.
     """
 
     confidence: float
@@ -73,19 +73,19 @@ class Statement:
     missed: Interval | None = None
     left: Interval | None = None
     at_most: int | None = None
-    wanted: Wanted | None = None
+    wanted: RequestedBound | None = None
     estimate: Interval | None = None
     flag_threshold: FlagThreshold | None = None
     sentences: tuple[Sentence, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
-        """Returns it as `audit.json` has it."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """Returns the content of `audit.json`."""
+        return {field.name: _serializable(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
-def _plain(value: Any) -> Any:
+def _serializable(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return value._asdict()
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [_serializable(each) for each in value]
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

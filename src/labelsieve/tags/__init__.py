@@ -1,1 +1,1 @@
-"""Runs on data with any number of labels an image: their verdicts, and the path from images to them."""
+"""Runs on data with any number of labels per image: scan and verdicts."""

@@ -1,4 +1,4 @@
-"""What a person said of pairs of image and class in the report on tags: CSV files of `present`, `absent`, `unsure`."""
+"""Reviews of pairs of image and class, from the report on tags: CSV files of `present`, `absent` and `unsure`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from labelsieve.tags.verdicts import MISSING, WRONG, TagVerdicts
 
 PRESENT, ABSENT, UNSURE = "present", "absent", "unsure"
 MARKS = (PRESENT, ABSENT, UNSURE)
-"""Whether the class is in the image."""
+"""Whether the class is present in the image."""
 
 MarkFiles = str | Path | Sequence[str | Path]
 """One or several CSV files of marks."""
 _ADVICE = "take the marks of the report"
 
 
-def after_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | None = None) -> TagVerdicts:
-    r"""Returns the verdicts with what a person says in the place of what the detector says.
+def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | None = None) -> TagVerdicts:
+    r"""Returns the verdicts after a review: marks of a person override the detector.
 
-    A tag that is given where the class is not in the image is wrong, and one that is not given where it is, is missing,
-    both with label quality 0; what is as the person says has no verdict. `unsure` changes nothing. Any pair of the run
-    may be marked, one without a verdict, too. The ranks follow.
+    A given tag that is marked `absent` is wrong, a tag that is marked `present` but not given is missing, both with
+    label quality 0; pairs whose mark agrees with the given tags have no verdict. `unsure` changes nothing. Any pair of
+    the run may be marked, even one without a verdict. The ranks are updated.
 
     Args:
         verdicts: Of N images and K classes.
-        files: CSV files with columns `id`, `class_name` and `mark`. Where two of them differ, the later one counts.
-        progress: Where to say how many marks there are.
+        files: CSV files with columns `id`, `class_name` and `mark`. If two of them differ, the later one counts.
+        progress: Receives the number of marks.
 
     Raises:
-        DataError: A file cannot be read, or is of another run.
+        DataError: A file cannot be read, or belongs to another run.
 
     Example:
         >>> import tempfile
@@ -51,18 +51,18 @@ def after_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress |
         >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
         >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
         ...     print(f"id,class_name,mark\n{images.ids[0]},{CLASS_NAMES[labels[0]]},present", file=file, flush=True)
-        ...     bool(after_marks(verdicts, file.name).corrected()[0, labels[0]])
+        ...     bool(with_marks(verdicts, file.name).corrected()[0, labels[0]])
         True
     """
-    said = _read(files, verdicts, progress)
+    marks = _read(files, verdicts, progress)
     classes, given = len(verdicts.class_names), verdicts.given.ravel()
-    pairs = np.array([pair for pair, mark in said.items() if mark != UNSURE], dtype=np.int64)
-    is_there = np.array([mark == PRESENT for mark in said.values() if mark != UNSURE], dtype=bool)
+    pairs = np.array([pair for pair, mark in marks.items() if mark != UNSURE], dtype=np.int64)
+    is_present = np.array([mark == PRESENT for mark in marks.values() if mark != UNSURE], dtype=bool)
     names = pa.array(verdicts.class_names, pa.string())
     numbers = pc.index_in(verdicts.table["class_name"], value_set=names)
-    known = verdicts.rows * classes + np.asarray(numbers).astype(np.int64)
-    kept = verdicts.table.filter(pa.array(~np.isin(known, pairs)))
-    wrong = pairs[given[pairs] != is_there]
+    codes = verdicts.rows * classes + np.asarray(numbers).astype(np.int64)
+    kept = verdicts.table.filter(pa.array(~np.isin(codes, pairs)))
+    wrong = pairs[given[pairs] != is_present]
     ids = verdicts.images["id"].combine_chunks()
     added = pa.table(
         {
@@ -82,36 +82,36 @@ def after_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress |
 
 
 def _read(files: MarkFiles, verdicts: TagVerdicts, progress: Progress | None) -> dict[int, str]:
-    """Returns for each pair that is marked, as row times K plus class, what is said of it."""
+    """Returns the mark of each marked pair, whose key is row * K + class."""
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
     rows = {name: row for row, name in enumerate(verdicts.images["id"].to_pylist())}
     classes = {name: number for number, name in enumerate(verdicts.class_names)}
-    said, differing = dict[int, str](), set[int]()
+    marks, differing = dict[int, str](), set[int]()
     for path in paths:
-        found = _read_file(path, rows, classes)
-        differing |= {pair for pair, mark in found.items() if said.get(pair, mark) != mark}
-        said |= found
+        in_file = _read_file(path, rows, classes)
+        differing |= {pair for pair, mark in in_file.items() if marks.get(pair, mark) != mark}
+        marks |= in_file
     if progress is not None:
         of_files = f"; the files differ on {len(differing):,}, where the last one counts" if differing else ""
-        progress.say(f"note: {counted(len(said), 'mark', 'marks')} in {listed(paths)}{of_files}")
-    return said
+        progress.say(f"note: {counted(len(marks), 'mark', 'marks')} in {listed(paths)}{of_files}")
+    return marks
 
 
 def _read_file(path: Path, rows: Mapping[str, int], classes: Mapping[str, int]) -> dict[int, str]:
     lines = read_csv(path, needed=("id", "class_name", "mark"), what="marks of tags", advice=_ADVICE)
-    said: dict[int, str] = {}
+    marks: dict[int, str] = {}
     for number, line in enumerate(lines, start=2):
         where, mark = f"line {number} of {path}", line["mark"]
         if mark not in MARKS:
             expected = f"expected a mark out of {', '.join(MARKS)} in {where}"
             raise DataError(f'{expected}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}')
-        for what, name, known in (("image", line["id"], rows), ("class", line["class_name"], classes)):
-            if name not in known:
+        for what, name, names in (("image", line["id"], rows), ("class", line["class_name"], classes)):
+            if name not in names:
                 raise DataError(
                     f'"{shown(name)}" in {where} is no {what} of this run; take the marks of its own report'
                 )
         pair = rows[line["id"]] * len(classes) + classes[line["class_name"]]
-        if said.setdefault(pair, mark) != mark:
-            both = f'"{shown(line["class_name"])}" of "{shown(line["id"])}" is marked {said[pair]} and {mark}'
-            raise DataError(f"{both} in {path}; leave one of both")
-    return said
+        if marks.setdefault(pair, mark) != mark:
+            conflict = f'"{shown(line["class_name"])}" of "{shown(line["id"])}" is marked {marks[pair]} and {mark}'
+            raise DataError(f"{conflict} in {path}; leave one of both")
+    return marks

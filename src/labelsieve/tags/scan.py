@@ -1,4 +1,4 @@
-"""The main job for several labels an image: score pairs of image and class, decide, and keep where it came from."""
+"""`scan_tags()`, for several labels per image: scores pairs of image and class, decides, and records provenance."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def scan_tags(
     """Finds the tags of a data set that are wrong, and those that are missing.
 
     Args:
-        images: N images with tags; true tags, where there are any, serve the metrics alone.
+        images: N images with tags; true tags, if there are any, are used for the metrics only.
         vlm: The model, from :func:`labelsieve.load_vlm`.
         detector: How to score the pairs of image and class; `joint` if None.
-        seed: Every random choice is drawn from it.
+        seed: Seed of all random choices.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
-        out: A run folder for the verdicts; None keeps nothing on disk.
-        resume: Go on with a run in `out` that was stopped; start again if there is none.
-        overwrite: Replace a finished run in `out`, once the new one is whole.
-        progress: Where to show how far it is.
+        out: A run folder for the verdicts; None writes nothing to disk.
+        resume: Resume a run in `out` that was stopped; start again if there is none.
+        overwrite: Replace a finished run in `out`, once the new one is complete.
+        progress: Receives progress and messages.
 
     Returns:
         The verdicts, saved if there is an `out`.
 
     Raises:
-        LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
+        LabelsieveError: See the classes in `labelsieve.core.errors`; the message contains the advice.
 
     Example:
         >>> import labelsieve as ls
@@ -90,7 +90,7 @@ def scan_tags(
 
 
 def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: TagDetector) -> None:
-    """Checks what was passed, before anything expensive starts."""
+    """Checks the arguments before anything expensive starts."""
     if not isinstance(images, TaggedImages):
         raise SettingsError(
             f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
@@ -109,7 +109,7 @@ def _scan(
     *,
     out: str | Path | None,
 ) -> TagVerdicts:
-    started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
+    started = time.perf_counter() - seconds_before(engine)  # a resumed run started earlier
     inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
     pairs = TagInputs(inputs, images.tags, images)
     check_tag_input(detector, pairs)
@@ -133,7 +133,7 @@ def _record(
     seconds: float,
 ) -> dict[str, Any]:
     run = described_run(images, engine, detector, name=tag_detector_name(detector), seconds=seconds)
-    run["data"]["tags"], run["detector"]["settled"] = int(images.tags.sum()), dict(scores.resolved)
+    run["data"]["tags"], run["detector"]["resolved"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,
         "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},

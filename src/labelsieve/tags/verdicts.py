@@ -1,7 +1,7 @@
-"""Verdicts on tags: which given ones are wrong, which are missing, and in what order to look at them.
+"""Verdicts on tags: which given tags are wrong, which tags are missing, and their ranking.
 
-A verdict is one pair of image and class. Unlike those of one label an image, only the suspicious ones are kept: there
-are K pairs for each image.
+A verdict is one pair of image and class. Unlike with one label per image, only suspicious pairs are kept, since each
+image has K pairs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.tags.scores import TagScores
 from labelsieve.metrics import TAG_DETECTION
-from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_of_tags
+from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_tag_record
 from labelsieve.tag_metrics import evaluate_pairs
 from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
@@ -32,9 +32,9 @@ from labelsieve.verdicts import TAG_IMAGES as IMAGES
 TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
 WRONG, MISSING = "wrong", "missing"
 KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
-"""The kinds of verdicts, and what they are called in a sentence."""
+"""The kinds of verdicts, and their names in a sentence."""
 MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
-"""What is measured of each kind, and what it is called in a table."""
+"""The metrics of each kind, and their titles in a table."""
 _METRIC_KINDS = dict.fromkeys((*TAG_DETECTION, "wrong_rate", "missing_rate"), "a number from 0 to 1")
 _PAIRS = pa.schema(
     {
@@ -54,12 +54,12 @@ class TagVerdicts:
 
     Attributes:
         table: One row for each suspicious pair, the most suspicious first. Columns `id` of the image; `class_name`;
-            `kind`, `wrong` where the tag is given and `missing` where it is not; `label_quality`, between 0 and 1, how
-            likely what is given is right; `rank`, from 1.
-        images: One row for each image, in the order of the data. Columns `id`; `tags`, the names of the given ones;
-            `error`, the reason where it could not be read. Such an image has no verdicts.
+            `kind`, `wrong` where the tag is given and `missing` where it is not; `label_quality`, between 0 and 1,
+            higher = given state more likely right; `rank`, from 1.
+        images: One row for each image, in the order of the data. Columns `id`; `tags`, the names of the given tags;
+            `error`, the reason if the image could not be read. Such an image has no verdicts.
         class_names: The K names.
-        record: Where the verdicts came from: data, model, detector, settings, versions. Becomes `run.json`.
+        record: Provenance: data, model, detector, settings, versions. Saved as `run.json`.
         metrics: See :func:`labelsieve.tag_metrics.evaluate_pairs`; None without true tags.
 
     Example:
@@ -88,7 +88,7 @@ class TagVerdicts:
 
     @cached_property
     def run(self) -> RunRecord:
-        """What :attr:`record` says, by name and type."""
+        """Returns :attr:`record` in its typed form."""
         return RunRecord.of(self.record)
 
     @cached_property
@@ -111,17 +111,17 @@ class TagVerdicts:
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """Shape (M,), int64: the row of the image of each suspicious pair."""
-        found = pc.index_in(self.table["id"], value_set=self.images["id"].combine_chunks())
-        return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+        rows = pc.index_in(self.table["id"], value_set=self.images["id"].combine_chunks())
+        return np.asarray(pc.fill_null(rows, -1)).astype(np.int64)
 
     def of_kind(self, kind: str) -> NDArray[np.int64]:
-        """Returns where the pairs of one kind, `wrong` or `missing`, stand in :attr:`table`, by rank."""
+        """Returns the rows of :attr:`table` of one kind, `wrong` or `missing`, by rank."""
         return np.flatnonzero(np.asarray(pc.equal(self.table["kind"], kind))).astype(np.int64)
 
     def corrected(self) -> NDArray[np.bool_]:
-        """Returns the tags as the verdicts have them, (N, K), bool: without the wrong ones and with the missing ones.
+        """Returns the tags after correction, (N, K), bool: without the wrong ones and with the missing ones.
 
-        It takes each verdict as right, and some are not: look at them first.
+        It assumes that each verdict is right, and some are not: review them first.
         """
         return self.given ^ self.flagged()
 
@@ -129,7 +129,7 @@ class TagVerdicts:
         """Returns which pairs of image and class have a verdict, (N, K), bool.
 
         Args:
-            at: Only those count whose `label_quality` is at most this.
+            at: Maximum `label_quality` of the verdicts that count.
         """
         chosen = np.asarray(self.table["label_quality"]) <= np.float32(at)
         return self._matrix(self.rows[chosen], self.table["class_name"].filter(pa.array(chosen)))
@@ -140,10 +140,10 @@ class TagVerdicts:
         return bits
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Returns for each class its name, how many images have the tag, and how many verdicts of each kind there are.
+        """Returns for each class its name, the number of images with the tag, and of verdicts of each kind.
 
-        `omission` is the estimated share of the images with the class that lack its tag, `commission` that of the tags
-        that are wrong; None where the detector estimates none.
+        `omission` is the estimated share of the images with the class that lack its tag, `commission` that of its tags
+        that are wrong; None if the detector does not estimate them.
         """
         tagged = self.given[self.is_readable].sum(axis=0)
         flagged = {kind: self._counts(kind) for kind in KINDS}
@@ -159,19 +159,19 @@ class TagVerdicts:
         ]
 
     def estimated(self) -> dict[str, float] | None:
-        """Returns about how many tags of all classes are `wrong` and `missing`; None where the detector does not say.
+        """Returns the estimated number of `wrong` and `missing` tags of all classes; None if there is no estimate.
 
-        Of a class with t tags, a share c of them wrong and a share o of its images without the tag, c t tags are wrong,
-        and of the images that show it (1 - c) t / (1 - o) a share o lack it.
+        If a class has t tags, a share c of them wrong, and a share o of its images lack the tag, c t tags are wrong,
+        and a share o of the (1 - c) t / (1 - o) images that show it lack the tag.
         """
-        found = {WRONG: 0.0, MISSING: 0.0}
+        counts = {WRONG: 0.0, MISSING: 0.0}
         for row in self.per_class():
             omission, commission = row["omission"], row["commission"]
             if omission is None or commission is None or omission >= 1:
                 return None
-            found[WRONG] += commission * row["tagged"]
-            found[MISSING] += (1 - commission) * row["tagged"] * omission / (1 - omission)
-        return found
+            counts[WRONG] += commission * row["tagged"]
+            counts[MISSING] += (1 - commission) * row["tagged"] * omission / (1 - omission)
+        return counts
 
     def _counts(self, kind: str) -> NDArray[np.int64]:
         names = self.table["class_name"].take(self.of_kind(kind))
@@ -191,12 +191,12 @@ class TagVerdicts:
     def save(self, folder: str | Path) -> Path:
         """Writes `verdicts.parquet`, `verdicts.csv`, `images.parquet`, `metrics.json` and, last, `run.json`.
 
-        A folder without `run.json` is not a result: an earlier one is removed first, so that a crash in the middle
-        never leaves the record of one run beside the verdicts of another.
+        A folder without `run.json` is not a result: an earlier `run.json` is removed first, so that a crash never
+        leaves the record of one run beside the verdicts of another.
 
         Raises:
-            RunError: The folder cannot be written to, the disk is full, or what is there under one of these names is no
-            file, or a report of somebody else.
+            RunError: The folder cannot be written to, the disk is full, or one of these names is taken by something
+            other than a file, or by a foreign report.
         """
         folder = Path(folder)
         check_report(folder / REPORT)
@@ -228,7 +228,7 @@ class TagVerdicts:
                 "SOURCE --out RUN"
             )
         record = dict(read_json(folder / RECORD))
-        if not is_of_tags(record):
+        if not is_tag_record(record):
             raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")
         check_kinds(record, RUN | {"kind": "a text", "rates": "a list of objects"}, folder / RECORD)
         names, expected = tuple(record.pop("class_names")), record.pop("verdicts_fingerprint")
@@ -239,14 +239,16 @@ class TagVerdicts:
             )
         metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
         check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
-        found = cls(table=tables[0], images=tables[1], class_names=names, record=record, metrics=metrics)
+        verdicts = cls(table=tables[0], images=tables[1], class_names=names, record=record, metrics=metrics)
         known = pa.array(names, pa.string())
-        listed = (found.table["class_name"], pc.list_flatten(found.images["tags"].combine_chunks()))
-        if (found.rows < 0).any() or not all(pc.all(pc.is_in(each, known)).as_py() in (True, None) for each in listed):
+        listed = (verdicts.table["class_name"], pc.list_flatten(verdicts.images["tags"].combine_chunks()))
+        if (verdicts.rows < 0).any() or not all(
+            pc.all(pc.is_in(each, known)).as_py() in (True, None) for each in listed
+        ):
             raise RunError(f"{folder / RECORD} does not name all classes and images of {VERDICTS}; make the run again")
-        if found.record.get("rates") and len(found.record["rates"]) != len(names):
+        if verdicts.record.get("rates") and len(verdicts.record["rates"]) != len(names):
             raise RunError(f'expected "rates" of {len(names)} classes in {folder / RECORD}; make the run again')
-        return found
+        return verdicts
 
 
 def _indices(names: Any, class_names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -296,7 +298,7 @@ def decide_tags(images: TaggedImages, scores: TagScores, *, record: Mapping[str,
     """Turns the scores of pairs into verdicts: those that are issues, ranked by ascending quality, ties by row.
 
     Raises:
-        DataError: The scores are not one for each pair.
+        DataError: There is not exactly one score per pair.
     """
     shape = images.tags.shape
     if scores.present.shape != shape or scores.issue.shape != shape:

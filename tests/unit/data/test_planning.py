@@ -143,9 +143,9 @@ def test_a_busy_machine_gives_the_same_verdicts(
     busy(monkeypatch, slow=600.0, free=1)
     _, other = said(images, tiny_clip, detector)
     assert other.table.equals(calm.table)
-    assert other.record["detector"]["settled"] == calm.record["detector"]["settled"]
+    assert other.record["detector"]["resolved"] == calm.record["detector"]["resolved"]
     if detector.peft == "auto":
-        assert calm.record["detector"]["settled"] == {"batch_size": 64, "peft": "none", "compile": "off"}
+        assert calm.record["detector"]["resolved"] == {"batch_size": 64, "peft": "none", "compile": "off"}
         assert (
             "peft auto: the image encoder stays frozen, as always on a CPU; visual prompts (--peft vpt-deep) would "
             in printed
@@ -196,7 +196,7 @@ def test_a_resumed_run_goes_on_with_what_was_chosen(images: LabelledImages, tiny
             said(images, tiny_clip, detector, out=tmp_path / "run")
     printed, verdicts = said(images, tiny_clip, detector, out=tmp_path / "run", resume=True)
     assert "resuming after epoch 1" in printed
-    assert verdicts.record["detector"]["settled"]["peft"] == "vpt-deep"
+    assert verdicts.record["detector"]["resolved"]["peft"] == "vpt-deep"
 
 
 class Counted:
@@ -407,7 +407,7 @@ def test_nothing_is_compiled_for_a_short_run(
 ) -> None:
     monkeypatch.setattr(torch, "compile", None)  # calling it would fail
     _, verdicts = said(images, tiny_clip, DeFT(peft="vpt-deep", evidence="threshold", **QUICK))
-    assert verdicts.record["detector"]["settled"]["compile"] == "off"
+    assert verdicts.record["detector"]["resolved"]["compile"] == "off"
 
 
 def test_room_is_given_back() -> None:

@@ -131,12 +131,12 @@ def test_the_paper_flags_at_one_half(tagged: ls.TaggedImages, mini_clip: Any) ->
     verdicts = ls.scan_tags(tagged, mini_clip, detector=TagDeFT(**SHORT, evidence="threshold"), device="cpu")
     assert verdicts.record["thresholds"] == {"wrong": 0.5, "missing": 0.5}
     assert max(verdicts.table["label_quality"].to_pylist()) <= 0.5
-    assert verdicts.record["detector"]["settled"] == {}, "nothing was left to choose"
+    assert verdicts.record["detector"]["resolved"] == {}, "nothing was left to choose"
 
 
 def test_the_batch_that_was_chosen_is_recorded(tagged: ls.TaggedImages, mini_clip: Any) -> None:
     detector = TagDeFT(epochs=1, min_steps=0, evidence="threshold")
-    assert ls.scan_tags(tagged, mini_clip, detector=detector, device="cpu").record["detector"]["settled"] == {
+    assert ls.scan_tags(tagged, mini_clip, detector=detector, device="cpu").record["detector"]["resolved"] == {
         "batch_size": 64
     }
 

@@ -49,7 +49,7 @@ from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.finetune.tuning import prepare
 from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import measure
-from labelsieve.review.rows import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
+from labelsieve.review.row_reviews import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from slow_cases import mostly_slow
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, mislabelled, pictures, verdicts_on, weights

@@ -20,7 +20,7 @@ import labelsieve as ls
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.data.images import UnreadableImageError
 from labelsieve.detect.scores import Scores
-from labelsieve.report.box_views import Area, BoxView, in_context, in_whole, window_of
+from labelsieve.report.box_views import Area, BoxView, in_context, in_full_image, window_around
 from labelsieve.report.html import write_report
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import decide
@@ -119,7 +119,7 @@ def from_uri(uri: str) -> Image.Image:
     ],
 )
 def test_a_window_holds_the_box_and_some_of_what_is_around(box: Any, expected: Any) -> None:
-    window = window_of(Area(*box), size=(400, 300))
+    window = window_around(Area(*box), size=(400, 300))
     assert np.abs(np.array(window) - expected).max() <= 1
     assert window.left <= box[0] and window.top <= box[1] and window.right >= box[2] and window.bottom >= box[3]
 
@@ -139,8 +139,10 @@ def test_a_box_is_shown_bright_in_the_middle_of_its_dimmed_surroundings(made: Sm
 def test_the_line_is_seen_on_any_ground_and_at_the_edges(ground: str, box: tuple[float, ...]) -> None:
     image = Image.new("RGB", (100, 100), ground)
     view = BoxView.around(image, Area(*box))
-    whole = BoxView(image=image, box=Area(*box), place=Area(*box), window=Area(0, 0, 100, 100), image_size=(100, 100))
-    for shown in (view.drawn(200), whole.drawn_whole()):
+    whole = BoxView(
+        image=image, box=Area(*box), box_in_image=Area(*box), window=Area(0, 0, 100, 100), image_size=(100, 100)
+    )
+    for shown in (view.drawn(200), whole.drawn_full()):
         levels = np.asarray(shown.convert("L"), dtype=int)
         for side in (levels, levels.T):  # a light line beside a dark one, across and down
             assert ((side[:, 1:] == 255) & (side[:, :-1] == 16)).any()
@@ -153,13 +155,13 @@ def test_a_tiny_box_is_enlarged_and_found_in_its_image() -> None:
     box = Area(1400, 300, 1406, 306)
     shown = BoxView.around(image, box).drawn(256)
     assert share_of(shown, RED) * 256 * 256 > 30 * 30
-    whole = BoxView(image=image, box=box, place=box, window=Area(0, 0, 2000, 1500), image_size=(2000, 1500))
-    found = np.argwhere((np.asarray(whole.drawn_whole()) == 255).all(axis=-1))
+    whole = BoxView(image=image, box=box, box_in_image=box, window=Area(0, 0, 2000, 1500), image_size=(2000, 1500))
+    found = np.argwhere((np.asarray(whole.drawn_full()) == 255).all(axis=-1))
     assert np.abs(found.mean(axis=0) - (303, 1403)).max() < 2 and np.ptp(found, axis=0).min() > 100
 
 
 def test_the_whole_image_has_the_box_outlined_and_keeps_its_pixels(made: SmallRun) -> None:
-    shown = np.asarray(in_whole(made.images, 0).drawn_whole())
+    shown = np.asarray(in_full_image(made.images, 0).drawn_full())
     changed = np.argwhere((shown != np.asarray(scene())).any(axis=-1))
     assert changed.min(axis=0).tolist() == [116, 196] and changed.max(axis=0).tolist() == [153, 243]
     assert (shown[120:150, 200:240] == RED).all()
@@ -169,12 +171,12 @@ def test_boxes_are_those_of_the_image_as_it_is_seen(made: SmallRun) -> None:
     shown = in_context(made.images, 3).drawn(240)
     assert is_near(shown.getpixel((shown.width // 3, shown.height // 2)), RED)
     assert share_of(shown, RED) > 0.2
-    whole = in_whole(made.images, 3).drawn_whole()
+    whole = in_full_image(made.images, 3).drawn_full()
     assert whole.size == (200, 300) and is_near(whole.getpixel((50, 250)), RED)
 
 
 def test_a_box_that_cannot_be_shown_says_why(made: SmallRun) -> None:
-    for view in (in_context, in_whole):
+    for view in (in_context, in_full_image):
         with pytest.raises(UnreadableImageError, match="72: the box lies outside of its image of 300 x 200 pixels"):
             view(made.images, 2)
 

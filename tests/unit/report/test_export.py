@@ -22,7 +22,7 @@ from labelsieve.report import imagefolder
 from labelsieve.report.export import export
 from labelsieve.report.imagefolder import MARKER, file_name
 from labelsieve.report.registry import FORMATS
-from labelsieve.review.rows import marks_of_rows, read_reviews
+from labelsieve.review.row_reviews import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import plain
 
@@ -326,7 +326,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(imagefolder, "_place", full)
+    monkeypatch.setattr(imagefolder, "_write_image", full)
     for target, overwrite in ((out, True), (tmp_path / "new", False)):
         with pytest.raises(RunError, match="No space left"):
             export(verdicts, images, format="imagefolder", out=target, overwrite=overwrite)

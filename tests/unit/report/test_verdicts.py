@@ -84,7 +84,9 @@ def test_agreement_is_demanded_only_if_the_detector_says_so() -> None:
 
 def test_issues_that_the_detector_names_decide_alone() -> None:
     named = np.array([False, True, False])
-    verdicts = verdicts_by([0.1, 0.9, NAN], predicted=[1, 0, 1], rule=FlagRule(demand_agreement=True).naming(named))
+    verdicts = verdicts_by(
+        [0.1, 0.9, NAN], predicted=[1, 0, 1], rule=FlagRule(demand_agreement=True).with_issues(named)
+    )
     assert verdicts.is_issue.tolist() == [False, True, False]
     assert verdicts.table["rank"].to_pylist() == [2, 1, None], "issues come first, whatever their quality"
     assert verdicts.table["is_label_issue"].to_pylist() == [False, True, None]

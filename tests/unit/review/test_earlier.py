@@ -18,10 +18,10 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Estimate, Scores
 from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import Interval
-from labelsieve.review.earlier import earlier
-from labelsieve.review.known import known_labels
+from labelsieve.review.earlier_review import read_earlier_review
+from labelsieve.review.known_labels import known_labels
 from labelsieve.review.queue import Filters, ReviewQueue, Spec
-from labelsieve.review.rows import marks_of_rows, read_reviews
+from labelsieve.review.row_reviews import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
 from small_answers import answer, run_of
@@ -38,7 +38,7 @@ def photos(photo_folder: Callable[..., Path]) -> Path:
 def known(run: Path, source: Path, **options: object) -> dict[str, tuple[str, str]]:
     """Returns what is known of images: right or wrong, and the label they should have."""
     images = load_images(str(source), **options)  # type: ignore[arg-type]
-    found = earlier(run, images)
+    found = read_earlier_review(run, images)
     return {
         name: ("right" if found.is_right[row] else "wrong", images.class_names[found.labels[row]])
         for row, name in enumerate(images.ids)
@@ -64,7 +64,7 @@ def test_answers_are_found_by_content(photos: Path, tmp_path: Path) -> None:
     (photos / "dog/0.png").unlink()
     found = known(run, photos)
     assert found["dog/new.png"] == ("right", "dog") and "owl/new.png" not in found
-    note = earlier(run, load_images(str(photos))).notes[-1]
+    note = read_earlier_review(run, load_images(str(photos))).notes[-1]
     assert note == "1 reviewed image is not among these"
 
 
@@ -83,7 +83,7 @@ def test_a_class_that_is_gone_is_asked_again(photos: Path, tmp_path: Path) -> No
     images = run_of(run, photos)
     answer(run, images, {"cat/0.png": "owl", "cat/1.png": "cat"})
     shutil.rmtree(photos / "owl")
-    found = earlier(run, load_images(str(photos)))
+    found = read_earlier_review(run, load_images(str(photos)))
     assert found.is_wrong.sum() == 0 and found.is_right.sum() == 1 and len(found.answers) == 1
     assert found.notes[1] == "1 answer names classes that are not there, so these images are asked again: owl"
 
@@ -104,7 +104,7 @@ def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
             estimate=estimate,
             errors={6: "x"},
         )
-        found = earlier(run, images).on(scores, images.labels)
+        found = read_earlier_review(run, images).on(scores, images.labels)
         assert found.label_quality.tolist()[:5] == pytest.approx([0, 1, 0.8, 0, 0.2]) and np.isnan(
             found.label_quality[6]
         )
@@ -125,7 +125,7 @@ def test_answers_go_to_the_new_run(photos: Path, tmp_path: Path) -> None:
     new, again = tmp_path / "new", load_images(str(photos))
     new.mkdir()
     for _ in range(2):
-        earlier(run, again).carry_to(new)
+        read_earlier_review(run, again).carry_to(new)
     answers = review.AnswerLog(new).answers()
     assert [(each.id, each.kind, each.mode) for each in answers] == [
         ("dog/9.png", "label", "review"),
@@ -133,7 +133,7 @@ def test_answers_go_to_the_new_run(photos: Path, tmp_path: Path) -> None:
     ]
     assert answers[0].shown == {"stratum": 1, "from": str(run)} and answers[0].reviewer == "ann"
     # and from there to a third
-    assert earlier(new, again).is_right.sum() == 1
+    assert read_earlier_review(new, again).is_right.sum() == 1
 
 
 @pytest.mark.parametrize("detector", mostly_slow(["label-match", "joint"], quick={"label-match"}))
@@ -215,7 +215,7 @@ def test_a_class_that_is_spelled_otherwise_stays_right(photo_folder: Callable[..
     answer(done, run_of(done, source), {"t_shirt/0.png": "t_shirt"})
     (source / "t_shirt").rename(source / "T-Shirt")
     images = run_of(again, source)
-    earlier(done, images).carry_to(again)
+    read_earlier_review(done, images).carry_to(again)
     verdicts = Verdicts.load(again)
     found = known_labels(verdicts, review.load(again), contents=images.contents)
     assert (found.is_decided.sum(), found.is_wrong.sum()) == (1, 0)

@@ -19,8 +19,8 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.scores import Scores
 from labelsieve.review import Answer, AnswerLog, Reviews, key_of
-from labelsieve.review.earlier import Earlier, earlier_of
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
+from labelsieve.review.earlier_review import EarlierReview, earlier_review_of
 from labelsieve.review.sampling import design
 from labelsieve.verdicts import Verdicts, decide
 
@@ -94,7 +94,7 @@ def audited(verdicts: Verdicts, data: LabelledFeatures, truth: NDArray[np.int64]
 
 
 def afterwards(
-    data: LabelledFeatures, truth: NDArray[np.int64], known: Earlier, generator: np.random.Generator
+    data: LabelledFeatures, truth: NDArray[np.int64], known: EarlierReview, generator: np.random.Generator
 ) -> tuple[LabelledFeatures, NDArray[np.int64]]:
     """Returns the data corrected, in another order and under other names, some images left out and some new."""
     kept = generator.permutation(IMAGES)[: IMAGES * 9 // 10]
@@ -125,10 +125,10 @@ def false_share(seed: int, *, situation: str, leaks: bool) -> tuple[float, float
     record = {"data": {"fingerprint": data.fingerprint}}
     verdicts = decide(data, scored(data, data.labels, truth, generator), record=record)
     reviews = audited(verdicts, data, truth, situation=situation)
-    known = earlier_of(reviews, data, run_folder=Path("RUN"))
+    known = earlier_review_of(reviews, data, run_folder=Path("RUN"))
     if situation == "corrected":
         data, truth = afterwards(data, truth, known, generator)
-        known = earlier_of(reviews, data, run_folder=Path("RUN"))
+        known = earlier_review_of(reviews, data, run_folder=Path("RUN"))
     audit = earlier_audit(known, data, verdicts, reviews, false_flags=FALSE_FLAGS)
     scores = scored(data, known.labels if leaks else audit.labels, truth, generator)
     issue = decide(data, known.on(audit.flag(scores), data.labels)).is_issue
@@ -237,7 +237,7 @@ def test_scores_that_tell_nothing_flag_only_what_is_known(scanned: tuple[Path, N
     folder, truth = scanned
     data = ls.load_features(folder / "data.npz", class_names=NAMES)
     verdicts, reviews = read_audit(folder / "run", false_flags=0.3)
-    known = earlier_of(reviews, data, run_folder=folder / "run")
+    known = earlier_review_of(reviews, data, run_folder=folder / "run")
     audit = earlier_audit(known, data, verdicts, reviews, false_flags=0.3)
     quality = np.random.default_rng(0).random(400).astype(np.float32)
     flagged = known.on(audit.flag(Scores(label_quality=quality, predicted=truth, confidence=quality)), data.labels)
@@ -282,7 +282,7 @@ def test_it_says_how_many_more_answers_it_takes() -> None:
 
     def audit_of(looks: int) -> EarlierAudit:
         reviews = review.resolve([*answered(data, order[:looks], truth, mode="audit")])
-        known = earlier_of(reviews, data, run_folder=Path("RUN"))
+        known = earlier_review_of(reviews, data, run_folder=Path("RUN"))
         return earlier_audit(known, data, verdicts, reviews, false_flags=0.1)
 
     with pytest.raises(RunError, match="right labels to compare with") as error:

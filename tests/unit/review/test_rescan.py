@@ -99,10 +99,10 @@ def test_a_review_goes_on_in_the_new_run(made: SmallRun, tmp_path: Path) -> None
 
 
 def carried_as_a_scan_does(made: SmallRun, like: Path) -> None:
-    from labelsieve.review.earlier import earlier
+    from labelsieve.review.earlier_review import read_earlier_review
 
     (like / "reviews.jsonl").unlink()
-    earlier(made.folder, made.images).carry_to(like)
+    read_earlier_review(made.folder, made.images).carry_to(like)
 
 
 def test_a_scan_that_ends_early_leaves_nothing(made: SmallRun, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from labelsieve import review
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.review import Answer, AnswerLog, key_of
-from labelsieve.review.audit import flagged_again, statement
-from labelsieve.review.known import known_labels
+from labelsieve.review.audit import statement, with_false_flags
+from labelsieve.review.known_labels import known_labels
 from labelsieve.review.queue import ReviewQueue, Spec
 from labelsieve.review.sampling import design
 from labelsieve.verdicts import Verdicts
@@ -193,14 +193,14 @@ def test_without_an_audit_there_is_the_estimate_of_the_model_called_so(made: Sma
 
 def test_flags_with_a_wanted_share_of_false_ones(made: SmallRun) -> None:
     reviews = review.resolve(answers_on(made, design(made.verdicts).order[:200], wrong=is_wrong))
-    again = flagged_again(made.verdicts, reviews, false_flags=0.3)
+    again = with_false_flags(made.verdicts, reviews, false_flags=0.3)
     threshold = again.record["threshold"]
     assert again.is_issue.tolist() == (again.label_quality <= np.float32(threshold)).tolist()
     assert again.is_issue.sum() > 0 and again.record["false_flags"] == 0.3
     assert sorted(again.table["rank"].drop_null().to_pylist()) == list(range(1, 240))
     few = review.resolve(answers_on(made, design(made.verdicts).order[:6], wrong=is_wrong))
     with pytest.raises(RunError, match=r"takes [\d,]+ at least; audit more images"):
-        flagged_again(made.verdicts, few, false_flags=0.01)
+        with_false_flags(made.verdicts, few, false_flags=0.01)
 
 
 def test_a_p_clean_that_tells_nothing_cannot_flag_whatever_the_size_of_the_audit(made: SmallRun) -> None:
@@ -208,7 +208,7 @@ def test_a_p_clean_that_tells_nothing_cannot_flag_whatever_the_size_of_the_audit
     for looks, said in ((200, "too many right labels have a p_clean as low"), (239, "all of them are known")):
         reviews = review.resolve(answers_on(made, order[:looks], wrong=lambda row: row % 2 == 1))
         with pytest.raises(RunError, match=said):
-            flagged_again(made.verdicts, reviews, false_flags=0.1)
+            with_false_flags(made.verdicts, reviews, false_flags=0.1)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from labelsieve.review import Answer, AnswerLog, key_of, load
 from labelsieve.review.answers import KINDS
 from labelsieve.review.changes import changes_of
 from labelsieve.review.finding_queues import FindingQueues
-from labelsieve.review.rows import dropped_by_reviewers, read_reviews
+from labelsieve.review.row_reviews import dropped_by_reviewers, read_reviews
 from labelsieve.verdicts import Verdicts
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, Client, served, session_of

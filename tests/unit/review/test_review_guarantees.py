@@ -16,12 +16,12 @@ from labelsieve.metrics import Interval
 from labelsieve.review.audit import sides_of
 from labelsieve.review.guarantees import (
     Side,
-    fewest_wrong,
+    lower_bound,
     missed_share,
-    most_wrong,
+    upper_bound,
     wrong_on_side,
 )
-from labelsieve.review.known import Known
+from labelsieve.review.known_labels import Known
 from labelsieve.review.sampling import AuditDesign, design
 
 Draw = Callable[[np.random.Generator, NDArray[np.float64]], NDArray[np.bool_]]
@@ -54,7 +54,7 @@ def test_all_audited_gives_the_exact_numbers() -> None:
     flagged, others = int(wrong[quality <= 0.5].sum()), int(wrong[quality > 0.5].sum())
     assert [side.known_wrong for side in sides] == [flagged, others] and flagged > others > 0
     assert wrong_on_side(sides[0], confidence=0.99) == (flagged, flagged, flagged)
-    assert most_wrong(sides, confidence=0.99) == fewest_wrong(sides, confidence=0.99) == flagged + others
+    assert upper_bound(sides, confidence=0.99) == lower_bound(sides, confidence=0.99) == flagged + others
     found = missed_share(sides, confidence=0.99)
     assert found is not None and np.allclose(found, others / (flagged + others), atol=1e-4)
 
@@ -67,7 +67,7 @@ def test_the_bounds_of_one_side_are_those_of_clopper_and_pearson() -> None:
     assert found is not None
     assert np.allclose(np.array(found) / 1e7, [9 / 120, expected.low, expected.high], rtol=1e-4)
     one_sided = binomtest(9, 120, alternative="less").proportion_ci(0.95, method="exact").high
-    assert most_wrong((NONE, huge), confidence=0.95) / 1e7 == pytest.approx(one_sided, rel=1e-4)
+    assert upper_bound((NONE, huge), confidence=0.95) / 1e7 == pytest.approx(one_sided, rel=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 5, 12, 20])
@@ -81,7 +81,7 @@ def test_in_a_small_population_they_invert_the_hypergeometric_test(wrong: int) -
 
 def test_a_whole_stratum_is_counted_and_not_estimated() -> None:
     open_part = Side(images=100, seen=30, seen_wrong=3, known_wrong=3, known_right=27)
-    with_whole = Side(images=160, whole=60, whole_wrong=50, seen=30, seen_wrong=3, known_wrong=53, known_right=37)
+    with_whole = Side(images=160, counted=60, counted_wrong=50, seen=30, seen_wrong=3, known_wrong=53, known_right=37)
     alone, both = (wrong_on_side(side, confidence=0.9) for side in (open_part, with_whole))
     assert alone is not None and both is not None
     assert np.allclose(np.array(both) - 50, np.array(alone))
@@ -89,8 +89,8 @@ def test_a_whole_stratum_is_counted_and_not_estimated() -> None:
 
 def test_what_is_known_beyond_the_sample_limits_the_bounds() -> None:
     side = Side(images=100, seen=5, seen_wrong=0, known_wrong=4, known_right=90)
-    assert most_wrong((NONE, side), confidence=0.95) == 10
-    assert fewest_wrong((NONE, side), confidence=0.95) == 4
+    assert upper_bound((NONE, side), confidence=0.95) == 10
+    assert lower_bound((NONE, side), confidence=0.95) == 4
 
 
 def test_an_estimate_is_within_its_bounds_though_a_review_found_more_than_the_sample() -> None:
@@ -104,8 +104,8 @@ def test_undecided_answers_are_the_worst_case_both_ways() -> None:
     undecided = Side(**asked, seen_wrong=3, seen_unsure=4, known_wrong=3, known_right=43)
     wrong = Side(**asked, seen_wrong=7, known_wrong=7, known_right=43)
     right = Side(**asked, seen_wrong=3, known_wrong=3, known_right=47)
-    assert most_wrong((flagged, undecided), confidence=0.9) == most_wrong((flagged, wrong), confidence=0.9)
-    assert fewest_wrong((flagged, undecided), confidence=0.9) == fewest_wrong((flagged, right), confidence=0.9)
+    assert upper_bound((flagged, undecided), confidence=0.9) == upper_bound((flagged, wrong), confidence=0.9)
+    assert lower_bound((flagged, undecided), confidence=0.9) == lower_bound((flagged, right), confidence=0.9)
     shares = [missed_share((flagged, side), confidence=0.9) for side in (undecided, wrong, right)]
     assert all(each is not None for each in shares)
     middle, many, few = (each or Interval(0, 0, 0) for each in shares)
@@ -118,13 +118,13 @@ def test_undecided_answers_are_the_worst_case_both_ways() -> None:
 def test_nothing_is_said_of_a_side_that_was_not_sampled(side: Side) -> None:
     assert wrong_on_side(side, confidence=0.9) is None
     assert missed_share((side, NONE), confidence=0.9) is None
-    assert most_wrong((side, NONE), confidence=0.9) == 10 - side.known_right
+    assert upper_bound((side, NONE), confidence=0.9) == 10 - side.known_right
 
 
 def test_more_confidence_and_fewer_looks_make_wider_bounds() -> None:
     def bound(seen: int, confidence: float) -> int:
         side = Side(images=500, seen=seen, seen_wrong=seen // 10, known_wrong=seen // 10, known_right=seen * 9 // 10)
-        return most_wrong((side, side), confidence=confidence)
+        return upper_bound((side, side), confidence=confidence)
 
     assert bound(40, 0.95) > bound(100, 0.95) > bound(100, 0.8) > 100
 
@@ -133,7 +133,7 @@ def test_two_sides_together_are_bounded_more_closely_than_each_by_itself() -> No
     side = Side(images=500, seen=100, seen_wrong=20, known_wrong=20, known_right=80)
     apart = wrong_on_side(side, confidence=0.95)
     assert apart is not None
-    together = most_wrong((side, side), confidence=0.975)
+    together = upper_bound((side, side), confidence=0.975)
     assert 200 < together < 2 * apart.high
 
 
@@ -168,7 +168,7 @@ def test_more_wrong_labels_seen_never_make_a_bound_smaller() -> None:
     def most(one: int, two: int) -> int:
         first = Side(images=40, seen=8, seen_wrong=one, known_wrong=one, known_right=8 - one)
         second = Side(images=90, seen=12, seen_wrong=two, known_wrong=two, known_right=12 - two)
-        return most_wrong((first, second), confidence=0.95)
+        return upper_bound((first, second), confidence=0.95)
 
     found = np.array([[most(one, two) for two in range(13)] for one in range(9)])
     assert (np.diff(found, axis=0) >= 0).all() and (np.diff(found, axis=1) >= 0).all()
@@ -179,8 +179,8 @@ def test_more_wrong_labels_seen_never_make_a_bound_smaller() -> None:
 def bounds(sides: tuple[Side, Side]) -> tuple[int, int, Interval | None, Interval | None, Interval | None]:
     confidence = CONFIDENCE
     return (
-        most_wrong(sides, confidence=confidence),
-        fewest_wrong(sides, confidence=confidence),
+        upper_bound(sides, confidence=confidence),
+        lower_bound(sides, confidence=confidence),
         wrong_on_side(sides[0], confidence=confidence),
         wrong_on_side(sides[1], confidence=confidence),
         missed_share(sides, confidence=confidence),
@@ -254,7 +254,7 @@ def test_the_bounds_hold_for_an_audit_within_a_review_of_the_most_suspicious(dat
             next_row = plan.draw(known=known, count=1)[0] if card % 5 == 4 else np.flatnonzero(~known)[0]
             known[next_row] = True
         sides = sides_of(plan, known_of(known, wrong), plan.prefix(known))
-        assert sides[0].whole, "the most suspicious stratum is known as a whole"
+        assert sides[0].counted, "the most suspicious stratum is known as a whole"
         held.append(holds(sides, wrong, quality <= 0.5))
     assert (np.mean(held, axis=0) >= least).all(), dict(enumerate(np.mean(held, axis=0)))
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.review.sampling import design, share_of_flags, strata
+from labelsieve.review.sampling import design, flagged_share, strata
 from labelsieve.verdicts import _SCHEMA, Verdicts, ranks
 
 
@@ -80,7 +80,7 @@ def test_the_order_depends_on_the_seed_alone() -> None:
 
 def test_every_prefix_has_the_shares_of_the_design() -> None:
     plan, clean = design(skewed()), np.clip(skewed().label_quality.astype(np.float64), 0.02, 0.98)
-    of_flags = share_of_flags(np.sqrt(clean * (1 - clean)), flagged=skewed().is_issue)
+    of_flags = flagged_share(np.sqrt(clean * (1 - clean)), flagged=skewed().is_issue)
     assert 0.35 < of_flags < 0.6, "flags are looked at far more than their eighth"
     side = np.where(plan.flagged, of_flags, 1 - of_flags)
     within = plan.sizes / np.where(plan.flagged, plan.sizes[plan.flagged].sum(), plan.sizes[~plan.flagged].sum())

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from test_review_log import answer
 
-from labelsieve.review import Answer, AnswerLog, Reviews, Standing, key_of, load, resolve
+from labelsieve.review import Answer, AnswerLog, Reviews, StandingAnswers, key_of, load, resolve
 
 KEY = key_of(7)
 
@@ -108,7 +108,7 @@ def test_kappa_is_unknown_where_it_is_not_defined() -> None:
 
 
 def test_what_stands_is_kept_up_to_date() -> None:
-    standing = Standing()
+    standing = StandingAnswers()
     first, second, skip = by("a", "none", token="1"), by("a", "label", "dog", token="2"), by("a", "skip", token="3")
     assert [standing.add(each) for each in (first, second, skip)] == [KEY] * 3
     assert standing.last("a") == [skip] and standing.last("b") == []
@@ -125,7 +125,7 @@ def test_what_stands_is_kept_up_to_date() -> None:
 
 
 def test_a_group_is_taken_back_as_a_whole() -> None:
-    standing = Standing()
+    standing = StandingAnswers()
     group = [answer(str(key), key=key, kind="none", shown={"group": "g"}) for key in range(3)]
     for each in [answer("before", key=9, kind="none"), *group]:
         standing.add(each)

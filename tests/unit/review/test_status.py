@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from labelsieve import review
-from labelsieve.review.progress import seconds_a_card
+from labelsieve.review.status_lines import seconds_per_card
 from small_answers import answer, run_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -51,8 +51,8 @@ def test_the_time_of_a_card_is_no_mean_with_breaks_in_it(photo_folder: Callable[
     answer(done, images, dict.fromkeys(images.ids, "cat"), seconds=4.0)
     reviews = review.load(done)
     slow = [dataclasses.replace(each, seconds=9000.0) for each in reviews.standing[:1]]
-    assert seconds_a_card(review.resolve([*slow, *reviews.standing[1:]])) == 4
-    assert seconds_a_card(review.resolve([])) is None
+    assert seconds_per_card(review.resolve([*slow, *reviews.standing[1:]])) == 4
+    assert seconds_per_card(review.resolve([])) is None
 
 
 def test_status_of_no_run(tmp_path: Path, run: Run) -> None:

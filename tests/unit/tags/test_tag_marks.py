@@ -14,7 +14,7 @@ import labelsieve as ls
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
 from labelsieve.detect.tags.scores import TagScores
-from labelsieve.tags.marks import MARKS, after_marks
+from labelsieve.tags.marks import MARKS, with_marks
 from labelsieve.tags.verdicts import TagVerdicts, decide_tags
 
 NAMES, COUNT = ("cat", "dog", "fox"), 6
@@ -49,7 +49,7 @@ def file_of(path: Path, marks: Any, *, header: str = "id,class_name,mark") -> Pa
 def test_a_mark_counts_more_than_a_verdict(said: dict[tuple[int, int], str], verdicts: Any, tmp_path: Path) -> None:
     ids = verdicts.images["id"].to_pylist()
     rows = [(ids[row], NAMES[column], mark) for (row, column), mark in said.items()]
-    found = after_marks(verdicts, file_of(tmp_path / "marks.csv", rows))
+    found = with_marks(verdicts, file_of(tmp_path / "marks.csv", rows))
     expected = verdicts.corrected()
     for pair, mark in said.items():
         expected[pair] = {"present": True, "absent": False, "unsure": expected[pair]}[mark]
@@ -60,7 +60,7 @@ def test_a_mark_counts_more_than_a_verdict(said: dict[tuple[int, int], str], ver
     assert quality == sorted(quality)
     kinds = zip(found.table["kind"].to_pylist(), found.rows, found.table["class_name"].to_pylist(), strict=True)
     assert all((kind == "wrong") == found.given[row, NAMES.index(name)] for kind, row, name in kinds)
-    assert after_marks(found, tmp_path / "marks.csv").table.equals(found.table)
+    assert with_marks(found, tmp_path / "marks.csv").table.equals(found.table)
     assert len({*zip(found.rows, found.table["class_name"].to_pylist(), strict=True)}) == found.table.num_rows
 
 
@@ -76,7 +76,7 @@ def test_the_later_file_counts_and_how_many_marks_there_are_is_said(verdicts: Ta
         def say(self, text: str) -> None:
             lines.append(text)
 
-    found = after_marks(verdicts, [before, after], progress=Said())
+    found = with_marks(verdicts, [before, after], progress=Said())
     assert not found.corrected()[0, 0] and not found.corrected()[1, 1]
     assert len(lines) == 1 and "2 marks" in lines[0] and "differ on 1, where the last one counts" in lines[0]
 
@@ -92,17 +92,17 @@ def test_the_later_file_counts_and_how_many_marks_there_are_is_said(verdicts: Ta
 )
 def test_a_bad_mark_gets_one_line(row: Any, message: str, verdicts: TagVerdicts, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        after_marks(verdicts, file_of(tmp_path / "marks.csv", [row]))
+        with_marks(verdicts, file_of(tmp_path / "marks.csv", [row]))
     assert "\n" not in str(caught.value)
 
 
 def test_a_bad_file_gets_one_line(verdicts: TagVerdicts, tmp_path: Path) -> None:
     path = tmp_path / "marks.csv"
     with pytest.raises(DataError, match="it does not exist; take the marks of the report"):
-        after_marks(verdicts, path)
+        with_marks(verdicts, path)
     file_of(path, [("0000000", "cat", "wrong")], header="id,given_label,mark")  # of one label an image
     with pytest.raises(DataError, match='expected a column "class_name"'):
-        after_marks(verdicts, path)
+        with_marks(verdicts, path)
     file_of(path, [("0000000", "cat", "present"), ("0000000", "cat", "absent")])
     with pytest.raises(DataError, match=r'"cat" of "0000000" is marked present and absent in .*; leave one of both'):
-        after_marks(verdicts, path)
+        with_marks(verdicts, path)

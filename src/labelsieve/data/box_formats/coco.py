@@ -29,21 +29,23 @@ _HEAD = 4096
 _OTHER_TASKS = {"captions": "caption", "panoptic segmentation": "segments_info"}
 
 
-def read_coco(path: Path, *, asked: Columns, split: str | None) -> Table:
+def read_coco(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads the boxes of a COCO file, those of crowds too; where there is only a mask, the box around it.
 
     Args:
         path: The file.
-        asked: Whether the images lie in another folder, and which field of an annotation holds the label and the true
-            label, by the id of a category or its name; else `category_id`.
+        requested: The folder of the images, and the fields of an annotation with the label and the true label, by the
+            id of a category or its name; by default `category_id`.
         split: None; another part of the data is another file.
 
     Raises:
         DataError: It is no such file, or names categories that it does not list.
     """
     refuse_split(split, path)
-    found = _read_file(path, label=asked.label or CATEGORY, truth=asked.truth)
-    folder = folder_with(list(found.paths.values()), _image_folders(path), asked=asked.folder, where=f"the file {path}")
+    found = _read_file(path, label=requested.label or CATEGORY, truth=requested.truth)
+    folder = folder_with(
+        list(found.paths.values()), _image_folders(path), requested=requested.folder, where=f"the file {path}"
+    )
     return found.rows(folder).to_table(where=f"the file {path}")
 
 

@@ -44,12 +44,12 @@ def has_its_columns(names: Iterable[str]) -> bool:
     return {_IMAGE, *_SIDES} <= {*names}
 
 
-def read_open_images(path: Path, *, asked: Columns, split: str | None) -> Table:
+def read_open_images(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads the boxes of a file; other columns, such as Confidence and IsGroupOf, are left alone.
 
     Args:
         path: The file.
-        asked: Whether the images lie in another folder, and which columns hold the label and the true label; else
+        requested: Whether the images lie in another folder, and which columns hold the label and the true label; else
             `LabelName`.
         split: None; another part of the data is another file.
 
@@ -59,8 +59,8 @@ def read_open_images(path: Path, *, asked: Columns, split: str | None) -> Table:
     refuse_split(split, path)
     where = f"the file {path}"
     found = read_texts(path)
-    label, columns = asked.label or LABEL, found.table.column_names
-    for name, option in ((label, "label"), (asked.truth or label, "truth")):
+    label, columns = requested.label or LABEL, found.table.column_names
+    for name, option in ((label, "label"), (requested.truth or label, "truth")):
         if name not in columns:
             raise DataError(
                 f'expected a column "{shown(name)}" in {where}, found {listed(columns, quoted=True)}'
@@ -72,7 +72,7 @@ def read_open_images(path: Path, *, asked: Columns, split: str | None) -> Table:
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     paths = [name if os.path.splitext(name)[1] else f"{name}.jpg" for name in number]
     given = found.table[label].to_pylist()
-    true = None if asked.truth is None else found.table[asked.truth].to_pylist()
+    true = None if requested.truth is None else found.table[requested.truth].to_pylist()
     codes = sorted({*given, *(true or ())} - {""})
     classes, note = _class_names(codes, path)
     order = sorted(range(len(codes)), key=classes.__getitem__)
@@ -82,10 +82,10 @@ def read_open_images(path: Path, *, asked: Columns, split: str | None) -> Table:
         image_of=np.array([number[name] for name in names], dtype=np.int64),
         sides=_sides(found.table, where),
         labels=_indices(given, place, label, where),
-        truth=None if true is None else _indices(true, place, str(asked.truth), where),
+        truth=None if true is None else _indices(true, place, str(requested.truth), where),
         class_names=tuple(classes[each] for each in order),
         ids=[*_ids(names)],
-        folder=folder_with(paths, _folders(path), asked=asked.folder, where=where),
+        folder=folder_with(paths, _folders(path), requested=requested.folder, where=where),
         is_relative=True,
         files=BoxFiles(files=(path,), counts=(len(names),), codes=tuple(codes[each] for each in order), column=label),
         notes=(*found.notes, note),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoxFormat(Entry):
-    """A format of boxes; its place is a function `(path, *, asked, split) -> Table` whose table has `box_files`.
+    """A format of boxes; its place is a function `(path, *, requested, split) -> Table` whose table has `box_files`.
 
     Attributes:
         edit: The place of a function `(data: bytes, edits: BoxEdits) -> bytes`, which gives one annotation file with

@@ -102,20 +102,20 @@ def box_notes(boxes: Boxes, image_files: Sequence[str]) -> Iterable[str]:
     yield f"each row is a box: {counted(len(boxes), 'box', 'boxes')} in {counted(images, 'image', 'images')}"
 
 
-def folder_with(paths: Sequence[str], folders: Iterable[Path], *, asked: Path | None, where: str) -> Path:
+def folder_with(paths: Sequence[str], folders: Iterable[Path], *, requested: Path | None, where: str) -> Path:
     """Returns the folder that holds the images which an annotation file names.
 
     Args:
         paths: Their paths in the folder.
         folders: Where they may lie, the likeliest first.
-        asked: The folder that the user named, which is taken as it is.
+        requested: The folder that the user named, which is taken as it is.
         where: Name of the source, for messages.
 
     Raises:
         DataError: None of the folders holds one of the first images.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     first = [path for path in paths if path][:_TRIED]
     for folder in folders:
         if any(os.path.isfile(os.path.join(folder, path)) for path in first):

@@ -62,12 +62,12 @@ def _is_annotation(path: str) -> bool:
         return False
 
 
-def read_voc(path: Path, *, asked: Columns, split: str | None) -> Table:
+def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads the boxes of a folder, or of one of its splits.
 
     Args:
         path: The folder.
-        asked: Whether the images lie in another folder, and which elements of an object hold the label and the true
+        requested: Whether the images lie in another folder, and which elements of an object hold the label and the true
             label; else `name`.
         split: A list of `ImageSets/Main/`; by default the only one, else `train`. Without lists all files are read.
 
@@ -75,9 +75,9 @@ def read_voc(path: Path, *, asked: Columns, split: str | None) -> Table:
         DataError: A file is no such XML, or there is no such split.
     """
     files, notes = _files(path, split)
-    label, number = asked.label or NAME, len(files)
-    found = _Found(label=label, truth=asked.truth)
-    folder = _folder(path, asked)
+    label, number = requested.label or NAME, len(files)
+    found = _Found(label=label, truth=requested.truth)
+    folder = _folder(path, requested)
     names = {*_listdir(folder)}
     for index, file in enumerate(files):
         found.add(index, file, names)
@@ -89,7 +89,7 @@ def read_voc(path: Path, *, asked: Columns, split: str | None) -> Table:
         image_of=np.frombuffer(found.image_of, dtype=np.int64),
         sides=np.frombuffer(found.sides, dtype=np.float64).reshape(-1, 4),
         labels=np.array([place[name] for name in found.labels], dtype=np.int64),
-        truth=None if asked.truth is None else np.array([place[name] for name in found.truths], dtype=np.int64),
+        truth=None if requested.truth is None else np.array([place[name] for name in found.truths], dtype=np.int64),
         class_names=classes,
         ids=found.ids,
         folder=folder,
@@ -132,11 +132,11 @@ def _files(path: Path, split: str | None) -> tuple[list[Path], tuple[str, ...]]:
     return [there[stem] for stem in stems if stem in there], notes
 
 
-def _folder(path: Path, asked: Columns) -> Path:
+def _folder(path: Path, requested: Columns) -> Path:
     """Returns the folder of the images."""
     tried = [path / name for name in _IMAGES if (path / name).is_dir()]
     holding = (each for each in tried if any(name.lower().endswith(SUFFIXES) for name in _listdir(each)))
-    folder = asked.folder or next(holding, None)
+    folder = requested.folder or next(holding, None)
     if folder is None:
         raise DataError(
             f"expected images in {' or '.join(_IMAGES[:-1])} of {path}, or beside the XML files, found none; say with "

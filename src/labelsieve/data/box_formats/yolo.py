@@ -33,18 +33,18 @@ _BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7
 _NUMBER = re.compile(r"\S+")
 
 
-def read_yolo(path: Path, *, asked: Columns, split: str | None) -> Table:
+def read_yolo(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads the boxes of one split.
 
     Args:
         path: The YAML file.
-        asked: No column and no folder, of which the format has none.
+        requested: No column and no folder, of which the format has none.
         split: `train`, `val` or `test`; by default the only one, else `train`.
 
     Raises:
         DataError: The file or one of the labels is not what it should be, or is of another task.
     """
-    _refuse_columns(asked)
+    _refuse_columns(requested)
     config = YoloConfig.read(path)
     chosen, notes = choose_split(config.splits, split, where=str(path))
     files, gone = _files(config, chosen)
@@ -106,8 +106,12 @@ def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple
     )
 
 
-def _refuse_columns(asked: Columns) -> None:
-    for option, value in (("label-column", asked.label), ("truth-column", asked.truth), ("image-folder", asked.folder)):
+def _refuse_columns(requested: Columns) -> None:
+    for option, value in (
+        ("label-column", requested.label),
+        ("truth-column", requested.truth),
+        ("image-folder", requested.folder),
+    ):
         if value is not None:
             raise DataError(f"a YOLO data set has no --{option}; leave it out")
 

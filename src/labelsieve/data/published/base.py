@@ -52,7 +52,7 @@ def refuse_unknown_name(source: str) -> None:
         look_up(PUBLISHED, like[1], what="NAME in a source NAME:PATH", error=DataError)
 
 
-def read_published(source: NamedSource, *, asked: Columns, split: str | None) -> Table:
+def read_published(source: NamedSource, *, requested: Columns, split: str | None) -> Table:
     """Reads one split of a published data set in its official layout.
 
     Raises:
@@ -62,20 +62,20 @@ def read_published(source: NamedSource, *, asked: Columns, split: str | None) ->
     where = f"{known.about} in {source.path}"
     chosen, notes = choose_split(known.splits, split, where=where)
     found = PUBLISHED[source.name](source.path, chosen)
-    label = asked.label or found.given
-    wish = replace(asked, label=label, truth=asked.truth or found.truth_of(label))
+    label = requested.label or found.given
+    wish = replace(requested, label=label, truth=requested.truth or found.truth_of(label))
     rows = to_rows(found, where=where)
-    columns = choose_columns(rows.features, asked=wish, where=where)
-    notes = (*notes, *found.notes, *_notes(found, asked=asked, truth=columns.truth))
+    columns = choose_columns(rows.features, requested=wish, where=where)
+    notes = (*notes, *found.notes, *_notes(found, requested=requested, truth=columns.truth))
     return Table(rows=rows, columns=columns, where=where, folder=found.folder, notes=notes)
 
 
-def _notes(found: Found, *, asked: Columns, truth: str | None) -> list[str]:
+def _notes(found: Found, *, requested: Columns, truth: str | None) -> list[str]:
     """Says which of several columns were taken though nobody asked for them."""
     notes = []
     others = [name for name in found.labels if name != found.given and name not in found.truths]
-    if others and asked.label is None:
+    if others and requested.label is None:
         notes.append(f"the given labels are {found.given}; --label-column takes {', '.join(others)}")
-    if truth is not None and asked.truth is None:
+    if truth is not None and requested.truth is None:
         notes.append(f"the true labels, for metrics only, are {truth}")
     return notes

@@ -25,23 +25,23 @@ _ROWS = 256
 _VIEWS = {"binary_view": "binary", "string_view": "string"}
 
 
-def read_parquet(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+def read_parquet(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
     """Reads Parquet files; see :func:`read_arrow_files`."""
-    return read_arrow_files(files, kind="parquet", asked=asked, where=where)
+    return read_arrow_files(files, kind="parquet", requested=requested, where=where)
 
 
-def read_arrow(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+def read_arrow(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
     """Reads Arrow or Feather files; see :func:`read_arrow_files`."""
-    return read_arrow_files(files, kind="arrow", asked=asked, where=where)
+    return read_arrow_files(files, kind="arrow", requested=requested, where=where)
 
 
-def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
+def read_arrow_files(files: Sequence[Path], *, kind: str, requested: Columns, where: str) -> Table:
     """Reads Parquet, Arrow or Feather files into the cache of the `datasets` library, batch by batch.
 
     Args:
         files: The files, which are read one after the other as one table.
         kind: `parquet` or `arrow`.
-        asked: What the user asked for.
+        requested: The requested columns.
         where: What to call the files in a message.
 
     Raises:
@@ -53,7 +53,7 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, asked: Columns, where:
     features = features_of(schemas[0], files[0])
     folder = folder_of(files)
     names = about_names(lambda name: _first_values(files[0], name, kind=kind), beside=folder)
-    chosen = choose_columns(features, asked=asked, where=where, about_names=names)
+    chosen = choose_columns(features, requested=requested, where=where, about_names=names)
     used = {*chosen.labels, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)

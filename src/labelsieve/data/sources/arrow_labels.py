@@ -99,7 +99,7 @@ def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
     array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
     listed = array.to_pylist()
     examples = edits.examples([each if isinstance(each, str | int) else repr(each) for each in listed])
-    lacking = [label for label in np.unique(edits.new[edits.kept]).tolist() if examples[label] is None]
+    lacking = [label for label in np.unique(edits.new[edits.is_kept]).tolist() if examples[label] is None]
     if lacking:
         texts = [None if row is None else str(listed[row]) for row in examples]
         made = [_made(edits, label, array.type, texts, feature, where) for label in lacking]
@@ -182,7 +182,7 @@ def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
 
 
 def _write_parquet(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
-    kept, more = edits.kept, _verdicts(edits)
+    kept, more = edits.is_kept, _verdicts(edits)
     with pq.ParquetFile(path) as file:
         schema, start = file.schema_arrow, 0
         place = schema.get_field_index(column)
@@ -217,7 +217,7 @@ def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
 
 
 def _write_arrow(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
-    kept, more = edits.kept, _verdicts(edits)
+    kept, more = edits.is_kept, _verdicts(edits)
     with open_arrow(path) as file:
         schema, start = file.schema, 0
         place = schema.get_field_index(column)

@@ -105,7 +105,7 @@ class Table:
 def choose_columns(
     features: Mapping[str, Any],
     *,
-    asked: Columns,
+    requested: Columns,
     where: str,
     label_needed: bool = True,
     image_needed: bool = True,
@@ -119,7 +119,7 @@ def choose_columns(
 
     Args:
         features: The columns: name to feature of the `datasets` library.
-        asked: What the user asked for.
+        requested: The requested columns.
         where: Name of the source, for messages.
         label_needed: False if the labels come from elsewhere; then only a label column that was asked for is read.
         image_needed: False for rows without images, such as features.
@@ -129,9 +129,9 @@ def choose_columns(
         DataError: A column that was asked for is missing, or none or several fit.
     """
     for option, name in (
-        ("--image-column", asked.image),
-        *((asked.option, name) for name in asked.annotators or (asked.label,)),
-        ("--truth-column", asked.truth),
+        ("--image-column", requested.image),
+        *((requested.option, name) for name in requested.annotators or (requested.label,)),
+        ("--truth-column", requested.truth),
     ):
         if name is not None and name not in features:
             raise DataError(
@@ -140,24 +140,26 @@ def choose_columns(
             )
     image = None
     if image_needed:
-        guess = _guess_image if asked.folder is None else _guess_names
-        image = asked.image or guess(features, where=where, about_names=about_names or (lambda _: ""))
-        _check_image(features[image], image, named=asked.folder is not None, where=where)
-    if asked.truth in asked.annotators:
-        raise DataError(f'the truth column "{shown(asked.truth)}" is one of the label columns, too; leave it out there')
-    others = {name: feature for name, feature in features.items() if name not in (image, asked.truth)}
-    label, several = asked.label, asked.annotators
+        guess = _guess_image if requested.folder is None else _guess_names
+        image = requested.image or guess(features, where=where, about_names=about_names or (lambda _: ""))
+        _check_image(features[image], image, named=requested.folder is not None, where=where)
+    if requested.truth in requested.annotators:
+        raise DataError(
+            f'the truth column "{shown(requested.truth)}" is one of the label columns, too; leave it out there'
+        )
+    others = {name: feature for name, feature in features.items() if name not in (image, requested.truth)}
+    label, several = requested.label, requested.annotators
     if label is None and label_needed:
-        found = (_guess_label(others, where=where, columns=features),) if asked.guess is None else ()
-        label, *rest = found or asked.guess(others, where)  # type: ignore[misc]  # one of the two is there
+        found = (_guess_label(others, where=where, columns=features),) if requested.guess is None else ()
+        label, *rest = found or requested.guess(others, where)  # type: ignore[misc]  # one of the two is there
         several = (label, *rest) if rest else several
     named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
-    folder = asked.folder if image_needed else None
-    wants_boxes = image_needed and asked.guess is None  # a box is one of the things that the tags of an image name
+    folder = requested.folder if image_needed else None
+    wants_boxes = image_needed and requested.guess is None  # a box is one of the things that the tags of an image name
     return Columns(
         image=image,
         label=label,
-        truth=asked.truth,
+        truth=requested.truth,
         id="id" if named else None,
         folder=folder,
         annotators=several,
@@ -185,17 +187,17 @@ def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
     return ()
 
 
-def label_columns(asked: str | Sequence[str] | None) -> Columns:
+def label_columns(requested: str | Sequence[str] | None) -> Columns:
     """Returns the wish for one column of labels, or for those of several annotators.
 
     Raises:
         SettingsError: No column is named, or one twice.
     """
-    if asked is None or isinstance(asked, str):
-        return Columns(label=asked)
-    names = tuple(asked)
+    if requested is None or isinstance(requested, str):
+        return Columns(label=requested)
+    names = tuple(requested)
     if not names or not all(isinstance(name, str) for name in names):
-        raise SettingsError(f"expected the names of label columns, got {shown(repr(asked))}; name one or several")
+        raise SettingsError(f"expected the names of label columns, got {shown(repr(requested))}; name one or several")
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f'the label column "{shown(twice[0])}" is named twice; name each annotator once')
     return Columns(label=names[0], annotators=names if len(names) > 1 else ())

@@ -77,7 +77,7 @@ def _check(path: Path, target: Path, before: pa.Table, *, column: str, edits: Ed
     Raises:
         RunError: It does not.
     """
-    kept = np.flatnonzero(edits.kept)
+    kept = np.flatnonzero(edits.is_kept)
     expected = before.take(kept)
     try:
         found = read_texts(target).table

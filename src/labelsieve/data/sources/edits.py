@@ -62,7 +62,7 @@ class Edits:
         return np.flatnonzero(self.new != self.old).astype(np.int64)
 
     @cached_property
-    def kept(self) -> NDArray[np.bool_]:
+    def is_kept(self) -> NDArray[np.bool_]:
         """Shape (N,): which rows stay."""
         return np.asarray(self.new >= 0)
 

@@ -83,7 +83,7 @@ def holds_features(source: Any) -> bool:
     return bool(_feature_columns(kinds)) and not may_hold_images(kinds)
 
 
-def read_features_file(path: Path, *, asked: Columns) -> Stored:
+def read_features_file(path: Path, *, requested: Columns) -> Stored:
     """Reads a NumPy, Parquet or Arrow file.
 
     Raises:
@@ -92,8 +92,8 @@ def read_features_file(path: Path, *, asked: Columns) -> Stored:
     _check_kind(path)
     suffix = path.suffix.lower()
     if suffix in TYPED_TABLES:
-        return _read_table(path, asked=asked, kind=TYPED_TABLES[suffix])
-    return _read_npy(path, asked=asked) if suffix == ".npy" else _read_npz(path, asked=asked)
+        return _read_table(path, requested=requested, kind=TYPED_TABLES[suffix])
+    return _read_npy(path, requested=requested) if suffix == ".npy" else _read_npz(path, requested=requested)
 
 
 def _check_kind(path: Path) -> None:
@@ -160,9 +160,9 @@ def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
         raise DataError(f"expected a NumPy file, but {path} cannot be read: {reason}; write it again") from None
 
 
-def _read_npy(path: Path, *, asked: Columns) -> Stored:
+def _read_npy(path: Path, *, requested: Columns) -> Stored:
     """Reads an array of features, and their labels from the file beside it: `labels.npy` of `features.npy`."""
-    if asked.label or asked.truth:
+    if requested.label or requested.truth:
         raise DataError(
             f"{path} holds one array and no columns; leave out --label-column and --truth-column, or save all with "
             "np.savez"
@@ -174,7 +174,7 @@ def _read_npy(path: Path, *, asked: Columns) -> Stored:
     where = f"the file {path}"
     if not isinstance(labels, np.ndarray):
         raise DataError(f"expected one array in {beside}, found several; save the labels with np.save")
-    stored = _from_arrays({"features": features, "labels": labels}, asked=Columns(), where=where)
+    stored = _from_arrays({"features": features, "labels": labels}, requested=Columns(), where=where)
     return replace(
         stored, table=replace(stored.table, notes=(f"the labels are those of {beside}", *stored.table.notes))
     )
@@ -209,14 +209,14 @@ def _word(name: str) -> str:
     return rf"(?<![a-z0-9]){name}(?![a-z0-9])"
 
 
-def _read_npz(path: Path, *, asked: Columns) -> Stored:
+def _read_npz(path: Path, *, requested: Columns) -> Stored:
     where, arrays = f"the file {path}", _load(path)
     if not isinstance(arrays, dict):
         raise DataError(f'expected an array "features" in {where}, found a single array; save it with np.savez')
-    return _from_arrays(arrays, asked=asked, where=where)
+    return _from_arrays(arrays, requested=requested, where=where)
 
 
-def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, asked: Columns, where: str) -> Stored:
+def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, where: str) -> Stored:
     import pyarrow as pa
     from datasets import Dataset
 
@@ -224,7 +224,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, asked: Columns, where: s
     features, known = arrays[name], {name, *_ARRAYS}
     columns = {each: np.ravel(value) for each, value in arrays.items() if each not in known and _is_column(value)}
     notes = [] if name == "features" else [f'the features are the array "{shown(name)}"']
-    chosen = _npz_columns(columns, asked, arrays, where=where)
+    chosen = _npz_columns(columns, requested, arrays, where=where)
     if chosen.label and _UNNAMED.fullmatch(chosen.label):
         notes.append(f'the labels are the array "{chosen.label}"')
     used = chosen.labels
@@ -273,26 +273,26 @@ def _names(names: NDArray[Any], *, where: str) -> tuple[str, ...]:
 
 
 def _npz_columns(
-    columns: Mapping[str, NDArray[Any]], asked: Columns, arrays: Mapping[str, NDArray[Any]], *, where: str
+    columns: Mapping[str, NDArray[Any]], requested: Columns, arrays: Mapping[str, NDArray[Any]], *, where: str
 ) -> Columns:
-    truth = asked.truth or (_TRUTH if _TRUTH in columns else None)
+    truth = requested.truth or (_TRUTH if _TRUTH in columns else None)
     unnamed = [name for name in columns if _UNNAMED.fullmatch(name)]
-    label = asked.label or (unnamed[0] if len(unnamed) == 1 == len(columns) else None)
+    label = requested.label or (unnamed[0] if len(unnamed) == 1 == len(columns) else None)
     flat = [name for name in arrays if name.lower() in (*LABEL_NAMES, *OTHER_LABEL_NAMES) and name not in columns]
     if label is None and flat and not any(name.lower() in (*LABEL_NAMES, *OTHER_LABEL_NAMES) for name in columns):
         raise DataError(
             f'expected one label a row in the array "{shown(flat[0])}" of {where}, got shape {arrays[flat[0]].shape}; '
             "if they are one-hot, save labels.argmax(axis=1)"
         )
-    if not columns and not asked.label:
+    if not columns and not requested.label:
         raise DataError(f"{where} holds features and no labels; save both: np.savez(FILE, features=..., labels=...)")
-    wish = Columns(label=label, truth=truth, annotators=asked.annotators)
-    chosen = choose_columns(columns, asked=wish, where=where, image_needed=False)
+    wish = Columns(label=label, truth=truth, annotators=requested.annotators)
+    chosen = choose_columns(columns, requested=wish, where=where, image_needed=False)
     ids = next((name for name in _IDS if name in columns and name not in chosen.labels), None)
     return replace(chosen, id=ids)
 
 
-def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
+def _read_table(path: Path, *, requested: Columns, kind: str) -> Stored:
     import pyarrow as pa
     from datasets import Dataset
 
@@ -306,7 +306,7 @@ def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
             f"{_names_of(found or kinds)}; rename the column of features"
         )
     others = {name: each for name, each in kinds.items() if name != found[0]}
-    chosen = choose_columns(others, asked=asked, where=where, image_needed=False)
+    chosen = choose_columns(others, requested=requested, where=where, image_needed=False)
     used = list(chosen.labels)
     try:
         parts = [*batches(path, columns=used, rows=_ROWS)]

@@ -70,14 +70,14 @@ class _Found:
         )
 
 
-def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
+def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder of class folders: `photos/cat/1.jpg`, nested deeper or not.
 
     Hidden files, folders of a system and folders without images are left out;
     :mod:`labelsieve.data.sources.class_folders` says which other folders are no classes.
     """
     refuse_split(split, folder)
-    if wish := asked.image or asked.label or asked.truth:
+    if wish := requested.image or requested.label or requested.truth:
         raise DataError(
             f'{folder} is a folder of class folders, which has no columns, but "{shown(wish)}" was asked for'
         )
@@ -93,11 +93,11 @@ def read_folder(folder: Path, *, asked: Columns, split: str | None) -> Table:
         ) from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
-    if asked.one_class and found.loose and not found.paths:
+    if requested.one_class and found.loose and not found.paths:
         return _table(folder, found.loose, ["images"] * len(found.loose), classes=("images",), notes=())
     tree = tree_of(found.paths)
     layout = layout_of(tree, root=folder.name, table=bool(found.tables))
-    _check_folder(folder, found, tree, layout, one_class=asked.one_class)
+    _check_folder(folder, found, tree, layout, one_class=requested.one_class)
     classes = tuple(sorted(layout.classes))
     ids = [path for path in found.paths if path.split("/", 1)[0] not in layout.copies]
     notes = (*_notes(found, tree, layout), *nested_note(tree, classes))

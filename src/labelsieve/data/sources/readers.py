@@ -45,7 +45,7 @@ _TRIED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SourceLocation:
     """What a source is, and where it lies.
 
     Attributes:
@@ -66,7 +66,7 @@ class Place:
     notes: tuple[str, ...] = ()
 
 
-def find_source(source: str, *, split: str | None = None) -> Place:
+def find_source(source: str, *, split: str | None = None) -> SourceLocation:
     """Returns whether a source is a folder, a file, a pattern of files, a published data set or a Hub id.
 
     Raises:
@@ -79,54 +79,54 @@ def find_source(source: str, *, split: str | None = None) -> Place:
     if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run hold paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
     if named is not None:
-        return Place(kind="published", path=path)
+        return SourceLocation(kind="published", path=path)
     if path.is_dir():
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            return Place(kind="saved", path=path)
+            return SourceLocation(kind="saved", path=path)
         if (found := find_boxes(path)) is not None:
-            return Place(kind=found[0], path=found[1])
+            return SourceLocation(kind=found[0], path=found[1])
         shards = shards_of_folder(path, split=split)
-        return _in_files(shards, path, f"the folder {path}") if shards else Place(kind="folder", path=path)
+        return _in_files(shards, path, f"the folder {path}") if shards else SourceLocation(kind="folder", path=path)
     if path.is_file():
         refuse_pointer(path)
         if (found := find_boxes(path)) is not None:
-            return Place(kind=found[0], path=path, where=f"the file {path}")
+            return SourceLocation(kind=found[0], path=path, where=f"the file {path}")
         refuse_split(split, path)
-        return Place(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
+        return SourceLocation(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
     if has_pattern(source):
         shards = shards_of_pattern(source, split=split)
         return _in_files(shards, folder_of(shards.files), f"the files {source}")
     if path.suffix.lower() not in {*TABLES, *BOX_FILES} and _HUB_ID.fullmatch(source):
-        return Place(kind="hub", path=path)
+        return SourceLocation(kind="hub", path=path)
     refuse_unknown_name(source)
     raise DataError(f"expected a folder, a file or a Hub data set, but {shown(source)} does not exist; check the path")
 
 
-def _in_files(shards: Shards, path: Path, where: str) -> Place:
-    return Place(kind=shards.kind, path=path, files=shards.files, where=where, notes=shards.notes)
+def _in_files(shards: Shards, path: Path, where: str) -> SourceLocation:
+    return SourceLocation(kind=shards.kind, path=path, files=shards.files, where=where, notes=shards.notes)
 
 
-def read_path(source: str, *, asked: Columns, split: str | None) -> Table:
+def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder, a file, a pattern of files, a published data set or a Hub id, whichever `source` is.
 
     Raises:
         DataError: It is none of them, or cannot be read.
     """
-    place = find_source(source, split=split)
+    location = find_source(source, split=split)
     named = named_source(source)
     if named is not None:
-        _refuse_image_folder(asked, "a published data set")
-        return read_published(named, asked=asked, split=split)
-    if place.kind == "saved":
-        return read_saved(place.path, asked=asked, split=split)
-    if place.kind == "folder":
-        return _read_class_folders(place.path, asked=asked, split=split)
-    if place.kind == "hub":
-        return read_hub(source, asked=asked, split=split)
-    if place.kind in BOX_FORMATS:
-        return BOX_FORMATS[place.kind](place.path, asked=asked, split=split)
-    table = _read_files(place.files, kind=place.kind, asked=asked, where=place.where)
-    return replace(table, notes=(*place.notes, *table.notes))
+        _refuse_image_folder(requested, "a published data set")
+        return read_published(named, requested=requested, split=split)
+    if location.kind == "saved":
+        return read_saved(location.path, requested=requested, split=split)
+    if location.kind == "folder":
+        return _read_class_folders(location.path, requested=requested, split=split)
+    if location.kind == "hub":
+        return read_hub(source, requested=requested, split=split)
+    if location.kind in BOX_FORMATS:
+        return BOX_FORMATS[location.kind](location.path, requested=requested, split=split)
+    table = _read_files(location.files, kind=location.kind, requested=requested, where=location.where)
+    return replace(table, notes=(*location.notes, *table.notes))
 
 
 def _kind(path: Path) -> str:
@@ -141,18 +141,18 @@ def _kind(path: Path) -> str:
     )
 
 
-def _read_class_folders(path: Path, *, asked: Columns, split: str | None) -> Table:
+def _read_class_folders(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder of class folders, with a remark on tables beside them."""
     tables = _tables_in(path)
     if not tables:
-        _refuse_image_folder(asked, "a folder of class folders")
-        return read_folder(path, asked=asked, split=split)
+        _refuse_image_folder(requested, "a folder of class folders")
+        return read_folder(path, requested=requested, split=split)
     beside = f"the table {path / tables[0]}"
     if len(tables) > 1:
         beside = f"one of its {len(tables)} tables ({listed(tables)})"
-    if asked.folder is not None:
+    if requested.folder is not None:
         raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {beside}")
-    table = read_folder(path, asked=asked, split=split)
+    table = read_folder(path, requested=requested, split=split)
     note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
     return replace(table, notes=(*table.notes, note))
 
@@ -164,23 +164,23 @@ def _tables_in(folder: Path) -> list[str]:
     return []
 
 
-def _refuse_image_folder(asked: Columns, what: str) -> None:
-    if asked.folder is not None:
+def _refuse_image_folder(requested: Columns, what: str) -> None:
+    if requested.folder is not None:
         raise DataError(f"--image-folder goes with a table that names images, and this is {what}; leave it out")
 
 
-def _read_files(files: Sequence[Path], *, kind: str, asked: Columns, where: str) -> Table:
+def _read_files(files: Sequence[Path], *, kind: str, requested: Columns, where: str) -> Table:
     for path in files:
         refuse_pointer(path)
-    return TABLE_FORMATS[kind](files, asked=asked, where=where)
+    return TABLE_FORMATS[kind](files, requested=requested, where=where)
 
 
-def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
+def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
     """Reads one or several CSV files with the same header as one table; all values are texts."""
     import pyarrow as pa
     from datasets import Dataset
 
-    found = [read_texts(path, images=asked.folder) for path in files]
+    found = [read_texts(path, images=requested.folder) for path in files]
     names = found[0].table.column_names
     for path, other in zip(files[1:], found[1:], strict=True):
         if other.table.column_names != names:
@@ -192,10 +192,12 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
         raise DataError(f"{where} hold boxes of Open Images, which are read from one file each; pass one of them")
     texts = pa.concat_tables(each.table for each in found)
     folder = folder_of(files)
-    _refuse_twice(found[0], asked, files[0])
+    _refuse_twice(found[0], requested, files[0])
     about = about_names(lambda name: texts.column(name).slice(0, _TRIED).to_pylist(), beside=folder)
     try:
-        chosen = choose_columns(Dataset(texts.slice(0, 0)).features, asked=asked, where=where, about_names=about)
+        chosen = choose_columns(
+            Dataset(texts.slice(0, 0)).features, requested=requested, where=where, about_names=about
+        )
     except DataError as error:
         remark = "; columns without a name in the header are not read" if found[0].unnamed else ""
         raise DataError(f"{error}{remark}") from None
@@ -204,26 +206,26 @@ def read_csv(files: Sequence[Path], *, asked: Columns, where: str) -> Table:
     return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
 
 
-def _refuse_twice(csv: CsvTable, asked: Columns, path: Path) -> None:
+def _refuse_twice(csv: CsvTable, requested: Columns, path: Path) -> None:
     """Refuses columns of one name where one of them might be read."""
-    wanted = (asked.image, *asked.labels)
+    wanted = (requested.image, *requested.labels)
     for name in csv.twice:
-        if name in wanted or asked.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
+        if name in wanted or requested.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
             raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 
-def read_saved(path: Path, *, asked: Columns, split: str | None) -> Table:
+def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder written by `save_to_disk`, memory mapped where it lies."""
     import datasets
 
     where = f"the folder {path}"
     with quiet(), reading(where):
         found = datasets.load_from_disk(str(path))
-    table = _from_dataset(found, asked=asked, split=split, where=where)
+    table = _from_dataset(found, requested=requested, split=split, where=where)
     return replace(table, folder=table.columns.folder or Path(os.path.abspath(path)))
 
 
-def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
+def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
     """Reads `name/dataset` or `name/dataset:configuration` from the Hub or its cache.
 
     Of published data sets that are there the columns are known; those of others are guessed.
@@ -238,8 +240,8 @@ def read_hub(source: str, *, asked: Columns, split: str | None) -> Table:
         chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
     known = HUB.get(name, Columns())
-    wish = replace(asked, image=asked.image or known.image, label=asked.label or known.label)
-    found = _from_dataset(rows, asked=wish, split=None, where=where)
+    wish = replace(requested, image=requested.image or known.image, label=requested.label or known.label)
+    found = _from_dataset(rows, requested=wish, split=None, where=where)
     return replace(found, notes=(*notes, *found.notes))
 
 
@@ -266,12 +268,12 @@ def _check_hub(name: str) -> None:
         ) from None
 
 
-def read_dataset(rows: Any, *, asked: Columns, split: str | None, label_needed: bool) -> Table:
+def read_dataset(rows: Any, *, requested: Columns, split: str | None, label_needed: bool) -> Table:
     """Takes a `datasets.Dataset`, or a `DatasetDict` with a split."""
-    return _from_dataset(rows, asked=asked, split=split, where="the data set", label_needed=label_needed)
+    return _from_dataset(rows, requested=requested, split=split, where="the data set", label_needed=label_needed)
 
 
-def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, label_needed: bool = True) -> Table:
+def _from_dataset(found: Any, *, requested: Columns, split: str | None, where: str, label_needed: bool = True) -> Table:
     import datasets
 
     notes: tuple[str, ...] = ()
@@ -283,7 +285,7 @@ def _from_dataset(found: Any, *, asked: Columns, split: str | None, where: str, 
     if not isinstance(found, datasets.Dataset):
         raise DataError(f"expected a datasets.Dataset, got {type(found).__name__}; a stream has to be saved first")
     rows = found.with_format(None)  # also drops transforms of the caller, which would be run on every row
-    columns = choose_columns(rows.features, asked=asked, where=where, label_needed=label_needed)
+    columns = choose_columns(rows.features, requested=requested, where=where, label_needed=label_needed)
     if columns.image and holds_images(rows.features[columns.image]):
         with reading(where):
             rows = rows.cast_column(columns.image, datasets.Image(decode=False))

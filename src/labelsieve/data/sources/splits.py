@@ -22,7 +22,7 @@ def choose_split(
 
     Args:
         splits: Those there are; none if that is not known.
-        split: What the user asked for.
+        split: The requested split.
         where: Name of the source, for messages.
         slices: Whether part of a split may be asked for, as in `train[:10%]`.
 

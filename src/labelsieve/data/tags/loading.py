@@ -108,7 +108,7 @@ def load_tags(
     if separator == "":
         raise SettingsError('expected a mark such as ";" for separator, got an empty text; leave it out to guess it')
     columns = _columns(tag_column)
-    asked = Columns(
+    requested = Columns(
         image=image_column,
         label=columns[0] if columns else None,
         annotators=columns if len(columns) > 1 else (),
@@ -117,7 +117,7 @@ def load_tags(
         guess=guess_tag_columns,
         option="--tag-column",
     )
-    table = open_source(source, asked=asked, split=split, labels=tags, what="tag")
+    table = open_source(source, requested=requested, split=split, labels=tags, what="tag")
     if table.boxes is not None:
         table = tags_of_boxes(table)
     images = _assemble(
@@ -131,7 +131,7 @@ def load_tags(
         "tag_column": list(columns) or None,
         "separator": separator,
         "image_column": image_column,
-        "image_folder": None if asked.folder is None else str(asked.folder),
+        "image_folder": None if requested.folder is None else str(requested.folder),
         "truth_column": truth_column,
         "class_names": None if class_names is None else list(images.class_names),
         "split": split,
@@ -142,8 +142,8 @@ def load_tags(
     return with_origin(with_ranges(images), source, arguments)
 
 
-def _columns(asked: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = (asked,) if isinstance(asked, str) else tuple(asked or ())
+def _columns(requested: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = (requested,) if isinstance(requested, str) else tuple(requested or ())
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f'the tag column "{shown(twice[0])}" is named twice; name each class once')
     return names

@@ -1,1 +1,1 @@
-"""Writers of corrected labels, one a kind of source: what comes out has the form of what went in."""
+"""Writers of corrected labels, one per kind of source: the output has the format of the input."""

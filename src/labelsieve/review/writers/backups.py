@@ -1,4 +1,4 @@
-"""What stood at the place of a data set that is corrected in place, and how it comes back if that fails."""
+"""Backups of a data set that is corrected in place, and their restoration if that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labelsieve.core.output_folders import check_no_mount, new_folder
 from labelsieve.core.provenance import write_atomically
 
 BACKUP = ".backup"
-"""Ends the name of what stood at the place of a data set that was corrected in place."""
+"""Suffix of the backup of a data set that was corrected in place."""
 
 
 def free_name(path: Path, ending: str) -> Path:
@@ -27,8 +27,8 @@ def free_name(path: Path, ending: str) -> Path:
 
 
 @contextmanager
-def kept(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Copies files that are replaced in the block; if it fails, those that were replaced by then are put back.
+def backed_up(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Copies files that are replaced in the block; if the block fails, replaced files are restored.
 
     Raises:
         RunError: One cannot be copied.
@@ -51,8 +51,8 @@ def kept(files: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def in_place_of(folder: Path, backup: Path) -> Iterator[Path]:
-    """Yields a temporary folder, which takes the place of another one; that one gets the name of the backup.
+def replacing_folder(folder: Path, backup: Path) -> Iterator[Path]:
+    """Yields a temporary folder that replaces another folder, which is renamed to the backup.
 
     Raises:
         RunError: The folder cannot be replaced.

@@ -1,4 +1,4 @@
-"""What writes a data set again with other labels: a class for each kind of source, which :mod:`.registry` names."""
+"""Base class of the writers of corrected labels, one for each kind of source, see :mod:`.registry`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.edits import Edits
-from labelsieve.data.sources.readers import Place, read_path
-from labelsieve.review.writers.placing import Placing, copied, linked
+from labelsieve.data.sources.readers import SourceLocation, read_path
+from labelsieve.review.writers.file_transfer import Transfer, copy_file, link_file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """What was written.
+    """The result of a writer.
 
     Attributes:
-        path: The file or folder.
-        backups: What stood there before, a folder or each file that changed; empty for a new place.
+        path: The file or folder that was written.
+        backups: Backups of the original, a folder or each file that changed; empty for a new path.
         notes: Remarks for the user.
     """
 
@@ -32,23 +32,23 @@ class Applied:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Writer(ABC):
-    """A data set that is written again.
+    """Writes a data set with other labels.
 
     Attributes:
-        place: What the source is, and where it lies.
+        location: Kind and path of the source.
         source: The source as the user named it.
         split: Its split, if it has several.
-        asked: What it was read with.
-        images: Its images, with their labels of now.
-        edits: The labels that take their place.
+        requested: The columns that were requested when it was read.
+        images: Its images, with their current labels.
+        edits: The new labels.
         copy: Copy files that stay the same instead of linking to them.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
 
-    place: Place
+    location: SourceLocation
     source: str
     split: str | None
-    asked: Columns
+    requested: Columns
     images: LabelledImages
     edits: Edits
     copy: bool
@@ -56,8 +56,8 @@ class Writer(ABC):
 
     @cached_property
     def table(self) -> Table:
-        """The rows, and which column holds the labels."""
-        return read_path(self.source, asked=self.asked, split=self.split)
+        """Returns the rows, and the column of the labels."""
+        return read_path(self.source, requested=self.requested, split=self.split)
 
     @property
     def column(self) -> str:
@@ -66,18 +66,18 @@ class Writer(ABC):
 
     @property
     def origin(self) -> str:
-        """What a new place must not lie in."""
+        """Returns the path that must not contain the output."""
         return self.source
 
     @property
-    def placing(self) -> Placing:
-        """How files that stay the same get to a new place."""
-        return copied if self.copy else linked
+    def transfer(self) -> Transfer:
+        """Returns how unchanged files are transferred to a new path."""
+        return copy_file if self.copy else link_file
 
     @abstractmethod
     def to(self, out: Path) -> Applied:
-        """Writes to a new place."""
+        """Writes to a new path."""
 
     @abstractmethod
     def in_place(self) -> Applied:
-        """Changes the source itself; what was there before stays beside it."""
+        """Changes the source itself; the original is kept beside it."""

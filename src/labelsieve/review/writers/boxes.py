@@ -1,4 +1,4 @@
-"""Corrected labels in annotation files of boxes: all other bytes stay as they are."""
+"""Writes corrected labels to annotation files of boxes; all other bytes stay unchanged."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.labels import normalise
 from labelsieve.data.sources.columns import Table
 from labelsieve.data.sources.edits import Edits
+from labelsieve.review.writers.file_transfer import Transfer, copy_file
 from labelsieve.review.writers.label_files import LabelFiles, is_below
-from labelsieve.review.writers.placing import Placing, copied
 
 # Lists and settings beside annotations of boxes.
 _TEXTS = (".txt", ".xml", ".yaml", ".yml", ".json")
 
 
 class AnnotationFiles(LabelFiles):
-    """Writes annotation files of boxes again; what is special to a format, `BOX_FORMATS` says."""
+    """Writes annotation files of boxes; `BOX_FORMATS` has the functions of each format."""
 
     @property
     def _format(self) -> BoxFormat:
-        return BOX_FORMATS.entries[self.place.kind]
+        return BOX_FORMATS.entries[self.location.kind]
 
     @property
     def _boxes(self) -> BoxFiles:
@@ -44,49 +44,49 @@ class AnnotationFiles(LabelFiles):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The annotation files, also those without a box."""
+        """Returns the annotation files, including those without a box."""
         return self._boxes.files
 
     def counts(self) -> Sequence[int]:
-        """Returns how many boxes each file has."""
+        """Returns the number of boxes of each file."""
         return self._boxes.counts
 
     @property
     def folder(self) -> Path:
-        """The folder or file that is written; of a file of settings the folder that it lies in."""
-        return self.place.path.parent if self._format.label_files else self.place.path
+        """Returns the folder or file that is written; for a file of settings its folder."""
+        return self.location.path.parent if self._format.label_files else self.location.path
 
     @property
     def origin(self) -> str:
-        """What a new place must not lie in."""
+        """Returns the path that must not contain the output."""
         return str(self.folder)
 
     @property
-    def beside(self) -> Path:
-        """The folder whose other files come along."""
+    def companion_folder(self) -> Path:
+        """Returns the folder whose other files are transferred, too."""
         return self.folder
 
     def may_end_in(self, suffix: str) -> bool:
         """Returns whether the suffix is that of the source."""
-        return suffix == self.place.path.suffix.lower()
+        return suffix == self.location.path.suffix.lower()
 
-    def placing_of(self, path: Path) -> Placing:
-        """Copies texts, which are small; through a link the source would be edited."""
-        return copied if path.suffix.lower() in _TEXTS else self.placing
+    def transfer_of(self, path: Path) -> Transfer:
+        """Copies texts, which are small; edits through a link would change the source."""
+        return copy_file if path.suffix.lower() in _TEXTS else self.transfer
 
     def write_folder(self, part: Path) -> None:
-        """Writes the folder, and checks that the old labels are not read from there."""
+        """Writes the folder, and checks that it does not refer to the old labels."""
         self._check_inside(self.files, self.folder)
         super().write_folder(part)
         if self._format.label_files:
-            found = loaded(self._format.label_files)(part / self.place.path.name, split=self.split)
-            self._check_inside(found, part)
+            label_files = loaded(self._format.label_files)(part / self.location.path.name, split=self.split)
+            self._check_inside(label_files, part)
 
     def _check_inside(self, files: Sequence[Path], folder: Path) -> None:
-        """Refuses labels outside of the folder that is written: there the old ones would be read."""
+        """Rejects labels outside of the folder that is written, since the old labels would be read from there."""
         if outside := [path for path in files if not is_below(os.path.abspath(path), folder)]:
             raise DataError(
-                f"{self.place.path} leads to labels outside of its folder, such as {outside[0]}; write paths there "
+                f"{self.location.path} leads to labels outside of its folder, such as {outside[0]}; write paths there "
                 "that are relative to it, or use --in-place"
             )
 
@@ -94,18 +94,18 @@ class AnnotationFiles(LabelFiles):
         """Writes annotation files, which may be thousands, one after the other.
 
         Args:
-            targets: The files to write, and where.
-            in_new_folder: Whether the targets lie in a folder that appears as a whole, so that nothing is replaced.
+            targets: The files to write, and their targets.
+            in_new_folder: Whether the targets are in a new folder that is created atomically.
 
         Raises:
-            DataError: The files cannot name a class.
+            DataError: The files cannot represent a class.
             RunError: A file cannot be changed without other changes.
         """
         codes = _codes(self.table, self._boxes, self.parts)
         edit, written = loaded(self._format.edit), loaded(self._format.written)
         for path, part in zip(self.files, self.parts, strict=True):
             if path in targets:
-                edits = _of_file(part, codes, self._boxes.column)
+                edits = _edits_of_file(part, codes, self._boxes.column)
                 with nullcontext(targets[path]) if in_new_folder else write_atomically(targets[path]) as target:
                     target.write_bytes(edit(path.read_bytes(), edits))
                     if edits.labels or edits.verdicts:
@@ -113,79 +113,86 @@ class AnnotationFiles(LabelFiles):
                     shutil.copymode(path, target)
 
     def notes(self, out: Path) -> tuple[str, ...]:
-        """Says where the images of a single file are now that it lies elsewhere."""
-        moved = os.path.realpath(self.place.path.parent) != os.path.realpath(out.parent)
-        if not self.is_one_file or not moved or self.asked.folder is not None:
+        """Returns a note on the folder of the images, if a single file was moved."""
+        moved = os.path.realpath(self.location.path.parent) != os.path.realpath(out.parent)
+        if not self.is_one_file or not moved or self.requested.folder is not None:
             return ()
         folder = self.table.folder
-        return (f"its images lie in {folder}: put it beside {self.place.path}, or add --image-folder {folder}",)
+        return (f"its images lie in {folder}: put it beside {self.location.path}, or add --image-folder {folder}",)
 
     def notes_in_place(self, changed: Sequence[Path]) -> tuple[str, ...]:
-        """Says which caches trainers keep of labels that have changed, which they do not always see."""
+        """Returns notes on caches of changed labels, since training tools do not always invalidate them."""
         caches = loaded(self._format.caches)(changed) if self._format.caches else ()
         return tuple(f"{cache} is of the labels before; remove it, for training may read it" for cache in caches)
 
 
 def _codes(table: Table, files: BoxFiles, parts: Sequence[Edits]) -> list[str]:
-    """Returns how the files write each class.
+    """Returns the code of each class in the files.
 
     Raises:
-        DataError: They cannot name one that is needed.
+        DataError: A required class has none.
     """
     names = parts[0].class_names
-    places = _places(table, parts)
+    positions = _class_positions(table, parts)
     needed = np.unique(np.concatenate([part.new[part.rows] for part in parts]))
-    lacking = [names[label] for label in needed[needed >= 0].tolist() if places[label] < 0]
+    lacking = [names[label] for label in needed[needed >= 0].tolist() if positions[label] < 0]
     if lacking and not files.takes_new:
         raise DataError(
             f"{table.where} cannot name the class {listed(lacking, quoted=True)}, which is not listed there; add it "
             "to the list of classes first"
         )
-    return [files.codes[place] if place >= 0 else name for place, name in zip(places.tolist(), names, strict=True)]
+    return [
+        files.codes[position] if position >= 0 else name
+        for position, name in zip(positions.tolist(), names, strict=True)
+    ]
 
 
-def _places(table: Table, parts: Sequence[Edits]) -> Any:
-    """Returns the place of each of K classes in the list of the files, -1 where it has none.
+def _class_positions(table: Table, parts: Sequence[Edits]) -> Any:
+    """Returns the position of each of K classes in the list of the files, -1 if it has none.
 
-    Names that the user gave may differ from those in the files: the boxes of a class tell its place.
+    Names passed by the user may differ from those in the files, so positions are derived from the boxes of a class.
     """
     column = str(table.columns.label)
     listed_names = table.rows.features[column].names
     old = np.concatenate([part.old for part in parts])
-    places = np.full(len(parts[0].class_names), -1, dtype=np.int64)
-    places[old] = np.asarray(table.rows.with_format("arrow")[:].column(column))
-    seen = np.flatnonzero(places >= 0)
-    known = {normalise(name): place for place, name in enumerate(listed_names)}
-    in_order = len(places) == len(listed_names) and bool((places[seen] == seen).all())
-    for label in np.flatnonzero(places < 0).tolist():
-        places[label] = known.get(normalise(parts[0].class_names[label]), label if in_order else -1)
-    return places
+    positions = np.full(len(parts[0].class_names), -1, dtype=np.int64)
+    positions[old] = np.asarray(table.rows.with_format("arrow")[:].column(column))
+    occurring = np.flatnonzero(positions >= 0)
+    listed = {normalise(name): position for position, name in enumerate(listed_names)}
+    same_order = len(positions) == len(listed_names) and bool((positions[occurring] == occurring).all())
+    for label in np.flatnonzero(positions < 0).tolist():
+        positions[label] = listed.get(normalise(parts[0].class_names[label]), label if same_order else -1)
+    return positions
 
 
-def _of_file(part: Edits, codes: Sequence[str], column: str) -> BoxEdits:
+def _edits_of_file(part: Edits, codes: Sequence[str], column: str) -> BoxEdits:
     labels = {row: None if part.new[row] < 0 else codes[part.new[row]] for row in part.rows.tolist()}
-    said = part.verdicts
-    rows = [] if said is None else np.flatnonzero(said.known & part.kept).tolist()
+    row_verdicts = part.verdicts
+    rows = [] if row_verdicts is None else np.flatnonzero(row_verdicts.known & part.is_kept).tolist()
     verdicts = {
-        row: BoxVerdict(float(said.quality[row]), codes[said.predicted[row]], bool(said.is_issue[row]))
+        row: BoxVerdict(
+            float(row_verdicts.quality[row]), codes[row_verdicts.predicted[row]], bool(row_verdicts.is_issue[row])
+        )
         for row in rows
-        if said is not None
+        if row_verdicts is not None
     }
     return BoxEdits(column=column, labels=labels, verdicts=verdicts)
 
 
 def _check(path: Path, target: Path, written: Callable[..., Iterator[Written]], edits: BoxEdits) -> None:
-    """Checks that a new file holds what the old one does but for the labels that change, and the verdicts.
+    """Checks that a new file only differs from the old one in changed labels and verdicts.
 
     Raises:
-        RunError: It does not.
+        RunError: It differs otherwise.
     """
     try:
         pairs = zip_longest(_expected(written(path, column=edits.column), edits), written(target, column=edits.column))
-        same = all(before == after or repr(before) == repr(after) for before, after in pairs)  # NaN differs from itself
+        is_same = all(
+            before == after or repr(before) == repr(after) for before, after in pairs
+        )  # NaN differs from itself
     except DataError:
-        same = False
-    if not same:
+        is_same = False
+    if not is_same:
         raise RunError(
             f"{shown(path)} could not be written with other labels and all else unchanged, so it was not; please "
             "report this"

@@ -1,4 +1,4 @@
-"""Corrected labels in a folder of class folders: images move to the folder of their class, all else stays."""
+"""Writes corrected labels to class folders: images move to the folder of their class, other files stay."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from labelsieve.core.errors import RunError, shown
 from labelsieve.core.output_folders import UniqueNames, safe_name
 from labelsieve.core.progress import Progress
 from labelsieve.data.sources.edits import Edits
-from labelsieve.review.writers.placing import Placing
-from labelsieve.review.writers.whole_folders import WholeFolder
+from labelsieve.review.writers.file_transfer import Transfer
+from labelsieve.review.writers.folder_writer import FolderWriter
 
 
-class ClassFolders(WholeFolder):
-    """Writes a folder of class folders again."""
+class ClassFolders(FolderWriter):
+    """Writes a folder of class folders."""
 
-    def write(self, part: Path, placing: Placing) -> None:
-        """Writes all that is in the folder; see :func:`write_class_folders`."""
+    def write(self, part: Path, transfer: Transfer) -> None:
+        """Writes all files of the folder; see :func:`write_class_folders`."""
         write_class_folders(
-            Path(os.path.abspath(self.place.path)),
+            Path(os.path.abspath(self.location.path)),
             part,
             ids=self.images.ids,
             edits=self.edits,
-            placing=placing,
+            transfer=transfer,
             progress=self.progress,
         )
 
 
 def write_class_folders(
-    folder: Path, part: Path, *, ids: Sequence[str], edits: Edits, placing: Placing, progress: Progress
+    folder: Path, part: Path, *, ids: Sequence[str], edits: Edits, transfer: Transfer, progress: Progress
 ) -> None:
-    """Writes a folder with all that is in another one, but for images of another class and those left out.
+    """Writes all files of a folder to another one: images with a new class move, some are left out.
 
     An image keeps its path within the class folder, with a number at its end if the name is taken there.
 
     Args:
         folder: The folder of class folders.
-        part: The folder to write, which is there and empty.
+        part: The folder to write, which exists and is empty.
         ids: N paths of the images in it.
         edits: Of N images.
-        placing: How files get there.
-        progress: Where to show how far it is.
+        transfer: Copies or links a file.
+        progress: Receives progress.
 
     Raises:
         RunError: A folder cannot be read.
@@ -62,7 +62,7 @@ def write_class_folders(
                     above, name = _split(target)
                     target = f"{above}{names.take(above, name)}"
                 (part / target).parent.mkdir(parents=True, exist_ok=True)
-                placing(_without_own_links(folder / path, root), part / target)
+                transfer(_resolved_inside(folder / path, root), part / target)
             advance(1)
 
 
@@ -77,21 +77,21 @@ def _moves(ids: Sequence[str], edits: Edits) -> dict[str, str | None]:
 
 
 def _folders(ids: Sequence[str], edits: Edits) -> list[str]:
-    """Returns the class folder of each class; one for a class that has none yet."""
-    there: dict[int, str] = {}
+    """Returns the class folder of each class; a new one if it has none."""
+    existing: dict[int, str] = {}
     for name, label in zip(ids, edits.old.tolist(), strict=True):
-        there.setdefault(label, name.partition("/")[0])
-    taken = UniqueNames()
-    for folder in there.values():
-        taken.take("", folder)
+        existing.setdefault(label, name.partition("/")[0])
+    names = UniqueNames()
+    for folder in existing.values():
+        names.take("", folder)
     return [
-        there[label] if label in there else taken.take("", safe_name(name))
+        existing[label] if label in existing else names.take("", safe_name(name))
         for label, name in enumerate(edits.class_names)
     ]
 
 
-def _without_own_links(path: Path, root: Path) -> Path:
-    """Returns what a link leads to where that lies in the folder itself, in which files change their places."""
+def _resolved_inside(path: Path, root: Path) -> Path:
+    """Resolves a link that leads into the folder itself, since files move within it."""
     if not path.is_symlink():
         return path
     real = Path(os.path.realpath(path))
@@ -104,10 +104,10 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _files(folder: Path, part: Path) -> Iterator[str]:
-    """Yields the relative paths of all files, hidden ones too, and makes the folders in the new one.
+    """Yields the relative paths of all files, including hidden ones, and creates their folders in the new one.
 
     Raises:
-        RunError: A folder cannot be read, and so would be lost.
+        RunError: A folder cannot be read, so its files would be lost.
     """
 
     def refuse(error: OSError) -> None:
@@ -115,13 +115,13 @@ def _files(folder: Path, part: Path) -> Iterator[str]:
 
     root = Path(os.path.realpath(folder))
     above = {str(folder): {str(root), *map(str, root.parents)}}
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        below = Path(os.path.relpath(here, folder))
+    for current, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        below = Path(os.path.relpath(current, folder))
         for name in [*folders]:
-            real = os.path.realpath(os.path.join(here, name))
-            if real in above[here]:  # a link that leads back up
+            real = os.path.realpath(os.path.join(current, name))
+            if real in above[current]:  # a circular link
                 folders.remove(name)
                 continue
-            above[os.path.join(here, name)] = above[here] | {real}
+            above[os.path.join(current, name)] = above[current] | {real}
             (part / below / name).mkdir(parents=True, exist_ok=True)
         yield from ((below / name).as_posix() for name in files)

@@ -1,4 +1,4 @@
-"""The table of kinds of sources that labels can be written back to. Nothing here loads a writer."""
+"""The registry of kinds of sources that labels can be written back to. This module does not load the writers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ _HERE = "labelsieve.review.writers."
 WRITERS: Registry[type[Writer], Entry] = Registry(
     "source",
     Entry("folder", _HERE + "class_folders:ClassFolders", "class folders"),
-    Entry("saved", _HERE + "saved:Saved", "a folder of save_to_disk"),
-    Entry("hub", _HERE + "saved:OfHub", "a data set of the Hub"),
+    Entry("saved", _HERE + "saved:SavedDataset", "a folder of save_to_disk"),
+    Entry("hub", _HERE + "saved:HubDataset", "a data set of the Hub"),
     *(Entry(name, _HERE + "tables:TableFiles", format.about) for name, format in TABLE_FORMATS.entries.items()),
     *(Entry(name, _HERE + "boxes:AnnotationFiles", format.about) for name, format in BOX_FORMATS.entries.items()),
 )
-"""By the `kind` of a :class:`labelsieve.data.sources.readers.Place`; a kind that is none of them has a layout that is
-not written."""
+"""By the `kind` of a :class:`labelsieve.data.sources.readers.SourceLocation`; other kinds cannot be written."""

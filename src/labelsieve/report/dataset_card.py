@@ -1,4 +1,4 @@
-"""A card for the Hub of Hugging Face: what a data set holds, and which of its labels were changed."""
+"""A dataset card for the Hugging Face Hub: contents of a data set, and its corrected labels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from labelsieve.core.provenance import write_text
 from labelsieve.core.quantities import counted, percent, plain
-from labelsieve.review.rows import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
+from labelsieve.review.row_reviews import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.names import without_folders
 
-# Pairs of classes in the table.
+# Maximum number of pairs of classes in the table.
 _PAIRS = 20
-# The words that the Hub knows.
+# The size categories of the Hub.
 _SIZES = {
     1_000: "n<1K",
     10_000: "1K<n<10K",
@@ -28,11 +28,11 @@ _SIZES = {
 
 
 def write_card(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
-    """Writes a `README.md` with the metadata that the Hub reads.
+    """Writes a `README.md` with metadata for the Hub.
 
     Args:
         verdicts: Of N images.
-        reviews: What reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
+        reviews: The reviews, from :func:`labelsieve.review.row_reviews.read_reviews`.
         out: The file.
 
     Raises:
@@ -67,13 +67,13 @@ def _head(verdicts: Verdicts) -> list[str]:
 
 
 def size_category(images: int) -> str:
-    """Returns what the Hub calls a data set of so many images.
+    """Returns the size category of the Hub for a number of images.
 
     Example:
         >>> size_category(3_000_000)
         '1M<n<10M'
     """
-    return next((name for most, name in _SIZES.items() if images < most), "100M<n<1B")
+    return next((name for limit, name in _SIZES.items() if images < limit), "100M<n<1B")
 
 
 def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
@@ -95,10 +95,10 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
         "",
         "| | images | share |",
         "|---|---:|---:|",
-        _share("label corrected", len(changed), len(verdicts)),
-        _share("left out: wrong, and the right class is not known", len(left_out), len(verdicts)),
-        _share("left out: a copy, a leak or a defect", dropped, len(verdicts)),
-        _share("reviewed and right", int((marks == "right").sum()), len(verdicts)),
+        _share_row("label corrected", len(changed), len(verdicts)),
+        _share_row("left out: wrong, and the right class is not known", len(left_out), len(verdicts)),
+        _share_row("left out: a copy, a leak or a defect", dropped, len(verdicts)),
+        _share_row("reviewed and right", int((marks == "right").sum()), len(verdicts)),
     ]
     pairs = Counter(zip(verdicts.given[changed].tolist(), labels[changed].tolist(), strict=True))
     if not pairs:
@@ -106,15 +106,15 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     lines += ["", "| given label | corrected label | images |", "|---|---|---:|"]
     for (given, new), count in pairs.most_common(_PAIRS):
         lines.append(f"| {_text(verdicts.class_names[given])} | {_text(verdicts.class_names[new])} | {count:,} |")
-    rest = len(pairs) - _PAIRS
-    return [*lines, *(["", f"and {counted(rest, 'other pair', 'other pairs')}"] if rest > 0 else [])]
+    remaining = len(pairs) - _PAIRS
+    return [*lines, *(["", f"and {counted(remaining, 'other pair', 'other pairs')}"] if remaining > 0 else [])]
 
 
-def _share(title: str, count: int, of: int) -> str:
+def _share_row(title: str, count: int, of: int) -> str:
     return f"| {title} | {count:,} | {plain(percent(count / of))} |"
 
 
 def _text(text: str) -> str:
-    """Returns a text that is nothing but a text in Markdown."""
+    """Escapes a text for Markdown."""
     one_line = " ".join(text.split())
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in one_line)
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|&~" else character for character in one_line)

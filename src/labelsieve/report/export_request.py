@@ -1,4 +1,4 @@
-"""What an export is asked for, whatever its format."""
+"""The request of an export, common to all formats, and checks of its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelsieve.report.registry import Format
 if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
     from labelsieve.data.images import LabelledImages
-    from labelsieve.review.rows import RowReviews
+    from labelsieve.review.row_reviews import RowReviews
     from labelsieve.verdicts import Verdicts
 
 
@@ -22,20 +22,20 @@ class ExportRequest:
     """An export of the verdicts on N images.
 
     Attributes:
-        format: What is written.
+        format: The format.
         verdicts: The verdicts, before the reviews.
-        given_images: The images that they were made from, where they were given.
-        reviews: What reviewers say, from :func:`labelsieve.review.rows.read_reviews`; None where nobody was asked.
-        out: The file or folder to write; it appears whole or not at all.
+        images_or_none: Their images, if they were passed.
+        reviews: The reviews, from :func:`labelsieve.review.row_reviews.read_reviews`; None without reviews.
+        out: The file or folder to write; it is written completely or not at all.
         drop_at: For the clean part: label quality up to which flagged images are left out.
         copy: Copy image files instead of linking to them. Images held as bytes are always written.
-        overwrite: Replace what stands at `out`; a folder only if it is empty or was made by an export.
-        progress: Where to show how far it is.
+        overwrite: Replace existing output; a folder only if it is empty or was written by an export.
+        progress: Receives progress.
     """
 
     format: Format
     verdicts: Verdicts
-    given_images: LabelledImages | None
+    images_or_none: LabelledImages | None
     reviews: RowReviews | None
     out: Path
     drop_at: float
@@ -48,18 +48,18 @@ class ExportRequest:
         """The images.
 
         Raises:
-            SettingsError: They were not given.
+            SettingsError: They were not passed.
         """
-        if self.given_images is None:
+        if self.images_or_none is None:
             raise SettingsError(f"format {self.format.name} needs the images; pass those that the run scanned")
-        return self.given_images
+        return self.images_or_none
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:
     """Checks that a file may be written to a path.
 
     Raises:
-        RunError: It is no place for a file or, without `overwrite`, something is there.
+        RunError: The path cannot be a file or, without `overwrite`, it exists.
     """
     target_of(out)
     if out.exists() and not overwrite:
@@ -67,10 +67,10 @@ def check_file(out: Path, *, overwrite: bool) -> None:
 
 
 def refuse_suffix(out: Path, suffix: str, *, format: str) -> None:
-    """Refuses a name with the suffix of another format, which a tool would take the file for.
+    """Rejects a name with the suffix of another format, which would mislead other tools.
 
     Raises:
-        SettingsError: It has it.
+        SettingsError: The name has this suffix.
     """
     if out.suffix.lower() == suffix:
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")

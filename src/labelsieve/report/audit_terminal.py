@@ -1,4 +1,4 @@
-"""What an audit proves, in the terminal."""
+"""The result of an audit in the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from labelsieve.report.wrapping import Unbroken
 from labelsieve.review.statement import Statement
 
 
-def print_statement(found: Statement, console: Console, *, run: Path) -> None:
-    """Prints the sentences of an audit, each with what it assumes, and how to audit where that was not done."""
-    for sentence in found.sentences:
+def print_audit(statement: Statement, console: Console, *, run: Path) -> None:
+    """Prints the sentences of an audit, each with its assumption, and how to audit if there is no audit yet."""
+    for sentence in statement.sentences:
         console.print(Unbroken(plain(sentence.text)))
         if sentence.assumption:
             console.print(Padding(Unbroken(plain(f"if {sentence.assumption}"), style="dim"), (0, 0, 0, 2)))
-    if not found.audited:
+    if not statement.audited:
         console.print(Unbroken(f"to audit: labelsieve review {shlex.quote(str(run))}"))

@@ -1,7 +1,7 @@
 """Exports for annotation tools: Label Studio, FiftyOne, CVAT and COCO, each a folder with images and annotations.
 
-The label of an image is the one that reviewers gave it, else the given one. An image whose label is wrong, by a
-reviewer, while the right one is not known has no annotation: it is to be labelled.
+The label of an image is the one from the reviewers, else the given label. An image that was reviewed as wrong, without
+a known right label, has no annotation, so that it can be labelled.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from labelsieve.core.progress import clean
 from labelsieve.core.provenance import write_json, write_text
 from labelsieve.core.registry import loaded
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.report.imagefolder import export_folder, place_images, write_marker
-from labelsieve.report.request import ExportRequest
-from labelsieve.review.rows import RowReviews, after_reviews, corrected, dropped_by_reviewers, marks_of_rows
+from labelsieve.report.export_request import ExportRequest
+from labelsieve.report.imagefolder import export_folder, write_images, write_marker
+from labelsieve.review.row_reviews import RowReviews, after_reviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
 Card = dict[str, Any]
-"""What an export says of one image: see :func:`_cards`."""
+"""The data of one image in an export, see :func:`_cards`."""
 
 _VERSION = "labelsieve"
 
 
 def export_for_tool(request: ExportRequest) -> None:
-    """Writes a folder that an annotation tool imports: all images that can be read, most suspicious first.
+    """Writes a folder that an annotation tool imports: all readable images, most suspicious first.
 
-    What reviewers left out as a copy, a leak or a defect is not in it. The function of the format writes the
-    annotations; it takes a card for each image, the class names, the folder to write in and the one that it becomes.
+    Images that reviewers left out as a copy, a leak or a defect are not in it. The function of the format writes the
+    annotations; it takes a card for each image, the class names, the temporary folder and the final folder.
 
     Raises:
         SettingsError: The images are boxes.
-        RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
-        DataError: An image file is gone.
+        RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
+        DataError: An image file is missing.
     """
     verdicts, reviews, images, format = request.verdicts, request.reviews, request.images, request.format
     if images.boxes is not None:
@@ -48,13 +48,13 @@ def export_for_tool(request: ExportRequest) -> None:
         ranked = after_reviews(verdicts, reviews)
         rows = np.flatnonzero(verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews))
         order = rows[np.argsort(np.asarray(ranked.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
-        paths = place_images(request, part, dict.fromkeys(order, format.images_in), by_stem=True)
+        paths = write_images(request, part, dict.fromkeys(order, format.image_folder), by_stem=True)
         cards = _cards(verdicts, ranked, images, reviews or {}, paths)
         if format.has_sizes:
             for row, card in zip(paths, cards, strict=True):
                 card["size"] = _size(images, row)
         loaded(format.place)(cards, verdicts.class_names, part, request.out)
-        write_marker(verdicts, part, kept=len(paths), class_of_folder={})
+        write_marker(verdicts, part, count=len(paths), class_of_folder={})
 
 
 def _cards(
@@ -111,12 +111,12 @@ def write_label_studio(cards: list[Card], class_names: tuple[str, ...], part: Pa
     choices = ET.SubElement(view, "Choices", name="label", toName="image", choice="single", showInLine="true")
     for name in class_names:
         ET.SubElement(choices, "Choice", value=clean(name))
-    # without a declaration: Label Studio reads it from a text, where none of an encoding may stand
+    # without an XML declaration: Label Studio parses a text, which must not declare an encoding
     write_text(part / "config.xml", _xml(view))
 
 
 def _is_decided(card: Card) -> bool:
-    """Returns whether reviewers said if the given label is right."""
+    """Returns whether reviewers decided if the given label is right."""
     return card["reviewed"] in ("right", "wrong")
 
 
@@ -127,14 +127,14 @@ def _choice(label: str) -> list[Card]:
 def write_fiftyone(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
     """Writes `labels.json` of FiftyOne's image classification data set."""
     del out
-    place = {name: number for number, name in enumerate(class_names)}
+    index = {name: number for number, name in enumerate(class_names)}
     labels = {}
     for card in cards:
         if card["label"] is not None:
             names = ("given_label", "suggested_label", "p_clean", "flagged", "reviewed")
             labels[Path(card["path"]).stem] = {
-                "label": place[card["label"]],
-                # `id` is FiftyOne's own
+                "label": index[card["label"]],
+                # FiftyOne reserves `id`
                 "attributes": {"source_id": card["id"], **{name: card[name] for name in names}},
             }
     write_json(part / "labels.json", {"classes": class_names, "labels": labels})
@@ -148,9 +148,9 @@ def write_cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out:
     for name, value in (("name", clean(out.name)), ("size", str(len(cards))), ("mode", "annotation")):
         ET.SubElement(task, name).text = value
     labels = ET.SubElement(task, "labels")
-    for each in class_names:
+    for class_name in class_names:
         label = ET.SubElement(labels, "label")
-        for name, value in (("name", clean(each)), ("type", "tag")):
+        for name, value in (("name", clean(class_name)), ("type", "tag")):
             ET.SubElement(label, name).text = value
         ET.SubElement(label, "attributes")
     for number, card in enumerate(cards):
@@ -166,12 +166,12 @@ def write_cvat(cards: list[Card], class_names: tuple[str, ...], part: Path, out:
 def write_coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out: Path) -> None:
     """Writes `annotations.json`: an annotation of a whole image has a category and no box."""
     del out
-    place = {name: number for number, name in enumerate(class_names, start=1)}
-    kept = ("given_label", "suggested_label", "p_clean", "flagged", "reviewed")
-    written = {
+    category_ids = {name: number for number, name in enumerate(class_names, start=1)}
+    attributes = ("given_label", "suggested_label", "p_clean", "flagged", "reviewed")
+    content = {
         "info": {"description": "labels after labelsieve"},
         "licenses": [],
-        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in place.items()],
+        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in category_ids.items()],
         "images": [
             {
                 "id": number,
@@ -186,14 +186,14 @@ def write_coco(cards: list[Card], class_names: tuple[str, ...], part: Path, out:
             {
                 "id": number,
                 "image_id": number,
-                "category_id": place[card["label"]],
-                "attributes": {name: card[name] for name in kept},
+                "category_id": category_ids[card["label"]],
+                "attributes": {name: card[name] for name in attributes},
             }
             for number, card in enumerate(cards, start=1)
             if card["label"] is not None
         ],
     }
-    write_json(part / "annotations.json", written)
+    write_json(part / "annotations.json", content)
 
 
 def _xml(root: ET.Element) -> str:

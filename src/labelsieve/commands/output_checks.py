@@ -1,4 +1,4 @@
-"""Where a command must not write: among the images, and what it reads itself."""
+"""Checks of output paths: not among the images, and not one of the files that the command reads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from labelsieve.core.errors import RunError, UsageError
 
 
-def refuse_inside(source: str | None, out: Path) -> None:
-    """Checks that an output folder is not among the images: every later scan would read it as one more class.
+def check_outside_source(source: str | None, out: Path) -> None:
+    """Checks that an output folder is outside of the images: a later scan would read it as one more class.
 
     Raises:
-        RunError: `source` is a folder, and `out` lies in it.
+        RunError: `source` is a folder that contains `out`.
     """
     from labelsieve.data.published.base import named_source
 
@@ -22,14 +22,14 @@ def refuse_inside(source: str | None, out: Path) -> None:
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
-def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None, but: str | None = None) -> None:
-    """Checks that a file to write is none that the command reads: `--overwrite` is not meant for these.
+def check_not_input(out: Path, *, run: Path | None = None, source: str | None = None, but: str | None = None) -> None:
+    """Checks that the output is not an input file of the command, even with `--overwrite`.
 
     Args:
         out: The file to write.
         run: Folder of the run that is read.
-        source: What holds the images.
-        but: The file of the run that may be written.
+        source: The source of the images.
+        but: The only file of the run that may be written.
 
     Raises:
         UsageError: It is a file of the run, or the file of the source.
@@ -46,5 +46,5 @@ def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None,
 
 
 def _real(path: Path) -> Path:
-    """Returns where a path leads; unlike `Path.resolve`, a link that leads in a circle raises nothing."""
+    """Resolves links; unlike `Path.resolve`, it does not raise on circular links."""
     return Path(os.path.realpath(path))

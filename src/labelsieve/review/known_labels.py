@@ -1,4 +1,4 @@
-"""Which labels of a run are known by the answers of reviewers, row by row."""
+"""The labels of a run that are known from the answers of reviewers, by row."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from labelsieve.verdicts import Verdicts
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Known:
-    """What is known of N labels; an unreadable image is never known.
+    """The known ones of N labels; an unreadable image is never known.
 
     Attributes:
-        has_answer: Shape (N,): images that somebody answered or skipped.
+        has_answer: Shape (N,): images that were answered or skipped.
         is_decided: Shape (N,): labels that are known to be right or wrong.
         is_wrong: Shape (N,): labels that are known to be wrong.
         is_audited: Shape (N,): images that were shown in an audit.
-        is_closed: Shape (N,): images that need no look any more: decided, left undecided by a reviewer who looked, or
-            skipped in an audit.
+        is_closed: Shape (N,): images that need no further review: decided, left undecided by a reviewer, or skipped in
+            an audit.
     """
 
     has_answer: NDArray[np.bool_]
@@ -36,13 +36,13 @@ class Known:
 
 
 def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None = None) -> Known:
-    """Returns what answers say of the labels of a run.
+    """Returns the labels of a run that are known from answers.
 
     Args:
         verdicts: Of N images.
         reviews: The answers.
         contents: Shape (N,): hashes of the images. Copies of an image share its answer, each with its own given label.
-            None: an answer belongs to the id that its image had, if the given label is still the same.
+            None: an answer is matched by the id of its image, if the given label is still the same.
     """
     audited = {answer.key for answer in reviews.standing if answer.mode == "audit"}
     names, given = verdicts.class_names, verdicts.given
@@ -51,11 +51,11 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     for row, key in rows_and_keys(verdicts, reviews, contents=contents):
         if not verdicts.is_readable[row]:
             continue
-        found = reviews.by_key.get(key)
-        right = None if found is None else found.is_right(names[given[row]])
+        resolved = reviews.by_key.get(key)
+        right = None if resolved is None else resolved.is_right(names[given[row]])
         has_answer[row], is_audited[row] = True, key in audited
         is_decided[row], is_wrong[row] = right is not None, right is False
-        is_closed[row] = key in audited or found is not None
+        is_closed[row] = key in audited or resolved is not None
     return Known(
         has_answer=has_answer, is_decided=is_decided, is_wrong=is_wrong, is_audited=is_audited, is_closed=is_closed
     )
@@ -64,7 +64,7 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
 def rows_and_keys(
     verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None
 ) -> Iterator[tuple[int, str]]:
-    """Yields the rows of a run whose images were answered or skipped, each with the key of its answers.
+    """Yields the rows of images that were answered or skipped, each with the key of its answers.
 
     Args:
         verdicts: Of N images.
@@ -78,10 +78,10 @@ def _by_content(reviews: Reviews, contents: NDArray[np.uint64]) -> Iterator[tupl
     keys = sorted({answer.key for answer in reviews.standing})
     if not keys:
         return
-    hashes = np.array([int(key, 16) for key in keys], dtype=np.uint64)  # in the order of the keys, too
-    places = np.minimum(np.searchsorted(hashes, contents), len(keys) - 1)
-    for row in np.flatnonzero(hashes[places] == contents).tolist():
-        yield row, keys[places[row]]
+    hashes = np.array([int(key, 16) for key in keys], dtype=np.uint64)  # sorted, like the keys
+    positions = np.minimum(np.searchsorted(hashes, contents), len(keys) - 1)
+    for row in np.flatnonzero(hashes[positions] == contents).tolist():
+        yield row, keys[positions[row]]
 
 
 def _by_id(verdicts: Verdicts, reviews: Reviews) -> Iterator[tuple[int, str]]:

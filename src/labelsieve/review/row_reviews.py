@@ -1,6 +1,6 @@
-"""Reviews on the rows of a run: what they make of the verdicts, and the clean part of the data that is left.
+"""Reviews matched to the rows of a run: the verdicts after reviews, and the clean part of the data.
 
-Reviews come from the log of a run (`reviews.jsonl`) and from CSV files of marks, which the report gives.
+Reviews come from the log of a run (`reviews.jsonl`) and from CSV files of marks, downloaded from the report.
 """
 
 from __future__ import annotations
@@ -25,59 +25,61 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import DROPPED, Answer, key_of
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
-from labelsieve.review.known import rows_and_keys
+from labelsieve.review.known_labels import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
 from labelsieve.verdicts import Verdicts, ranks
 
 MARKS = ("right", "wrong", "unsure")
 FLAGGED_ARE_DROPPED = 1.0
-"""The `drop_at` that drops every flagged image: no label is more than surely right."""
+"""The `drop_at` that drops every flagged image, since no label quality is above 1."""
 
 ReviewFiles = str | Path | Sequence[str | Path]
 """Run folders, logs of answers (`reviews.jsonl`) and CSV files of marks; one or several."""
 RowReviews = Mapping[int, Resolved]
-"""Row of a run to what the reviewers say of its image."""
+"""Row of a run to the reviews of its image."""
 
-# Who answers in CSV files of marks: one person, of whom a later answer counts more.
+# The reviewer of all CSV files of marks: one person, whose later answers override earlier ones.
 _REVIEWER = "report"
 
 
-def mark_of(found: Resolved, given_label: str) -> str:
-    """Returns what reviews say of a given label: `right`, `wrong` or `unsure`."""
-    right = found.is_right(given_label)
+def mark_of(resolved: Resolved, given_label: str) -> str:
+    """Returns the mark of a given label by reviews: `right`, `wrong` or `unsure`."""
+    right = resolved.is_right(given_label)
     return "unsure" if right is None else "right" if right else "wrong"
 
 
 def marks_of_rows(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.str_]:
-    """Returns `right`, `wrong` or `unsure` for each of N images, "" where there is no review."""
+    """Returns `right`, `wrong` or `unsure` for each of N images, "" without a review."""
     marks = np.full(len(verdicts), "", dtype="<U6")
-    for row, found in reviews.items():
-        marks[row] = mark_of(found, verdicts.class_names[verdicts.given[row]])
+    for row, resolved in reviews.items():
+        marks[row] = mark_of(resolved, verdicts.class_names[verdicts.given[row]])
     return marks
 
 
 def corrected(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.int64]:
-    """Returns the label of each of N images, as an index: that of a reviewer who named another one, else the given.
+    """Returns the label of each of N images, as an index: the one named by a reviewer, else the given label.
 
     Raises:
         DataError: A review names a class that the run does not have.
     """
     labels = verdicts.given.copy()
-    check_classes({name for found in reviews.values() for name in found.labels}, verdicts.class_names, where="reviews")
+    check_classes(
+        {name for resolved in reviews.values() for name in resolved.labels}, verdicts.class_names, where="reviews"
+    )
     index = {normalise(name): number for number, name in enumerate(verdicts.class_names)}
-    for row, found in reviews.items():
-        if (name := resolved_label(found, verdicts.class_names[labels[row]])) is not None:
+    for row, resolved in reviews.items():
+        if (name := resolved_label(resolved, verdicts.class_names[labels[row]])) is not None:
             labels[row] = index[normalise(name)]
     return labels
 
 
 def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
-    """Returns the verdicts with what reviewers say in the place of what the detector says.
+    """Returns the verdicts after reviews: reviewers override the detector.
 
-    A label that is right is no issue and has label quality 1; one that is wrong is an issue and has label quality 0.
-    The ranks follow. Where a reviewer named another class, it becomes the suggested label, with confidence 1; else the
-    suggestion stays that of the model. An unsure reviewer changes nothing, nor does a review of an unreadable image.
+    A label reviewed as right is no issue and has label quality 1; a label reviewed as wrong is an issue and has label
+    quality 0. The ranks are updated. If a reviewer named another class, it becomes the suggested label, with confidence
+    1; else the suggestion of the model stays. Unsure answers and reviews of unreadable images change nothing.
 
     Args:
         verdicts: Of N images.
@@ -107,25 +109,25 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
 
 def dropped_by_reviewers(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
     """Returns which of N images reviewers left out as copies, leaks or defects, (N,)."""
-    found = np.zeros(len(verdicts), dtype=np.bool_)
+    is_dropped = np.zeros(len(verdicts), dtype=np.bool_)
     if any(each.kind in DROPPED for each in (reviews or {}).values()):
-        found[[*dropped_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
-    return found
+        is_dropped[[*dropped_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
+    return is_dropped
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
-    """Returns a table in which some columns have other values, of the same types and in the same places."""
+    """Returns a table in which some columns are replaced, with the same types and positions."""
     for name, values in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), values)
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(name), values)
     return table
 
 
 def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> NDArray[np.bool_]:
-    """Returns which of N images belong to the clean part: those that can be read and are not flagged.
+    """Returns which of N images belong to the clean part: readable images that are not flagged.
 
-    With a `drop_at` below 1 the flagged images whose label quality is above it are kept too, as long as they are
-    flagged for their label quality alone.
+    With a `drop_at` below 1, flagged images with a label quality above it are kept, too, if they are flagged for their
+    label quality only.
 
     Args:
         verdicts: Of N images, after the reviews.
@@ -139,57 +141,57 @@ def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> N
 
 
 def kept_although_flagged(verdicts: Verdicts, *, drop_at: float) -> NDArray[np.bool_]:
-    """Returns which of N images the threshold alone has flagged although their label quality is above `drop_at`."""
+    """Returns which of N images are flagged by the threshold only and have a label quality above `drop_at`."""
     quality, rule = verdicts.label_quality, verdicts.run.rule
-    alone = rule.for_quality_alone(quality, predicted=verdicts.predicted, given=verdicts.given)
+    alone = rule.flags_by_quality_only(quality, predicted=verdicts.predicted, given=verdicts.given)
     return verdicts.is_issue & alone & (quality > np.float32(drop_at))
 
 
 def read_reviews(
     files: ReviewFiles, verdicts: Verdicts, *, images: Labelled | None = None, progress: Progress | None = None
 ) -> dict[int, Resolved]:
-    """Reads what people said of the images of a run.
+    """Reads the reviews of the images of a run.
 
-    A CSV file of marks has the columns `id` and `mark` (`right`, `wrong` or `unsure`); `given_label`, to tell that they
-    fit; and `new_label`, a class in the place of a wrong one.
+    A CSV file of marks has the columns `id` and `mark` (`right`, `wrong` or `unsure`); `given_label`, to check that
+    they match; and `new_label`, the class that replaces a wrong one.
 
     Args:
-        files: Run folders, logs of answers and CSV files of marks. All files of marks count as one reviewer, of whom
-            the later file counts where two of them differ.
-        verdicts: What they are on.
-        images: The images of the run: answers are found by content, and all copies of an image share them. Without
-            images they are found by id.
-        progress: Where to say how many reviews there are.
+        files: Run folders, logs of answers and CSV files of marks. All files of marks count as one reviewer; if two of
+            them differ, the later file counts.
+        verdicts: The verdicts of the run.
+        images: The images of the run: answers are matched by content, and all copies of an image share them. Without
+            images they are matched by id.
+        progress: Receives the number of reviews.
 
     Returns:
-        Row to what all reviewers say of it.
+        Row to the combined reviews of its image.
 
     Raises:
-        DataError: A file cannot be read, or is of other images.
+        DataError: A file cannot be read, or belongs to other images.
         RunError: A log of answers cannot be read.
     """
     reviews = reviews_of(files, verdicts, images=images, progress=progress)
-    found = _by_row(reviews, verdicts, None if images is None else images.contents)
-    if reviews.facts and not found:
+    by_row = _by_row(reviews, verdicts, None if images is None else images.contents)
+    if reviews.facts and not by_row:
         raise DataError(
-            f"{_named(files)} has reviews of other data: none of its images is in this run; take those of this run"
+            f"{_names_of(files)} has reviews of other data: none of its images is in this run; take those of this run"
         )
-    return found
+    return by_row
 
 
 def reviews_of(
     files: ReviewFiles, verdicts: Verdicts, *, images: Labelled | None = None, progress: Progress | None = None
 ) -> Reviews:
-    """Reads what people said of images: see :func:`read_reviews`, which finds the rows of the run, too.
+    """Reads reviews of images; see :func:`read_reviews`, which also matches them to the rows of the run.
 
     Args:
         files: Run folders, logs of answers and CSV files of marks.
-        verdicts: What the marks are on.
-        images: Images with the ids of the run, of which there may be more; gives the content of those that are marked.
-        progress: Where to say how many marks there are.
+        verdicts: The verdicts of the marks.
+        images: Images with the ids of the run, and possibly more; provide the content of marked images.
+        progress: Receives the number of marks.
 
     Raises:
-        DataError: A file cannot be read, or is of other images.
+        DataError: A file cannot be read, or belongs to other images.
         RunError: A log of answers cannot be read.
     """
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
@@ -197,14 +199,16 @@ def reviews_of(
     answers = [answer for path in logs for answer in _answers_of(path, progress)]
     marks = [path for path in paths if path not in logs]
     contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))
-    reviews = resolve([*answers, *_marks(marks, verdicts, contents, progress)])
+    reviews = resolve([*answers, *_answers_of_marks(marks, verdicts, contents, progress)])
     if progress is not None and answers:
-        reviewed = len(reviews.by_key.keys() & {answer.key for answer in answers})  # not those that were only skipped
+        reviewed = len(
+            reviews.by_key.keys() & {answer.key for answer in answers}
+        )  # without images that were only skipped
         progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
     return reviews
 
 
-def _named(files: ReviewFiles) -> str:
+def _names_of(files: ReviewFiles) -> str:
     return shown(files) if isinstance(files, str | Path) else listed(files)
 
 
@@ -217,44 +221,44 @@ def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
 
 def _by_row(reviews: Reviews, verdicts: Verdicts, contents: NDArray[np.uint64] | None) -> dict[int, Resolved]:
     pairs = rows_and_keys(verdicts, reviews, contents=contents)
-    found = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
-    return {row: each for row, each in found.items() if each.speaks_of(_given(verdicts, row))}
+    by_row = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
+    return {row: each for row, each in by_row.items() if each.speaks_of(_given_label(verdicts, row))}
 
 
 def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:
-    return normalise(label) == normalise(_given(verdicts, row))
+    return normalise(label) == normalise(_given_label(verdicts, row))
 
 
 # ---------------------------------------------------------------------------------------- the marks of the report
 
 
-def _marks(
+def _answers_of_marks(
     paths: Sequence[Path], verdicts: Verdicts, contents: Mapping[str, int], progress: Progress | None
 ) -> list[Answer]:
-    """Reads the CSV files that the report gives as answers."""
+    """Reads the CSV files of the report as answers."""
     marks: dict[str, tuple[str, ...]] = {}
     answers: list[Answer] = []
     differing: list[str] = []
-    place = {name: row for row, name in enumerate(verdicts.table["id"].to_pylist())} if paths else {}
+    row_of = {name: row for row, name in enumerate(verdicts.table["id"].to_pylist())} if paths else {}
     for number, path in enumerate(paths):
-        found = _read_file(path, verdicts, place)
-        differing += [name for name, mark in found.items() if marks.get(name, mark) != mark]
-        marks |= found
-        for name, (kind, *labels) in found.items():
+        in_file = _read_file(path, verdicts, row_of)
+        differing += [name for name, mark in in_file.items() if marks.get(name, mark) != mark]
+        marks |= in_file
+        for name, (kind, *labels) in in_file.items():
             key = key_of(contents[name]) if name in contents else fingerprint(name)
             token = f"{number} {fingerprint(name)}"
-            answers.append(_answer(token, key, name, _given(verdicts, place[name]), kind, tuple(labels)))
+            answers.append(_answer(token, key, name, _given_label(verdicts, row_of[name]), kind, tuple(labels)))
     if progress is not None and len(paths) > 1:
-        progress.say(f"note: {len(paths)} files of marks, {len(marks):,} images marked{_that_differ(differing)}")
+        progress.say(f"note: {len(paths)} files of marks, {len(marks):,} images marked{_differing_text(differing)}")
     return answers
 
 
-def _answer(token: str, key: str, name: str, given: str, kind: str, labels: tuple[str, ...]) -> Answer:
+def _answer(token: str, key: str, name: str, given_label: str, kind: str, labels: tuple[str, ...]) -> Answer:
     return Answer(
         token=token,
         key=key,
         id=name,
-        given_label=given,
+        given_label=given_label,
         kind=kind,
         labels=labels,
         reviewer=_REVIEWER,
@@ -263,35 +267,35 @@ def _answer(token: str, key: str, name: str, given: str, kind: str, labels: tupl
     )
 
 
-def _that_differ(names: Sequence[str]) -> str:
+def _differing_text(names: Sequence[str]) -> str:
     names = list(dict.fromkeys(names))
     return f"; the files differ on {len(names):,}, where the last one counts: {listed(names)}" if names else ""
 
 
-def _read_file(path: Path, verdicts: Verdicts, place: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """Returns for each id the kind of answer and its labels."""
+def _read_file(path: Path, verdicts: Verdicts, row_of: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Returns the kind of answer and its labels for each id."""
     lines = read_csv(path, needed=("id", "mark"), what="marks", advice="download the marks of the report")
     seen: dict[str, tuple[str, str]] = {}
     marks: dict[str, tuple[str, ...]] = {}
     classes = {normalise(name): name for name in verdicts.class_names}
     for number, line in enumerate(lines, start=2):
-        row = _check_mark(line, f"line {number} of {path}", verdicts, place)
+        row = _check_mark(line, f"line {number} of {path}", verdicts, row_of)
         mark = line["mark"], line.get("new_label", "")
         if seen.setdefault(line["id"], mark) != mark:
-            both = f"{' '.join(seen[line['id']]).strip()} and {' '.join(mark).strip()}"
-            raise DataError(f'"{shown(line["id"])}" is marked {both} in {path}; leave one of both')
-        marks[line["id"]] = _said(*mark, _given(verdicts, row), classes)
+            conflict = f"{' '.join(seen[line['id']]).strip()} and {' '.join(mark).strip()}"
+            raise DataError(f'"{shown(line["id"])}" is marked {conflict} in {path}; leave one of both')
+        marks[line["id"]] = _answer_kind(*mark, _given_label(verdicts, row), classes)
     return marks
 
 
-def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, place: Mapping[str, int]) -> int:
+def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, row_of: Mapping[str, int]) -> int:
     name, mark, new = line["id"], line["mark"], line.get("new_label", "")
     if mark not in MARKS:
         raise DataError(
             f'expected a mark out of {", ".join(MARKS)} in {where}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}'
         )
-    row = place.get(name)
-    if row is None or not _same_label(line.get("given_label") or _given(verdicts, row), verdicts, row):
+    row = row_of.get(name)
+    if row is None or not _same_label(line.get("given_label") or _given_label(verdicts, row), verdicts, row):
         raise DataError(
             f'"{shown(name)}" in {where} is no image of this run with that label; take the marks of its own report'
         )
@@ -304,12 +308,12 @@ def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, place: 
     return row
 
 
-def _given(verdicts: Verdicts, row: int) -> str:
+def _given_label(verdicts: Verdicts, row: int) -> str:
     return str(verdicts.class_names[verdicts.given[row]])
 
 
-def _said(mark: str, new: str, given: str, classes: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns the kind of answer that a mark is, and its labels."""
-    if new and mark == "wrong":
-        return ("label", classes[normalise(new)])
-    return {"right": ("label", given), "wrong": ("wrong",), "unsure": ("unsure",)}[mark]
+def _answer_kind(mark: str, new_label: str, given_label: str, classes: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the kind of answer and the labels of a mark."""
+    if new_label and mark == "wrong":
+        return ("label", classes[normalise(new_label)])
+    return {"right": ("label", given_label), "wrong": ("wrong",), "unsure": ("unsure",)}[mark]

@@ -1,0 +1,32 @@
+"""Copies and links of unchanged files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+Transfer = Callable[[Path, Path], None]
+"""Transfers a file to a path that does not exist."""
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file with its times; a link is resolved, unless it is broken."""
+    shutil.copy2(source, target, follow_symlinks=source.exists())
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Links to a file, or copies it if the system allows no links."""
+    try:
+        os.symlink(os.path.abspath(source), target)
+    except OSError:
+        copy_file(source, target)
+
+
+def hard_link(source: Path, target: Path) -> None:
+    """Creates a hard link, which needs no space; copies the file if the disk allows none."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
