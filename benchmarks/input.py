@@ -32,7 +32,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from labelsieve.core.engine import make_engine
 from labelsieve.data.input.batches import Augment, batches, crop_area, default_workers
-from labelsieve.data.input.image_cache import kept_images
+from labelsieve.data.input.image_cache import cached_images
 from labelsieve.data.loading import load_images
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def run(settings: Input) -> None:
         os.environ["LABELSIEVE_CACHE"] = str(Path(made) / ".cache")
         images = load_images(made)
         files = [Path(made) / name for name in images.ids]
-        pictures = kept_images(images, area=crop_area(settings.size), accelerator=Accelerator(cpu=True))
+        pictures = cached_images(images, area=crop_area(settings.size), accelerator=Accelerator(cpu=True))
 
         def ours(number: int) -> Any:
             return batches(pictures, rows, transform=Augment(settings.size, seed=0, epoch=number), device=CPU)

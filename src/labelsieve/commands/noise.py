@@ -128,7 +128,7 @@ class Noise(Command):
         made = {"kind": self.kind, "rate": rate, "seed": self.seed, "exact": exact}
         for note in noisy.notes:
             progress.say(f"note: {note}")
-        path = write_noisy(noisy, self.out, made=made, with_images=not self.labels_only, progress=progress)
+        path = write_noisy(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan", "scan it with --truth-column clean_label"
 
     def _write_tags(self, progress: Progress) -> tuple[Path, str, str]:
@@ -151,5 +151,5 @@ class Noise(Command):
         for note in noisy.notes:
             progress.say(f"note: {note}")
         made = {**self._shares(), "seed": self.seed}
-        path = write_tag_noise(noisy, self.out, made=made, with_images=not self.labels_only, progress=progress)
+        path = write_tag_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan-tags", f"labelsieve scan-tags {path} --truth-column {CLEAN_TAGS}"

@@ -38,8 +38,8 @@ def check_not_input(out: Path, *, run: Path | None = None, source: str | None = 
     from labelsieve.tags.verdicts import TAG_FILES
     from labelsieve.verdicts import RUN_FILES
 
-    own = [run / name for name in (*RUN_FILES, *TAG_FILES, LOG) if name != but] if run is not None else []
-    if _real(out) in map(_real, own):
+    inputs = [run / name for name in (*RUN_FILES, *TAG_FILES, LOG) if name != but] if run is not None else []
+    if _real(out) in map(_real, inputs):
         raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
     if source and _real(out) == _real(Path(source).expanduser()):
         raise UsageError(f"expected --out to be no file that images are read from, got {out}; choose another name")

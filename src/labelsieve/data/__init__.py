@@ -1,4 +1,4 @@
-"""Images with labels, from wherever they lie to the record that every later stage reads.
+"""Loads images and features with labels, for all later stages.
 
 `images.py` holds the record, :class:`~labelsieve.data.images.LabelledImages`, and decodes images; `sources.py` loads
 it from a folder, a file, the Hub or memory, with `readers.py` (one function a kind of source), `csv_files.py` and

@@ -1,4 +1,4 @@
-"""The labels of several annotators, one column each, and the label that most of them give an image."""
+"""The labels of several annotators, one column each, and their majority vote."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.labels import LabelColumn, normalise, to_indices
 
-# Sums of weights that differ by less are equal, in whatever order they were added.
-_DIGITS = 9
+# Sums of weights are rounded, so that they do not depend on the order of summation.
+_DECIMALS = 9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +39,7 @@ class Annotations:
 
 
 def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
-    """Returns the labels of all annotators as one column of N times A values; what is missing in one is left out.
+    """Returns the labels of all annotators as one column of N times A values; missing labels are left out.
 
     Raises:
         DataError: A column is empty or has other classes than the rest, or an image has no label at all.
@@ -65,19 +65,19 @@ def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
 
 
 def _check_classes(columns: Sequence[LabelColumn]) -> None:
-    """Refuses a column whose stated classes are others, or which has no label that stands in another column too."""
+    """Rejects a column with other stated classes, or without any label that occurs in another column."""
     stated = [column for column in columns if column.class_names is not None]
     for column in stated[1:]:
-        known, found = ({normalise(name) for name in each.class_names or ()} for each in (stated[0], column))
-        if known != found:
+        expected, actual = ({normalise(name) for name in each.class_names or ()} for each in (stated[0], column))
+        if expected != actual:
             raise DataError(
                 f"expected the same classes in all label columns, found {listed(stated[0].class_names or ())} in "
                 f"{stated[0].where} and {listed(column.class_names or ())} in {column.where}; leave one out"
             )
     used = [{normalise(str(value)) for value in column.values} for column in columns]
     for number, column in enumerate(columns):
-        others = set().union(*(names for index, names in enumerate(used) if index != number))
-        if not used[number] & others:
+        other_names = set().union(*(names for index, names in enumerate(used) if index != number))
+        if not used[number] & other_names:
             raise DataError(
                 f"expected the same classes in all label columns, but none of {listed(map(str, column.values))} in "
                 f"{column.where} is in another of them; leave it out or write the classes alike"
@@ -85,15 +85,15 @@ def _check_classes(columns: Sequence[LabelColumn]) -> None:
 
 
 def without_gaps(column: LabelColumn) -> LabelColumn:
-    """Returns a column in which -1 beside other numbers is a missing label, as arrays of integers have it."""
+    """Returns a column in which -1 among other numbers is a missing label, as in arrays of integers."""
     gaps = [index for index, value in enumerate(column.values) if str(value) == "-1"]
     numbers = all(str(value).removeprefix("-").isdecimal() for value in column.values)
     if not gaps or not numbers:
         return column
-    kept = [index for index in range(len(column.values)) if index not in gaps]
+    present_values = [index for index in range(len(column.values)) if index not in gaps]
     table = np.full(len(column.values) + 1, -1, dtype=np.int64)
-    table[kept] = np.arange(len(kept))
-    return replace(column, values=tuple(column.values[index] for index in kept), codes=table[column.codes])
+    table[present_values] = np.arange(len(present_values))
+    return replace(column, values=tuple(column.values[index] for index in present_values), codes=table[column.codes])
 
 
 def indices_of(
@@ -111,23 +111,23 @@ def indices_of(
     """
     result = np.full((len(ids), len(columns)), -1, dtype=np.int64)
     for number, column in enumerate(columns):
-        there = np.flatnonzero(column.codes >= 0)
-        known = replace(column, codes=column.codes[there])
-        named = [ids[row] for row in there.tolist()]
-        result[there, number] = to_indices(
-            known, class_names=class_names, ids=named, by_number=by_number, former=former
+        labelled = np.flatnonzero(column.codes >= 0)
+        present = replace(column, codes=column.codes[labelled])
+        named = [ids[row] for row in labelled.tolist()]
+        result[labelled, number] = to_indices(
+            present, class_names=class_names, ids=named, by_number=by_number, former=former
         )
     return result
 
 
 def vote(annotations: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
-    """Returns the label that most annotators give each image, (N,).
+    """Returns the majority vote of the annotators for each image, (N,).
 
-    Of labels with as many votes the one wins whose annotators agree more often with the clear votes on other images,
-    then the one that is given more often. The order of the annotators changes nothing.
+    Ties are broken by the annotators who agree more often with clear votes on other images, then by the more frequent
+    label. The result does not depend on the order of the annotators.
 
     Args:
-        annotations: Shape (N, A), at least one label a row, -1 where an annotator gave none.
+        annotations: Shape (N, A), at least one label per row, -1 where an annotator gave none.
         classes: K.
 
     Example:
@@ -136,20 +136,22 @@ def vote(annotations: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
         [0, 1, 0, 0]
     """
     rows, who = np.nonzero(annotations >= 0)
-    given, images = annotations[rows, who], len(annotations)
-    keys, place, counts = np.unique(rows * classes + given, return_inverse=True, return_counts=True)
+    votes, images = annotations[rows, who], len(annotations)
+    keys, inverse, counts = np.unique(rows * classes + votes, return_inverse=True, return_counts=True)
     image, label = np.divmod(keys, classes)
-    most = np.zeros(images, dtype=np.int64)
-    np.maximum.at(most, image, counts)
-    top = counts == most[image]
-    clear = (np.bincount(image[top], minlength=images) == 1) & (most > 1)
+    max_votes = np.zeros(images, dtype=np.int64)
+    np.maximum.at(max_votes, image, counts)
+    top = counts == max_votes[image]
+    clear = (np.bincount(image[top], minlength=images) == 1) & (max_votes > 1)
     winner = np.full(images, -1, dtype=np.int64)
     winner[image[top]] = label[top]
-    seen, agrees = clear[rows], clear[rows] & (winner[rows] == given)
+    is_clear, agrees = clear[rows], clear[rows] & (winner[rows] == votes)
     annotators = annotations.shape[1]
-    weights = (np.bincount(who[agrees], minlength=annotators) + 1) / (np.bincount(who[seen], minlength=annotators) + 2)
-    score = np.bincount(place, weights=weights[who]).round(_DIGITS)
-    frequent = np.bincount(given, minlength=classes)
+    weights = (np.bincount(who[agrees], minlength=annotators) + 1) / (
+        np.bincount(who[is_clear], minlength=annotators) + 2
+    )
+    score = np.bincount(inverse, weights=weights[who]).round(_DECIMALS)
+    frequent = np.bincount(votes, minlength=classes)
     order = np.lexsort((label, -frequent[label], -score, -counts, image))
     _, first = np.unique(image[order], return_index=True)
     return np.asarray(label[order][first])

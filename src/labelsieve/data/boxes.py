@@ -1,4 +1,4 @@
-"""Boxes: rows that show a part of an image each, cut out of it when they are asked for."""
+"""Boxes: rows that are crops of images, cropped on demand."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MARGIN = 0.1
-"""What a crop has around its box by default, as a share of the sides of the box; see docs/boxes.md."""
+"""Default margin of a crop around its box, as a share of the sides of the box; see docs/boxes.md."""
 BoxMargin = Annotated[float, Range(0, 10)]
-# Sides of a box that is too small to show anything, in pixels.
-_TINY = 2.0
-# Shares of an image give pixels with errors of rounding, which are not to become a pixel more.
-_NEAR = 1e-6
+# Minimum side of a box in pixels.
+_MIN_SIDE = 2.0
+# Tolerance for rounding errors of relative coordinates, which must not add a pixel.
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Boxes:
-    """Which part of which image each of N rows shows.
+    """N boxes in images.
 
-    Coordinates are those of the image as it is seen: turned upright as its EXIF orientation says.
+    Coordinates refer to the upright image, after its EXIF orientation has been applied.
 
     Attributes:
-        sides: Shape (N, 4), float64: left, top, width and height, in pixels; as they were read, even where that is no
-            part of the image.
-        image_of: Shape (N,), int64: a number of the image, the same for all boxes of one image.
+        sides: Shape (N, 4), float64: left, top, width and height, in pixels; as read, even if outside of the image.
+        image_of: Shape (N,), int64: the number of the image, the same for all boxes of one image.
         is_relative: Whether `sides` are shares of width and height of the image, from 0 to 1, and not pixels.
-        margin: What a crop has around its box, as a share of the sides of the box; what lies beyond the image is left
-            out.
+        margin: Margin of a crop around its box, as a share of the sides of the box, clipped to the image.
 
     Example:
         >>> import numpy as np
@@ -77,11 +75,11 @@ class Boxes:
         return replace(self, margin=float(margin))
 
     def by_image(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns some rows such that boxes of one image follow one another, so that it is decoded once."""
+        """Sorts rows by image, so that each image is decoded once."""
         return rows[np.argsort(self.image_of[rows], kind="stable")]
 
     def in_batches(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-        """Cuts rows of :meth:`by_image` into batches of at most `size`; an image of fewer boxes lies in one of them."""
+        """Splits rows of :meth:`by_image` into batches of at most `size`; smaller images are never split."""
         ends = np.flatnonzero(np.diff(self.image_of[rows])) + 1
         cuts, start = [0], 0
         for end in (*ends.tolist(), len(rows)):
@@ -96,7 +94,7 @@ class Boxes:
         """Returns left, top, right and bottom of a box within its image of a size (width, height).
 
         Raises:
-            DataError: The box is no part of the image, or so small that it shows nothing.
+            DataError: The box is outside of the image, or too small.
         """
         left, top, width, height = (float(value) for value in self.sides[row])
         if not np.isfinite([left, top, width, height]).all():
@@ -109,24 +107,27 @@ class Boxes:
         left, top = max(left, 0.0), max(top, 0.0)
         if right <= left or bottom <= top:
             raise DataError(f"the box lies outside of its image of {size[0]} x {size[1]} pixels")
-        if min(right - left, bottom - top) < _TINY:
-            raise DataError(f"the box is smaller than {_TINY:g} pixels: {right - left:.1f} x {bottom - top:.1f}")
+        if min(right - left, bottom - top) < _MIN_SIDE:
+            raise DataError(f"the box is smaller than {_MIN_SIDE:g} pixels: {right - left:.1f} x {bottom - top:.1f}")
         return left, top, right, bottom
 
     def area(self, row: int, *, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Returns left, top, right and bottom of what is cut out of an image of a size, in whole pixels.
+        """Returns left, top, right and bottom of the crop of an image of a size, in integer pixels.
 
         Raises:
             DataError: See :meth:`in_pixels`.
         """
         left, top, right, bottom = self.in_pixels(row, size=size)
-        beside, above = self.margin * (right - left), self.margin * (bottom - top)
-        corner = max(0, int(np.floor(left - beside + _NEAR))), max(0, int(np.floor(top - above + _NEAR)))
-        end = min(size[0], int(np.ceil(right + beside - _NEAR))), min(size[1], int(np.ceil(bottom + above - _NEAR)))
+        margin_x, margin_y = self.margin * (right - left), self.margin * (bottom - top)
+        corner = max(0, int(np.floor(left - margin_x + _TOLERANCE))), max(0, int(np.floor(top - margin_y + _TOLERANCE)))
+        end = (
+            min(size[0], int(np.ceil(right + margin_x - _TOLERANCE))),
+            min(size[1], int(np.ceil(bottom + margin_y - _TOLERANCE))),
+        )
         return *corner, *end
 
     def crop(self, image: Image.Image, row: int) -> Image.Image:
-        """Cuts what a row shows out of its upright image.
+        """Crops the box of a row from its upright image.
 
         Raises:
             DataError: See :meth:`in_pixels`.
@@ -136,14 +137,14 @@ class Boxes:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxFiles:
-    """The annotation files that hold N boxes, in the order of the rows.
+    """The annotation files of N boxes, in the order of the rows.
 
     Attributes:
-        files: The files, also those without a box.
-        counts: How many boxes each holds.
-        codes: How the files write each of the K classes.
-        column: What the label is called in them.
-        takes_new: Whether they may name a class that none of them names yet.
+        files: The files, including those without a box.
+        counts: Number of boxes of each file.
+        codes: The code of each of the K classes in the files.
+        column: Name of the label in the files.
+        takes_new: Whether the files may contain a class that none of them has yet.
     """
 
     files: tuple[Path, ...]
@@ -154,7 +155,7 @@ class BoxFiles:
 
 
 class LastImage(threading.local):
-    """The image that a thread has decoded last: boxes of one image mostly follow one another."""
+    """The last decoded image of a thread, since boxes of one image mostly follow each other."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -163,11 +164,11 @@ class LastImage(threading.local):
     def get(self, number: int, decode: Callable[[], Image.Image]) -> Image.Image:
         """Returns the image with a number, decoded unless it was the last one."""
         if self.number != number or self.image is None:
-            self.number, self.image = None, None  # not two large ones at once
+            self.number, self.image = None, None  # frees it first: two large images may not fit into memory
             self.image = decode()
             self.number = number
         return self.image
 
     def __reduce__(self) -> Any:
-        """Another process begins without an image."""
+        """Starts empty in another process."""
         return LastImage, ()

@@ -1,4 +1,4 @@
-"""Features computed before, with a given label each: what a scan needs where there are no images and no model."""
+"""Precomputed features with a given label each, for scans without images and model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from labelsieve.data.labels import checked_indices, class_size_notes, read_label
 from labelsieve.data.loading import absolute_source, check_limit, subset
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.feature_files import Stored, read_features_file, read_text_file
-from labelsieve.data.sources.table_labels import read_given, read_ids
+from labelsieve.data.sources.table_labels import read_ids, read_table_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,22 +30,22 @@ _ROWS = 65_536
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledFeatures:
-    """N rows of features with a given label each, in the place of images.
+    """N rows of features with a given label each, instead of images.
 
     Attributes:
-        features: Shape (N, D), float32, finite. Where there is `text`, both are of one joint space; lengths do not
-            matter, only directions, for everything but linear fits.
+        features: Shape (N, D), float32, finite. With `text`, both are of one joint space; only directions matter, not
+            norms, except for linear fits.
         ids: N different names.
         labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
         class_names: The K names, in the order of the indices.
         contents: Shape (N,), uint64: a hash of each row of features; equal rows have equal values.
         text: Shape (K, D), float32, or None: a text feature for each class.
         logit_scale: Factor from cosine similarity to logit, the model's own; given if and only if `text` is.
-        truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
-        annotations: The labels of several annotators, of which `labels` are the vote; None where there is one label.
-        origin: What to pass to :func:`labelsieve.load_features` to load the same again, without `text`; empty for
+        truth: Shape (N,), int64, or None: the true labels, if they are known. Used for metrics only.
+        annotations: The labels of several annotators, whose majority vote is `labels`; None with one label per row.
+        origin: Arguments of :func:`labelsieve.load_features` to load the same again, without `text`; empty for
             features in memory.
-        notes: Remarks of the loader for the user, one line each.
+        notes: Notes of the loader for the user, one line each.
 
     Example:
         >>> import numpy as np
@@ -74,21 +74,21 @@ class LabelledFeatures:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of features, ids, given labels and class names: what a run belongs to."""
+        """Fingerprint of features, ids, given labels and class names, which identifies the data of a run."""
         several = [] if self.annotations is None else [self.annotations.fingerprint]
         return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
     @cached_property
     def text_fingerprint(self) -> str | None:
-        """Fingerprint of the class text features and their scale; None where there are none."""
+        """Fingerprint of the class text features and their scale; None without text features."""
         return None if self.text is None else fingerprint(self.text, self.logit_scale)
 
     def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledFeatures:
-        """Returns the same features with other given labels, shape (N,); `truth` replaces the true labels if given."""
+        """Returns the same features with other given labels, shape (N,), and other true labels if `truth` is passed."""
         shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
-        true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
-        given = checked_indices(labels, what="labels", **shape)
-        return replace(self, labels=given, truth=true, annotations=None, origin={})
+        true_labels = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
+        given_labels = checked_indices(labels, what="labels", **shape)
+        return replace(self, labels=given_labels, truth=true_labels, annotations=None, origin={})
 
     def with_text(self, text: Any, *, logit_scale: float | None) -> LabelledFeatures:
         """Returns the same features with other class text features, shape (K, D); with None for both, without any.
@@ -126,7 +126,7 @@ def load_features(
     seed: int = 0,
     one_class: bool = False,
 ) -> LabelledFeatures:
-    """Loads features that were computed before, with a given label each. Nothing is unpickled.
+    """Loads precomputed features with a given label each. Nothing is unpickled.
 
     Args:
         source: A `.npz` file with arrays `features` (N, D) and `labels` (N,) and, if there are, `ids` (N,), `truth`
@@ -134,25 +134,25 @@ def load_features(
             Parquet or Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other
             usual names of features and labels are found, too (docs/features.md).
         labels: N names or integers, for an array in memory.
-        label_column: Column, or array of the `.npz` file, of the given labels. Guessed where only one fits.
-            Several are those of as many annotators, see :func:`labelsieve.load_images`.
-        truth_column: The same for the true labels, if they are known; of a `.npz` file `truth` is read without asking.
-            Only metrics read them.
+        label_column: Column, or array of the `.npz` file, of the given labels. Guessed if only one matches.
+            Several columns are those of several annotators, see :func:`labelsieve.load_images`.
+        truth_column: The same for the true labels, if they are known; `truth` of a `.npz` file is read by default.
+            Used for metrics only.
         class_names: As for :func:`labelsieve.load_images`.
         text: Text features of the classes, (K, D), in the order of the class names: an array, or a `.npy` file, or a
             `.npz` file with an array `text`. They go with class names that are stated, or with labels 0 to K-1.
         logit_scale: The model's factor from cosine similarity to logit (for CLIP mostly 100); needed with `text`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
-        one_class: Whether features of one class will do, as for those that are only compared with.
+        one_class: Whether a single class is allowed, as for features that are only compared with.
 
     Returns:
-        The record. Its `notes` tell what was assumed and what is odd.
+        The features. Their `notes` state assumptions and oddities.
 
     Raises:
         DataError: Features that are not finite or of different widths, labels that do not match the rows, text
-            features that do not match the classes, or a file that cannot be read. One line that says what to do.
-        SettingsError: `limit` or `seed` is out of its range.
+            features that do not match the classes, or a file that cannot be read. The message is one line with advice.
+        SettingsError: `limit` or `seed` is out of range.
 
     Example:
         >>> import numpy as np
@@ -165,7 +165,7 @@ def load_features(
     requested = replace(label_columns(label_column), truth=truth_column)
     stored = _open(source, labels=labels, requested=requested)
     stored = replace(stored, features=_matrix(stored.features, where=stored.table.where))
-    found = _assemble(
+    features = _assemble(
         stored,
         labels=labels,
         class_names=stored.class_names if class_names is None else class_names,
@@ -176,18 +176,18 @@ def load_features(
         one_class=one_class,
     )
     if not isinstance(source, str | Path):
-        return found
-    named = class_names is not None or found.text is not None
+        return features
+    named = class_names is not None or features.text is not None
     arguments = {
         "source": absolute_source(source),
         "label_column": list(requested.annotators) or requested.label,
         "truth_column": truth_column,
-        "class_names": list(found.class_names) if named else None,
+        "class_names": list(features.class_names) if named else None,
         "limit": limit,
         "seed": None if limit is None else seed,
         "one_class": one_class or None,
     }
-    return replace(found, origin={name: value for name, value in arguments.items() if value is not None})
+    return replace(features, origin={name: value for name, value in arguments.items() if value is not None})
 
 
 def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
@@ -237,15 +237,15 @@ def _assemble(
     _check_finite(values, ids, where=table.where)
     if text is not None and class_names is None:
         class_names = _names_by_number(stored, labels, count=len(np.atleast_1d(text)))
-    given = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
-    names, indices, truth, note, several = given
+    table_labels = read_table_labels(table, ids, labels=labels, class_names=class_names, one_class=one_class)
+    names, indices, truth, note, annotations = table_labels
     notes.append(note)
     texts = None if text is None else _texts(text, len(names), values.shape[1])
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} rows")
         values, ids, indices = values[rows], [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
-        several = several and several.take(rows)
+        annotations = annotations and annotations.take(rows)
     return LabelledFeatures(
         features=values,
         ids=tuple(ids),
@@ -255,7 +255,7 @@ def _assemble(
         text=texts,
         logit_scale=_scale(logit_scale, needed=texts is not None),
         truth=truth,
-        annotations=several,
+        annotations=annotations,
         notes=(*notes, *class_size_notes(indices, names)),
     )
 
@@ -289,11 +289,11 @@ def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str
 
 
 def _names_by_number(stored: Stored, labels: Any, *, count: int) -> tuple[str, ...]:
-    """Returns the numbers 0 to K-1 as class names, which is what labels without names can mean beside K texts."""
+    """Returns the numbers 0 to K-1 as class names, for labels without names and K texts."""
     column = stored.table.columns.label
     values = labels if column is None else stored.table.rows.select_columns([column])[:][column]
-    given = read_labels(values, where="labels").values
-    if not all(isinstance(value, int) for value in given):
+    label_values = read_labels(values, where="labels").values
+    if not all(isinstance(value, int) for value in label_values):
         raise DataError(
             "text features need class_names, which say what class each of them is of; pass the names in their order"
         )
@@ -336,7 +336,7 @@ def _scale(value: Any, *, needed: bool) -> float | None:
 
 
 def _hashes(values: NDArray[np.float32]) -> NDArray[np.uint64]:
-    found = np.empty(len(values), dtype=np.uint64)
+    hashes = np.empty(len(values), dtype=np.uint64)
     for row, value in enumerate(values):
-        found[row] = int.from_bytes(hashlib.blake2b(value.tobytes(), digest_size=8).digest(), "little")
-    return found
+        hashes[row] = int.from_bytes(hashlib.blake2b(value.tobytes(), digest_size=8).digest(), "little")
+    return hashes

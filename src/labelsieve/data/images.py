@@ -1,4 +1,4 @@
-"""The records that every stage after the data reads: images, and images with one given label each."""
+"""Images, and images with one given label each, as used by all later stages."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from labelsieve.data.sources.file_kinds import is_pointer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Above this many pixels a file is taken for a decompression bomb (about 13,000 x 13,000).
+# Files with more pixels are treated as decompression bombs (about 13,000 x 13,000).
 MAX_PIXELS = 178_956_970
-# Bytes of a file that tell its kind.
+# Bytes of a file that identify its format.
 _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Of a PNG file: pixels, palette, transparency, orientation.
+# Chunks of a PNG file: pixels, palette, transparency, orientation.
 _NEEDED_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
 # By the EXIF orientation.
 _TURNS = {
@@ -49,17 +49,17 @@ _TURNS = {
 }
 ReadT = TypeVar("ReadT")
 
-# What Pillow logs of an odd file belongs to whoever sets up logging, not to the terminal.
+# Log messages of Pillow go to the logging of the application, not to the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class UnreadableImageError(DataError):
-    """One image cannot be decoded. The run goes on without it; its row carries the reason."""
+    """One image cannot be decoded. The run continues without it; its row contains the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """N images, or boxes in images, decoded one at a time when asked for.
+    """N images, or boxes in images, decoded one at a time on demand.
 
     Attributes:
         dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded images, each a dictionary with
@@ -67,11 +67,11 @@ class Images:
         ids: N different names of the rows that stay the same from run to run (for a folder, the relative path).
         contents: Shape (N,), uint64: a hash of each encoded image, and of the box in it where a row is one; equal
             images have equal values.
-        origin: What to pass to :func:`labelsieve.load_images` to load the same again; empty for data in memory.
-        notes: Remarks of the loader for the user, one line each.
-        ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.input.rgb.value_kind`) those that
-            become black and white: one range for all images, so that they stay comparable.
-        boxes: Which part of its image each row shows; None where it is the whole.
+        origin: Arguments of :func:`labelsieve.load_images` to load the same again; empty for data in memory.
+        notes: Notes of the loader for the user, one line each.
+        ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.input.rgb.value_kind`) the values
+            that become black and white: one range for all images, so that they stay comparable.
+        boxes: The box of each row in its image; None if rows are full images.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.
     """
@@ -90,7 +90,7 @@ class Images:
 
     @cached_property
     def pixels_fingerprint(self) -> str:
-        """Fingerprint of the images and their order, without the labels: what cached features belong to."""
+        """Fingerprint of the images and their order, without the labels, which identifies cached features."""
         changed: list[Any] = [*sorted(self.ranges.items())] if not self.as_pipeline else ["pipeline"]
         changed += [] if self.boxes is None else [self.boxes.fingerprint]
         return fingerprint(self.contents, changed) if changed else fingerprint(self.contents)
@@ -100,13 +100,13 @@ class Images:
         return LastImage()
 
     def open(self, index: int) -> Image.Image:
-        """Decodes what one row shows to RGB: an image, upright as its EXIF orientation says, or a box in it.
+        """Decodes one row to RGB: an image, upright by its EXIF orientation, or a box in it.
 
-        Of an animation the first frame is taken.
+        The first frame of an animation is taken.
 
         Raises:
             UnreadableImageError: The file is missing, empty, truncated, not an image, or far too large; or the box is
-                no part of the image.
+                outside of the image.
         """
         if self.boxes is None:
             return self._decode(index)
@@ -117,7 +117,7 @@ class Images:
             raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
 
     def whole(self, index: int) -> Image.Image:
-        """Decodes the whole image of one row; where that is a box, it is that of the last call if it can be.
+        """Decodes the full image of one row; for boxes, the image of the last call is cached.
 
         Raises:
             UnreadableImageError: See :meth:`open`.
@@ -134,12 +134,12 @@ class Images:
             raise UnreadableImageError(f"{self._named(index)}: {error}") from None
 
     def _named(self, index: int) -> str:
-        """Returns the id of a row, and the name of its file where the id is another one."""
-        own, name = self.ids[index], self.file_name(index)
-        return own if name in own else f"{own}: {name}"
+        """Returns the id of a row, and the name of its file if it differs."""
+        row_id, name = self.ids[index], self.file_name(index)
+        return row_id if name in row_id else f"{row_id}: {name}"
 
     def encoded(self, index: int) -> bytes:
-        """Returns the bytes of the file of the whole image of one row.
+        """Returns the bytes of the file of the full image of one row.
 
         Raises:
             UnreadableImageError: It is missing or cannot be read.
@@ -153,12 +153,12 @@ class Images:
             raise UnreadableImageError(f"{self._named(index)}: {error.strerror or error}") from None
 
     def file_name(self, index: int) -> str:
-        """Returns the name of the file of the whole image of one row; empty where the data give it none."""
+        """Returns the file name of the full image of one row; empty if it has none."""
         row = self.dataset[int(index)]["image"] or {"path": None}
         return os.path.basename(row["path"] or "")
 
     def head(self, index: int) -> bytes:
-        """Returns the first 32 bytes of the file of one image; none where it cannot be read."""
+        """Returns the first 32 bytes of the file of one image; empty if it cannot be read."""
         row = self.dataset[int(index)]["image"] or {"bytes": b"", "path": None}
         if row["bytes"] is not None or row["path"] is None:
             return (row["bytes"] or b"")[:_HEAD]
@@ -169,31 +169,31 @@ class Images:
             return b""
 
     def by_image(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns some rows in an order in which each image is decoded once; as they are where rows are images."""
+        """Sorts rows so that each image is decoded once; unchanged if rows are images."""
         return rows if self.boxes is None else self.boxes.by_image(rows)
 
     def in_batches(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-        """Cuts rows of :meth:`by_image` into batches of at most `size`, if possible none of them within an image."""
+        """Splits rows of :meth:`by_image` into batches of at most `size`, if possible at borders of images."""
         if self.boxes is None:
             return np.array_split(rows, max(1, -(-len(rows) // size)))
         return self.boxes.in_batches(rows, size)
 
     def cut_out(self, index: int) -> bytes:
-        """Returns what one row shows as the bytes of a PNG file, where it is a box.
+        """Returns the crop of a box as a PNG file.
 
         Raises:
             UnreadableImageError: See :meth:`open`.
         """
         buffer = io.BytesIO()
         image = self.open(index)
-        image.info.clear()  # no place, camera or owner of the photo goes with its parts
+        image.info.clear()  # removes location, camera and owner of the photo
         image.save(buffer, "PNG")
         return buffer.getvalue()
 
     def seen_by_pipeline(self) -> Self:
-        """Returns the same images as `pipeline("image-classification")` sees their files.
+        """Returns the same images, converted like `pipeline("image-classification")` does.
 
-        It drops transparency, and cuts values off at 255 instead of scaling them.
+        The pipeline drops transparency, and clips values at 255 instead of scaling them.
         """
         return replace(self, as_pipeline=True)
 
@@ -235,16 +235,16 @@ class LabelledImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        """What a run belongs to, as a fingerprint of images, ids, given labels and class names."""
+        """Fingerprint of images, ids, given labels and class names, which identifies the data of a run."""
         several = [] if self.annotations is None else [self.annotations.fingerprint]
         return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
     def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledImages:
-        """Returns the same images with other given labels, shape (N,); `truth` replaces the true labels if given."""
+        """Returns the same images with other given labels, shape (N,); `truth`, if passed, replaces the true labels."""
         shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
-        true = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
-        given = checked_indices(labels, what="labels", **shape)
-        return replace(self, labels=given, truth=true, annotations=None, origin={})
+        true_labels = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
+        given_labels = checked_indices(labels, what="labels", **shape)
+        return replace(self, labels=given_labels, truth=true_labels, annotations=None, origin={})
 
     def take(self, rows: NDArray[np.int64]) -> LabelledImages:
         """Returns the images of the given rows, in that order, with all classes kept."""
@@ -260,7 +260,7 @@ def read_file(path: str | Path) -> bytes:
     """Reads the file of an image.
 
     Raises:
-        OSError: It cannot be read, or is a pipe or a device: the one keeps its reader waiting, the other may not end.
+        OSError: It cannot be read, or is a pipe or a device, which may block or never end.
     """
     with open_file(path) as file:
         return file.read()
@@ -280,13 +280,13 @@ def open_file(path: str | Path) -> BinaryIO:
 def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
     """Decodes an encoded image to an upright RGB image.
 
-    Palette and CMYK images are converted; transparent ones are laid on white, or on black where hardly anything would
-    be seen on white; values that are not 0 to 255 are scaled; of an animation the first frame is taken. Broken EXIF
-    blocks and texts of any length are passed over.
+    Palette and CMYK images are converted; transparent images are composited on white, or on black if hardly anything
+    would be visible on white; values that are not 0 to 255 are scaled; the first frame of an animation is taken.
+    Broken EXIF blocks and texts of any length are ignored.
 
     Args:
         data: The bytes of the file.
-        ranges: See :class:`LabelledImages`; a kind that is not there is scaled by the values of the image itself.
+        ranges: See :class:`LabelledImages`; other kinds are scaled by the values of the image itself.
 
     Raises:
         DataError: The bytes are not a whole image, or it has more than `MAX_PIXELS` pixels.
@@ -294,7 +294,7 @@ def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
 
     def converted(image: Image.Image) -> Image.Image:
         kind = value_kind(image)
-        image.load()  # before its EXIF block is read: a truncated file should say so
+        image.load()  # before reading EXIF, so that truncated files are reported as such
         return to_rgb(upright(image), kind, ranges or {})  # type: ignore[no-any-return]
 
     return reading(data, converted)
@@ -310,11 +310,11 @@ def decode_as_pipeline(data: bytes) -> Image.Image:
 
 
 def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool = True) -> ReadT:
-    """Opens an encoded image and returns what is read from it; nothing that Pillow says of it reaches the terminal.
+    """Opens an encoded image and returns what `read` returns, without messages of Pillow in the terminal.
 
     Args:
         data: The bytes of the file.
-        read: What to do with the open image.
+        read: A function of the open image.
         mended: Try a PNG that cannot be read again without its texts, for whose length Pillow has a limit.
 
     Raises:
@@ -333,17 +333,17 @@ def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool =
         raise
     except Image.DecompressionBombError:
         raise DataError(f"more pixels than the {MAX_PIXELS:,} allowed") from None
-    except Exception as error:  # on broken files the decoders raise nearly anything, struct.error for one
-        bare = without_texts(data) if mended else data
-        if len(bare) < len(data):
-            return reading(bare, read, mended=False)
+    except Exception as error:  # decoders raise many kinds of errors on broken files, such as struct.error
+        stripped = without_texts(data) if mended else data
+        if len(stripped) < len(data):
+            return reading(stripped, read, mended=False)
         if isinstance(error, UnidentifiedImageError):
             raise DataError("not an image that can be decoded") from None
         raise DataError(f"broken image: {shown(first_line(error))}") from None
 
 
 def without_texts(data: bytes) -> bytes:
-    """Returns a PNG file with nothing but what its pixels and its orientation need; other files as they are."""
+    """Returns a PNG file with only the chunks for its pixels and its orientation; other files unchanged."""
     if not data.startswith(_PNG):
         return data
     parts, at = [_PNG], len(_PNG)
@@ -356,18 +356,18 @@ def without_texts(data: bytes) -> bytes:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turns a loaded image upright as its EXIF orientation says, if that can be read."""
+    """Turns a loaded image upright by its EXIF orientation, if that can be read."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken block says nothing of the pixels
+    except Exception:  # the pixels may be fine if the EXIF block is broken
         return image
     return image if turn is None else image.transpose(turn)
 
 
 class _QuietPillow:
-    """Holds back Pillow's warnings while at least one thread decodes.
+    """Suppresses Pillow's warnings while at least one thread decodes.
 
-    Filters of warnings belong to the whole process: threads that set them aside one by one could leave them changed.
+    Warning filters are global to the process: threads that restore them separately could leave them changed.
     """
 
     def __init__(self) -> None:

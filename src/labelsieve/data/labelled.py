@@ -1,4 +1,4 @@
-"""What images and features computed before have in common: rows with an id and a given label each."""
+"""The common protocol of images and precomputed features: rows with an id and a given label each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Labelled(Protocol):
     """N rows with a given label each; see :class:`labelsieve.LabelledImages` and :class:`labelsieve.LabelledFeatures`.
 
-    Verdicts, diagnosis and report need no more than this.
+    Verdicts, diagnosis and report only use these attributes.
     """
 
     def __len__(self) -> int: ...
@@ -37,30 +37,30 @@ class Labelled(Protocol):
 
     @property
     def contents(self) -> NDArray[np.uint64]:
-        """Shape (N,): a hash of what each row holds; equal rows have equal values."""
+        """Shape (N,): a hash of the content of each row; equal rows have equal values."""
         ...
 
     @property
     def annotations(self) -> Annotations | None:
-        """The labels of several annotators, of which the given ones are the vote; None where there is one label."""
+        """The labels of several annotators, whose majority vote is `labels`; None with one label per row."""
         ...
 
     @property
     def truth(self) -> NDArray[np.int64] | None:
-        """Shape (N,): the true labels where they are known. Only metrics read them."""
+        """Shape (N,): the true labels, if they are known. Used for metrics only."""
         ...
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """What to load the same rows again with; empty for data in memory."""
+        """Arguments to load the same rows again; empty for data in memory."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks of the loader for the user."""
+        """Notes of the loader for the user."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of contents, ids, given labels and class names: what a run belongs to."""
+        """Fingerprint of contents, ids, given labels and class names, which identifies the data of a run."""
         ...

@@ -1,7 +1,7 @@
 """Class names, and labels as indices into them.
 
-Two names are the same class where they agree after :func:`normalise`: `T-Shirt` and `t_shirt` are one, and so are names
-that only look different to a computer, such as `é` as one character or as two, or with a character that nobody sees.
+Two names are the same class if they are equal after :func:`normalise`: `T-Shirt` and `t_shirt` are one, and so are
+names that only differ for a computer: `é` as one or two code points, or invisible characters.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 
 _WORDNET = re.compile(r"n[0-9]{8}")
-# Remarks on class names at most.
-_REMARKS = 5
-# Compatibility forms that look the same as their plain form: full and half width, ligatures, the micro sign. Others,
-# such as superscripts and circled digits, are different to the eye.
-_SAME_LOOK = ("<wide>", "<narrow>", "<noBreak>", "<compat>")
+# Maximum number of notes on class names.
+_MAX_NOTES = 5
+# Compatibility forms that look like their canonical form, unlike superscripts and circled digits.
+_EQUIVALENT_FORMS = ("<wide>", "<narrow>", "<noBreak>", "<compat>")
 # Combining marks and letters without a glyph: grapheme joiner, fillers of Hangul, variation selectors, Braille blank.
-_NO_GLYPH = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800, *range(0xFE00, 0xFE10))))
-# Tells the flags of regions apart, which differ in nothing else.
+_INVISIBLE = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800, *range(0xFE00, 0xFE10))))
+# Tag characters, the only difference between flags of regions.
 _TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
-# Cyrillic and Greek letters that have the same glyph as a Latin one, and that one.
+# Cyrillic and Greek letters with the glyph of a Latin letter, and that letter.
 _GLYPHS = str.maketrans(
     "АВЕЅІЈКМНОРСТХУаеѕіјорсхуһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν",  # noqa: RUF001
     "ABESIJKMHOPCTXYaesijopcxyhdqwABEZHIKMNOPTYXoiv",
@@ -40,14 +39,14 @@ _GLYPHS = str.maketrans(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelColumn:
-    """The labels of N images as they came.
+    """The labels of N images, as read.
 
     Attributes:
-        where: What to call the column in a message.
+        where: Name of the column, for messages.
         values: The different values: names, or integers that are indices into class names given elsewhere.
         codes: Shape (N,), int64: index into `values`, -1 where the label is missing.
         class_names: The class names that came with the labels, or None.
-        names_from: Where `class_names` came from, for a note.
+        names_from: Source of `class_names`, for a note.
     """
 
     where: str
@@ -57,39 +56,45 @@ class LabelColumn:
     names_from: str = ""
 
 
-@lru_cache(maxsize=2**16)  # answers and labels are many, and their names few
+@lru_cache(maxsize=2**16)  # many answers and labels share few names
 def normalise(name: str) -> str:
     r"""Returns the form in which names are compared.
 
-    It is in lower case, with `_` and dashes as spaces, single spaces, composed accents, characters of full width as
-    plain ones, and without characters that nobody sees. A number stays itself: `-1` is not `1`.
+    It is in lower case, with `_` and dashes as spaces, single spaces, composed accents, full-width characters in normal
+    width, and without invisible characters. Numbers stay unchanged: `-1` is not `1`.
 
     Example:
         >>> normalise("T-Shirt") == normalise("t_shirt\u200b")
         True
     """
-    # some of what is not seen is white space, too, and parts words
-    plain = "".join(unicodedata.normalize("NFKC", each) if _same_look(each) else each for each in name)
-    seen = "".join(each for each in plain if each.isspace() or not _unseen(each))
-    stripped = unicodedata.normalize("NFC", seen).strip()
+    # some invisible characters are white space and separate words
+    simplified = "".join(
+        unicodedata.normalize("NFKC", character) if _looks_equal(character) else character for character in name
+    )
+    visible = "".join(character for character in simplified if character.isspace() or not _is_invisible(character))
+    stripped = unicodedata.normalize("NFC", visible).strip()
     if stripped.removeprefix("-").isdecimal():
         return stripped
-    spaced = "".join(" " if unicodedata.category(each) in ("Pd", "Pc") else each for each in stripped.casefold())
+    spaced = "".join(
+        " " if unicodedata.category(character) in ("Pd", "Pc") else character for character in stripped.casefold()
+    )
     return unicodedata.normalize("NFC", " ".join(spaced.split())) or stripped
 
 
-def _same_look(character: str) -> bool:
-    return unicodedata.decomposition(character).startswith(_SAME_LOOK)
+def _looks_equal(character: str) -> bool:
+    return unicodedata.decomposition(character).startswith(_EQUIVALENT_FORMS)
 
 
-def _unseen(character: str) -> bool:
-    """Returns whether a character has no look of its own: zero width, marks of direction, controls."""
-    if character in _NO_GLYPH or "\U000e0100" <= character <= "\U000e01ef":
+def _is_invisible(character: str) -> bool:
+    """Returns whether a character is invisible: zero width, direction marks, control characters."""
+    if character in _INVISIBLE or "\U000e0100" <= character <= "\U000e01ef":
         return True
     return unicodedata.category(character) in ("Cf", "Cc") and character not in _TAGS
 
 
-def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, names_from: str = "") -> LabelColumn:
+def read_labels(
+    column: Any, *, where: str, names_of_integers: Sequence[str] | None = None, names_from: str = ""
+) -> LabelColumn:
     """Reads labels from an Arrow array or a sequence.
 
     Missing labels are null, NaN, an empty text or, beside known class names, -1. Floats that are integers, as
@@ -97,12 +102,12 @@ def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, 
 
     Args:
         column: N labels: names or integers.
-        where: What to call them in a message.
-        known: Class names that integers refer to, if they come with the labels (as in a `ClassLabel`).
-        names_from: Where `known` comes from.
+        where: Name of the labels, for messages.
+        names_of_integers: Class names that integers refer to, if they come with the labels (as in a `ClassLabel`).
+        names_from: Where `names_of_integers` comes from.
 
     Raises:
-        DataError: The values are neither names nor integers, or outside of `known`.
+        DataError: The values are neither names nor integers, or outside of `names_of_integers`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -115,17 +120,21 @@ def read_labels(column: Any, *, where: str, known: Sequence[str] | None = None, 
         raw, codes = array.dictionary.to_pylist(), np.asarray(array.indices.fill_null(-1)).astype(np.int64)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"expected one name or integer a row in {where}, found something else: {error}") from None
-    values = [_plain(value, where=where) for value in raw]
-    if known is not None:
-        values = [_named(value, known, where=where) for value in values]
-    kept = {value: None for value in values if value is not None}  # different raw values may be one after stripping
-    position = {value: index for index, value in enumerate(kept)}
+    values = [_parsed_value(value, where=where) for value in raw]
+    if names_of_integers is not None:
+        values = [_named(value, names_of_integers, where=where) for value in values]
+    distinct = {
+        value: None for value in values if value is not None
+    }  # different raw values may be equal after stripping
+    position = {value: index for index, value in enumerate(distinct)}
     table = np.array([-1 if value is None else position[value] for value in values] + [-1], dtype=np.int64)
-    names = None if known is None else tuple(known)
-    return LabelColumn(where=where, values=tuple(kept), codes=table[codes], class_names=names, names_from=names_from)
+    names = None if names_of_integers is None else tuple(names_of_integers)
+    return LabelColumn(
+        where=where, values=tuple(distinct), codes=table[codes], class_names=names, names_from=names_from
+    )
 
 
-def _plain(value: Any, *, where: str) -> str | int | None:
+def _parsed_value(value: Any, *, where: str) -> str | int | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
@@ -137,52 +146,54 @@ def _plain(value: Any, *, where: str) -> str | int | None:
     raise DataError(f"expected one name or integer a row in {where}, found {shown(repr(value))}")
 
 
-def _named(value: str | int | None, known: Sequence[str], *, where: str) -> str | int | None:
+def _named(value: str | int | None, names: Sequence[str], *, where: str) -> str | int | None:
     if isinstance(value, int):
         if value == -1:
             return None
-        if not 0 <= value < len(known):
-            raise DataError(f"expected labels from 0 to {len(known) - 1} in {where}, found {value}; fix them")
-        return known[value]
+        if not 0 <= value < len(names):
+            raise DataError(f"expected labels from 0 to {len(names) - 1} in {where}, found {value}; fix them")
+        return names[value]
     return value
 
 
 def resolve_class_names(
-    label: LabelColumn, given: Sequence[str] | str | Path | None, *, one_class: bool = False
+    label: LabelColumn, class_names: Sequence[str] | str | Path | None, *, one_class: bool = False
 ) -> tuple[tuple[str, ...], str]:
-    """Returns the class names in the order of the indices, and a line on where they came from.
+    """Returns the class names in the order of the indices, and a note on their source.
 
-    They are, in this order: those given, those that came with the labels, the different labels in sorted order.
+    The sources are, in this order: passed names, names that came with the labels, the different labels, sorted.
 
     Raises:
         DataError: Fewer than two classes, unless `one_class` is enough; an empty name, or two names that are the same
             class.
     """
-    if given is not None:
-        names, origin = _given_names(given)
+    if class_names is not None:
+        names, origin = _given_names(class_names)
     elif label.class_names is not None:
         names, origin = label.class_names, f"from {label.names_from}"
     else:
         names, origin = _names_of_values(label)
-    check_class_names(names, where=label.where if given is None else "class_names", one_class=one_class)
-    if own := renamed(label, names):
-        new = [f'"{old}" is "{now}"' for old, now in zip(own, names, strict=True) if normalise(old) != normalise(now)]
-        origin += f", in the order of {label.names_from}: {listed(new)}"
+    check_class_names(names, where=label.where if class_names is None else "class_names", one_class=one_class)
+    if former := renamed(label, names):
+        changes = [
+            f'"{old}" is "{now}"' for old, now in zip(former, names, strict=True) if normalise(old) != normalise(now)
+        ]
+        origin += f", in the order of {label.names_from}: {listed(changes)}"
     return names, f"{len(names)} classes: {listed(names)} ({origin})"
 
 
 def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
     """Returns the class names that came with the labels if `class_names` rename them one by one, else nothing.
 
-    They do if there are as many and some are new, unless a name that stayed the same stands at another place: then one
-    is misspelt rather than renamed. Numbers as names are never renamed by place, since they sort as texts.
+    They do if there are equally many and some are new, unless an unchanged name has another position: then a name is
+    misspelt rather than renamed. Numbers as names are never renamed by position, since they sort as texts.
     """
-    own = label.class_names or ()
-    place = {normalise(name): index for index, name in enumerate(class_names)}
-    places = [place.get(normalise(name)) for name in own]
-    if len(own) != len(class_names) or None not in places or all(name.isdecimal() for name in own):
+    former = label.class_names or ()
+    index_of = {normalise(name): index for index, name in enumerate(class_names)}
+    positions = [index_of.get(normalise(name)) for name in former]
+    if len(former) != len(class_names) or None not in positions or all(name.isdecimal() for name in former):
         return ()
-    return own if all(found in (None, index) for index, found in enumerate(places)) else ()
+    return former if all(position in (None, index) for index, position in enumerate(positions)) else ()
 
 
 def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
@@ -195,10 +206,10 @@ def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
     return tuple(names), origin
 
 
-def _given_names(given: Sequence[str] | str | Path) -> tuple[tuple[str, ...], str]:
-    if not isinstance(given, str | Path):
-        return tuple(given), "as given"
-    path = Path(given).expanduser()
+def _given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ...], str]:
+    if not isinstance(class_names, str | Path):
+        return tuple(class_names), "as given"
+    path = Path(class_names).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -223,27 +234,27 @@ def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = Fal
     """Checks that there are at least two class names, or one, all different texts after :func:`normalise`.
 
     Raises:
-        DataError: Names what is wrong.
+        DataError: They are not; the message states the problem.
     """
     for name in names:
         if not isinstance(name, str) or not normalise(name):
-            found = shown(repr(name))
-            raise DataError(f"expected class names to be texts that are not empty, found {found} in {where}")
-    seen: dict[str, str] = {}
+            actual = shown(repr(name))
+            raise DataError(f"expected class names to be texts that are not empty, found {actual} in {where}")
+    first_by_form: dict[str, str] = {}
     for name in names:
-        if (same := normalise(name)) in seen:
+        if (normalised := normalise(name)) in first_by_form:
             raise DataError(
-                f"class names must differ: {_both(seen[same], name)} in {where} are the same; write them alike if they "
-                "are one class, else rename one"
+                f"class names must differ: {_quoted_pair(first_by_form[normalised], name)} in {where} are the same; "
+                "write them alike if they are one class, else rename one"
             )
-        seen[same] = name
+        first_by_form[normalised] = name
     if len(names) < (1 if one_class else 2):
-        found = listed(names) or "none"
-        raise DataError(f"expected at least two classes in {where}, found {found}; one class has no wrong labels")
+        actual = listed(names) or "none"
+        raise DataError(f"expected at least two classes in {where}, found {actual}; one class has no wrong labels")
 
 
-def _both(first: str, second: str) -> str:
-    """Quotes two names, with their characters where these may look the same."""
+def _quoted_pair(first: str, second: str) -> str:
+    """Quotes two names, with their code points if they may look the same."""
     quoted = f'"{shown(first)}" and "{shown(second)}"'
     if first.isascii() and second.isascii():
         return quoted
@@ -254,7 +265,7 @@ def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
     """Checks that no label is missing.
 
     Raises:
-        DataError: Says how many are, and the first id.
+        DataError: Some are; the message states how many, and the first id.
     """
     missing = np.flatnonzero(column.codes < 0)
     if len(missing):
@@ -275,30 +286,30 @@ def to_indices(
 ) -> NDArray[np.int64]:
     """Maps labels to indices into `class_names`.
 
-    Names are looked up after :func:`normalise`. Integers that are no names are indices.
+    Names are compared after :func:`normalise`. Integers that are not names are indices.
 
     Args:
         column: The labels of N images.
         class_names: The K names.
         ids: The N ids, for messages.
-        by_number: Whether numbers may be indices: true where the order of `class_names` was stated by someone.
+        by_number: Whether numbers may be indices: true if the order of `class_names` was stated explicitly.
         former: The K names that `class_names` rename (:func:`renamed`), as the labels still have them, or nothing.
 
     Returns:
         Shape (N,), int64, values 0 to K-1.
 
     Raises:
-        DataError: Labels are missing or outside of `class_names`; says how many, and the first id.
+        DataError: Labels are missing or outside of `class_names`; the message states how many, and the first id.
     """
     check_complete(column, ids)
-    known = former or class_names
-    table = _lookup(column.values, known, by_number=by_number)
+    expected_names = former or class_names
+    table = _lookup(column.values, expected_names, by_number=by_number)
     unknown = np.flatnonzero(table[column.codes] < 0)
     if len(unknown):
         value = column.values[column.codes[unknown[0]]]
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
-            f'first "{shown(value)}", id "{shown(ids[unknown[0]])}"{_hint(value, column, known)}; '
+            f'first "{shown(value)}", id "{shown(ids[unknown[0]])}"{_hint(value, column, expected_names)}; '
             "fix the labels or give class_names"
         )
     return table[column.codes]
@@ -308,7 +319,7 @@ def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what
     """Checks N labels that are indices already, and returns them as int64.
 
     Raises:
-        DataError: They are no integers, not one for each of `count` rows, or outside of `class_names`.
+        DataError: They are not integers, not one for each of `count` rows, or outside of `class_names`.
     """
     checked, last = np.asarray(labels), len(class_names) - 1
     if checked.size and checked.dtype.kind not in "iu":
@@ -334,14 +345,14 @@ def _lookup(values: Sequence[str | int], class_names: Sequence[str], *, by_numbe
 def _hint(value: str | int, column: LabelColumn, class_names: Sequence[str]) -> str:
     numbers = [int(text) for text in map(str, column.values) if text.isdecimal()]
     if len(numbers) == len(column.values):
-        count_from_one = min(numbers) == 1 and max(numbers) == len(class_names)
-        remark = "; these seem to count from 1" if count_from_one else ""
+        counts_from_one = min(numbers) == 1 and max(numbers) == len(class_names)
+        remark = "; these seem to count from 1" if counts_from_one else ""
         return f" (numbers go from 0 to {len(class_names) - 1}{remark})"
     return did_you_mean(str(value), class_names)
 
 
 def class_name_notes(class_names: Sequence[str]) -> list[str]:
-    """Returns a remark on names that mislead: ids of WordNet, which no model reads, and two that look the same."""
+    """Returns notes on misleading names: WordNet ids, which no model understands, and names that look the same."""
     notes = []
     if all(_WORDNET.fullmatch(name) for name in class_names):
         first = class_names[0]
@@ -352,19 +363,19 @@ def class_name_notes(class_names: Sequence[str]) -> list[str]:
             f'class names such as "{shown(example)}" look like several, separated by "{mark}"; for several labels an '
             "image use: labelsieve scan-tags"
         )
-    looks: dict[str, str] = {}
+    by_glyphs: dict[str, str] = {}
     for name in class_names:
-        other = looks.setdefault(normalise(name.translate(_GLYPHS)), name)
-        if other != name:
+        similar = by_glyphs.setdefault(normalise(name.translate(_GLYPHS)), name)
+        if similar != name:
             notes.append(
-                f"class names {_both(other, name)} look the same, but are in different scripts; write them alike if "
-                "they are one class"
+                f"class names {_quoted_pair(similar, name)} look the same, but are in different scripts; "
+                "write them alike if they are one class"
             )
-    return notes[:_REMARKS]
+    return notes[:_MAX_NOTES]
 
 
 def _mark_between(class_names: Sequence[str]) -> str | None:
-    """Returns the mark that seems to separate several labels in class names: they combine fewer names than there are.
+    """Returns the separator of class names that seem to be several labels: they combine fewer names than there are.
 
     Example:
         >>> _mark_between(["cat", "cat|dog", "dog", "dog|fox", "cat|fox"])
@@ -379,11 +390,11 @@ def _mark_between(class_names: Sequence[str]) -> str | None:
 
 
 def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
-    """Returns a remark each on classes without images and on classes with a single one."""
+    """Returns notes on classes without images and with a single image."""
     sizes = np.bincount(labels, minlength=len(class_names))
     notes = []
     for size, remark in ((0, "no images"), (1, "a single image")):
-        found = [class_names[index] for index in np.flatnonzero(sizes == size).tolist()]
-        if found:
-            notes.append(f"{len(found)} of {len(class_names)} classes have {remark}: {listed(found)}")
+        affected = [class_names[index] for index in np.flatnonzero(sizes == size).tolist()]
+        if affected:
+            notes.append(f"{len(affected)} of {len(class_names)} classes have {remark}: {listed(affected)}")
     return notes

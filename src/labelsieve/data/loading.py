@@ -1,4 +1,4 @@
-"""Loading labelled images from wherever they lie."""
+"""Loads labelled images from folders, files, the Hub or memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from labelsieve.data.sources.image_paths import image_paths
 from labelsieve.data.sources.in_memory import read_memory
 from labelsieve.data.sources.readers import read_dataset, read_path
 from labelsieve.data.sources.shards import has_pattern
-from labelsieve.data.sources.table_labels import read_given, read_ids
+from labelsieve.data.sources.table_labels import read_ids, read_table_labels
 from labelsieve.data.sources.undecoded import undecoded_images
 
 
@@ -49,7 +49,7 @@ def load_images(
 ) -> LabelledImages:
     """Loads images with a given label each. Images stay encoded on disk.
 
-    None is decoded here but, where values are not 0 to 255, some, for the range that becomes black to white.
+    Images are not decoded here, except a sample if values are not 0 to 255, to determine their range.
 
     Args:
         source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images or their paths, which are
@@ -60,35 +60,35 @@ def load_images(
             `name/dataset:configuration`; a `datasets.Dataset`; or images in memory: a uint8 array (N, H, W, 3) or
             (N, H, W), or a list of such arrays without N or of PIL images.
         labels: N names or integers, for images in memory or a `datasets.Dataset` without a label column.
-        image_column: Column of the images or paths. Like `label_column` it is guessed where only one fits.
-        image_folder: Folder of the images that a table names, with or without their suffix, in the place of paths
-            relative to the table.
-        label_column: Column of the given labels. Several are those of as many annotators, who need not label every
-            image; the given label is then that of most of them (docs/annotators.md).
-        truth_column: Column of the true labels, if they are known. Only metrics read them. A published data set that
-            has such a column gives it unasked.
+        image_column: Column of the images or paths. Like `label_column`, it is guessed if only one matches.
+        image_folder: Folder of the images that a table names, with or without their suffix, instead of paths relative
+            to the table.
+        label_column: Column of the given labels. Several columns are those of several annotators, who need not label
+            every image; the given label is then their majority vote (docs/annotators.md).
+        truth_column: Column of the true labels, if they are known. Used for metrics only. If a published data set has
+            such a column, it is read by default.
         class_names: K names in the order of the indices, or a file of them: one a line, or a JSON list. By default
-            those of the source; else the different labels, sorted. Names count as equal whatever their case, and with
-            `_` and `-` for spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these
-            in their order; those that stay have to stand at their place.
+            those of the source; else the different labels, sorted. Names are compared case-insensitively, with `_` and
+            `-` as spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these in their
+            order; unchanged names must keep their position.
         split: Split of a published or Hub data set, a `DatasetDict`, a saved folder or a table in several files; by
             default the only one, else `train`.
         limit: Take a random subset of this many rows, in the order of the data; all classes stay.
         seed: Seed of that subset.
-        noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given ones, and
-            the given ones the true ones. Other images are refused.
-        box_margin: What a crop has around its box, as a share of the sides of the box; 0.1 if None.
-        one_class: Whether one class will do, or a folder without class folders, as for `scan(against=...)`.
-        progress: Where to show how far it is.
+        noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given labels, and
+            the given labels become the truth. Other images are rejected.
+        box_margin: Margin of a crop around its box, as a share of the sides of the box; 0.1 if None.
+        one_class: Whether a single class, or a folder without class folders, is allowed, as for `scan(against=...)`.
+        progress: Receives progress.
 
     Returns:
-        The record. Its `notes` tell what was assumed and what is odd. Its `ids` are the column `id` if there is one,
-        else the relative paths of files, else row numbers. Its `contents` are 8-byte BLAKE2b hashes: of the encoded
-        image, the same in a file and in a table; of an id where the image is missing.
+        The images. Their `notes` state assumptions and oddities. Their `ids` are the column `id` if there is one, else
+        the relative paths of files, else row numbers. Their `contents` are 8-byte BLAKE2b hashes of the encoded image,
+        equal in files and tables, or of the id if the image is missing.
 
     Raises:
-        DataError: The source, its columns, labels or class names cannot be used. One line that says what to do.
-        SettingsError: `limit` or `seed` is out of its range.
+        DataError: The source, its columns, labels or class names cannot be used. The message is one line with advice.
+        SettingsError: `limit` or `seed` is out of range.
 
     Example:
         >>> import numpy as np
@@ -135,21 +135,21 @@ def load_images(
 
 
 def with_origin(images: ImagesT, source: Any, arguments: Mapping[str, Any]) -> ImagesT:
-    """Returns images that know how to be loaded again; as they are where they come from memory.
+    """Returns images with the arguments to load them again as `origin`; unchanged if they were in memory.
 
     Args:
-        images: What was loaded.
-        source: Where from.
-        arguments: What was passed beside it; None where it was left out.
+        images: The loaded images.
+        source: Their source.
+        arguments: The other arguments; None if omitted.
     """
     if not isinstance(source, str | Path):
         return images
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return replace(images, origin={"source": absolute_source(source), **given})
+    arguments_set = {name: value for name, value in arguments.items() if value is not None}
+    return replace(images, origin={"source": absolute_source(source), **arguments_set})
 
 
 def absolute_source(source: str | Path) -> str:
-    """Returns a source as it can be loaded again from elsewhere."""
+    """Returns a source that does not depend on the current folder."""
     if (named := named_source(source)) is not None:
         return str(named)
     path = os.path.abspath(Path(source).expanduser())
@@ -157,10 +157,10 @@ def absolute_source(source: str | Path) -> str:
 
 
 def image_folder_of(image_folder: str | Path | None) -> Path | None:
-    """Returns the folder of images that the user named, absolute.
+    """Returns the absolute path of the folder of images.
 
     Raises:
-        DataError: It is no folder.
+        DataError: It is not a folder.
     """
     if image_folder is None:
         return None
@@ -180,11 +180,11 @@ def open_source(source: Any, *, requested: Columns, split: str | None, labels: A
         source: See :func:`load_images`.
         requested: The requested columns.
         split: The split.
-        labels: What was passed beside the source, or None.
-        what: What each image has, in the singular.
+        labels: The labels that were passed, or None.
+        what: Name of a label in messages, in the singular.
 
     Raises:
-        DataError: It cannot be read, or what was passed beside it does not go with it.
+        DataError: The source cannot be read, or the other arguments do not apply to it.
     """
     if isinstance(source, str | Path):
         if labels is not None:
@@ -195,21 +195,21 @@ def open_source(source: Any, *, requested: Columns, split: str | None, labels: A
             raise DataError(f"expected either {what}s or {what}_column, got both; leave one out")
         return read_dataset(source, requested=requested, split=split, label_needed=labels is None)
     if labels is None:
-        found = type(source).__name__
-        raise DataError(f"expected a path, a Hub id, a data set, or images with {what}s=, got {found} without {what}s")
+        kind = type(source).__name__
+        raise DataError(f"expected a path, a Hub id, a data set, or images with {what}s=, got {kind} without {what}s")
     if any((requested.image, requested.label, requested.truth, requested.folder, split)):
         raise DataError(f"images in memory have no columns or splits; pass {what}s=, and the truth to with_{what}s()")
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the images in memory")
 
 
 def check_limit(limit: int | None, seed: int) -> None:
-    """Raises a `SettingsError` if the size of a subset or the seed to draw it from is out of its range."""
+    """Raises a `SettingsError` if the size or the seed of a subset is out of range."""
     check_value("seed", seed, Seed)
     check_value("limit", limit, Limit)
 
 
 def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
-    """Draws `limit` of some rows, in their order, or returns None if all are to be taken."""
+    """Draws `limit` rows, in order, or returns None if all rows are used."""
     if limit is None or limit >= rows:
         return None
     check_value("seed", seed, Seed)
@@ -225,7 +225,7 @@ def _assemble(
     rows: NDArray[np.int64] | None,
     progress: Progress | None,
 ) -> LabelledImages:
-    """Turns the rows of a source into the record; all labels are checked before `rows` are chosen."""
+    """Creates the images from the rows of a source; checks all labels before `rows` are chosen."""
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
     notes = list(table.notes)
@@ -239,15 +239,15 @@ def _assemble(
             )
         notes += box_notes(boxes, table.image_files)
     ids = read_ids(table, paths if boxes is None else None, notes)
-    read = read_given(table, ids, labels=labels, class_names=class_names, one_class=one_class)
-    names, indices, truth, note, several = read
+    table_labels = read_table_labels(table, ids, labels=labels, class_names=class_names, one_class=one_class)
+    names, indices, truth, note, annotations = table_labels
     notes.append(note)
     images = undecoded_images(table, paths, boxes)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
         images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
         truth = None if truth is None else truth[rows]
-        several = several and several.take(rows)
+        annotations = annotations and annotations.take(rows)
         boxes = boxes and boxes.take(rows)
     notes += [*class_name_notes(names), *class_size_notes(indices, names)]
     contents = hash_images(images, ids, notes, table=table, boxes=boxes, progress=progress or Progress())
@@ -258,7 +258,7 @@ def _assemble(
         class_names=names,
         contents=contents,
         truth=truth,
-        annotations=several,
+        annotations=annotations,
         boxes=boxes,
         notes=tuple(notes),
     )

@@ -1,4 +1,4 @@
-"""Wrong labels put in on purpose, to measure a detector with: symmetric, pair and instance-dependent noise."""
+"""Injects wrong labels, to evaluate detectors: symmetric, pair and instance-dependent noise."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
 
 _RowsT = TypeVar("_RowsT", LabelledImages, "LabelledFeatures")
-# Side of the square that images are brought to before their pixels decide on instance-dependent noise: that of CIFAR.
+# Side of the squares that images are resized to for instance-dependent noise, as in CIFAR.
 FEATURE_SIDE = 32
-_FLIP_STD = 0.1
-_CHUNK = 256
+_FLIP_STD, _CHUNK = 0.1, 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a kind of noise is asked for.
+    """The parameters of noise.
 
     Attributes:
         seed: Seed of all draws.
-        progress: Where to show how far it is.
+        progress: Receives progress.
         rate: Share of wrong labels, from 0 to below 1.
-        exact: Whether the share is exact, for the kinds that can; else each image is drawn on its own.
-        pairs: Class name to the class name it is mistaken for, for the kinds that take pairs; None for their own.
-        omit: Share of the right tags that go, from 0 to below 1.
+        exact: Whether the share is exact, if the kind supports it; else each image is drawn independently.
+        pairs: Class name to the class name it is mistaken for, if the kind supports pairs; None for its default.
+        omit: Share of the right tags that are removed, from 0 to below 1.
         add: Share of the tags of the result that are wrong, from 0 to below 1.
     """
 
@@ -63,30 +62,29 @@ def inject(
     """Replaces labels by wrong ones. The same arguments always give the same labels.
 
     * `symmetric`: to any other class, all equally likely. With `exact=False` as in the usual benchmarks (and the code
-      of DeFT, Wei et al., NeurIPS 2024): each image with probability `rate` gets one of all K classes, its own among
-      them, so that the share of wrong labels is about `rate * (K - 1) / K`.
+      of DeFT, Wei et al., NeurIPS 2024): each image with probability `rate` gets one of all K classes, including its
+      own, so that the share of wrong labels is about `rate * (K - 1) / K`.
     * `pair`: to the next class, the last to the first, or as `pairs` says.
     * `instance`: depends on the pixels, part-dependent noise by Xia et al., NeurIPS 2020, Algorithm 2: see
       :func:`flip_rates` and :func:`transition_probabilities`. Images that cannot be read keep their label.
 
     Args:
-        images: N images, or rows of features, for which there is no instance noise; their given labels count as right
+        images: N images, or rows of features (without instance noise); their given labels are taken as right
             and become the `truth` of the result.
         kind: One of those above.
         rate: Share of wrong labels, from 0 to below 1. Symmetric and pair noise change exactly `round(rate * N)`
-            labels; instance noise about so many in expectation from 0.2 to 0.8. Beyond, the cut of the flip rates at 0
-            and 1 tells: 0.05 gives 0.10, 0.1 gives 0.13, and 0.9 gives 0.87.
+            labels; instance noise changes about as many, in expectation, from 0.2 to 0.8. Beyond, flip rates are
+            truncated at 0 and 1: 0.05 gives 0.10, 0.1 gives 0.13, and 0.9 gives 0.87.
         seed: Seed of all draws.
-        exact: False draws for each image on its own instead. Instance noise always does.
-        pairs: For pair noise: class name to the class name it is mistaken for. Other classes stay clean, but count in
-            N.
-        progress: Where to show how far it is; instance noise opens every image.
+        exact: False draws each image independently. Instance noise always does.
+        pairs: For pair noise: class name to the class name it is mistaken for. Others stay clean, but count in N.
+        progress: Receives progress; instance noise opens every image.
 
     Returns:
-        The same images with the noisy labels as given labels, and the labels of before as `truth`.
+        The same images with the noisy labels as given labels, and the previous labels as `truth`.
 
     Raises:
-        SettingsError: `rate` is out of range or more than the classes in `pairs` hold, or another argument is wrong.
+        SettingsError: `rate` is out of range or too high for the classes in `pairs`, or another argument is wrong.
         DataError: There are fewer than two classes.
 
     Example:
@@ -114,15 +112,15 @@ def inject(
     notes: tuple[str, ...]
     noisy, notes = NOISE[kind](images, request)
     changed = int((noisy != images.labels).sum())
-    done = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"
+    summary = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"
     result = images.with_labels(noisy, truth=images.labels)
-    return replace(result, notes=(*images.notes, *notes, done))
+    return replace(result, notes=(*images.notes, *notes, summary))
 
 
 def symmetric_noise(
     images: LabelledImages | LabelledFeatures, request: Request
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with symmetric noise, (N,), and remarks for the user."""
+    """Returns labels with symmetric noise, (N,), and notes for the user."""
     classes = len(images.class_names)
     labels = symmetric(images.labels, classes=classes, rate=request.rate, seed=request.seed, exact=request.exact)
     return labels, ()
@@ -209,16 +207,16 @@ def paired(
 
 
 def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1, seed: int = 0) -> NDArray[np.bool_]:
-    """Takes right tags away and puts wrong ones in, for images that have several labels.
+    """Removes right tags and adds wrong ones, for images that have several labels.
 
-    First exactly `round(omit * T)` of the T tags go, all equally likely. Then each class gets as many wrong tags as
-    make up a share `add` of its tags in the result, rounded, on images that do not show it, all equally likely: "10 %
-    wrong and 20 % missing" is `add=0.1, omit=0.2`. No tag that was taken away comes back, and no class gets more than
-    there are images without it. An image may be left without any tag.
+    First, exactly `round(omit * T)` of the T tags are removed, all equally likely. Then each class gets wrong tags on
+    images that do not show it, all equally likely, as many as make up a share `add` of its tags in the result, rounded:
+    "10 % wrong and 20 % missing" is `add=0.1, omit=0.2`. Removed tags are not added again, and no class gets more tags
+    than there are images without it. An image may have no tag in the result.
 
     Args:
         tags: Shape (N, K), bool: the right tags.
-        omit: Share of the right tags that go, from 0 to below 1.
+        omit: Share of the right tags that are removed, from 0 to below 1.
         add: Share of the tags of the result that are wrong, from 0 to below 1.
         seed: Seed of all draws.
 
@@ -227,7 +225,7 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
 
     Raises:
         SettingsError: A share is out of range.
-        DataError: The tags are no array (N, K) of bool.
+        DataError: The tags are not an array (N, K) of bool.
 
     Example:
         >>> import numpy as np
@@ -243,12 +241,12 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
     tags = checked_tags(tags)
     rng, noisy = np.random.default_rng(seed), tags.copy()
     rows, columns = tags.nonzero()
-    gone = rng.choice(len(rows), size=round(omit * len(rows)), replace=False)
-    noisy[rows[gone], columns[gone]] = False
+    omitted = rng.choice(len(rows), size=round(omit * len(rows)), replace=False)
+    noisy[rows[omitted], columns[omitted]] = False
     for column in range(tags.shape[1]):
         free = np.flatnonzero(~tags[:, column])
-        wanted = round(int(noisy[:, column].sum()) * add / (1 - add))
-        noisy[rng.choice(free, size=min(wanted, len(free)), replace=False), column] = True
+        count = round(int(noisy[:, column].sum()) * add / (1 - add))
+        noisy[rng.choice(free, size=min(count, len(free)), replace=False), column] = True
     return noisy
 
 
@@ -260,18 +258,16 @@ def tag_noise(images: TaggedImages, request: Request) -> tuple[NDArray[np.bool_]
 def with_tag_noise(
     images: TaggedImages, *, kind: str, seed: int = 0, progress: Progress | None = None, **shares: float
 ) -> TaggedImages:
-    """Returns images with noisy tags as given tags, those of before as `truth`, and a note.
+    """Returns images with noisy tags as given tags, the previous tags as `truth`, and a note.
 
     Args:
-        images: N images; their tags count as right.
-        kind: A kind of `NOISE` that is for tags.
+        images: N images; their tags are taken as right.
+        kind: A kind of `NOISE` for tags.
         seed: Seed of all draws.
-        progress: Where to show how far it is.
-        **shares: What the kind takes.
+        progress: Receives progress.
+        **shares: Parameters of the kind.
     """
     request = Request(seed=seed, progress=progress or Progress(), **shares)  # type: ignore[arg-type]
-    noisy: NDArray[np.bool_]
-    notes: tuple[str, ...]
     noisy, notes = NOISE[kind](images, request)
     omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
     note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
@@ -279,16 +275,16 @@ def with_tag_noise(
 
 
 def _rows(able: NDArray[Any], *, rate: float, total: int, rng: np.random.Generator, exact: bool) -> NDArray[Any]:
-    """Draws the rows to change out of those that can."""
+    """Draws the rows to change among those that can change."""
     if not exact:
         return able[rng.random(len(able)) < rate]
-    wanted = round(rate * total)
-    if wanted > len(able):
+    count = round(rate * total)
+    if count > len(able):
         raise SettingsError(
             f"expected a noise rate of at most {len(able) / total:.4g}, got {rate}: only {len(able)} of {total} images "
             "are in classes that can change; lower the rate or name more pairs"
         )
-    return rng.choice(able, size=wanted, replace=False)
+    return rng.choice(able, size=count, replace=False)
 
 
 def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[np.int64]:
@@ -308,7 +304,7 @@ def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[n
 
 
 def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]:
-    """Draws how likely each image is to be mislabelled.
+    """Draws the probability of each image to be mislabelled.
 
     Normal with mean `rate` and standard deviation 0.1, truncated to [0, 1] (Xia et al. 2020, Algorithm 2, line 1). At
     rate 0 all are 0, so that no noise means no noise.
@@ -319,11 +315,11 @@ def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]
     drawn = np.zeros(count)
     if rate == 0:
         return drawn
-    rng, left = np.random.default_rng([seed, 0]), np.arange(count)
-    while len(left):  # at least a half is accepted each time, since the mean lies inside
-        values = rng.normal(rate, _FLIP_STD, size=len(left))
-        drawn[left] = values
-        left = left[(values < 0) | (values > 1)]
+    rng, pending = np.random.default_rng([seed, 0]), np.arange(count)
+    while len(pending):  # accepts at least half of them each time, since the mean is inside
+        values = rng.normal(rate, _FLIP_STD, size=len(pending))
+        drawn[pending] = values
+        pending = pending[(values < 0) | (values > 1)]
     return drawn
 
 
@@ -345,7 +341,7 @@ def transition_probabilities(
     flip_rates: NDArray[Any],
     weights: NDArray[Any] | Mapping[int, NDArray[Any]],
 ) -> NDArray[np.float64]:
-    """Returns how likely each image is to get each label.
+    """Returns the probability of each label for each image.
 
     Part-dependent noise, Xia et al., NeurIPS 2020, Algorithm 2: with x the features, y the label, q the flip rate and
     W[y] the projection of the class, `A = x W[y]`, `A[y] = -inf`, `P = q softmax(A)`, `P[y] = 1 - q`. On raw pixels
@@ -368,18 +364,18 @@ def transition_probabilities(
         logits[rows] = np.asarray(features[rows], dtype=np.float64) @ weight
     if logits is None:
         return np.zeros((0, 0))
-    every = np.arange(len(labels))
-    logits[every, labels] = -np.inf
+    rows_all = np.arange(len(labels))
+    logits[rows_all, labels] = -np.inf
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     chances: NDArray[np.float64] = flip_rates[:, None] * powers / powers.sum(axis=1, keepdims=True)
-    chances[every, labels] = 1 - flip_rates
+    chances[rows_all, labels] = 1 - flip_rates
     return chances
 
 
 def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Draws one column a row: where the running sum first exceeds the number drawn."""
+    """Draws one column per row: where the cumulative sum first exceeds the random number."""
     sums = chances.cumsum(axis=1)
-    # dividing makes the last sum exactly 1, above every number drawn from [0, 1), and a column of chance 0 never first
+    # the division makes the last sum exactly 1, above every number in [0, 1); columns of probability 0 are never drawn
     drawn: NDArray[np.int64] = (sums / sums[:, -1:] <= dice[:, None]).sum(axis=1)
     return drawn
 
@@ -387,9 +383,9 @@ def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np
 def _features(
     images: LabelledImages, rows: NDArray[Any], unreadable: list[str], advance: Callable[[int], None]
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
-    """Yields row numbers and their pixels, a chunk at a time: raw values 0..255 by colour, row and column."""
+    """Yields row numbers and their pixels in chunks: raw values 0..255 by colour, row and column."""
     for start in range(0, len(rows), _CHUNK):
-        found, pixels = [], []
+        readable_rows, pixels = [], []
         for row in rows[start : start + _CHUNK].tolist():
             advance(1)
             try:
@@ -399,6 +395,6 @@ def _features(
                 continue
             small = image.resize((FEATURE_SIDE, FEATURE_SIDE), Image.Resampling.BILINEAR)
             pixels.append(np.asarray(small).transpose(2, 0, 1).ravel())
-            found.append(row)
-        if found:
-            yield np.array(found), np.stack(pixels)
+            readable_rows.append(row)
+        if readable_rows:
+            yield np.array(readable_rows), np.stack(pixels)

@@ -1,4 +1,4 @@
-"""Files of wrong labels: written with the images or without, and put on a copy of the images they were drawn for."""
+"""Files of wrong labels, with or without the images; they are applied to copies of the same images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from labelsieve.core.provenance import write_atomically
 from labelsieve.data.images import Images, LabelledImages, UnreadableImageError, read_file
 from labelsieve.data.labels import normalise
 
-# Key of the file's metadata that says how the noise was made.
+# Metadata key of the parameters of the noise.
 METADATA = b"labelsieve"
-# A row group of the written file ends at so many rows or bytes of images, whichever comes first.
+# Maximum rows and bytes of images per row group of the written file.
 _GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 
 OTHER = "{} belongs to other images"
@@ -28,8 +28,8 @@ _COLUMNS = ("id", "label", "clean_label")
 _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"
 
 
-class Drawn(Protocol):
-    """What files of noise have in common, of labels and of tags."""
+class NoiseRecord(Protocol):
+    """Common attributes of files of noise, of labels and of tags."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -38,18 +38,18 @@ class Drawn(Protocol):
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What the file says of itself."""
+        """The metadata of the file."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseFile:
-    """What a file of noise holds, without the images.
+    """The contents of a file of noise, without the images.
 
     Attributes:
         ids: The N ids.
         labels: Shape (N,), int64: the noisy labels.
-        clean: Shape (N,), int64: the labels of before.
+        clean: Shape (N,), int64: the labels before the noise.
         class_names: The K names.
         about: See :func:`about_noise`.
     """
@@ -65,27 +65,27 @@ def read_noise(path: str | Path) -> NoiseFile:
     """Reads a file that `labelsieve noise` wrote, with or without images.
 
     Raises:
-        DataError: It is missing or is none.
+        DataError: It is missing or is not such a file.
     """
     from datasets import Features
 
-    with opened_noise(path, what="noise", advice=_ADVICE) as (file, about):
+    with open_noise(path, what="noise", advice=_ADVICE) as (file, about):
         names = tuple(Features.from_arrow_schema(file.schema_arrow)["label"].names)
         ids, labels, clean = (file.read(columns=[name]).column(0).to_numpy() for name in _COLUMNS)
         return NoiseFile(ids=tuple(ids.tolist()), labels=labels, clean=clean, class_names=names, about=about)
 
 
 @contextmanager
-def opened_noise(path: str | Path, *, what: str, advice: str) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Opens a Parquet file of noise, of labels or of tags, and yields it with what it says of itself.
+def open_noise(path: str | Path, *, what: str, advice: str) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Opens a Parquet file of noise, of labels or of tags, and yields it with its metadata.
 
     Args:
         path: The file.
-        what: What it should hold.
-        advice: How to make such a file.
+        what: The expected content, for messages.
+        advice: How to create such a file.
 
     Raises:
-        DataError: It is missing, or what is read of it in the block is not there.
+        DataError: It is missing, or lacks what is read in the block.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -100,34 +100,34 @@ def opened_noise(path: str | Path, *, what: str, advice: str) -> Iterator[tuple[
 
 
 def apply_noise(images: LabelledImages, path: str | Path) -> LabelledImages:
-    """Puts the labels of a file of noise on the images that it was made for, or on a subset of them.
+    """Applies a file of noise to the images that it was made for, or to a subset of them.
 
-    Ids, class names and given labels identify the images; all have to be those that the file calls right.
-    Other images behind them, such as smaller copies, are only noted: the same image may be encoded in many ways.
+    Ids, class names and given labels identify the images; the given labels must be the clean labels of the file.
+    Different pixels, such as those of smaller copies, are only noted, since an image may be encoded in many ways.
 
     Args:
-        images: N images; their given labels count as right and become the `truth` of the result.
+        images: N images; their given labels are taken as right and become the `truth` of the result.
         path: File to read.
 
     Returns:
         The same images with the noisy labels as given labels.
 
     Raises:
-        DataError: The file is none, or belongs to other images.
+        DataError: It is not such a file, or belongs to other images.
     """
     noise = read_noise(path)
     rows = _rows(images, noise, path)
-    notes = [f"labels out of {Path(path).name}: {_spoken(noise.about.get('noise'))}", *other_pixels(images, noise)]
+    notes = [f"labels out of {Path(path).name}: {_noise_text(noise.about.get('noise'))}", *pixel_notes(images, noise)]
     result = images.with_labels(noise.labels[rows], truth=images.labels)
     return replace(result, notes=(*images.notes, *notes))
 
 
 def _rows(images: LabelledImages, noise: NoiseFile, path: str | Path) -> NDArray[np.int64]:
-    """Returns where each image stands in the file."""
-    other = OTHER.format(path)
+    """Returns the row of each image in the file."""
+    prefix = OTHER.format(path)
     if [*map(normalise, images.class_names)] != [*map(normalise, noise.class_names)]:
         raise DataError(
-            f"{other}: expected {_range(noise.class_names)}, got {_range(images.class_names)}; take the data set and "
+            f"{prefix}: expected {_range(noise.class_names)}, got {_range(images.class_names)}; take the data set and "
             "split that it was made for"
         )
     rows = rows_in_file(images, noise, path)
@@ -136,43 +136,43 @@ def _rows(images: LabelledImages, noise: NoiseFile, path: str | Path) -> NDArray
         first = int(differ[0])
         expected, got = (shown(images.class_names[label]) for label in (noise.clean[rows[first]], images.labels[first]))
         raise DataError(
-            f'{other}: expected the label {expected} for "{shown(images.ids[first])}", got {got} ({len(differ):,} '
+            f'{prefix}: expected the label {expected} for "{shown(images.ids[first])}", got {got} ({len(differ):,} '
             "differ); take the data set, split and column of labels that it was made for"
         )
     return rows
 
 
-def other_pixels(images: Images, noise: Drawn) -> list[str]:
-    """Returns a remark if all images are those of a file of noise, but for what they look like."""
+def pixel_notes(images: Images, noise: NoiseRecord) -> list[str]:
+    """Returns a note if the images have the ids of a file of noise, but other pixels."""
     if len(images) != len(noise.ids) or images.pixels_fingerprint == noise.about.get("pixels_fingerprint"):
         return []
     return ["the images are not, byte for byte, those that the noise was drawn for; their ids are"]
 
 
-def rows_in_file(images: Images, noise: Drawn, path: str | Path) -> NDArray[np.int64]:
-    """Returns where each image stands in a file of noise, (N,).
+def rows_in_file(images: Images, noise: NoiseRecord, path: str | Path) -> NDArray[np.int64]:
+    """Returns the row of each image in a file of noise, (N,).
 
     Raises:
-        DataError: It has not all of them.
+        DataError: The file lacks an image.
     """
-    place = {name: row for row, name in enumerate(noise.ids)}
-    unknown = next((name for name in images.ids if name not in place), None)
+    row_of = {name: row for row, name in enumerate(noise.ids)}
+    unknown = next((name for name in images.ids if name not in row_of), None)
     if unknown is not None:
         raise DataError(
             f'{OTHER.format(path)}: it has no image "{shown(unknown)}"; take the data set and split that it was made '
             "for"
         )
-    return np.array([place[name] for name in images.ids], dtype=np.int64)
+    return np.array([row_of[name] for name in images.ids], dtype=np.int64)
 
 
 def _range(names: Sequence[str]) -> str:
     return f"{len(names)} classes, {shown(names[0])} to {shown(names[-1])}"
 
 
-def _spoken(made: Any) -> str:
-    if not isinstance(made, Mapping):
+def _noise_text(parameters: Any) -> str:
+    if not isinstance(parameters, Mapping):
         return "noise of an unknown kind"
-    kind, rate, seed = (shown(made.get(name)) for name in ("kind", "rate", "seed"))
+    kind, rate, seed = (shown(parameters.get(name)) for name in ("kind", "rate", "seed"))
     return f"{kind} noise at rate {rate} with seed {seed}"
 
 
@@ -180,24 +180,23 @@ def write_noisy(
     images: LabelledImages,
     path: str | Path,
     *,
-    made: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     with_images: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Writes a Parquet file that :func:`labelsieve.load_images` reads with `truth_column="clean_label"`.
 
     Columns: `id`; `image`, the encoded images; `label`, the given labels; `clean_label`, the truth. Images are
-    copied as they are, one at a time; one that is missing becomes an empty one, to be reported as unreadable later.
-    Without images the file may be given to others, who put its labels on their copy of the same data:
-    `load_images(..., noise=path)`. What the labels belong to stands in the metadata of the file, see
-    :func:`about_noise`.
+    copied unchanged, one at a time; a missing image becomes an empty one, which is reported as unreadable later.
+    Without images, the file can be applied to another copy of the same data: `load_images(..., noise=path)`. The
+    metadata of the file identify the data, see :func:`about_noise`.
 
     Args:
         images: What :func:`labelsieve.inject` returned.
-        path: File to write, whole or not at all.
-        made: What :func:`labelsieve.inject` was given: kind, rate, seed, exact.
+        path: File to write, completely or not at all.
+        parameters: The arguments of :func:`labelsieve.inject`: kind, rate, seed, exact.
         with_images: False leaves out the column `image`.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Raises:
         DataError: The images have no truth.
@@ -214,7 +213,7 @@ def write_noisy(
         path,
         columns={"label": classes, "clean_label": classes},
         values=({"label": label, "clean_label": clean} for label, clean in values),
-        about=about_noise(images, made),
+        about=about_noise(images, parameters),
         with_images=with_images,
         progress=progress,
     )
@@ -230,14 +229,14 @@ def write_rows(
     with_images: bool,
     progress: Progress | None,
 ) -> Path:
-    """Writes a file of noise, whole or not at all: ids, images if they are asked for, and what is given and right.
+    """Writes a file of noise, completely or not at all: ids, images if requested, noisy and clean labels.
 
     Args:
         images: N images.
         path: File to write.
-        columns: What is written beside ids and images: name to feature of the `datasets` library.
+        columns: Columns beside ids and images: name to feature of the `datasets` library.
         values: The values of these columns, for each image.
-        about: What the file says of itself, see :func:`about_noise`.
+        about: The metadata of the file, see :func:`about_noise`.
         with_images: Whether to copy the images.
         progress: Where to show how far it is.
 
@@ -249,10 +248,10 @@ def write_rows(
     from datasets import Features, Value
     from datasets import Image as ImageFeature
 
-    copied = {"image": ImageFeature()} if with_images else {}
-    schema, path = Features({"id": Value("string"), **copied, **columns}).arrow_schema, Path(path)
-    told = json.dumps(about, separators=(",", ":"))
-    schema = schema.with_metadata({**schema.metadata, METADATA: told.encode()})
+    image_column = {"image": ImageFeature()} if with_images else {}
+    schema, path = Features({"id": Value("string"), **image_column, **columns}).arrow_schema, Path(path)
+    metadata = json.dumps(about, separators=(",", ":"))
+    schema = schema.with_metadata({**schema.metadata, METADATA: metadata.encode()})
     with (
         (progress or Progress()).task("writing images", total=len(images), unit="images", brief=True) as advance,
         write_atomically(path) as part,
@@ -264,22 +263,22 @@ def write_rows(
     return path
 
 
-def about_noise(images: LabelledImages, made: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns what a file of noise says of itself, as JSON under the key `labelsieve` of its Arrow schema.
+def about_noise(images: LabelledImages, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the metadata of a file of noise, stored as JSON under the key `labelsieve` of its Arrow schema.
 
     Args:
         images: N images with noisy labels, and the truth.
-        made: What :func:`labelsieve.inject` was given.
+        parameters: The arguments of :func:`labelsieve.inject`.
 
     Returns:
-        `noise`, which is `made`; `images`, N; `changed`, how many labels are wrong; `data_fingerprint` of the images
-        with their true labels, and `pixels_fingerprint` of the images alone; `transitions`, K rows of K counts: how
-        many images of a true class (row) got each label.
+        `noise`, the `parameters`; `images`, N; `changed`, the number of wrong labels; `data_fingerprint` of the images
+        with their true labels, and `pixels_fingerprint` of the images only; `transitions`, K rows of K counts: the
+        number of images of a true class (row) with each label.
     """
     truth, classes = images.labels if images.truth is None else images.truth, len(images.class_names)
     counts = np.bincount(truth * classes + images.labels, minlength=classes**2).reshape(classes, classes)
     return {
-        "noise": None if made is None else dict(made),
+        "noise": None if parameters is None else dict(parameters),
         "images": len(images),
         "changed": int((truth != images.labels).sum()),
         "data_fingerprint": images.with_labels(truth).fingerprint,
@@ -293,8 +292,8 @@ def _groups(
 ) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     size = 0
-    for row, (name, own) in enumerate(zip(images.ids, values, strict=True)):
-        group.append({"id": name, **own})
+    for row, (name, row_values) in enumerate(zip(images.ids, values, strict=True)):
+        group.append({"id": name, **row_values})
         if with_images:
             group[-1]["image"] = _encoded(images, row)
             size += len(group[-1]["image"]["bytes"])
@@ -306,7 +305,7 @@ def _groups(
 
 
 def _encoded(images: Images, row: int) -> dict[str, Any]:
-    """Returns the encoded image with its bare file name: its folder on this machine stays private."""
+    """Returns the encoded image with its file name only: its folder on this machine stays private."""
     if images.boxes is not None:
         with suppress(UnreadableImageError):
             return {"bytes": images.cut_out(row), "path": None}

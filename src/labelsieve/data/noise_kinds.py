@@ -1,6 +1,6 @@
-"""The table of kinds of noise: `inject`, `labelsieve noise --kind`, experiments and `labelsieve list` derive from it.
+"""The registry of noise: `inject`, `labelsieve noise --kind`, experiments and `labelsieve list` derive from it.
 
-A new kind is one function in :mod:`labelsieve.data.noise` and one line here. Nothing here loads numpy.
+A new kind is one function in :mod:`labelsieve.data.noise` and one line here. This module does not load numpy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from labelsieve.core.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class Kind(Entry):
-    """A kind of noise; its place is a function of images and :class:`labelsieve.data.noise.Request`.
+    """A kind of noise; its `place` is a function of images and :class:`labelsieve.data.noise.Request`.
 
     Attributes:
-        needs_images: Whether it depends on pixels, which features come without.
-        takes_pairs: Whether a user may say which class is mistaken for which.
+        needs_images: Whether it depends on pixels, which features lack.
+        takes_pairs: Whether a user may set which class is mistaken for which.
         for_tags: Whether it is for images that have several labels each; the others are for one label.
-        takes: What it takes of a request, beside the seed: shares of what it changes, and whether they are `exact`.
+        takes: The fields of a request that it uses, besides the seed: shares, and whether they are `exact`.
     """
 
     needs_images: bool = False

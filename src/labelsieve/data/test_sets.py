@@ -1,4 +1,4 @@
-"""Test sets: images with right labels that tell how well a model does. Nothing is ever chosen by them."""
+"""Test sets: images with right labels, to evaluate models. They are never used to choose anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
     Raises:
         DataError: A class of the test set has no counterpart.
     """
-    table = _places(test.class_names, class_names)
+    table = _class_positions(test.class_names, class_names)
     return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
 
 
@@ -33,18 +33,18 @@ def with_tag_names(test: TaggedImages, class_names: tuple[str, ...]) -> TaggedIm
         DataError: A class of the test set has no counterpart.
     """
     tags = np.zeros((len(test), len(class_names)), dtype=bool)
-    np.logical_or.at(tags.T, _places(test.class_names, class_names), test.tags.T)
+    np.logical_or.at(tags.T, _class_positions(test.class_names, class_names), test.tags.T)
     return dataclasses.replace(test, tags=tags, class_names=class_names, truth=None)
 
 
-def _places(names: tuple[str, ...], class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Returns where among class names each of some names stands.
+def _class_positions(names: tuple[str, ...], class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Returns the position of each name among class names.
 
     Raises:
-        DataError: One is none of them.
+        DataError: A name is not among them.
     """
-    place = {normalise(name): index for index, name in enumerate(class_names)}
-    unknown = [name for name in names if normalise(name) not in place]
+    position_of = {normalise(name): index for index, name in enumerate(class_names)}
+    unknown = [name for name in names if normalise(name) not in position_of]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise DataError(
@@ -52,13 +52,13 @@ def _places(names: tuple[str, ...], class_names: tuple[str, ...]) -> NDArray[np.
             f'"{class_names[0]}"{did_you_mean(unknown[0], class_names)}; rename it, or give the names in the order of '
             "their numbers with --test-class-names"
         )
-    return np.array([place[normalise(name)] for name in names], dtype=np.int64)
+    return np.array([position_of[normalise(name)] for name in names], dtype=np.int64)
 
 
 def described(test: Labelled | TaggedImages) -> dict[str, Any]:
-    """Returns where test images, or those to compare with, came from and what they are, for the record of a run.
+    """Returns source and fingerprint of test images, or of images to compare with, for the record of a run.
 
-    With `origin` they can be loaded again; it is empty for data in memory.
+    `origin` has the arguments to load them again; it is empty for data in memory.
     """
     source = str(test.origin.get("source", "data in memory"))
     return {
@@ -77,7 +77,7 @@ def overlap_note(test: Images, trained_on: NDArray[np.uint64]) -> tuple[str, ...
         test: The test images.
         trained_on: `contents` of the training images, (n,).
     """
-    same = int(np.isin(test.contents, trained_on).sum())
-    if not same:
+    count = int(np.isin(test.contents, trained_on).sum())
+    if not count:
         return ()
-    return (f"{same:,} of {len(test):,} test images are among the training images: accuracy on the test set flatters",)
+    return (f"{count:,} of {len(test):,} test images are among the training images: accuracy on the test set flatters",)

@@ -21,7 +21,7 @@ from labelsieve.core.memory import fitting
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images
 from labelsieve.data.input.batches import crop_area
-from labelsieve.data.input.image_cache import Pictures, kept_images
+from labelsieve.data.input.image_cache import CachedImages, cached_images
 from labelsieve.data.input.preprocessed import preprocessed_images
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.kinds import AnyImages, TargetKind, kind_of
@@ -67,12 +67,12 @@ class Job:
         return np.setdiff1d(self.selection.rows, self.held_out)
 
     @cached_property
-    def crop_source(self) -> Pictures:
+    def crop_source(self) -> CachedImages:
         """What epochs take their crops from."""
         area = crop_area(self.backbone.image_size)
-        return kept_images(self.images, area=area, accelerator=self.engine.accelerator)
+        return cached_images(self.images, area=area, accelerator=self.engine.accelerator)
 
-    def preprocessed(self, images: Images) -> Images | Pictures:
+    def preprocessed(self, images: Images) -> Images | CachedImages:
         """Returns images as the backbone prepares them, kept for all epochs; as they are where that cannot be."""
         if images.pixels_fingerprint not in self._preprocessed:
             found = preprocessed_images(images, self.backbone, accelerator=self.engine.accelerator)
@@ -80,7 +80,7 @@ class Job:
         return self._preprocessed[images.pixels_fingerprint]
 
     @cached_property
-    def _preprocessed(self) -> dict[str, Images | Pictures]:
+    def _preprocessed(self) -> dict[str, Images | CachedImages]:
         return {}
 
     @cached_property

@@ -66,8 +66,8 @@ def _clean_part(request: ExportRequest) -> NDArray[np.bool_]:
     verdicts, drop_at = after_reviews(request.verdicts, request.reviews), request.drop_at
     clean = clean_part(verdicts, drop_at=drop_at)
     if request.progress is not None and drop_at != FLAGGED_ARE_DROPPED:
-        kept = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())
-        request.progress.say(f"note: {kept:,} flagged images kept: p_clean above {drop_at:g}")
+        kept_count = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())
+        request.progress.say(f"note: {kept_count:,} flagged images kept: p_clean above {drop_at:g}")
     return clean
 
 

@@ -155,20 +155,20 @@ def sides_of(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tupl
     is_complete, is_readable = decided == plan.sizes, plan.stratum >= 0
 
     def side(flagged: bool) -> Side:
-        here = is_readable.copy()
-        here[is_readable] = plan.flagged[plan.stratum[is_readable]] == flagged
-        is_counted = here.copy()
-        is_counted[here] = is_complete[plan.stratum[here]]
-        is_sampled, right = here & ~is_counted & is_seen, known.is_decided & ~known.is_wrong
+        is_on_side = is_readable.copy()
+        is_on_side[is_readable] = plan.flagged[plan.stratum[is_readable]] == flagged
+        is_counted = is_on_side.copy()
+        is_counted[is_on_side] = is_complete[plan.stratum[is_on_side]]
+        is_sampled, right = is_on_side & ~is_counted & is_seen, known.is_decided & ~known.is_wrong
         return Side(
-            images=int(here.sum()),
+            images=int(is_on_side.sum()),
             counted=int(is_counted.sum()),
             counted_wrong=int((is_counted & known.is_wrong).sum()),
             seen=int(is_sampled.sum()),
             seen_wrong=int((is_sampled & known.is_wrong).sum()),
             seen_unsure=int((is_sampled & ~known.is_decided).sum()),
-            known_wrong=int((here & known.is_wrong).sum()),
-            known_right=int((here & right).sum()),
+            known_wrong=int((is_on_side & known.is_wrong).sum()),
+            known_right=int((is_on_side & right).sum()),
         )
 
     return side(True), side(False)
@@ -226,8 +226,8 @@ def _more_images(labels: int, plan: AuditDesign, known: Known, sides: tuple[Side
         seen = [int((is_open & (side_of == side))[:last].sum()) for side in (0, 1)]
         new = [int((is_new & (side_of == side))[:last].sum()) for side in (0, 1)]
         after = tuple(_extrapolated(*each) for each in zip(sides, seen, new, strict=True))
-        found = sum(side.known_wrong for side in after)
-        return upper_bound((after[0], after[1]), confidence=confidence) - found <= labels
+        known_wrong = sum(side.known_wrong for side in after)
+        return upper_bound((after[0], after[1]), confidence=confidence) - known_wrong <= labels
 
     low, high = 0, len(open_positions)
     while high - low > 1:

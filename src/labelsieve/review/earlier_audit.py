@@ -151,7 +151,7 @@ def earlier_audit(
     sampled = calibration_rows(plan, sample)
     calibration = new_rows[sampled[new_rows[sampled] >= 0]]
 
-    def here(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def on_images(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return _mask(new_rows[rows & (new_rows >= 0)], len(images))
 
     undecided = verdicts.is_readable & ~answered.is_decided
@@ -159,13 +159,13 @@ def earlier_audit(
         run_folder=known.run_folder,
         false_flags=false_flags,
         calibration=calibration,
-        is_right=here(answered.is_decided & ~answered.is_wrong),
-        is_undecided=here(~answered.is_decided),
-        is_tested=here(verdicts.is_readable) & ~_mask(calibration, len(images)) & ~known.is_wrong,
+        is_right=on_images(answered.is_decided & ~answered.is_wrong),
+        is_undecided=on_images(~answered.is_decided),
+        is_tested=on_images(verdicts.is_readable) & ~_mask(calibration, len(images)) & ~known.is_wrong,
         is_open=~(known.is_right | known.is_wrong),
         labels=labels,
         expected_wrong=_remaining_wrong(verdicts, plan, answered, sample)
-        * int(here(undecided).sum())
+        * int(on_images(undecided).sum())
         / max(int(undecided.sum()), 1),
     )
     _require_enough(audit, plan, answered, sample)

@@ -255,7 +255,7 @@ def estimate_after(
     readable = ~np.isnan(before.label_quality)
     flags = _flags(before, labels) & readable, _flags(after, given) & readable
 
-    def more(masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> float:
+    def change_of_sum(masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> float:
         sums = [
             float((1 - scores.label_quality[rows].astype(np.float64)).sum())
             for scores, rows in zip((before, after), masks, strict=True)
@@ -265,11 +265,11 @@ def estimate_after(
     flagged_before, flagged = (int(each.sum()) for each in flags)
     wrong, right, missed = before.estimate
     share = Interval(0.0, 0.0, 0.0) if right is None else right
-    of_flagged = _shifted(Interval(*(each * flagged_before for each in share)), more(flags), flagged)
+    of_flagged = _shifted(Interval(*(each * flagged_before for each in share)), change_of_sum(flags), flagged)
     return Estimate(
-        _shifted(wrong, more((readable, readable)), int(readable.sum())),
+        _shifted(wrong, change_of_sum((readable, readable)), int(readable.sum())),
         Interval(*(each / flagged for each in of_flagged)) if flagged else None,
-        _shifted(missed, more((readable & ~flags[0], readable & ~flags[1])), int(readable.sum()) - flagged),
+        _shifted(missed, change_of_sum((readable & ~flags[0], readable & ~flags[1])), int(readable.sum()) - flagged),
     )
 
 

@@ -100,7 +100,7 @@ class Reviews:
     @cached_property
     def facts(self) -> Mapping[str, Resolved]:
         """Returns the decided images: answered with `label`, `several`, `none` or `wrong`."""
-        return {key: found for key, found in self.by_key.items() if found.kind in DECIDED}
+        return {key: resolved for key, resolved in self.by_key.items() if resolved.kind in DECIDED}
 
     @cached_property
     def audit(self) -> tuple[Answer, ...]:

@@ -61,7 +61,7 @@ def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | 
     names = pa.array(verdicts.class_names, pa.string())
     numbers = pc.index_in(verdicts.table["class_name"], value_set=names)
     codes = verdicts.rows * classes + np.asarray(numbers).astype(np.int64)
-    kept = verdicts.table.filter(pa.array(~np.isin(codes, pairs)))
+    unmarked = verdicts.table.filter(pa.array(~np.isin(codes, pairs)))
     wrong = pairs[given[pairs] != is_present]
     ids = verdicts.images["id"].combine_chunks()
     added = pa.table(
@@ -74,7 +74,7 @@ def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | 
         },
         schema=verdicts.table.schema,
     )
-    table = pa.concat_tables([added, kept])
+    table = pa.concat_tables([added, unmarked])
     order = np.argsort(np.asarray(table["label_quality"]), kind="stable")
     ranks = pa.array(np.arange(1, len(order) + 1))
     table = table.take(pa.array(order)).set_column(table.schema.get_field_index("rank"), "rank", ranks)

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.data.input.preprocessed import Prepares
+from labelsieve.data.input.preprocessed import ImagePreprocessor
 
 
-class ImageEncoder(Prepares, Protocol):
+class ImageEncoder(ImagePreprocessor, Protocol):
     """What turns images into features: all that is asked of a model where features are cached."""
 
     @property
@@ -76,7 +76,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
+        """ImagePreprocessor RGB images as the model's own processor does: (B, 3, S, S)."""
         ...
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from labelsieve.core.memory import keeping_room
 from labelsieve.core.provenance import new_part, remove_parts, write_json
 from labelsieve.data.images import Images
 from labelsieve.data.input.batches import Batch, batches, unit
-from labelsieve.data.input.image_cache import Pictures
-from labelsieve.data.input.preprocessed import Prepares, shortened
+from labelsieve.data.input.image_cache import CachedImages
+from labelsieve.data.input.preprocessed import ImagePreprocessor, shortened
 from labelsieve.vlm.base import ImageEncoder
 from labelsieve.vlm.feature_cache import ImageFeatures, feature_stem, read_features
 
@@ -71,7 +71,7 @@ def passing_features(
     *,
     engine: Engine,
     batch_size: int = 64,
-    pixels: Pictures | None = None,
+    pixels: CachedImages | None = None,
 ) -> ImageFeatures:
     """Returns the pooled features of all images from a model that was trained, which are not kept.
 
@@ -131,7 +131,7 @@ def extract(
     engine: Engine,
     batch_size: int,
     *,
-    pixels: Pictures | None = None,
+    pixels: CachedImages | None = None,
 ) -> None:
     """Writes the pooled features of all images to `stem`.npy and the reasons of unreadable ones to `stem`.json.
 
@@ -182,13 +182,13 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitSta
 
 
 def _fill(
-    part: Path, source: Images | Pictures, vlm: ImageEncoder, engine: Engine, batch_size: int
+    part: Path, source: Images | CachedImages, vlm: ImageEncoder, engine: Engine, batch_size: int
 ) -> tuple[dict[int, str], list[int]]:
     """Writes this process's share of the rows; returns the reasons of those that cannot be read, and the flat ones."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}
     flat: list[int] = []
-    images = source.images if isinstance(source, Pictures) else source
+    images = source.images if isinstance(source, CachedImages) else source
     unit = "images" if images.boxes is None else "parts"
     own = np.array_split(images.by_image(np.arange(len(pooled))), accelerator.num_processes)[accelerator.process_index]
     rows = images.in_batches(own, batch_size)
@@ -210,7 +210,7 @@ def _fill(
 
 
 def prepared(
-    source: Images | Pictures, rows: Sequence[NDArray[np.int64]], model: Prepares, *, device: torch.device
+    source: Images | CachedImages, rows: Sequence[NDArray[np.int64]], model: ImagePreprocessor, *, device: torch.device
 ) -> Iterable[Batch]:
     """Yields batches of preprocessed images, as they are kept or as the model's own processor prepares them.
 
@@ -220,7 +220,7 @@ def prepared(
         model: Takes what :func:`pixels_of` makes of a batch.
         device: Where it runs.
     """
-    if isinstance(source, Pictures):
+    if isinstance(source, CachedImages):
         return batches(source, rows, transform=lambda image, _row: image, device=device)
 
     def pixels(image: Image.Image, _row: int) -> Tensor:
@@ -229,7 +229,7 @@ def prepared(
     return batches(source, rows, transform=pixels, device=device)
 
 
-def pixels_of(batch: Batch, model: Prepares, device: torch.device) -> Tensor:
+def pixels_of(batch: Batch, model: ImagePreprocessor, device: torch.device) -> Tensor:
     """Returns the pixels of a batch of :func:`prepared` as the model takes them, (B, 3, S, S)."""
     inputs = batch.inputs.to(device)
     return model.normalise(unit(inputs)) if inputs.dtype == torch.uint8 else inputs

@@ -24,7 +24,7 @@ from labelsieve.bench.toml_files import shipped
 from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
-from labelsieve.data.published.layout import Found
+from labelsieve.data.published.layout import PublishedSplit
 from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.vlm import loading
 from slow_cases import mostly_slow
@@ -277,7 +277,7 @@ def test_smoke_fails_with_a_reader(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def broken(path: Path, split: str) -> Found:
+    def broken(path: Path, split: str) -> PublishedSplit:
         raise DataError(f"no {split} in {path.name} to-day")
 
     monkeypatch.setattr(PUBLISHED.entries[name].place.replace(":", "."), broken)

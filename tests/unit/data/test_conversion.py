@@ -206,8 +206,8 @@ def test_batches_are_the_same_however_much_shared_memory_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float
 ) -> None:
     images = numbers(tmp_path)
-    monkeypatch.setattr(batches, "_shared_room", lambda: room)
-    monkeypatch.setattr(batches, "_ROOM", 2**10)
+    monkeypatch.setattr(batches, "_free_shared_memory", lambda: room)
+    monkeypatch.setattr(batches, "_QUEUED_BATCHES", 2**10)
     found = list(batches.batches(images, ROWS, transform=as_tensor, device=CPU, workers=2))
     for rows, batch in zip(ROWS, found, strict=True):
         assert batch.rows.tolist() == rows.tolist() and not batch.errors
@@ -246,9 +246,9 @@ def test_a_process_that_never_answers_ends_the_run(tmp_path: Path, monkeypatch: 
 def test_no_room_and_no_folder_are_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(batches, "SHARED", tmp_path / "absent")
-    assert batches._shared_room() == 0
+    assert batches._free_shared_memory() == 0
     monkeypatch.setattr(batches, "SHARED", tmp_path)
-    assert batches._shared_room() > 0
+    assert batches._free_shared_memory() > 0
 
 
 class Cropping:

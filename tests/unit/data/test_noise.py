@@ -268,7 +268,7 @@ MADE = {"kind": "pair", "rate": 0.5, "seed": 3, "exact": True}
 
 def labels_only(folder: Path, images: LabelledImages) -> Path:
     noisy = inject(images, kind="pair", rate=0.5, seed=3)
-    return write_noisy(noisy, folder / "noise.parquet", made=MADE, with_images=False)
+    return write_noisy(noisy, folder / "noise.parquet", parameters=MADE, with_images=False)
 
 
 def test_labels_alone_give_the_same_images_as_the_noise_itself(
@@ -288,7 +288,7 @@ def test_labels_alone_give_the_same_images_as_the_noise_itself(
     import pyarrow.parquet as pq
 
     assert pq.read_schema(path).names == ["id", "label", "clean_label"]
-    whole = write_noisy(noisy, tmp_path / "whole.parquet", made=MADE)
+    whole = write_noisy(noisy, tmp_path / "whole.parquet", parameters=MADE)
     assert np.array_equal(load_images(source, noise=whole).labels, noisy.labels), "one with pictures does too"
 
 

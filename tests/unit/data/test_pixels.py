@@ -24,7 +24,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.input.batches import SCALE, Augment, batches, crop_area
-from labelsieve.data.input.image_cache import Pictures, Shrink, _estimate, kept_images, shrink
+from labelsieve.data.input.image_cache import CachedImages, Shrink, _estimate, cached_images, shrink
 from labelsieve.data.loading import load_images
 
 AREA = 32 * 32
@@ -46,8 +46,8 @@ def photos(seed: int = 0, *, count: int = 6) -> LabelledImages:
     return load_images(rows, labels=np.arange(count) % 2, class_names=("a", "b"))
 
 
-def kept(images: LabelledImages, **more: Any) -> Pictures:
-    return kept_images(images, **{"area": AREA, "accelerator": Accelerator(cpu=True), **more})
+def kept(images: LabelledImages, **more: Any) -> CachedImages:
+    return cached_images(images, **{"area": AREA, "accelerator": Accelerator(cpu=True), **more})
 
 
 def never(*_args: Any) -> Any:
@@ -56,7 +56,7 @@ def never(*_args: Any) -> Any:
 
 def test_kept_pictures_are_those_decoded_anew_and_decoded_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = photos()
-    anew, first = Pictures(images, Shrink(AREA), AREA, None), kept(images)
+    anew, first = CachedImages(images, Shrink(AREA), AREA, None), kept(images)
     assert first.stem is not None and first.stem.parent == cache
     expected = [anew[row] for row in range(6)]
     for row, value in enumerate(expected):
@@ -96,13 +96,13 @@ def test_no_picture_is_decoded_after_the_first_epoch(
 ) -> None:
     images, rows = photos(count=12), [np.arange(at, at + 2) for at in range(0, 12, 2)]
 
-    def epoch(number: int, source: Pictures) -> torch.Tensor:
+    def epoch(number: int, source: CachedImages) -> torch.Tensor:
         loader = batches(
             source, rows, transform=Augment(16, seed=0, epoch=number), device=torch.device("cpu"), workers=workers
         )
         return torch.cat([batch.inputs for batch in loader])
 
-    source, anew = kept(images), Pictures(images, Shrink(AREA), AREA, None)
+    source, anew = kept(images), CachedImages(images, Shrink(AREA), AREA, None)
     assert torch.equal(epoch(1, source), epoch(1, anew))
     second = epoch(2, anew)
     monkeypatch.setattr(LabelledImages, "open", never)
@@ -126,16 +126,18 @@ def test_a_full_disk_loses_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch)
     images, source = photos(), kept(photos())
     monkeypatch.setattr(os, "pwrite", full)
     for row in range(6):
-        assert torch.equal(source[row], Pictures(images, Shrink(AREA), AREA, None)[row])
+        assert torch.equal(source[row], CachedImages(images, Shrink(AREA), AREA, None)[row])
     monkeypatch.undo()
-    assert torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1]), "what was not written does not count"
+    assert torch.equal(source[1], CachedImages(images, Shrink(AREA), AREA, None)[1]), (
+        "what was not written does not count"
+    )
 
 
 def test_where_the_system_cannot_write_at_a_place_nothing_is_made(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pwrite")  # as on Windows
     images, source = photos(), kept(photos())
     assert source.stem is None and not cache.exists(), "files of gigabytes that nobody reads"
-    assert torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1])
+    assert torch.equal(source[1], CachedImages(images, Shrink(AREA), AREA, None)[1])
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 0.4), (0.3, 0.7), (0.6, 1)])
@@ -166,7 +168,7 @@ def test_another_run_may_take_the_room(workers: int, cache: Path) -> None:
         options: dict[str, Any] = {"transform": Augment(16, seed=0, epoch=number), "device": torch.device("cpu")}
         again = pickle.loads(pickle.dumps(source))  # has no file open, as in a process that is not forked
         found = torch.cat([batch.inputs for batch in batches(again, rows, workers=workers, **options)])
-        anew = batches(Pictures(images, Shrink(AREA), AREA, None), rows, workers=0, **options)
+        anew = batches(CachedImages(images, Shrink(AREA), AREA, None), rows, workers=0, **options)
         assert torch.equal(found, torch.cat([batch.inputs for batch in anew]))
         for path in cache.iterdir():
             path.unlink()
@@ -233,7 +235,7 @@ def test_without_room_pictures_are_decoded_each_time(limit: str, cache: Path, mo
     monkeypatch.setenv(LIMIT, limit)
     images = photos()
     source = kept(images)
-    assert source.stem is None and torch.equal(source[1], Pictures(images, Shrink(AREA), AREA, None)[1])
+    assert source.stem is None and torch.equal(source[1], CachedImages(images, Shrink(AREA), AREA, None)[1])
     assert not cache.exists() or not list(cache.iterdir())
 
 

@@ -495,7 +495,9 @@ def test_noise_of_tags_in_a_file_gives_the_same_data(photos: Path, run: Run, tmp
 def test_noise_of_other_images_is_refused(photos: Path, tmp_path: Path) -> None:
     images = ls.load_tags(parquet(photos, tags=TAGS))
     noisy = images.with_tags(~images.tags, truth=images.tags)
-    path = write_tag_noise(noisy, tmp_path / "noise.parquet", made={"omit": 1, "add": 1, "seed": 0}, with_images=False)
+    path = write_tag_noise(
+        noisy, tmp_path / "noise.parquet", parameters={"omit": 1, "add": 1, "seed": 0}, with_images=False
+    )
     assert np.array_equal(read_tag_noise(path).tags, noisy.tags)
     with pytest.raises(DataError, match=r"the tags of .* are others there"):
         apply_tag_noise(noisy, path)

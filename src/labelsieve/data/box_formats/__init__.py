@@ -1,1 +1,1 @@
-"""Annotation files of boxes, one file a format: each row is a box, and shows the part of its image in it."""
+"""Annotation files of boxes, one module per format: each row is a box, shown as a crop of its image."""

@@ -23,14 +23,14 @@ from labelsieve.data.sources.file_kinds import conversion
 from labelsieve.data.sources.splits import refuse_split
 
 CATEGORY = "category_id"
-# How much of a list is looked at to see what it is.
+# Characters of a list that are checked to detect its type.
 _HEAD = 4096
-# What only annotations of another task have.
+# Fields that only annotations of other tasks have.
 _OTHER_TASKS = {"captions": "caption", "panoptic segmentation": "segments_info"}
 
 
 def read_coco(path: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads the boxes of a COCO file, those of crowds too; where there is only a mask, the box around it.
+    """Reads the boxes of a COCO file, including crowds; an annotation with only a mask gets its bounding box.
 
     Args:
         path: The file.
@@ -39,19 +39,19 @@ def read_coco(path: Path, *, requested: Columns, split: str | None) -> Table:
         split: None; another part of the data is another file.
 
     Raises:
-        DataError: It is no such file, or names categories that it does not list.
+        DataError: It is not such a file, or refers to categories that it does not list.
     """
     refuse_split(split, path)
-    found = _read_file(path, label=requested.label or CATEGORY, truth=requested.truth)
+    coco = _read_file(path, label=requested.label or CATEGORY, truth=requested.truth)
     folder = folder_with(
-        list(found.paths.values()), _image_folders(path), requested=requested.folder, where=f"the file {path}"
+        list(coco.paths.values()), _image_folders(path), requested=requested.folder, where=f"the file {path}"
     )
-    return found.rows(folder).to_table(where=f"the file {path}")
+    return coco.rows(folder).to_table(where=f"the file {path}")
 
 
 @dataclass(kw_only=True)
 class Coco:
-    """What a COCO file holds.
+    """The contents of a COCO file.
 
     Attributes:
         path: The file.
@@ -60,9 +60,9 @@ class Coco:
         paths: Paths of images by their ids.
         categories: Names of categories by their ids.
         ids: Ids of the annotations.
-        images: Of each annotation the id of its image.
-        labels: Of each annotation the given label, as it stands there.
-        truths: The same of the true labels.
+        images: The image id of each annotation.
+        labels: The given label of each annotation, as written.
+        truths: The same for true labels.
         sides: Four numbers for each annotation, see `Boxes`.
     """
 
@@ -78,7 +78,7 @@ class Coco:
     sides: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, key: str, value: Mapping[str, Any]) -> None:
-        """Takes in one element of a list of the file."""
+        """Adds one element of a list of the file."""
         if key == "images":
             self._enter(self.paths, value, "file_name", key)
         elif key == "categories":
@@ -86,13 +86,13 @@ class Coco:
         elif key == "annotations":
             self._add_annotation(value)
 
-    def _enter(self, known: dict[Any, str], value: Mapping[str, Any], name: str, key: str) -> None:
-        """Takes in what an id stands for, which the same id may say twice, but not in two ways."""
-        number, own = _named(value, "id", key, self.path), str(_named(value, name, key, self.path))
-        if known.setdefault(number, own) != own:
+    def _enter(self, entries: dict[Any, str], value: Mapping[str, Any], name: str, key: str) -> None:
+        """Adds the value of an id; duplicates must be equal."""
+        number, entry = _named(value, "id", key, self.path), str(_named(value, name, key, self.path))
+        if entries.setdefault(number, entry) != entry:
             raise DataError(
-                f'expected one {name} for each id in the {key} of {self.path}, found "{shown(known[number])}" and '
-                f'"{shown(own)}" with the id {shown(str(number))}; give one of them another id'
+                f'expected one {name} for each id in the {key} of {self.path}, found "{shown(entries[number])}" and '
+                f'"{shown(entry)}" with the id {shown(str(number))}; give one of them another id'
             )
 
     def _add_annotation(self, value: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Coco:
                 )
 
     def check(self) -> None:
-        """Raises a `DataError` where the file lists no images, annotations or categories."""
+        """Raises a `DataError` if the file has no images, annotations or categories."""
         if not (self.ids or self.paths):
             raise _no_coco(self.path)
         if not self.ids or not self.paths:
@@ -126,16 +126,16 @@ class Coco:
     def rows(self, folder: Path) -> BoxRows:
         """Returns the boxes, with classes in the order of the ids of their categories."""
         order = sorted(self.categories, key=_by_number)
-        names = tuple(self.categories[each] for each in order)
+        names = tuple(self.categories[key] for key in order)
         number = {image: index for index, image in enumerate(self.paths)}
-        unlisted = [each for each in self.images if not _is_in(each, number)]
+        unlisted = [key for key in self.images if not _is_in(key, number)]
         notes = []
         if unlisted:
             several = counted(len(unlisted), "annotation names an image", "annotations name images")
             notes.append(f"{several} without an entry in images (first: {shown(str(unlisted[0]))})")
         return BoxRows(
             paths=[*self.paths.values()],
-            image_of=np.array([number.get(each, -1) if _is_in(each, number) else -1 for each in self.images]),
+            image_of=np.array([number.get(key, -1) if _is_in(key, number) else -1 for key in self.images]),
             sides=np.frombuffer(self.sides, dtype=np.float64).reshape(-1, 4),
             labels=self._indices(self.labels, order, self.label),
             truth=None if self.truth is None else self._indices(self.truths, order, self.truth),
@@ -147,18 +147,18 @@ class Coco:
         )
 
     def _codes(self, order: list[Any]) -> tuple[str, ...]:
-        """Returns how the file writes each class, in JSON: by its id, or in a field of names by its name."""
+        """Returns the JSON code of each class in the file: its id, or its name in a field of names."""
         by_name = any(value not in self.categories for value in {*self.labels})
         return tuple(json.dumps(self.categories[each] if by_name else each) for each in order)
 
     def _indices(self, values: list[Any], order: list[Any], name: str) -> NDArray[np.int64]:
         """Returns labels, ids or names of categories, as indices."""
-        known: dict[Any, int] = {self.categories[each]: index for index, each in enumerate(order)}
-        known |= {each: index for index, each in enumerate(order)}
+        index_of: dict[Any, int] = {self.categories[each]: index for index, each in enumerate(order)}
+        index_of |= {each: index for index, each in enumerate(order)}
         try:
-            return np.array([known[value] for value in values], dtype=np.int64)
+            return np.array([index_of[value] for value in values], dtype=np.int64)
         except (KeyError, TypeError):
-            value = next(value for value in values if not _is_in(value, known))
+            value = next(value for value in values if not _is_in(value, index_of))
             raise DataError(
                 f'expected ids of categories in "{shown(name)}" of {self.path}, found {shown(repr(value))}, which is '
                 f"none of {listed([str(each) for each in order])}; add it to the categories"
@@ -166,17 +166,17 @@ class Coco:
 
 
 def _read_file(path: Path, *, label: str, truth: str | None) -> Coco:
-    """Reads the whole of a COCO file.
+    """Reads a COCO file.
 
     Args:
         path: The file.
-        label: The field of an annotation that holds its category.
-        truth: That of the true category, or None.
+        label: The field of the category in an annotation.
+        truth: The field of the true category, or None.
 
     Raises:
-        DataError: It cannot be read, or is no such file.
+        DataError: It cannot be read, or is not such a file.
     """
-    found = Coco(path=path, label=label, truth=truth)
+    coco = Coco(path=path, label=label, truth=truth)
     text = read_json_text(path)
     if text.lstrip("\ufeff \t\r\n").startswith("["):
         if '"score"' in text[:_HEAD] and '"image_id"' in text[:_HEAD]:
@@ -189,9 +189,9 @@ def _read_file(path: Path, *, label: str, truth: str | None) -> Coco:
         if part.in_list and part.key in ("images", "categories", "annotations"):
             if not isinstance(part.value, dict):
                 raise DataError(f'expected objects in "{part.key}" of {path}, found others; check the file')
-            found.add(part.key, part.value)
-    found.check()
-    return found
+            coco.add(part.key, part.value)
+    coco.check()
+    return coco
 
 
 def _no_coco(path: Path) -> DataError:
@@ -202,11 +202,11 @@ def _no_coco(path: Path) -> DataError:
 
 
 def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:
-    found = value.get(name)
-    if found is None or isinstance(found, list | dict):
+    field_value = value.get(name)
+    if field_value is None or isinstance(field_value, list | dict):
         fields = listed([str(each) for each in value], quoted=True)
         raise DataError(f'expected "{shown(name)}" in each of the {what} of {path}, found one with {fields}; add it')
-    return found
+    return field_value
 
 
 def _is_in(value: Any, known: Mapping[Any, Any]) -> bool:
@@ -221,14 +221,14 @@ def _by_number(value: Any) -> tuple[bool, Any]:
 
 
 def _image_folders(path: Path) -> Iterator[Path]:
-    """Yields where the images of a COCO file lie by its usual layouts: beside it, or in a folder of its split."""
-    here, split = path.parent, path.stem.split("_")[-1]
-    for folder in (here, here.parent):
+    """Yields the folders of the images of a COCO file in usual layouts: beside it, or in a folder of its split."""
+    parent, split = path.parent, path.stem.split("_")[-1]
+    for folder in (parent, parent.parent):
         yield from (folder, folder / "images", folder / split, folder / "images" / split, folder / "data")
 
 
 def box_of(annotation: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Returns left, top, width and height of an annotation, of its mask where it has no box; None without both."""
+    """Returns left, top, width and height of an annotation, or of its mask if it has no box; None without both."""
     box = annotation.get("bbox")
     if box:
         return _numbers(box)
@@ -241,7 +241,7 @@ def box_of(annotation: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def _numbers(box: Any) -> tuple[float, ...]:
-    """Returns the four numbers of a box, NaN where they are none."""
+    """Returns the four numbers of a box, NaN if they are invalid."""
     if not isinstance(box, list) or len(box) != 4:
         return NO_BOX
     try:
@@ -263,7 +263,7 @@ def _around_points(values: list[Any]) -> tuple[float, ...]:
 
 
 def _around_runs(mask: Mapping[str, Any]) -> tuple[float, ...]:
-    """Returns the box around a mask of run lengths, column by column, which begin with those that are outside."""
+    """Returns the bounding box of a mask of run lengths, column by column, starting with background."""
     try:
         height, width = (int(value) for value in mask["size"])
         runs = mask["counts"]
@@ -277,11 +277,11 @@ def _around_runs(mask: Mapping[str, Any]) -> tuple[float, ...]:
     starts, last = starts[ends > starts], ends[ends > starts] - 1  # pixels, counted down the columns
     if not len(starts):
         return NO_BOX
-    left, right = starts[0] // height, last[-1] // height
+    start_column, end_column = starts[0] // height, last[-1] // height
     # a run that goes on in the next column reaches the lowest and the highest row
-    whole = (starts // height != last // height).any()
-    top, bottom = (0, height - 1) if whole else ((starts % height).min(), (last % height).max())
-    return float(left), float(top), float(right - left + 1), float(bottom - top + 1)
+    wraps = (starts // height != last // height).any()
+    top, bottom = (0, height - 1) if wraps else ((starts % height).min(), (last % height).max())
+    return float(start_column), float(top), float(end_column - start_column + 1), float(bottom - top + 1)
 
 
 def _decoded(text: str) -> list[int]:
@@ -312,7 +312,7 @@ def edit_coco(data: bytes, edits: BoxEdits) -> bytes:
         >>> edit_coco(b'{"annotations": [{"category_id":1}]}', BoxEdits(column="category_id", labels={0: "2"}))
         b'{"annotations": [{"category_id":2}]}'
     """
-    text = data.decode("latin-1")  # a character a byte: places stay, and no letter makes all of them wider
+    text = data.decode("latin-1")  # one character per byte: keeps positions and memory small
     return spliced(text, _splices(text, edits)).encode("latin-1")
 
 
@@ -321,50 +321,54 @@ def _annotations(text: str) -> Iterator[Part]:
 
 
 def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
-    """Yields what is replaced; an annotation goes with the comma before it or, if all before it went, behind it."""
-    kept_end = gone_from = None
+    """Yields replacements; an annotation is removed with the comma before it or, if it is the first, after it."""
+    last_kept_end = removed_from = None
     last: Part | None = None
     for row, part in enumerate(_annotations(text)):
-        gone = row in edits.labels and edits.labels[row] is None
-        if gone and kept_end is None:
-            gone_from = part.start if gone_from is None else gone_from
-        elif gone:
-            yield Splice(kept_end or 0, part.end, "")
-        elif gone_from is not None:
-            yield Splice(gone_from, part.start, "")
-            gone_from = None
-        if not gone and edits.touches(row):
+        is_removed = row in edits.labels and edits.labels[row] is None
+        if is_removed and last_kept_end is None:
+            removed_from = part.start if removed_from is None else removed_from
+        elif is_removed:
+            yield Splice(last_kept_end or 0, part.end, "")
+        elif removed_from is not None:
+            yield Splice(removed_from, part.start, "")
+            removed_from = None
+        if not is_removed and edits.touches(row):
             yield from _within(text, part.start, edits, row)
-        kept_end, last = part.end if not gone or kept_end is not None else None, part
-    if gone_from is not None and last is not None:
-        yield Splice(gone_from, last.end, "")
+        last_kept_end, last = part.end if not is_removed or last_kept_end is not None else None, part
+    if removed_from is not None and last is not None:
+        yield Splice(removed_from, last.end, "")
 
 
 def _within(text: str, start: int, edits: BoxEdits, row: int) -> Iterator[Splice]:
-    """Yields what is replaced in an annotation: its label, and the verdict, which is added at its end."""
-    found = members(text, start)
-    new, names = {}, {each.key: each for each in found}  # of a key that is there twice the last one counts
+    """Yields the replacements in an annotation: its label, and the verdict at its end."""
+    pairs = members(text, start)
+    new_values, names = {}, {each.key: each for each in pairs}  # the last one of duplicate keys counts
     if label := edits.labels.get(row):
-        new[_as_bytes(edits.column, names)] = label
+        new_values[_as_bytes(edits.column, names)] = label
     if row in edits.verdicts:
         verdict, predicted = edits.verdicts[row], f"predicted_{edits.column}"
-        new |= {QUALITY: verdict.quality_text, predicted: verdict.predicted, ISSUE: str(verdict.is_issue).lower()}
-    for each in found:
-        if each is names[each.key] and each.key in new:
-            yield Splice(each.value, each.end, new.pop(each.key))
-    between = text[found[-2].end : found[-1].start] if len(found) > 1 else ", "
-    colon = ": " if text[found[-1].value - 1].isspace() else ":"
-    added = "".join(f"{between}{json.dumps(name)}{colon}{value}" for name, value in new.items())
-    yield Splice(found[-1].end, found[-1].end, added)
+        new_values |= {
+            QUALITY: verdict.quality_text,
+            predicted: verdict.predicted,
+            ISSUE: str(verdict.is_issue).lower(),
+        }
+    for each in pairs:
+        if each is names[each.key] and each.key in new_values:
+            yield Splice(each.value, each.end, new_values.pop(each.key))
+    between = text[pairs[-2].end : pairs[-1].start] if len(pairs) > 1 else ", "
+    colon = ": " if text[pairs[-1].value - 1].isspace() else ":"
+    added = "".join(f"{between}{json.dumps(name)}{colon}{value}" for name, value in new_values.items())
+    yield Splice(pairs[-1].end, pairs[-1].end, added)
 
 
 def _as_bytes(name: str, names: Mapping[str, Any]) -> str:
-    """Returns a key as it stands in a text with a character a byte, where it is not written with escapes."""
+    """Returns a key in a text with one character per byte, unless it is written with escapes."""
     return name if name in names else name.encode().decode("latin-1")
 
 
 def written_coco(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields the parts of a COCO file, of annotations without what a verdict adds."""
+    """Yields the parts of a COCO file, annotations without the fields of verdicts."""
     added = {column, QUALITY, ISSUE, f"predicted_{column}"}
     for part in json_parts(read_json_text(path), where=path):
         if part.in_list and part.key == "annotations":

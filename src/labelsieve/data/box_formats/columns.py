@@ -1,4 +1,4 @@
-"""Tables whose rows are boxes: four columns say which part of its image each row shows."""
+"""Tables whose rows are boxes, given by four columns."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ def boxes_of(table: Table, paths: Sequence[str] | None) -> Boxes | None:
 
     Args:
         table: The table.
-        paths: Paths of the images, equal for boxes of one image; None where each row holds its image.
+        paths: Paths of the images, equal for boxes of one image; None if each row contains its image.
 
     Raises:
-        DataError: A column holds something else than numbers.
+        DataError: A column has other values than numbers.
     """
     if not table.columns.box:
         return None
     columns = table.rows.select_columns([*table.columns.box]).with_format("arrow")[:]
-    found = [numbers(columns.column(name), name, where=table.where) for name in table.columns.box]
-    sides = np.stack(found, axis=1)
+    values = [numbers(columns.column(name), name, where=table.where) for name in table.columns.box]
+    sides = np.stack(values, axis=1)
     rows = np.arange(len(sides), dtype=np.int64)
     image_of = rows if paths is None else np.unique(np.asarray(paths), return_inverse=True)[1].astype(np.int64)
     return Boxes(sides=sides, image_of=image_of)
 
 
 def numbers(values: Any, name: str, *, where: str) -> NDArray[np.float64]:
-    """Returns a column of sides of boxes as numbers, (N,), NaN where there is none.
+    """Returns a column of sides of boxes as numbers, (N,), NaN if missing.
 
     Args:
         values: The column, an Arrow array.
         name: Its name.
-        where: What to call its table in a message.
+        where: Name of its table, for messages.
 
     Raises:
-        DataError: It holds something else.
+        DataError: It has other values.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""What changes in an annotation file of boxes, and how it is put into the text."""
+"""Edits of an annotation file of boxes, and replacements in its text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
-"""What the parts of a verdict are called in an annotation file."""
+"""Names of the parts of a verdict in an annotation file."""
 LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 """A line with its end."""
 _LAST_END = re.compile(r"[\r\n]+\Z")
 
 
 class BoxVerdict(NamedTuple):
-    """What a run says of one box.
+    """The verdict on one box.
 
     Attributes:
         quality: Its label quality.
-        predicted: The predicted class as the file writes it.
+        predicted: The code of the predicted class in the file.
         is_issue: Whether its label is flagged.
     """
 
@@ -29,12 +29,12 @@ class BoxVerdict(NamedTuple):
 
     @property
     def quality_text(self) -> str:
-        """The label quality as it is written."""
+        """Returns the formatted label quality."""
         return quality_text(self.quality)
 
 
 def quality_text(quality: float) -> str:
-    """Returns a label quality with six digits at most, the same in all formats.
+    """Formats a label quality with at most six decimals, equally in all formats.
 
     Example:
         >>> quality_text(0.25), quality_text(1), quality_text(1 / 3)
@@ -45,12 +45,12 @@ def quality_text(quality: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxEdits:
-    """What changes in one annotation file.
+    """The edits of one annotation file.
 
     Attributes:
-        column: What the label is called there.
-        labels: Row of the file to its new label as the file writes it; None leaves the box out.
-        verdicts: Row to what is written beside the label.
+        column: Name of the label in the file.
+        labels: Row of the file to the code of its new label; None leaves the box out.
+        verdicts: Row to the verdict to write beside the label.
     """
 
     column: str
@@ -66,8 +66,8 @@ class Written(NamedTuple):
     """One part of an annotation file.
 
     Attributes:
-        label: The label of a box, as it stands there; None for what is no box.
-        rest: All else, but for verdicts.
+        label: The code of the label of a box; None for other parts.
+        rest: Everything else except verdicts.
     """
 
     label: str | None
@@ -75,7 +75,7 @@ class Written(NamedTuple):
 
 
 class Splice(NamedTuple):
-    """What stands from one place of a text to another is replaced."""
+    """A replacement of a part of a text."""
 
     start: int
     end: int
@@ -87,7 +87,7 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
 
     Args:
         text: The text.
-        splices: What is replaced, from left to right.
+        splices: The replacements, from left to right.
 
     Example:
         >>> from labelsieve.data.box_formats.edits import Splice, spliced
@@ -102,5 +102,5 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
 
 
 def with_same_end(text: str, before: str) -> str:
-    """Returns a text of lines without an end of its last line where the text before had none."""
+    """Removes the end of the last line if the original text had none."""
     return text if _LAST_END.search(before) else _LAST_END.sub("", text)

@@ -1,4 +1,4 @@
-"""Whether a file or folder holds boxes, by its name and its first bytes."""
+"""Detects files and folders of boxes, by name and first bytes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _YOLO = ("data.yaml", "data.yml", "dataset.yaml")
 
 
 def find_boxes(path: Path) -> tuple[str, Path] | None:
-    """Returns the format of boxes in a file or folder, and what is read: of a folder of YOLO its YAML file.
+    """Returns the format of boxes in a file or folder, and the path to read: for a YOLO folder its YAML file.
 
     Returns:
-        A key of `BOX_FORMATS` and a path; None where the source is something else.
+        A key of `BOX_FORMATS` and a path; None for other sources.
     """
     if path.is_dir():
         stated = next((path / name for name in _YOLO if (path / name).is_file()), None)

@@ -1,4 +1,4 @@
-"""The parts of a large JSON file one after the other, each with its place, so that no more than one is held."""
+"""Iterates over the parts of a large JSON file with their positions, with only one part in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelsieve.core.errors import DataError
 from labelsieve.data.sources.file_kinds import read_whole
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
-# The byte order mark of UTF-8, and its bytes where each is read as a character.
+# The byte order mark of UTF-8, and its bytes decoded as Latin-1.
 _BOMS = ("\ufeff", "\xef\xbb\xbf")
 
 
@@ -21,13 +21,13 @@ _DECODE = json.JSONDecoder().raw_decode
 
 
 class Part(NamedTuple):
-    """A value of the outermost object, or one element of it where that is a list.
+    """A value of the outermost object, or one element of a list in it.
 
     Attributes:
         key: The name of the value.
-        value: What was read.
-        start: Where it begins in the text.
-        end: Where what follows it begins.
+        value: The parsed value.
+        start: Start of the value in the text.
+        end: End of the value.
         in_list: Whether it is an element of a list.
     """
 
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 def read_json_text(path: Path) -> str:
-    """Reads a file as text, such that encoding it again gives the same bytes.
+    """Reads a file as text, which encodes to the same bytes.
 
     Raises:
         DataError: It cannot be read, or is not UTF-8.
@@ -55,10 +55,10 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
 
     Args:
         text: The whole text.
-        where: What to call the file in a message.
+        where: Name of the file, for messages.
 
     Raises:
-        DataError: It is no JSON object, or is cut off.
+        DataError: It is not a JSON object, or is truncated.
 
     Example:
         >>> from labelsieve.data.box_formats.json_parts import json_parts
@@ -68,9 +68,11 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
     try:
         yield from _parts(text)
     except (ValueError, IndexError, StopIteration, RecursionError) as error:
-        whole = text.rstrip()
-        cut = isinstance(error, IndexError) or not whole.endswith("}") or getattr(error, "pos", 0) >= len(whole)
-        advice = "it is cut off; get the whole file" if cut else "check the file"
+        stripped = text.rstrip()
+        is_truncated = (
+            isinstance(error, IndexError) or not stripped.endswith("}") or getattr(error, "pos", 0) >= len(stripped)
+        )
+        advice = "it is cut off; get the whole file" if is_truncated else "check the file"
         raise DataError(f"expected a JSON object in {where}, which cannot be read; {advice}") from None
 
 
@@ -107,9 +109,9 @@ class Member(NamedTuple):
 
     Attributes:
         key: The key.
-        start: Where the key begins in the text, with its quote.
-        value: Where the value begins.
-        end: Where what follows the value begins.
+        start: Start of the key in the text, including its quote.
+        value: Start of the value.
+        end: End of the value.
     """
 
     key: str
@@ -119,28 +121,28 @@ class Member(NamedTuple):
 
 
 def members(text: str, at: int) -> list[Member]:
-    """Returns the members of the object that begins at a place of a text, of which it is known that it is JSON.
+    """Returns the members of the object that starts at a position of a valid JSON text.
 
     Example:
         >>> from labelsieve.data.box_formats.json_parts import members
         >>> members('{"a": {"b": 1}, "c": 2}', 0)[1]
         Member(key='c', start=16, value=21, end=22)
     """
-    found = []
+    result = []
     at = _after(text, at + 1)
     while text[at] != "}":
         start = at
         key, at = scanstring(text, at + 1)
         value = _after(text, _after(text, at) + 1)
         _, end = _DECODE(text, value)
-        found.append(Member(key, start, value, end))
+        result.append(Member(key, start, value, end))
         at = _after(text, end)
         at = _after(text, at + 1) if text[at] == "," else at
-    return found
+    return result
 
 
 def _after(text: str, at: int) -> int:
-    """Returns where the blanks from a place on end."""
+    """Returns the position after blanks."""
     return _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # it always matches
 
 

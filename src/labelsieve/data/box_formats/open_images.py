@@ -1,4 +1,4 @@
-"""Open Images: CSV files with a box a row, in shares of the image (storage.googleapis.com/openimages)."""
+"""Open Images: CSV files with one box per row, in shares of the image (storage.googleapis.com/openimages)."""
 
 from __future__ import annotations
 
@@ -40,107 +40,106 @@ def is_open_images(path: Path) -> bool:
 
 
 def has_its_columns(names: Iterable[str]) -> bool:
-    """Returns whether some columns are those of Open Images."""
+    """Returns whether columns are those of Open Images."""
     return {_IMAGE, *_SIDES} <= {*names}
 
 
 def read_open_images(path: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads the boxes of a file; other columns, such as Confidence and IsGroupOf, are left alone.
+    """Reads the boxes of a file; other columns, such as Confidence and IsGroupOf, are ignored.
 
     Args:
         path: The file.
-        requested: Whether the images lie in another folder, and which columns hold the label and the true label; else
-            `LabelName`.
+        requested: The folder of the images, and the columns of the label and the true label; by default `LabelName`.
         split: None; another part of the data is another file.
 
     Raises:
-        DataError: It is no such file, or its images are not found.
+        DataError: It is not such a file, or its images are not found.
     """
     refuse_split(split, path)
     where = f"the file {path}"
-    found = read_texts(path)
-    label, columns = requested.label or LABEL, found.table.column_names
+    csv_table = read_texts(path)
+    label, columns = requested.label or LABEL, csv_table.table.column_names
     for name, option in ((label, "label"), (requested.truth or label, "truth")):
         if name not in columns:
             raise DataError(
                 f'expected a column "{shown(name)}" in {where}, found {listed(columns, quoted=True)}'
                 f"{did_you_mean(name, columns)}; name another with --{option}-column"
             )
-    names = found.table[_IMAGE].to_pylist()
+    names = csv_table.table[_IMAGE].to_pylist()
     if not names:
         raise DataError(f"expected boxes in {where}, found no rows; check the file")
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     paths = [name if os.path.splitext(name)[1] else f"{name}.jpg" for name in number]
-    given = found.table[label].to_pylist()
-    true = None if requested.truth is None else found.table[requested.truth].to_pylist()
-    codes = sorted({*given, *(true or ())} - {""})
+    labels = csv_table.table[label].to_pylist()
+    true_labels = None if requested.truth is None else csv_table.table[requested.truth].to_pylist()
+    codes = sorted({*labels, *(true_labels or ())} - {""})
     classes, note = _class_names(codes, path)
     order = sorted(range(len(codes)), key=classes.__getitem__)
-    place = {codes[each]: index for index, each in enumerate(order)}
+    index_of = {codes[each]: index for index, each in enumerate(order)}
     rows = BoxRows(
         paths=paths,
         image_of=np.array([number[name] for name in names], dtype=np.int64),
-        sides=_sides(found.table, where),
-        labels=_indices(given, place, label, where),
-        truth=None if true is None else _indices(true, place, str(requested.truth), where),
+        sides=_sides(csv_table.table, where),
+        labels=_indices(labels, index_of, label, where),
+        truth=None if true_labels is None else _indices(true_labels, index_of, str(requested.truth), where),
         class_names=tuple(classes[each] for each in order),
         ids=[*_ids(names)],
         folder=folder_with(paths, _folders(path), requested=requested.folder, where=where),
         is_relative=True,
         files=BoxFiles(files=(path,), counts=(len(names),), codes=tuple(codes[each] for each in order), column=label),
-        notes=(*found.notes, note),
+        notes=(*csv_table.notes, note),
     )
     return rows.to_table(where=where)
 
 
-def _indices(values: list[str], place: dict[str, int], column: str, where: str) -> NDArray[np.int64]:
+def _indices(values: list[str], index_of: dict[str, int], column: str, where: str) -> NDArray[np.int64]:
     if "" in values:
         raise DataError(
             f'expected a label in each row of the column "{shown(column)}" of {where}, found none in row '
             f"{values.index('') + 1}; add it, or remove the row"
         )
-    return np.array([place[value] for value in values], dtype=np.int64)
+    return np.array([index_of[value] for value in values], dtype=np.int64)
 
 
 def _sides(table: Any, where: str) -> NDArray[np.float64]:
-    """Returns left, top, width and height as shares, NaN where there is no number."""
-    left, right, top, bottom = (numbers(table[name], name, where=where) for name in _SIDES)
-    return np.stack([left, top, right - left, bottom - top], axis=1)
+    """Returns left, top, width and height as shares, NaN if missing."""
+    x_min, x_max, y_min, y_max = (numbers(table[name], name, where=where) for name in _SIDES)
+    return np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
 
 
 def _ids(names: list[str]) -> Iterator[str]:
-    """Yields the name of the image and which of its boxes it is."""
-    seen: dict[str, int] = defaultdict(int)
+    """Yields the name of the image and the number of the box in it."""
+    counts: dict[str, int] = defaultdict(int)
     for name in names:
-        yield f"{name}#{seen[name]}"
-        seen[name] += 1
+        yield f"{name}#{counts[name]}"
+        counts[name] += 1
 
 
 def _class_names(codes: list[str], path: Path) -> tuple[list[str], str]:
-    """Returns the name of each class, by a file of descriptions beside the boxes, and where they come from."""
+    """Returns the name of each class from a file of descriptions beside the boxes, and a note on their source."""
     files = sorted(path.parent.glob(_DESCRIPTIONS))
     for file in files:
         try:
             with file.open(encoding="utf-8-sig", newline="") as handle:
-                known = {row[0].strip(): row[1].strip() for row in csv.reader(handle) if len(row) > 1}
+                descriptions = {row[0].strip(): row[1].strip() for row in csv.reader(handle) if len(row) > 1}
         except (OSError, UnicodeDecodeError, csv.Error):
             continue
-        if not any(code in known for code in codes):
+        if not any(code in descriptions for code in codes):
             continue
-        names = [known.get(code) or code for code in codes]
+        names = [descriptions.get(code) or code for code in codes]
         counts = Counter(names)
         names = [f"{name} ({code})" if counts[name] > 1 else name for name, code in zip(names, codes, strict=True)]
-        lacking = [code for code in codes if not known.get(code)]
-        bare = f", which has none of {listed(lacking)}" if lacking else ""
-        return names, f"names of classes are those of {file.name}{bare}"
+        lacking = [code for code in codes if not descriptions.get(code)]
+        missing_text = f", which has none of {listed(lacking)}" if lacking else ""
+        return names, f"names of classes are those of {file.name}{missing_text}"
     return codes, f"classes are named by their codes; put {_DESCRIPTIONS.replace('*', '')} beside the file for names"
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Yields where the images may lie: beside the file, or in a folder of its split."""
-    here = path.parent
+    """Yields possible folders of the images: beside the file, or in a folder of its split."""
+    parent = path.parent
     splits = sorted(_SPLITS, key=lambda name: name not in path.stem)
-    for folder in (here, here.parent):
+    for folder in (parent, parent.parent):
         for split in splits:
             yield from (folder / split, folder / "images" / split, folder / split / "images", folder / split / "data")
         yield from (folder / "images", folder / "data", folder)
@@ -150,7 +149,7 @@ def edit_open_images(data: bytes, edits: BoxEdits) -> bytes:
     r"""Returns a CSV file with other labels, without some rows, and with three more columns of the verdicts.
 
     Raises:
-        DataError: It has one of these columns already.
+        DataError: One of these columns exists already.
 
     Example:
         >>> from labelsieve.data.box_formats.edits import BoxEdits
@@ -172,6 +171,6 @@ def written_open_images(path: Path, *, column: str) -> Iterator[Written]:
     """Yields the rows of a file, without the columns of verdicts."""
     table = read_texts(path).table
     dropped = {column, QUALITY, PREDICTED, ISSUE}
-    others = [table[name].to_pylist() for name in table.column_names if name not in dropped]
-    for label, *rest in zip(table[column].to_pylist(), *others, strict=True):
-        yield Written(label, rest)
+    other_columns = [table[name].to_pylist() for name in table.column_names if name not in dropped]
+    for label, *other_values in zip(table[column].to_pylist(), *other_columns, strict=True):
+        yield Written(label, other_values)

@@ -1,6 +1,6 @@
-"""The registry of formats of boxes: what reads them, and what writes corrected labels back.
+"""The registry of formats of boxes: their readers, and writers of corrected labels.
 
-A new format is a file with three functions, and one line here. Nothing here loads one.
+A new format is a file with three functions, and one line here. This module does not load the formats.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoxFormat(Entry):
-    """A format of boxes; its place is a function `(path, *, requested, split) -> Table` whose table has `box_files`.
+    """A format of boxes; its `place` is a function `(path, *, requested, split) -> Table` whose table has `box_files`.
 
     Attributes:
-        edit: The place of a function `(data: bytes, edits: BoxEdits) -> bytes`, which gives one annotation file with
-            other labels and every other byte as it is.
-        written: The place of a function `(path, *, column) -> Iterator[Written]`, which yields the boxes of one file,
-            and what else is in it, to check what was edited.
-        suffixes: How its files end, in lower case, where that is enough to know it; see `find_boxes`.
-        label_files: Where what is read is a file of settings, the place of a function `(path, *, split) -> list[Path]`,
-            the files of labels that it leads to.
-        caches: The place of a function `(files) -> list[Path]`, what trainers keep of files of labels; empty where
-            they keep nothing.
+        edit: The place of a function `(data: bytes, edits: BoxEdits) -> bytes`, which returns one annotation file with
+            other labels and every other byte unchanged.
+        written: The place of a function `(path, *, column) -> Iterator[Written]`, which yields the boxes and all other
+            parts of one file, to check edits.
+        suffixes: Suffixes of its files, in lower case, if they identify the format; see `find_boxes`.
+        label_files: If the source is a file of settings, the place of a function `(path, *, split) -> list[Path]`,
+            which returns its label files.
+        caches: The place of a function `(files) -> list[Path]`, which returns caches of label files by training tools;
+            empty if there are none.
     """
 
     edit: str = ""
@@ -38,17 +38,17 @@ class BoxFormat(Entry):
     caches: str = ""
 
 
-def _format(name: str, about: str, *suffixes: str, **more: str) -> BoxFormat:
-    """Returns a format whose functions are named after it; `more` are names of functions that few formats have."""
-    here = f"labelsieve.data.box_formats.{name}:"
+def _format(name: str, about: str, *suffixes: str, **other_functions: str) -> BoxFormat:
+    """Returns a format whose functions are named after it, with optional functions."""
+    module = f"labelsieve.data.box_formats.{name}:"
     return BoxFormat(
         name,
-        f"{here}read_{name}",
+        f"{module}read_{name}",
         about,
-        f"{here}edit_{name}",
-        f"{here}written_{name}",
+        f"{module}edit_{name}",
+        f"{module}written_{name}",
         suffixes=suffixes,
-        **{field: here + function for field, function in more.items()},
+        **{field: module + function for field, function in other_functions.items()},
     )
 
 

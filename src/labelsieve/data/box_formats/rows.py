@@ -1,4 +1,4 @@
-"""What a reader of boxes found, and the table that becomes of it."""
+"""The result of a reader of boxes, and its conversion to a table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from labelsieve.core.quantities import counted
 from labelsieve.data.boxes import Boxes, BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
 
-_TRIED = 8
+_SAMPLE_SIZE = 8
 NO_BOX = (math.nan,) * 4
-"""The sides of a box without numbers: its row has a reason."""
+"""The sides of a box without numbers, whose row becomes unreadable."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,14 +28,14 @@ class BoxRows:
 
     Attributes:
         paths: M paths of images, relative to `folder`.
-        image_of: Shape (N,), int64: which image, -1 where it is none of them.
+        image_of: Shape (N,), int64: index of the image, -1 if it is not listed.
         sides: Shape (N, 4), float64; see :class:`labelsieve.data.boxes.Boxes`.
         labels: Shape (N,), int64: indices into `class_names`.
-        truth: The same of the true labels, or None.
+        truth: The same for the true labels, or None.
         class_names: K names.
         ids: N names of the boxes.
         folder: The folder of the images.
-        files: Where they stand.
+        files: Their annotation files.
         is_relative: Whether `sides` are shares of the image.
         notes: Remarks for the user.
     """
@@ -88,7 +88,7 @@ class BoxRows:
 
 
 def box_notes(boxes: Boxes, image_files: Sequence[str]) -> Iterable[str]:
-    """Says what the rows are, how many there are, and how many images have none.
+    """Yields notes on the number of boxes, and of images without boxes.
 
     Example:
         >>> import numpy as np
@@ -103,20 +103,20 @@ def box_notes(boxes: Boxes, image_files: Sequence[str]) -> Iterable[str]:
 
 
 def folder_with(paths: Sequence[str], folders: Iterable[Path], *, requested: Path | None, where: str) -> Path:
-    """Returns the folder that holds the images which an annotation file names.
+    """Returns the folder of the images of an annotation file.
 
     Args:
         paths: Their paths in the folder.
-        folders: Where they may lie, the likeliest first.
-        requested: The folder that the user named, which is taken as it is.
+        folders: Possible folders, the most likely first.
+        requested: The folder named by the user, which is used unchanged.
         where: Name of the source, for messages.
 
     Raises:
-        DataError: None of the folders holds one of the first images.
+        DataError: None of the folders contains one of the first images.
     """
     if requested is not None:
         return requested
-    first = [path for path in paths if path][:_TRIED]
+    first = [path for path in paths if path][:_SAMPLE_SIZE]
     for folder in folders:
         if any(os.path.isfile(os.path.join(folder, path)) for path in first):
             return Path(os.path.abspath(folder))

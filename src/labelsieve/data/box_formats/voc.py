@@ -1,4 +1,4 @@
-"""Pascal VOC: a folder with an XML file an image, in `Annotations/` or beside the images.
+"""Pascal VOC: a folder with one XML file per image, in `Annotations/` or beside the images.
 
 Pixels are counted from 1, and those of both corners belong to the box: "the top-left pixel in the image has coordinates
 (1,1)" (development kit of VOC2012, section on annotations). Splits are the lists in `ImageSets/Main/`.
@@ -35,18 +35,18 @@ _IMAGES = ("JPEGImages", "images", "Images", ".")
 _OF_CLASS = re.compile(r".+_(train|val|trainval|test)")
 _ROOT = re.compile(rb"<annotation[\s/>]")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# How much of how many XML files is read to see what they are.
-_HEAD, _TRIED = 4096, 3
+# Bytes and number of XML files that are read to detect the format.
+_HEAD, _SAMPLE_SIZE = 4096, 3
 _BLANKS = b" \t"
 
 
 def is_voc(folder: Path) -> bool:
-    """Returns whether a folder holds annotations of VOC: XML files in `Annotations`, or such ones beside images."""
-    return bool(_first(folder / _ANNOTATIONS, 1)) or any(_is_annotation(path) for path in _first(folder, _TRIED))
+    """Returns whether a folder has annotations of VOC: XML files in `Annotations`, or beside images."""
+    return bool(_first(folder / _ANNOTATIONS, 1)) or any(_is_annotation(path) for path in _first(folder, _SAMPLE_SIZE))
 
 
 def _first(folder: Path, count: int) -> list[str]:
-    """Returns some XML files in a folder, none where there is no such folder."""
+    """Returns some XML files in a folder, none if it does not exist."""
     try:
         with os.scandir(folder) as entries:
             return [*islice((entry.path for entry in entries if entry.name.lower().endswith(".xml")), count)]
@@ -67,33 +67,35 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
 
     Args:
         path: The folder.
-        requested: Whether the images lie in another folder, and which elements of an object hold the label and the true
-            label; else `name`.
+        requested: The folder of the images, and the elements of an object with the label and the true label; by
+            default `name`.
         split: A list of `ImageSets/Main/`; by default the only one, else `train`. Without lists all files are read.
 
     Raises:
-        DataError: A file is no such XML, or there is no such split.
+        DataError: A file is not such XML, or there is no such split.
     """
     files, notes = _files(path, split)
     label, number = requested.label or NAME, len(files)
-    found = _Found(label=label, truth=requested.truth)
+    objects = _Objects(label=label, truth=requested.truth)
     folder = _folder(path, requested)
     names = {*_listdir(folder)}
     for index, file in enumerate(files):
-        found.add(index, file, names)
-    _refuse_one_image_of_two(files, found.paths)
-    classes = tuple(sorted({*found.labels, *found.truths}))
-    place = {name: index for index, name in enumerate(classes)}
+        objects.add(index, file, names)
+    _check_one_file_per_image(files, objects.paths)
+    classes = tuple(sorted({*objects.labels, *objects.truths}))
+    index_of = {name: index for index, name in enumerate(classes)}
     rows = BoxRows(
-        paths=found.paths,
-        image_of=np.frombuffer(found.image_of, dtype=np.int64),
-        sides=np.frombuffer(found.sides, dtype=np.float64).reshape(-1, 4),
-        labels=np.array([place[name] for name in found.labels], dtype=np.int64),
-        truth=None if requested.truth is None else np.array([place[name] for name in found.truths], dtype=np.int64),
+        paths=objects.paths,
+        image_of=np.frombuffer(objects.image_of, dtype=np.int64),
+        sides=np.frombuffer(objects.sides, dtype=np.float64).reshape(-1, 4),
+        labels=np.array([index_of[name] for name in objects.labels], dtype=np.int64),
+        truth=None
+        if requested.truth is None
+        else np.array([index_of[name] for name in objects.truths], dtype=np.int64),
         class_names=classes,
-        ids=found.ids,
+        ids=objects.ids,
         folder=folder,
-        files=BoxFiles(files=tuple(files), counts=tuple(found.counts), codes=classes, column=label, takes_new=True),
+        files=BoxFiles(files=tuple(files), counts=tuple(objects.counts), codes=classes, column=label, takes_new=True),
         notes=notes,
     )
     return rows.to_table(where=f"the {counted(number, 'XML file', 'XML files')} of {path}")
@@ -107,35 +109,35 @@ def _listdir(folder: Path) -> list[str]:
 
 
 def _files(path: Path, split: str | None) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the XML files of a split, in the order of their names or of its list, and remarks."""
-    place = path / _ANNOTATIONS if (path / _ANNOTATIONS).is_dir() else path
-    there = {name[:-4]: place / name for name in _listdir(place) if name.lower().endswith(".xml")}
+    """Returns the XML files of a split, in the order of their names or of its list, and notes."""
+    folder = path / _ANNOTATIONS if (path / _ANNOTATIONS).is_dir() else path
+    files = {name[:-4]: folder / name for name in _listdir(folder) if name.lower().endswith(".xml")}
     lists = path / "ImageSets" / "Main"
     splits = [name[:-4] for name in (_listdir(lists) if lists.is_dir() else ()) if name.endswith(".txt")]
     splits = [name for name in splits if not _OF_CLASS.fullmatch(name)]
     if not splits:
         refuse_split(split, f"the folder {path}")
-        return [*there.values()], ()
+        return [*files.values()], ()
     chosen, notes = choose_split(splits, split, where=f"the folder {path}")
     text = (lists / f"{chosen}.txt").read_text(encoding="utf-8-sig", errors="replace")
     stems = [*dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip())]
-    lacking = [stem for stem in stems if stem not in there]
+    lacking = [stem for stem in stems if stem not in files]
     if len(lacking) == len(stems):
         raise DataError(
-            f"none of the {len(stems)} images of the split {chosen} has an XML file in {place}"
+            f"none of the {len(stems)} images of the split {chosen} has an XML file in {folder}"
             + (f' (first: "{shown(stems[0])}")' if stems else "")
             + "; choose another --split"
         )
     if lacking:
         images = counted(len(lacking), "image of the split has", "images of the split have")
         notes = (*notes, f"{images} no XML file: {listed(lacking)}")
-    return [there[stem] for stem in stems if stem in there], notes
+    return [files[stem] for stem in stems if stem in files], notes
 
 
 def _folder(path: Path, requested: Columns) -> Path:
     """Returns the folder of the images."""
-    tried = [path / name for name in _IMAGES if (path / name).is_dir()]
-    holding = (each for each in tried if any(name.lower().endswith(SUFFIXES) for name in _listdir(each)))
+    candidates = [path / name for name in _IMAGES if (path / name).is_dir()]
+    holding = (each for each in candidates if any(name.lower().endswith(SUFFIXES) for name in _listdir(each)))
     folder = requested.folder or next(holding, None)
     if folder is None:
         raise DataError(
@@ -146,8 +148,8 @@ def _folder(path: Path, requested: Columns) -> Path:
 
 
 @dataclass(kw_only=True)
-class _Found:
-    """The objects of the files that were read so far."""
+class _Objects:
+    """Collects the objects of files."""
 
     label: str
     truth: str | None
@@ -160,54 +162,54 @@ class _Found:
     sides: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, image: int, file: Path, names: set[str]) -> None:
-        """Takes in one file.
+        """Adds one file.
 
         Args:
             image: The number of its image.
             file: The XML file.
             names: The files in the folder of images.
         """
-        found = read_objects(read_whole(file), where=file)
-        self.paths.append(_image(found.image, file.stem, names))
-        for index, each in enumerate(found.objects):
+        voc_file = read_objects(read_whole(file), where=file)
+        self.paths.append(_image(voc_file.image, file.stem, names))
+        for index, each in enumerate(voc_file.objects):
             self.labels.append(_text(each, self.label, file))
             if self.truth is not None:
                 self.truths.append(_text(each, self.truth, file))
             self.ids.append(f"{file.stem}#{index}")
             self.image_of.append(image)
             self.sides.extend(_sides(each.texts))
-        self.counts.append(len(found.objects))
+        self.counts.append(len(voc_file.objects))
 
 
-def _refuse_one_image_of_two(files: list[Path], paths: list[str]) -> None:
+def _check_one_file_per_image(files: list[Path], paths: list[str]) -> None:
     first: dict[str, Path] = {}
     for file, image in zip(files, paths, strict=True):
-        if (other := first.setdefault(image, file)) is not file:
+        if (earlier := first.setdefault(image, file)) is not file:
             raise DataError(
-                f"expected one XML file for each image, found {shown(image)} in {other} and in {file.name}; correct "
+                f"expected one XML file for each image, found {shown(image)} in {earlier} and in {file.name}; correct "
                 "the <filename> of one of them"
             )
 
 
 def _image(named: str, stem: str, names: set[str]) -> str:
-    """Returns the file of an image: the one that its XML names, else the one that is named as the XML."""
-    own = re.split(r"[\\/]", named)[-1]
-    others = (stem + suffix for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)))
-    return own if own in names else next((name for name in others if name in names), own or f"{stem}.jpg")
+    """Returns the file of an image: the one named in the XML, else the one with the name of the XML file."""
+    stated = re.split(r"[\\/]", named)[-1]
+    candidates = (stem + suffix for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)))
+    return stated if stated in names else next((name for name in candidates if name in names), stated or f"{stem}.jpg")
 
 
-def _text(found: VocObject, name: str, file: Path) -> str:
-    text = found.texts.get(name, "")
+def _text(voc_object: VocObject, name: str, file: Path) -> str:
+    text = voc_object.texts.get(name, "")
     if not text:
         raise DataError(
             f"expected <{shown(name)}> in each <object> of {file}, found one with "
-            f"{listed(dict.fromkeys(each.split('/')[0] for each in found.texts)) or 'nothing in it'}; add it"
+            f"{listed(dict.fromkeys(each.split('/')[0] for each in voc_object.texts)) or 'nothing in it'}; add it"
         )
     return text
 
 
 def _sides(texts: Mapping[str, str]) -> tuple[float, ...]:
-    """Returns left, top, width and height, NaN where there are no numbers."""
+    """Returns left, top, width and height, NaN if they are invalid."""
     try:
         left, top, right, bottom = (float(texts[f"bndbox/{name}"]) for name in _CORNERS)
     except (KeyError, ValueError):
@@ -232,78 +234,78 @@ def edit_voc(data: bytes, edits: BoxEdits) -> bytes:
     """
     if not (edits.labels or edits.verdicts):
         return data
-    found = read_objects(data, where="the file")
+    voc_file = read_objects(data, where="the file")
     if b"\0" in data[:4]:
         raise DataError("expected XML in UTF-8, found UTF-16, in which labels are not changed; convert it first")
     text = data.decode("latin-1")
-    return spliced(text, _splices(data, found, edits)).encode("latin-1")
+    return spliced(text, _splices(data, voc_file, edits)).encode("latin-1")
 
 
-def _splices(data: bytes, found: VocFile, edits: BoxEdits) -> Iterator[Splice]:
-    for row, each in enumerate(found.objects):
+def _splices(data: bytes, voc_file: VocFile, edits: BoxEdits) -> Iterator[Splice]:
+    for row, voc_object in enumerate(voc_file.objects):
         if row in edits.labels and edits.labels[row] is None:
-            yield Splice(*_with_its_line(data, each.place), "")
+            yield Splice(*_with_its_line(data, voc_object.place), "")
             continue
         splices = []
         if new := edits.labels.get(row):
-            splices.append(_content(data, each.children[edits.column], _escaped(new, found.encoding)))
+            splices.append(_content(data, voc_object.children[edits.column], _escaped(new, voc_file.encoding)))
         if row in edits.verdicts:
-            splices.append(_quality(data, each, edits.verdicts[row].quality_text))
+            splices.append(_quality(data, voc_object, edits.verdicts[row].quality_text))
         yield from sorted(splices)
 
 
 def _escaped(text: str, encoding: str) -> str:
-    """Returns a text as it stands in the XML file, with a character for each byte."""
-    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return plain.encode(encoding, "xmlcharrefreplace").decode("latin-1")
+    """Returns a text escaped for the XML file, with one character per byte."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.encode(encoding, "xmlcharrefreplace").decode("latin-1")
 
 
-def _content(data: bytes, place: Element, new: str) -> Splice:
-    """Replaces what stands in an element, without the blanks around it."""
-    inner = data[place.inner : place.close]
-    start = place.inner + len(inner) - len(inner.lstrip())
-    return Splice(start, max(start, place.close - len(inner) + len(inner.rstrip())), new)
+def _content(data: bytes, element: Element, new: str) -> Splice:
+    """Replaces the content of an element, without surrounding blanks."""
+    inner = data[element.inner : element.close]
+    start = element.inner + len(inner) - len(inner.lstrip())
+    return Splice(start, max(start, element.close - len(inner) + len(inner.rstrip())), new)
 
 
-def _quality(data: bytes, found: VocObject, quality: str) -> Splice:
-    """Adds an element behind the last one of an object, with the blanks that stand before that."""
-    if QUALITY in found.children:
-        return _content(data, found.children[QUALITY], quality)
-    places: Sequence[Element] = sorted(found.children.values())
-    last, start = places[-1].start, max([found.place.inner, *(each.end for each in places[:-1])])
+def _quality(data: bytes, voc_object: VocObject, quality: str) -> Splice:
+    """Adds an element after the last one of an object, with the same leading blanks."""
+    if QUALITY in voc_object.children:
+        return _content(data, voc_object.children[QUALITY], quality)
+    elements: Sequence[Element] = sorted(voc_object.children.values())
+    last, start = elements[-1].start, max([voc_object.place.inner, *(each.end for each in elements[:-1])])
     before = data[start:last].decode("latin-1")
     blanks = before if not before.strip() else ""
-    return Splice(places[-1].end, places[-1].end, f"{blanks}<{QUALITY}>{quality}</{QUALITY}>")
+    return Splice(elements[-1].end, elements[-1].end, f"{blanks}<{QUALITY}>{quality}</{QUALITY}>")
 
 
-def _with_its_line(data: bytes, place: Element) -> tuple[int, int]:
-    """Returns an element with the line that it stands in, where nothing else does."""
-    start, end = place.start, place.end
+def _with_its_line(data: bytes, element: Element) -> tuple[int, int]:
+    """Returns an element with its line, if it is alone on it."""
+    start, end = element.start, element.end
     while start and data[start - 1] in _BLANKS:
         start -= 1
     while end < len(data) and data[end] in _BLANKS:
         end += 1
     line_end = re.compile(rb"\r\n|\r|\n").match(data, end)
     alone = line_end is not None and (start == 0 or data[start - 1] in b"\r\n")
-    return (start, line_end.end()) if line_end is not None and alone else (place.start, place.end)
+    return (start, line_end.end()) if line_end is not None and alone else (element.start, element.end)
 
 
 def written_voc(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields what is in an XML file, by another reader than the one that finds the places."""
+    """Yields the content of an XML file, with another parser than the one for positions."""
     from xml.etree import ElementTree
 
     data = path.read_bytes()
-    read_objects(data, where=path)  # refuses what this one would follow
-    for each in ElementTree.fromstring(data):  # without a document type, as was checked
+    read_objects(data, where=path)  # rejects entities, which the other parser would expand
+    for each in ElementTree.fromstring(data):  # has no document type, as checked above
         label = each.find(column) if each.tag == "object" else None
         if label is None:
-            yield Written(None, _plain(each))
+            yield Written(None, _content_of(each))
         else:
             text = (label.text or "").strip()
             label.text = ""
-            yield Written(text, [_plain(child) for child in each if child.tag != QUALITY])
+            yield Written(text, [_content_of(child) for child in each if child.tag != QUALITY])
 
 
-def _plain(element: Any) -> tuple[Any, ...]:
-    """Returns what is in an element, without the blanks around it."""
-    return element.tag, element.attrib, (element.text or "").strip(), [_plain(child) for child in element]
+def _content_of(element: Any) -> tuple[Any, ...]:
+    """Returns the content of an element, without surrounding blanks."""
+    return element.tag, element.attrib, (element.text or "").strip(), [_content_of(child) for child in element]

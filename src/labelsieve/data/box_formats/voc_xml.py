@@ -1,4 +1,4 @@
-"""The objects of an XML file of Pascal VOC, each with its place in the file."""
+"""The objects of an XML file of Pascal VOC, with their positions in the file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from xml.parsers import expat
 
 from labelsieve.core.errors import DataError, first_line, shown
 
-# A tag, in which a value in quotes may hold the mark that ends it.
+# A tag; quoted values may contain its end character.
 _TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 
 
 class Element(NamedTuple):
-    """Where an element in an object stands: its begin, those of its content from begin to end, and its end."""
+    """The position of an element: its start, the start and end of its content, and its end."""
 
     start: int
     inner: int
@@ -25,9 +25,9 @@ class VocObject(NamedTuple):
     """An object of an XML file.
 
     Attributes:
-        place: Where it stands, in bytes.
-        texts: The texts in it by the path of their element, such as `bndbox/xmin`.
-        children: The elements directly in it; of several of one name the first.
+        place: Its position, in bytes.
+        texts: Its texts by the path of their element, such as `bndbox/xmin`.
+        children: Its direct child elements; the first one of each name.
     """
 
     place: Element
@@ -36,7 +36,7 @@ class VocObject(NamedTuple):
 
 
 class VocFile(NamedTuple):
-    """What an XML file holds: the name of its image, its objects and its encoding."""
+    """The contents of an XML file: the name of its image, its objects and its encoding."""
 
     image: str
     objects: list[VocObject]
@@ -44,7 +44,7 @@ class VocFile(NamedTuple):
 
 
 def read_objects(data: bytes, *, where: object) -> VocFile:
-    """Reads an XML file, in which no entities are defined: those could grow without end.
+    """Reads an XML file without entities, whose expansion may be unbounded.
 
     Raises:
         DataError: It is broken, has a document type, or is something else.
@@ -59,15 +59,15 @@ def read_objects(data: bytes, *, where: object) -> VocFile:
     try:
         parsing.run()
     except expat.ExpatError as error:
-        what = expat.errors.messages.get(error.code, "it is broken")
-        raise DataError(f"{where} cannot be read: {what}, in line {error.lineno}; correct it") from None
+        reason = expat.errors.messages.get(error.code, "it is broken")
+        raise DataError(f"{where} cannot be read: {reason}, in line {error.lineno}; correct it") from None
     except (LookupError, ValueError) as error:  # of an encoding that the parser does not know
         raise DataError(f"{where} cannot be read: {first_line(error)}; save it as UTF-8") from None
     return VocFile(parsing.image.strip(), parsing.objects, parsing.encoding)
 
 
 class _Parsing:
-    """One pass over an XML file, in which the parser knows the place of each element."""
+    """One pass over an XML file, with the position of each element."""
 
     def __init__(self, data: bytes, where: object) -> None:
         self.data, self.where, self.encoding, self.image = data, where, "utf-8", ""
@@ -87,7 +87,7 @@ class _Parsing:
         parser.CharacterDataHandler = self.words.append
         parser.Parse(self.data, True)
 
-    def declared(self, _version: str, encoding: str | None, _alone: int) -> None:
+    def declared(self, _version: str, encoding: str | None, _is_only_split: int) -> None:
         self.encoding = encoding or "utf-8"
 
     def refused(self, *_doctype: Any) -> None:
@@ -120,6 +120,6 @@ class _Parsing:
     def element(self, start: int, close: int) -> Element:
         tag = _TAG.match(self.data, start)
         inner = tag.end() if tag else close
-        if self.data[inner - 2 : inner] == b"/>":  # which the parser says to be closed where it ends
+        if self.data[inner - 2 : inner] == b"/>":  # the parser reports its end as the start of its closing tag
             return Element(start, inner, inner, inner)
         return Element(start, inner, close, self.data.find(b">", close) + 1)

@@ -1,8 +1,8 @@
-"""YOLO: a `data.yaml` of class names and splits, and beside each image a text file with one line a box.
+"""YOLO: a `data.yaml` of class names and splits, and a text file with one line per box beside each image.
 
 As Ultralytics reads it (docs.ultralytics.com/datasets/detect, format of detections): a line is the number of the class,
-then the centre, width and height of the box as shares of the image. Of a polygon, as for segmentation, the box around
-it is taken.
+then the centre, width and height of the box as shares of the image. Polygons, as for segmentation, are read as their
+bounding boxes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.splits import choose_split
 
-# Numbers of a line: a box, one with its confidence, one with four corners; from so many on it is a polygon.
+# Numbers per line: a box, a box with confidence, four corners; and the minimum of a polygon.
 _BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7
 _NUMBER = re.compile(r"\S+")
 
@@ -38,16 +38,16 @@ def read_yolo(path: Path, *, requested: Columns, split: str | None) -> Table:
 
     Args:
         path: The YAML file.
-        requested: No column and no folder, of which the format has none.
+        requested: Must be empty, since the format has no columns and no folder of images.
         split: `train`, `val` or `test`; by default the only one, else `train`.
 
     Raises:
-        DataError: The file or one of the labels is not what it should be, or is of another task.
+        DataError: The file or one of the labels is invalid, or is of another task.
     """
     _refuse_columns(requested)
     config = YoloConfig.read(path)
     chosen, notes = choose_split(config.splits, split, where=str(path))
-    files, gone = _files(config, chosen)
+    files, without_image = _files(config, chosen)
     lacking = [image for image, file in files.items() if not os.path.isfile(file)]
     if len(lacking) == len(files):
         raise DataError(
@@ -56,21 +56,21 @@ def read_yolo(path: Path, *, requested: Columns, split: str | None) -> Table:
         )
     if lacking:
         notes = (*notes, f"{counted(len(lacking), 'image has', 'images have')} no file of labels (first: {lacking[0]})")
-    if gone:
-        said = counted(len(gone), "file of labels has", "files of labels have")
-        notes = (*notes, f"{said} no image (first: {gone[0]})")
+    if without_image:
+        message = counted(len(without_image), "file of labels has", "files of labels have")
+        notes = (*notes, f"{message} no image (first: {without_image[0]})")
     return _rows(config, [*files], [*files.values()], notes).to_table(where=f"the data set {path}")
 
 
 def label_files(path: Path, *, split: str | None) -> list[Path]:
-    """Returns the files of labels of one split that are there, of a data set that can be read."""
+    """Returns the existing label files of one split of a readable data set."""
     config = YoloConfig.read(path)
     files, _ = _files(config, choose_split(config.splits, split, where=str(path))[0])
     return [Path(file) for file in files.values() if os.path.isfile(file)]
 
 
 def caches_of(files: Sequence[Path]) -> list[Path]:
-    """Returns the caches that Ultralytics keeps of files of labels, those that are there."""
+    """Returns the existing caches of label files by Ultralytics."""
     folders = sorted({path.parent for path in files})
     return [cache for folder in folders if (cache := folder.with_suffix(".cache")).is_file()]
 
@@ -78,27 +78,27 @@ def caches_of(files: Sequence[Path]) -> list[Path]:
 def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:
     folder = _folder_of(images, config.folder)
     names = [Path(os.path.relpath(image, folder)).as_posix() for image in images]
-    found, number = _Found(), {each: index for index, each in enumerate(config.names)}
+    boxes, index_of = _Boxes(), {each: index for index, each in enumerate(config.names)}
     for index, (name, file) in enumerate(zip(names, labels, strict=True)):
         if os.path.isfile(file):
-            found.add(index, name, Path(file), number)
-    if found.widths == {_CORNERS}:
+            boxes.add(index, name, Path(file), index_of)
+    if boxes.widths == {_CORNERS}:
         raise DataError(
             f"expected boxes in {config.path}, found four corners in all labels (boxes that are turned, OBB), which "
             "are not read; write upright boxes"
         )
     return BoxRows(
         paths=names,
-        image_of=np.frombuffer(found.image_of, dtype=np.int64),
-        sides=np.frombuffer(found.sides, dtype=np.float64).reshape(-1, 4),
-        labels=np.frombuffer(found.labels, dtype=np.int64),
+        image_of=np.frombuffer(boxes.image_of, dtype=np.int64),
+        sides=np.frombuffer(boxes.sides, dtype=np.float64).reshape(-1, 4),
+        labels=np.frombuffer(boxes.labels, dtype=np.int64),
         class_names=tuple(config.names.values()),
-        ids=found.ids,
+        ids=boxes.ids,
         folder=folder,
         is_relative=True,
         files=BoxFiles(
-            files=tuple(found.files),
-            counts=tuple(found.counts),
+            files=tuple(boxes.files),
+            counts=tuple(boxes.counts),
             codes=tuple(map(str, config.names)),
             column="class",
         ),
@@ -117,58 +117,58 @@ def _refuse_columns(requested: Columns) -> None:
 
 
 def _files(config: YoloConfig, split: str) -> tuple[dict[str, str], list[str]]:
-    """Returns the files of labels of a split by their images, and those of them whose image is not there.
+    """Returns the label files of a split by their images, and those whose image is missing.
 
-    The file of labels need not be there, nor the image that a list names. A file of boxes that lies where one of a
-    folder of images would, and has no image, is that of an image that is missing.
+    Label files, and images named in a list, need not exist. A label file in the place of one for a folder of images,
+    but without an image, belongs to a missing image.
 
     Raises:
         DataError: There are no images.
     """
-    places = config.places(split)
-    found = {image: labels_of(image) for place in places for image in images_in(place)}
-    if not found:
+    locations = config.locations(split)
+    label_file_of = {image: labels_of(image) for location in locations for image in images_in(location)}
+    if not label_file_of:
         raise DataError(f"expected images in {split} of {config.path}, found none; check what stands there")
-    stems = {os.path.splitext(image)[0] for image in found}
-    walked = tuple(f"{place}{os.sep}" for place in places if place.is_dir())
-    folders = sorted({os.path.dirname(image) for image in found if image.startswith(walked)})
-    gone = {image: file for folder in folders for image, file in _without_image(folder, stems)}
-    return {**found, **gone}, [*gone.values()]
+    stems = {os.path.splitext(image)[0] for image in label_file_of}
+    walked = tuple(f"{location}{os.sep}" for location in locations if location.is_dir())
+    folders = sorted({os.path.dirname(image) for image in label_file_of if image.startswith(walked)})
+    without_image = {image: file for folder in folders for image, file in _without_image(folder, stems)}
+    return {**label_file_of, **without_image}, [*without_image.values()]
 
 
 def _without_image(folder: str, stems: set[str]) -> Iterator[tuple[str, str]]:
-    """Yields the images that are missing in a folder, and the files of labels that say so.
+    """Yields the missing images of a folder, and their label files.
 
     Args:
         folder: A folder of images.
-        stems: The images that are there, without their suffixes.
+        stems: The existing images, without their suffixes.
     """
-    place = os.path.dirname(labels_of(os.path.join(folder, "_")))
-    for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+    label_folder = os.path.dirname(labels_of(os.path.join(folder, "_")))
+    for name in sorted(os.listdir(label_folder)) if os.path.isdir(label_folder) else ():
         stem, suffix = os.path.splitext(os.path.join(folder, name))
-        if suffix == ".txt" and stem not in stems and _holds_boxes(os.path.join(place, name)):
-            yield f"{stem}.jpg", os.path.join(place, name)
+        if suffix == ".txt" and stem not in stems and _holds_boxes(os.path.join(label_folder, name)):
+            yield f"{stem}.jpg", os.path.join(label_folder, name)
 
 
 def _holds_boxes(file: str) -> bool:
-    """Returns whether the first line of a file is the number of a class and those of a box or polygon."""
+    """Returns whether the first line of a file has the number of a class and a box or polygon."""
     text = read_whole(Path(file)).decode("latin-1")
     first = next(_lines(text), None)
     try:
         words = [text[start:end] for start, end in first.spans] if first else [""]
-        return _whole(words[0]) >= 0 and len(_sides([*map(float, words[1:])])) == len(NO_BOX)
+        return _integer(words[0]) >= 0 and len(_sides([*map(float, words[1:])])) == len(NO_BOX)
     except ValueError:
         return False
 
 
 def _folder_of(images: list[str], root: Path) -> Path:
-    """Returns the folder that holds all images: the root of the data set where they lie in it."""
+    """Returns the common folder of all images: the root of the data set if it contains them."""
     common = Path(os.path.commonpath([os.path.dirname(image) for image in images]))
     return root if common.is_relative_to(root) else common
 
 
 class _Line(NamedTuple):
-    """A line with a box: where it begins, its numbers as they stand there, and where it ends, with its end."""
+    """The position of a line with a box: its start, the start and end of each number, and its end."""
 
     start: int
     spans: list[tuple[int, int]]
@@ -176,19 +176,19 @@ class _Line(NamedTuple):
 
 
 def _lines(text: str) -> Iterator[_Line]:
-    """Yields the lines that hold something."""
+    """Yields the lines that are not blank."""
     at = 3 if text.startswith("\xef\xbb\xbf") else 0
     while at < len(text):
         line = LINES.match(text, at)
         end = line.end() if line else len(text)
-        if spans := [found.span() for found in _NUMBER.finditer(text, at, end)]:
+        if spans := [word.span() for word in _NUMBER.finditer(text, at, end)]:
             yield _Line(at, spans, end)
         at = end
 
 
 @dataclass(kw_only=True)
-class _Found:
-    """The boxes of the files that were read so far; `widths` are how many numbers their lines have."""
+class _Boxes:
+    """Collects the boxes of files; `widths` are the numbers of values per line."""
 
     image_of: array[int] = field(default_factory=lambda: array("q"))
     labels: array[int] = field(default_factory=lambda: array("q"))
@@ -199,16 +199,16 @@ class _Found:
     widths: set[int] = field(default_factory=set)
 
     def add(self, image: int, name: str, file: Path, number: Mapping[int, int]) -> None:
-        """Takes in the labels of one image.
+        """Adds the labels of one image.
 
         Raises:
-            DataError: A line is none of a box, or of a class without a name.
+            DataError: A line is not a box, or its class has no name.
         """
-        text, count = read_whole(file).decode("latin-1"), 0  # a character a byte: all that counts in it is ASCII
+        text, count = read_whole(file).decode("latin-1"), 0  # one character per byte: all relevant characters are ASCII
         for line in _lines(text):
             words = [text[start:end] for start, end in line.spans]
             try:
-                label, values = _whole(words[0]), [float(word) for word in words[1:]]
+                label, values = _integer(words[0]), [float(word) for word in words[1:]]
                 sides = _sides(values)
             except ValueError:
                 raise DataError(
@@ -234,8 +234,8 @@ def _line_number(text: str, line: _Line) -> int:
     return len(text[: line.start].splitlines()) + 1
 
 
-def _whole(word: str) -> int:
-    """Returns the number of a class, which some tools write as 3.0."""
+def _integer(word: str) -> int:
+    """Parses the number of a class, which some tools write as 3.0."""
     value = float(word)
     if not value.is_integer():
         raise ValueError
@@ -243,7 +243,7 @@ def _whole(word: str) -> int:
 
 
 def _sides(values: list[float]) -> tuple[float, ...]:
-    """Returns left, top, width and height of a box, or around a polygon; a confidence at the end is read over."""
+    """Returns left, top, width and height of a box, or around a polygon; ignores a confidence at the end."""
     count = len(values) + 1
     if count < _BOX:
         raise ValueError
@@ -292,7 +292,7 @@ def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
 
 
 def written_yolo(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields the lines of a file of labels, without what stands behind an even number of coordinates."""
+    """Yields the lines of a label file, without a value after an even number of coordinates."""
     del column
     for line in path.read_bytes().decode("latin-1").removeprefix("\xef\xbb\xbf").splitlines():
         words = line.split()

@@ -1,4 +1,4 @@
-"""The YAML file of a YOLO data set: names of classes, splits, and where images and their labels lie."""
+"""The YAML file of a YOLO data set: class names, splits, and locations of images and labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SPLITS = ("train", "val", "valid", "test", "minival")
 
 @dataclass(frozen=True, kw_only=True)
 class YoloConfig:
-    """What the YAML file says.
+    """The contents of the YAML file.
 
     Attributes:
         path: The file.
-        folder: What its paths are relative to.
-        values: All of it, with values as texts.
+        folder: The folder that its paths are relative to.
+        values: All values, as texts.
         names: Names of classes by their numbers.
         notes: Remarks for the user.
     """
@@ -38,7 +38,7 @@ class YoloConfig:
         """Reads the file.
 
         Raises:
-            DataError: It is no such file, or of another task.
+            DataError: It is not such a file, or of another task.
         """
         values = _read_yaml(path)
         task = "key points" if values.get("kpt_shape") else str(values.get("task") or "detect")
@@ -52,45 +52,47 @@ class YoloConfig:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that the file names.
+        """Returns the splits in the file.
 
         Raises:
             DataError: There is none.
         """
-        found = [name for name in _SPLITS if self.values.get(name)]
-        if not found:
+        names = [name for name in _SPLITS if self.values.get(name)]
+        if not names:
             raise DataError(
                 f"expected train, val or test in {self.path}, found the keys {listed(self.values)}; say there where "
                 "the images lie"
             )
-        return found
+        return names
 
-    def places(self, split: str) -> list[Path]:
+    def locations(self, split: str) -> list[Path]:
         """Returns the folders and lists of the images of a split.
 
         Raises:
             DataError: There is no such folder or list.
         """
         value = self.values[split]
-        return [self._place(each, split) for each in (value if isinstance(value, list) else [value])]
+        return [self._location(each, split) for each in (value if isinstance(value, list) else [value])]
 
-    def _place(self, value: Any, split: str) -> Path:
+    def _location(self, value: Any, split: str) -> Path:
         if not isinstance(value, str):
             raise DataError(f'expected folders or lists of images in "{split}" of {self.path}, found {shown(value)}')
-        tried = [self.folder / value, self.path.parent / value]
-        if value.startswith("../"):  # some tools write them as seen from the folder of another program
-            tried.append(self.path.parent / value.removeprefix("../"))
-        place = next((each for each in tried if each.exists()), None)
-        if place is None:
-            raise DataError(f'"{split}" of {self.path} leads to {tried[0]}, which does not exist; correct it there')
-        return Path(os.path.abspath(place))
+        candidates = [self.folder / value, self.path.parent / value]
+        if value.startswith("../"):  # some tools write them relative to another folder
+            candidates.append(self.path.parent / value.removeprefix("../"))
+        location = next((each for each in candidates if each.exists()), None)
+        if location is None:
+            raise DataError(
+                f'"{split}" of {self.path} leads to {candidates[0]}, which does not exist; correct it there'
+            )
+        return Path(os.path.abspath(location))
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
-    try:  # values as they stand there: a class `no` is none that is false
-        values = yaml.load(read_whole(path), Loader=yaml.BaseLoader)  # which makes texts only
+    try:  # values stay texts: a class `no` must not become false
+        values = yaml.load(read_whole(path), Loader=yaml.BaseLoader)  # only creates texts
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"expected YAML in {path}, which cannot be read ({first_line(error)}); correct it") from None
     if not isinstance(values, dict) or not ("names" in values or "nc" in values):
@@ -100,54 +102,56 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def _names(values: Mapping[str, Any], path: Path) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Returns the names of classes by their numbers, and remarks."""
+    """Returns the names of classes by their numbers, and notes."""
     count, names = values.get("nc"), values.get("names")
     try:
         if names is None:
             return {index: f"class_{index}" for index in range(int(str(count)))}, (f"{path} has no names of classes",)
         pairs = enumerate(names) if isinstance(names, list) else names.items()
-        found = {int(index): str(name) for index, name in sorted(pairs, key=lambda pair: int(pair[0]))}
-        number = len(found) if count is None else int(str(count))
+        names_of_numbers = {int(index): str(name) for index, name in sorted(pairs, key=lambda pair: int(pair[0]))}
+        number = len(names_of_numbers) if count is None else int(str(count))
     except (AttributeError, TypeError, ValueError):
         raise DataError(
             f'expected a list of classes, or a mapping from numbers, in "names" of {path}, found {shown(names)}'
         ) from None
-    if number != len(found):
-        raise DataError(f"expected {number} names of classes in {path}, as nc says, found {len(found)}; correct one")
-    return found, ()
+    if number != len(names_of_numbers):
+        raise DataError(
+            f"expected {number} names of classes in {path}, as nc says, found {len(names_of_numbers)}; correct one"
+        )
+    return names_of_numbers, ()
 
 
 def _root(path: Path, values: Mapping[str, Any]) -> Path:
-    """Returns what the paths are relative to: `path` of the file, or its folder where there is no such path any more.
+    """Returns the folder that paths are relative to: `path` in the file, or its folder if that does not exist.
 
-    A relative one may be seen from the folder of the file, from the one above, or from where the program runs.
+    A relative `path` is resolved from the folder of the file, its parent, or the current folder.
     """
-    here, stated = Path(os.path.abspath(path)).parent, str(values.get("path") or ".")
-    tried = (here / stated, here.parent / stated, Path.cwd() / stated)
-    return next((Path(os.path.abspath(each)) for each in tried if each.is_dir()), here)
+    folder, stated = Path(os.path.abspath(path)).parent, str(values.get("path") or ".")
+    candidates = (folder / stated, folder.parent / stated, Path.cwd() / stated)
+    return next((Path(os.path.abspath(each)) for each in candidates if each.is_dir()), folder)
 
 
-def images_in(place: Path) -> Iterator[str]:
-    """Yields the images of a folder and those below, or those that a list names, whether they are there or not.
+def images_in(location: Path) -> Iterator[str]:
+    """Yields the images of a folder and its subfolders, or those named in a list, which may be missing.
 
     Raises:
         DataError: The list cannot be read.
     """
-    if place.is_dir():
-        for here, folders, files in os.walk(place, followlinks=True):
+    if location.is_dir():
+        for folder, folders, files in os.walk(location, followlinks=True):
             folders.sort()
-            yield from (os.path.join(here, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
+            yield from (os.path.join(folder, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
         return
     try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
+        lines = location.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"expected a list of images in {place}, which cannot be read; check the file") from None
+        raise DataError(f"expected a list of images in {location}, which cannot be read; check the file") from None
     for line in filter(None, map(str.strip, lines)):
-        yield os.path.normpath(place.parent / line)
+        yield os.path.normpath(location.parent / line)
 
 
 def labels_of(image: str) -> str:
-    """Returns the file of labels of an image: in `labels` in the place of the last `images` of its path."""
+    """Returns the label file of an image: the last `images` of its path is replaced by `labels`."""
     above, mark, below = image.rpartition(f"{os.sep}images{os.sep}")
-    whole = f"{above}{os.sep}labels{os.sep}{below}" if mark else image
-    return os.path.splitext(whole)[0] + ".txt"
+    path = f"{above}{os.sep}labels{os.sep}{below}" if mark else image
+    return os.path.splitext(path)[0] + ".txt"

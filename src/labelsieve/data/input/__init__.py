@@ -1,1 +1,1 @@
-"""From undecoded images to what a model sees: 8-bit RGB, ranges, decoded images on disk, batches, windows."""
+"""From undecoded images to inputs of a model: 8-bit RGB, ranges, cache of decoded images, batches, windows."""

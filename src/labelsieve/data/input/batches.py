@@ -1,7 +1,7 @@
-"""From rows to batches: decoding in worker processes, the model's own image processing, augmentation.
+"""Batches of images: decoding in worker processes, image processing of the model, augmentation.
 
-Everything random is drawn from (seed, epoch, row), never from a global generator, so that a batch does not depend on
-the number of workers, and a resumed run sees the images that an unbroken one would have seen.
+All random numbers depend on (seed, epoch, row), never on a global generator, so that a batch does not depend on the
+number of workers, and a resumed run sees the same images as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from torchvision.transforms import v2
 
 from labelsieve.core.errors import RunError
 from labelsieve.data.images import Images, UnreadableImageError
-from labelsieve.data.input.image_cache import Pictures
+from labelsieve.data.input.image_cache import CachedImages
 from labelsieve.data.input.rgb import is_flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# Smallest and largest share of the area that a crop keeps.
+# Minimum and maximum share of the area of a crop.
 SCALE = (0.5, 1.0)
-_TURNED = 0.5
-# After so many seconds without a batch the run ends: a network drive may never answer.
+_FLIP_PROBABILITY = 0.5
+# Timeout in seconds for a batch: a network drive may never answer.
 WAIT = 600
-# Where decoding processes leave their batches, how many there has to be room for, and bytes without which none starts.
-SHARED, _ROOM, _LEAST_ROOM = Path("/dev/shm"), 8, 2**20
+# Shared memory for batches of worker processes, how many must fit, and minimum free bytes to start workers.
+SHARED, _QUEUED_BATCHES, _MIN_SHARED_BYTES = Path("/dev/shm"), 8, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +47,9 @@ class Batch:
 
     Attributes:
         rows: (B,), int64: row numbers of the readable images.
-        inputs: (B, ...): pixels or whatever the image was turned into.
+        inputs: (B, ...): pixels, or the output of the transform.
         errors: Row number to reason, for the images of this batch that cannot be read.
-        flat: Row numbers of the images that were decoded and show nothing: all pixels are alike.
+        flat: Row numbers of decoded images that show nothing: all pixels are equal.
     """
 
     rows: Tensor
@@ -65,15 +65,15 @@ _Packed = tuple[list[int], Tensor | NDArray[Any], dict[int, str], list[int]]
 class Rows(Dataset[_Item]):
     """Reads and transforms one row at a time; an unreadable image yields the reason instead of a tensor.
 
-    The third value says whether it was decoded and all pixels are alike.
+    The third value is true if the image was decoded and all pixels are equal.
     """
 
-    def __init__(self, images: Images | Pictures, transform: Callable[[Any, int], Tensor]) -> None:
+    def __init__(self, images: Images | CachedImages, transform: Callable[[Any, int], Tensor]) -> None:
         self.images, self.transform = images, transform
 
     def __getitem__(self, row: int) -> _Item:
         try:
-            if isinstance(self.images, Pictures):
+            if isinstance(self.images, CachedImages):
                 return row, self.transform(self.images[row], row), False
             image = self.images.open(row)
             return row, self.transform(image, row), is_flat(image)
@@ -82,7 +82,7 @@ class Rows(Dataset[_Item]):
 
 
 def crop_area(size: int) -> int:
-    """Returns of how many pixels the smallest crop still has one for each of those it becomes, size x size."""
+    """Returns the number of pixels of an image whose smallest crop still has size x size pixels."""
     return math.ceil(size**2 / SCALE[0])
 
 
@@ -93,7 +93,7 @@ class Augment:
         size: S.
         seed: The seed of the run.
         epoch: The epoch; two epochs see different crops.
-        scale: Smallest and largest share of the area that a crop keeps.
+        scale: Minimum and maximum share of the area of a crop.
     """
 
     def __init__(self, size: int, *, seed: int, epoch: int, scale: tuple[float, float] = SCALE) -> None:
@@ -104,23 +104,25 @@ class Augment:
         """Crops and flips the image of one row, (3, H, W), uint8."""
         seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of the stack for absent GPUs, too
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed is slower: it also records the stack for absent GPUs
             at = self.crop.make_params([image])
-            turned = bool(torch.rand(1) < _TURNED)
-        # what the transform itself would do, which takes twice as long: it keeps the order of the colours in memory
+            turned = bool(torch.rand(1) < _FLIP_PROBABILITY)
+        # the same as the transform itself, which takes twice as long: it keeps the memory layout of the colours
         part = image[:, at["top"] : at["top"] + at["height"], at["left"] : at["left"] + at["width"]][None]
         part = part.contiguous(memory_format=torch.channels_last)
-        found = interpolate(part, size=self.crop.size, mode="bicubic", antialias=True)[0]
-        return found.flip(-1) if turned else found
+        resized = interpolate(part, size=self.crop.size, mode="bicubic", antialias=True)[0]
+        return resized.flip(-1) if turned else resized
 
 
 def unit(pixels: Tensor) -> Tensor:
-    """Returns uint8 pixels (B, 3, S, S) as numbers from 0 to 1, plane by plane in memory."""
+    """Returns uint8 pixels (B, 3, S, S) as numbers from 0 to 1, contiguous in memory."""
     return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 def batches(
-    images: Images | Pictures,
+    images: Images | CachedImages,
     rows: Sequence[NDArray[np.int64]],
     *,
     transform: Callable[[Any, int], Tensor],
@@ -130,23 +132,23 @@ def batches(
     """Yields a :class:`Batch` for each array of rows, in their order.
 
     Args:
-        images: The data: as they are, or shrunk and kept for many epochs.
+        images: The data, or their cached shrunk versions for many epochs.
         rows: The row numbers of each batch.
-        transform: Turns an image, a PIL image or for :class:`Pictures` a tensor, and its row number into a tensor.
-        device: Where the batches go: beside an accelerator this process has time to spare.
-        workers: Processes that decode; None leaves one core to the model and takes at most 8, and none where images
-            are kept and the model runs on the CPU: handing a batch over takes longer than making it. Where none can be
-            started, this process decodes.
+        transform: Turns an image, a PIL image or for :class:`CachedImages` a tensor, and its row number into a tensor.
+        device: The device of the model.
+        workers: Number of worker processes; None leaves one core to the model, at most 8, and uses none if images are
+            cached and the model runs on the CPU, where transferring a batch takes longer than making it. If no process
+            can be started, this process decodes.
 
     Raises:
-        RunError: No batch came for ten minutes.
-        RuntimeError: A decoding process was killed.
+        RunError: No batch arrived for ten minutes.
+        RuntimeError: A worker process was killed.
     """
-    kept = isinstance(images, Pictures) and images.holds(np.concatenate([*rows, np.empty(0, dtype=np.int64)]))
+    is_cached = isinstance(images, CachedImages) and images.holds(np.concatenate([*rows, np.empty(0, dtype=np.int64)]))
     if workers is None:
-        workers = 0 if kept and device.type == "cpu" else default_workers()
-    # starting processes costs more than decoding a few batches, and what they talk through needs some room
-    workers = workers if len(rows) > 4 and _shared_room() >= _LEAST_ROOM else 0
+        workers = 0 if is_cached and device.type == "cpu" else default_workers()
+    # starting processes costs more than decoding a few batches, and their communication needs shared memory
+    workers = workers if len(rows) > 4 and _free_shared_memory() >= _MIN_SHARED_BYTES else 0
 
     def start(processes: int) -> Any:
         loader = DataLoader(
@@ -154,30 +156,30 @@ def batches(
             batch_sampler=[batch.tolist() for batch in rows],
             collate_fn=_pack,
             num_workers=processes,
-            generator=torch.Generator(),  # else a seed that nobody uses is drawn from the global one
+            generator=torch.Generator(),  # else the loader draws an unused seed from the global one
             multiprocessing_context="fork" if processes and hasattr(os, "fork") else None,
         )
         return iter(loader)
 
     try:
         source = start(workers)
-    except OSError:  # no more processes are allowed
+    except OSError:  # the limit of processes is reached
         source = start(0)
     return _unpacked(source)
 
 
 def _unpacked(source: Any) -> Iterator[Batch]:
-    workers = getattr(source, "_workers", [])  # without any this process decodes
-    given_up = threading.Event()
+    workers = getattr(source, "_workers", [])  # empty if this process decodes
+    timed_out = threading.Event()
 
     def give_up() -> None:
-        given_up.set()
+        timed_out.set()
         for worker in workers:
-            worker.kill()  # less than this does not end one that waits for a drive, and it would be waited for
+            worker.kill()  # other signals do not end a worker that waits for a drive, and joining it would block
 
     while True:
-        # The loader's own limit is that of a message. What a message refers to is then asked of the worker that sent
-        # it, and one that stands still never answers.
+        # The timeout of the loader only covers messages. The data of a message are fetched from the worker that sent
+        # it, and a blocked worker never answers.
         watch = threading.Timer(WAIT, give_up)
         watch.daemon = True
         try:
@@ -185,7 +187,7 @@ def _unpacked(source: Any) -> Iterator[Batch]:
                 watch.start()
             packed = next(source, None)
         except (RuntimeError, OSError, EOFError):
-            if not given_up.is_set():
+            if not timed_out.is_set():
                 raise
             raise RunError(
                 f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
@@ -200,13 +202,13 @@ def _unpacked(source: Any) -> Iterator[Batch]:
 
 
 def default_workers() -> int:
-    """Returns the number of decoding processes for this machine: the cores less one, at most 8."""
+    """Returns the number of worker processes for this machine: the number of cores minus one, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(0, min(8, cores - 1))
 
 
 def _stack(values: list[Tensor]) -> Tensor:
-    """Stacks tensors, in the order that they have in memory: to change that of colours takes longer than a crop."""
+    """Stacks tensors in their memory layout: changing the layout of colours takes longer than a crop."""
     if values[0].ndim == 3 and values[0].stride(0) == 1:
         return torch.stack([value.permute(1, 2, 0) for value in values]).permute(0, 3, 1, 2)
     return torch.stack(values)
@@ -217,26 +219,26 @@ def _pack(items: list[_Item]) -> _Packed:
     inputs = _stack([value for _, value in good]) if good else torch.empty(0)
     errors = {row: value for row, value, _ in items if isinstance(value, str)}
     flat = [row for row, _, is_flat in items if is_flat]
-    return [row for row, _ in good], inputs if get_worker_info() is None else _handed_over(inputs), errors, flat
+    return [row for row, _ in good], inputs if get_worker_info() is None else _shared(inputs), errors, flat
 
 
-def _handed_over(inputs: Tensor) -> Tensor | NDArray[Any]:
-    """Moves a batch to shared memory; where that is full it goes through a pipe, as an array.
+def _shared(inputs: Tensor) -> Tensor | NDArray[Any]:
+    """Moves a batch to shared memory; if that is full, it is sent through a pipe, as an array.
 
-    Left to the loader, a batch that finds no room is lost and waited for without end.
+    The loader itself would lose a batch that does not fit, and wait for it forever.
     """
     try:
-        return inputs.share_memory_() if _shared_room() >= _ROOM * inputs.nbytes else inputs.numpy()
+        return inputs.share_memory_() if _free_shared_memory() >= _QUEUED_BATCHES * inputs.nbytes else inputs.numpy()
     except RuntimeError:  # another process was faster
         return inputs.numpy()
 
 
-def _shared_room() -> float:
-    """Returns how many bytes of shared memory are free."""
+def _free_shared_memory() -> float:
+    """Returns the number of free bytes of shared memory."""
     if sys.platform != "linux":
         return math.inf
     try:
-        there = os.statvfs(SHARED)
+        status = os.statvfs(SHARED)
     except OSError:
         return 0
-    return there.f_bavail * there.f_frsize if os.access(SHARED, os.W_OK) else 0
+    return status.f_bavail * status.f_frsize if os.access(SHARED, os.W_OK) else 0

@@ -17,25 +17,25 @@ from labelsieve.data.input.rgb import value_kind, value_range
 
 ImagesT = TypeVar("ImagesT", bound=Images)
 
-# So many images, spread over the data, are looked at, and of each so many values count.
-_LOOKED_AT, _VALUES = 256, 2**16
+# Size of the sample of images, evenly spaced, and maximum number of values of each.
+_SAMPLED, _VALUES = 256, 2**16
 # Values of these files are 0 to 255: JPEG, GIF, WebP, BMP. A JPEG has no transparency either.
 _JPEG = b"\xff\xd8"
 _ALWAYS_8_BIT = (_JPEG, b"GIF8", b"RIFF", b"BM")
 
 
 def with_ranges(images: ImagesT) -> ImagesT:
-    """Returns the images with the ranges of those kinds of values that occur in a sample, and a note on each.
+    """Returns the images with a range for each kind of values that occurs in a sample, and a note on each.
 
-    The sample depends on the number of images alone.
+    The sample only depends on the number of images.
     """
-    found: dict[str, list[NDArray[Any]]] = defaultdict(list)
-    for row in np.unique(np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(np.int64)).tolist():
+    values_of_kind: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    for row in np.unique(np.linspace(0, len(images) - 1, min(len(images), _SAMPLED)).astype(np.int64)).tolist():
         if not _is_8_bit(images.head(row)):
             with suppress(DataError):
                 kind, values = reading(images.encoded(row), _values)
-                found[kind].append(values)
-    ranges = {kind: value_range(np.concatenate(values)) for kind, values in found.items() if kind != "8-bit"}
+                values_of_kind[kind].append(values)
+    ranges = {kind: value_range(np.concatenate(values)) for kind, values in values_of_kind.items() if kind != "8-bit"}
     notes = [
         f"values of {kind} images: {low:g} becomes black and {high:g} white" for kind, (low, high) in ranges.items()
     ]
@@ -43,12 +43,12 @@ def with_ranges(images: ImagesT) -> ImagesT:
 
 
 def _is_8_bit(head: bytes) -> bool:
-    """Returns whether the first bytes of a file tell that its values are 0 to 255."""
+    """Returns whether the first bytes of a file imply that its values are 0 to 255."""
     return not head or head.startswith(_ALWAYS_8_BIT) or (head[1:4] == b"PNG" and head[24:25] != b"\x10")
 
 
 def never_converted(head: bytes) -> bool:
-    """Returns whether the first bytes of a file tell that its values are 0 to 255 and none is transparent."""
+    """Returns whether the first bytes of a file imply that its values are 0 to 255 and opaque."""
     return not head or head.startswith(_JPEG)
 
 

@@ -1,6 +1,6 @@
-"""What becomes of the values of an image: 8-bit RGB, whatever type they have and however transparent they are.
+"""Converts images of any type and transparency to 8-bit RGB.
 
-The functions need numpy and Pillow alone and stand in the model card as they are here: :func:`source_code` copies them.
+The functions only need numpy and Pillow, and are copied into the model card by :func:`source_code`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image
 _NOISE = 2
 
 Ranges = Mapping[str, tuple[float, float]]
-"""For a kind of :func:`value_kind` the values that become black and white."""
+"""For each kind of :func:`value_kind` the values that become black and white."""
 
 
 def value_kind(image: Any) -> str:
-    """Returns what the values of an image that is open, but not loaded, are: "8-bit" needs no scaling."""
+    """Returns the kind of values of an image that is open, but not loaded: "8-bit" needs no scaling."""
     stored = str([tile[3] for tile in getattr(image, "tile", [])])  # before Pillow 11 it has no names
     if ";16" in stored and "16S" not in stored:
         return "16-bit" if image.mode.startswith("I") else "16-bit colour"
@@ -29,12 +29,12 @@ def value_kind(image: Any) -> str:
 
 
 def value_range(values: Any) -> tuple[float, float]:
-    """Returns the values that become black and white: 0 and the top of a usual scale if they fill it, else the ends."""
+    """Returns the values that become black and white: 0 and a usual maximum if values fill it, else their range."""
     values = np.asarray(values, dtype=np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
-    low, high = (float(end) for end in np.quantile(values, (0.001, 0.999)))  # single hot pixels do not count
+    low, high = (float(end) for end in np.quantile(values, (0.001, 0.999)))  # ignores single hot pixels
     if low == high:
         low, high = float(values.min()), float(values.max())
     top = float(next((top for top in (1, 255, 1023, 4095, 16383, 65535) if top >= high), high))
@@ -44,7 +44,7 @@ def value_range(values: Any) -> tuple[float, float]:
 
 
 def on_ground(image: Any) -> Any:
-    """Lays a transparent image on white, or on black where hardly anything would be seen on white."""
+    """Composites a transparent image on white, or on black if hardly anything would be visible on white."""
     layer = image.convert("RGBA")
 
     def on(ground: str) -> Any:
@@ -73,25 +73,25 @@ def to_rgb(image: Any, kind: str, ranges: Any) -> Any:
 
 
 def is_flat(image: Image.Image) -> bool:
-    """Returns whether an RGB image shows nothing: all pixels are alike but for the noise of JPEG."""
+    """Returns whether an RGB image shows nothing: all pixels are equal up to JPEG noise."""
 
     def spread(part: Image.Image) -> float:
         return max(high - low for low, high in part.getextrema())  # type: ignore[misc]
 
-    few = image.resize((8, 8), Image.Resampling.NEAREST)  # which tells of nearly all that they are not
-    return spread(few) <= _NOISE and spread(image) <= _NOISE
+    corners = image.resize((8, 8), Image.Resampling.NEAREST)  # a quick check that excludes nearly all images
+    return spread(corners) <= _NOISE and spread(image) <= _NOISE
 
 
 def source_code(ranges: Ranges) -> str:
-    """Returns Python that opens an image file as :meth:`labelsieve.data.images.LabelledImages.open` does."""
+    """Returns Python code that opens an image file like :meth:`labelsieve.data.images.LabelledImages.open`."""
     functions = "\n\n".join(inspect.getsource(function) for function in (value_kind, value_range, on_ground, to_rgb))
-    known = {kind: tuple(ends) for kind, ends in sorted(ranges.items())}
+    listed = {kind: tuple(ends) for kind, ends in sorted(ranges.items())}
     return f"""from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-RANGES = {known!r}  # what became black and white
+RANGES = {listed!r}  # what became black and white
 
 
 {functions}

@@ -1,4 +1,4 @@
-"""Windows: grids of parts of each image, in which what is small in the whole is large."""
+"""Windows: grids of crops of each image, in which small objects are large."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from labelsieve.data.images import Images
 
 
 def in_windows(images: Images, finest: int) -> Images:
-    """Returns all windows of all images, each of which counts as an image of its own.
+    """Returns all windows of all images, each as an image of its own.
 
-    A grid of g has g² windows of one g-th of each side, for g = 2, 3, ... What lies on a border of one grid is mostly
-    whole in another.
+    A grid of g has g² windows of 1/g of each side, for g = 2, 3, ... An object on a border of one grid is mostly
+    complete in another.
 
     Args:
-        images: N whole images.
+        images: N images.
         finest: The last grid, at least 2.
 
     Returns:
-        Rows of 4 + 9 + ... windows of each image, which follow one another: it is decoded once for all of them. Their
-        ids are those of the images, so that several rows have the same.
+        Rows of 4 + 9 + ... windows of each image, one after the other, so that it is decoded once for all of them.
+        Their ids are those of the images, so that several rows have the same id.
 
     Example:
         >>> import numpy as np
@@ -36,13 +36,13 @@ def in_windows(images: Images, finest: int) -> Images:
         for top in range(grid)
         for left in range(grid)
     ]
-    each = np.repeat(np.arange(len(images)), len(corners))
+    rows = np.repeat(np.arange(len(images)), len(corners))
     sides = np.tile(np.array(corners, dtype=np.float64).reshape(-1, 4), (len(images), 1))
     return Images(
-        dataset=images.dataset.select(each),
-        ids=tuple(images.ids[row] for row in each.tolist()),
-        contents=images.contents[each],
+        dataset=images.dataset.select(rows),
+        ids=tuple(images.ids[row] for row in rows.tolist()),
+        contents=images.contents[rows],
         ranges=images.ranges,
-        boxes=Boxes(sides=sides, image_of=each, is_relative=True, margin=0.0),
+        boxes=Boxes(sides=sides, image_of=rows, is_relative=True, margin=0.0),
         as_pipeline=images.as_pipeline,
     )

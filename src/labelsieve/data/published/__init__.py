@@ -1,1 +1,1 @@
-"""Readers of published data sets in the layout in which their authors give them out."""
+"""Readers of published data sets in their official layout."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labelsieve.data.published.layout import Found, Labels, home_of, images_in, indices
+from labelsieve.data.published.layout import Labels, PublishedSplit, home_of, images_in, indices
 
 _FOLDERS = {"train": "training", "test": "testing"}
 _NAMES = (
@@ -13,11 +13,11 @@ _NAMES = (
 )
 
 
-def read_animal10n(path: Path, split: str) -> Found:
+def read_animal10n(path: Path, split: str) -> PublishedSplit:
     """Reads ANIMAL-10N. The name of a file says its label: `3_12345.jpg`."""
     folder = _FOLDERS[split]
     home = home_of(path, title="ANIMAL-10N (raw_image.zip, unpacked)", files=[f"{folder}/"], inside=["raw_image"])
     images = images_in(home / folder, home=home)
     labels = [Path(image).name.partition("_")[0] for image in images]
     values = indices(labels, names=_NAMES, where=f"the names of the files in {home / folder}")
-    return Found(folder=home, images=images, labels={"label": Labels(values=values, names=_NAMES)})
+    return PublishedSplit(folder=home, images=images, labels={"label": Labels(values=values, names=_NAMES)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labelsieve.core.errors import DataError, look_up
-from labelsieve.data.published.layout import Found, to_rows
+from labelsieve.data.published.layout import PublishedSplit, to_rows
 from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources.columns import Columns, Table, choose_columns
 from labelsieve.data.sources.splits import choose_split
@@ -18,8 +18,7 @@ from labelsieve.data.sources.splits import choose_split
 _LIKE_A_NAME = re.compile(r"([\w.-]{2,}):(?!//)")
 
 
-# Those of the data sets that the Hub has under an id of its own, and that its columns do not give away: CIFAR-100 has
-# two of class names there.
+# Columns of data sets on the Hub that cannot be guessed: CIFAR-100 has two columns of classes.
 HUB = {
     "uoft-cs/cifar10": Columns(image="img", label="label"),
     "uoft-cs/cifar100": Columns(image="img", label="fine_label"),
@@ -37,15 +36,15 @@ class NamedSource(NamedTuple):
 
 
 def named_source(source: str | Path) -> NamedSource | None:
-    """Returns the parts of a source `NAME:PATH` with a known name, or None; a path that exists is just that."""
-    name, _, place = str(source).partition(":")
-    if not place or name not in PUBLISHED or os.path.exists(source):
+    """Returns the parts of a source `NAME:PATH` with a known name, or None; existing paths have priority."""
+    name, _, path = str(source).partition(":")
+    if not path or name not in PUBLISHED or os.path.exists(source):
         return None
-    return NamedSource(name, Path(os.path.abspath(Path(place).expanduser())))
+    return NamedSource(name, Path(os.path.abspath(Path(path).expanduser())))
 
 
 def refuse_unknown_name(source: str) -> None:
-    """Raises a `DataError` that names the nearest data set if a source looks like `NAME:PATH`, or like a name alone."""
+    """Raises a `DataError` with the most similar name if a source looks like `NAME:PATH`, or like a name only."""
     if (name := source.removesuffix(":")) in PUBLISHED:
         raise DataError(f"expected the folder of a published data set after its name, as in {name}:PATH, found none")
     if like := _LIKE_A_NAME.match(source):
@@ -56,26 +55,26 @@ def read_published(source: NamedSource, *, requested: Columns, split: str | None
     """Reads one split of a published data set in its official layout.
 
     Raises:
-        DataError: Files are missing or are not what they should be, or there is no such split or column.
+        DataError: Files are missing or invalid, or there is no such split or column.
     """
-    known = PUBLISHED.entries[source.name]
-    where = f"{known.about} in {source.path}"
-    chosen, notes = choose_split(known.splits, split, where=where)
-    found = PUBLISHED[source.name](source.path, chosen)
-    label = requested.label or found.given
-    wish = replace(requested, label=label, truth=requested.truth or found.truth_of(label))
-    rows = to_rows(found, where=where)
+    data_set = PUBLISHED.entries[source.name]
+    where = f"{data_set.about} in {source.path}"
+    chosen, notes = choose_split(data_set.splits, split, where=where)
+    contents = PUBLISHED[source.name](source.path, chosen)
+    label = requested.label or contents.given
+    wish = replace(requested, label=label, truth=requested.truth or contents.truth_of(label))
+    rows = to_rows(contents, where=where)
     columns = choose_columns(rows.features, requested=wish, where=where)
-    notes = (*notes, *found.notes, *_notes(found, requested=requested, truth=columns.truth))
-    return Table(rows=rows, columns=columns, where=where, folder=found.folder, notes=notes)
+    notes = (*notes, *contents.notes, *_notes(contents, requested=requested, truth=columns.truth))
+    return Table(rows=rows, columns=columns, where=where, folder=contents.folder, notes=notes)
 
 
-def _notes(found: Found, *, requested: Columns, truth: str | None) -> list[str]:
-    """Says which of several columns were taken though nobody asked for them."""
+def _notes(contents: PublishedSplit, *, requested: Columns, truth: str | None) -> list[str]:
+    """Returns notes on columns that were chosen by default."""
     notes = []
-    others = [name for name in found.labels if name != found.given and name not in found.truths]
-    if others and requested.label is None:
-        notes.append(f"the given labels are {found.given}; --label-column takes {', '.join(others)}")
+    other_columns = [name for name in contents.labels if name != contents.given and name not in contents.truths]
+    if other_columns and requested.label is None:
+        notes.append(f"the given labels are {contents.given}; --label-column takes {', '.join(other_columns)}")
     if truth is not None and requested.truth is None:
         notes.append(f"the true labels, for metrics only, are {truth}")
     return notes

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N: what people said of the same images."""
+"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N: human labels of the same images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, first_line, listed
-from labelsieve.data.published.layout import AGAIN, Found, Labels, home_of, indices, readable
+from labelsieve.data.published.layout import AGAIN, Labels, PublishedSplit, home_of, indices, readable
 from labelsieve.data.published.pickles import read_pickle, read_torch
 
 _SIDE = 32
@@ -22,7 +22,7 @@ _SIDE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class _Archive:
-    """Where the parts of an archive are.
+    """The parts of an archive.
 
     Attributes:
         title: Name of the data set.
@@ -62,30 +62,30 @@ _CIFAR100 = _Archive(
 )
 
 
-def read_cifar10(path: Path, split: str) -> Found:
+def read_cifar10(path: Path, split: str) -> PublishedSplit:
     """Reads CIFAR-10."""
     return _read_archive(_CIFAR10, path, split)
 
 
-def read_cifar100(path: Path, split: str) -> Found:
+def read_cifar100(path: Path, split: str) -> PublishedSplit:
     """Reads CIFAR-100, with its 20 groups of classes as the column `coarse_label`."""
     return _read_archive(_CIFAR100, path, split)
 
 
-def read_cifar10n(path: Path, split: str) -> Found:
-    """Reads CIFAR-10N: three labels of people for each training image, and what follows from them."""
+def read_cifar10n(path: Path, split: str) -> PublishedSplit:
+    """Reads CIFAR-10N: three human labels for each training image, and their aggregations."""
     columns = dict.fromkeys(("worse_label", "aggre_label", "random_label1", "random_label2", "random_label3"), "label")
     return _read_human(_CIFAR10, "CIFAR-10", path, split, columns={**columns, "clean_label": "label"})
 
 
-def read_cifar100n(path: Path, split: str) -> Found:
-    """Reads CIFAR-100N: a label of a person for each training image."""
+def read_cifar100n(path: Path, split: str) -> PublishedSplit:
+    """Reads CIFAR-100N: one human label for each training image."""
     columns = {"noisy_label": "label", "clean_label": "label"}
     coarse = {"noisy_coarse_label": "coarse_label", "clean_coarse_label": "coarse_label"}
     return _read_human(_CIFAR100, "CIFAR-100", path, split, columns={**columns, **coarse})
 
 
-def _read_archive(archive: _Archive, path: Path, split: str) -> Found:
+def _read_archive(archive: _Archive, path: Path, split: str) -> PublishedSplit:
     names = [archive.meta, *archive.parts[split]]
     folder, contents = _contents(archive, path, names)
     meta, *parts = (read_pickle(data, where=folder / name) for name, data in zip(names, contents, strict=True))
@@ -97,15 +97,15 @@ def _read_archive(archive: _Archive, path: Path, split: str) -> Found:
         for name, part, images in zip(names[1:], parts, pixels, strict=True):
             values.append(_labels(part, key, classes, where=folder / name, count=len(images)))
         labels[column] = Labels(values=np.concatenate(values), names=classes)
-    return Found(folder=folder, images=np.concatenate(pixels), labels=labels)
+    return PublishedSplit(folder=folder, images=np.concatenate(pixels), labels=labels)
 
 
 def _contents(archive: _Archive, path: Path, names: Sequence[str]) -> tuple[Path, list[bytes]]:
-    """Returns the folder and the contents of some files, out of the archive as it came or unpacked."""
-    places = [path, path / archive.packed, path / "data" / archive.packed]
+    """Returns the folder and the contents of some files, from the archive, packed or unpacked."""
+    candidates = [path, path / archive.packed, path / "data" / archive.packed]
     inside = [archive.folder, f"data/{archive.folder}"]
-    unpacked = any((place / archive.meta).is_file() for place in (path, *(path / name for name in inside)))
-    packed = next((place for place in places if place.is_file()), None)
+    unpacked = any((candidate / archive.meta).is_file() for candidate in (path, *(path / name for name in inside)))
+    packed = next((candidate for candidate in candidates if candidate.is_file()), None)
     if packed is not None and not unpacked:
         return packed, _unpack(packed, [f"{archive.folder}/{name}" for name in names])
     home = home_of(path, title=archive.title, files=names, inside=inside)
@@ -116,29 +116,29 @@ def _contents(archive: _Archive, path: Path, names: Sequence[str]) -> tuple[Path
 
 
 def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as packed:
             for member in packed:
                 name = posixpath.normpath(member.name)
                 file = packed.extractfile(member) if name in names and member.isfile() else None
                 if file is not None:
-                    found[name] = file.read()
+                    contents[name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"expected an archive in {path}, which cannot be read: {first_line(error)}; {AGAIN}") from None
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in contents]
     if missing:
         raise DataError(f"expected {listed(names)} in {path}; missing: {listed(missing)}; {AGAIN}")
-    return [found[name] for name in names]
+    return [contents[name] for name in names]
 
 
 def _pixels(part: Mapping[str, Any], *, where: Path) -> NDArray[np.uint8]:
-    """Returns images, shape (N, 32, 32, 3); a row holds all red values, then all green and all blue ones."""
+    """Returns images, shape (N, 32, 32, 3); a row has all red values, then all green and all blue ones."""
     data = _entry(part, "data", where=where)
-    wanted = 3 * _SIDE * _SIDE
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (wanted,):
-        found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise DataError(f"expected pixels as uint8 of shape (N, {wanted}) in {where}, found {found}; {AGAIN}")
+    width = 3 * _SIDE * _SIDE
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (width,):
+        actual = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise DataError(f"expected pixels as uint8 of shape (N, {width}) in {where}, found {actual}; {AGAIN}")
     return data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
 
 
@@ -164,35 +164,37 @@ def _entry(record: Mapping[str, Any], key: str, *, where: object) -> Any:
     return record[key]
 
 
-def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns: Mapping[str, str]) -> Found:
-    """Reads the images with labels of people; `columns` says for each kind of these which classes it has.
+def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns: Mapping[str, str]) -> PublishedSplit:
+    """Reads the images with human labels; `columns` maps each column to the column with its classes.
 
-    Only the training images have such labels: the test set has the clean ones.
+    Only the training images have human labels: the test set has the clean ones.
     """
     home = home_of(path, title=f"{name}N", files=[f"{name}_human.pt"], inside=["data"])
-    found = _read_archive(archive, path, split)
+    contents = _read_archive(archive, path, split)
     if split == "test":
-        return found
+        return contents
     file = home / f"{name}_human.pt"
     record, labels = read_torch(file), {}
     for column, kind in columns.items():
-        classes = found.labels[kind].names
+        classes = contents.labels[kind].names
         labels[column] = Labels(
-            values=_labels(record, column, classes, where=file, count=len(found.images)), names=classes
+            values=_labels(record, column, classes, where=file, count=len(contents.images)), names=classes
         )
     truths = tuple(column for column in columns if column.startswith("clean"))
     for column in truths:
-        _check_same(labels[column], found.labels[columns[column]], where=f"{column} of {file}", archive=found.folder)
-    return replace(found, labels=labels, given=next(iter(columns)), truths=truths)
+        _check_same(
+            labels[column], contents.labels[columns[column]], where=f"{column} of {file}", archive=contents.folder
+        )
+    return replace(contents, labels=labels, given=next(iter(columns)), truths=truths)
 
 
-def _check_same(stated: Labels, known: Labels, *, where: str, archive: Path) -> None:
-    """Checks that two sources of the same labels agree: where they do not, the images are in another order."""
-    wrong = np.flatnonzero(stated.values != known.values)
+def _check_same(stated: Labels, expected: Labels, *, where: str, archive: Path) -> None:
+    """Checks that two sources of the same labels agree: otherwise the images are in another order."""
+    wrong = np.flatnonzero(stated.values != expected.values)
     if len(wrong):
         row = int(wrong[0])
-        there, here = (labels.names[labels.values[row]] for labels in (stated, known))
+        stated_name, expected_name = (labels.names[labels.values[row]] for labels in (stated, expected))
         raise DataError(
-            f"expected {where} to agree with {archive}, but {len(wrong):,} of {len(known.values):,} labels differ "
-            f'(first: row {row}, "{there}" instead of "{here}"); take both from their official pages'
+            f"expected {where} to agree with {archive}, but {len(wrong):,} of {len(expected.values):,} labels differ "
+            f'(first: row {row}, "{stated_name}" instead of "{expected_name}"); take both from their official pages'
         )

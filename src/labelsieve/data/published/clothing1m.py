@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.data.published.layout import Found, Labels, home_of, indices, lines_of, looked_up, pairs, readable
+from labelsieve.data.published.layout import (
+    Labels,
+    PublishedSplit,
+    home_of,
+    indices,
+    lines_of,
+    looked_up,
+    pairs,
+    readable,
+)
 
 _NAMES, _NOISY, _CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
 # For each split the list of its images, and the columns of labels with their files. `both` is not listed: it is all
@@ -24,7 +33,7 @@ _PARTS = {
 _SAMPLE = 64_000
 
 
-def read_clothing1m(path: Path, split: str) -> Found:
+def read_clothing1m(path: Path, split: str) -> PublishedSplit:
     """Reads Clothing1M.
 
     Only few of the images with a noisy label have a clean one too, so `train` has no true labels, and `both` is these
@@ -43,16 +52,16 @@ def read_clothing1m(path: Path, split: str) -> Found:
         values = looked_up(keys, tables[column], where=home / file, of=home / list_file)
         labels[column] = Labels(values=indices(values, names=names, where=home / file), names=names)
     truths = ("clean_label",) if split == "both" else ()
-    found = Found(folder=home, images=keys, labels=labels, truths=truths)
-    return _sample(found) if split == "sample-64000" else found
+    contents = PublishedSplit(folder=home, images=keys, labels=labels, truths=truths)
+    return _sample(contents) if split == "sample-64000" else contents
 
 
-def _sample(found: Found) -> Found:
-    labels = found.labels["label"]
+def _sample(contents: PublishedSplit) -> PublishedSplit:
+    labels = contents.labels["label"]
     rows = balanced(labels.values, _SAMPLE)
     return replace(
-        found,
-        images=[found.images[row] for row in rows],
+        contents,
+        images=[contents.images[row] for row in rows],
         labels={"label": replace(labels, values=labels.values[rows])},
         notes=(f"a sample of {len(rows):,} of {len(labels.values):,} images, as many of each class as there are",),
     )

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from labelsieve.data.published.layout import Found, Labels, home_of, looked_up, pairs, positions, readable
+from labelsieve.data.published.layout import Labels, PublishedSplit, home_of, looked_up, pairs, positions, readable
 
 _TEXTS = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
 _NUMBER = re.compile(r"^\d+\.")
 
 
-def read_cub(path: Path, split: str) -> Found:
+def read_cub(path: Path, split: str) -> PublishedSplit:
     """Reads CUB-200-2011. Its texts are lists of `NUMBER VALUE`; a number means the same image or class in each."""
     home = home_of(path, title="CUB-200-2011", files=[*_TEXTS, "images/"], inside=["CUB_200_2011"])
     images, labels, classes, parts = (home / name for name in _TEXTS)
     names = dict(pairs(classes))
-    part_of, label_of, wanted = dict(pairs(parts)), dict(pairs(labels)), "1" if split == "train" else "0"
+    part_of, label_of, flag_of_split = dict(pairs(parts)), dict(pairs(labels)), "1" if split == "train" else "0"
     listed_images = pairs(images)
     looked_up(
         list(label_of), dict(listed_images), where=images, of=labels
     )  # else a list that was cut off is a smaller set
     flags = looked_up([number for number, _ in listed_images], part_of, where=parts, of=images)
-    listed_images = [image for image, flag in zip(listed_images, flags, strict=True) if flag == wanted]
-    given = looked_up([number for number, _ in listed_images], label_of, where=labels, of=images)
-    values = looked_up(given, positions(names), where=classes, of=labels)
-    return Found(
+    listed_images = [image for image, flag in zip(listed_images, flags, strict=True) if flag == flag_of_split]
+    codes = looked_up([number for number, _ in listed_images], label_of, where=labels, of=images)
+    values = looked_up(codes, positions(names), where=classes, of=labels)
+    return PublishedSplit(
         folder=home,
         images=[f"images/{file}" for _, file in listed_images],
         labels={

@@ -9,8 +9,8 @@ import numpy as np
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.published.layout import (
     AGAIN,
-    Found,
     Labels,
+    PublishedSplit,
     home_of,
     indices,
     lines_of,
@@ -23,7 +23,7 @@ from labelsieve.data.published.layout import (
 _LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "verified-val": "verified_val.tsv"}
 
 
-def read_food101n(path: Path, split: str) -> Found:
+def read_food101n(path: Path, split: str) -> PublishedSplit:
     """Reads Food-101N. The splits that were verified have a column `verified`: 1 where the label is right, else 0."""
     files = ["meta/classes.txt", f"meta/{_LISTS[split]}", "images/"]
     home = home_of(path, title="Food-101N", files=files, inside=["Food-101N_release"])
@@ -37,16 +37,16 @@ def read_food101n(path: Path, split: str) -> Found:
         verified = dict(pairs(listed, last=True))
         keys = _below_header(list(verified), listed)
         numbers["verified"] = indices([verified[key] for key in keys], names=("wrong", "right"), where=listed)
-    given = [key.partition("/")[0] for key in keys]
-    values = looked_up(given, positions(folders), where=home / files[0], of=listed)
+    names_of_keys = [key.partition("/")[0] for key in keys]
+    values = looked_up(names_of_keys, positions(folders), where=home / files[0], of=listed)
     labels = Labels(values=np.array(values, dtype=np.int64), names=names)
     images = [f"images/{key}" for key in keys]
-    return Found(folder=home, images=images, labels={"label": labels}, numbers=numbers)
+    return PublishedSplit(folder=home, images=images, labels={"label": labels}, numbers=numbers)
 
 
 def _below_header(lines: list[str], path: Path) -> list[str]:
     """Leaves out the first line, which names the columns in every list of this data set."""
     if not lines or not lines[0].startswith("class_name"):
-        found = f'"{shown(lines[0])}"' if lines else "nothing"
-        raise DataError(f'expected a header "class_name" in {path}, found {found}; {AGAIN}')
+        actual = f'"{shown(lines[0])}"' if lines else "nothing"
+        raise DataError(f'expected a header "class_name" in {path}, found {actual}; {AGAIN}')
     return lines[1:]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from labelsieve.data.published.layout import (
-    Found,
     Labels,
+    PublishedSplit,
     distinct_names,
     home_of,
     images_in,
@@ -29,7 +29,7 @@ _WEBVISION = {
 }
 
 
-def read_tiny_imagenet(path: Path, split: str) -> Found:
+def read_tiny_imagenet(path: Path, split: str) -> PublishedSplit:
     """Reads Tiny ImageNet: 200 classes, 64 x 64 pixels."""
     files = ["train/"] if split == "train" else ["val/val_annotations.txt", "val/images/"]
     files = ["wnids.txt", "words.txt", *files]
@@ -42,13 +42,13 @@ def read_tiny_imagenet(path: Path, split: str) -> Found:
         home_of(home, title="Tiny ImageNet", files=[f"train/{code}/images/" for code in codes])
         return _by_folder(home, [home / "train" / code / "images" for code in codes], names)
     where = home / "val" / "val_annotations.txt"
-    listed = [(file, rest.split()[0]) for file, rest in pairs(where)]
+    listed = [(file, line.split()[0]) for file, line in pairs(where)]
     values = looked_up([code for _, code in listed], positions(codes), where=home / "wnids.txt", of=where)
     labels = Labels(values=np.array(values, dtype=np.int64), names=names)
-    return Found(folder=home, images=[f"val/images/{file}" for file, _ in listed], labels={"label": labels})
+    return PublishedSplit(folder=home, images=[f"val/images/{file}" for file, _ in listed], labels={"label": labels})
 
 
-def read_webvision(path: Path, split: str) -> Found:
+def read_webvision(path: Path, split: str) -> PublishedSplit:
     """Reads mini-WebVision: the first 50 classes of the Google part of WebVision 1.0."""
     files = ["info/synsets.txt", *_WEBVISION.get(split, ())[:2]]
     home = home_of(path, title="WebVision 1.0", files=files)
@@ -61,22 +61,22 @@ def read_webvision(path: Path, split: str) -> Found:
     listed = pairs(home / file, last=True)
     values = indices([label for _, label in listed], names=synsets, where=home / file)
     mini = values < _MINI
-    images = [f"{below}{image}" for (image, _), taken in zip(listed, mini, strict=True) if taken]
-    return Found(folder=home, images=images, labels={"label": Labels(values=values[mini], names=names)})
+    images = [f"{below}{image}" for (image, _), is_mini in zip(listed, mini, strict=True) if is_mini]
+    return PublishedSplit(folder=home, images=images, labels={"label": Labels(values=values[mini], names=names)})
 
 
-def _imagenet_val(home: Path, codes: Sequence[str], names: tuple[str, ...]) -> Found:
+def _imagenet_val(home: Path, codes: Sequence[str], names: tuple[str, ...]) -> PublishedSplit:
     """Reads the validation images of ImageNet of the same classes, which have a folder each."""
-    place = home / "imagenet" / "val" if (home / "imagenet" / "val").is_dir() else home / "imagenet-val"
-    home_of(place, title="the validation images of ImageNet", files=[f"{code}/" for code in codes])
-    return _by_folder(home, [place / code for code in codes], names)
+    folder = home / "imagenet" / "val" if (home / "imagenet" / "val").is_dir() else home / "imagenet-val"
+    home_of(folder, title="the validation images of ImageNet", files=[f"{code}/" for code in codes])
+    return _by_folder(home, [folder / code for code in codes], names)
 
 
-def _by_folder(home: Path, folders: Sequence[Path], names: tuple[str, ...]) -> Found:
+def _by_folder(home: Path, folders: Sequence[Path], names: tuple[str, ...]) -> PublishedSplit:
     """Reads a folder of images for each class."""
     images = [images_in(folder, home=home) for folder in folders]
     values = np.repeat(np.arange(len(folders)), [len(some) for some in images])
-    return Found(
+    return PublishedSplit(
         folder=home,
         images=[image for some in images for image in some],
         labels={"label": Labels(values=values, names=names)},

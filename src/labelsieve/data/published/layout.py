@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: finding the files, reading lists of lines, and the rows they make."""
+"""Helpers of the readers of published data sets: finding files, reading lists, and creating rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 AGAIN = "get it again from the page of the data set"
-# How many names, and how much of a line, a message shows.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,17 +37,17 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class PublishedSplit:
     """One split of a published data set.
 
     Attributes:
-        folder: What the paths are relative to, and must lie in.
+        folder: The folder that contains the paths.
         images: N paths relative to `folder`, or an array of shape (N, H, W, 3), uint8.
         labels: The columns of labels by name.
-        given: The one of them that holds the given labels unless another is asked for.
-        truths: Those that hold true labels: the one with the same classes as the given labels is taken.
+        given: The column of the given labels by default.
+        truths: The columns of true labels: the one with the same classes as the given labels is used.
         numbers: Further columns, of N integers each.
-        notes: Remarks for the user.
+        notes: Notes for the user.
     """
 
     folder: Path
@@ -67,38 +66,38 @@ class Found:
         return next((truth for truth in self.truths if self.labels[truth].names == names), None)
 
 
-def to_rows(found: Found, *, where: str) -> Dataset:
-    """Makes rows with the column `image` and those of the labels."""
+def to_rows(contents: PublishedSplit, *, where: str) -> Dataset:
+    """Creates rows with the column `image` and the columns of labels."""
     import pyarrow as pa
     from datasets import ClassLabel, Dataset, Features, Image, Value
 
-    in_memory = isinstance(found.images, np.ndarray)
-    images = read_memory(found.images).data.column("image") if in_memory else pa.array(found.images, pa.string())
+    in_memory = isinstance(contents.images, np.ndarray)
+    images = read_memory(contents.images).data.column("image") if in_memory else pa.array(contents.images, pa.string())
     features = {"image": Image(decode=False) if in_memory else Value("string")}
     columns = {"image": images}
-    for name, labels in found.labels.items():
+    for name, labels in contents.labels.items():
         check_class_names(labels.names, where=where)
         features[name], columns[name] = ClassLabel(names=list(labels.names)), pa.array(labels.values)
-    for name, numbers in found.numbers.items():
+    for name, numbers in contents.numbers.items():
         features[name], columns[name] = Value("int64"), pa.array(numbers)
     return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
 
 
 def home_of(path: Path, *, title: str, files: Sequence[str], inside: Sequence[str] = ()) -> Path:
-    """Returns the folder that holds a data set: `path` itself, or a folder in it.
+    """Returns the folder of a data set: `path` itself, or a folder in it.
 
     Args:
-        path: Where the user says the data set lies.
+        path: The path passed by the user.
         title: Name of the data set.
-        files: Files and folders that have to be there; a folder ends with `/`.
-        inside: Folders in `path` that may hold them instead.
+        files: Required files and folders; a folder ends with `/`.
+        inside: Folders in `path` that may contain them instead.
 
     Raises:
-        DataError: Some are missing; says what is expected where, and what is there.
+        DataError: Some are missing; the message lists the expected and the existing ones.
     """
-    places = [path, *(place for name in inside if (place := path / name).is_dir())]
-    missing = {place: [name for name in files if not _is_there(place, name)] for place in places}
-    best = min(places, key=lambda place: len(missing[place]))
+    folders = [path, *(folder for name in inside if (folder := path / name).is_dir())]
+    missing = {folder: [name for name in files if not _is_there(folder, name)] for folder in folders}
+    best = min(folders, key=lambda folder: len(missing[folder]))
     if not missing[best]:
         return best
     raise DataError(
@@ -122,7 +121,7 @@ def _content(folder: Path) -> str:
 
 
 def lines_of(path: Path) -> list[str]:
-    """Reads the lines of a text file; blank ones are left out, and line ends may be those of Windows."""
+    """Reads the lines of a text file without blank lines; line ends of Windows are supported."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,49 +130,49 @@ def lines_of(path: Path) -> list[str]:
 
 
 def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
-    """Reads two values a line, split by blanks or a tab.
+    """Reads two values per line, separated by blanks or a tab.
 
     Args:
         path: The text file.
-        last: Part the line at the last blank instead of the first: it is the first value that may hold blanks.
+        last: Split the line at the last blank instead of the first, if the first value may contain blanks.
 
     Raises:
-        DataError: A line holds one value only.
+        DataError: A line has only one value.
     """
-    found = []
+    result = []
     for line in lines_of(path):
         parts = line.rsplit(None, 1) if last else line.split(None, 1)
         if len(parts) != 2:
             raise DataError(f'expected two values a line in {path}, found "{shown(line)}"; {AGAIN}')
-        found.append((parts[0], parts[1]))
-    return found
+        result.append((parts[0], parts[1]))
+    return result
 
 
 def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0) -> NDArray[np.int64]:
     """Reads labels, texts or numbers that count from `first`, as indices into `names`.
 
     Raises:
-        DataError: One is no integer, or outside of the names.
+        DataError: One is not an integer, or outside of the names.
     """
     try:
         array = np.asarray(values).reshape(-1)
         if array.size and array.dtype.kind not in "iuU":
             raise ValueError(f"they are {array.dtype}")
-        found = array.astype(np.int64) - first
+        result = array.astype(np.int64) - first
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"expected labels as integers in {where}: {first_line(error)}; {AGAIN}") from None
-    wrong = np.flatnonzero((found < 0) | (found >= len(names)))
+    wrong = np.flatnonzero((result < 0) | (result >= len(names)))
     if len(wrong):
-        last, odd = len(names) - 1 + first, found[wrong[0]] + first
+        last, odd = len(names) - 1 + first, result[wrong[0]] + first
         raise DataError(f"expected labels from {first} to {last} in {where}, found {odd}; {AGAIN}")
-    return found
+    return result
 
 
 def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, of: object) -> list[Any]:
-    """Returns what a table says of each key.
+    """Returns the value of each key in a table.
 
     Raises:
-        DataError: It says nothing of some: how many, and the first. `where` is the table, `of` where the keys stand.
+        DataError: Some keys are missing: how many, and the first. `where` is the table, `of` the source of the keys.
     """
     missing = [key for key in keys if key not in table]
     if missing:
@@ -200,30 +199,30 @@ def images_in(folder: Path, *, home: Path) -> list[str]:
 
 
 def readable(name: str) -> str:
-    """Returns a class name as it would stand in a caption: `apple_pie` is "apple pie"."""
+    """Returns a class name as in a caption: `apple_pie` is "apple pie"."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
 def distinct_names(synonyms: Sequence[str], *, codes: Sequence[str]) -> tuple[str, ...]:
-    """Names each class by its first synonym, or by as many as tell it from the other classes.
+    """Names each class by its first synonym, or by as many as distinguish it from the other classes.
 
     Args:
-        synonyms: For each of K classes its synonyms, split by commas.
-        codes: K codes, which are added where no synonym helps.
+        synonyms: For each of K classes its synonyms, separated by commas.
+        codes: K codes, which are added if no synonym helps.
     """
     words = [[word.strip() for word in line.split(",")] for line in synonyms]
-    taken = [1] * len(words)
+    used = [1] * len(words)
     while True:
-        names = [", ".join(some[:count]) for some, count in zip(words, taken, strict=True)]
+        names = [", ".join(some[:count]) for some, count in zip(words, used, strict=True)]
         shared = {name for name, count in Counter(map(normalise, names)).items() if count > 1}
         twice = [row for row, name in enumerate(names) if normalise(name) in shared]
-        longer = [row for row in twice if taken[row] < len(words[row])]
+        longer = [row for row in twice if used[row] < len(words[row])]
         if not longer:
             return tuple(f"{name} ({codes[row]})" if row in twice else name for row, name in enumerate(names))
         for row in longer:
-            taken[row] += 1
+            used[row] += 1
 
 
 def positions(keys: Iterable[str]) -> dict[str, int]:
-    """Returns the place of each key in a list."""
-    return {key: place for place, key in enumerate(keys)}
+    """Returns the position of each key in a list."""
+    return {key: position for position, key in enumerate(keys)}

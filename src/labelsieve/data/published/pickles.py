@@ -1,8 +1,8 @@
-"""Reading pickles that hold arrays, lists and texts, without building what else a pickle may ask for.
+"""Reads pickles of arrays, lists and texts safely, without creating any other objects.
 
-A pickle is a program that calls what it names. Here the few names that an array of numpy needs stand for classes of
-this file, which hold numbers and do nothing; every other name is refused. Not even numpy's own classes are reached: a
-pickle could have them take any bytes for Python objects.
+A pickle is a program that calls functions by name. Here the few names needed for numpy arrays are replaced by passive
+classes of this module; every other name is rejected. Even classes of numpy are not used, since a pickle could make them
+interpret bytes as Python objects.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def read_pickle(data: bytes, *, where: object) -> dict[str, Any]:
     """Reads a dictionary of arrays of integers, lists, texts and numbers, as Python 2 or 3 wrote it.
 
     Raises:
-        DataError: It is broken, or asks for anything else.
+        DataError: It is broken, or requires anything else.
     """
     try:
-        return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+        return _converted(_Unpickler(io.BytesIO(data), encoding="bytes").load())
     except Exception as error:  # a broken pickle raises nearly anything
         raise _unreadable(where, error) from None
 
@@ -90,22 +90,22 @@ def read_torch(path: Path) -> dict[str, Any]:
 
     try:
         with torch.serialization.safe_globals([(kind, name) for name, kind in _ALLOWED.items()]):
-            return _plain(torch.load(path, map_location="cpu", weights_only=True))
+            return _converted(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken file raises nearly anything
         raise _unreadable(path, error) from None
 
 
 def _unreadable(where: object, error: Exception) -> DataError:
-    # torch puts advice around the reason, among it how to run what the file asks for
-    found = _REASON.search(str(error))
-    reason = (found[1] if found else first_line(error)).split(". ")[0].rstrip(" .")
+    # torch adds advice to the reason, including how to run code of the file
+    match = _REASON.search(str(error))
+    reason = (match[1] if match else first_line(error)).split(". ")[0].rstrip(" .")
     return DataError(
         f"expected a dictionary of arrays, lists and texts in {where}, which cannot be read: {reason}; {AGAIN}"
     )
 
 
-def _plain(record: Any) -> dict[str, Any]:
-    """Turns stand-ins into arrays and bytes into texts, no deeper than a data set nests them."""
+def _converted(record: Any) -> dict[str, Any]:
+    """Converts stand-ins to arrays and bytes to texts, as deep as data sets are nested."""
     if not isinstance(record, dict):
         raise TypeError(f"it holds a {type(record).__name__}")
     return {str(_text(key)): _value(value) for key, value in record.items()}

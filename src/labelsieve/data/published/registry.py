@@ -1,6 +1,6 @@
-"""The table of published data sets, which are read by name: `NAME:PATH`. A new one is one file and one line here.
+"""The registry of published data sets, read by name: `NAME:PATH`. A new one is one file and one line here.
 
-Nothing here loads a reader: `labelsieve list` takes names, titles and splits from the table.
+This module does not load the readers: `labelsieve list` uses names, titles and splits of the registry.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from labelsieve.data.published.layout import Found
+    from labelsieve.data.published.layout import PublishedSplit
 
 
 @dataclass(frozen=True)
 class Published(Entry):
-    """A published data set; its place is a function that reads one split from a path, and `about` is its title.
+    """A published data set; its `place` is a function that reads one split from a path, and `about` is its title.
 
     Attributes:
         splits: Its splits; `train` is among them and is the default.
@@ -27,7 +27,7 @@ class Published(Entry):
 
 
 _HERE = "labelsieve.data.published."
-PUBLISHED: Registry[Callable[..., Found], Published] = Registry(
+PUBLISHED: Registry[Callable[..., PublishedSplit], Published] = Registry(
     "SOURCE",
     Published("cifar10", _HERE + "cifar:read_cifar10", "CIFAR-10"),
     Published("cifar100", _HERE + "cifar:read_cifar100", "CIFAR-100"),

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-# Rows read at once from a file whose row groups may be far larger.
+# Rows per batch of a file, whose row groups may be much larger.
 _ROWS = 256
-# Types of Arrow that stand for others, by what it calls them.
+# View types of Arrow, and the types that they represent.
 _VIEWS = {"binary_view": "binary", "string_view": "string"}
 
 
@@ -39,48 +39,48 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, requested: Columns, wh
     """Reads Parquet, Arrow or Feather files into the cache of the `datasets` library, batch by batch.
 
     Args:
-        files: The files, which are read one after the other as one table.
+        files: The files, read in order as one table.
         kind: `parquet` or `arrow`.
         requested: The requested columns.
-        where: What to call the files in a message.
+        where: Name of the files, for messages.
 
     Raises:
-        DataError: A file cannot be read, or columns are missing or not the same in all files.
+        DataError: A file cannot be read, or columns are missing or differ between files.
     """
     import datasets
 
     schemas = [read_schema(path, kind=kind) for path in files]
     features = features_of(schemas[0], files[0])
     folder = folder_of(files)
-    names = about_names(lambda name: _first_values(files[0], name, kind=kind), beside=folder)
+    names = about_names(lambda name: _first_values(files[0], name, kind=kind), table_folder=folder)
     chosen = choose_columns(features, requested=requested, where=where, about_names=names)
     used = {*chosen.labels, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
-    if kind == "parquet":  # the others are stored by row, so nothing is won by leaving columns out
+    if kind == "parquet":  # other formats are stored by row, so leaving out columns saves nothing
         features = datasets.Features({name: feature for name, feature in features.items() if name in used})
-    plain = all(each.field(chosen.image).type == _plain(each.field(chosen.image).type) for each in schemas)
+    is_plain = all(each.field(chosen.image).type == _plain_type(each.field(chosen.image).type) for each in schemas)
     with quiet(), reading(where):
-        rows = _load(files, features, kind=kind, image=str(chosen.image), plain=plain)
+        rows = _load(files, features, kind=kind, image=str(chosen.image), is_plain=is_plain)
     return Table(rows=rows, columns=chosen, where=where, folder=chosen.folder or folder)
 
 
-def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, plain: bool) -> Dataset:
-    """Loads columns with images undecoded; of images whose type is not `plain` the library makes none by itself."""
+def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_plain: bool) -> Dataset:
+    """Loads columns with images undecoded; of images whose type is not `is_plain` the library makes none by itself."""
     import datasets
 
     undecoded = datasets.Image(decode=False)
     images = holds_images(features[image])
-    if images and plain:
+    if images and is_plain:
         features[image] = undecoded
     settings: dict[str, Any] = {"columns": list(features), "batch_size": _ROWS} if kind == "parquet" else {}
     names = [glob.escape(str(path)) for path in files]
     rows = datasets.load_dataset(kind, data_files=names, split="train", features=features, **settings)
-    return rows if plain or not images else rows.cast_column(image, undecoded)
+    return rows if is_plain or not images else rows.cast_column(image, undecoded)
 
 
 def read_schema(path: Path, *, kind: str) -> pa.Schema:
-    """Returns the schema of a table of a format whose columns have types.
+    """Returns the schema of a table of a format with typed columns.
 
     Raises:
         DataError: The file cannot be read.
@@ -108,7 +108,7 @@ def arrow_schema(path: Path) -> pa.Schema:
 
 
 def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of a Parquet file, so many rows at a time at most."""
+    """Yields some columns of a Parquet file in batches of at most `rows` rows."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -116,7 +116,7 @@ def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterato
 
 
 def arrow_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of an Arrow or Feather file, so many rows at a time at most."""
+    """Yields some columns of an Arrow or Feather file in batches of at most `rows` rows."""
     with open_arrow(path) as file:
         yield from file.read_all().select([*columns]).to_batches(rows)
 
@@ -134,54 +134,54 @@ def open_arrow(path: Path) -> Any:
 
 
 def plain_types(schema: pa.Schema) -> pa.Schema:
-    """Returns a schema in which dictionaries have the type of their values, and views the type that they stand for."""
+    """Returns a schema in which dictionaries have the type of their values, and views the type that they represent."""
     import pyarrow as pa
 
-    return pa.schema([field.with_type(_plain(field.type)) for field in schema], metadata=schema.metadata)
+    return pa.schema([field.with_type(_plain_type(field.type)) for field in schema], metadata=schema.metadata)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
+        return _plain_type(kind.value_type)
     if pa.types.is_struct(kind):
         return pa.struct(
-            [kind.field(place).with_type(_plain(kind.field(place).type)) for place in range(kind.num_fields)]
+            [kind.field(index).with_type(_plain_type(kind.field(index).type)) for index in range(kind.num_fields)]
         )
     return getattr(pa, _VIEWS[str(kind)])() if str(kind) in _VIEWS else kind
 
 
 def features_of(schema: pa.Schema, path: Path) -> Any:
-    """Returns the columns of a file as the `datasets` library has them, with plain types (:func:`plain_types`).
+    """Returns the columns of a file as features of the `datasets` library, with plain types (:func:`plain_types`).
 
-    Columns of kinds that it does not know, such as maps, are left out of Parquet files.
+    Columns of types that it does not support, such as maps, are left out of Parquet files.
 
     Raises:
-        DataError: An Arrow file, which is read as a whole, has such a column.
+        DataError: An Arrow file, which is read completely, has such a column.
     """
     import datasets
     import pyarrow as pa
 
     schema = plain_types(schema)
-    found, unknown = datasets.Features(), []
+    features, unknown = datasets.Features(), []
     for field in schema:
         try:
-            found.update(datasets.Features.from_arrow_schema(pa.schema([field], metadata=schema.metadata)))
+            features.update(datasets.Features.from_arrow_schema(pa.schema([field], metadata=schema.metadata)))
         except (ValueError, TypeError, KeyError, NotImplementedError):
             unknown.append(f'"{field.name}" of {field.type}')
     if unknown and path.suffix.lower() != ".parquet":
         raise DataError(f"{path} has columns of kinds that are not read: {listed(unknown)}; write it without them")
-    return found
+    return features
 
 
-def _check_same(features: Any, others: Any, used: set[str], first: Path, path: Path) -> None:
-    """Checks that the columns that are read are the same in two files."""
+def _check_same(features: Any, other_features: Any, used: set[str], first: Path, path: Path) -> None:
+    """Checks that the used columns are the same in two files."""
     for name in sorted(used):
-        if name not in others:
+        if name not in other_features:
             raise DataError(f'expected a column "{shown(name)}" in {path}, as {first} has it; pass files of one table')
-        kinds = kind_of(features[name]), kind_of(others[name])
-        if others[name] != features[name] and "null" not in kinds and kinds != ("texts", "texts"):
+        kinds = kind_of(features[name]), kind_of(other_features[name])
+        if other_features[name] != features[name] and "null" not in kinds and kinds != ("texts", "texts"):
             raise DataError(
                 f'expected one kind of the column "{shown(name)}" in all files, found {kinds[0]} in {first} and '
                 f"{kinds[1]} in {path}; pass files of one table"

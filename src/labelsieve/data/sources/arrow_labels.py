@@ -1,4 +1,4 @@
-"""Corrected labels in Parquet, Arrow and Feather files: schema, metadata, row groups and all other columns stay."""
+"""Writes corrected labels to Parquet, Arrow and Feather files; schema, metadata, row groups and columns stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labelsieve.data.labels import normalise
 from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
 from labelsieve.data.sources.edits import Edits, joined
 
-# How the frames of the two kinds of compression of an Arrow file begin, behind the length of the buffer.
+# Magic numbers of the compressed frames of an Arrow file, after the length of the buffer.
 _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -32,12 +32,12 @@ def write_arrow(files: Sequence[Path], targets: Mapping[Path, Path], *, column: 
 
 
 def count_parquet(path: Path) -> int:
-    """Returns how many rows a Parquet file has."""
+    """Returns the number of rows of a Parquet file."""
     return int(pq.read_metadata(path).num_rows)
 
 
 def count_arrow(path: Path) -> int:
-    """Returns how many rows an Arrow or Feather file has."""
+    """Returns the number of rows of an Arrow or Feather file."""
     with open_arrow(path) as file:
         return len(file.read_all())
 
@@ -56,22 +56,22 @@ def _write(
 
     Args:
         files: All files of the table.
-        targets: Those to write, and where.
+        targets: The files to write, and their targets.
         column: The column of labels.
-        edits: Of each file.
+        edits: The edits of each file.
         kind: `parquet` or `arrow`.
         values: Reads a column of a file.
         write: Writes a file again with other values in a column.
 
     Raises:
-        DataError: The column cannot hold a class that it does not have yet.
+        DataError: The column cannot represent a new class.
     """
     columns = [values(path, column) for path in files]
     feature = features_of(read_schema(files[0], kind=kind), files[0]).get(column)
-    whole = pa.chunked_array(
+    all_values = pa.chunked_array(
         [chunk.cast(columns[0].type) for each in columns for chunk in each.chunks], columns[0].type
     )
-    labels = new_labels(whole, joined(edits), feature=feature, where=f'the column "{shown(column)}" of {files[0]}')
+    labels = new_labels(all_values, joined(edits), feature=feature, where=f'the column "{shown(column)}" of {files[0]}')
     start = 0
     for path, part in zip(files, edits, strict=True):
         if path in targets and not len(part.rows) and part.verdicts is None:
@@ -84,29 +84,29 @@ def _write(
 def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
     """Returns the label column with its new values, as one array of the same type.
 
-    A value is taken from a row that has the class already, so that it is written as there.
+    Values are copied from rows that have the class already, so that they are written in the same way.
 
     Args:
         values: The column, N values.
         edits: Of N rows; rows that are left out keep their value.
-        feature: The column as the `datasets` library has it; tells the numbers of classes without rows.
-        where: What to call the column in a message.
+        feature: The feature of the column, with the numbers of classes without rows.
+        where: Name of the column, for messages.
 
     Raises:
         DataError: It is not known how to write a class that the column does not have.
     """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
-    listed = array.to_pylist()
-    examples = edits.examples([each if isinstance(each, str | int) else repr(each) for each in listed])
+    values_listed = array.to_pylist()
+    examples = edits.examples([each if isinstance(each, str | int) else repr(each) for each in values_listed])
     lacking = [label for label in np.unique(edits.new[edits.is_kept]).tolist() if examples[label] is None]
     if lacking:
-        texts = [None if row is None else str(listed[row]) for row in examples]
-        made = [_made(edits, label, array.type, texts, feature, where) for label in lacking]
+        texts = [None if row is None else str(values_listed[row]) for row in examples]
+        new_values = [_new_value(edits, label, array.type, texts, feature, where) for label in lacking]
         examples = [*examples]
-        for place, label in enumerate(lacking):
-            examples[label] = len(array) + place
-        array = pa.concat_arrays([array, pa.array(made, array.type)])
+        for index, label in enumerate(lacking):
+            examples[label] = len(array) + index
+        array = pa.concat_arrays([array, pa.array(new_values, array.type)])
     rows = np.arange(len(edits))
     for row in edits.rows.tolist():
         if edits.new[row] >= 0:
@@ -114,15 +114,15 @@ def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
     return array.take(pa.array(rows))
 
 
-def _made(
+def _new_value(
     edits: Edits, label: int, kind: pa.DataType, texts: Sequence[str | None], feature: Any, where: str
 ) -> str | int | float:
-    """Returns the value of a class that no row has."""
+    """Returns the value for a class without rows."""
     name = edits.class_names[label]
     numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     if numbers and type(feature).__name__ == "ClassLabel":
-        places = [place for place, each in enumerate(feature.names) if normalise(each) == normalise(name)]
-        return int(places[0]) if places else label
+        indices = [index for index, each in enumerate(feature.names) if normalise(each) == normalise(name)]
+        return int(indices[0]) if indices else label
     if numbers and edits.by_number(texts):
         return label
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -133,19 +133,19 @@ def _made(
     )
 
 
-def _plain(values: Any) -> Any:
-    """Returns a column with the values of dictionaries in their place, and views as what they stand for."""
+def _plain_column(values: Any) -> Any:
+    """Returns a column with decoded dictionaries, and views as the types that they represent."""
     kind = plain_types(pa.schema([pa.field("x", values.type)])).field("x").type
     return values if kind == values.type else values.cast(kind)
 
 
 def _parquet_column(path: Path, column: str) -> Any:
-    return _plain(pq.read_table(path, columns=[column], partitioning=None).column(column))
+    return _plain_column(pq.read_table(path, columns=[column], partitioning=None).column(column))
 
 
 def _arrow_column(path: Path, column: str) -> Any:
     with open_arrow(path) as file:
-        return _plain(file.read_all().column(column))
+        return _plain_column(file.read_all().column(column))
 
 
 def _as_field(values: Any, field: pa.Field) -> Any:
@@ -156,15 +156,15 @@ def _as_field(values: Any, field: pa.Field) -> Any:
 
 
 def _verdicts(edits: Edits) -> dict[str, Any]:
-    """Returns the columns of verdicts, without a value where a run says nothing."""
-    said = edits.verdicts
-    if said is None:
+    """Returns the columns of verdicts, null for rows without a verdict."""
+    verdicts = edits.verdicts
+    if verdicts is None:
         return {}
     names = pa.array(edits.class_names, pa.string())
     return {
-        QUALITY: pa.array(said.quality, mask=~said.known),
-        PREDICTED: names.take(pa.array(said.predicted, mask=~said.known)),
-        ISSUE: pa.array(said.is_issue, mask=~said.known),
+        QUALITY: pa.array(verdicts.quality, mask=~verdicts.known),
+        PREDICTED: names.take(pa.array(verdicts.predicted, mask=~verdicts.known)),
+        ISSUE: pa.array(verdicts.is_issue, mask=~verdicts.known),
     }
 
 
@@ -172,7 +172,7 @@ def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
     """Returns a schema with further columns.
 
     Raises:
-        DataError: It has one of them already.
+        DataError: One of them exists already.
     """
     for name, values in columns.items():
         if name in schema.names:
@@ -182,62 +182,65 @@ def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
 
 
 def _write_parquet(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
-    kept, more = edits.is_kept, _verdicts(edits)
+    is_kept, verdict_columns = edits.is_kept, _verdicts(edits)
     with pq.ParquetFile(path) as file:
         schema, start = file.schema_arrow, 0
-        place = schema.get_field_index(column)
-        values = _as_field(labels, schema.field(place))
-        with pq.ParquetWriter(target, _longer(schema, more), **_parquet_settings(file)) as writer:
+        index = schema.get_field_index(column)
+        values = _as_field(labels, schema.field(index))
+        with pq.ParquetWriter(target, _longer(schema, verdict_columns), **_parquet_settings(file)) as writer:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
                 end = start + len(table)
-                table = table.set_column(place, schema.field(place), values.slice(start, len(table)))
-                for name, column_of in more.items():
+                table = table.set_column(index, schema.field(index), values.slice(start, len(table)))
+                for name, column_of in verdict_columns.items():
                     table = table.append_column(name, column_of.slice(start, len(table)))
-                table = table if kept[start:end].all() else table.filter(pa.array(kept[start:end]))
+                table = table if is_kept[start:end].all() else table.filter(pa.array(is_kept[start:end]))
                 if len(table):
                     writer.write_table(table, row_group_size=len(table))
                 start = end
 
 
 def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
-    """Returns how a file is written, as far as it says so."""
+    """Returns the settings of a writer for a file like this one, as far as they are stored in it."""
     meta = file.metadata
     groups = meta.num_row_groups
-    columns = [meta.row_group(0).column(place) for place in range(meta.num_columns)] if groups else []
-    codecs = {each.path_in_schema: each.compression.lower().replace("uncompressed", "none") for each in columns}
+    columns = [meta.row_group(0).column(index) for index in range(meta.num_columns)] if groups else []
+    codecs = {chunk.path_in_schema: chunk.compression.lower().replace("uncompressed", "none") for chunk in columns}
     return {
         "version": meta.format_version,
         "compression": codecs or "snappy",
-        "use_dictionary": [each.path_in_schema for each in columns if each.has_dictionary_page],
-        "write_statistics": [each.path_in_schema for each in columns if each.is_stats_set],
-        "use_deprecated_int96_timestamps": any(each.physical_type == "INT96" for each in columns),
+        "use_dictionary": [chunk.path_in_schema for chunk in columns if chunk.has_dictionary_page],
+        "write_statistics": [chunk.path_in_schema for chunk in columns if chunk.is_stats_set],
+        "use_deprecated_int96_timestamps": any(chunk.physical_type == "INT96" for chunk in columns),
         "store_schema": b"ARROW:schema" in (meta.metadata or {}),
     }
 
 
 def _write_arrow(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
-    kept, more = edits.is_kept, _verdicts(edits)
+    is_kept, verdict_columns = edits.is_kept, _verdicts(edits)
     with open_arrow(path) as file:
         schema, start = file.schema, 0
-        place = schema.get_field_index(column)
-        values = _as_field(labels, schema.field(place))
+        index = schema.get_field_index(column)
+        values = _as_field(labels, schema.field(index))
         is_stream = isinstance(file, pa.RecordBatchStreamReader)
         options = pa.ipc.IpcWriteOptions(compression=_compression(path))
         batches = file if is_stream else (file.get_batch(number) for number in range(file.num_record_batches))
         new = pa.ipc.new_stream if is_stream else pa.ipc.new_file
-        with pa.OSFile(str(target), "wb") as sink, new(sink, _longer(schema, more), options=options) as writer:
+        with (
+            pa.OSFile(str(target), "wb") as sink,
+            new(sink, _longer(schema, verdict_columns), options=options) as writer,
+        ):
             for batch in batches:
                 end = start + len(batch)
-                batch = batch.set_column(place, schema.field(place), values.slice(start, len(batch)))
-                for name, column_of in more.items():
+                batch = batch.set_column(index, schema.field(index), values.slice(start, len(batch)))
+                for name, column_of in verdict_columns.items():
                     batch = batch.append_column(name, column_of.slice(start, len(batch)))
-                writer.write_batch(batch if kept[start:end].all() else batch.filter(pa.array(kept[start:end])))
+                writer.write_batch(batch if is_kept[start:end].all() else batch.filter(pa.array(is_kept[start:end])))
                 start = end
 
 
 def _compression(path: Path) -> str | None:
-    """Returns the compression of the record batches of an Arrow file, which Arrow itself does not tell."""
+    """Returns the compression of the record batches of an Arrow file, which Arrow itself does not expose."""
     for body in _bodies(path):
         for frame, name in _FRAMES.items():
             if frame in body:
@@ -247,7 +250,7 @@ def _compression(path: Path) -> str | None:
 
 
 def _bodies(path: Path) -> Iterator[bytes]:
-    """Yields the begin of the body of each record batch that has one."""
+    """Yields the first bytes of the body of each record batch that has one."""
     with pa.memory_map(str(path)) as source:
         if source.read(6) == b"ARROW1":
             source.seek(8)

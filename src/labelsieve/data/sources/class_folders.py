@@ -1,19 +1,19 @@
-"""Which folders at the top of a source are classes, and which are splits or copies of the set.
+"""Decides which top-level folders of a source are classes, and which are splits or copies of the data set.
 
-Folders without images and folders that a system keeps there are no classes. Of the others the names decide, together
-with what lies in them. A name *is that of a split* if it has no words but those of splits (train, val, test, unlabeled
-... in many spellings) and those that say nothing (images, set, 2017 ...): `seg_train` and `train2017` are. It *sounds
-like* one if it begins or ends with such a word: `test-multiple_fruits`, but `steam train` and `test tube`, too. So:
+Folders without images and system folders are not classes. For the others, names and contents decide. A name *is that of
+a split* if it only has words of splits (train, val, test, unlabeled ... in many spellings) and neutral words (images,
+set, 2017 ...), such as `seg_train` and `train2017`. It *sounds like* a split if it starts or ends with such a word:
+`test-multiple_fruits`, but also `steam train` and `test tube`. The rules are:
 
-- Folders are splits where all sound like splits, and two or more are different ones beyond doubt: by the name itself,
-  by class folders in them, or by a partner of the same name but for the split (`letters_train`, `letters_test`).
-- They are splits where all have names of splits, even if of one kind (`train_1`, `train_2`). Names of mere parts
-  (`images_1`, `fold_2`) count where they hold class folders or a table lies beside them; beside a table, so do names
-  that differ in their number alone and have such a word (`HAM10000_images_part_1`).
-- They are splits where two are different ones by name, if these are most of the folders or hold class folders.
-- They are splits where one is by name and holds class folders, with one other folder at most beside it.
-- All else are classes: a `train` beside `car` and `ship` is a vehicle.
-- A folder which holds folders of the same names as those beside it is a copy of the set, or a split of it.
+- Folders are splits if all sound like splits, and at least two are clearly different splits: by the name itself, by
+  class folders in them, or by a partner with the same name except for the split (`letters_train`, `letters_test`).
+- They are splits if all have names of splits, even of one kind (`train_1`, `train_2`). Names of parts (`images_1`,
+  `fold_2`) count if they have class folders or there is a table beside them; beside a table, so do names that only
+  differ in their number and have such a word (`HAM10000_images_part_1`).
+- They are splits if two are different ones by name, and these are most of the folders or have class folders.
+- They are splits if one is a split by name and has class folders, with at most one other folder beside it.
+- All others are classes: a `train` beside `car` and `ship` is a vehicle.
+- A folder that has folders with the same names as its siblings is a copy or a split of the data set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SYSTEM = frozenset(
         *("__macosx", "network trash folder", "temporary items", "__pycache__"),
     }
 )
-# In the order in which they are recommended.
+# In order of preference.
 _SPLITS = {
     "train": ("train", "training", "trn"),
     "validation": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation", "holdout", "hold"),
@@ -55,41 +55,41 @@ _EMPTY_WORDS = _CONTAINERS | frozenset((
     "seg", "cls", "crop", "crops", "cropped", "resized", "small", "full", "new", "final", "original", "orig",
     "raw", "stage", "mini", "aug", "augmented", "sub", "public", "private", "and", "out",
 ))  # fmt: skip
-_LONGEST_FIRST = sorted(_KINDS, key=len, reverse=True)
-# How cameras and downloads begin the names of files.
+_BY_LENGTH = sorted(_KINDS, key=len, reverse=True)
+# Prefixes of file names by cameras and downloads.
 _CAMERAS = _CONTAINERS | {"dsc", "dscn", "dscf", "imag", "pxl", "vid", "frame", "scan", "download", "index", "file"}
 
 
 @dataclass(kw_only=True)
 class Tree:
-    """A folder: how many images lie in it, and its folders that hold images somewhere."""
+    """A folder: the number of its images, and its subfolders that contain images at any depth."""
 
     images: int = 0
     folders: dict[str, Tree] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
-        """Number of images in it, however deep."""
+        """Returns the number of images at any depth."""
         return self.images + sum(inner.total for inner in self.folders.values())
 
     @property
     def nested(self) -> bool:
-        """Whether it holds two folders with images, or a folder that does, and these hold most of the images."""
+        """Returns whether it (or its only subfolder) has two folders with images, with most of the images."""
         inner = self.unwrapped("")[1]
         return len(inner.folders) > 1 and 2 * inner.images < inner.total
 
     def unwrapped(self, path: str) -> tuple[str, Tree]:
-        """Goes down while there is nothing but one folder; returns where that ends."""
-        found = self
-        while not found.images and len(found.folders) == 1:
-            ((name, found),) = found.folders.items()
+        """Descends while there is only a single folder; returns the last path and folder."""
+        tree = self
+        while not tree.images and len(tree.folders) == 1:
+            ((name, tree),) = tree.folders.items()
             path = f"{path}/{name}"
-        return path, found
+        return path, tree
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the folders at the top are: names of classes, of copies, and of splits, of which there are none or all."""
+    """The kinds of the top-level folders: names of classes, copies, and splits, of which there are none or all."""
 
     classes: tuple[str, ...]
     copies: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Layout:
 
 
 def of_system(name: str) -> bool:
-    """Returns whether a folder or file is hidden, or one that a system keeps beside those of the user."""
+    """Returns whether a folder or file is hidden, or created by a system."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
@@ -105,39 +105,41 @@ def tree_of(paths: Iterable[str]) -> Tree:
     """Returns the folders of relative paths of images."""
     root = Tree()
     for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
-        here = root
+        node = root
         for name in PurePosixPath(folder).parts:
-            here = here.folders.setdefault(name, Tree())
-        here.images += count
+            node = node.folders.setdefault(name, Tree())
+        node.images += count
     return root
 
 
 def layout_of(tree: Tree, *, root: str, table: bool) -> Layout:
-    """Tells classes, copies and splits at the top of a folder apart; see the head of this module.
+    """Classifies the top-level folders as classes, copies and splits; see the docstring of this module.
 
     Args:
         tree: The folder.
         root: Its name.
-        table: Whether a table lies in it.
+        table: Whether it contains a table.
     """
     copies = _copies(tree, root=root)
-    others = [name for name in tree.folders if name not in copies]
-    if len(others) < 2:
-        copies, others = [], list(tree.folders)
-    splits = _are_splits({name: tree.folders[name] for name in others}, table=table)
+    remaining = [name for name in tree.folders if name not in copies]
+    if len(remaining) < 2:
+        copies, remaining = [], list(tree.folders)
+    splits = _are_splits({name: tree.folders[name] for name in remaining}, table=table)
     return Layout(
-        classes=() if splits else tuple(others), copies=tuple(copies), splits=tuple(sorted(others)) if splits else ()
+        classes=() if splits else tuple(remaining),
+        copies=tuple(copies),
+        splits=tuple(sorted(remaining)) if splits else (),
     )
 
 
 def set_within(tree: Tree, path: str) -> str | None:
-    """Returns the path of the nearest folder of class folders in a folder, that of training first, or None."""
+    """Returns the path of the nearest folder of class folders in a folder, preferably for training, or None."""
     if not tree.nested:
         return None
     path, tree = tree.unwrapped(path)
     layout = layout_of(tree, root=path.rpartition("/")[2], table=False)
     inner = (set_within(tree.folders[name], f"{path}/{name}") for name in by_kind(layout.splits))
-    return next((found for found in inner if found), None) if layout.splits else path
+    return next((inner_path for inner_path in inner if inner_path), None) if layout.splits else path
 
 
 def are_parts(names: Iterable[str]) -> bool:
@@ -147,7 +149,7 @@ def are_parts(names: Iterable[str]) -> bool:
 
 
 def is_named_as_split(name: str) -> bool:
-    """Returns whether a name has no words but those of splits, such as `train` or `is_valid`."""
+    """Returns whether a name only has words of splits, such as `train` or `is_valid`."""
     return _named(re.sub(r"(?i)^is(?=[_A-Z])", "", name)) in _SPLITS
 
 
@@ -158,7 +160,7 @@ def by_kind(names: Iterable[str]) -> list[str]:
 
 
 def nested_note(tree: Tree, classes: Sequence[str]) -> list[str]:
-    """Returns a remark where the images of classes lie in folders of their own, which may be the classes."""
+    """Returns a note if class folders have subfolders with images, which may be the classes."""
     nested = [name for name in classes if len(tree.folders[name].folders) > 1 and tree.folders[name].nested]
     if not nested:
         return []
@@ -171,14 +173,14 @@ def nested_note(tree: Tree, classes: Sequence[str]) -> list[str]:
 
 
 def labels_in_names(paths: Iterable[str]) -> tuple[list[str], str]:
-    """Returns what seem to be labels at the beginning of file names, as in `cat.0.jpg`, and the first such name."""
+    """Returns apparent labels at the start of file names, as in `cat.0.jpg`, and the first such name."""
     counts: Counter[str] = Counter()
     example = ""
     for path in paths:
         stem = PurePosixPath(path).stem
-        found = re.fullmatch(r"([^\W\d_][^\d]*?)[ ._-]*\(?\d+\)?", stem)
-        if found and found[1].casefold() not in _CAMERAS:
-            counts[found[1]] += 1
+        match = re.fullmatch(r"([^\W\d_][^\d]*?)[ ._-]*\(?\d+\)?", stem)
+        if match and match[1].casefold() not in _CAMERAS:
+            counts[match[1]] += 1
             example = example or PurePosixPath(path).name
     usual = [word for word, count in counts.items() if count > 1]
     enough = len(usual) > 1 and len(counts) <= counts.total() / 2
@@ -186,7 +188,7 @@ def labels_in_names(paths: Iterable[str]) -> tuple[list[str], str]:
 
 
 def best_table(names: Iterable[str]) -> str | None:
-    """Returns the table that most likely holds the labels: that of the training data, or one called labels."""
+    """Returns the table that most likely contains the labels: of the training data, or named labels."""
 
     def rank(name: str) -> tuple[int, str]:
         words = _words(PurePosixPath(name).stem)
@@ -199,20 +201,20 @@ def best_table(names: Iterable[str]) -> str | None:
 
 
 def _copies(tree: Tree, *, root: str) -> list[str]:
-    """Returns the folders that hold folders of the names of their neighbours.
+    """Returns the folders that contain folders with the names of their siblings.
 
-    Where each class folder holds folders of all names, its own too, these are a second label rather than copies.
+    If each class folder has folders with all names, including its own, these are a second label rather than copies.
     """
     names = {normalise(name) for name in tree.folders}
-    found = []
+    copies = []
     for name, folder in tree.folders.items():
         inner = {normalise(each) for each in folder.unwrapped("")[1].folders}
-        own = normalise(name)
-        shared = len(inner & names - {own})
-        most = shared > 1 and 2 * shared >= max(len(inner), len(names) - 1)
-        if most and (own not in inner or own == normalise(root)):
-            found.append(name)
-    return found
+        normalised = normalise(name)
+        shared = len(inner & names - {normalised})
+        has_most = shared > 1 and 2 * shared >= max(len(inner), len(names) - 1)
+        if has_most and (normalised not in inner or normalised == normalise(root)):
+            copies.append(name)
+    return copies
 
 
 def _are_splits(folders: dict[str, Tree], *, table: bool) -> bool:
@@ -231,37 +233,39 @@ def _are_splits(folders: dict[str, Tree], *, table: bool) -> bool:
         return bool(kinds) or table or all(folder.nested for folder in folders.values())
     if len(kinds) > 1:
         return nested or 2 * len(named) > len(folders)
-    return len(kinds) == 1 and nested and _alone(folders, named)
+    return len(kinds) == 1 and nested and _is_only_split(folders, named)
 
 
-def _alone(folders: dict[str, Tree], named: dict[str, str]) -> bool:
-    """Returns whether one other folder at most lies beside a split, and holds no other class folders."""
-    others = [name for name in folders if name not in named]
-    if len(others) > 1:
+def _is_only_split(folders: dict[str, Tree], named: dict[str, str]) -> bool:
+    """Returns whether a split has at most one sibling, without other class folders."""
+    remaining = [name for name in folders if name not in named]
+    if len(remaining) > 1:
         return False
     within = {inner for name in named for inner in folders[name].unwrapped("")[1].folders}
     return (
-        not others or not folders[others[0]].nested or bool(within & set(folders[others[0]].unwrapped("")[1].folders))
+        not remaining
+        or not folders[remaining[0]].nested
+        or bool(within & set(folders[remaining[0]].unwrapped("")[1].folders))
     )
 
 
 def _words(name: str) -> list[str]:
-    """Returns the words of a name in lower case, without digits and single letters: `trainA` and `Train_2` are one."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return [word for found in re.findall(r"[^\W\d_]{2,}", parted) for word in _parts(found.casefold())]
+    """Returns the words of a name in lower case, without digits and single letters: `trainA` equals `Train_2`."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return [word for letters in re.findall(r"[^\W\d_]{2,}", spaced) for word in _parts(letters.casefold())]
 
 
 def _parts(word: str) -> tuple[str, ...]:
-    """Parts words that are written as one, such as `trainset` and `trainval`."""
-    for known in () if word in _KINDS else _LONGEST_FIRST:
-        before, _, after = word.partition(known)
-        if known in word and {before, after} <= {"", *_EMPTY_WORDS, *_KINDS}:
-            return tuple(each for each in (before, known, after) if each)
+    """Splits compound words, such as `trainset` and `trainval`."""
+    for split_word in () if word in _KINDS else _BY_LENGTH:
+        before, _, after = word.partition(split_word)
+        if split_word in word and {before, after} <= {"", *_EMPTY_WORDS, *_KINDS}:
+            return tuple(each for each in (before, split_word, after) if each)
     return (word,)
 
 
 def _named(name: str) -> str | None:
-    """Returns the kind of split, if a name has no other words."""
+    """Returns the kind of split of a name without other words."""
     words = _words(name)
     kinds = [_KINDS[word] for word in words if word in _KINDS]
     if any(word not in _KINDS and word not in _EMPTY_WORDS for word in words):
@@ -270,16 +274,16 @@ def _named(name: str) -> str | None:
 
 
 def _sound(name: str) -> str | None:
-    """Returns the kind of split that a name begins or ends with."""
+    """Returns the kind of split that a name starts or ends with."""
     words = [word for word in _words(name) if word in _KINDS or word not in _EMPTY_WORDS]
     ends = (words[-1], words[0]) if words else ()
     return _named(name) or next((_KINDS[word] for word in ends if word in _KINDS and _KINDS[word] in _SPLITS), None)
 
 
 def _partner(name: str, sounds: dict[str, str]) -> bool:
-    """Returns whether there is a name that differs in the split alone."""
+    """Returns whether there is a name that only differs in the split."""
 
-    def rest(each: str) -> list[str]:
-        return [word for word in _words(each) if word not in _KINDS]
+    def rest(other_name: str) -> list[str]:
+        return [word for word in _words(other_name) if word not in _KINDS]
 
     return any(sounds[other] != sounds[name] and rest(other) == rest(name) for other in sounds)

@@ -1,4 +1,4 @@
-"""Which column of a table is the image, the label, the truth and the id: guessed only where there is no doubt."""
+"""Chooses the columns of image, label, truth and id of a table; guesses only if the choice is unambiguous."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ IMAGE_NAMES = (
     "filename",
 )  # fmt: skip
 LABEL_NAMES = ("label", "labels", "class", "class_name", "label_name", "category", "target")
-# Names of columns of labels that are taken where none of the above is there.
+# Names of label columns that are used if none of the above exists.
 OTHER_LABEL_NAMES = ("targets", "y", "noisy_label", "noisy_labels", "given_label", "given_labels")
-# Names of columns of names of images, without the marks between their words.
+# Names of columns of image names, without separators between words.
 _NAME_COLUMNS = (
     "imageid", "imgid", "pictureid", "photoid", "fileid", "idcode", "imagename", "imgname", "fname", "name", "uuid",
     "imagefile", "imgfile", "key", "id",
 )  # fmt: skip
 # Names of the columns that make each row of a table a box in its image.
 BOX_NAMES = ("x", "y", "width", "height")
-# Names of columns of corners, without the marks between their letters.
+# Names of columns of corners, without separators.
 _CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"left", "top", "right", "bottom"})
 _ID_TYPES = ("string", "large_string", "int", "uint")
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
-# From so many numbered columns on they are one vector.
-_MANY = 20
+# At least so many numbered columns are one vector.
+_MIN_NUMBERED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of columns. As a wish of the user, None means "guess it"; as an answer, None means "there is none".
+    """Names of columns. In a request, None means "guess it"; in a result, None means "there is none".
 
     Attributes:
         image: The column of images, their paths or names.
         label: The column of the given labels; the first of several annotators.
-        annotators: The columns of the labels of several annotators; none where there is one label an image.
+        annotators: The columns of the labels of several annotators; empty with one label per image.
         truth: The column of the true labels.
         id: The column of ids.
-        folder: The folder of images that the image column has names in, which only the user knows.
-        one_class: Whether one class is enough, as where labels do not matter.
-        box: The columns of left, top, width and height, in pixels, where each row is a box in its image.
-        guess: How the columns of labels are guessed where they hold several labels an image: a function of features
-            and the name of the source. None: as those of one label.
-        option: What messages call the option that names a column of labels.
+        folder: The folder of images for names in the image column, set by the user.
+        one_class: Whether one class is enough, if labels are not used.
+        box: The columns of left, top, width and height, in pixels, if each row is a box in its image.
+        guess: Guesses the columns of labels with several labels per image: a function of features and the name of
+            the source. None: one label per image.
+        option: The option that names a column of labels, for messages.
     """
 
     image: str | None = None
@@ -70,25 +70,25 @@ class Columns:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All columns of labels, the true ones and the ids."""
+        """Returns all columns of labels, of true labels and of ids."""
         named = (self.label, *self.annotators, self.truth, self.id)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What a reader found.
+    """The result of a reader.
 
     Attributes:
-        rows: All rows; the image column holds undecoded images or texts (paths).
-        columns: Which column is what.
-        where: What to call the source in a message.
-        folder: What relative paths in a text column are relative to, and must lie in; None: no rule.
-        class_names: Class names that the source itself states apart from the label column.
-        notes: Remarks for the user.
-        boxes: Which part of its image each row shows, where the source is no table with columns of boxes.
-        box_files: The annotation files that hold the rows; None where the source is none of `BOX_FORMATS`.
-        image_files: Where `boxes` are: paths of all images by their numbers there, of those without a box, too.
+        rows: All rows; the image column has undecoded images or texts (paths).
+        columns: The columns of image, label, truth and id.
+        where: Name of the source, for messages.
+        folder: The folder of relative paths in a text column, which must not leave it; None: any path.
+        class_names: Class names of the source, if they are not in the label column.
+        notes: Notes for the user.
+        boxes: The box of each row in its image, unless the table has columns of boxes.
+        box_files: The annotation files of the rows; None unless the source is one of `BOX_FORMATS`.
+        image_files: With `boxes`, the paths of all images by their numbers, including images without a box.
     """
 
     rows: Dataset
@@ -113,20 +113,20 @@ def choose_columns(
 ) -> Columns:
     """Resolves which columns to read.
 
-    An image column is one that holds images by its type, else one with a usual name; where the user named a folder of
-    images, one of paths or names in it. A label column is one with a usual name, else the only one with class names. A
-    column `id` of texts or integers gives the ids.
+    The image column is one of type image, else one with a usual name; if the user named a folder of images, one of
+    paths or names in it. The label column is one with a usual name, else the only one with class names. A column `id`
+    of texts or integers has the ids.
 
     Args:
         features: The columns: name to feature of the `datasets` library.
         requested: The requested columns.
         where: Name of the source, for messages.
-        label_needed: False if the labels come from elsewhere; then only a label column that was asked for is read.
+        label_needed: False if the labels are passed separately; then only a requested label column is read.
         image_needed: False for rows without images, such as features.
-        about_names: Returns what to say of a column of names in a message, for a table on the disk.
+        about_names: Returns a hint on a column of names for messages, for a table on the disk.
 
     Raises:
-        DataError: A column that was asked for is missing, or none or several fit.
+        DataError: A requested column is missing, or none or several match.
     """
     for option, name in (
         ("--image-column", requested.image),
@@ -147,15 +147,15 @@ def choose_columns(
         raise DataError(
             f'the truth column "{shown(requested.truth)}" is one of the label columns, too; leave it out there'
         )
-    others = {name: feature for name, feature in features.items() if name not in (image, requested.truth)}
+    other_features = {name: feature for name, feature in features.items() if name not in (image, requested.truth)}
     label, several = requested.label, requested.annotators
     if label is None and label_needed:
-        found = (_guess_label(others, where=where, columns=features),) if requested.guess is None else ()
-        label, *rest = found or requested.guess(others, where)  # type: ignore[misc]  # one of the two is there
-        several = (label, *rest) if rest else several
-    named = "id" in others and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
+        guessed = (_guess_label(other_features, where=where, columns=features),) if requested.guess is None else ()
+        label, *further = guessed or requested.guess(other_features, where)  # type: ignore[misc]  # one of the two is there
+        several = (label, *further) if further else several
+    named = "id" in other_features and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
     folder = requested.folder if image_needed else None
-    wants_boxes = image_needed and requested.guess is None  # a box is one of the things that the tags of an image name
+    wants_boxes = image_needed and requested.guess is None  # boxes are not used for tags
     return Columns(
         image=image,
         label=label,
@@ -163,55 +163,59 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=several,
-        box=_box_columns([name for name in others if name not in (label, *several)], where) if wants_boxes else (),
+        box=_box_columns([name for name in other_features if name not in (label, *several)], where)
+        if wants_boxes
+        else (),
     )
 
 
 def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Returns the columns of boxes, none where rows are images.
+    """Returns the columns of boxes, none if rows are images.
 
     Raises:
-        DataError: Some are missing, or there are corners: as rows of whole images boxes would make no sense.
+        DataError: Some are missing, or there are corners: the rows are boxes, but cannot be read as such.
     """
-    found = [name for name in BOX_NAMES if name in names]
-    if len(found) == len(BOX_NAMES):
+    present = [name for name in BOX_NAMES if name in names]
+    if len(present) == len(BOX_NAMES):
         return BOX_NAMES
     corners = {re.sub("[^a-z0-9]", "", name.lower()): name for name in names}
-    cornered = next((each for each in _CORNERS if each <= corners.keys()), ())
-    if cornered or len(found) == len(BOX_NAMES) - 1:
-        there = [name for short, name in corners.items() if short in cornered] or found
+    cornered = next((corner_names for corner_names in _CORNERS if corner_names <= corners.keys()), ())
+    if cornered or len(present) == len(BOX_NAMES) - 1:
+        columns_found = [name for short, name in corners.items() if short in cornered] or present
         raise DataError(
             f"expected boxes as columns x, y, width and height (left, top and size in pixels) in {where}, found "
-            f"{listed(there, quoted=True)}; write these four, or rename the columns if rows are whole images"
+            f"{listed(columns_found, quoted=True)}; write these four, or rename the columns if rows are whole images"
         )
     return ()
 
 
-def label_columns(requested: str | Sequence[str] | None) -> Columns:
-    """Returns the wish for one column of labels, or for those of several annotators.
+def label_columns(names_or_name: str | Sequence[str] | None) -> Columns:
+    """Returns the request for one column of labels, or for those of several annotators.
 
     Raises:
-        SettingsError: No column is named, or one twice.
+        SettingsError: No column is named, or a column is named twice.
     """
-    if requested is None or isinstance(requested, str):
-        return Columns(label=requested)
-    names = tuple(requested)
+    if names_or_name is None or isinstance(names_or_name, str):
+        return Columns(label=names_or_name)
+    names = tuple(names_or_name)
     if not names or not all(isinstance(name, str) for name in names):
-        raise SettingsError(f"expected the names of label columns, got {shown(repr(requested))}; name one or several")
+        raise SettingsError(
+            f"expected the names of label columns, got {shown(repr(names_or_name))}; name one or several"
+        )
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f'the label column "{shown(twice[0])}" is named twice; name each annotator once')
     return Columns(label=names[0], annotators=names if len(names) > 1 else ())
 
 
 def holds_images(feature: Any) -> bool:
-    """Returns whether a column holds encoded images: an image, bytes, or a struct of `bytes` and `path`."""
+    """Returns whether a column has encoded images: an image, bytes, or a struct of `bytes` and `path`."""
     if isinstance(feature, Mapping):
         return "bytes" in feature
     return type(feature).__name__ == "Image" or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
 def holds_pixels(feature: Any) -> bool:
-    """Returns whether a column holds nested lists of integers, (H, W) or (H, W, C), a row."""
+    """Returns whether a column has nested lists of integers, (H, W) or (H, W, C), per row."""
     if type(feature).__name__ in ("Array2D", "Array3D"):
         return str(feature.dtype).startswith(("int", "uint"))
     depth = 0
@@ -221,14 +225,14 @@ def holds_pixels(feature: Any) -> bool:
 
 
 def holds_numbers(feature: Any) -> bool:
-    """Returns whether a column holds a list of numbers a row, as features are kept."""
+    """Returns whether a column has a list of numbers per row, like features."""
     inner = _inner(feature)
     return inner is not None and str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float"))
 
 
 def _inner(feature: Any) -> Any:
-    """Returns what the lists of a column hold, or None if it holds no lists."""
-    if isinstance(feature, list):  # as older versions of the library have them
+    """Returns the element type of the lists of a column, or None if it has no lists."""
+    if isinstance(feature, list):  # in older versions of the library
         return feature[0]
     return getattr(feature, "feature", None)
 
@@ -243,12 +247,12 @@ def _holds_names(feature: Any) -> bool:
 
 
 def _holds_paths(feature: Any) -> bool:
-    """Returns whether a column holds images that may be there by their path alone."""
+    """Returns whether a column has images that may only have a path."""
     return holds_images(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
 
 
 def kind_of(feature: Any) -> str:
-    """Returns what a column holds, in plain words."""
+    """Returns a description of the content of a column."""
     if (inner := _inner(feature)) is not None:
         return f"lists of {kind_of(inner)}"
     if isinstance(feature, Mapping):
@@ -265,7 +269,7 @@ def kind_of(feature: Any) -> str:
 
 
 def may_hold_images(features: Mapping[str, Any]) -> bool:
-    """Returns whether a table has a column that would be taken for images or their paths."""
+    """Returns whether a table has a column that may contain images or their paths."""
     return any(
         holds_images(feature) or (is_usual(name, IMAGE_NAMES) and (holds_text(feature) or holds_pixels(feature)))
         for name, feature in features.items()
@@ -294,30 +298,34 @@ def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callab
     paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
     pixels = [name for name, feature in features.items() if holds_pixels(feature) and is_usual(name, IMAGE_NAMES)]
     usual = [name for name in images if is_usual(name, IMAGE_NAMES)]
-    found = usual if len(usual) == 1 else images or paths or pixels
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    candidates = usual if len(usual) == 1 else images or paths or pixels
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
         _refuse_known(features, where=where, about_names=about_names)
-    raise DataError(no_guess("an image column", found, IMAGE_NAMES, "--image-column", where=where, columns=features))
+    raise DataError(
+        no_guess("an image column", candidates, IMAGE_NAMES, "--image-column", where=where, columns=features)
+    )
 
 
 def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
-    """Returns the column of paths or names in a folder of images; of several a column `id` is the last choice."""
+    """Returns the column of paths or names in a folder of images; a column `id` is the last choice."""
     del about_names
     fitting = [name for name, feature in features.items() if _holds_names(feature)]
     paths = [name for name in fitting if is_usual(name, IMAGE_NAMES)]
     paths = paths or [name for name, feature in features.items() if _holds_paths(feature)]
     names = [name for name in fitting if _plain_name(name) in _NAME_COLUMNS]
-    found = paths or [name for name in names if _plain_name(name) != "id"] or names
-    if len(found) == 1:
-        return found[0]
+    candidates = paths or [name for name in names if _plain_name(name) != "id"] or names
+    if len(candidates) == 1:
+        return candidates[0]
     usual = (*IMAGE_NAMES, "image_id", "id")
-    raise DataError(no_guess("a column of image names", found, usual, "--image-column", where=where, columns=features))
+    raise DataError(
+        no_guess("a column of image names", candidates, usual, "--image-column", where=where, columns=features)
+    )
 
 
 def is_usual(name: str, usual: tuple[str, ...]) -> bool:
-    """Returns whether a column has one of some usual names, whatever its case and the marks between its words."""
+    """Returns whether a column has one of some usual names, ignoring case and separators."""
     return _plain_name(name) in map(_plain_name, usual)
 
 
@@ -326,9 +334,9 @@ def _plain_name(name: str) -> str:
 
 
 def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> None:
-    """Refuses tables of a known kind that are read in another way, and says how."""
-    numbered = [found for name in features if (found := _NUMBERED.fullmatch(name))]
-    if len(numbered) >= _MANY:
+    """Rejects tables of known kinds that have to be read in another way, with advice."""
+    numbered = [match for name in features if (match := _NUMBERED.fullmatch(name))]
+    if len(numbered) >= _MIN_NUMBERED:
         counted = f"{len(numbered)} columns of numbers, {shown(numbered[0][0])} to {shown(numbered[-1][0])}"
         if numbered[0]["name"].lower() in _PIXELS:
             side = math.isqrt(len(numbered))
@@ -356,29 +364,31 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
             'from one file, with a column "features" of flat lists'
         )
     for name, feature in features.items():
-        if _holds_names(feature) and (plain := _plain_name(name)) in _NAME_COLUMNS:
-            said = about_names(name)
-            if not said and plain not in ("id", "name", "key"):
-                said = f'; if "{shown(name)}" names images, add --image-folder FOLDER'
-            if said:
-                raise DataError(f"expected an image column in {where}, found the columns {_listed(features)}{said}")
+        if _holds_names(feature) and (simplified := _plain_name(name)) in _NAME_COLUMNS:
+            hint = about_names(name)
+            if not hint and simplified not in ("id", "name", "key"):
+                hint = f'; if "{shown(name)}" names images, add --image-folder FOLDER'
+            if hint:
+                raise DataError(f"expected an image column in {where}, found the columns {_listed(features)}{hint}")
 
 
 def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[str, Any]) -> str:
     usual = [name for name in features if is_usual(name, LABEL_NAMES)]
     other = [name for name in features if is_usual(name, OTHER_LABEL_NAMES)]
-    found = usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"] or other
-    if len(found) == 1:
-        return found[0]
-    raise DataError(no_guess("a label column", found, LABEL_NAMES, "--label-column", where=where, columns=columns))
+    candidates = (
+        usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"] or other
+    )
+    if len(candidates) == 1:
+        return candidates[0]
+    raise DataError(no_guess("a label column", candidates, LABEL_NAMES, "--label-column", where=where, columns=columns))
 
 
 def no_guess(
-    what: str, found: list[str], usual: tuple[str, ...], option: str, *, where: str, columns: Mapping[str, Any]
+    what: str, candidates: list[str], usual: tuple[str, ...], option: str, *, where: str, columns: Mapping[str, Any]
 ) -> str:
-    """Returns the message where none or several columns fit."""
-    if found:
-        return f"expected {what} in {where}, found several that fit: {_listed(found)}; choose one with {option}"
+    """Returns the message if none or several columns match."""
+    if candidates:
+        return f"expected {what} in {where}, found several that fit: {_listed(candidates)}; choose one with {option}"
     near = next((hint for name in columns if (hint := did_you_mean(name.lower(), usual))), "")
     return (
         f'expected {what} in {where} with a usual name such as "{usual[0]}"{near}, found the columns '

@@ -1,4 +1,4 @@
-"""What tells images apart: a hash of each one's encoded bytes. Files that are missing are found here, too."""
+"""Content hashes of images, from their encoded bytes. Missing files are detected here, too."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from labelsieve.data.boxes import Boxes
 
 _BATCH = 64
-# Longer texts are no paths, which have names of 255 characters at most.
-_LONG = 255
-# Bytes of a file that are read at a time, and threads that read; neither the disk nor the hash holds the others up.
+# Longer texts are not paths, whose names have at most 255 characters.
+_MAX_PATH_LENGTH = 255
+# Bytes per read, and number of threads, so that reading and hashing overlap.
 _PART = 1024 * 1024
 _THREADS = 4
 # More bytes than a pointer of Git LFS has.
@@ -44,24 +44,24 @@ def hash_images(
     boxes: Boxes | None = None,
     progress: Progress,
 ) -> NDArray[np.uint64]:
-    """Hashes each image, batch by batch; notes files that are missing, and refuses a source without any image.
+    """Hashes each image, batch by batch; notes missing files, and rejects a source without any image.
 
-    Of boxes each image is read once, and its hash joined with where the box is and, of boxes of one image that are at
-    the same place, which of them it is: they are no copies, of which one label would be that of all.
+    For boxes, each image is read once; its hash is combined with the box and, if boxes of an image coincide, with their
+    number: such boxes are not copies, which would share one label.
     """
     if boxes is not None:
-        _, first, place = np.unique(boxes.image_of, return_index=True, return_inverse=True)
+        _, first, inverse = np.unique(boxes.image_of, return_index=True, return_inverse=True)
         names = [ids[row] for row in first]
         hashed = hash_images(images.select(first), names, notes, table=table, progress=progress)
-        seen: Counter[tuple[int, bytes]] = Counter()
+        occurrences: Counter[tuple[int, bytes]] = Counter()
         joined = []
-        for image, content, sides in zip(boxes.image_of.tolist(), hashed[place].tolist(), boxes.sides, strict=True):
+        for image, content, sides in zip(boxes.image_of.tolist(), hashed[inverse].tolist(), boxes.sides, strict=True):
             where = sides.tobytes()
-            nth = seen[image, where]
-            seen[image, where] += 1
+            nth = occurrences[image, where]
+            occurrences[image, where] += 1
             joined.append(_digest(content.to_bytes(8, "little"), where, b"%d" % nth if nth else b""))
         return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64)
-    found = np.empty(len(ids), dtype=np.uint64)
+    hashes = np.empty(len(ids), dtype=np.uint64)
     missing: list[tuple[str, str]] = []
     pointers: list[str] = []
     row = 0
@@ -72,17 +72,17 @@ def hash_images(
                 digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
             if pointer:
                 pointers.append(ids[row])
-            found[row] = int.from_bytes(digest, "little")
+            hashes[row] = int.from_bytes(digest, "little")
             row += 1
-    _tell_of_missing(missing, pointers, ids, notes, table=table)
-    return found
+    _note_missing(missing, pointers, ids, notes, table=table)
+    return hashes
 
 
 def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
     """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in images.with_format("arrow").iter(batch_size=_BATCH):
-            # of chosen rows each is a chunk by itself, which would be handed to the threads one by one
+            # selected rows are separate chunks, which would be passed to the threads one by one
             yield from _hashes_of(batch.column("image").combine_chunks(), pool)
             advance(len(batch))
 
@@ -105,12 +105,12 @@ def _hashes_of(chunk: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | N
 
 
 def _hash_files(paths: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | None, bool]]:
-    """Yields hash and kind of some files in their order; each thread has one in so many of them."""
+    """Yields hash and kind of files in order; the files are distributed evenly over the threads."""
     parts = [*pool.map(lambda first: [*map(_hash_file, paths[first::_THREADS])], range(_THREADS))]
-    yield from (parts[place % _THREADS][place // _THREADS] for place in range(len(paths)))
+    yield from (parts[index % _THREADS][index // _THREADS] for index in range(len(paths)))
 
 
-def _tell_of_missing(
+def _note_missing(
     missing: Sequence[tuple[str, str]], pointers: Sequence[str], ids: Sequence[str], notes: list[str], *, table: Table
 ) -> None:
     if len(missing) == len(ids):
@@ -133,19 +133,19 @@ def _tell_of_missing(
 
 
 def _where_to_look(table: Table, first: str) -> str:
-    """Says what to do where no image of a table was found, of which the first is named."""
+    """Returns the advice if no image of a table was found."""
     if table.columns.folder is not None:
         name = table.columns.folder.name
-        own = f"; the paths begin with {shown(name)}/, so pass the folder that holds it"
-        return "check --image-folder" + (own if first.split("/")[0] == name else "")
+        prefix_hint = f"; the paths begin with {shown(name)}/, so pass the folder that holds it"
+        return "check --image-folder" + (prefix_hint if first.split("/")[0] == name else "")
     column = str(table.columns.image)
     kind = table.rows.features[column]
     if table.folder is None or kind_of(kind) != "texts":
         return "check the paths"
     values = [value or "" for value in table.rows.select(range(min(len(table.rows), _BATCH)))[column]]
-    if all(len(value) > _LONG for value in values):
+    if all(len(value) > _MAX_PATH_LENGTH for value in values):
         return f'the column "{shown(column)}" holds no paths; write encoded images as bytes, in a Parquet file'
-    options = advice_on_folder(values, beside=table.folder)
+    options = advice_on_folder(values, table_folder=table.folder)
     return f"add {options}" if options else "check the paths, or say with --image-folder where the images lie"
 
 
@@ -157,7 +157,7 @@ def _digest(*parts: Any) -> bytes:
 
 
 def _hash_file(path: str) -> tuple[bytes | None, bool]:
-    """Hashes a whole file: the same image in a table, where its bytes are at hand, has the same hash.
+    """Hashes a file; the same image as bytes in a table has the same hash.
 
     Returns:
         The hash, None if it cannot be read, and whether the file is a pointer of Git LFS.

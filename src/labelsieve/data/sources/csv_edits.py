@@ -1,7 +1,7 @@
-"""Other values in one column of a CSV file, and rows left out: every other byte stays as it is.
+"""Edits one column of a CSV file and removes rows; every other byte stays unchanged.
 
-The reader of :mod:`labelsieve.data.sources.csv_files` gives values; this module finds where they stand. It follows
-the same rules: blank lines are no rows, spaces may surround quotes, and a quoted value may go over several lines.
+The reader of :mod:`labelsieve.data.sources.csv_files` returns values; this module finds their positions. It follows
+the same rules: blank lines are not rows, spaces may surround quotes, and a quoted value may span several lines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAST_LINE_END = re.compile(r"(?:\r\n|\r|\n)\Z")
 
 
 class _Record(NamedTuple):
-    """Where a row stands: its begin, its values from begin to end each, and the begin of the next row."""
+    """The position of a row: its start, the start and end of each value, and the start of the next row."""
 
     start: int
     fields: list[tuple[int, int]]
@@ -36,17 +36,17 @@ def edited(
 ) -> bytes:
     r"""Returns a CSV file with other values in one column, and with further columns at its end.
 
-    A value gets quotes where the old one has them or where it needs them. Encoding, byte order mark, separator, line
-    ends, blank lines and all other values stay as they are.
+    A value is quoted if the old one is, or if it needs quotes. Encoding, byte order mark, separator, line ends, blank
+    lines and all other values stay unchanged.
 
     Args:
         data: The file, which :func:`labelsieve.data.sources.csv_files.read_texts` can read.
         column: Name of the column, as in the header.
         values: Row to its new value, None to leave the row out; rows are counted from 0, without blank ones.
-        added: Name of a new column to its values by row; other rows have none there.
+        added: Name of a new column to its values by row; other rows are empty.
 
     Raises:
-        DataError: There is a column of that name already.
+        DataError: A column of that name exists.
 
     Example:
         >>> edited(b'id;label\r\n1;"cat"\r\n2; dog\r\n', column="label", values={0: "dog", 1: "cat"})
@@ -56,32 +56,32 @@ def edited(
     text = data.decode(encoding)
     body = text.removeprefix(_BOM)
     _, skipped, separator = find_header(io.StringIO(body, newline=""))
-    at = len(text) - len(body) + _begin_of_line(body, skipped)
+    at = len(text) - len(body) + _start_of_line(body, skipped)
     records = _rows(text, at, separator)
     header = next(records)
     names = [_value(text[slice(*span)]).strip() for span in header.fields]
     if twice := [name for name in added or () if name in names]:
         raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
-    place = names.index(column)
-    changes = _changes(header, records, place, values, _further(added or {}, separator))
+    index = names.index(column)
+    changes = _changes(header, records, index, values, _further(added or {}, separator))
     return _joined(text, changes, separator).encode(encoding)
 
 
 def _encoding(data: bytes) -> str:
-    """Returns an encoding that leaves the byte order mark in the text, so that it is written again."""
+    """Returns an encoding that keeps the byte order mark in the text, so that it is written again."""
     return {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(data[:2], "utf-8")
 
 
-def _begin_of_line(text: str, number: int) -> int:
+def _start_of_line(text: str, number: int) -> int:
     at = 0
     for _ in range(number):
-        found = _LINE_END.search(text, at)
-        at = found.end() if found else len(text)
+        match = _LINE_END.search(text, at)
+        at = match.end() if match else len(text)
     return at
 
 
 def _rows(text: str, at: int, separator: str) -> Iterator[_Record]:
-    """Yields the rows that hold a value, header first."""
+    """Yields the rows with a value, header first."""
     for record in _records(text, at, separator):
         if any(_value(text[slice(*span)]).strip() for span in record.fields):
             yield record
@@ -92,9 +92,9 @@ def _records(text: str, at: int, separator: str) -> Iterator[_Record]:
     field = re.compile(rf' *"[^"]*(?:""[^"]*)*" *(?={mark}|[\r\n]|\Z)|[^{mark}\r\n]*')
     while at < len(text):
         start, fields = at, []
-        while found := field.match(text, at):
-            fields.append(found.span())
-            at = found.end()
+        while match := field.match(text, at):
+            fields.append(match.span())
+            at = match.end()
             if not text.startswith(separator, at):
                 break
             at += 1
@@ -104,81 +104,81 @@ def _records(text: str, at: int, separator: str) -> Iterator[_Record]:
 
 
 def _value(token: str) -> str:
-    """Returns the value of what stands between two separators."""
-    bare = token.strip(" ")
-    return bare[1:-1].replace('""', '"') if len(bare) > 1 and bare[0] == bare[-1] == '"' else token
+    """Returns the value of a text between two separators."""
+    stripped = token.strip(" ")
+    return stripped[1:-1].replace('""', '"') if len(stripped) > 1 and stripped[0] == stripped[-1] == '"' else token
 
 
 def _further(added: Mapping[str, Mapping[int, str]], separator: str) -> Callable[[int | None], str]:
-    """Returns a function that gives the values of new columns in a row, or their names for None."""
+    """Returns a function that returns the values of new columns in a row, or their names for None."""
 
     def further(row: int | None) -> str:
         values = added if row is None else [column.get(row, "") for column in added.values()]
-        return "".join(separator + _in_place_of("", value, separator) for value in values)
+        return "".join(separator + _formatted_like("", value, separator) for value in values)
 
     return further
 
 
 class _Change(NamedTuple):
-    """What stands from one place to another is replaced by a value, or by nothing.
+    """A replacement of a part of the text.
 
     Attributes:
-        start: Where it begins.
-        end: Where it ends.
-        value: What takes its place; None for nothing.
-        whole: Whether the value is text of the file, which gets no quotes.
+        start: Start of the part.
+        end: End of the part.
+        value: The new value; None removes the part.
+        is_raw: Whether the value is raw text, which is not quoted.
     """
 
     start: int
     end: int
     value: str | None
-    whole: bool = False
+    is_raw: bool = False
 
 
 def _changes(
     header: _Record,
     records: Iterator[_Record],
-    place: int,
+    index: int,
     values: Mapping[int, str | None],
     further: Callable[[int | None], str],
 ) -> Iterator[_Change]:
     last = len(header.fields) - 1
     if more := further(None):
-        yield _Change(*(header.fields[last][1],) * 2, more, whole=True)
+        yield _Change(*(header.fields[last][1],) * 2, more, is_raw=True)
     for row, record in enumerate(records):
         if row in values and values[row] is None:
             yield _Change(record.start, record.end, None)
             continue
         if row in values:
-            yield _Change(*record.fields[place], values[row])
+            yield _Change(*record.fields[index], values[row])
         if more:
-            yield _Change(*(record.fields[last][1],) * 2, further(row), whole=True)
+            yield _Change(*(record.fields[last][1],) * 2, further(row), is_raw=True)
 
 
 def _joined(text: str, changes: Iterator[_Change], separator: str) -> str:
     parts, at = [], 0
-    for start, end, value, whole in changes:
+    for start, end, value, is_raw in changes:
         parts.append(text[at:start])
         if value is not None:
-            parts.append(value if whole else _in_place_of(text[start:end], value, separator))
+            parts.append(value if is_raw else _formatted_like(text[start:end], value, separator))
         at = end
     result = "".join([*parts, text[at:]])
     has_end = _LAST_LINE_END.search(text) is not None
     return result if has_end else _LAST_LINE_END.sub("", result)
 
 
-def _in_place_of(token: str, value: str, separator: str) -> str:
-    """Writes a value with the blanks and quotes that another one has around it.
+def _formatted_like(token: str, value: str, separator: str) -> str:
+    """Formats a value with the blanks and quotes of another value.
 
-    Beside a quote a reader takes no other blanks than spaces: tabs and the like stand within new quotes.
+    Readers only accept spaces next to quotes, so tabs and other blanks are put inside of new quotes.
     """
     spaced = token.strip(" ")
     before, _, after = token.partition(spaced) if spaced else (token, "", "")
     escaped = value.replace('"', '""')
     if spaced.startswith('"'):
         return f'{before}"{escaped}"{after}'
-    left = spaced[: len(spaced) - len(spaced.lstrip())]
-    right = spaced[len(spaced.rstrip()) :]
+    left_blanks = spaced[: len(spaced) - len(spaced.lstrip())]
+    right_blanks = spaced[len(spaced.rstrip()) :]
     if any(mark in value for mark in (separator, '"', "\r", "\n")):
-        return f'{before}"{left}{escaped}{right}"{after}'
-    return f"{before}{left}{value}{right}{after}"
+        return f'{before}"{left_blanks}{escaped}{right_blanks}"{after}'
+    return f"{before}{left_blanks}{value}{right_blanks}{after}"

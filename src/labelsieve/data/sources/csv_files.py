@@ -1,7 +1,7 @@
-"""CSV files: texts in columns, separated by comma, semicolon, tab or bar, with a header.
+"""CSV files: columns of texts, separated by comma, semicolon, tab or bar, with a header.
 
-All values are texts: a reader that guesses types turns the class names `NA` and `007` into something else. Python's own
-reader is strict about quotes and knows the line of each row, so that a lost row can be named.
+All values are texts: a reader that guesses types would change the class names `NA` and `007`. The reader of Python is
+strict about quotes and provides the line of each row, for messages.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"]*"')
 _WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
-# Rows turned into Arrow at once.
+# Rows per Arrow batch.
 _ROWS = 65_536
 
 
 class CsvTable(NamedTuple):
-    """Columns of texts, names that more than one column has, how many have none, and remarks for the user.
+    """Columns of texts, duplicate names, number of unnamed columns, and notes for the user.
 
-    Columns without a name of their own are left out.
+    Columns without a unique name are left out.
     """
 
     table: pa.Table
@@ -44,7 +44,7 @@ class CsvTable(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """The encoding of a file, the lines above its header, and what separates its columns."""
+    """The encoding of a file, the number of lines above its header, and its separator."""
 
     encoding: str
     skipped: int
@@ -52,7 +52,7 @@ class _Layout(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """The values of a row, and the line that it begins in."""
+    """The values of a row, and its first line."""
 
     line: int
     values: list[str]
@@ -65,15 +65,15 @@ def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
 
     Args:
         path: The file.
-        images: The folder of images that it names, if the user said which.
+        images: The folder of its images, if the user named it.
 
     Raises:
-        DataError: It is no such file, a quote is not closed, a row has more or fewer values than the header, or there
-            is no header. Names the line.
+        DataError: It is not such a file, a quote is not closed, a row has more or fewer values than the header, or
+            there is no header. The message contains the line.
     """
     try:
-        if (found := other_kind(path)) is not None:
-            raise DataError(f"expected a CSV file with a header, but {path} is {found}; check the file")
+        if (kind := other_kind(path)) is not None:
+            raise DataError(f"expected a CSV file with a header, but {path} is {kind}; check the file")
         with path.open("rb") as binary:
             head = binary.read(2)
         encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -84,7 +84,7 @@ def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
             raise DataError(f"expected a CSV file with a header, but {path} is empty; write it again")
         try:
             return _table(path, layout, images=images, clean=False)
-        except _QuoteError:  # `"a" ,` has a blank between quote and comma, which the reader takes for an open quote
+        except _QuoteError:  # `"a" ,` has a blank between quote and comma, which the reader rejects
             return _table(path, layout, images=images, clean=True)
     except UnicodeError:
         raise DataError(_not_text(path)) from None
@@ -95,15 +95,15 @@ def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
 
 
 class _QuoteError(Exception):
-    """The quotes of a file do not fit."""
+    """The quotes of a file are not balanced."""
 
 
 def find_header(handle: Iterable[str]) -> tuple[str, int, str]:
-    """Returns the first line with anything in it, how many lines are above it, and what separates the columns."""
+    """Returns the first line that is not blank, the number of lines above it, and the separator."""
     stated, first, above = None, "", 0
     for number, line in enumerate(handle):
-        if stated is None and not first and (found := _SEPARATOR_LINE.fullmatch(line)):
-            stated = found[1]
+        if stated is None and not first and (match := _SEPARATOR_LINE.fullmatch(line)):
+            stated = match[1]
         elif line.strip() and first:
             return first, above, stated or _separator(first, line)
         elif line.strip():
@@ -112,7 +112,7 @@ def find_header(handle: Iterable[str]) -> tuple[str, int, str]:
 
 
 def _separator(header: str, row: str) -> str:
-    """Returns what separates the columns: what the header has most of, and as many as the row below it."""
+    """Returns the separator: the most frequent one in the header, preferably as frequent in the next row."""
     header, row = _QUOTED.sub("", header), _QUOTED.sub("", row)
     return max(_SEPARATORS, key=lambda each: (0 < header.count(each) == row.count(each), header.count(each)))
 
@@ -128,19 +128,19 @@ def _table(path: Path, layout: _Layout, *, images: Path | None, clean: bool) -> 
         checked = _Checked(names, path, separator)
         batches = [_columns(batch) for batch in _in_batches(checked.read(rows))]
     checked.refuse_swallowed(batches)
-    columns = [pa.chunked_array([batch[place] for batch in batches], pa.string()) for place in range(len(names))]
+    columns = [pa.chunked_array([batch[index] for batch in batches], pa.string()) for index in range(len(names))]
     counts = Counter(names)
-    kept = {name: column for name, column in zip(names, columns, strict=True) if name and counts[name] == 1}
+    named_columns = {name: column for name, column in zip(names, columns, strict=True) if name and counts[name] == 1}
     twice = tuple(name for name, count in counts.items() if name and count > 1)
     notes = (f"{checked.empty} rows of {path.name} without any value were left out",) if checked.empty else ()
-    return CsvTable(pa.table(kept), twice, names.count(""), notes)
+    return CsvTable(pa.table(named_columns), twice, names.count(""), notes)
 
 
 def _rows(handle: Iterable[str], path: Path, *, skipped: int, separator: str, clean: bool) -> Iterator[_Row]:
-    """Yields the rows, header first; empty lines are passed over.
+    """Yields the rows, header first; empty lines are skipped.
 
     Raises:
-        _QuoteError: A quote is not closed, or something follows a closed one.
+        _QuoteError: A quote is not closed, or text follows a closed quote.
     """
     reader = csv.reader(
         _lines(handle, path, separator, skipped, clean), delimiter=separator, skipinitialspace=True, strict=True
@@ -156,7 +156,7 @@ def _rows(handle: Iterable[str], path: Path, *, skipped: int, separator: str, cl
 
 
 def _lines(handle: Iterable[str], path: Path, separator: str, skipped: int, clean: bool) -> Iterator[str]:
-    # of separators that are blanks themselves, such as the tab, nothing is taken away
+    # separators that are blanks themselves, such as tabs, are kept
     blank = re.compile(rf'(?<=")[ ]+(?={re.escape(separator)}|[\r\n]*$)')
     for number, line in enumerate(handle):
         if number < skipped:
@@ -174,8 +174,8 @@ def _broken_quote(error: csv.Error, path: Path, start: int, end: int) -> str:
             f"the value that begins in line {start} of {path} is longer than {csv.field_size_limit():,} characters; "
             "close the quote there, or write encoded images as bytes in a Parquet file"
         )
-    what = "is never closed" if "end of data" in str(error) else f"is closed in the middle of a value, in line {end}"
-    return f'the quote that opens in line {start} of {path} {what}; close it, or write "" for a quote in a text'
+    problem = "is never closed" if "end of data" in str(error) else f"is closed in the middle of a value, in line {end}"
+    return f'the quote that opens in line {start} of {path} {problem}; close it, or write "" for a quote in a text'
 
 
 def _check_header(names: Sequence[str], path: Path, separator: str, images: Path | None) -> None:
@@ -200,7 +200,7 @@ def _is_image(name: str, folder: Path) -> bool:
 
 
 class _Checked:
-    """Checks rows as they are read: as many values as the header has, and no value that swallowed other rows."""
+    """Checks rows while they are read: as many values as in the header, and no value that contains other rows."""
 
     def __init__(self, names: Sequence[str], path: Path, separator: str) -> None:
         self.count, self.path, self.separator = len(names), path, separator
@@ -208,11 +208,11 @@ class _Checked:
         self._suspects: list[tuple[int, list[str]]] = []
 
     def read(self, rows: Iterable[_Row]) -> Iterator[list[str]]:
-        """Yields the values of each row with blanks around them cut off."""
+        """Yields the stripped values of each row."""
         for line, values in rows:
             self.first = self.first or line
-            whole = "".join(values)
-            if not whole or whole.isspace():
+            text = "".join(values)
+            if not text or text.isspace():
                 self.empty += len(values) > 1
                 continue
             if len(values) > self.count and not any(map(str.strip, values[self.count :])):
@@ -222,9 +222,9 @@ class _Checked:
                     f"expected {self.count} values in line {line} of {self.path}, as in its header, found "
                     f"{len(values)}; {self._advice(line, values)}"
                 )
-            if "\n" in whole or "\r" in whole:
-                for place, value in enumerate(values):
-                    self._suspects += [(line, row) for row in self._swallowed(value, values[place + 1 :])]
+            if "\n" in text or "\r" in text:
+                for index, value in enumerate(values):
+                    self._suspects += [(line, row) for row in self._swallowed(value, values[index + 1 :])]
             yield [*map(str.strip, values)]
 
     def _advice(self, line: int, values: list[str]) -> str:
@@ -236,23 +236,23 @@ class _Checked:
             return f'put quotes around a value with "{self.separator}", or name the first column in the header'
         return f'put quotes around a value with "{self.separator}" in it'
 
-    def _swallowed(self, value: str, rest: list[str]) -> Iterator[list[str]]:
-        """Yields what may be rows of their own in the lines of one value."""
+    def _swallowed(self, value: str, following: list[str]) -> Iterator[list[str]]:
+        """Yields lines of one value that may be separate rows."""
         lines = value.splitlines()[1:]
         for number, line in enumerate(lines):
             parts = [part.strip() for part in line.split(self.separator)]
-            parts += rest if number == len(lines) - 1 else []
+            parts += following if number == len(lines) - 1 else []
             if len(parts) == self.count > 1:
                 yield parts
 
     def refuse_swallowed(self, batches: Sequence[Sequence[pa.Array]]) -> None:
-        """Refuses a value with lines that are rows: their columns hold images, or what other rows have there, too."""
+        """Rejects a value that contains rows: their columns have images, or values of other rows."""
         if not self._suspects:
             return
-        known = [{value for batch in batches for value in batch[place].to_pylist()} for place in range(self.count)]
+        values_of = [{value for batch in batches for value in batch[index].to_pylist()} for index in range(self.count)]
         for line, row in self._suspects:
-            seen = any(value and value in known[place] for place, value in enumerate(row))
-            if seen or any(os.path.splitext(value)[1].lower() in SUFFIXES for value in row):
+            is_known = any(value and value in values_of[index] for index, value in enumerate(row))
+            if is_known or any(os.path.splitext(value)[1].lower() in SUFFIXES for value in row):
                 raise DataError(
                     f'the quote that opens in line {line} of {self.path} takes in other rows, such as "'
                     f'{shown(self.separator.join(row))}"; close it, or write "" for a quote in a text'
@@ -278,7 +278,7 @@ def _columns(rows: list[list[str]]) -> list[pa.Array]:
 
 
 def _not_text(path: Path) -> str:
-    """Says where a file stops being UTF-8."""
+    """Returns the message on the first line that is not UTF-8."""
     data = path.read_bytes()
     try:
         data.decode("utf-8")
@@ -291,8 +291,8 @@ def _not_text(path: Path) -> str:
     return f"expected a CSV file in UTF-8, but {path} is not; save it as UTF-8"
 
 
-def whole_numbers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
-    """Returns a table in which columns of floats that are all whole, as pandas writes them, are integers."""
+def floats_to_integers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
+    """Returns a table in which columns of integral floats, as pandas writes them, are integers."""
     import pyarrow as pa
 
     for name in filter(None, names):
@@ -300,7 +300,7 @@ def whole_numbers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
         if not all(_WHOLE_NUMBER.fullmatch(value) for value in values if value):
             continue
         if any(_WHOLE_FLOAT.fullmatch(value) for value in values):
-            place = table.column_names.index(name)
-            plain = [value.split(".")[0] for value in table[name].to_pylist()]
-            table = table.set_column(place, name, pa.array(plain, pa.string()))
+            index = table.column_names.index(name)
+            integers = [value.split(".")[0] for value in table[name].to_pylist()]
+            table = table.set_column(index, name, pa.array(integers, pa.string()))
     return table

@@ -1,4 +1,4 @@
-"""Corrected labels in CSV files: all other bytes stay as they are."""
+"""Writes corrected labels to CSV files; all other bytes stay unchanged."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: st
 
     Args:
         files: All files of the table.
-        targets: Those to write, and where.
+        targets: The files to write, and their targets.
         column: The column of labels.
-        edits: Of each file.
+        edits: The edits of each file.
 
     Raises:
         RunError: A file cannot be changed without other changes.
@@ -43,55 +43,57 @@ def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: st
 
 
 def count_csv(path: Path) -> int:
-    """Returns how many rows a CSV file has."""
+    """Returns the number of rows of a CSV file."""
     return int(read_texts(path).table.num_rows)
 
 
 def _added(edits: Edits, written: Sequence[str]) -> dict[str, dict[int, str]]:
     """Returns the columns of verdicts, each row to its value."""
-    said = edits.verdicts
-    if said is None:
+    verdicts = edits.verdicts
+    if verdicts is None:
         return {}
-    rows = np.flatnonzero(said.known).tolist()
+    rows = np.flatnonzero(verdicts.known).tolist()
     return {
-        QUALITY: {row: quality_text(said.quality[row]) for row in rows},
-        PREDICTED: {row: written[said.predicted[row]] for row in rows},
-        ISSUE: {row: str(bool(said.is_issue[row])).lower() for row in rows},
+        QUALITY: {row: quality_text(verdicts.quality[row]) for row in rows},
+        PREDICTED: {row: written[verdicts.predicted[row]] for row in rows},
+        ISSUE: {row: str(bool(verdicts.is_issue[row])).lower() for row in rows},
     }
 
 
 def _written(values: Sequence[str], edits: Edits) -> list[str]:
-    """Returns how the column writes each class, also one that it does not have yet."""
+    """Returns the text of each class in the column, including new classes."""
     rows = edits.examples(values)
     examples = [None if row is None else values[row] for row in rows]
     if not edits.by_number(examples):
         return [name if text is None else text for name, text in zip(edits.class_names, examples, strict=True)]
-    rest = {text.partition(".")[2] for text in examples if text is not None}
-    after = f".{rest.pop()}" if len(rest) == 1 and "" not in rest else ""
+    suffixes = {text.partition(".")[2] for text in examples if text is not None}
+    after = f".{suffixes.pop()}" if len(suffixes) == 1 and "" not in suffixes else ""
     return [f"{index}{after}" if text is None else text for index, text in enumerate(examples)]
 
 
 def _check(path: Path, target: Path, before: pa.Table, *, column: str, edits: Edits) -> None:
-    """Checks that a new file holds what the old one does but for the labels that change.
+    """Checks that a new file only differs from the old one in changed labels.
 
     Raises:
-        RunError: It does not.
+        RunError: It differs otherwise.
     """
-    kept = np.flatnonzero(edits.is_kept)
-    expected = before.take(kept)
+    kept_rows = np.flatnonzero(edits.is_kept)
+    expected = before.take(kept_rows)
     try:
-        found = read_texts(target).table
+        actual = read_texts(target).table
     except DataError:
-        found = before.slice(0, 0)
-    others = [name for name in expected.column_names if name != column]
-    same = found.select(others).equals(expected.select(others))
-    if not (same and _labels_as_asked(found, expected, column, edits.old[kept] == edits.new[kept])):
+        actual = before.slice(0, 0)
+    other_names = [name for name in expected.column_names if name != column]
+    is_same = actual.select(other_names).equals(expected.select(other_names))
+    if not (
+        is_same and _are_labels_as_requested(actual, expected, column, edits.old[kept_rows] == edits.new[kept_rows])
+    ):
         raise RunError(
             f"{path} could not be written with other labels and all else unchanged, so it was not; please report this"
         )
 
 
-def _labels_as_asked(found: pa.Table, expected: pa.Table, column: str, unchanged: NDArray[np.bool_]) -> bool:
-    before, after = expected[column].to_pylist(), found[column].to_pylist()
-    same = [old == new for old, new in zip(before, after, strict=True)]
-    return bool(same == unchanged.tolist())
+def _are_labels_as_requested(actual: pa.Table, expected: pa.Table, column: str, unchanged: NDArray[np.bool_]) -> bool:
+    before, after = expected[column].to_pylist(), actual[column].to_pylist()
+    is_unchanged = [old == new for old, new in zip(before, after, strict=True)]
+    return bool(is_unchanged == unchanged.tolist())

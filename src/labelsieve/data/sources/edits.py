@@ -1,4 +1,4 @@
-"""What changes in a source: old and new labels by row, and what is written beside them."""
+"""Edits of a source: old and new labels by row, and verdicts to write beside them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from labelsieve.data.labels import normalise
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowVerdicts:
-    """What a run says of N rows of a source, to be written beside their labels.
+    """Verdicts on N rows of a source, to write beside their labels.
 
     Attributes:
-        quality: Shape (N,): label quality, 0 to 1; NaN where the run says nothing of a row.
+        quality: Shape (N,): label quality, 0 to 1; NaN for rows without a verdict.
         predicted: Shape (N,), int64: the predicted classes.
         is_issue: Shape (N,), bool.
     """
@@ -29,23 +29,23 @@ class RowVerdicts:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Shape (N,): of which rows the run says something."""
+        """Shape (N,): which rows have a verdict."""
         return np.isfinite(self.quality)
 
     def part(self, part: slice) -> RowVerdicts:
-        """Returns the verdicts of some rows that follow each other."""
+        """Returns the verdicts of a slice of rows."""
         return RowVerdicts(quality=self.quality[part], predicted=self.predicted[part], is_issue=self.is_issue[part])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edits:
-    """The labels of N rows of a source, and those that take their place.
+    """The labels of N rows of a source, and their new labels.
 
     Attributes:
         old: Shape (N,), int64, values 0 to K-1.
         new: Shape (N,), int64, values 0 to K-1, or -1 to leave the row out.
         class_names: The K names.
-        verdicts: What is written beside the labels, in three more columns; None for nothing.
+        verdicts: Verdicts to write beside the labels, in three further columns; None for none.
     """
 
     old: NDArray[np.int64]
@@ -58,7 +58,7 @@ class Edits:
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """The rows that change or are left out, ascending."""
+        """Returns the rows that change or are left out, ascending."""
         return np.flatnonzero(self.new != self.old).astype(np.int64)
 
     @cached_property
@@ -67,34 +67,34 @@ class Edits:
         return np.asarray(self.new >= 0)
 
     def part(self, start: int, count: int) -> Edits:
-        """Returns the edits of some rows that follow each other, as of one file of several."""
+        """Returns the edits of a slice of rows, such as those of one file."""
         part = slice(start, start + count)
         verdicts = None if self.verdicts is None else self.verdicts.part(part)
         return Edits(old=self.old[part], new=self.new[part], class_names=self.class_names, verdicts=verdicts)
 
     def examples(self, values: Sequence[Hashable]) -> list[int | None]:
-        """Returns for each class a row with the value that most of its rows have, None for a class without rows.
+        """Returns for each class a row with the most frequent value of its rows, None for a class without rows.
 
         Args:
-            values: N values of the label column as they stand there: a class may be written in several ways.
+            values: N raw values of the label column: a class may be written in several ways.
         """
         counts = Counter(zip(self.old.tolist(), values, strict=True))
-        most: dict[int, tuple[int, Hashable]] = {}
+        most_frequent: dict[int, tuple[int, Hashable]] = {}
         for (label, value), count in counts.items():
-            if label not in most or count > most[label][0]:
-                most[label] = (count, value)
-        wanted = {(label, value) for label, (_, value) in most.items()}
+            if label not in most_frequent or count > most_frequent[label][0]:
+                most_frequent[label] = (count, value)
+        pairs = {(label, value) for label, (_, value) in most_frequent.items()}
         rows: list[int | None] = [None] * len(self.class_names)
         for row, pair in enumerate(zip(self.old.tolist(), values, strict=True)):
-            if pair in wanted and rows[pair[0]] is None:
+            if pair in pairs and rows[pair[0]] is None:
                 rows[pair[0]] = row
         return rows
 
     def by_number(self, examples: Sequence[str | None]) -> bool:
-        """Returns whether a column has the numbers of the classes in the place of their names.
+        """Returns whether a column has numbers instead of names of classes.
 
         Args:
-            examples: How the column writes each of the K classes, None where it does not.
+            examples: The text of each of the K classes in the column, None if it does not occur.
         """
         written = [(index, text) for index, text in enumerate(examples) if text is not None]
         named = all(normalise(text) == normalise(self.class_names[index]) for index, text in written)
@@ -102,6 +102,6 @@ class Edits:
 
 
 def joined(parts: Sequence[Edits]) -> Edits:
-    """Returns the edits of several files that are one table together."""
+    """Concatenates the edits of several files of one table."""
     old, new = (np.concatenate([getattr(part, name) for part in parts]) for name in ("old", "new"))
     return Edits(old=old, new=new, class_names=parts[0].class_names)

@@ -33,26 +33,26 @@ FEATURE_NAMES = (
     "image_embeds", "vectors", "x",
 )  # fmt: skip
 _ARRAY_SUFFIXES = (".npz", ".npy")
-# What a .npz file may hold beside one array for each column of labels, truth or ids.
+# Arrays of a .npz file besides the columns of labels, truth and ids.
 _ARRAYS = ("features", "class_names", "text", "logit_scale")
 _IDS, _TRUTH = ("ids", "id"), "truth"
-# How `np.savez` calls arrays without names.
+# Names of unnamed arrays by `np.savez`.
 _UNNAMED = re.compile(r"arr_\d+")
-# How a .npy or .npz file begins, and a pickle.
+# First bytes of a .npy file, a .npz file, and a pickle.
 _NUMPY, _PICKLE = (b"\x93NUMPY", b"PK"), b"\x80"
 _ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What a file of features holds.
+    """The contents of a file of features.
 
     Attributes:
-        features: The features as they came, not checked yet.
+        features: The features as read, not checked yet.
         table: Labels, truth and ids, one row for each row of features.
         class_names: Class names in the order of label numbers, if the file has them.
         text: Text features of the classes, if the file has them.
-        logit_scale: The scale that goes with them.
+        logit_scale: The scale of these text features.
     """
 
     features: NDArray[Any]
@@ -65,8 +65,8 @@ class Stored:
 def holds_features(source: Any) -> bool:
     """Returns whether a source is a file of features rather than of images.
 
-    A NumPy file is; a Parquet or Arrow file is if it has a column with a usual name of features (`FEATURE_NAMES`) of
-    lists of numbers and none that holds images or their paths.
+    A NumPy file is one; a Parquet or Arrow file is one if it has a column of lists of numbers with a usual name
+    (`FEATURE_NAMES`) and no column of images or their paths.
     """
     if not isinstance(source, str | Path):
         return False
@@ -79,7 +79,7 @@ def holds_features(source: Any) -> bool:
     try:
         kinds = features_of(read_schema(path, kind=kind), path)
     except DataError:
-        return False  # whoever reads it next says why it cannot be read
+        return False  # the next reader reports why it cannot be read
     return bool(_feature_columns(kinds)) and not may_hold_images(kinds)
 
 
@@ -118,39 +118,39 @@ def stored_names(path: Path) -> list[str]:
     suffix = path.suffix.lower()
     if suffix in TYPED_TABLES:
         return list(features_of(read_schema(path, kind=TYPED_TABLES[suffix]), path))
-    if suffix == ".npz" and is_zipfile(path):  # else whoever reads it next says what it is
+    if suffix == ".npz" and is_zipfile(path):  # else the next reader reports what it is
         with ZipFile(path) as file:
             return [name.removesuffix(".npy") for name in file.namelist()]
     return []
 
 
 def read_text_file(text: Any, *, name: str = "text") -> NDArray[Any]:
-    """Returns text features that are given as an array, a `.npy` file, or a `.npz` file with an array of a name."""
+    """Returns text features from an array, a `.npy` file, or a `.npz` file with an array of this name."""
     if not isinstance(text, str | Path):
         return np.asarray(text)
     path = Path(text).expanduser()
-    found = _load(path)
-    if not isinstance(found, dict):
-        return np.asarray(found)
-    if name not in found:
-        raise DataError(f'expected an array "{name}" in {path}, found {_names_of(found)}; add it or pass a .npy file')
-    return np.asarray(found[name])
+    arrays = _load(path)
+    if not isinstance(arrays, dict):
+        return np.asarray(arrays)
+    if name not in arrays:
+        raise DataError(f'expected an array "{name}" in {path}, found {_names_of(arrays)}; add it or pass a .npy file')
+    return np.asarray(arrays[name])
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
-    """Reads the arrays of a NumPy file; Python objects in it are refused, since loading them can run any code."""
+    """Reads the arrays of a NumPy file; Python objects are rejected, since loading them can run arbitrary code."""
     refuse_pointer(path)
     try:
-        with path.open("rb") as file:  # a damaged file is closed, too
+        with path.open("rb") as file:  # closes damaged files, too
             head = file.read(6)
             file.seek(0)
             if head and not head.startswith((*_NUMPY, _PICKLE)):
                 raise ValueError("it is none")
-            found = np.load(file, allow_pickle=False)
-            return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+            arrays = np.load(file, allow_pickle=False)
+            return arrays if isinstance(arrays, np.ndarray) else {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise DataError(f"expected a NumPy file, but {path} does not exist; check the path") from None
-    except Exception as error:  # on damaged files the readers raise nearly anything
+    except Exception as error:  # readers raise many kinds of errors on damaged files
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which are never loaded; save texts as np.array(values, dtype=str) and "
@@ -161,42 +161,42 @@ def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
 
 
 def _read_npy(path: Path, *, requested: Columns) -> Stored:
-    """Reads an array of features, and their labels from the file beside it: `labels.npy` of `features.npy`."""
+    """Reads an array of features, and their labels from the file beside it, such as `labels.npy`."""
     if requested.label or requested.truth:
         raise DataError(
             f"{path} holds one array and no columns; leave out --label-column and --truth-column, or save all with "
             "np.savez"
         )
-    features, beside = _load(path), _labels_beside(path)
+    features, label_file = _load(path), _label_file(path)
     if not isinstance(features, np.ndarray):
         raise DataError(f"expected one array in {path}, found several; rename it to .npz")
-    labels = _load(beside)
+    labels = _load(label_file)
     where = f"the file {path}"
     if not isinstance(labels, np.ndarray):
-        raise DataError(f"expected one array in {beside}, found several; save the labels with np.save")
+        raise DataError(f"expected one array in {label_file}, found several; save the labels with np.save")
     stored = _from_arrays({"features": features, "labels": labels}, requested=Columns(), where=where)
     return replace(
-        stored, table=replace(stored.table, notes=(f"the labels are those of {beside}", *stored.table.notes))
+        stored, table=replace(stored.table, notes=(f"the labels are those of {label_file}", *stored.table.notes))
     )
 
 
-def _labels_beside(path: Path) -> Path:
-    """Returns the file of labels that goes with a file of features by its name, as `y_test.npy` with `X_test.npy`."""
+def _label_file(path: Path) -> Path:
+    """Returns the file of labels that matches the name of a file of features, as `y_test.npy` and `X_test.npy`."""
     words = path.stem.lower()
     names = [name for name in sorted(FEATURE_NAMES, key=len, reverse=True) if re.search(_word(name), words)]
-    wanted = {
+    stems = {
         re.sub(_word(name), label, words, count=1) for name in names[:1] for label in (*LABEL_NAMES, *OTHER_LABEL_NAMES)
     }
-    wanted |= {"labels"} if not names else set()
-    found = sorted(
-        each for each in path.parent.iterdir() if each.suffix.lower() == ".npy" and each.stem.lower() in wanted
+    stems |= {"labels"} if not names else set()
+    candidates = sorted(
+        each for each in path.parent.iterdir() if each.suffix.lower() == ".npy" and each.stem.lower() in stems
     )
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
         raise DataError(
-            f"expected one file of labels beside {path}, found {listed(each.name for each in found)}; save the right "
-            'one with the features: np.savez("features.npz", features=..., labels=...)'
+            f"expected one file of labels beside {path}, found {listed(each.name for each in candidates)}; save the "
+            'right one with the features: np.savez("features.npz", features=..., labels=...)'
         )
     name = re.sub(_word(names[0]), "labels", words, count=1) if names else "labels"
     raise DataError(
@@ -221,24 +221,29 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
     from datasets import Dataset
 
     name = _features_array(arrays, where=where)
-    features, known = arrays[name], {name, *_ARRAYS}
-    columns = {each: np.ravel(value) for each, value in arrays.items() if each not in known and _is_column(value)}
+    features, reserved = arrays[name], {name, *_ARRAYS}
+    columns = {
+        array_name: np.ravel(value)
+        for array_name, value in arrays.items()
+        if array_name not in reserved and _is_column(value)
+    }
     notes = [] if name == "features" else [f'the features are the array "{shown(name)}"']
     chosen = _npz_columns(columns, requested, arrays, where=where)
     if chosen.label and _UNNAMED.fullmatch(chosen.label):
         notes.append(f'the labels are the array "{chosen.label}"')
     used = chosen.labels
-    for each in used:
-        if features.ndim and len(columns[each]) != len(features):
+    for array_name in used:
+        if features.ndim and len(columns[array_name]) != len(features):
             raise DataError(
-                f'expected one value of "{shown(each)}" for each of {len(features)} rows of features in {where}, found '
-                f"{len(columns[each])}; save both from the same images"
+                f'expected one value of "{shown(array_name)}" for each of {len(features)} rows of features in {where}, '
+                f"found {len(columns[array_name])}; save both from the same images"
             )
-    left_out = [each for each in arrays if each not in known and each not in used]
+    unused = [array_name for array_name in arrays if array_name not in reserved and array_name not in used]
     notes += [
-        f'the array "{shown(each)}" was left out{did_you_mean(each, (*_ARRAYS, "ids", _TRUTH))}' for each in left_out
+        f'the array "{shown(array_name)}" was left out{did_you_mean(array_name, (*_ARRAYS, "ids", _TRUTH))}'
+        for array_name in unused
     ]
-    rows = Dataset(pa.table({each: pa.array(columns[each].tolist()) for each in used}))
+    rows = Dataset(pa.table({array_name: pa.array(columns[array_name].tolist()) for array_name in used}))
     names = arrays.get("class_names")
     return Stored(
         features=features,
@@ -250,19 +255,21 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
 
 
 def _is_column(values: NDArray[Any]) -> bool:
-    """Returns whether an array has one value a row, (N,) or (N, 1)."""
+    """Returns whether an array has one value per row, (N,) or (N, 1)."""
     return values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)
 
 
 def _features_array(arrays: Mapping[str, NDArray[Any]], *, where: str) -> str:
-    """Returns the name of the array of features: `features`, another usual one, or of unnamed ones that of rows."""
+    """Returns the name of the array of features: `features`, another usual name, or the only unnamed matrix."""
     if "features" in arrays:
         return "features"
-    found = [name for name, value in arrays.items() if name.lower() in FEATURE_NAMES and value.ndim > 1]
-    found = found or [name for name, value in arrays.items() if _UNNAMED.fullmatch(name) and not _is_column(value)]
-    if len(found) == 1:
-        return found[0]
-    several = f"several that fit: {_names_of(found)}" if found else _names_of(arrays)
+    candidates = [name for name, value in arrays.items() if name.lower() in FEATURE_NAMES and value.ndim > 1]
+    candidates = candidates or [
+        name for name, value in arrays.items() if _UNNAMED.fullmatch(name) and not _is_column(value)
+    ]
+    if len(candidates) == 1:
+        return candidates[0]
+    several = f"several that fit: {_names_of(candidates)}" if candidates else _names_of(arrays)
     raise DataError(f'expected an array "features" in {where}, found {several}; save it with np.savez')
 
 
@@ -299,28 +306,28 @@ def _read_table(path: Path, *, requested: Columns, kind: str) -> Stored:
     where, format = f"the file {path}", TABLE_FORMATS.entries[kind]
     schema, batches = read_schema(path, kind=kind), loaded(format.batches)
     kinds = features_of(schema, path)
-    found = _feature_columns(kinds)
-    if len(found) != 1:
+    candidates = _feature_columns(kinds)
+    if len(candidates) != 1:
         raise DataError(
             f"expected one column of lists of numbers named {listed(FEATURE_NAMES[:6], quoted=True)} in {where}, found "
-            f"{_names_of(found or kinds)}; rename the column of features"
+            f"{_names_of(candidates or kinds)}; rename the column of features"
         )
-    others = {name: each for name, each in kinds.items() if name != found[0]}
-    chosen = choose_columns(others, requested=requested, where=where, image_needed=False)
+    other_features = {name: each for name, each in kinds.items() if name != candidates[0]}
+    chosen = choose_columns(other_features, requested=requested, where=where, image_needed=False)
     used = list(chosen.labels)
     try:
         parts = [*batches(path, columns=used, rows=_ROWS)]
         labels = pa.Table.from_batches(parts) if parts else schema.empty_table().select(used)
         features = _read_lists(
-            batches(path, columns=found, rows=_ROWS), found[0], count=loaded(format.count)(path), where=where
+            batches(path, columns=candidates, rows=_ROWS), candidates[0], count=loaded(format.count)(path), where=where
         )
     except (OSError, pa.ArrowException):
         raise DataError(f"{where} cannot be read: it is damaged or cut off; write it again") from None
     rows = Dataset(labels.cast(plain_types(labels.schema)))
     notes = (
         ()
-        if found[0].lower() in ("features", "embedding", "embeddings")
-        else (f'the features are the column "{shown(found[0])}"',)
+        if candidates[0].lower() in ("features", "embedding", "embeddings")
+        else (f'the features are the column "{shown(candidates[0])}"',)
     )
     return Stored(features=features, table=Table(rows=rows, columns=chosen, where=where, notes=notes))
 
@@ -330,7 +337,7 @@ def _feature_columns(kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _read_lists(batches: Iterable[Any], name: str, *, count: int, where: str) -> NDArray[np.float32]:
-    """Reads a column of equally long lists, some rows at a time: shape (N, D)."""
+    """Reads a column of lists of equal length, batch by batch: shape (N, D)."""
     import pyarrow.compute as pc
 
     features = np.empty((0, 0), dtype=np.float32)
@@ -347,7 +354,7 @@ def _read_lists(batches: Iterable[Any], name: str, *, count: int, where: str) ->
                 f"{max(int(lengths[wrong[0]]), 0)} in row {at + int(wrong[0]) + 1}; compute all with one model"
             )
         with np.errstate(over="ignore"):
-            values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)  # what is null becomes NaN
+            values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)  # null becomes NaN
         features[at : at + len(lengths)] = values.reshape(len(lengths), -1)
         at += len(lengths)
     return features

@@ -1,4 +1,4 @@
-"""What a file really is, whatever its name says: pointers of Git LFS, empty, cut off or converted files."""
+"""Detects the real type of a file, independent of its name: Git LFS pointers, empty or truncated files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labelsieve.data.sources.table_formats import TABLE_FORMATS
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZE = 1024
-# How files begin that are often saved under another suffix.
+# First bytes of files that often have a wrong suffix.
 _BEGINNINGS = (
     (b"PK\x03\x04", "a zip file, as Excel writes it"),
     (b"\x1f\x8b", "packed by gzip"),
@@ -25,7 +25,7 @@ _BEGINNINGS = (
 _FROM_PANDAS = "write it as Parquet: pandas.read_json(FILE{}).to_parquet(NEW)"
 _FROM_TORCH = 'convert it where you trust it: numpy.savez("features.npz", features=..., labels=...)'
 _UNPACK = "unpack it and pass the folder or table inside"
-# What to do with files of other kinds that people have.
+# Advice for other types of files.
 _CONVERSIONS = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV (UTF-8)"),
     ".json": _FROM_PANDAS.format(""),
@@ -38,18 +38,18 @@ _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib")
 
 
 def is_pointer(data: bytes) -> bool:
-    """Returns whether the content of a file is a pointer of Git LFS in the place of the file itself."""
+    """Returns whether the content of a file is a Git LFS pointer instead of the file itself."""
     return data.startswith(_POINTER) and len(data) < POINTER_SIZE
 
 
 def refuse_pointer(path: Path) -> None:
-    """Raises a `DataError` if a file is a pointer of Git LFS; whatever else is wrong with it is not looked at."""
+    """Raises a `DataError` if a file is a Git LFS pointer; ignores other problems."""
     try:
         with path.open("rb") as handle:
-            found = is_pointer(handle.read(POINTER_SIZE))
+            is_lfs_pointer = is_pointer(handle.read(POINTER_SIZE))
     except OSError:
-        return  # whoever reads it next says why it cannot be read
-    if found:
+        return  # the next reader reports why it cannot be read
+    if is_lfs_pointer:
         raise DataError(f"{path} is a Git LFS pointer, not the file itself; get it with: git lfs pull")
 
 
@@ -66,27 +66,27 @@ def read_whole(path: Path) -> bytes:
 
 
 def conversion(path: Path) -> str:
-    """Returns what to do with a file of a kind that is not read, or an empty string."""
+    """Returns the advice for a file of an unsupported type, or an empty string."""
     advice = _CONVERSIONS.get(path.suffix.lower(), "")
     return f"nothing is unpickled; {advice}" if path.suffix.lower() in _PICKLES else advice
 
 
 def other_kind(path: Path) -> str | None:
-    """Returns what a file is by how it begins, in words: "a web page"; None where nothing is known of that."""
+    """Returns the type of a file by its first bytes, in words: "a web page"; None if it is unknown."""
     with path.open("rb") as handle:
         head = handle.read(16)
     return next((words for beginning, words in (*_BEGINNINGS, *_tables()) if head.startswith(beginning)), None)
 
 
 def _tables() -> Iterator[tuple[bytes, str]]:
-    """Yields how tables begin, and what they are in words: "an Arrow file"."""
+    """Yields the first bytes of tables, and their type in words: "an Arrow file"."""
     for name, format in TABLE_FORMATS.entries.items():
         if format.magic:
             yield format.magic, f"{'an' if name[0] in 'aeiou' else 'a'} {name.capitalize()} file"
 
 
 def damage(path: Path, *, kind: str) -> str:
-    """Returns what is wrong with a file that cannot be read as a table, in plain words.
+    """Returns the problem of a file that cannot be read as a table, in words.
 
     Args:
         path: The file.
@@ -97,7 +97,7 @@ def damage(path: Path, *, kind: str) -> str:
             head = handle.read(8)
             handle.seek(-min(8, path.stat().st_size), os.SEEK_END)
             tail = handle.read()
-        found = other_kind(path)
+        kind_found = other_kind(path)
     except OSError as error:
         return f"cannot be read ({error.strerror}); check its permissions"
     if not head:
@@ -106,4 +106,4 @@ def damage(path: Path, *, kind: str) -> str:
     if magic and head.startswith(magic):
         state = "damaged" if tail.endswith(magic) else "cut off"
         return f"cannot be read: it is {state}; copy or download it again"
-    return f"cannot be read: it is {found or f'no {kind.capitalize()} file, or damaged'}; check the file"
+    return f"cannot be read: it is {kind_found or f'no {kind.capitalize()} file, or damaged'}; check the file"

@@ -31,24 +31,24 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico"),
 )
-# How the lists of changes end that `labelsieve apply` writes beside a data set, of which they are no part.
+# Suffix of the lists of changes that `labelsieve apply` writes beside a data set.
 CHANGES = ".changes.csv"
 _LAYOUT = "expected a folder of class folders such as photos/cat/1.jpg"
 _TABLE_COLUMNS = "write a CSV with the columns path,label and pass that"
 
 
 @dataclass(kw_only=True)
-class _Found:
-    """What lies in a folder.
+class _Content:
+    """The content of a folder.
 
     Attributes:
-        folders: Names of the folders at the top that are not of a system, sorted.
-        files: Names of the files at the top that are not hidden, sorted.
+        folders: Names of the top-level folders without system folders, sorted.
+        files: Names of the top-level files that are not hidden, sorted.
         paths: Relative paths of the images in folders, sorted folder by folder.
         other: Suffixes of all other files in folders.
-        tables: Relative paths of tables, those at the top first.
+        tables: Relative paths of tables, top-level ones first.
         closed: Folders that cannot be read.
-        system: Names of folders that a system keeps there, and how many.
+        system: Names of system folders, and their number.
     """
 
     folders: list[str]
@@ -73,8 +73,8 @@ class _Found:
 def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder of class folders: `photos/cat/1.jpg`, nested deeper or not.
 
-    Hidden files, folders of a system and folders without images are left out;
-    :mod:`labelsieve.data.sources.class_folders` says which other folders are no classes.
+    Hidden files, system folders and folders without images are left out;
+    :mod:`labelsieve.data.sources.class_folders` decides which other folders are not classes.
     """
     refuse_split(split, folder)
     if wish := requested.image or requested.label or requested.truth:
@@ -83,9 +83,9 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
         )
     folder = Path(os.path.abspath(folder))
     try:
-        found = _look(folder)
+        content = _list_folder(folder)
         # a name that is not UTF-8 fails here
-        for name in (*found.paths, *found.folders):
+        for name in (*content.paths, *content.folders):
             name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
@@ -93,14 +93,14 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
         ) from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
-    if requested.one_class and found.loose and not found.paths:
-        return _table(folder, found.loose, ["images"] * len(found.loose), classes=("images",), notes=())
-    tree = tree_of(found.paths)
-    layout = layout_of(tree, root=folder.name, table=bool(found.tables))
-    _check_folder(folder, found, tree, layout, one_class=requested.one_class)
+    if requested.one_class and content.loose and not content.paths:
+        return _table(folder, content.loose, ["images"] * len(content.loose), classes=("images",), notes=())
+    tree = tree_of(content.paths)
+    layout = layout_of(tree, root=folder.name, table=bool(content.tables))
+    _check_folder(folder, content, tree, layout, one_class=requested.one_class)
     classes = tuple(sorted(layout.classes))
-    ids = [path for path in found.paths if path.split("/", 1)[0] not in layout.copies]
-    notes = (*_notes(found, tree, layout), *nested_note(tree, classes))
+    ids = [path for path in content.paths if path.split("/", 1)[0] not in layout.copies]
+    notes = (*_notes(content, tree, layout), *nested_note(tree, classes))
     return _table(folder, ids, [path.split("/", 1)[0] for path in ids], classes=classes, notes=notes)
 
 
@@ -116,7 +116,7 @@ def _table(
 
 
 def _in_utf8(name: str) -> str:
-    """Makes a name that may be in another encoding fit to be written; of files that are left out, none is refused."""
+    """Makes a name in another encoding printable; files that are left out must not raise an error."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -125,62 +125,62 @@ def _is_image(name: str) -> bool:
 
 
 def is_table(name: str) -> bool:
-    """Returns whether a file is a table by its name, and no list of changes."""
+    """Returns whether a file is a table by its name, but not a list of changes."""
     return os.path.splitext(name)[1].lower() in TABLES and not name.lower().endswith(CHANGES)
 
 
-def _look(folder: Path) -> _Found:
-    """Looks into a folder and the folders in it."""
+def _list_folder(folder: Path) -> _Content:
+    """Lists a folder and its subfolders."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     folders = [entry.name for entry in entries if entry.is_dir()]
     files = [entry.name for entry in entries if entry.is_file() and not of_system(entry.name)]
-    found = _Found(folders=[name for name in folders if not of_system(name)], files=files)
-    found.system.update(filter(of_system, folders))
-    found.tables += filter(is_table, files)
+    content = _Content(folders=[name for name in folders if not of_system(name)], files=files)
+    content.system.update(filter(of_system, folders))
+    content.tables += filter(is_table, files)
     root = Path(os.path.realpath(folder))
-    for name in found.folders:
-        _walk(folder, name, found, above={str(root), *map(str, root.parents)})
-    return found
+    for name in content.folders:
+        _walk(folder, name, content, above={str(root), *map(str, root.parents)})
+    return content
 
 
-def _walk(folder: Path, name: str, found: _Found, *, above: set[str]) -> None:
-    """Adds what lies in a folder at the top to what was found."""
+def _walk(folder: Path, name: str, content: _Content, *, above: set[str]) -> None:
+    """Adds the content of a top-level folder."""
     paths: list[str] = []
-    seen = set(above)
-    for here, folders, files in os.walk(
+    visited = set(above)
+    for current, folders, files in os.walk(
         folder / name,
         followlinks=True,
-        onerror=lambda error: found.closed.append(os.path.relpath(error.filename, folder)),
+        onerror=lambda error: content.closed.append(os.path.relpath(error.filename, folder)),
     ):
-        real = os.path.realpath(here)
-        if real in seen:  # a link back up would go round for ever, and one above the class would bring in the others
+        real = os.path.realpath(current)
+        if real in visited:  # a link to a parent would recurse forever, or include other classes
             folders[:] = []
             continue
-        seen.add(real)
-        found.system.update(filter(of_system, folders))
+        visited.add(real)
+        content.system.update(filter(of_system, folders))
         folders[:] = [inner for inner in folders if not of_system(inner)]
-        below = Path(here).relative_to(folder).as_posix()
+        below = Path(current).relative_to(folder).as_posix()
         for file in files:
             if of_system(file):
                 continue
             if _is_image(file):
                 paths.append(f"{below}/{file}")
             else:
-                found.other[os.path.splitext(file)[1].lower()] += 1
-                found.tables += [f"{below}/{file}"] if is_table(file) else []
-    found.paths += sorted(paths)
+                content.other[os.path.splitext(file)[1].lower()] += 1
+                content.tables += [f"{below}/{file}"] if is_table(file) else []
+    content.paths += sorted(paths)
 
 
-def _notes(found: _Found, tree: Tree, layout: Layout) -> Iterator[str]:
-    """Says what was left out of a folder."""
-    if loose := found.loose:
+def _notes(content: _Content, tree: Tree, layout: Layout) -> Iterator[str]:
+    """Yields notes on what was left out of a folder."""
+    if loose := content.loose:
         yield f"{len(loose)} of the images lie in no class folder and were left out (first: {_in_utf8(loose[0])})"
-    if empty := _without_images(found, tree):
+    if empty := _without_images(content, tree):
         yield f"folders without an image (.jpg, .png, ...) were left out: {listed(empty)}"
-    if found.system:
+    if content.system:
         yield (
-            f"{found.system.total()} hidden folders or folders of a system were left out: "
-            f"{listed(map(_in_utf8, sorted(found.system)))}"
+            f"{content.system.total()} hidden folders or folders of a system were left out: "
+            f"{listed(map(_in_utf8, sorted(content.system)))}"
         )
     for name in layout.copies:
         inner = listed(sorted(tree.folders[name].unwrapped("")[1].folders))
@@ -188,62 +188,66 @@ def _notes(found: _Found, tree: Tree, layout: Layout) -> Iterator[str]:
             f'"{shown(name)}" holds folders of the names of those beside it ({inner}) and was left out as a copy or a '
             f"split of the set, with {tree.folders[name].total} images"
         )
-    if closed := found.closed:
+    if closed := content.closed:
         yield f"{len(closed)} folders cannot be read and were left out (first: {_in_utf8(closed[0])})"
-    if found.other:
-        yield f"{found.other.total()} files that are no images by their suffix were left out ({found.suffixes})"
+    if content.other:
+        yield f"{content.other.total()} files that are no images by their suffix were left out ({content.suffixes})"
 
 
-def _without_images(found: _Found, tree: Tree) -> list[str]:
-    return [name for name in found.folders if name not in tree.folders and name not in found.closed]
+def _without_images(content: _Content, tree: Tree) -> list[str]:
+    return [name for name in content.folders if name not in tree.folders and name not in content.closed]
 
 
-def _check_folder(folder: Path, found: _Found, tree: Tree, layout: Layout, *, one_class: bool) -> None:
-    """Refuses a folder that is none of class folders, and says what to pass in its place."""
-    loose, tables = found.loose, [name for name in found.files if is_table(name)]
-    if not found.files and not found.folders:
+def _check_folder(folder: Path, content: _Content, tree: Tree, layout: Layout, *, one_class: bool) -> None:
+    """Rejects a folder that has no class folders, with advice on what to pass instead."""
+    loose, tables = content.loose, [name for name in content.files if is_table(name)]
+    if not content.files and not content.folders:
         raise DataError(f"{_LAYOUT}, but {folder} is empty; check the path")
-    if not found.folders:
+    if not content.folders:
         hint = f"pass the file itself, {folder / tables[0]}" if tables else _advice_on_files(loose)
         raise DataError(
-            f"{_LAYOUT}, but {folder} has no folders, only {len(found.files)} files ({len(loose)} images); {hint}"
+            f"{_LAYOUT}, but {folder} has no folders, only {len(content.files)} files ({len(loose)} images); {hint}"
         )
-    if not found.paths:
-        only, hint = (f", only other files ({found.suffixes})", ", or convert these") if found.other else ("", "")
+    if not content.paths:
+        only, hint = (f", only other files ({content.suffixes})", ", or convert these") if content.other else ("", "")
         hint += f", or pass the table {folder / tables[0]}" if tables else ""
         raise DataError(
             f"{_LAYOUT}, but no folder in {folder} holds an image (.jpg, .png, ...){only}; check the path{hint}"
         )
     if layout.splits:
         names = by_kind(layout.splits)
-        raise DataError(f"{_LAYOUT}, but {folder} holds splits: {listed(names)}; {_advice(folder, found, tree, names)}")
+        raise DataError(
+            f"{_LAYOUT}, but {folder} holds splits: {listed(names)}; {_advice(folder, content, tree, names)}"
+        )
     if len(layout.classes) == 1 and not one_class:
         (name,) = layout.classes
-        empty = _without_images(found, tree)
+        empty = _without_images(content, tree)
         more = f" (no image in {listed(empty)})" if empty else ""
         more += f", and {len(loose)} images in no folder" if loose else ""
         raise DataError(
             f'{_LAYOUT}, two classes at least, but {folder} has only "{shown(name)}"{more}; '
-            f"{_advice(folder, found, tree, [name])}"
+            f"{_advice(folder, content, tree, [name])}"
         )
 
 
-def _advice(folder: Path, found: _Found, tree: Tree, names: Sequence[str]) -> str:
-    """Says what to pass where the folders at the top are no classes: a folder within, or a table of labels."""
+def _advice(folder: Path, content: _Content, tree: Tree, names: Sequence[str]) -> str:
+    """Returns the advice if the top-level folders are not classes: a subfolder, or a table of labels."""
     for name in names:
         if inner := set_within(tree.folders[name], name):
             return f"pass {folder / inner}"
-    if table := best_table([name for name in found.tables if "/" not in name] or found.tables):
+    if table := best_table([name for name in content.tables if "/" not in name] or content.tables):
         images = "" if are_parts(names) else tree.folders[names[0]].unwrapped(names[0])[0]
-        source, place = (shlex.quote(str(folder / path)) for path in (table, images))
-        return f"pass the table that lies there: labelsieve scan {source} --image-folder {place}"
+        source, image_path = (shlex.quote(str(folder / path)) for path in (table, images))
+        return f"pass the table that lies there: labelsieve scan {source} --image-folder {image_path}"
     return (
-        _advice_on_files(found.paths) if len(names) > 1 or labels_in_names(found.paths)[0] else "add the other classes"
+        _advice_on_files(content.paths)
+        if len(names) > 1 or labels_in_names(content.paths)[0]
+        else "add the other classes"
     )
 
 
 def _advice_on_files(paths: Sequence[str]) -> str:
-    """Says what to do with images that lie in no class folders."""
+    """Returns the advice for images outside of class folders."""
     labels, example = labels_in_names(paths)
     if labels:
         return (
@@ -253,7 +257,7 @@ def _advice_on_files(paths: Sequence[str]) -> str:
 
 
 def text_paths(table: Table) -> list[str] | None:
-    """Returns the paths as they stand in the image column, or None if it holds images."""
+    """Returns the raw paths in the image column, or None if it contains images."""
     column = str(table.columns.image)
     if not holds_text(table.rows.features[column]):
         return None
@@ -267,29 +271,29 @@ def absolute_paths(
 
     Args:
         paths: The paths.
-        folder: Where they have to lie; None: anywhere, and relative ones in the current folder.
-        where: What to call the table in a message.
-        rows: Their row numbers in the table, for messages; by default they are those of all rows.
+        folder: The folder that must contain them; None: anywhere, relative to the current folder.
+        where: Name of the table, for messages.
+        rows: Their row numbers in the table, for messages; by default all rows.
 
     Raises:
         DataError: A path is empty, a web address, or leads out of `folder`.
     """
     root = os.path.abspath(folder or ".")
     roots = (root, os.path.realpath(root))
-    found = []
+    result = []
     for row, path in zip(range(len(paths)) if rows is None else rows, paths, strict=True):
         if not path.strip() or "://" in path or "\0" in path:
             raise DataError(
                 f'expected the path of an image in row {row + 1} of {where}, found "{shown(path)}"; fix or remove it'
             )
-        whole = os.path.normpath(os.path.join(root, path))
-        if folder is not None and not any(_lies_in(whole, base) for base in roots):
+        absolute = os.path.normpath(os.path.join(root, path))
+        if folder is not None and not any(_lies_in(absolute, base) for base in roots):
             raise DataError(
                 f'the path "{shown(path)}" in row {row + 1} of {where} leads out of the folder {root}; pass the folder '
                 "that holds all images with --image-folder"
             )
-        found.append(whole)
-    return found
+        result.append(absolute)
+    return result
 
 
 def _lies_in(path: str, folder: str) -> bool:
@@ -300,7 +304,7 @@ def _lies_in(path: str, folder: str) -> bool:
 
 
 def relative_path(path: str, folder: str) -> str:
-    """Returns a path as it is seen from a folder, or the whole path if that is on another drive of Windows."""
+    """Returns a path relative to a folder, or the absolute path if it is on another drive of Windows."""
     try:
         return Path(os.path.relpath(os.path.join(folder, path), folder)).as_posix()
     except ValueError:

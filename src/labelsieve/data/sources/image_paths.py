@@ -1,4 +1,4 @@
-"""Which file a value of a table means: paths as people write them, and names in a folder of images."""
+"""Resolves values of a table to image files: paths as people write them, and names in a folder of images."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from labelsieve.data.sources.folders import SUFFIXES, absolute_paths, text_paths
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# How many values, and how many folders beside a table, are tried to find the images of it.
+# Number of values, and of folders beside a table, that are tried to find its images.
 _VALUES, _FOLDERS = 12, 200
 _ROWS = 1024
 
 
 def image_paths(table: Table, notes: list[str]) -> list[str] | None:
-    """Returns the paths of the images as they lie on the disk, or None if the image column holds images.
+    """Returns the paths of the images on the disk, or None if the image column contains images.
 
-    A path with blanks around it or with backslashes, for which there is no such file, is read without them. Below the
-    folder of images that the user named (`table.columns.folder`) a file may be named without its suffix.
+    If a path does not exist, surrounding blanks are stripped and backslashes are replaced. In the folder of images that
+    the user named (`table.columns.folder`), names may lack their suffix.
 
     Raises:
-        DataError: A name fits images in several folders.
+        DataError: A name matches images in several folders.
     """
     column, paths = str(table.columns.image), text_paths(table)
     if table.columns.folder is None:
-        return None if paths is None else [_as_written(path, str(table.folder or ".")) for path in paths]
+        return None if paths is None else [_normalised_path(path, str(table.folder or ".")) for path in paths]
     if paths is None and holds_images(table.rows.features[column]):
         return None
     if paths is None:  # integers
@@ -42,13 +42,13 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
 
 
 def folder_of(files: Sequence[Path]) -> Path:
-    """Returns what paths in a table are relative to: the folder that holds all its files."""
+    """Returns the folder that paths in a table are relative to: the common folder of its files."""
     folders = {Path(os.path.abspath(path)).parent for path in files}
     return folders.pop() if len(folders) == 1 else Path(os.path.commonpath(folders))
 
 
-def _as_written(path: str, root: str) -> str:
-    """Returns a path without the blanks around it and with slashes, unless there is such a file as it stands."""
+def _normalised_path(path: str, root: str) -> str:
+    """Returns a path without surrounding blanks and with slashes, unless the file exists as written."""
     if path == path.strip() and "\\" not in path:
         return path
     if path.strip() and os.path.lexists(os.path.join(root, path)):
@@ -59,12 +59,12 @@ def _as_written(path: str, root: str) -> str:
 def _named(values: Sequence[str], folder: Path, notes: list[str]) -> list[str]:
     """Returns the paths, relative to a folder, of the images that are named in it."""
     root = str(folder)
-    written = [_as_written(value, root) for value in values]
+    written = [_normalised_path(value, root) for value in values]
     lacking = {value for value in written if value and not os.path.isfile(os.path.join(root, value))}
     if not lacking:
         return written
-    found = _Names(folder).find(lacking, notes)
-    return [found.get(value, value) for value in written]
+    file_of = _Names(folder).find(lacking, notes)
+    return [file_of.get(value, value) for value in written]
 
 
 class _Names:
@@ -74,12 +74,12 @@ class _Names:
         self.folder = folder
         self.by_path: dict[str, list[str]] = defaultdict(list)
         self.by_name: dict[str, list[str]] = defaultdict(list)
-        for here, folders, files in os.walk(folder):
+        for current, folders, files in os.walk(folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() in SUFFIXES and not name.startswith("."):
-                    path = Path(here, name).relative_to(folder).as_posix()
+                    path = Path(current, name).relative_to(folder).as_posix()
                     self.by_path[path.removesuffix(suffix)].append(path)
                     self.by_name[stem].append(path)
                     self.by_name[name].append(path)
@@ -87,29 +87,29 @@ class _Names:
     def find(self, values: Iterable[str], notes: list[str]) -> dict[str, str]:
         """Returns the file of each value that has one.
 
-        Of files that differ in their suffix alone the one is taken whose suffix fits most values, then the one that
-        comes first in `SUFFIXES`.
+        Among files that only differ in their suffix, the suffix that matches most values is preferred, then the
+        first one in `SUFFIXES`.
         """
         several = {value: self._fitting(value) for value in sorted(values)}
         suffixes = Counter(self._suffix(path) for paths in several.values() for path in paths)
-        found = {
+        file_of = {
             value: min(paths, key=lambda path: (-suffixes[self._suffix(path)], SUFFIXES.index(self._suffix(path))))
             for value, paths in several.items()
             if paths
         }
-        if found:
-            value, path = next(iter(found.items()))
+        if file_of:
+            value, path = next(iter(file_of.items()))
             notes.append(f'images are found by their names in {self.folder}: "{shown(value)}" is {shown(path)}')
         if twice := [value for value, paths in several.items() if len(paths) > 1]:
-            others = listed(each for each in several[twice[0]] if each != found[twice[0]])
+            other_files = listed(each for each in several[twice[0]] if each != file_of[twice[0]])
             notes.append(
-                f"{len(twice)} names fit several images, of which one is taken (first: {shown(found[twice[0]])}, not "
-                f"{others})"
+                f"{len(twice)} names fit several images, of which one is taken (first: {shown(file_of[twice[0]])}, not "
+                f"{other_files})"
             )
-        return found
+        return file_of
 
     def _fitting(self, value: str) -> list[str]:
-        # a name alone may lie in any folder below, a path only where it says
+        # a name may be in any subfolder, a path must match exactly
         paths = self.by_path.get(value) or self.by_name.get(value, [])
         folders = sorted({os.path.dirname(path) for path in paths})
         if len(folders) > 1:
@@ -124,38 +124,38 @@ class _Names:
         return os.path.splitext(path)[1].lower()
 
 
-def advice_on_folder(values: Iterable[str], *, beside: Path) -> str:
-    """Returns which option finds the images if a folder beside a table holds some that are named by its values.
+def advice_on_folder(values: Iterable[str], *, table_folder: Path) -> str:
+    """Returns the option that finds the images, if a folder beside a table contains images named by its values.
 
     Args:
         values: Values of the image column, or of a column of ids.
-        beside: The folder of the table.
+        table_folder: The folder of the table.
 
     Returns:
         Such as ``--image-folder train_images``, or an empty string.
     """
     names = [value.strip().replace("\\", "/") for value in values if value.strip() and not os.path.isabs(value)]
     names = [name for name in names if "\0" not in name and len(name) < 200][:_VALUES]
-    holding = {folder: held(folder, names) for folder in islice(_folders(beside), _FOLDERS)}
-    everything = set().union(*holding.values())
+    names_in = {folder: held(folder, names) for folder in islice(_folders(table_folder), _FOLDERS)}
+    everything = set().union(*names_in.values())
     if not everything:
         return ""
-    # of images in several folders, such as part_1 and part_2, the folder that holds these is searched
-    whole = next((folder for folder, held in holding.items() if held == everything), None)
-    folder = whole or Path(os.path.commonpath([folder for folder, held in holding.items() if held]))
+    # if images are in several folders, such as part_1 and part_2, their common folder is used
+    complete = next((folder for folder, found_names in names_in.items() if found_names == everything), None)
+    folder = complete or Path(os.path.commonpath([folder for folder, found_names in names_in.items() if found_names]))
     return f"--image-folder {_near(folder)}"
 
 
 def held(folder: Path, names: Iterable[str]) -> set[str]:
-    """Returns which names there are in a folder, with or without a suffix of an image."""
+    """Returns which names exist in a folder, with or without a suffix of an image."""
     suffixes = ("", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     return {name for name in names if any(os.path.isfile(os.path.join(folder, name + each)) for each in suffixes)}
 
 
 def _near(folder: Path) -> str:
-    """Returns a path as it is written from the current folder, if it lies below."""
-    here = os.getcwd()
-    return os.path.relpath(folder, here) if folder.is_relative_to(here) else str(folder)
+    """Returns a path relative to the current folder, if it is inside of it."""
+    current = os.getcwd()
+    return os.path.relpath(folder, current) if folder.is_relative_to(current) else str(folder)
 
 
 def _folders(root: Path) -> Iterable[Path]:
@@ -173,25 +173,25 @@ def _inner(folder: Path) -> list[Path]:
         return []
 
 
-def about_names(values: Callable[[str], list[str]], *, beside: Path) -> Callable[[str], str]:
-    """Returns a function that says of a column of names which options read the images they mean, if there are some.
+def about_names(values: Callable[[str], list[str]], *, table_folder: Path) -> Callable[[str], str]:
+    """Returns a function that returns a hint on the options to read the images named by a column.
 
     Args:
         values: Returns the first values of a column.
-        beside: The folder of the table.
+        table_folder: The folder of the table.
     """
 
     def about(name: str) -> str:
-        options = advice_on_folder(values(name), beside=beside)
+        options = advice_on_folder(values(name), table_folder=table_folder)
         return f'; add {options}, which holds the images that "{shown(name)}" names' if options else ""
 
     return about
 
 
-def with_whole_paths(table: Table) -> Dataset:
+def with_absolute_paths(table: Table) -> Dataset:
     """Returns the rows with one column `image`, in which paths without bytes are absolute.
 
-    Like paths in a column of texts they are relative to the folder of the table, and lie in it.
+    Like paths in a column of texts, they are relative to the folder of the table, and must be inside of it.
 
     Raises:
         DataError: A path leads out of the folder.
@@ -199,15 +199,15 @@ def with_whole_paths(table: Table) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset, Features, Image
 
-    column = str(table.columns.image)
-    rows = table.rows.select_columns([column])
-    if column != "image":
-        rows = rows.rename_column(column, "image")
+    image_column = str(table.columns.image)
+    rows = table.rows.select_columns([image_column])
+    if image_column != "image":
+        rows = rows.rename_column(image_column, "image")
     if table.folder is None:
         return rows
     schema = Features({"image": Image(decode=False)}).arrow_schema
     values = rows.with_format("arrow")[:].column("image")
-    chunks = [_whole(chunk, start, table) for chunk, start in _with_starts(values)]
+    chunks = [_absolute(chunk, start, table) for chunk, start in _with_starts(values)]
     if all(new is old for new, old in zip(chunks, values.chunks, strict=True)):
         return rows
     return Dataset(pa.Table.from_arrays([pa.chunked_array(chunks, schema.field("image").type)], schema=schema))
@@ -220,7 +220,7 @@ def _with_starts(values: Any) -> Iterable[tuple[Any, int]]:
         start += len(chunk)
 
 
-def _whole(chunk: Any, start: int, table: Table) -> Any:
+def _absolute(chunk: Any, start: int, table: Table) -> Any:
     """Returns images with absolute paths, or the same array if it has no paths without bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -231,9 +231,9 @@ def _whole(chunk: Any, start: int, table: Table) -> Any:
     if not rows:
         return chunk
     root, values = str(table.folder), paths.to_pylist()
-    written = [_as_written(values[row], root) for row in rows]
-    whole = absolute_paths(written, folder=table.folder, where=table.where, rows=[start + row for row in rows])
-    for row, path in zip(rows, whole, strict=True):
+    written = [_normalised_path(values[row], root) for row in rows]
+    absolute = absolute_paths(written, folder=table.folder, where=table.where, rows=[start + row for row in rows])
+    for row, path in zip(rows, absolute, strict=True):
         values[row] = path
     texts = pa.array(values, paths.type)
     return pa.StructArray.from_arrays([encoded, texts], ["bytes", "path"], mask=chunk.is_null())

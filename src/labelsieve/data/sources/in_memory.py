@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Rows encoded into one Arrow array.
 _ROWS = 256
-# What PNG does not store, and the modes that it does.
+# Formats of values that PNG does not support, and the modes that it supports.
 _FORMATS = {"32-bit": "TIFF", "float": "TIFF"}
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
@@ -27,8 +27,8 @@ def read_memory(images: Any) -> Dataset:
 
     Args:
         images: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of such
-            arrays without N or of PIL images. Arrays of other types are refused, since whoever holds one knows what its
-            values mean; PIL images are read like files of their mode.
+            arrays without N or of PIL images. Arrays of other types are rejected, since the meaning of their values is
+            not known here; PIL images are read like files of their mode.
 
     Raises:
         DataError: An image has another shape or type.
@@ -39,10 +39,10 @@ def read_memory(images: Any) -> Dataset:
 
     if not isinstance(images, list | tuple):
         images = np.asarray(images)
-        _check_array(images, dimensions=(3, 4), wanted="(N, H, W) or (N, H, W, 3)")
+        _check_array(images, dimensions=(3, 4), expected="(N, H, W) or (N, H, W, 3)")
     schema = Features({"image": ImageFeature(decode=False)}).arrow_schema
     batches = []
-    for start in range(0, len(images), _ROWS):  # one Arrow array holds 2 GiB at most
+    for start in range(0, len(images), _ROWS):  # an Arrow array has at most 2 GiB
         rows = [
             {"bytes": _encode(image, start + row), "path": None}
             for row, image in enumerate(images[start : start + _ROWS])
@@ -54,14 +54,14 @@ def read_memory(images: Any) -> Dataset:
 def _encode(image: Any, row: int) -> bytes:
     if not isinstance(image, Image.Image):
         array = np.asarray(image)
-        _check_array(array, dimensions=(2, 3), wanted=f"(H, W) or (H, W, 3) for image {row}")
+        _check_array(array, dimensions=(2, 3), expected=f"(H, W) or (H, W, 3) for image {row}")
         image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
     buffer = io.BytesIO()
     try:
         kind = value_kind(image)
         image.load()
         _storable(upright(image), kind).save(buffer, _FORMATS.get(kind, "PNG"), compress_level=1)
-    except Exception as error:  # a file that was opened, but not read, may be broken in any way
+    except Exception as error:  # a file that was opened, but not decoded, may be broken in any way
         raise DataError(f"image {row} cannot be decoded: {first_line(error)}; leave it out") from None
     return buffer.getvalue()
 
@@ -73,10 +73,10 @@ def _storable(image: Image.Image, kind: str) -> Image.Image:
     return image if kind in _FORMATS or image.mode in _MODES else image.convert("RGB")
 
 
-def _check_array(array: Any, *, dimensions: tuple[int, int], wanted: str) -> None:
+def _check_array(array: Any, *, dimensions: tuple[int, int], expected: str) -> None:
     colours_last = array.ndim == dimensions[0] or (array.ndim == dimensions[1] and array.shape[-1] in (1, 3, 4))
     if array.dtype != np.uint8 or not colours_last or 0 in array.shape[-3:]:
         raise DataError(
-            f"expected images as uint8 of shape {wanted}, got {shown(array.dtype)} of shape {shown(array.shape)}; "
+            f"expected images as uint8 of shape {expected}, got {shown(array.dtype)} of shape {shown(array.shape)}; "
             "bring values to 0..255 and colours to the last axis"
         )

@@ -1,4 +1,4 @@
-"""The `datasets` library at work: without its own progress bars and log lines, and with its errors as one line."""
+"""Runs the `datasets` library without its progress bars and log messages, with its errors as one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labelsieve.core.errors import DataError, LabelsieveError, first_line
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back the progress bars and log lines of the `datasets` library for a while; warnings stay as they are."""
+    """Suppresses progress bars and log messages of the `datasets` library in a block; keeps warnings."""
     import datasets
 
     level, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
@@ -28,7 +28,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns whatever the library raises within a block into one line."""
+    """Turns errors of the library in a block into a `DataError` of one line."""
     import pyarrow as pa
 
     try:

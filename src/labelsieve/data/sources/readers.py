@@ -1,4 +1,4 @@
-"""Readers: one function a kind of source, each giving its rows with undecoded images.
+"""Readers: one function per kind of source, which returns its rows with undecoded images.
 
 Tables are read by `csv_files.py` and `arrow_files.py`, those in several files found by `shards.py`. The `datasets`
 library reads saved folders and the Hub, memory mapped.
@@ -29,7 +29,7 @@ from labelsieve.data.sources.columns import (
     holds_images,
     is_usual,
 )
-from labelsieve.data.sources.csv_files import CsvTable, read_texts, whole_numbers
+from labelsieve.data.sources.csv_files import CsvTable, floats_to_integers, read_texts
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
 from labelsieve.data.sources.folders import SUFFIXES, is_table, read_folder
 from labelsieve.data.sources.image_paths import about_names, folder_of
@@ -40,22 +40,21 @@ from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
-# Values looked at to find the images that a column names.
-_TRIED = 256
+# Number of values of a column that are tried as names of images.
+_SAMPLE_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceLocation:
-    """What a source is, and where it lies.
+    """The kind and the location of a source.
 
     Attributes:
         kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
             `BOX_FORMATS`, boxes, whose reader knows their files; `saved` by `Dataset.save_to_disk`; `published` in its
             official layout; `hub`.
-        path: The folder or file; of YOLO the YAML file; of several files that are named by a pattern, the folder that
-            holds them.
-        files: The files of a table, in their order.
-        where: What to call a table in a message.
+        path: The folder or file; for YOLO the YAML file; for a pattern of files their common folder.
+        files: The files of a table, in order.
+        where: Name of a table, for messages.
         notes: Remarks for the user.
     """
 
@@ -72,25 +71,25 @@ def find_source(source: str, *, split: str | None = None) -> SourceLocation:
     Raises:
         DataError: It is none of them, or has no such split.
     """
-    if not source:  # of a shell variable that is not set; as a path it would be the current folder
+    if not source:  # such as an unset shell variable; as a path it would be the current folder
         raise DataError("expected a folder, a file or a Hub data set, got an empty text; check the source")
     named = named_source(source)
     path = named.path if named else Path(source).expanduser()
-    if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run hold paths as texts
+    if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run store paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
     if named is not None:
         return SourceLocation(kind="published", path=path)
     if path.is_dir():
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             return SourceLocation(kind="saved", path=path)
-        if (found := find_boxes(path)) is not None:
-            return SourceLocation(kind=found[0], path=found[1])
+        if (boxes := find_boxes(path)) is not None:
+            return SourceLocation(kind=boxes[0], path=boxes[1])
         shards = shards_of_folder(path, split=split)
         return _in_files(shards, path, f"the folder {path}") if shards else SourceLocation(kind="folder", path=path)
     if path.is_file():
         refuse_pointer(path)
-        if (found := find_boxes(path)) is not None:
-            return SourceLocation(kind=found[0], path=path, where=f"the file {path}")
+        if (boxes := find_boxes(path)) is not None:
+            return SourceLocation(kind=boxes[0], path=path, where=f"the file {path}")
         refuse_split(split, path)
         return SourceLocation(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
     if has_pattern(source):
@@ -142,31 +141,31 @@ def _kind(path: Path) -> str:
 
 
 def _read_class_folders(path: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads a folder of class folders, with a remark on tables beside them."""
+    """Reads a folder of class folders, with a note on tables beside them."""
     tables = _tables_in(path)
     if not tables:
         _refuse_image_folder(requested, "a folder of class folders")
         return read_folder(path, requested=requested, split=split)
-    beside = f"the table {path / tables[0]}"
+    hint = f"the table {path / tables[0]}"
     if len(tables) > 1:
-        beside = f"one of its {len(tables)} tables ({listed(tables)})"
+        hint = f"one of its {len(tables)} tables ({listed(tables)})"
     if requested.folder is not None:
-        raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {beside}")
+        raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {hint}")
     table = read_folder(path, requested=requested, split=split)
     note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
     return replace(table, notes=(*table.notes, note))
 
 
 def _tables_in(folder: Path) -> list[str]:
-    with suppress(OSError):  # whoever reads the folder next says why it cannot be read
+    with suppress(OSError):  # the next reader reports why it cannot be read
         names = (entry.name for entry in os.scandir(folder) if entry.is_file())
         return sorted(name for name in names if is_table(name) and name[0] != "." and is_utf8(name))
     return []
 
 
-def _refuse_image_folder(requested: Columns, what: str) -> None:
+def _refuse_image_folder(requested: Columns, kind: str) -> None:
     if requested.folder is not None:
-        raise DataError(f"--image-folder goes with a table that names images, and this is {what}; leave it out")
+        raise DataError(f"--image-folder goes with a table that names images, and this is {kind}; leave it out")
 
 
 def _read_files(files: Sequence[Path], *, kind: str, requested: Columns, where: str) -> Table:
@@ -180,9 +179,9 @@ def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
     import pyarrow as pa
     from datasets import Dataset
 
-    found = [read_texts(path, images=requested.folder) for path in files]
-    names = found[0].table.column_names
-    for path, other in zip(files[1:], found[1:], strict=True):
+    tables = [read_texts(path, images=requested.folder) for path in files]
+    names = tables[0].table.column_names
+    for path, other in zip(files[1:], tables[1:], strict=True):
         if other.table.column_names != names:
             raise DataError(
                 f"expected the same columns in all files, found {listed(names, quoted=True)} in {files[0]} and "
@@ -190,45 +189,45 @@ def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
             )
     if has_its_columns(names):
         raise DataError(f"{where} hold boxes of Open Images, which are read from one file each; pass one of them")
-    texts = pa.concat_tables(each.table for each in found)
+    texts = pa.concat_tables(each.table for each in tables)
     folder = folder_of(files)
-    _refuse_twice(found[0], requested, files[0])
-    about = about_names(lambda name: texts.column(name).slice(0, _TRIED).to_pylist(), beside=folder)
+    _refuse_duplicate_columns(tables[0], requested, files[0])
+    about = about_names(lambda name: texts.column(name).slice(0, _SAMPLE_SIZE).to_pylist(), table_folder=folder)
     try:
         chosen = choose_columns(
             Dataset(texts.slice(0, 0)).features, requested=requested, where=where, about_names=about
         )
     except DataError as error:
-        remark = "; columns without a name in the header are not read" if found[0].unnamed else ""
+        remark = "; columns without a name in the header are not read" if tables[0].unnamed else ""
         raise DataError(f"{error}{remark}") from None
-    texts = whole_numbers(texts, (chosen.label, *chosen.annotators[1:], chosen.truth))
-    notes = tuple(note for each in found for note in each.notes)
+    texts = floats_to_integers(texts, (chosen.label, *chosen.annotators[1:], chosen.truth))
+    notes = tuple(note for each in tables for note in each.notes)
     return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
 
 
-def _refuse_twice(csv: CsvTable, requested: Columns, path: Path) -> None:
-    """Refuses columns of one name where one of them might be read."""
-    wanted = (requested.image, *requested.labels)
+def _refuse_duplicate_columns(csv: CsvTable, requested: Columns, path: Path) -> None:
+    """Rejects duplicate columns if one of them may be read."""
+    requested_names = (requested.image, *requested.labels)
     for name in csv.twice:
-        if name in wanted or requested.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
+        if name in requested_names or requested.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
             raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 
 def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads a folder written by `save_to_disk`, memory mapped where it lies."""
+    """Reads a folder written by `save_to_disk`, memory mapped."""
     import datasets
 
     where = f"the folder {path}"
     with quiet(), reading(where):
-        found = datasets.load_from_disk(str(path))
-    table = _from_dataset(found, requested=requested, split=split, where=where)
+        data = datasets.load_from_disk(str(path))
+    table = _from_dataset(data, requested=requested, split=split, where=where)
     return replace(table, folder=table.columns.folder or Path(os.path.abspath(path)))
 
 
 def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
     """Reads `name/dataset` or `name/dataset:configuration` from the Hub or its cache.
 
-    Of published data sets that are there the columns are known; those of others are guessed.
+    The columns of some published data sets are known; others are guessed.
     """
     import datasets
 
@@ -239,14 +238,14 @@ def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
         builder = datasets.load_dataset_builder(name, name=configuration or None)
         chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
-    known = HUB.get(name, Columns())
-    wish = replace(requested, image=requested.image or known.image, label=requested.label or known.label)
-    found = _from_dataset(rows, requested=wish, split=None, where=where)
-    return replace(found, notes=(*notes, *found.notes))
+    hub_columns = HUB.get(name, Columns())
+    wish = replace(requested, image=requested.image or hub_columns.image, label=requested.label or hub_columns.label)
+    table = _from_dataset(rows, requested=wish, split=None, where=where)
+    return replace(table, notes=(*notes, *table.notes))
 
 
 def _check_hub(name: str) -> None:
-    """Asks once, with a short limit: the loader itself goes on trying for minutes where there is no network."""
+    """Checks once with a short timeout, since the loader itself retries for minutes without a network."""
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -261,7 +260,7 @@ def _check_hub(name: str) -> None:
             f"{name} is neither a path that exists nor a data set on the Hub; check the spelling, or log in if it is "
             "private"
         ) from None
-    except Exception as error:  # what the transport raises differs between releases of the library
+    except Exception as error:  # the errors of the transport differ between releases of the library
         raise DataError(
             f"{name} is no path that exists, and the Hub cannot be reached ({type(error).__name__}); check the path or "
             "the network, or set HF_HUB_OFFLINE=1 to use the cache"
@@ -269,22 +268,22 @@ def _check_hub(name: str) -> None:
 
 
 def read_dataset(rows: Any, *, requested: Columns, split: str | None, label_needed: bool) -> Table:
-    """Takes a `datasets.Dataset`, or a `DatasetDict` with a split."""
+    """Reads a `datasets.Dataset`, or one split of a `DatasetDict`."""
     return _from_dataset(rows, requested=requested, split=split, where="the data set", label_needed=label_needed)
 
 
-def _from_dataset(found: Any, *, requested: Columns, split: str | None, where: str, label_needed: bool = True) -> Table:
+def _from_dataset(data: Any, *, requested: Columns, split: str | None, where: str, label_needed: bool = True) -> Table:
     import datasets
 
     notes: tuple[str, ...] = ()
-    if isinstance(found, datasets.DatasetDict):
-        chosen, notes = choose_split(list(found), split, where=where)
-        found = found[chosen]
+    if isinstance(data, datasets.DatasetDict):
+        chosen, notes = choose_split(list(data), split, where=where)
+        data = data[chosen]
     elif split is not None:
         refuse_split(split, where)
-    if not isinstance(found, datasets.Dataset):
-        raise DataError(f"expected a datasets.Dataset, got {type(found).__name__}; a stream has to be saved first")
-    rows = found.with_format(None)  # also drops transforms of the caller, which would be run on every row
+    if not isinstance(data, datasets.Dataset):
+        raise DataError(f"expected a datasets.Dataset, got {type(data).__name__}; a stream has to be saved first")
+    rows = data.with_format(None)  # also removes transforms of the caller, which would run on every row
     columns = choose_columns(rows.features, requested=requested, where=where, label_needed=label_needed)
     if columns.image and holds_images(rows.features[columns.image]):
         with reading(where):

@@ -1,4 +1,4 @@
-"""Which split of a source is read."""
+"""Chooses the split of a source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 
 
 def refuse_split(split: str | None, where: object) -> None:
-    """Raises a `DataError` if a split is asked of a source that has none."""
+    """Raises a `DataError` if a split is requested from a source that has none."""
     if split is not None:
         raise DataError(
             f'{where} has no splits, but split "{shown(split)}" was asked for; leave it out or pass another path'
@@ -18,19 +18,19 @@ def refuse_split(split: str | None, where: object) -> None:
 def choose_split(
     splits: Sequence[str], split: str | None, *, where: str, slices: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """Resolves which split to read: the one asked for, else the only one, else `train`.
+    """Resolves which split to read: the requested one, else the only one, else `train`.
 
     Args:
-        splits: Those there are; none if that is not known.
+        splits: The existing splits; empty if unknown.
         split: The requested split.
         where: Name of the source, for messages.
-        slices: Whether part of a split may be asked for, as in `train[:10%]`.
+        slices: Whether slices of a split are allowed, as in `train[:10%]`.
 
     Returns:
         The split, and remarks for the user.
 
     Raises:
-        DataError: There is no such split, or it has to be said which.
+        DataError: There is no such split, or one must be requested.
     """
     if split is not None:
         if splits and (split.split("[")[0] if slices else split) not in splits:

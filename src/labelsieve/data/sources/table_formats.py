@@ -1,6 +1,6 @@
 """The registry of formats of tables: readers, writers of labels, patterns of files and messages derive from it.
 
-A new format is a file with three functions, and one line here. Nothing here loads one.
+A new format is a file with three functions, and one line here. This module does not load the formats.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableFormat(Entry):
-    """A format of tables; its place is a function of several files of one table, what is asked for, and their name.
+    """A format of tables; its `place` is a function of the files of one table, the requested columns, and their name.
 
     Attributes:
-        suffixes: How its files end, in lower case.
+        suffixes: The suffixes of its files, in lower case.
         count: The place of a function `(path) -> int`, the number of rows in one file.
-        write: The place of a function `(files, targets, *, column, edits)`, which writes files again with other labels
-            and all else as it is: all files of the table, those to write with their targets, the column of labels,
-            and the :class:`labelsieve.data.sources.edits.Edits` of each file.
-        magic: How its files begin and end; empty where nothing tells them.
-        schema: The place of a function `(path) -> pyarrow.Schema`, where columns have types, so that they may hold
-            images and features themselves. Empty where values are texts, such as paths of images.
-        batches: Beside `schema`, the place of a function `(path, *, columns, rows) -> Iterator[pyarrow.RecordBatch]`,
-            which reads some columns, so many rows at a time at most.
+        write: The place of a function `(files, targets, *, column, edits)`, which writes files with other labels and no
+            other changes: all files of the table, those to write with their targets, the column of labels, and the
+            :class:`labelsieve.data.sources.edits.Edits` of each file.
+        magic: First and last bytes of its files; empty if there are none.
+        schema: The place of a function `(path) -> pyarrow.Schema`, if columns have types and may contain images and
+            features. Empty if values are texts, such as paths of images.
+        batches: With `schema`, the place of a function `(path, *, columns, rows) -> Iterator[pyarrow.RecordBatch]`,
+            which reads some columns in batches of at most `rows` rows.
     """
 
     suffixes: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class TableFormat(Entry):
 
     @property
     def is_typed(self) -> bool:
-        """Whether its columns have types."""
+        """Returns whether its columns have types."""
         return bool(self.schema)
 
 
@@ -49,17 +49,17 @@ _HERE = "labelsieve.data.sources."
 
 
 def _typed(name: str, about: str, *suffixes: str, magic: bytes) -> TableFormat:
-    read, labels = f"{_HERE}arrow_files:", f"{_HERE}arrow_labels:"
+    reader_module, writer_module = f"{_HERE}arrow_files:", f"{_HERE}arrow_labels:"
     return TableFormat(
         name,
-        f"{read}read_{name}",
+        f"{reader_module}read_{name}",
         about,
         suffixes=suffixes,
-        count=f"{labels}count_{name}",
-        write=f"{labels}write_{name}",
+        count=f"{writer_module}count_{name}",
+        write=f"{writer_module}write_{name}",
         magic=magic,
-        schema=f"{read}{name}_schema",
-        batches=f"{read}{name}_batches",
+        schema=f"{reader_module}{name}_schema",
+        batches=f"{reader_module}{name}_batches",
     )
 
 

@@ -1,4 +1,4 @@
-"""Ids, given labels and true labels of a table, as its columns hold them."""
+"""Reads ids, given labels and true labels from the columns of a table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class Given(NamedTuple):
-    """Class names, given labels (N,), true labels (N,) or None, where the class names came from, all annotators'."""
+class TableLabels(NamedTuple):
+    """Class names, given labels (N,), true labels (N,) or None, a note on the class names, and annotations."""
 
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -31,35 +31,35 @@ class Given(NamedTuple):
     annotations: Annotations | None
 
 
-def read_given(
+def read_table_labels(
     table: Table,
     ids: Sequence[str],
     *,
     labels: Any,
     class_names: Sequence[str] | str | Path | None,
     one_class: bool = False,
-) -> Given:
-    """Reads the labels of a table, and the true ones if it has a column of them, as indices into class names."""
-    several = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
-    given = merged(several, ids) if several else _label_column(table, table.columns.label, labels=labels)
-    if not several:
-        check_complete(given, ids)  # first of all: without these labels the class names would be read wrongly
-    names, note = resolve_class_names(given, class_names, one_class=one_class)
-    stated = class_names is not None or given.class_names is not None
-    former = renamed(given, names)
-    found: Annotations | None = None
-    if several:
-        labels_of_all = indices_of(several, class_names=names, ids=ids, by_number=stated, former=former)
+) -> TableLabels:
+    """Reads the labels of a table, and its true labels if there are any, as indices into class names."""
+    columns = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
+    given_column = merged(columns, ids) if columns else _label_column(table, table.columns.label, labels=labels)
+    if not columns:
+        check_complete(given_column, ids)  # first, since class names would be wrong without these labels
+    names, note = resolve_class_names(given_column, class_names, one_class=one_class)
+    stated = class_names is not None or given_column.class_names is not None
+    former = renamed(given_column, names)
+    annotations: Annotations | None = None
+    if columns:
+        labels_of_all = indices_of(columns, class_names=names, ids=ids, by_number=stated, former=former)
         indices = vote(labels_of_all, classes=len(names))
-        found = Annotations(names=table.columns.annotators, labels=labels_of_all)
-        note += f"; the given label of each image is the vote of {len(several)} annotators"
+        annotations = Annotations(names=table.columns.annotators, labels=labels_of_all)
+        note += f"; the given label of each image is the vote of {len(columns)} annotators"
     else:
-        indices = to_indices(given, class_names=names, ids=ids, by_number=stated, former=former)
+        indices = to_indices(given_column, class_names=names, ids=ids, by_number=stated, former=former)
     if table.columns.truth is None:
-        return Given(names, indices, None, note, found)
+        return TableLabels(names, indices, None, note, annotations)
     true = _label_column(table, table.columns.truth, labels=None)
     truth = to_indices(true, class_names=names, ids=ids, by_number=stated, former=former)
-    return Given(names, indices, truth, note, found)
+    return TableLabels(names, indices, truth, note, annotations)
 
 
 def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
@@ -85,7 +85,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
 
 
 def _repeats(ids: Sequence[str], what: str) -> str:
-    """Says which of some ids are empty or there more than once; an empty text if none is."""
+    """Returns a text on empty or duplicate ids; an empty text if there are none."""
     if "" in ids:
         return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
     twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -97,7 +97,7 @@ def _repeats(ids: Sequence[str], what: str) -> str:
 
 
 def arrow_column(rows: Dataset, name: str) -> Any:
-    """Returns one column as an Arrow array, with the rows of a selection applied."""
+    """Returns one column as an Arrow array, after selections of rows."""
     return rows.select_columns([name]).with_format("arrow")[:].column(0)
 
 
@@ -105,7 +105,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
     """Returns labels or ids with bytes as texts, and lists of a single value as that value.
 
     Raises:
-        DataError: They are lists of several values, or bytes that are no text.
+        DataError: They are lists of several values, or bytes that are not text.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -147,8 +147,8 @@ def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn
     feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
     values = _plain_values(arrow_column(table.rows, name), feature, where)
     if table.class_names is not None:
-        return read_labels(values, where=where, known=table.class_names, names_from="the class folders")
+        return read_labels(values, where=where, names_of_integers=table.class_names, names_from="the class folders")
     if type(feature).__name__ == "ClassLabel" and feature.names:
         origin = f'the ClassLabel column "{name}"' if table.boxes is None else table.where
-        return read_labels(values, where=where, known=feature.names, names_from=origin)
+        return read_labels(values, where=where, names_of_integers=feature.names, names_from=origin)
     return read_labels(values, where=where)

@@ -1,4 +1,4 @@
-"""The images of a table as undecoded images: files by their paths, encoded images, or pixels."""
+"""Returns the undecoded images of a table: files by their paths, encoded images, or pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labelsieve.core.errors import DataError, shown
 from labelsieve.data.boxes import Boxes
 from labelsieve.data.sources.columns import Table, holds_pixels
 from labelsieve.data.sources.folders import absolute_paths
-from labelsieve.data.sources.image_paths import with_whole_paths
+from labelsieve.data.sources.image_paths import with_absolute_paths
 from labelsieve.data.sources.in_memory import read_memory
 
 if TYPE_CHECKING:
@@ -22,42 +22,42 @@ _BATCH = 64
 
 
 def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None = None) -> Dataset:
-    """Returns the rows with the one column `image` of undecoded images."""
+    """Returns the rows with a single column `image` of undecoded images."""
     from datasets import Dataset, Features, Image
 
     column = str(table.columns.image)
     if paths is not None and boxes is not None:
         return _images_of_boxes(table, paths, boxes)
     if paths is not None:
-        whole = absolute_paths(paths, folder=table.folder, where=table.where)
-        return Dataset.from_dict({"image": whole}, features=Features({"image": Image(decode=False)}))
+        absolute = absolute_paths(paths, folder=table.folder, where=table.where)
+        return Dataset.from_dict({"image": absolute}, features=Features({"image": Image(decode=False)}))
     if holds_pixels(table.rows.features[column]):
         return read_memory(_pixels(table, column))
-    return with_whole_paths(table)
+    return with_absolute_paths(table)
 
 
 def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Dataset:
-    """Returns the image of each box, of which there are far fewer; none where the image is not listed."""
+    """Returns the image of each box; null if the image is not listed. There are far fewer images than boxes."""
     import pyarrow as pa
     from datasets import Dataset, Features, Image
 
     listed = np.flatnonzero(boxes.image_of >= 0)
-    _, first, place = np.unique(boxes.image_of[listed], return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(boxes.image_of[listed], return_index=True, return_inverse=True)
     rows = listed[first]
-    whole = absolute_paths([paths[row] for row in rows], folder=table.folder, where=table.where, rows=rows.tolist())
-    places = np.full(len(paths), -1)
-    places[listed] = place
-    values = pa.array(whole, pa.string()).take(pa.array(places, mask=places < 0))
+    absolute = absolute_paths([paths[row] for row in rows], folder=table.folder, where=table.where, rows=rows.tolist())
+    positions = np.full(len(paths), -1)
+    positions[listed] = inverse
+    values = pa.array(absolute, pa.string()).take(pa.array(positions, mask=positions < 0))
     schema = Features({"image": Image(decode=False)}).arrow_schema
     missing = pa.array([None]).cast(schema.field("image").type.field("bytes").type)
     encoded = missing.take(pa.array(np.zeros(len(paths), dtype=np.int64)))
-    images = pa.StructArray.from_arrays([encoded, values], ["bytes", "path"], mask=pa.array(places < 0))
+    images = pa.StructArray.from_arrays([encoded, values], ["bytes", "path"], mask=pa.array(positions < 0))
     return Dataset(pa.table([images.cast(schema.field("image").type)], schema=schema))
 
 
 def _pixels(table: Table, column: str) -> list[NDArray[Any]]:
-    """Returns images that stand in a table as nested lists of numbers."""
-    found: list[NDArray[Any]] = []
+    """Returns images stored in a table as nested lists of numbers."""
+    images: list[NDArray[Any]] = []
     for batch in table.rows.select_columns([column]).with_format("arrow").iter(batch_size=_BATCH):
         for value in batch.column(0).to_pylist():
             try:
@@ -67,7 +67,7 @@ def _pixels(table: Table, column: str) -> list[NDArray[Any]]:
             if pixels.ndim < 2 or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
                 raise DataError(
                     f'expected pixels from 0 to 255 of shape (H, W) or (H, W, 3) in the column "{shown(column)}" of '
-                    f"{table.where}, found something else in row {len(found) + 1}; fix or remove the row"
+                    f"{table.where}, found something else in row {len(images) + 1}; fix or remove the row"
                 )
-            found.append(pixels.astype(np.uint8))
-    return found
+            images.append(pixels.astype(np.uint8))
+    return images

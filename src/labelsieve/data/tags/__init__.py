@@ -1,1 +1,1 @@
-"""Images with any number of labels each, called tags here, from wherever they lie to the record of later stages."""
+"""Loads images with any number of labels each, called tags here."""

@@ -1,4 +1,4 @@
-"""Tables of boxes read as tags: which classes the annotations of each image name, with boxes or without."""
+"""Reads annotations of boxes as tags: the classes of the annotations of each image."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from labelsieve.data.sources.columns import Table
 
 
 def tags_of_boxes(table: Table) -> Table:
-    """Returns one row for each image, with the classes of its annotations; one without annotations has no tags.
+    """Returns one row for each image, with the classes of its annotations; none without annotations.
 
     Args:
-        table: One row for each annotation, by a reader of `BOX_FORMATS`. Those of no known image are left out.
+        table: One row for each annotation, from a reader of `BOX_FORMATS`. Those of unknown images are left out.
     """
     from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
@@ -35,8 +35,8 @@ def tags_of_boxes(table: Table) -> Table:
 def _of_images(table: Table, column: str) -> list[list[int]]:
     """Returns the different labels of the annotations of each image, ascending."""
     assert table.boxes is not None  # as BOX_FORMATS have them
-    found: list[set[int]] = [set() for _ in table.image_files]
+    classes_of_image: list[set[int]] = [set() for _ in table.image_files]
     for image, label in zip(table.boxes.image_of.tolist(), table.rows[column], strict=True):
         if image >= 0:
-            found[image].add(label)
-    return [sorted(each) for each in found]
+            classes_of_image[image].add(label)
+    return [sorted(each) for each in classes_of_image]

@@ -24,7 +24,7 @@ TAG_NAMES = (
     *LABEL_NAMES, "targets", "tag_names", "label_names", "class_names",
 )  # fmt: skip
 SEPARATORS = ("|", ";", ",")
-"""What separates tags in one text, where there is no doubt; others have to be named."""
+"""Separators of tags in a text that are guessed; others have to be named."""
 _OPTION = "--tag-column"
 ONE_LABEL = "for one label an image use: labelsieve scan"
 _YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
@@ -32,13 +32,13 @@ _YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TagLists:
-    """The tags of N images as they came, one after the other.
+    """The tags of N images, as read, one after the other.
 
     Attributes:
         rows: Shape (M,), int64: the row of each tag, ascending.
         labels: The M tags, none of them missing.
         notes: Remarks for the user.
-        is_table: Whether they are columns of 0 and 1, of which each row has one for each class.
+        is_table: Whether they are columns of 0 and 1, one for each class.
     """
 
     rows: NDArray[np.int64]
@@ -48,32 +48,32 @@ class TagLists:
 
 
 def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Returns the column of tags or, where there is none, all columns that may be one class each.
+    """Returns the column of tags or, without one, all columns that may be one class each.
 
-    A column of lists is taken, one with a usual name first; then one of texts with a usual name.
+    A column of lists is preferred, one with a usual name first; then a column of texts with a usual name.
 
     Raises:
-        DataError: None or several fit, or it holds one label a row.
+        DataError: None or several match, or the column has one label per row.
     """
     lists = [name for name, feature in features.items() if holds_tags(feature)]
-    found = [name for name in lists if is_usual(name, TAG_NAMES)] or lists
+    fitting = [name for name in lists if is_usual(name, TAG_NAMES)] or lists
     usual = [name for name in features if is_usual(name, TAG_NAMES)]
-    found = found or [name for name in usual if holds_text(features[name])]
-    if len(found) > 1:
-        raise DataError(no_guess("a column of tags", found, TAG_NAMES, _OPTION, where=where, columns=features))
+    fitting = fitting or [name for name in usual if holds_text(features[name])]
+    if len(fitting) > 1:
+        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _OPTION, where=where, columns=features))
     candidates = [name for name, feature in features.items() if _may_be_class(feature) and name != "id"]
-    if not found and usual:
+    if not fitting and usual:
         raise DataError(
             f'expected several labels an image in {where}, found {kind_of(features[usual[0]])} in "{shown(usual[0])}"; '
             f"{ONE_LABEL}, or name another column with {_OPTION}"
         )
-    if not found and len(candidates) < 2:
-        raise DataError(no_guess("a column of tags", found, TAG_NAMES, _OPTION, where=where, columns=features))
-    return tuple(found) or tuple(candidates)
+    if not fitting and len(candidates) < 2:
+        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _OPTION, where=where, columns=features))
+    return tuple(fitting) or tuple(candidates)
 
 
 def holds_tags(feature: Any) -> bool:
-    """Returns whether a column holds a list of names or integers a row."""
+    """Returns whether a column has a list of names or integers per row."""
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     kind = str(getattr(inner, "dtype", ""))
     return type(inner).__name__ in ("Value", "ClassLabel") and kind.startswith(
@@ -92,12 +92,12 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
     Args:
         table: The table.
         name: The column.
-        separator: What stands between two tags of a text; None to guess it.
-        classes: How many class names were given, or None.
+        separator: The separator of tags in a text; None to guess it.
+        classes: Number of class names that were passed, or None.
 
     Raises:
-        DataError: It holds something else, or it is not clear what separates the tags.
-        SettingsError: There are lists and a separator.
+        DataError: The column has other values, or the separator is not clear.
+        SettingsError: The column has lists, but there is a separator.
     """
     feature, where = table.rows.features[name], f'the column "{shown(name)}" of {table.where}'
     values = arrow_column(table.rows, name)
@@ -113,8 +113,8 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
         )
     texts = [(value or "").strip() for value in values.to_pylist()]
     lists, note = split_texts(texts, separator=separator, where=where)
-    found = tag_lists(lists, where=where)
-    return replace(found, notes=(*note, *found.notes))
+    tags = tag_lists(lists, where=where)
+    return replace(tags, notes=(*note, *tags.notes))
 
 
 def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int | None) -> TagLists:
@@ -136,11 +136,13 @@ def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int
                 "these classes in their order with --class-names (class_names=)"
             )
         return _of_vectors(vectors, where)
-    return _without_blanks(read_labels(flat, where=where, known=names, names_from=f"the classes of {where}"), rows)
+    return _without_blanks(
+        read_labels(flat, where=where, names_of_integers=names, names_from=f"the classes of {where}"), rows
+    )
 
 
 def _vectors(flat: Any, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Returns lists as (N, K) where they hold one value of 0 and 1 for each class, as no lists of tags do."""
+    """Returns lists as (N, K) if they have one value of 0 or 1 for each class, unlike lists of tags."""
     import pyarrow as pa
 
     if not len(counts) or counts[0] < 2 or (counts != counts[0]).any() or not pa.types.is_integer(flat.type):
@@ -165,51 +167,51 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
     Args:
         table: The table.
         names: The columns.
-        guessed: Whether nobody named them; then those with other values are left out.
+        guessed: Whether they were guessed; then columns with other values are left out.
 
     Raises:
-        DataError: There are other values in a column that was named, or fewer than two columns of 0 and 1.
+        DataError: A named column has other values, or there are fewer than two columns of 0 and 1.
     """
-    found = {name: _as_bits(arrow_column(table.rows, name)) for name in names}
-    kept = {name: bits for name, (bits, others) in found.items() if not others.any()}
-    others = [name for name in names if name not in kept]
-    # one odd value does not make another thing of a column, and must not take a class away
-    for name in others:
-        odd = np.flatnonzero(found[name][1])
+    bits_of = {name: _as_bits(arrow_column(table.rows, name)) for name in names}
+    valid = {name: bits for name, (bits, invalid) in bits_of.items() if not invalid.any()}
+    invalid = [name for name in names if name not in valid]
+    # a few invalid values do not disqualify a column: its class must not be lost
+    for name in invalid:
+        odd = np.flatnonzero(bits_of[name][1])
         if not guessed or len(odd) < len(table.rows) / 2:
             value = arrow_column(table.rows, name)[int(odd[0])].as_py()
-            found_there = "nothing" if value is None or value == "" else shown(repr(value))
+            actual = "nothing" if value is None or value == "" else shown(repr(value))
             raise DataError(
-                f'expected 0 or 1 in each row of the column "{shown(name)}" of {table.where}, found {found_there} in '
+                f'expected 0 or 1 in each row of the column "{shown(name)}" of {table.where}, found {actual} in '
                 f"row {odd[0] + 1} ({len(odd)} such rows); write 0 or 1, or name the columns of classes with {_OPTION}"
             )
-    doubtful = [name for name in kept if is_named_as_split(name)]
-    if guessed and (len(kept) < 2 or doubtful):
-        said = f'of which "{shown(doubtful[0])}" may be a split' if doubtful else "fewer than two of 0 and 1"
+    doubtful = [name for name in valid if is_named_as_split(name)]
+    if guessed and (len(valid) < 2 or doubtful):
+        problem = f'of which "{shown(doubtful[0])}" may be a split' if doubtful else "fewer than two of 0 and 1"
         raise DataError(
-            f"expected a column of tags in {table.where}, found the columns {listed(names, quoted=True)}, {said}; name "
-            f"the column, or those of the classes, with {_OPTION}"
+            f"expected a column of tags in {table.where}, found the columns {listed(names, quoted=True)}, {problem}; "
+            f"name the column, or those of the classes, with {_OPTION}"
         )
     where = f"the columns of {table.where}"
-    rows, codes = np.nonzero(np.stack([*kept.values()], axis=1))
-    classes = tuple(kept)
+    rows, codes = np.nonzero(np.stack([*valid.values()], axis=1))
+    classes = tuple(valid)
     labels = LabelColumn(
         where=where, values=classes, codes=codes.astype(np.int64), class_names=classes, names_from="the columns"
     )
-    left_out = f"; not read: {listed(others, quoted=True)}" if others else ""
-    notes = (f"each column of 0 and 1 is a class{left_out}",) if guessed else ()
+    remark = f"; not read: {listed(invalid, quoted=True)}" if invalid else ""
+    notes = (f"each column of 0 and 1 is a class{remark}",) if guessed else ()
     return TagLists(rows=rows, labels=labels, notes=notes, is_table=True)
 
 
 def _as_bits(values: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Returns where a column says 1, and where it says neither 0 nor 1, or nothing; (N,) each."""
+    """Returns where a column is 1, and where it is neither 0 nor 1, or missing; (N,) each."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
-    yes, known = (np.asarray(pc.is_in(texts, pa.array(each))) for each in (_YES, (*_YES, *_NO)))
-    return yes, ~known
+    is_one, valid = (np.asarray(pc.is_in(texts, pa.array(each))) for each in (_YES, (*_YES, *_NO)))
+    return is_one, ~valid
 
 
 def split_texts(
@@ -219,15 +221,15 @@ def split_texts(
 
     Args:
         texts: N texts, empty for an image without tags.
-        separator: What stands between two tags; None to guess it: one of `SEPARATORS`, if the texts have one of them
-            alone, or lists as JSON or Python writes them.
-        where: What to call them in a message.
+        separator: The separator of two tags; None to guess it: one of `SEPARATORS`, if the texts have only one of them,
+            or lists as JSON or Python writes them.
+        where: Name of the texts, for messages.
 
     Returns:
         N lists, and remarks for the user.
 
     Raises:
-        DataError: It is not clear what separates the tags.
+        DataError: The separator is not clear.
 
     Example:
         >>> split_texts(["cat;dog", ""], separator=None, where="a column")[0]
@@ -239,13 +241,13 @@ def split_texts(
         return [_written_list(text, f"row {row} of {where}") if text else [] for row, text in enumerate(texts, 1)], ()
     note: tuple[str, ...] = ()
     if separator is None:
-        found = [each for each in SEPARATORS if any(each in text for text in filled)]
-        if len(found) > 1:
+        separators = [each for each in SEPARATORS if any(each in text for text in filled)]
+        if len(separators) > 1:
             raise DataError(
-                f"expected one mark between the tags in {where}, found {listed(found, quoted=True)}; say with "
+                f"expected one mark between the tags in {where}, found {listed(separators, quoted=True)}; say with "
                 "--separator which it is"
             )
-        separator = found[0] if found else None
+        separator = separators[0] if separators else None
         note = (f'tags in {where} are separated by "{separator}"',) if separator else ()
     if separator is None:
         return [[text] if text else [] for text in texts], note
@@ -254,9 +256,9 @@ def split_texts(
 
 def _written_list(text: str, where: str) -> list[str | int]:
     """Reads a list as JSON or Python writes it."""
-    for read in (json.loads, ast.literal_eval):
+    for parse in (json.loads, ast.literal_eval):
         try:
-            values = read(text)
+            values = parse(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         if isinstance(values, list) and all(isinstance(each, str | int) for each in values):
@@ -270,7 +272,7 @@ def tag_lists(lists: Sequence[Sequence[Any]], *, where: str) -> TagLists:
     """Reads N lists of names or integers.
 
     Raises:
-        DataError: They hold something else.
+        DataError: They have other values.
     """
     rows = np.repeat(np.arange(len(lists)), [len(each) for each in lists])
     flat = [each for tags in lists for each in tags]

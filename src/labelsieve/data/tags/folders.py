@@ -1,4 +1,4 @@
-"""Class folders in which an image may lie in several: as a link to one file, or as a copy of it."""
+"""Class folders as tags: an image may be in several folders, as a link or as a copy."""
 
 from __future__ import annotations
 
@@ -16,48 +16,58 @@ from labelsieve.data.sources.contents import hash_images
 from labelsieve.data.tags.columns import ONE_LABEL
 
 
-def one_of_each(
-    images: Any, ids: Sequence[str], given: NDArray[np.bool_], notes: list[str], *, table: Table, progress: Progress
+def merge_duplicate_files(
+    images: Any,
+    ids: Sequence[str],
+    tags_of_files: NDArray[np.bool_],
+    notes: list[str],
+    *,
+    table: Table,
+    progress: Progress,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Finds the files of a folder that are one image: links to the same file, or copies with the same bytes.
+    """Merges the files of a folder that are one image: links to the same file, or copies with the same bytes.
 
     Returns:
         The row of the first file of each of M images, (M,), and the classes of all its files, (M, K).
 
     Raises:
-        DataError: No image lies in two class folders.
+        DataError: No image is in two class folders.
     """
-    kept, image_of = grouped(_file_of(path) for path in images.with_format("arrow")[:]["image"].to_pylist())
-    quiet: list[str] = []  # what is missing is noted later, with the images that are kept
+    first_rows, image_of = grouped(_file_of(path) for path in images.with_format("arrow")[:]["image"].to_pylist())
+    unused_notes: list[str] = []  # missing files are noted later, for the merged images
     contents = hash_images(
-        images.select(kept), [ids[row] for row in kept.tolist()], quiet, table=table, progress=progress
+        images.select(first_rows),
+        [ids[row] for row in first_rows.tolist()],
+        unused_notes,
+        table=table,
+        progress=progress,
     )
-    again, image_again = grouped(contents.tolist())
-    kept, image_of = kept[again], image_again[image_of]
-    tags = united(given, image_of)
+    unique, merged_image = grouped(contents.tolist())
+    first_rows, image_of = first_rows[unique], merged_image[image_of]
+    tags = union_of_rows(tags_of_files, image_of)
     several = int((tags.sum(axis=1) > 1).sum())
     if not several:
         raise DataError(f"no image of {table.where} lies in two class folders, so each has one label; {ONE_LABEL}")
-    lie = f"{several} of {len(kept)} images {'lies' if several == 1 else 'lie'} in several class folders"
-    notes.append(f"{lie}, as links or copies ({len(ids)} files in all)")
-    return kept, tags
+    note = f"{several} of {len(first_rows)} images {'lies' if several == 1 else 'lie'} in several class folders"
+    notes.append(f"{note}, as links or copies ({len(ids)} files in all)")
+    return first_rows, tags
 
 
 def grouped(keys: Iterable[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the place of the first of each different key, and of each key the number of its group."""
+    """Returns the position of the first of each distinct key, and the group number of each key."""
     first: dict[Hashable, int] = {}
-    places: list[int] = []
+    positions: list[int] = []
     group = []
-    for place, key in enumerate(keys):
+    for position, key in enumerate(keys):
         if key not in first:
-            first[key] = len(places)
-            places.append(place)
+            first[key] = len(positions)
+            positions.append(position)
         group.append(first[key])
-    return np.array(places, dtype=np.int64), np.array(group, dtype=np.int64)
+    return np.array(positions, dtype=np.int64), np.array(group, dtype=np.int64)
 
 
-def united(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns the tags of M images, (M, K), each of which has those of its rows.
+def union_of_rows(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns the tags of M images, (M, K), each the union of its rows.
 
     Args:
         tags: Shape (R, K), bool.
@@ -65,7 +75,7 @@ def united(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.b
 
     Example:
         >>> import numpy as np
-        >>> united(np.array([[True, False], [False, False], [False, True]]), np.array([0, 1, 0])).tolist()
+        >>> union_of_rows(np.array([[True, False], [False, False], [False, True]]), np.array([0, 1, 0])).tolist()
         [[True, True], [False, False]]
     """
     result = np.zeros((int(image_of.max(initial=-1)) + 1, tags.shape[1]), dtype=bool)
@@ -75,9 +85,9 @@ def united(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.b
 
 
 def _file_of(image: dict[str, Any]) -> Hashable:
-    """Returns what is the same of all links to a file; its path where there is no file."""
+    """Returns a key that is equal for all links to a file; its path if there is no file."""
     try:
-        found = os.stat(image["path"])
+        status = os.stat(image["path"])
     except OSError:
         return str(image["path"])
-    return (found.st_dev, found.st_ino) if found.st_ino else str(image["path"])
+    return (status.st_dev, status.st_ino) if status.st_ino else str(image["path"])

@@ -1,4 +1,4 @@
-"""Loading images with any number of labels each, called tags here, from wherever they lie."""
+"""Loads images with any number of labels each, called tags here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from labelsieve.data.tags.columns import (
     read_tag_column,
     tag_lists,
 )
-from labelsieve.data.tags.folders import grouped, one_of_each, united
+from labelsieve.data.tags.folders import grouped, merge_duplicate_files, union_of_rows
 from labelsieve.data.tags.records import TaggedImages, checked_tags
 
 
@@ -69,11 +69,11 @@ def load_tags(
             or N lists of names or integers.
         tag_column: Column of lists of names or integers, or of texts such as `cat;dog`; or several columns of 0 and 1,
             one a class, named by it. Guessed where only one fits; columns of 0 and 1 where there is no other.
-        separator: What stands between two tags of a text. By default `|`, `;` or `,`, if the texts have one of them
-            alone; texts may be lists as JSON or Python writes them, too.
-        image_column: Column of the images or paths. Guessed where only one fits.
+        separator: The separator of two tags in a text. By default `|`, `;` or `,`, if the texts have only one of them;
+            texts may also be lists as JSON or Python writes them.
+        image_column: Column of the images or paths. Guessed if only one matches.
         image_folder: Folder of the images that a table names.
-        truth_column: Column of the true tags, if they are known: lists or texts. Only metrics read them.
+        truth_column: Column of the true tags, if they are known: lists or texts. Used for metrics only.
         class_names: K names in the order of the indices, or a file of them, see :func:`labelsieve.load_images`. By
             default those of the source; else the different tags, sorted.
         split: Split of a Hub data set, a `DatasetDict`, a saved folder or a table in several files.
@@ -81,15 +81,15 @@ def load_tags(
         seed: Seed of that subset.
         noise: A file that `labelsieve noise --kind tags` wrote for the same images: its tags become the given ones, and
             the given ones the true ones.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Returns:
-        The record. Its `notes` tell what was assumed and what is odd.
+        The images. Their `notes` state assumptions and oddities.
 
     Raises:
-        DataError: The source, its columns, tags or class names cannot be used, or it has one label an image. One line
-            that says what to do.
-        SettingsError: `limit` or `seed` is out of its range, or arguments do not go together.
+        DataError: The source, its columns, tags or class names cannot be used, or it has one label per image. The
+            message is one line with advice.
+        SettingsError: `limit` or `seed` is out of range, or arguments exclude each other.
 
     Example:
         >>> import numpy as np
@@ -142,8 +142,8 @@ def load_tags(
     return with_origin(with_ranges(images), source, arguments)
 
 
-def _columns(requested: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = (requested,) if isinstance(requested, str) else tuple(requested or ())
+def _columns(names_of_columns: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = (names_of_columns,) if isinstance(names_of_columns, str) else tuple(names_of_columns or ())
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f'the tag column "{shown(twice[0])}" is named twice; name each class once')
     return names
@@ -163,40 +163,44 @@ def _assemble(
     """Turns the rows of a source into the record; all tags are checked before a subset is chosen."""
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
-    notes, shown_progress = list(table.notes), progress or Progress()
+    notes, progress_or_none = list(table.notes), progress or Progress()
     paths = image_paths(table, notes)
-    found = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
+    table_tags = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
     if table.class_names is None and paths is not None:
-        table, paths, found = _one_row_an_image(table, paths, found, notes)
-    names, given, truth = found.class_names, found.given, found.truth
+        table, paths, table_tags = _one_row_per_image(table, paths, table_tags, notes)
+    names, tag_matrix, truth = table_tags.class_names, table_tags.given, table_tags.truth
     ids, images = read_ids(table, paths, notes), undecoded_images(table, paths)
     if table.class_names is not None:
-        kept, given = one_of_each(images, ids, given, notes, table=table, progress=shown_progress)
-        images, ids = images.select(kept), [ids[row] for row in kept.tolist()]
-    elif not found.is_table and all((bits.sum(axis=1) == 1).all() for bits in (given, truth) if bits is not None):
-        raise DataError(
-            f"each of the {len(given)} images has one label in {table.where}; {ONE_LABEL}, or say with --separator "
-            "what stands between several"
+        first_rows, tag_matrix = merge_duplicate_files(
+            images, ids, tag_matrix, notes, table=table, progress=progress_or_none
         )
-    _check_tags(given, names, table.where)
+        images, ids = images.select(first_rows), [ids[row] for row in first_rows.tolist()]
+    elif not table_tags.is_table and all(
+        (bits.sum(axis=1) == 1).all() for bits in (tag_matrix, truth) if bits is not None
+    ):
+        raise DataError(
+            f"each of the {len(tag_matrix)} images has one label in {table.where}; {ONE_LABEL}, or say with "
+            "--separator what stands between several"
+        )
+    _check_tags(tag_matrix, names, table.where)
     rows = subset(len(ids), limit, seed)
     if rows is not None:
         notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
-        images, ids, given = images.select(rows), [ids[row] for row in rows], given[rows]
+        images, ids, tag_matrix = images.select(rows), [ids[row] for row in rows], tag_matrix[rows]
         truth = None if truth is None else truth[rows]
-    notes += [*class_name_notes(names), *_tag_notes(given)]
+    notes += [*class_name_notes(names), *_tag_notes(tag_matrix)]
     return TaggedImages(
         dataset=images,
         ids=tuple(ids),
-        contents=hash_images(images, ids, notes, table=table, progress=shown_progress),
-        tags=given,
+        contents=hash_images(images, ids, notes, table=table, progress=progress_or_none),
+        tags=tag_matrix,
         truth=truth,
         class_names=names,
         notes=tuple(notes),
     )
 
 
-class _Found(NamedTuple):
+class _TableTags(NamedTuple):
     """Class names, given and true tags of R rows, (R, K), and whether the source has one value for each class."""
 
     class_names: tuple[str, ...]
@@ -214,29 +218,31 @@ def _read(
     *,
     separator: str | None,
     class_names: Sequence[str] | str | Path | None,
-) -> _Found:
+) -> _TableTags:
     """Reads the tags of each row, and the true ones if there is a column of them."""
     ids = [f"row {row + 1}" for row in range(len(table.rows))] if paths is None else paths  # for messages
     if hasattr(tags, "__array__") and np.ndim(tags) == 2:
         return _of_array(tags, len(ids), notes, class_names)
     stated = len(class_names) if class_names is not None and not isinstance(class_names, str | Path) else None
-    given = _given(table, tags, columns, separator=separator, classes=stated, count=len(ids))
-    true = table.columns.truth and read_tag_column(table, table.columns.truth, separator=separator, classes=stated)
-    notes += [*given.notes, *(true.notes if true else ())]
-    if not len(given.rows):
-        raise DataError(f"expected images with tags in {given.labels.where}, found none at all; name another column")
-    values = dict.fromkeys((*given.labels.values, *(true.labels.values if true else ())))
-    known = replace(given.labels, values=tuple(values))  # a class that only true tags have is one, too
-    names, note = resolve_class_names(known, class_names)
+    tag_lists_given = _given_tags(table, tags, columns, separator=separator, classes=stated, count=len(ids))
+    true_tags = table.columns.truth and read_tag_column(table, table.columns.truth, separator=separator, classes=stated)
+    notes += [*tag_lists_given.notes, *(true_tags.notes if true_tags else ())]
+    if not len(tag_lists_given.rows):
+        raise DataError(
+            f"expected images with tags in {tag_lists_given.labels.where}, found none at all; name another column"
+        )
+    values = dict.fromkeys((*tag_lists_given.labels.values, *(true_tags.labels.values if true_tags else ())))
+    all_labels = replace(tag_lists_given.labels, values=tuple(values))  # a class that only true tags have is one, too
+    names, note = resolve_class_names(all_labels, class_names)
     notes.append(note)
-    by_number = class_names is not None or given.labels.class_names is not None
+    by_number = class_names is not None or tag_lists_given.labels.class_names is not None
 
-    def matrix(found: TagLists) -> NDArray[np.bool_]:
-        of_rows = [ids[row] for row in found.rows.tolist()]
-        former = renamed(found.labels, names)
-        codes = to_indices(found.labels, class_names=names, ids=of_rows, by_number=by_number, former=former)
+    def matrix(tag_lists_of_rows: TagLists) -> NDArray[np.bool_]:
+        of_rows = [ids[row] for row in tag_lists_of_rows.rows.tolist()]
+        former = renamed(tag_lists_of_rows.labels, names)
+        codes = to_indices(tag_lists_of_rows.labels, class_names=names, ids=of_rows, by_number=by_number, former=former)
         bits = np.zeros((len(ids), len(names)), dtype=bool)
-        bits[found.rows, codes] = True
+        bits[tag_lists_of_rows.rows, codes] = True
         if more := len(codes) - int(bits.sum()):
             twice = counted(more, "tag is", "tags are")
             notes.append(
@@ -244,39 +250,41 @@ def _read(
             )
         return bits
 
-    return _Found(names, matrix(given), matrix(true) if true else None, given.is_table)
-
-
-def _one_row_an_image(
-    table: Table, paths: list[str], found: _Found, notes: list[str]
-) -> tuple[Table, list[str], _Found]:
-    """Returns one row for each image where a table has one for each tag: no row has two tags, and paths repeat."""
-    kept, image_of = grouped(paths)
-    if len(kept) == len(paths) or (found.given.sum(axis=1) > 1).any():
-        return table, paths, found
-    notes.append(f"the tags of an image are those of its rows: {len(kept)} images in {len(paths)} rows")
-    truth = None if found.truth is None else united(found.truth, image_of)
-    return (
-        replace(table, rows=table.rows.select(kept), columns=replace(table.columns, id=None)),
-        [paths[row] for row in kept.tolist()],
-        found._replace(given=united(found.given, image_of), truth=truth),
+    return _TableTags(
+        names, matrix(tag_lists_given), matrix(true_tags) if true_tags else None, tag_lists_given.is_table
     )
 
 
-def _of_array(tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None) -> _Found:
+def _one_row_per_image(
+    table: Table, paths: list[str], table_tags: _TableTags, notes: list[str]
+) -> tuple[Table, list[str], _TableTags]:
+    """Returns one row for each image where a table has one for each tag: no row has two tags, and paths repeat."""
+    first_rows, image_of = grouped(paths)
+    if len(first_rows) == len(paths) or (table_tags.given.sum(axis=1) > 1).any():
+        return table, paths, table_tags
+    notes.append(f"the tags of an image are those of its rows: {len(first_rows)} images in {len(paths)} rows")
+    truth = None if table_tags.truth is None else union_of_rows(table_tags.truth, image_of)
+    return (
+        replace(table, rows=table.rows.select(first_rows), columns=replace(table.columns, id=None)),
+        [paths[row] for row in first_rows.tolist()],
+        table_tags._replace(given=union_of_rows(table_tags.given, image_of), truth=truth),
+    )
+
+
+def _of_array(tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None) -> _TableTags:
     """Takes tags that are an array of bool already."""
     if class_names is None:
         raise DataError("expected class_names with an array of tags, the names of its columns, got none; pass them")
     labels = tag_lists([], where="tags").labels
     names, note = resolve_class_names(labels, class_names)
     notes.append(note)
-    return _Found(names, checked_tags(tags, shape=(count, len(names))), None, True)
+    return _TableTags(names, checked_tags(tags, shape=(count, len(names))), None, True)
 
 
-def _given(
+def _given_tags(
     table: Table, tags: Any, columns: Sequence[str], *, separator: str | None, classes: int | None, count: int
 ) -> TagLists:
-    """Reads the given tags, from wherever the table has them."""
+    """Reads the given tags from the argument or the columns of the table."""
     if tags is not None:
         lists = list(tags)
         if len(lists) != count or any(isinstance(each, str | int) for each in lists):
@@ -288,7 +296,9 @@ def _given(
     if table.class_names is None:
         return read_tag_column(table, name, separator=separator, classes=classes)
     # a folder of class folders: one tag for each file
-    labels = read_labels(table.rows[name], where=table.where, known=table.class_names, names_from="the class folders")
+    labels = read_labels(
+        table.rows[name], where=table.where, names_of_integers=table.class_names, names_from="the class folders"
+    )
     return TagLists(rows=np.arange(count), labels=labels)
 
 
@@ -302,8 +312,8 @@ def _check_tags(tags: NDArray[np.bool_], names: Sequence[str], where: str) -> No
 
 
 def _tag_notes(tags: NDArray[np.bool_]) -> list[str]:
-    """Returns how many tags there are, and how many images have none."""
-    each = tags.sum(axis=1)
-    note = f"{int(each.sum())} tags of {len(tags)} images, {each.mean():.1f} an image"
-    none = int((each == 0).sum())
+    """Returns a note on the number of tags, and of images without tags."""
+    counts = tags.sum(axis=1)
+    note = f"{int(counts.sum())} tags of {len(tags)} images, {counts.mean():.1f} an image"
+    none = int((counts == 0).sum())
     return [note + (f"; {counted(none, 'image has', 'images have')} no tag" if none else "")]

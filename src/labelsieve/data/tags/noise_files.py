@@ -1,4 +1,4 @@
-"""Files of tags that were made wrong on purpose: with the images or without, as those of labels are."""
+"""Files of noisy tags, with or without the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.data.labels import normalise
-from labelsieve.data.noise_files import OTHER, opened_noise, other_pixels, rows_in_file, write_rows
+from labelsieve.data.noise_files import OTHER, open_noise, pixel_notes, rows_in_file, write_rows
 from labelsieve.data.tags.records import TaggedImages
 
 _ADVICE = "make one with: labelsieve noise SOURCE --kind tags --labels-only"
@@ -22,14 +22,14 @@ TAGS, CLEAN_TAGS = "tags", "clean_tags"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TagNoiseFile:
-    """What a file of noise of tags holds, without the images.
+    """The contents of a file of noisy tags, without the images.
 
     Attributes:
         ids: The N ids.
         tags: Shape (N, K), bool: the tags with noise.
-        clean: Shape (N, K), bool: the tags of before.
+        clean: Shape (N, K), bool: the tags before the noise.
         class_names: The K names.
-        about: What noise it is, and of which images: `noise`, `images`, `omitted`, `added`, `data_fingerprint` and
+        about: Metadata of the noise and of the images: `noise`, `images`, `omitted`, `added`, `data_fingerprint` and
             `pixels_fingerprint`.
     """
 
@@ -44,9 +44,9 @@ def read_tag_noise(path: str | Path) -> TagNoiseFile:
     """Reads a file that `labelsieve noise --kind tags` wrote, with or without images.
 
     Raises:
-        DataError: It is missing or is none.
+        DataError: It is missing or is not such a file.
     """
-    with opened_noise(path, what="noise of tags", advice=_ADVICE) as (file, about):
+    with open_noise(path, what="noise of tags", advice=_ADVICE) as (file, about):
         names = tuple(map(str, about["class_names"]))
         ids = tuple(file.read(columns=["id"]).column(0).to_pylist())
         tags, clean = (_bits(file.read(columns=[name]).column(0).to_pylist(), names) for name in (TAGS, CLEAN_TAGS))
@@ -54,50 +54,50 @@ def read_tag_noise(path: str | Path) -> TagNoiseFile:
 
 
 def _bits(lists: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[np.bool_]:
-    place = {name: index for index, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     bits = np.zeros((len(lists), len(names)), dtype=bool)
     for row, tags in enumerate(lists):
-        bits[row, [place[tag] for tag in tags]] = True
+        bits[row, [index_of[tag] for tag in tags]] = True
     return bits
 
 
 def apply_tag_noise(images: TaggedImages, path: str | Path) -> TaggedImages:
-    """Puts the tags of a file of noise on the images that it was made for, or on a subset of them.
+    """Applies a file of noisy tags to the images that it was made for, or to a subset of them.
 
     Args:
-        images: N images; their given tags count as right and become the `truth` of the result.
+        images: N images; their given tags are taken as right and become the `truth` of the result.
         path: File to read.
 
     Returns:
         The same images with the tags of the file as given tags.
 
     Raises:
-        DataError: The file is none, or belongs to other images.
+        DataError: It is not such a file, or belongs to other images.
     """
     noise = read_tag_noise(path)
     rows, order = _rows(images, noise, path)
     about = noise.about.get("noise")
-    made = about if isinstance(about, Mapping) else {}
-    omit, add, seed = (shown(made.get(name)) for name in ("omit", "add", "seed"))
-    notes = [f"tags out of {Path(path).name}: omit {omit}, add {add}, seed {seed}", *other_pixels(images, noise)]
+    parameters = about if isinstance(about, Mapping) else {}
+    omit, add, seed = (shown(parameters.get(name)) for name in ("omit", "add", "seed"))
+    notes = [f"tags out of {Path(path).name}: omit {omit}, add {add}, seed {seed}", *pixel_notes(images, noise)]
     result = images.with_tags(noise.tags[rows][:, order], truth=images.tags)
     return replace(result, notes=(*images.notes, *notes))
 
 
 def _rows(images: TaggedImages, noise: TagNoiseFile, path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns where each image, and each class, stands in the file."""
-    other = OTHER.format(path)
+    """Returns the row of each image, and the column of each class, in the file."""
+    prefix = OTHER.format(path)
     classes = {normalise(name): index for index, name in enumerate(noise.class_names)}
     lacking = [name for name in images.class_names if normalise(name) not in classes]
     if lacking or len(classes) != len(images.class_names):
-        found = f'it has no class "{shown(lacking[0])}"' if lacking else "it has more classes"
-        raise DataError(f"{other}: {found}; take the data set and split that it was made for")
+        problem = f'it has no class "{shown(lacking[0])}"' if lacking else "it has more classes"
+        raise DataError(f"{prefix}: {problem}; take the data set and split that it was made for")
     order = np.array([classes[normalise(name)] for name in images.class_names], dtype=np.int64)
     rows = rows_in_file(images, noise, path)
     differ = np.flatnonzero((noise.clean[rows][:, order] != images.tags).any(axis=1))
     if len(differ):
         raise DataError(
-            f'{other}: the tags of "{shown(images.ids[differ[0]])}" are others there ({len(differ):,} images differ); '
+            f'{prefix}: the tags of "{shown(images.ids[differ[0]])}" are others there ({len(differ):,} images differ); '
             "take the data set, split and column of tags that it was made for"
         )
     return rows, order
@@ -107,21 +107,21 @@ def write_tag_noise(
     images: TaggedImages,
     path: str | Path,
     *,
-    made: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     with_images: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Writes a Parquet file that :func:`labelsieve.load_tags` reads with `truth_column="clean_tags"`.
 
-    Columns: `id`; `image`, the encoded images; `tags`, lists of the given ones; `clean_tags`, those of the truth.
-    Without images others put its tags on their copy of the same data: `load_tags(..., noise=path)`.
+    Columns: `id`; `image`, the encoded images; `tags`, lists of the given tags; `clean_tags`, lists of the true tags.
+    Without images, the file can be applied to another copy of the same data: `load_tags(..., noise=path)`.
 
     Args:
-        images: With tags that were made wrong, and the truth.
-        path: File to write, whole or not at all.
-        made: What was asked for: omit, add, seed.
+        images: With noisy tags, and the truth.
+        path: File to write, completely or not at all.
+        parameters: The parameters of the noise: omit, add, seed.
         with_images: False leaves out the column `image`.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Raises:
         DataError: The images have no truth.
@@ -139,17 +139,17 @@ def write_tag_noise(
         path,
         columns={TAGS: lists, CLEAN_TAGS: lists},
         values=({TAGS: names[given].tolist(), CLEAN_TAGS: names[clean].tolist()} for given, clean in pairs),
-        about=about_tag_noise(images, images.truth, made),
+        about=about_tag_noise(images, images.truth, parameters),
         with_images=with_images,
         progress=progress,
     )
 
 
-def about_tag_noise(images: TaggedImages, truth: NDArray[np.bool_], made: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a file of noise of tags says of itself; see :class:`TagNoiseFile`."""
+def about_tag_noise(images: TaggedImages, truth: NDArray[np.bool_], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metadata of a file of noisy tags; see :class:`TagNoiseFile`."""
     return {
         "kind": "tags",
-        "noise": dict(made),
+        "noise": dict(parameters),
         "images": len(images),
         "class_names": list(images.class_names),
         "omitted": int((truth & ~images.tags).sum()),

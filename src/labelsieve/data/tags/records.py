@@ -1,4 +1,4 @@
-"""The record of images with any number of labels each, called tags here."""
+"""Images with any number of labels each, called tags here."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TaggedImages(Images):
     """N images with any number of K classes each; see :class:`labelsieve.data.images.Images` for its other attributes.
 
     Attributes:
-        tags: Shape (N, K), bool: whether each class is given to each image.
+        tags: Shape (N, K), bool: the given tags.
         class_names: The K names, in the order of the columns.
-        truth: Shape (N, K), bool, or None: the true tags where they are known. Only metrics read them.
+        truth: Shape (N, K), bool, or None: the true tags, if they are known. Used for metrics only.
 
     Example:
         >>> import numpy as np
@@ -38,18 +38,18 @@ class TaggedImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        """What a run belongs to, as a fingerprint of images, ids, given tags and class names."""
+        """Fingerprint of images, ids, given tags and class names, which identifies the data of a run."""
         return fingerprint(self.contents, list(self.ids), self.tags, list(self.class_names))
 
     def with_tags(self, tags: NDArray[np.bool_], *, truth: NDArray[np.bool_] | None = None) -> TaggedImages:
-        """Returns the same images with other given tags, shape (N, K); `truth` replaces the true tags if given.
+        """Returns the same images with other given tags, shape (N, K); `truth`, if passed, replaces the true tags.
 
         Raises:
-            DataError: They are no array of bool of that shape.
+            DataError: They are not an array of bool of that shape.
         """
         shape = (len(self), len(self.class_names))
-        true = self.truth if truth is None else checked_tags(truth, shape=shape, what="true tags")
-        return replace(self, tags=checked_tags(tags, shape=shape), truth=true, origin={})
+        true_tags = self.truth if truth is None else checked_tags(truth, shape=shape, what="true tags")
+        return replace(self, tags=checked_tags(tags, shape=shape), truth=true_tags, origin={})
 
     def take(self, rows: NDArray[np.int64]) -> TaggedImages:
         """Returns the images of the given rows, in that order, with all classes kept."""
@@ -61,21 +61,21 @@ class TaggedImages(Images):
 
 
 def checked_tags(tags: Any, *, shape: tuple[int, int] | None = None, what: str = "tags") -> NDArray[np.bool_]:
-    """Returns an array of tags, if it is one.
+    """Checks an array of tags, and returns it.
 
     Args:
-        tags: What should be of shape (N, K) and type bool.
-        shape: N and K, where they are known.
-        what: What to call it in a message.
+        tags: The array, of shape (N, K) and type bool.
+        shape: N and K, if they are known.
+        what: Name of the array, for messages.
 
     Raises:
-        DataError: It is something else.
+        DataError: It has another shape or type.
     """
     values = np.asarray(tags)
     if values.dtype != bool or values.ndim != 2 or (shape is not None and values.shape != shape):
-        wanted = f"of shape {shape}" if shape is not None else "(N, K)"
+        expected = f"of shape {shape}" if shape is not None else "(N, K)"
         raise DataError(
-            f"expected {what} as an array of bool {wanted}, one row an image and one column a class, got "
+            f"expected {what} as an array of bool {expected}, one row an image and one column a class, got "
             f"{shown(values.dtype)} of shape {shown(values.shape)}"
         )
     return values

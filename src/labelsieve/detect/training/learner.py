@@ -21,7 +21,7 @@ from labelsieve.core.memory import in_parts
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.input.batches import Augment, batches, crop_area, unit
-from labelsieve.data.input.image_cache import Pictures, kept_images
+from labelsieve.data.input.image_cache import CachedImages, cached_images
 from labelsieve.data.input.preprocessed import preprocessed_images
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.training.compiling import compiled
@@ -183,13 +183,13 @@ class BatchSource:
     compiles: bool
 
     @cached_property
-    def crop_source(self) -> Pictures:
+    def crop_source(self) -> CachedImages:
         """What epochs take their crops from."""
         area, accelerator = crop_area(self.learner.vlm.image_size), self.engine.accelerator
-        return kept_images(self.images, area=area, accelerator=accelerator, beside=self.preprocessed)
+        return cached_images(self.images, area=area, accelerator=accelerator, companion=self.preprocessed)
 
     @cached_property
-    def preprocessed(self) -> Pictures | None:
+    def preprocessed(self) -> CachedImages | None:
         """What the adapted image encoder sees at the end."""
         return preprocessed_images(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
 

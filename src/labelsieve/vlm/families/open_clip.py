@@ -97,7 +97,7 @@ class OpenCLIP(TwoEncoders):
     # ----------------------------------------------------------------------------------------------------- images
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Prepares RGB images as the model's own transforms do: (B, 3, S, S)."""
+        """ImagePreprocessor RGB images as the model's own transforms do: (B, 3, S, S)."""
         return torch.stack([self.processor(image) for image in images])
 
     def normalise(self, pixels: Tensor) -> Tensor:
