@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tokenize
 from collections.abc import Iterator
@@ -28,6 +29,33 @@ BANNED = (
 
 BANNED_NAMES = "(?i:judg|tower)"
 """Parts of names that the field has another word for."""
+
+BANNED_VARIABLES = r"found|said|told|wanted|mine|anew|apart|most|least|few|here|there|asked|places|gone|settled"
+"""Names that do not say what they hold."""
+
+PLACES_OF_VARIABLES = (
+    "data/",
+    "review/",
+    "report/",
+    "commands/",
+    "tags/",
+    "verdicts.",
+    "records.",
+    "flagging.",
+    "metrics.",
+    "cli.",
+)
+"""What the paths in the package begin with that have none of them."""
+
+NAMED_SO = {
+    ("review/statement.py", "found"): "a key of audit.json",
+    ("review/statement.py", "wanted"): "the same",
+    ("review/audit.py", "found"): "the same",
+    ("review/audit.py", "wanted"): "the same",
+    ("review/sentences.py", "found"): "the same",
+    ("review/sentences.py", "wanted"): "the same",
+    ("review/status_lines.py", "found"): "the same",
+}
 
 EXCEPTIONS = {
     ("src/labelsieve/bench/experiment.py", "drawing"): "the source of experiments, which has results by that name",
@@ -159,3 +187,18 @@ def names_in(path: Path) -> Iterator[str]:
 def test_names_have_the_terms_of_the_field() -> None:
     used = [path for path in (ROOT / "src" / "labelsieve").rglob("*.py") if re.search(BANNED_NAMES, path.read_text())]
     assert {(path.name, name) for path in used for name in names_in(path)} == set()
+
+
+def names_as(pattern: str, path: Path) -> Iterator[str]:
+    """Yields the variables, arguments, attributes and functions in a module that are named as a pattern says."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = (getattr(node, field, None) for field in ("id", "arg", "attr", "name"))
+        yield from (name for name in names if isinstance(name, str) and re.fullmatch(pattern, name))
+
+
+def test_variables_say_what_they_hold() -> None:
+    root = ROOT / "src" / "labelsieve"
+    paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
+    searched = {name: path for name, path in paths.items() if name.startswith(PLACES_OF_VARIABLES)}
+    used = {(name, word) for name, path in searched.items() for word in names_as(BANNED_VARIABLES, path)}
+    assert used == set(NAMED_SO)
