@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.evidence.discriminants import chunks, gather, means_and_covariance
+from labelsieve.detect.evidence.discriminants import chunks, fold_statistics, means_and_covariance
 
 FOLDS = 5
 # Level of the one-sided test: of images that belong, as many lie above it by construction.
@@ -91,13 +91,13 @@ def distance_to_nearest(
         classes: K.
         generator: Draws the folds.
     """
-    gathered = gather(features, labels, believed, classes, FOLDS, generator)
-    folds = np.where(gathered.folds < 0, np.arange(len(features)) % FOLDS, gathered.folds)  # others are in no fit
+    statistics = fold_statistics(features, labels, believed, classes, FOLDS, generator)
+    folds = np.where(statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds)  # others are in no fit
     result = np.empty(len(features))
     for fold in range(FOLDS):
-        metric = _Metric.fit(gathered.counts[fold], gathered.sums[fold], gathered.squares[fold])
+        metric = _Metric.fit(statistics.counts[fold], statistics.sums[fold], statistics.scatter[fold])
         for part in chunks(rows[folds[rows] == fold]):
-            values = (torch.from_numpy(features[part]).double() - gathered.mean) / gathered.scale
+            values = (torch.from_numpy(features[part]).double() - statistics.mean) / statistics.scale
             result[part] = metric.nearest(values).numpy()
     return result[rows]
 
@@ -110,10 +110,10 @@ class _Metric:
     whitening: Tensor
 
     @classmethod
-    def fit(cls, counts: Tensor, sums: Tensor, squares: Tensor) -> _Metric:
+    def fit(cls, counts: Tensor, sums: Tensor, scatter: Tensor) -> _Metric:
         """Fits to the statistics of some folds; nothing is near to a class without images, which is left out."""
         there = counts > 0
-        means, covariance = means_and_covariance(counts[there], sums[there], squares)
+        means, covariance = means_and_covariance(counts[there], sums[there], scatter)
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False).T
         return cls(means @ whitening, whitening)

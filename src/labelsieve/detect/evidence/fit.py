@@ -106,8 +106,8 @@ def fit_joint(
         generator: Chooses the part, and puts the rows into random order.
         progress: Where to show how far it is.
     """
-    most = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
-    rows = rows[torch.randperm(len(rows), generator=generator)[:most].numpy()]
+    maximum = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
+    rows = rows[torch.randperm(len(rows), generator=generator)[:maximum].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
@@ -143,8 +143,8 @@ def fit_joint(
 
 def _spread(parts: Tensor) -> Tensor:
     """Returns how far the logits of each kind of evidence lie apart, (P,): a wrong scale of theirs changes nothing."""
-    apart = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
-    return torch.where(apart > 0, apart, 1.0)
+    spread = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
+    return torch.where(spread > 0, spread, 1.0)
 
 
 class _Sample:
@@ -224,8 +224,8 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
         (slope,) = torch.autograd.grad(prior, now)
         total = float(prior.detach())
         for parts, labels in sample:
-            mine, others = model.noise.explain(tried.logits(parts).softmax(dim=1), labels)
-            loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
+            of_given, others = model.noise.explain(tried.logits(parts).softmax(dim=1), labels)
+            loss = -(of_given + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
             slope += torch.autograd.grad(loss, now)[0]
             total += float(loss.detach())
         return total, slope.double().numpy()
@@ -233,8 +233,8 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
     # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
     bounds = [(0.0, None)] * kinds + [(None, None) if biased else (0.0, 0.0)] * len(model.bias)
     start = torch.cat([model.weights.clamp(min=0.02), model.bias]).double().numpy()
-    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
-    best = torch.from_numpy(found.x).float()
+    result = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
+    best = torch.from_numpy(result.x).float()
     return JointModel(best[:kinds], best[kinds:], model.noise)
 
 
@@ -269,8 +269,8 @@ def _mistakes(
     if gain >= EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN)):
         return Mistakes.EXCHANGED
     scale, _ = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
-    alike = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
-    return Mistakes.ALIKE if alike - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
+    by_looks = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
+    return Mistakes.ALIKE if by_looks - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
 
 
 def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
@@ -293,8 +293,8 @@ def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> f
 def _log_likelihood(joined: Joined, noise: Noise) -> float:
     total = 0.0
     for probability, labels in joined.chunks():
-        mine, others = noise.explain(probability, labels)
-        total += float((mine + others.sum(dim=1)).clamp(min=1e-12).log().sum())
+        of_given, others = noise.explain(probability, labels)
+        total += float((of_given + others.sum(dim=1)).clamp(min=1e-12).log().sum())
     return total
 
 

@@ -101,13 +101,13 @@ def score_jointly(
             posterior, crowd, fit = score_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
     return Scored(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         FlagRule(threshold=threshold),
-        (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
+        (f"weights of the evidence: {weights}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
         crowd,
     )
