@@ -59,8 +59,9 @@ EXCHANGED = 0.6
 ALIKE = 0.2
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
-# A noise is learned in so many rounds from one half of the labels, to evaluate it by the other.
-HELD_OUT_ROUNDS = 12
+# A noise is learned in so many rounds from the labels of all folds but one, to evaluate it by those of that one. Of few
+# labels most are needed to learn from; of more than so many logits one half tells enough.
+HELD_OUT_ROUNDS, HELD_OUT_FOLDS, FEW_LOGITS = 12, 5, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,11 +283,15 @@ def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) ->
 
 
 def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:
-    """Returns the log-likelihood of the labels of each half under the noise that the other half shows."""
-    half = len(joined.labels) // 2
-    halves = [Joined(*(part[:half] for part in joined)), Joined(*(part[half : 2 * half] for part in joined))]
-    both = (_learn(one, start, rounds=HELD_OUT_ROUNDS, advance=advance) for one in halves)
-    return sum(_log_likelihood(other, noise) for other, noise in zip(reversed(halves), both, strict=True))
+    """Returns the log-likelihood of the labels of each fold under the noise that the other folds show."""
+    folds = HELD_OUT_FOLDS if joined.logits.numel() <= FEW_LOGITS else 2
+    total = 0.0
+    for rows in torch.arange(len(joined.labels)).tensor_split(min(folds, len(joined.labels))):
+        start_row, end_row = int(rows[0]), int(rows[-1]) + 1
+        others = Joined(*(torch.cat([part[:start_row], part[end_row:]]) for part in joined))
+        noise = _learn(others, start, rounds=HELD_OUT_ROUNDS, advance=advance)
+        total += _log_likelihood(Joined(*(part[start_row:end_row] for part in joined)), noise)
+    return total
 
 
 @torch.no_grad()
