@@ -33,7 +33,7 @@ from slow_cases import mostly_slow
 
 Tags = NDArray[np.bool_]
 CLASSES, WIDTH = 6, 12
-# deft has a model to train; tests/unit/detect/test_pairs_deft.py is about it
+# deft has a model to train; tests/unit/detect/test_tag_deft.py is about it
 ON_FEATURES = [name for name in TAG_DETECTORS if "images" not in TAG_DETECTORS[name].requires]
 
 
