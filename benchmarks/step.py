@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from labelsieve.core.engine import make_engine
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.deft.objective import DualObjective
@@ -106,7 +106,7 @@ def ours(options: PhaseOneStep, pixels: Tensor, labels: Tensor) -> tuple[float, 
         optimizer.step()
 
     blocks = vlm.vision_layers if options.compile else ()
-    with learner.attached(), compiled(blocks, batch=options.batch), keeping_room():
+    with learner.attached(), compiled(blocks, batch=options.batch), reuse_allocations():
         timed(step, engine.device)
         best = min(timed(step, engine.device) for _ in range(options.rounds))
     return best, engine.precision + (", compiled" if options.compile else "")

@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from labelsieve.core.engine import make_engine
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.demo import MINI_CLIP
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 
@@ -94,7 +94,7 @@ def measure(settings: TextEncoder, classes: int) -> dict[str, float]:
         torch.stack(features).float().square().sum().backward()
 
     best = float("inf")
-    with keeping_room() if settings.one == "ours" else nullcontext():  # as training does
+    with reuse_allocations() if settings.one == "ours" else nullcontext():  # as training does
         for _ in range(settings.rounds if settings.one != "idle" else 0):
             started = time.perf_counter()
             for part in ids.split(settings.most if settings.one == "plain" else len(ids)):

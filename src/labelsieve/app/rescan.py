@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 
 from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
-from labelsieve.core.output_folders import foreign
+from labelsieve.core.output_folders import unknown_files
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier import carry_late
 from labelsieve.review.log import LOG
@@ -207,7 +207,7 @@ class Rescan:
 
 def remove_unfinished(out: Path) -> None:
     """Removes the folder of a scan that did not come to its end, if nothing else lies in it."""
-    if out.is_dir() and not foreign(out, {CHECKPOINT_FOLDER, LOG, *RUN_FILES}):
+    if out.is_dir() and not unknown_files(out, {CHECKPOINT_FOLDER, LOG, *RUN_FILES}):
         shutil.rmtree(out, ignore_errors=True)
 
 

@@ -24,7 +24,7 @@ from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, RunError, SettingsError
-from labelsieve.core.output_folders import alone_in
+from labelsieve.core.output_folders import exclusive_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json, versions
 from labelsieve.data.features import LabelledFeatures
@@ -68,7 +68,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progres
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
     records = up_to_date(experiment, store.read(), progress=progress)
     _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
-    with alone_in(store.folder):
+    with exclusive_folder(store.folder):
         return _measure_missing(experiment, store, progress)
 
 

@@ -23,7 +23,7 @@ from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.verdicts import Verdicts, decide
-from labelsieve.vlm.features import image_features, passing_features
+from labelsieve.vlm.features import image_features, temporary_features
 
 
 def selection_of(given: Given, settings: Adaptation) -> Verdicts:
@@ -92,7 +92,7 @@ def _inputs(images: LabelledImages, backbone: Backbone, engine: Engine, *, is_fr
         features = image_features(images, backbone, engine=engine)
     else:
         pixels = preprocessed_images(images, backbone, accelerator=engine.accelerator)
-        features = passing_features(images, backbone, engine=engine, pixels=pixels)
+        features = temporary_features(images, backbone, engine=engine, pixels=pixels)
     return DetectorInputs(
         features=features,
         labels=images.labels,

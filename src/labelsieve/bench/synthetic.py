@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.validation import FewDrawings, Scenes
+from labelsieve.core.validation import SceneCount, SketchCount
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -79,9 +79,9 @@ def _scene_tags(folder: Path, count: int, seed: int) -> TaggedImages:
 
 
 DRAWN: Mapping[str | None, Drawn] = {
-    "drawings": Drawn(draw=_sketches, limits=FewDrawings, count=2000, test_count=1000),
-    "scenes": Drawn(draw=_scenes, limits=Scenes, count=400, test_count=200, images=5.5),
-    "scene-shapes": Drawn(draw=_scene_shapes, limits=Scenes, count=400, test_count=200, images=5.5),
-    SCENE_TAGS: Drawn(draw=_scene_tags, limits=Scenes, count=400, test_count=200, has_tags=True),
+    "drawings": Drawn(draw=_sketches, limits=SketchCount, count=2000, test_count=1000),
+    "scenes": Drawn(draw=_scenes, limits=SceneCount, count=400, test_count=200, images=5.5),
+    "scene-shapes": Drawn(draw=_scene_shapes, limits=SceneCount, count=400, test_count=200, images=5.5),
+    SCENE_TAGS: Drawn(draw=_scene_tags, limits=SceneCount, count=400, test_count=200, has_tags=True),
 }
 """What is drawn, by the name that stands for it as a source."""

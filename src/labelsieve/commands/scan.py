@@ -104,12 +104,12 @@ class Scan(RunOptions, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
-        from labelsieve.core.output_folders import alone_in
+        from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.run_folder import check_run_folder
 
         refuse_inside(self.data.source, self.out)
         self._check_reviewed()
-        with alone_in(self.out):
+        with exclusive_folder(self.out):
             stopped_at_report = self._lacks_a_report()
             if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading

@@ -1,4 +1,4 @@
-"""What random numbers are drawn for: each purpose has a generator of its own, so that no two draw the same numbers."""
+"""Purposes of random numbers: each has its own generator, so that no two use the same numbers."""
 
 from __future__ import annotations
 

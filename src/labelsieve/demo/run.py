@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from labelsieve.core.output_folders import alone_in
+from labelsieve.core.output_folders import exclusive_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_json, write_text
-from labelsieve.core.validation import Drawings, Seed, check_value
+from labelsieve.core.validation import DemoSize, Seed, check_value
 from labelsieve.demo import MINI_CLIP
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.verdicts import REPORT
@@ -65,9 +65,9 @@ def run_demo(
     from labelsieve.run_folder import check_run_folder
     from labelsieve.vlm.loading import load_vlm
 
-    check_value("images", images, Drawings)
+    check_value("images", images, DemoSize)
     check_value("seed", seed, Seed)
-    with alone_in(out):
+    with exclusive_folder(out):
         check_run_folder(out, overwrite=overwrite, resume=False)
         progress = Progress(console)
         progress.say(f"drawing {images:,} images and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")

@@ -1,4 +1,4 @@
-"""Scenes: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
+"""SceneCount: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.provenance import write_atomically, write_json
-from labelsieve.core.validation import Range, Scenes, Seed, check_value
+from labelsieve.core.validation import Range, SceneCount, Seed, check_value
 from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
 from labelsieve.demo.sketches import (
     CLASS_NAMES,
@@ -122,7 +122,7 @@ def scenes(
         >>> 3 <= len(first.labels) <= 8, first.tags == sorted(set(first.tags))
         (True, True)
     """
-    check_value("count", count, Scenes)
+    check_value("count", count, SceneCount)
     check_value("seed", seed, Seed)
     check_value("size", size, Side)
     fewest, most = _checked(shapes)

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelsieve.core.checkpoints import RunIdentity
 from labelsieve.core.engine import Engine
-from labelsieve.core.memory import fitting
+from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images
 from labelsieve.data.input.batches import crop_area
@@ -100,7 +100,9 @@ class Job:
                 return backbone.logits(backbone.normalise(pixels))
 
         one = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device=engine.device)
-        return fitting(logits, one, most=most, room=_ROOM if _draws(backbone, engine, lambda: logits(one)) else None)
+        return max_chunk_size(
+            logits, one, maximum=most, budget=_ROOM if _draws(backbone, engine, lambda: logits(one)) else None
+        )
 
     @property
     def on_features(self) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.checkpoints import read_checkpoint, write_checkpoint
-from labelsieve.core.memory import in_parts, keeping_room
+from labelsieve.core.memory import in_chunks, reuse_allocations
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.input.batches import Augment, batches, unit
 from labelsieve.detect.training.loop import check_finite
@@ -61,7 +61,7 @@ def train(job: Job) -> Trained:
     best = _restore(tensors, backbone, optimizer, loss) or best
     passes, steps = _passes(settings, len(job.rows)), steps_of(settings, images=len(job.rows))
     left = steps - len(history) * (steps // max(1, settings.epochs))
-    with job.engine.progress.task("training", total=left, unit="steps") as advance, keeping_room():
+    with job.engine.progress.task("training", total=left, unit="steps") as advance, reuse_allocations():
         for epoch in range(len(history) + 1, settings.epochs + 1):
             decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
             for group in optimizer.param_groups:
@@ -175,7 +175,7 @@ def _logits(job: Job, inputs: Tensor, *, at_once: int) -> Tensor:
         with engine.autocast():
             return backbone.logits(backbone.normalise(unit(inputs[first:last]))).float()
 
-    return in_parts(logits, count=len(inputs), at_once=at_once, device=engine.device)
+    return in_chunks(logits, count=len(inputs), chunk_size=at_once, device=engine.device)
 
 
 def _joining(job: Job, loss: Loss) -> Callable[[], None]:

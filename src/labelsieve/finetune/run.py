@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from labelsieve.core.checkpoints import run_identity, seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
-from labelsieve.core.output_folders import check_no_mount, foreign
+from labelsieve.core.output_folders import check_no_mount, unknown_files
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, read_json, versions
 from labelsieve.core.seeds import Purpose
@@ -34,7 +34,7 @@ from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.report.common import findings
 from labelsieve.review.rows import ReviewFiles
-from labelsieve.run_folder import check_run_folder, opened_run
+from labelsieve.run_folder import check_run_folder, open_run
 from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.features import image_features
 from labelsieve.vlm.names import located
@@ -114,7 +114,7 @@ def adapt(
     kind.check(images, verdicts, settings)
     check = partial(check_model_folder, overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
         selection = kind.choose(images, verdicts, settings, marks, progress)
         tested = None if test is None else _seen_by_pipeline(kind.matched(test, verdicts.class_names), images)
         started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
@@ -142,7 +142,7 @@ def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool
     folder = Path(out)
     check_no_mount(folder)
     if folder.is_dir():  # which is replaced as a whole, so it must be our own
-        others = foreign(folder, {CHECKPOINT_FOLDER, *_written(folder)})
+        others = unknown_files(folder, {CHECKPOINT_FOLDER, *_written(folder)})
         if others:
             raise RunError(
                 f"{folder} holds other files, such as {shown(others[0])}; choose another folder for the model"

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
 from labelsieve.detect.tags.evidence import deal_folds
@@ -73,7 +73,7 @@ def fit_tag_head(
     own = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)
     right = torch.from_numpy(targets[rows]).to(device)
     shown, total = progress or Progress(), len(STRENGTHS) * folds + 1
-    with shown.task("fitting a head", total=total, unit="fits", brief=True) as advance, keeping_room():
+    with shown.task("fitting a head", total=total, unit="fits", brief=True) as advance, reuse_allocations():
         found = torch.empty(len(STRENGTHS), *right.shape, device=device)
         for fold in range(folds):
             here, last = deal == fold, None

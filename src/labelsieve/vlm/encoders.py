@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.core.memory import in_parts
+from labelsieve.core.memory import in_chunks
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
@@ -261,10 +261,10 @@ class TwoEncoders:
         if causal is not None and self.padding_side == "right":
             return encode_behind_prefix(causal, context, token_ids, start=len(self.frame()[0]))
         at_once = max(1, MOST_TOKENS // token_ids.shape[1])
-        return in_parts(
+        return in_chunks(
             lambda first, last: self._encode_alone(context, token_ids[first:last].to(self.device)),
             count=len(token_ids),
-            at_once=at_once,
+            chunk_size=at_once,
             device=self.device,
         )
 

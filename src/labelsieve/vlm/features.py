@@ -14,11 +14,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.cache import keep_room
+from labelsieve.core.cache import reserve_disk_space
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import RunError, TrainingError
-from labelsieve.core.memory import keeping_room
-from labelsieve.core.provenance import new_part, remove_parts, write_json
+from labelsieve.core.memory import reuse_allocations
+from labelsieve.core.provenance import new_temporary, remove_leftovers, write_json
 from labelsieve.data.images import Images
 from labelsieve.data.input.batches import Batch, batches, unit
 from labelsieve.data.input.image_cache import Pictures
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-PASSING = "labelsieve-"
+TEMPORARY_PREFIX = "labelsieve-"
 """How the folders of features begin that nobody keeps."""
 
 
@@ -65,7 +65,7 @@ def image_features(
     return cached
 
 
-def passing_features(
+def temporary_features(
     images: Images,
     encoder: ImageEncoder,
     *,
@@ -118,7 +118,7 @@ def _passing_folder(engine: Engine) -> str:
     try:
         if engine.checkpoint is not None:
             engine.checkpoint.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkdtemp(prefix=PASSING, dir=engine.checkpoint)
+        return tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=engine.checkpoint)
     except OSError as error:
         where = engine.checkpoint or tempfile.gettempdir()
         raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error
@@ -167,10 +167,10 @@ def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitSta
     if engine.accelerator.is_main_process:
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
-            remove_parts(stem)
-            part = stack.enter_context(new_part(stem))
+            remove_leftovers(stem)
+            part = stack.enter_context(new_temporary(stem))
             np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
-            keep_room(part)
+            reserve_disk_space(part)
             name = [part.name]
         except OSError as error:
             raise RunError(
@@ -194,7 +194,7 @@ def _fill(
     rows = images.in_batches(own, batch_size)
     with (
         torch.inference_mode(),
-        keeping_room(),
+        reuse_allocations(),
         engine.progress.task("reading images", total=len(own), unit=unit) as advance,
     ):
         for batch in prepared(source, rows, vlm, device=engine.device):

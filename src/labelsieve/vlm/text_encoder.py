@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from labelsieve.core.memory import in_parts
+from labelsieve.core.memory import in_chunks
 
 # Names fill a row up to so many times the length of the common beginning, which each row computes again; longer rows
 # would spend more on attention than that saves.
@@ -94,7 +94,7 @@ def encode_behind_prefix(encoder: CausalText, context: Tensor, token_ids: Tensor
         return encoder.finish(encoder.blocks(hidden, _visible(names, length))[at[0], length + at[1]])
 
     at_once = max(1, MOST_TOKENS // (length + rows.names.shape[1]))
-    return in_parts(encode, count=len(rows.names), at_once=at_once, device=device)
+    return in_chunks(encode, count=len(rows.names), chunk_size=at_once, device=device)
 
 
 def _lay_out(ids: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> _Rows:

@@ -232,7 +232,7 @@ def test_a_batch_may_pass_in_parts(
     settings: dict[str, Any] = {"tune": tune, "epochs": 1, "learning_rate": 1e-2, "optimizer": "sgd"}
     settings["head_init"] = "zeros"
     whole = adapted(images, verdicts, model("vit"), **settings)
-    monkeypatch.setattr(job, "fitting", lambda _work, _one, most, room=None: 3)
+    monkeypatch.setattr(job, "max_chunk_size", lambda _work, _one, maximum, budget=None: 3)
     parts = adapted(images, verdicts, model("vit"), **settings)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 

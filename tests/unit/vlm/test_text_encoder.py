@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import labelsieve as ls
 from labelsieve.core import memory
-from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.engine import make_engine
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Learner
@@ -133,7 +133,7 @@ def test_parts_that_are_computed_again_are_the_whole(
     context, calls = random_context(vlm, 4), [0]
 
     def encode(context: Tensor, ids: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), WrittenOutAttention():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), ExplicitAttention():
             return vlm.encode_prompts(context, ids).float()  # type: ignore[no-any-return]
 
     whole, expected = with_gradient(encode, context, ids)

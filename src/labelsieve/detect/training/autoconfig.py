@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from labelsieve.core.checkpoints import stored_settings
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError, shown
-from labelsieve.core.memory import fitting
+from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
@@ -122,7 +122,7 @@ def _at_once(learner: Learner, *, most: int) -> int:
         return most
     side = learner.vlm.image_size
     with learner.attached():
-        fits = fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
+        fits = max_chunk_size(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), maximum=most)
     of_all: list[int] = gather_object([fits])
     return min(of_all)
 
