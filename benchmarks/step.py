@@ -126,7 +126,7 @@ def plainly(options: PhaseOneStep, pixels: Tensor) -> dict[str, float]:
             vlm.project(vlm.pool(part.to(engine.device))).square().sum().backward()
 
     def text(context: Tensor) -> None:
-        vlm._encode_alone(context, ids).square().sum().backward()
+        vlm._encode_unshared(context, ids).square().sum().backward()
 
     with learner.attached():
         timed(lambda: vlm.project(vlm.pool(pixels[: options.part].to(engine.device))).sum().backward(), engine.device)

@@ -87,7 +87,7 @@ def measure(settings: TextEncoder, classes: int) -> dict[str, float]:
 
     def step(part: Tensor) -> None:
         if settings.one == "plain":
-            features = [vlm._encode_alone(context, part) for context in contexts]
+            features = [vlm._encode_unshared(context, part) for context in contexts]
         else:
             with engine.autocast():
                 features = [vlm.encode_prompts(context, part) for context in contexts]

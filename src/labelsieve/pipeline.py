@@ -38,7 +38,7 @@ from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_au
 from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint
 from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.names import located
+from labelsieve.vlm.names import absolute_name
 
 
 def scan(
@@ -289,4 +289,4 @@ def _test_record(test: LabelledImages, scores: Scores) -> dict[str, Any]:
 def _model_record(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:
     if isinstance(images, LabelledFeatures):
         return {"name": None, "fingerprint": images.text_fingerprint}
-    return {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint}
+    return {} if vlm is None else {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint}

@@ -166,7 +166,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         from labelsieve.core.provenance import fingerprint
         from labelsieve.run_folder import remove_checkpoint
         from labelsieve.verdicts import Verdicts
-        from labelsieve.vlm.names import located
+        from labelsieve.vlm.names import absolute_name
 
         try:
             verdicts = Verdicts.load(self.out)
@@ -182,7 +182,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             }
             given = (run.seed, run.rule.false_flags, bool(run.image_defects))
             same = (parts, given) == (asked, (self.seed, self._share_of_false_flags(), self.image_defects))
-            if not same or run.model.name not in (None, located(self.model)):
+            if not same or run.model.name not in (None, absolute_name(self.model)):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:

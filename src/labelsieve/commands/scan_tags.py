@@ -97,7 +97,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         """
         from labelsieve.core.provenance import fingerprint
         from labelsieve.tags.verdicts import TagVerdicts
-        from labelsieve.vlm.names import located
+        from labelsieve.vlm.names import absolute_name
 
         try:
             verdicts = TagVerdicts.load(self.out)
@@ -105,7 +105,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
             asked_for = (
                 images.fingerprint,
                 fingerprint(asdict(cast(Any, self.settings))),
-                located(self.model),
+                absolute_name(self.model),
                 self.seed,
             )
             if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != asked_for:

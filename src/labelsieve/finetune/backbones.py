@@ -15,7 +15,7 @@ from labelsieve.core.errors import ModelError
 from labelsieve.core.provenance import fingerprint
 from labelsieve.finetune.encoders import as_classifier
 from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, converted, read_encoder
-from labelsieve.vlm.colours import Colours, read_colours
+from labelsieve.vlm.colours import ColourTransform, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
 from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
@@ -23,9 +23,9 @@ from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
     check_weights,
+    concise_weight_errors,
     first_line,
     loader_options,
-    one_line_about_weights,
     quiet_loading,
     raw_configuration,
     read_part,
@@ -60,7 +60,7 @@ class Backbone:
     image_size: int
     unused: frozenset[str]
     fingerprint: str
-    colours: Colours
+    colours: ColourTransform
 
     @property
     def kind(self) -> str:
@@ -116,8 +116,8 @@ def load_backbone(
         problem_type: What `transformers` calls the kind of its answers; `pipeline()` goes by it.
 
     Raises:
-        ModelError: There is no such model, it is no image classifier, its weights are missing, misshapen, broken or not
-            finite, or its image processor makes pixels that it does not take.
+        ModelError: There is no such model, it is no image classifier, its weights are missing, mismatched, broken or
+            not finite, or its image processor makes pixels that it does not take.
     """
     kind, options = _kind(name)
     if kind == DUAL_ENCODER:
@@ -147,7 +147,7 @@ def load_backbone(
 
 def _kind(name: str) -> tuple[str, dict[str, Any]]:
     """Returns the model type, empty where config.json does not say it, and how to call the loaders."""
-    if OpenCLIP.claims(name):
+    if OpenCLIP.is_open_clip_name(name):
         return "open_clip", {}
     try:
         options = loader_options(name)
@@ -175,7 +175,7 @@ def _classifier_of(encoder: Any, config: Any, name: str) -> Any:
     with quiet_loading(), torch.random.fork_rng(devices=[]):  # whatever it is filled with at first
         model = _classifier_class(config)(config).eval()
     inside = getattr(model, model.base_model_prefix)
-    with one_line_about_weights(name):
+    with concise_weight_errors(name):
         missing, _ = inside.load_state_dict(encoder.state_dict(), strict=False)  # it may have no use for a pooler
     check_weights(name, inside, missing, ())
     return model
@@ -212,7 +212,7 @@ def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, A
     config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
     config = _configured(config, name, class_names)
     processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
-    with one_line_about_weights(name), quiet_loading():
+    with concise_weight_errors(name), quiet_loading():
         model, info = _classifier_class(config).from_pretrained(
             name,
             config=config,
@@ -224,8 +224,8 @@ def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, A
         )
     path, head = _head(model, name)
     # the head is new, and made of whatever the memory held until it is set
-    misshapen = (key for key, *_shapes in info["mismatched_keys"])
-    check_weights(name, model, info["missing_keys"], misshapen, new=(f"{path}.weight", f"{path}.bias"))
+    mismatched = (key for key, *_shapes in info["mismatched_keys"])
+    check_weights(name, model, info["missing_keys"], mismatched, new=(f"{path}.weight", f"{path}.bias"))
     return model.eval(), head, processor
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of, stacks_of
+from labelsieve.vlm.peft.sequence import block_stacks, patch_size_of, sequence_blocks
 from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
 from labelsieve.vlm.peft.target_layers import BareEncoder
 
@@ -92,7 +92,7 @@ def _encoder(backbone: Backbone, *, prompted: bool) -> BareEncoder:
         side = backbone.image_size
         return backbone.logits(torch.zeros(1, 3, side, side, device=backbone.device))
 
-    blocks, width = sequence_of(backbone.model, run) if prompted else ((), backbone.vision_width)
+    blocks, width = sequence_blocks(backbone.model, run) if prompted else ((), backbone.vision_width)
     return BareEncoder(backbone.name, width, patch_size_of(backbone.model), backbone.model, blocks, run)
 
 
@@ -116,6 +116,8 @@ def _unfit(backbone: Backbone, kind: str) -> LabelsieveError:
     if kind in _PROMPTS:
         why = f"needs a vision transformer whose blocks share one sequence of tokens, and {backbone.name} is none"
     else:
-        first = next((type(part).__name__ for _, stack in stacks_of(backbone.model) for part in stack), "it has none")
+        first = next(
+            (type(part).__name__ for _, stack in block_stacks(backbone.model) for part in stack), "it has none"
+        )
         why = f"does not know the blocks of {backbone.name} ({first})"
     return SettingsError(f"--tune {kind} {why}; use --tune lora, bitfit or full")

@@ -37,7 +37,7 @@ from labelsieve.review.rows import ReviewFiles
 from labelsieve.run_folder import check_run_folder, open_run
 from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.features import image_features
-from labelsieve.vlm.names import located
+from labelsieve.vlm.names import absolute_name
 
 BEST_IS_NO_RESULT = (
     "test_{score}_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
@@ -322,7 +322,7 @@ def _record(
             "ranges": {kind: list(ends) for kind, ends in job.images.ranges.items()},
         },
         "backbone": {
-            "name": located(backbone.name),
+            "name": absolute_name(backbone.name),
             "kind": backbone.kind,
             "fingerprint": backbone.fingerprint,
             "image_size": backbone.image_size,

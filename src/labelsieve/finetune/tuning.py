@@ -16,7 +16,7 @@ from labelsieve.finetune import modules
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.vlm.peft.sequence import stacks_of
+from labelsieve.vlm.peft.sequence import block_stacks
 
 Way = Callable[[Backbone, Adaptation, torch.Generator], None]
 
@@ -101,7 +101,7 @@ def merge(backbone: Backbone) -> None:
 
 def _stacks(backbone: Backbone) -> list[tuple[str, Any]]:
     """Returns the stacks of blocks with their names."""
-    found = list(stacks_of(backbone.model))
+    found = list(block_stacks(backbone.model))
     if not found:
         raise ModelError(f"{backbone.name} has no blocks to tell from the rest; use --tune full, linear or bitfit")
     return found

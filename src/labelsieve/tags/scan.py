@@ -30,7 +30,7 @@ from labelsieve.pipeline import run_record
 from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.names import located
+from labelsieve.vlm.names import absolute_name
 
 
 def scan_tags(
@@ -136,7 +136,7 @@ def _record(
     run["data"]["tags"], run["detector"]["settled"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,
-        "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},
+        "model": {} if vlm is None else {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint},
         "thresholds": {"wrong": scores.wrong_threshold, "missing": scores.missing_threshold},
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],

@@ -28,7 +28,7 @@ from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Schedule, make_schedule
 from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.peft.base import fits
+from labelsieve.vlm.peft.base import is_compatible
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
@@ -79,9 +79,9 @@ def frozen_batch(settings: PromptTraining, images: int) -> int:
 
 def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> str:
     say, frozen_learns = engine.progress.say, settings.trains_something(peft="none")
-    if settings.visual_prompts and not fits("vpt-deep", vlm):
+    if settings.visual_prompts and not is_compatible("vpt-deep", vlm):
         why = f"the image encoder of {shown(vlm.name)} takes no visual prompts"
-        if not frozen_learns and fits("bitfit", vlm):
+        if not frozen_learns and is_compatible("bitfit", vlm):
             say(f"peft auto: all biases of the image encoder (bitfit): {why}, and nothing else is left to train")
             return "bitfit"
         say(f"peft auto: the image encoder stays frozen: {why}")
