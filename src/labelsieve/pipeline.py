@@ -18,7 +18,7 @@ from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, versions
 from labelsieve.curation.defects import check_defects
-from labelsieve.curation.search import Search, find_in_images, inputs_of
+from labelsieve.curation.search import Search, comparison_inputs, find_in_images
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
@@ -175,7 +175,7 @@ def _scan(
     labels = known if audit is None else audit
     training_images = images if labels is None else images.with_labels(labels.labels)
     inputs = detector_inputs(training_images, vlm, engine=engine, test=test)
-    comparison = None if against is None else (against, inputs_of(against, inputs))
+    comparison = None if against is None else (against, comparison_inputs(against, inputs))
     scores = detector.score(inputs)
     scores = scores if audit is None else audit.flag(scores)
     scores = scores if known is None else known.on(scores, images.labels)
