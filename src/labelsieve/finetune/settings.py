@@ -25,7 +25,7 @@ from labelsieve.vlm.peft.registry import PEFT
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """How a classifier is trained on what a scan left.
+    """Settings of training a classifier on the selection of a scan.
 
     `RECIPES` holds the settings of the paper for five backbones; the defaults are ours.
 
@@ -128,7 +128,7 @@ def check_saves(tune: str) -> None:
         )
 
 
-def _of_the_paper(optimizer: Literal["sgd", "adamw"], rate: float, decay: float) -> Adaptation:
+def _paper_recipe(optimizer: Literal["sgd", "adamw"], rate: float, decay: float) -> Adaptation:
     return Adaptation(
         head_init="zeros",
         optimizer=optimizer,
@@ -142,9 +142,9 @@ def _of_the_paper(optimizer: Literal["sgd", "adamw"], rate: float, decay: float)
 RECIPES: dict[str, Adaptation] = {
     "default": Adaptation(),
     # section 4 of the paper: CLIP ViT-B/16, and the other backbones of its comparison
-    "paper": _of_the_paper("sgd", 5e-4, 5e-4),
-    "paper-resnet": _of_the_paper("adamw", 1e-3, 1e-5),
-    "paper-mae": _of_the_paper("adamw", 1e-4, 1e-3),
-    "paper-vit": _of_the_paper("sgd", 1e-2, 1e-5),
-    "paper-convnext": _of_the_paper("adamw", 1e-4, 1e-4),
+    "paper": _paper_recipe("sgd", 5e-4, 5e-4),
+    "paper-resnet": _paper_recipe("adamw", 1e-3, 1e-5),
+    "paper-mae": _paper_recipe("adamw", 1e-4, 1e-3),
+    "paper-vit": _paper_recipe("sgd", 1e-2, 1e-5),
+    "paper-convnext": _paper_recipe("adamw", 1e-4, 1e-4),
 }

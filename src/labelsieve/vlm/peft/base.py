@@ -30,10 +30,6 @@ class Peft(Protocol):
         ...
 
 
-PeftBuilder = Callable[[Encoder, Sizes, torch.Generator], Peft | None]
-"""Builds a module for a model, with initial values from a generator; None if there is nothing to train."""
-
-
 def no_module(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> None:
     """Builds nothing: the image encoder stays frozen."""
 
