@@ -46,9 +46,9 @@ class Drawn:
 
 
 def _sketches(folder: Path, count: int, seed: int) -> LabelledImages:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
-    return write_drawings(folder / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
+    return write_sketches(folder / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
 
 
 def _scenes(folder: Path, count: int, seed: int) -> LabelledImages:

@@ -450,9 +450,9 @@ def test_the_lowest_error_is_the_best_and_reliability_is_drawn(tmp_path: Path) -
 def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
     import labelsieve as ls
     from labelsieve.data.noise_files import write_noisy
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
-    drawn = write_drawings(tmp_path / "drawings.parquet", count=48, seed=0)
+    drawn = write_sketches(tmp_path / "drawings.parquet", count=48, seed=0)
     assert drawn.truth is not None
     noisy = ls.inject(drawn.with_labels(drawn.truth), kind="pair", rate=0.5, seed=9)
     write_noisy(noisy, tmp_path / "noise.parquet", with_images=False)
@@ -681,9 +681,9 @@ def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monk
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
     from labelsieve.bench.cell_inputs import Given, scan_once
     from labelsieve.core.provenance import fingerprint
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
-    images = write_drawings(tmp_path / "d.parquet", count=16, seed=0)
+    images = write_sketches(tmp_path / "d.parquet", count=16, seed=0)
 
     def given(**settings: Any) -> Given:
         method = Method(detector="gmm", settings={"epochs": 1, "min_steps": 0, **settings})
@@ -728,12 +728,12 @@ def test_published_data_are_tested_on_their_own_test_split(tmp_path: Path, monke
 
 
 def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
     file = tmp_path / "tiny.toml"
     other = TRAINED.replace("[method.oracle]", "[method.other]").replace('"truth"', '"all"')
     file.write_text(f'{other.rstrip().removesuffix("}")}, class_weights = "balanced" }}\n')
-    write_drawings(tmp_path / "other.parquet", count=48, seed=5)
+    write_sketches(tmp_path / "other.parquet", count=48, seed=5)
     experiment = read_experiment(file).place(sources={}, tests={"drawings": str(tmp_path / "other.parquet")}, models={})
     with pytest.raises(RunError, match="measured with other test images; choose another --out"):
         run_experiment(experiment, trained[1])
@@ -895,12 +895,12 @@ def test_the_same_scan_is_made_once_and_a_damaged_one_again(
 
 @pytest.mark.slow
 def test_where_the_data_lie_does_not_matter_but_what_they_are(file: Path, tmp_path: Path) -> None:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
     text = file.read_text().replace('source = "drawings"', 'source = "photos.parquet"\ntruth_column = "clean_label"')
     file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]").replace(AS_DRAWN, ""))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
+        write_sketches(tmp_path / f"{name}.parquet", count=48, seed=seed)
 
     def at(name: str) -> Experiment:
         return read_experiment(file).place(sources={"drawings": str(tmp_path / f"{name}.parquet")}, tests={}, models={})
@@ -1225,11 +1225,11 @@ def test_what_a_classifier_lacks_is_told_before_anything_is_measured(
 
 def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
     from labelsieve.data.noise_files import write_noisy
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
     for name, seed in (("these", 0), ("others", 1)):
-        write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
-    write_noisy(write_drawings(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
+        write_sketches(tmp_path / f"{name}.parquet", count=48, seed=seed)
+    write_noisy(write_sketches(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
     changed(file, AS_DRAWN, f'[noise.file]\nkind = "file"\nfile = "{tmp_path / "noise.parquet"}"\n')
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "these.parquet"}"\ntruth_column = "clean_label"')
     with pytest.raises(DataError, match="belongs to other images"):

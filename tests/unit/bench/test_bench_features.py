@@ -330,11 +330,11 @@ def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Pat
 
 @pytest.mark.slow
 def test_text_regimes_that_a_model_makes_of_images(tmp_path: Path, mini_clip: Any) -> None:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
     from labelsieve.detect.inputs import detector_inputs
 
     engine = make_engine()
-    images, test = (write_drawings(tmp_path / f"{seed}.parquet", count=48, seed=seed) for seed in (0, 1))
+    images, test = (write_sketches(tmp_path / f"{seed}.parquet", count=48, seed=seed) for seed in (0, 1))
     assert test.truth is not None
     test = test.with_labels(test.truth)
     found = of_images(images, mini_clip, ["text", "text_of_images", "none"], test=test, engine=engine)
