@@ -51,7 +51,9 @@ def reuse_allocations() -> Iterator[None]:
         library.malloc_trim(0)
 
 
-def in_chunks(work: Callable[[int, int], Tensor], *, count: int, chunk_size: int, device: torch.device) -> Tensor:
+def checkpointed_chunks(
+    work: Callable[[int, int], Tensor], *, count: int, chunk_size: int, device: torch.device
+) -> Tensor:
     """Processes items in chunks, with gradient checkpointing if there is more than one chunk.
 
     The activations of only one chunk are in memory at a time, however many chunks there are.

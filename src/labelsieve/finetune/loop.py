@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.checkpoints import read_checkpoint, write_checkpoint
-from labelsieve.core.memory import in_chunks, reuse_allocations
+from labelsieve.core.memory import checkpointed_chunks, reuse_allocations
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.input.batches import Augment, batches, unit
 from labelsieve.detect.training.loop import check_finite
@@ -177,7 +177,7 @@ def _logits(job: Job, inputs: Tensor, *, chunk_size: int) -> Tensor:
         with engine.autocast():
             return backbone.logits(backbone.normalise(unit(inputs[first:last]))).float()
 
-    return in_chunks(logits, count=len(inputs), chunk_size=chunk_size, device=engine.device)
+    return checkpointed_chunks(logits, count=len(inputs), chunk_size=chunk_size, device=engine.device)
 
 
 def _process_sync(job: Job, loss: Loss) -> Callable[[], None]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.core.memory import in_chunks
+from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
@@ -263,7 +263,7 @@ class DualEncoderAdapter:
         if encoder is not None and self.padding_side == "right":
             return encode_with_shared_prefix(encoder, context, token_ids, start=len(self.special_tokens()[0]))
         chunk_size = max(1, MAX_TOKENS // token_ids.shape[1])
-        return in_chunks(
+        return checkpointed_chunks(
             lambda first, last: self._encode_unshared(context, token_ids[first:last].to(self.device)),
             count=len(token_ids),
             chunk_size=chunk_size,

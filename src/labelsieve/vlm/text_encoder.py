@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from labelsieve.core.memory import in_chunks
+from labelsieve.core.memory import checkpointed_chunks
 
 # Maximum length of the names in a row, as a multiple of the prefix, which each row encodes again; longer rows would
 # cost more attention than they save.
@@ -97,7 +97,7 @@ def encode_with_shared_prefix(encoder: CausalTextEncoder, context: Tensor, token
         return encoder.finish(encoder.blocks(hidden, _visible(names, length))[ends[0], length + ends[1]])
 
     chunk_size = max(1, MAX_TOKENS // (length + rows.names.shape[1]))
-    return in_chunks(encode, count=len(rows.names), chunk_size=chunk_size, device=device)
+    return checkpointed_chunks(encode, count=len(rows.names), chunk_size=chunk_size, device=device)
 
 
 def _pack(ids: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> _PackedNames:

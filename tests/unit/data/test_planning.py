@@ -291,7 +291,7 @@ def test_dropout_is_the_same_when_computed_again() -> None:
     def work(first: int, last: int) -> Tensor:
         return nn.functional.dropout(layer(things[first:last]), 0.5)
 
-    made = memory.in_chunks(work, count=6, chunk_size=2, device=torch.device("cpu"))
+    made = memory.checkpointed_chunks(work, count=6, chunk_size=2, device=torch.device("cpu"))
     (gradient,) = torch.autograd.grad(made.sum(), things)
     expected = torch.where(made.detach() != 0, 2.0, 0.0) @ layer.weight.detach()
     torch.testing.assert_close(gradient, expected)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.core.engine import Engine
-from labelsieve.core.memory import in_chunks
+from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.input.batches import Augment, batches, crop_area, unit
@@ -230,7 +230,7 @@ class BatchSource:
         def pool(first: int, last: int) -> Tensor:
             return learner.pool(unit(pixels[first:last].to(device)))
 
-        return in_chunks(pool, count=len(pixels), chunk_size=self.at_once, device=device)
+        return checkpointed_chunks(pool, count=len(pixels), chunk_size=self.at_once, device=device)
 
 
 def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
