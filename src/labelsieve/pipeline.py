@@ -121,18 +121,27 @@ def scan(
         )
     if image_defects:
         check_defects(images)
-    known, audit = _earlier_reviews(images, reviewed, false_flags, progress)
+    prior_reviews, audit = _earlier_reviews(images, reviewed, false_flags, progress)
     if isinstance(against, LabelledImages):
         against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
     check = partial(check_run_folder, overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
     with open_run(out, check=check, **options, progress=progress) as (folder, engine):
         verdicts = _scan(
-            images, vlm, detector, test, against, engine, known=known, audit=audit, defects=image_defects, out=out
+            images,
+            vlm,
+            detector,
+            test,
+            against,
+            engine,
+            prior_reviews=prior_reviews,
+            audit=audit,
+            defects=image_defects,
+            out=out,
         )
         if folder is not None and engine.accelerator.is_main_process:
-            if known is not None:
-                known.carry_to(folder)
+            if prior_reviews is not None:
+                prior_reviews.carry_to(folder)
             verdicts.save(folder)
             remove_checkpoint(folder)
     return verdicts
@@ -154,8 +163,8 @@ def _earlier_reviews(
     if false_flags is None:
         return earlier(reviewed, images, progress=progress), None
     verdicts, reviews = read_audit(reviewed, false_flags=false_flags, progress=progress)
-    known = earlier_of(reviews, images, run_folder=Path(reviewed))
-    return known, earlier_audit(known, images, verdicts, reviews, false_flags=false_flags)
+    prior_reviews = earlier_of(reviews, images, run_folder=Path(reviewed))
+    return prior_reviews, earlier_audit(prior_reviews, images, verdicts, reviews, false_flags=false_flags)
 
 
 def _scan(
@@ -166,19 +175,19 @@ def _scan(
     against: LabelledImages | LabelledFeatures | None,
     engine: Engine,
     *,
-    known: Earlier | None,
+    prior_reviews: Earlier | None,
     audit: EarlierAudit | None,
     defects: bool,
     out: str | Path | None,
 ) -> Verdicts:
     started = time.perf_counter() - seconds_before(engine)  # includes the time before a resumed checkpoint
-    labels = known if audit is None else audit
+    labels = prior_reviews if audit is None else audit
     training_images = images if labels is None else images.with_labels(labels.labels)
     inputs = detector_inputs(training_images, vlm, engine=engine, test=test)
     comparison = None if against is None else (against, comparison_inputs(against, inputs))
     scores = detector.score(inputs)
     scores = scores if audit is None else audit.flag(scores)
-    scores = scores if known is None else known.on(scores, images.labels)
+    scores = scores if prior_reviews is None else prior_reviews.on(scores, images.labels)
     notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):
         # detectors that train prompts report names that are too long themselves
@@ -189,7 +198,7 @@ def _scan(
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
     record |= {"test": None if test is None else _test_record(test, scores)}
-    record |= {"reviewed": None if known is None else known.to_record()}
+    record |= {"reviewed": None if prior_reviews is None else prior_reviews.to_record()}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
     record |= {"against": None if against is None else described(against), "image_defects": defects}

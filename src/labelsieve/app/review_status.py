@@ -18,18 +18,18 @@ _BINS, _CLASSES = 10, 50
 
 def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, Any]:
     """Returns the numbers of the top bar, for one reviewer and one queue."""
-    left, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
+    remaining, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
     states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}
     return {
-        "left": left,
+        "left": remaining,
         "size": queue.size(spec),
         "answered": int(queue.is_answered.sum()),
         "flagged": int(queue.verdicts.is_issue.sum()),
         "flagged_answered": int((queue.is_answered & queue.verdicts.is_issue).sum()),
         "images": len(queue.verdicts),
         "seconds_each": pace,
-        "seconds_left": None if pace is None else pace * left,
+        "seconds_left": None if pace is None else pace * remaining,
         **states,
     }
 

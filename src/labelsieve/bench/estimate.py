@@ -90,7 +90,7 @@ def estimate(experiment: Experiment, cells: Iterable[Cell], *, progress: Progres
     costs: dict[tuple[str, str, str, str], Cost | None] = {}
     with (
         tempfile.TemporaryDirectory(prefix="labelsieve-estimate-") as folder,
-        progress.task("trying each method for a moment", total=len(cell_of_key), unit="methods") as advance,
+        progress.task("running a short trial of each method", total=len(cell_of_key), unit="methods") as advance,
     ):
         for _, group in groupby(sorted(cell_of_key), key=lambda key: key[:3]):
             same_inputs = list(group)

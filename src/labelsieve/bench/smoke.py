@@ -110,7 +110,7 @@ def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping
     return replace(
         experiment,
         name=f"smoke-{experiment.name}",  # so that it cannot write to a folder of real results
-        title=f"{experiment.title}: tried on next to nothing, so that the numbers mean nothing",
+        title=f"{experiment.title}: a smoke test on tiny data, so that the numbers have no meaning",
         seeds=experiment.seeds[:1],
         model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,

@@ -39,7 +39,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {first_line(error)}") from None
     except (ValueError, RecursionError):  # too long numbers, or too deep nesting
-        raise SettingsError(f"{path} is not TOML: a number is too long, or lists are too deep in one another") from None
+        raise SettingsError(f"{path} is not TOML: a number is too long, or lists are nested too deeply") from None
 
 
 def extended(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
         Whether the lock is held: false where locks are not supported.
 
     Raises:
-        BlockingIOError: Without `wait`: another process, or another block of this one, holds it.
+        BlockingIOError: Without `wait`: another process, or another block of this one, has locked it.
     """
     handle = _acquire(path, wait=wait)
     if handle is None:

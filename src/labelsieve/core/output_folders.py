@@ -67,9 +67,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(target))
         except BlockingIOError:
-            raise RunError(
-                f"another process writes into {folder} just now; wait for it, or choose another --out"
-            ) from None
+            raise RunError(f"another process is writing to {folder}; wait for it, or choose another --out") from None
         _locked_folders.add(key)
         try:
             yield
@@ -133,7 +131,7 @@ def _remove_old(out: Path) -> None:
         RunError: Another process is writing the folder.
     """
     if remove_leftovers(out):
-        raise RunError(f"another process writes {out} just now; wait for it, or choose another --out")
+        raise RunError(f"another process is writing {out}; wait for it, or choose another --out")
     for old in temporaries_of(out, "old"):
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)

@@ -81,7 +81,7 @@ FINDINGS: Registry[Callable[..., Iterator[pa.Table]], FindingKind] = Registry(
         SAME_BOX,
         "labelsieve.curation.same_boxes:find_same_boxes",
         "Another box in the image is nearly the same and has another label: keep one, with the right label.",
-        title="boxes with another label upon them",
+        title="overlapping boxes with different labels",
         other="data",
     ),
     FindingKind(

@@ -110,10 +110,10 @@ class _Mahalanobis:
     whitening: Tensor
 
     @classmethod
-    def fit(cls, counts: Tensor, sums: Tensor, squares: Tensor) -> _Mahalanobis:
+    def fit(cls, counts: Tensor, sums: Tensor, scatter: Tensor) -> _Mahalanobis:
         """Fits to the moments of some folds; classes without images are left out."""
         has_images = counts > 0
-        means, covariance = means_and_covariance(counts[has_images], sums[has_images], squares)
+        means, covariance = means_and_covariance(counts[has_images], sums[has_images], scatter)
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False).T
         return cls(means @ whitening, whitening)

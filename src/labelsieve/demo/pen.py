@@ -91,7 +91,7 @@ class Pen:
         style: Style of the sketch.
         colour: Colour of the thing.
         accent: Colour of its details.
-        ground: Colour of the background, from which the outlines must stand out.
+        ground: Colour of the background, which outlines need contrast to.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
 SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
-"""Shares of the labels that become any other class, and the class that looks most like the right one."""
+"""Shares of the labels that are changed to any other class, and to the most similar class."""
 
 SKETCHES_FILE, COMPARISON = "drawings.parquet", "comparison"
 _LEGEND = (
@@ -45,7 +45,7 @@ def run_demo(
 ) -> dict[str, Any]:
     """Draws images, mislabels 30 % of them, scans them with each detector, and compares.
 
-    Of the labels 20 % become any other class and 10 %, on other images, the class that looks most like the right one.
+    20 % of the labels are changed to any other class, and 10 %, of other images, to the most similar class.
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.

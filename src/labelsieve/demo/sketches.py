@@ -48,7 +48,7 @@ SIMILAR: dict[str, str] = {
     "tree": "mushroom",
     "umbrella": "mushroom",
 }
-"""For each class the other class that looks most like it."""
+"""The most similar class of each class."""
 
 PRETRAINING_STYLE = Style(
     palette=(
@@ -196,8 +196,8 @@ class Colours(NamedTuple):
 
     Attributes:
         name: Name of the colour of the thing.
-        main: The colour of the thing, which stands out from the background.
-        accent: The colour of its details, which stands out from the colour of the thing.
+        main: The colour of the thing, in contrast to the background.
+        accent: The colour of its details, in contrast to the colour of the thing.
     """
 
     name: str

@@ -277,7 +277,7 @@ def _collapsed_selection(scan: ScanStatistics) -> Finding | None:
         "problem" if last[0] < MIN_SELECTED else "warning",
         figure=f"Training selected {percent(lowest[0])} of the images in epoch {lowest[1]} of {len(values)}, and "
         f"{percent(last[0])} in epoch {last[1]}",
-        message="It took nearly all labels for wrong and had next to nothing to learn from.",
+        message="It considered nearly all labels wrong and had almost nothing to learn from.",
         advice="Use a lower --learning-rate or more --warmup-epochs, and check that the class names fit the images.",
     )
 

@@ -104,7 +104,7 @@ class EarlyLearning(Loss):
     and the second term keeps the predictions close to it, so that early learning outweighs a wrong label.
 
     As in the reference, `t = β t + (1 - β) p / Σp` before the loss is computed, with p clamped to [1e-4, 1 - 1e-4]; no
-    gradient goes through t. The memory holds N x K numbers.
+    gradient goes through t. The state has N x K numbers.
 
     Args:
         images: N.

@@ -98,7 +98,7 @@ def _encoder(backbone: Backbone, *, prompted: bool) -> BareEncoder:
 
 def _merged_configuration(backbone: Backbone, encoder: BareEncoder) -> Any:
     """Returns the configuration after merging shifts; None if the architecture cannot have all biases."""
-    model, layers = backbone.model, {id(site.layer) for site in scaled_layers(encoder) if site.layer.bias is None}
+    model, layers = backbone.model, {id(target.layer) for target in scaled_layers(encoder) if target.layer.bias is None}
     config = copy.deepcopy(model.config)
     new = {f"{name}.bias" for name, part in model.named_modules() if id(part) in layers}
     if not new:

@@ -20,7 +20,7 @@ LOSSES: Registry[Callable[..., Any], Entry] = Registry(
     Entry(
         "gce",
         _FINETUNE + "losses:generalised_cross_entropy",
-        "generalised cross-entropy: images that the model does not believe pull less",
+        "generalised cross-entropy: labels that the model contradicts have smaller gradients",
     ),
     Entry(
         "sce",
@@ -30,12 +30,12 @@ LOSSES: Registry[Callable[..., Any], Entry] = Registry(
     Entry(
         "elr",
         _FINETUNE + "losses:EarlyLearning",
-        "early-learning regularisation: holds to what the model said of an image before",
+        "early-learning regularisation: keeps predictions close to earlier ones",
     ),
     Entry(
         "gmm",
         _FINETUNE + "losses:Mixture",
-        "cross-entropy on what a mixture of two Gaussians on the losses takes for clean, fitted before each epoch",
+        "cross-entropy on the images that a mixture of two Gaussians, fitted to the losses before each epoch, selects",
     ),
 )
 TUNE: Registry[Callable[..., None], Entry] = Registry(

@@ -64,7 +64,7 @@ class Adapted:
 
     @property
     def processor(self) -> Any:
-        """The image processor that goes with it."""
+        """The image processor of the model."""
         return self.backbone.processor
 
     @property

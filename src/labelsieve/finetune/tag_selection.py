@@ -14,7 +14,7 @@ def choose_tags(verdicts: TagVerdicts, settings: Adaptation) -> Selection:
     """Selects all readable images, with targets according to `settings.labels`.
 
     A pair of image and class has only two values. If the given one is more likely wrong than right, `relabel` takes the
-    other, so that no image has to be dropped; `selected` leaves the pair out of the loss and keeps all other pairs of
+    other, so that no image is dropped; `selected` leaves the pair out of the loss and keeps all other pairs of
     the image.
 
     Args:

@@ -49,7 +49,7 @@ def read_colours(processor: Any, name: str) -> ColourTransform:
     try:
         pixels: Any = processor(images=images, return_tensors="pt")["pixel_values"]
         shape: Any = tuple(pixels.shape)
-    except Exception as error:  # whatever a processor with odd settings raises
+    except Exception as error:  # any error of a processor with unusual settings
         pixels, shape = None, first_line(error)
     if pixels is None or len(shape) != 4 or shape[:2] != (4, 3) or shape[2] != shape[3]:
         raise ModelError(

@@ -38,9 +38,9 @@ class ImageFeatures:
     @property
     def readable(self) -> NDArray[np.int64]:
         """Row numbers of the readable images, ascending."""
-        keep = np.ones(len(self.pooled), dtype=bool)
-        keep[list(self.errors)] = False
-        return np.flatnonzero(keep)
+        is_readable = np.ones(len(self.pooled), dtype=bool)
+        is_readable[list(self.errors)] = False
+        return np.flatnonzero(is_readable)
 
 
 def feature_stem(images: Images, model: str, precision: str) -> Path:

@@ -68,7 +68,7 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
     """Calls a loader and converts its errors to one line that names the part and the model."""
     try:
         return load(name, **options)
-    except Exception as error:  # the loaders raise whatever their parsers raise
+    except Exception as error:  # the loaders pass on any error of their parsers
         if Path(name).is_dir():
             check_no_lfs_pointers(name)
             raise ModelError(f"{name} has no usable {what}: {first_line(error)}") from error
@@ -203,7 +203,7 @@ def check_processor(vlm: VisionLanguageModel) -> None:
     expected = (1, 3, vlm.image_size, vlm.image_size)
     try:
         actual: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)
-    except Exception as error:  # whatever a processor with odd settings raises
+    except Exception as error:  # any error of a processor with unusual settings
         actual = first_line(error)
     if actual != expected:
         raise ModelError(

@@ -1,6 +1,6 @@
 """Dual prompts (DeFT, section 3.1): two sets of learned context vectors, shared by all classes.
 
-`prompt+_k = [V+]_1..M [CLASS]_k` says that an image shows class k, `prompt-_k = [V-]_1..M [CLASS]_k` that it does not;
+`prompt+_k = [V+]_1..M [CLASS]_k` means that an image shows class k, `prompt-_k = [V-]_1..M [CLASS]_k` that it does not;
 the similarity with the second is the threshold that the similarity with the first has to exceed (Eq. 4 and 5).
 """
 

@@ -1025,7 +1025,7 @@ def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path
     out = tmp_path / "out"
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
     out.mkdir()
-    with locked(out), pytest.raises(RunError, match=r"another process writes into .* wait"):
+    with locked(out), pytest.raises(RunError, match=r"another process is writing to .* wait"):
         run_experiment(read_experiment(file), out)
     assert list(out.iterdir()) == []
     run_experiment(read_experiment(file), out)

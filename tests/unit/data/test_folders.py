@@ -164,7 +164,7 @@ def test_what_a_killed_process_wrote_is_removed_by_the_next_one(tmp_path: Path) 
 def test_a_folder_that_a_killed_process_wrote_is_removed_by_the_next_one(tmp_path: Path) -> None:
     with process(WRITES_FOLDER, tmp_path / "x") as killed:
         with (
-            pytest.raises(RunError, match=r"another process writes .*x just now; wait for it"),
+            pytest.raises(RunError, match=r"another process is writing .*x; wait for it"),
             new_folder(tmp_path / "x"),
         ):
             pass
@@ -195,7 +195,7 @@ def test_a_folder_is_for_one_process_at_a_time(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with process(HAS, out) as other:
         with (
-            pytest.raises(RunError, match=r"another process writes into .*run just now; wait for it, or choose"),
+            pytest.raises(RunError, match=r"another process is writing to .*run; wait for it, or choose"),
             exclusive_folder(out),
         ):
             pass

@@ -288,7 +288,7 @@ def test_card_and_summary_speak_of_tags(
     assert "on 16 test images" in said and "micro F1" in said and "mAP" in said
     untested = tag_run(images, verdicts, model("vit"), tune="linear", epochs=0)
     summarize(untested, Path("m"), console)
-    assert "nobody knows" in model_card(untested)
+    assert "has not been evaluated" in model_card(untested)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -32,7 +32,7 @@ from labelsieve.vlm.text_encoder import CausalTextEncoder
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# Only these entries are passed to the loaders of tokenizers, which could be asked to run code.
+# Only these entries are passed to the loaders of tokenizers, which could otherwise be made to run code.
 _TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
 
 
@@ -305,7 +305,7 @@ def _build(source: _Source, name: str) -> Any:
     with _quiet():
         try:
             return open_clip.create_model(source.model, pretrained=source.tag, **no_weights)
-        except Exception as error:  # whatever a configuration that is not understood raises
+        except Exception as error:  # any error of an invalid configuration
             raise ModelError(f"{name} has no usable configuration ({CONFIG}): {first_line(error)}") from error
 
 
