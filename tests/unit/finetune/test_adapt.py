@@ -744,7 +744,7 @@ def test_validation_chooses_the_epoch(
     images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.3, 0.5, 0.9, 0.9, 0.1])
-    monkeypatch.setattr(training, "scores", lambda _job: {"validation_accuracy": next(scores, 0.0)})
+    monkeypatch.setattr(training, "evaluate", lambda _job: {"validation_accuracy": next(scores, 0.0)})
     chosen = adapted(images, verdicts, model("vit"), validation=0.3, epochs=4)
     assert chosen.metrics["saved_epoch"] == 2 and chosen.metrics["validation_accuracy"] == 0.9
     scores = iter([0.3, 0.5, 0.9, 0.9, 0.95])
