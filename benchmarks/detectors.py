@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
-from unittest.mock import patch
 
 import tyro
 
@@ -36,8 +33,6 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_sketches
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES
-from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
-from labelsieve.detect.evidence.noise_model import Mistakes
 from labelsieve.detect.training.settings import frozen_if_auto
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.vlm.features import image_features
@@ -75,21 +70,6 @@ DETECTORS: dict[str, Callable[[float], Detector]] = {
 }
 
 
-def _plain_twice(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
-    """Gives the discriminant that is shrunk for few images alone in the place of the smoothed one, too."""
-    plain, _ = fit_discriminants(*args, **named)
-    return plain, plain
-
-
-# The default with one part of it replaced: module, name there, value.
-ABLATED: dict[str, tuple[str, str, Any]] = {
-    "deft-sharp-by-likelihood": ("labelsieve.detect.evidence.fit", "noise_rate", lambda *_, **__: None),
-    "deft-even-confusion": ("labelsieve.detect.evidence.fit", "_mistakes", lambda *_: Mistakes.EVEN),
-    "deft-surest-alone": ("labelsieve.detect.evidence.fit", "EXCHANGED", 0.0),
-    "deft-noise-by-class": ("labelsieve.detect.evidence.fit", "ALIKE", math.inf),
-    "deft-one-discriminant": ("labelsieve.detect.evidence.posterior", "fit_discriminants", _plain_twice),
-    "deft-flag-at-half": ("labelsieve.detect.evidence.posterior", "best_threshold", lambda _clean: 0.5),
-}
 DEFAULT = ("deft", "deft-paper-real-frozen", "label-match", "small-loss", "gmm")
 
 
@@ -142,9 +122,9 @@ class Comparison:
 
 def run(comparison: Comparison) -> None:
     """Runs what is missing and writes the tables."""
-    unknown = sorted({*comparison.detectors} - {*DETECTORS, *ABLATED})
+    unknown = sorted({*comparison.detectors} - {*DETECTORS})
     if unknown:
-        raise SystemExit(f"expected --detectors out of {', '.join([*DETECTORS, *ABLATED])}; got {', '.join(unknown)}")
+        raise SystemExit(f"expected --detectors out of {', '.join(DETECTORS)}; got {', '.join(unknown)}")
     path, rows = comparison.out, _read(comparison.out)
     vlm = ls.load_vlm(comparison.model)
     done = {(row["detector"], int(row["seed"])) for row in rows}
@@ -167,13 +147,8 @@ def run(comparison: Comparison) -> None:
 
 def _cell(name: str, seed: int, images: ls.LabelledImages, vlm: Any, rate: float) -> dict[str, Any]:
     start = time.perf_counter()
-    with ExitStack() as stack:
-        if name in ABLATED:
-            module, attribute, value = ABLATED[name]
-            stack.enter_context(patch(f"{module}.{attribute}", value))
-        # frozen unless the row says otherwise, so that no machine measures something else
-        detector = frozen_if_auto(DETECTORS.get(name, DETECTORS["deft"])(rate))
-        verdicts = ls.scan(images, vlm, detector=detector, seed=seed)
+    # frozen unless the row says otherwise, so that no machine measures something else
+    verdicts = ls.scan(images, vlm, detector=frozen_if_auto(DETECTORS[name](rate)), seed=seed)
     metrics = verdicts.metrics
     assert metrics is not None
     return {

@@ -84,7 +84,7 @@ def load(options: Tags, seed: int, folder: Path) -> TaggedImages:
         images = ls.load_tags(write_tags(folder / "scenes.parquet", scenes(options.limit or 600, seed=seed)))
     else:
         images = ls.load_tags(options.source, limit=options.limit, seed=seed)
-    return with_tag_noise(images, omit=options.omit, add=options.add, seed=seed)
+    return with_tag_noise(images, kind="tags", omit=options.omit, add=options.add, seed=seed)
 
 
 def sheets(source: str, label_column: str | None, count: int, seed: int) -> TaggedImages:

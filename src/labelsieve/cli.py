@@ -214,13 +214,19 @@ def _print_help() -> None:
 
 
 def _how_to_go_on(args: list[str]) -> str:
-    if args[:1] == ["bench"]:  # keeps every cell, and goes on by itself
-        return f"stopped; to go on: labelsieve {shlex.join(args)}"
-    if args[:1] not in (["scan"], ["scan-tags"], ["adapt"]):
+    more = _to_go_on(args[0]) if args and args[0] in VERBS else None
+    if more is None:
         return "stopped"
     # with --overwrite it goes on too, and a run that was stopped before its first checkpoint begins again
-    again = [word for word in args if word != "--resume"]
-    return f"stopped; to go on: labelsieve {shlex.join(again)} --resume"
+    again = [word for word in args if word not in more]
+    return f"stopped; to go on: labelsieve {shlex.join([*again, *more])}"
+
+
+def _to_go_on(verb: str) -> tuple[str, ...] | None:
+    """Returns what a verb adds to go on, None for nothing to go on with: a command that ends imports no more."""
+    module, _, name = VERBS.entries[verb].place.partition(":")
+    kind: type[Command] | None = getattr(sys.modules.get(module), name, None)
+    return kind.to_go_on if kind is not None else None
 
 
 def _brief(message: str) -> str:

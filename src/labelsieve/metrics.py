@@ -100,6 +100,9 @@ TAG_DECISIONS = {"micro_f1": Metric("micro F1"), "macro_f1": Metric("macro F1")}
 ESTIMATES = {
     "estimated_noise_rate": Metric("estimated noise rate", best="none"),
     "noise_rate_error": Metric("error of the estimated noise rate", best="lowest"),
+    "wrong_labels_covered": Metric("interval covers the wrong labels"),
+    "right_flags_covered": Metric("the right flags"),
+    "missed_labels_covered": Metric("the missed labels"),
     "predicted_accuracy": Metric("predicted label = true label"),
 }
 """What an experiment measures, too, of a detector of wrong labels."""
@@ -138,7 +141,7 @@ _BINS, _EVEN = 10, 0.5
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval: of 95 %, where nothing else is said."""
+    """An estimate and the ends of its interval."""
 
     value: float
     low: float

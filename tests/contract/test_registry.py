@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 import labelsieve
 from labelsieve.bench.tasks import TASKS
-from labelsieve.cli import VERBS
+from labelsieve.cli import VERBS, _how_to_go_on
 from labelsieve.commands.listing import entries
 from labelsieve.core.errors import SettingsError
-from labelsieve.core.registry import Entry, Registry
+from labelsieve.core.registry import Entry, Registry, loaded
 from labelsieve.curation.findings import FINDINGS
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.noise_kinds import NOISE
@@ -24,6 +25,7 @@ from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources.table_formats import TABLE_FORMATS
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.registry import DETECTORS
+from labelsieve.detect.tags.registry import TAG_DETECTORS
 from labelsieve.finetune.registry import LOSSES, TUNE
 from labelsieve.metrics import (
     CALIBRATION,
@@ -42,19 +44,24 @@ from labelsieve.metrics import (
 from labelsieve.report import panels
 from labelsieve.report.panels import PANELS
 from labelsieve.report.registry import FORMATS
+from labelsieve.review.writers.registry import WRITERS
 from labelsieve.tag_metrics import evaluate_pairs, measure_tags
 from labelsieve.vlm.families.registry import ADAPTERS
 from labelsieve.vlm.peft.registry import PEFT
 
-OFFERED = (DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
+OFFERED = (DETECTORS, TAG_DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
 OTHERS = (
     VERBS,
     TABLE_FORMATS,
     BOX_FORMATS,
+    WRITERS,
     PANELS,
     FINDINGS,
 )  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
-REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)}
+REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)} | {
+    "detector": DETECTORS,
+    "detector of tags": TAG_DETECTORS,
+}
 PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 EVERY = [(option, name) for option, registry in REGISTRIES.items() for name in registry]
 
@@ -69,6 +76,7 @@ def test_what_is_registered_loads_and_says_what_it_is(option: str, name: str) ->
 # Of what is written for a registry: where it lies, and how it begins.
 WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (DETECTORS, "detect", r"^class (\w+)\((?!ABC)(?:(?!^class ).)*?^    def score\(self, inputs"),
+    (TAG_DETECTORS, "detect/tags", r"^class (\w+)\((?!ABC)(?:(?!^class ).)*?^    def score\(self, pairs"),
     (WARMUP_LOSSES, "detect/losses.py", r"^def (\w+)\(logits: Tensor, labels: Tensor"),
     (LOSSES, "finetune", r"^(?:def|class) (\w+)\((?:logits: Tensor, labels: Tensor|Loss\))"),
     (PEFT, "vlm/peft", r"^def (\w+)\(_?vlm: \w+, _?sizes: Sizes"),
@@ -77,8 +85,9 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (NOISE, "data", r"^def (\w+)\([^()]*request: Request"),
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
-    (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |[^()]*\n    labels: )"),
+    (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |request: ExportRequest)"),
     (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, asked: Columns, where: str\)"),
+    (WRITERS, "review/writers", r"^class (\w+)\((?:LabelFiles|WholeFolder)\)"),
     (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, asked: Columns, split"),
     (VERBS, "commands", r"^class (\w+)\((?:(?!^class ).)*?^    def run\(self, console: Console"),
 ]
@@ -94,6 +103,21 @@ def test_what_is_written_is_registered(registry: Registry[Any, Any], folder: str
         places |= {f"{module}:{name}" for name in names}
     here = f"labelsieve.{folder.removesuffix('.py').replace('/', '.')}"
     assert places == {entry.place for entry in registry.entries.values() if entry.place.startswith(here)}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_an_export_goes_through_is_there(name: str) -> None:
+    format = FORMATS.entries[name]
+    assert all(callable(loaded(place)) for place in (format.through, format.tags) if place)
+    assert format.needs_images or format.through, "only a folder of images is written by its own function alone"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_that_was_stopped_says_how_to_go_on(verb: str) -> None:
+    options = {field.name for field in dataclasses.fields(VERBS[verb])}
+    said = _how_to_go_on([verb, "a b"])
+    assert said.endswith(" --resume") == ("resume" in options)
+    assert said == "stopped" or said.startswith(f"stopped; to go on: labelsieve {verb} 'a b'")
 
 
 def test_all_of_it_is_listed() -> None:

@@ -21,7 +21,7 @@ from labelsieve.core.validation import (
     check_value,
     field_names,
 )
-from labelsieve.data.noise_kinds import NOISE, TAGS
+from labelsieve.data.noise_kinds import NOISE, kinds_for
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.tags.registry import tag_detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
@@ -41,7 +41,7 @@ TRUE_RATE = "true"
 if TYPE_CHECKING:
     LabelKind = str
 else:
-    LabelKind = Literal[("given", "none", "column", "file", TAGS, *NOISE)]
+    LabelKind = Literal[("given", "none", "column", "file", *NOISE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,18 +132,30 @@ class Noise:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.injects_noise and self.rate:
-            raise SettingsError(f"kind {self.kind} takes no rate; leave it out")
-        if (self.kind == TAGS) != bool(self.omit or self.add):
-            raise SettingsError(f"expected omit or add with kind {TAGS} and with no other, got kind {self.kind}")
+        shares = {name: getattr(self, name) for name in ("rate", "omit", "add")}
+        for name, share in shares.items():
+            if share and name not in self.takes:
+                raise SettingsError(f"kind {self.kind} takes no {name}; leave it out")
+        if self.for_tags and not any(shares.values()):
+            raise SettingsError(f"expected {' or '.join(self.takes)} above 0 with kind {self.kind}, found none")
         for name in ("file", "column"):
             if (self.kind == name) != bool(getattr(self, name)):
                 raise SettingsError(f'expected {name} = "..." with kind {name} and with no other, got kind {self.kind}')
 
     @property
+    def takes(self) -> tuple[str, ...]:
+        """The shares that its kind takes; none if it does not inject noise."""
+        return NOISE.entries[self.kind].takes if self.kind in NOISE else ()
+
+    @property
     def injects_noise(self) -> bool:
         """Whether wrong labels are injected at a rate."""
-        return self.kind in NOISE
+        return self.kind in kinds_for(tags=False)
+
+    @property
+    def for_tags(self) -> bool:
+        """Whether wrong tags are injected, and right ones removed."""
+        return self.kind in kinds_for(tags=True)
 
     def column_of(self, seed: int) -> str | None:
         """Returns the name of the label column of a seed; None for the other kinds."""

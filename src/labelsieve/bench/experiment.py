@@ -46,7 +46,7 @@ from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import Seed, check_keys, check_value, field_names
-from labelsieve.data.noise_kinds import TAGS
+from labelsieve.data.noise_kinds import kinds_for
 from labelsieve.detect.registry import feature_detectors
 from labelsieve.metrics import METRICS
 
@@ -138,8 +138,9 @@ class Experiment:
         noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name not in ("file", "data")}
         if noise["column"] is None:  # added later, too
             del noise["column"]
-        if self.noise[cell.noise].kind != TAGS:
-            del noise["omit"], noise["add"]
+        for name in ("omit", "add"):  # the same
+            if name not in self.noise[cell.noise].takes:
+                del noise[name]
         return fingerprint(cell.model, data, noise, cell.seed, *([cell.text] if cell.text else []))
 
     def key(self, cell: Cell) -> str:
@@ -287,12 +288,12 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
 def _check_tags(experiment: Experiment) -> None:
     """Checks that data, noise and task all have single labels, or all have tags."""
     task, has_tags = experiment.task, experiment.has_tags
-    kinds = ("given", "none", TAGS)
+    kinds = ("given", "none", *kinds_for(tags=True))
     for name, noise in experiment.noise.items():
         if has_tags and noise.kind not in kinds:
             raise SettingsError(f"[noise.{name}]: task {task} takes noise of kind {', '.join(kinds)}, got {noise.kind}")
-        if noise.kind == TAGS and not has_tags:
-            raise SettingsError(f"[noise.{name}]: kind {TAGS} goes with task tags only, got task {task}")
+        if noise.for_tags and not has_tags:
+            raise SettingsError(f"[noise.{name}]: kind {noise.kind} goes with task tags only, got task {task}")
     for name, data in experiment.data.items():
         if has_tags and data.test_source is not None:
             raise SettingsError(f"[data.{name}]: task {task} tests nothing; leave the test images out")

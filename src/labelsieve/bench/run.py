@@ -47,6 +47,7 @@ TEST_SEED = 1_000_000
 # Minimum interval between writing the tables, as a multiple of the time that it takes.
 _MIN_INTERVAL = 20
 AnyImages = LabelledImages | TaggedImages
+_Drawn = dict[tuple[str, int, int], AnyImages]  # by source, count and seed
 RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures, TaggedImages, LabelledImages | TaggedImages)
 
 
@@ -76,7 +77,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
     store.begin(_without_folders(experiment))
     records = without_changed_defaults(experiment, store.read())  # again, since another process may have just finished
     groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
-    total, number, synthetic_images = len(list(experiment.cells())), 0, dict[tuple[str, int, int], AnyImages]()
+    total, number, synthetic_images = len(list(experiment.cells())), 0, _Drawn()
     tables = _Tables(experiment, records, store.folder)
     try:
         for _, cells in groups:
@@ -226,14 +227,7 @@ def _describe(cell: Cell) -> str:
 class SharedInputs:
     """Images, model and device that a group of cells shares, loaded on first use."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        cell: Cell,
-        store: Store,
-        progress: Progress,
-        drawn: dict[tuple[str, int, int], AnyImages],
-    ) -> None:
+    def __init__(self, experiment: Experiment, cell: Cell, store: Store, progress: Progress, drawn: _Drawn) -> None:
         self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
         self.drawn = drawn  # for all groups, since drawing takes longer than most detectors
         self.data, self.noise = experiment.data[cell.data], experiment.noise[cell.noise]
@@ -249,12 +243,10 @@ class SharedInputs:
     def images(self) -> AnyImages:
         """The images with noise and cached features, so that no method is timed with extracting them."""
         data, seed = self.data, self.cell.seed
-        kind = SYNTHETIC_SOURCES.get(data.source)
-        loaded = (
-            self._draw(data.source, data.limit or kind.count, seed)
-            if kind
-            else load_data(data, seed=seed, has_tags=self.experiment.has_tags)
-        )
+        if (kind := SYNTHETIC_SOURCES.get(data.source)) is None:
+            loaded = load_data(data, seed=seed, has_tags=self.experiment.has_tags)
+        else:
+            loaded = self._draw(data.source, data.limit or kind.count, seed)
         images = with_noise(loaded, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
@@ -274,8 +266,7 @@ class SharedInputs:
     def test(self) -> LabelledImages | None:
         """The test images, None if the experiment has none."""
         data = self.data
-        kind = SYNTHETIC_SOURCES.get(data.test)
-        if data.test is not None and kind is not None:
+        if data.test is not None and (kind := SYNTHETIC_SOURCES.get(data.test)) is not None:
             images = one_label(self._draw(data.test, data.test_limit or kind.test_count, TEST_SEED))
             return images.with_labels(true_labels(images))
         return None if data.test_source is None else load_test(data, data.test_source)
@@ -326,7 +317,7 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     If the truth is unknown, unchanged labels count as right.
     """
     if isinstance(images, TaggedImages):
-        return _with_tag_noise(images, noise, seed=seed)
+        return _with_tag_noise(images, noise, seed=seed, progress=progress)
     if noise.kind == "given" or noise.kind == "column":  # features were loaded with that column
         return images.with_labels(images.labels, truth=true_labels(images))
     clean = images.with_labels(true_labels(images))
@@ -339,11 +330,15 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
 
 
-def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int) -> TaggedImages:
+def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: Progress | None) -> TaggedImages:
     true = images.tags if images.truth is None else images.truth
     if noise.kind == "given":
         return images.with_tags(images.tags, truth=true)
-    return with_tag_noise(images.with_tags(true), omit=noise.omit, add=noise.add, seed=seed)
+    clean = images.with_tags(true)
+    if noise.kind == "none":
+        return clean.with_tags(true, truth=true)
+    shares = {name: getattr(noise, name) for name in noise.takes}
+    return with_tag_noise(clean, kind=noise.kind, seed=seed, progress=progress, **shares)
 
 
 def _measure(shared: SharedInputs, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

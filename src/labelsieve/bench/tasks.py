@@ -13,8 +13,12 @@ from labelsieve.core.validation import check_keys, field_names
 from labelsieve.metrics import CALIBRATION, CLASSIFICATION, COST, DETECTION, ESTIMATES, FINE_TUNING, RATES, TEST
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from labelsieve.bench.config import Method
     from labelsieve.finetune.settings import Adaptation
+    from labelsieve.metrics import Interval
     from labelsieve.verdicts import Verdicts
 
 NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
@@ -111,7 +115,7 @@ class Detect:
         metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
         return {
             **_defined(metrics),
-            **_estimate(verdicts),
+            **_estimate(verdicts, inputs.labelled.labels, inputs.truth),
             "predicted_accuracy": float((verdicts.predicted == inputs.truth)[readable].mean()),
             **calibration(verdicts.label_quality[readable], (inputs.labelled.labels == inputs.truth)[readable]),
             **_test_metrics(verdicts.record.get("test") or {}),
@@ -138,13 +142,28 @@ def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if name.startswith(empty) else value for name, value in metrics.items()}
 
 
-def _estimate(verdicts: Verdicts) -> dict[str, float | None]:
-    """Returns the noise rate that a calibrated detector estimates, and its distance from the true one."""
-    wrong, rate = verdicts.run.estimate.wrong_labels, (verdicts.metrics or {}).get("noise_rate")
-    readable = int(verdicts.is_readable.sum())
-    estimated = None if wrong is None or not readable else wrong.value / readable
-    error = None if estimated is None or rate is None else abs(estimated - rate)
-    return {"estimated_noise_rate": estimated, "noise_rate_error": error}
+def _estimate(verdicts: Verdicts, labels: NDArray[np.int64], truth: NDArray[np.int64]) -> dict[str, float | None]:
+    """Returns the noise rate that a calibrated detector estimates, its error, and what its interval covers."""
+    estimate, readable = verdicts.run.estimate, verdicts.is_readable
+    if estimate.wrong_labels is None or not readable.any():
+        return dict.fromkeys(ESTIMATES)
+    is_wrong, flagged = (labels != truth) & readable, verdicts.is_issue
+    estimated, rate = estimate.wrong_labels.value / readable.sum(), is_wrong.sum() / readable.sum()
+    missed, right = float((is_wrong & ~flagged).sum()), float(is_wrong[flagged].mean()) if flagged.any() else None
+    return {
+        "estimated_noise_rate": estimated,
+        "noise_rate_error": abs(estimated - rate),
+        "wrong_labels_covered": _covers(estimate.wrong_labels, float(is_wrong.sum()), tolerance=0.5),
+        "right_flags_covered": _covers(estimate.right_flags, right, tolerance=0.0),
+        "missed_labels_covered": _covers(estimate.missed_labels, missed, tolerance=0.5),
+    }
+
+
+def _covers(interval: Interval | None, value: float | None, *, tolerance: float) -> float | None:
+    """Returns whether an interval covers the true value, 0 or 1; None where there is none."""
+    if interval is None or value is None:
+        return None
+    return float(interval.low - tolerance <= value <= interval.high + tolerance)
 
 
 def _test_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -19,9 +19,9 @@ from labelsieve.commands.base import (
     TagSource,
     TestSet,
     mark_files,
-    refuse_inside,
     review_files,
 )
+from labelsieve.commands.own_files import refuse_inside
 from labelsieve.commands.parsing import read
 from labelsieve.commands.runs import images_of
 from labelsieve.commands.scan import asked

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, refuse_own, review_files
+from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, review_files
+from labelsieve.commands.own_files import refuse_own
 from labelsieve.commands.runs import load_origin, origin_of
 from labelsieve.core.errors import RunError, UsageError, listed
 from labelsieve.core.progress import Progress
@@ -150,8 +151,8 @@ class Apply(Command):
         """Writes the list of changes beside the result; one that was given is there already."""
         from labelsieve.data.sources.folders import CHANGES
         from labelsieve.data.sources.readers import find_source
-        from labelsieve.review.apply import free_name
         from labelsieve.review.changes import write_changes
+        from labelsieve.review.writers.backups import free_name
 
         if self.changes is not None:
             return None

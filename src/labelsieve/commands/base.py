@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.parsing import read
-from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
+from labelsieve.core.errors import SettingsError, UsageError, shown
 from labelsieve.core.validation import Limit, Seed, check_ranges
 from labelsieve.data.boxes import BoxMargin
 
@@ -38,7 +37,13 @@ MarkOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One verb with its options."""
+    """One verb with its options.
+
+    Attributes:
+        to_go_on: What to add to the words of a command that was stopped, so that it goes on; None where it cannot.
+    """
+
+    to_go_on: ClassVar[tuple[str, ...] | None] = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -74,6 +79,8 @@ class RunOptions(Command):
         resume: Go on from the checkpoint of an interrupted run.
         overwrite: Replace what is there.
     """
+
+    to_go_on = ("--resume",)
 
     out: Path
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -357,45 +364,3 @@ def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
         new = Path(source).expanduser().parent / Path(folder).relative_to(old)
         moved["image_folder"] = str(new) if new.is_dir() else folder
     return moved
-
-
-def refuse_inside(source: str | None, out: Path) -> None:
-    """Checks that an output folder is not among the images: every later scan would read it as one more class.
-
-    Raises:
-        RunError: `source` is a folder, and `out` lies in it.
-    """
-    from labelsieve.data.published.base import named_source
-
-    named = named_source(source) if source else None
-    folder = named.path if named else Path(source).expanduser() if source else None
-    if folder and folder.is_dir() and _real(out).is_relative_to(_real(folder)):
-        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
-
-
-def refuse_own(out: Path, *, run: Path | None = None, source: str | None = None, but: str | None = None) -> None:
-    """Checks that a file to write is none that the command reads: `--overwrite` is not meant for these.
-
-    Args:
-        out: The file to write.
-        run: Folder of the run that is read.
-        source: What holds the images.
-        but: The file of the run that may be written.
-
-    Raises:
-        UsageError: It is a file of the run, or the file of the source.
-    """
-    from labelsieve.review.log import LOG
-    from labelsieve.tags.verdicts import TAG_FILES
-    from labelsieve.verdicts import RUN_FILES
-
-    own = [run / name for name in (*RUN_FILES, *TAG_FILES, LOG) if name != but] if run is not None else []
-    if _real(out) in map(_real, own):
-        raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
-    if source and _real(out) == _real(Path(source).expanduser()):
-        raise UsageError(f"expected --out to be no file that images are read from, got {out}; choose another name")
-
-
-def _real(path: Path) -> Path:
-    """Returns where a path leads; unlike `Path.resolve`, a link that leads in a circle raises nothing."""
-    return Path(os.path.realpath(path))

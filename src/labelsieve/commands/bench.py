@@ -49,6 +49,8 @@ class Bench(Command):
         smoke: Only try whether everything runs.
     """
 
+    to_go_on = ()  # every cell is kept
+
     file: Annotated[Positional[str | None], arg(metavar="FILE.toml|NAME", help_behavior_hint="")] = None
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     source: Sources = ()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, refuse_own
+from labelsieve.commands.base import Command, Flag, OptionalText
+from labelsieve.commands.own_files import refuse_own
 from labelsieve.commands.runs import data_of
 from labelsieve.core.errors import LabelsieveError, RunError
 from labelsieve.core.progress import Progress

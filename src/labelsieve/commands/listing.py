@@ -45,7 +45,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     """
     from labelsieve.bench.tasks import TASKS
     from labelsieve.bench.toml_files import shipped, title_of
-    from labelsieve.data.noise_kinds import ABOUT_TAGS, NOISE, TAGS
+    from labelsieve.data.noise_kinds import NOISE
     from labelsieve.data.published.registry import PUBLISHED
     from labelsieve.detect.deft.detector import RECIPES
     from labelsieve.detect.deft.registry import WARMUP_LOSSES
@@ -72,7 +72,6 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     yield from _entries_of_adapt()
     yield from _choices(FORMATS, verb="export ")
     yield from _choices(NOISE, verb="noise ")
-    yield "noise --kind", TAGS, ABOUT_TAGS
     for name, path in shipped().items():
         yield "bench", name, title_of(path)
     yield from _choices(TASKS, verb="bench ")

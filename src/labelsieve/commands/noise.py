@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource, refuse_own
+from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource
+from labelsieve.commands.own_files import refuse_own
 from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
-from labelsieve.data.noise_kinds import NOISE, TAGS
+from labelsieve.data.noise_kinds import NOISE, kinds_for
 
 if TYPE_CHECKING:
     Kind = str
 else:
-    Kind = Literal[(*NOISE, TAGS)]
+    Kind = Literal[tuple(NOISE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +74,10 @@ class Noise(Command):
         if self.out.exists() and not self.overwrite:
             raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
         self._refuse_others()
-        write = self._write_tags if self.kind == TAGS else self._write_labels
+        write = self._write_tags if NOISE.entries[self.kind].for_tags else self._write_labels
         progress = Progress(console)
-        path, verb, column = write(progress)
-        advice = f"scan it with --truth-column {column}"
-        if self.labels_only:
-            advice = f"{verb} SOURCE --noise {path}"
-        elif self.kind == TAGS:
-            advice = f"labelsieve {verb} {path} --truth-column {column}"
-        progress.say(f"wrote {path}; {advice}")
+        path, verb, advice = write(progress)
+        progress.say(f"wrote {path}; {f'{verb} SOURCE --noise {path}' if self.labels_only else advice}")
 
     def _refuse_others(self) -> None:
         """Refuses options of the other kinds.
@@ -88,28 +85,36 @@ class Noise(Command):
         Raises:
             UsageError: There are some, or one is missing.
         """
-        data = self.data
-        of_tags: dict[str, object] = {
-            "--omit": self.omit,
-            "--add": self.add,
-            "--tag-column": self.tag_column,
-            "--separator": self.separator,
-        }
-        of_labels: dict[str, object] = {
-            "--rate": self.rate,
-            "--paper-rate": self.paper_rate,
-            "--label-column": data.label_column,
-            "--box-margin": data.box_margin,
-        }
-        others = of_labels if self.kind == TAGS else of_tags
-        given = [name for name, value in others.items() if value not in (None, 0.0, (), False)]
-        if given:
-            goes = "the other kinds" if self.kind == TAGS else "--kind tags"
-            raise UsageError(f"{given[0]} goes with {goes} only, got --kind {self.kind}; leave it out")
-        if self.kind != TAGS and self.rate is None:
+        for option, value, kinds in self._options():
+            if self.kind not in kinds and value not in (None, 0.0, (), False):
+                fitting = " or ".join(kinds)
+                raise UsageError(f"{option} goes with --kind {fitting} only, got --kind {self.kind}; leave it out")
+        kind = NOISE.entries[self.kind]
+        if "rate" in kind.takes and self.rate is None:
             raise UsageError(f"missing --rate, the share of wrong labels, with --kind {self.kind}")
-        if self.kind == TAGS and not (self.omit or self.add):
-            raise UsageError("expected --omit or --add above 0 with --kind tags, the shares of tags to change; add one")
+        if kind.for_tags and not any(self._shares().values()):
+            options = " or ".join(f"--{name}" for name in kind.takes)
+            raise UsageError(
+                f"expected {options} above 0 with --kind {self.kind}, the shares of tags to change; add one"
+            )
+
+    def _options(self) -> Iterator[tuple[str, object, list[str]]]:
+        """Yields options that not every kind takes: their names, their values, and the kinds that do."""
+        for option, setting, value in (
+            ("--rate", "rate", self.rate),
+            ("--paper-rate", "exact", self.paper_rate),
+            ("--omit", "omit", self.omit),
+            ("--add", "add", self.add),
+        ):
+            yield option, value, [name for name, kind in NOISE.entries.items() if setting in kind.takes]
+        yield "--label-column", self.data.label_column, kinds_for(tags=False)
+        yield "--box-margin", self.data.box_margin, kinds_for(tags=False)
+        yield "--tag-column", self.tag_column, kinds_for(tags=True)
+        yield "--separator", self.separator, kinds_for(tags=True)
+
+    def _shares(self) -> dict[str, float]:
+        """Returns what a kind for tags takes."""
+        return {name: getattr(self, name) for name in NOISE.entries[self.kind].takes}
 
     def _write_labels(self, progress: Progress) -> tuple[Path, str, str]:
         from labelsieve.data.noise import inject
@@ -124,7 +129,7 @@ class Noise(Command):
         for note in noisy.notes:
             progress.say(f"note: {note}")
         path = write_noisy(noisy, self.out, made=made, with_images=not self.labels_only, progress=progress)
-        return path, "scan", "clean_label"
+        return path, "scan", "scan it with --truth-column clean_label"
 
     def _write_tags(self, progress: Progress) -> tuple[Path, str, str]:
         from labelsieve.data.noise import with_tag_noise
@@ -141,10 +146,10 @@ class Noise(Command):
             split=data.split,
             limit=data.limit,
         )
-        made = {"omit": self.omit, "add": self.add, "seed": self.seed}
         images = source.load(seed=self.seed, progress=progress)
-        noisy = with_tag_noise(images, omit=self.omit, add=self.add, seed=self.seed)
+        noisy = with_tag_noise(images, kind=self.kind, seed=self.seed, progress=progress, **self._shares())
         for note in noisy.notes:
             progress.say(f"note: {note}")
+        made = {**self._shares(), "seed": self.seed}
         path = write_tag_noise(noisy, self.out, made=made, with_images=not self.labels_only, progress=progress)
-        return path, "scan-tags", CLEAN_TAGS
+        return path, "scan-tags", f"labelsieve scan-tags {path} --truth-column {CLEAN_TAGS}"

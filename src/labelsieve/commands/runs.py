@@ -23,10 +23,9 @@ from labelsieve.commands.base import (
     mark_files,
     moved_origin,
     percentage,
-    refuse_inside,
-    refuse_own,
     review_files,
 )
+from labelsieve.commands.own_files import refuse_inside, refuse_own
 from labelsieve.commands.tag_runs import export_tags, is_tag_run, refuse_with_tags, write_report_of_tags
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, listed, shown
 from labelsieve.core.progress import Progress
@@ -183,13 +182,14 @@ class Export(Command):
             overwrite=self.overwrite,
             progress=progress,
         )
-        progress.say(f"wrote {path}" + (_what_is_left(verdicts, path) if self.format == "imagefolder" else ""))
+        left = _what_is_left(verdicts, path) if FORMATS.entries[self.format].is_clean_part else ""
+        progress.say(f"wrote {path}{left}")
 
     def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
         """Loads what the format needs; answers are found by the content of the images, where these can be loaded."""
         from labelsieve.review.log import LOG
 
-        if FORMATS.entries[self.format].kind != "file":
+        if FORMATS.entries[self.format].needs_images:
             images = images_of(verdicts, source=self.source, progress=progress)
             refuse_inside(images.origin.get("source"), self.out)
             return images

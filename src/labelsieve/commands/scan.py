@@ -22,14 +22,15 @@ from labelsieve.commands.base import (
     TestSet,
     load_model,
     percentage,
-    refuse_inside,
 )
+from labelsieve.commands.own_files import refuse_inside
 from labelsieve.commands.parsing import read
 from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import LogitScale, field_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.registry import DETECTORS, detector_class
+from labelsieve.vlm.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -77,7 +78,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     logit_scale: Annotated[LogitScale | None, tyro.conf.arg(metavar="X", help_behavior_hint="(optional)")] = None
-    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)

@@ -12,13 +12,15 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
-from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model, refuse_inside
+from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model
+from labelsieve.commands.own_files import refuse_inside
 from labelsieve.commands.parsing import read
 from labelsieve.commands.scan import asked
 from labelsieve.core.errors import RunError, SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.registry import DEFAULT, TAG_DETECTORS, tag_detector_class
+from labelsieve.vlm.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from labelsieve.data.tags.records import TaggedImages
@@ -48,7 +50,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
     data: OmitArgPrefixes[TagSource]
     truth_column: OptionalText = None
     noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
-    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "openai/clip-vit-base-patch16"
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = DEFAULT
     out: Path
     settings: OmitArgPrefixes[SettingsT]

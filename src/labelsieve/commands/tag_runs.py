@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.commands.base import moved_origin, refuse_own
+from labelsieve.commands.base import moved_origin
+from labelsieve.commands.own_files import refuse_own
 from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES

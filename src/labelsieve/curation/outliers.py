@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.evidence.discriminants import chunks, gather, means_and_covariance
+from labelsieve.detect.evidence.discriminants import chunks, fold_statistics, means_and_covariance
 
 FOLDS = 5
 # Significance level of the one-sided test: the share of inliers above it, by construction.
@@ -91,13 +91,15 @@ def distance_to_nearest(
         classes: K.
         generator: Draws the folds.
     """
-    moments = gather(features, labels, trusted, classes, FOLDS, generator)
-    folds = np.where(moments.folds < 0, np.arange(len(features)) % FOLDS, moments.folds)  # other rows are in no fit
+    statistics = fold_statistics(features, labels, trusted, classes, FOLDS, generator)
+    folds = np.where(
+        statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds
+    )  # other rows are in no fit
     result = np.empty(len(features))
     for fold in range(FOLDS):
-        metric = _Mahalanobis.fit(moments.counts[fold], moments.sums[fold], moments.squares[fold])
+        metric = _Mahalanobis.fit(statistics.counts[fold], statistics.sums[fold], statistics.scatter[fold])
         for chunk in chunks(rows[folds[rows] == fold]):
-            values = (torch.from_numpy(features[chunk]).double() - moments.mean) / moments.scale
+            values = (torch.from_numpy(features[chunk]).double() - statistics.mean) / statistics.scale
             result[chunk] = metric.nearest(values).numpy()
     return result[rows]
 
@@ -111,7 +113,7 @@ class _Mahalanobis:
 
     @classmethod
     def fit(cls, counts: Tensor, sums: Tensor, scatter: Tensor) -> _Mahalanobis:
-        """Fits to the moments of some folds; classes without images are left out."""
+        """Fits to the statistics of some folds; classes without images are left out."""
         has_images = counts > 0
         means, covariance = means_and_covariance(counts[has_images], sums[has_images], scatter)
         factor = torch.linalg.cholesky(covariance)

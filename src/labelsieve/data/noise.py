@@ -14,7 +14,7 @@ from labelsieve.core.errors import DataError, SettingsError, did_you_mean, look_
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for_features
+from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for, kinds_for_features
 from labelsieve.data.tags.records import TaggedImages, checked_tags
 
 if TYPE_CHECKING:
@@ -32,18 +32,22 @@ class Request:
     """What a kind of noise is asked for.
 
     Attributes:
-        rate: Share of wrong labels, from 0 to below 1.
         seed: Seed of all draws.
+        progress: Where to show how far it is.
+        rate: Share of wrong labels, from 0 to below 1.
         exact: Whether the share is exact, for the kinds that can; else each image is drawn on its own.
         pairs: Class name to the class name it is mistaken for, for the kinds that take pairs; None for their own.
-        progress: Where to show how far it is.
+        omit: Share of the right tags that go, from 0 to below 1.
+        add: Share of the tags of the result that are wrong, from 0 to below 1.
     """
 
-    rate: float
     seed: int
-    exact: bool
-    pairs: Mapping[str, str] | None
     progress: Progress
+    rate: float = 0.0
+    exact: bool = True
+    pairs: Mapping[str, str] | None = None
+    omit: float = 0.0
+    add: float = 0.0
 
 
 def inject(
@@ -94,7 +98,7 @@ def inject(
         3
     """
     classes = len(images.class_names)
-    make = look_up(NOISE, kind, what="kind of noise")
+    look_up(dict.fromkeys(kinds_for(tags=False)), kind, what="kind of noise")
     check_value("rate", rate, Rate)
     check_value("seed", seed, Seed)
     if pairs is not None and not NOISE.entries[kind].takes_pairs:
@@ -108,7 +112,7 @@ def inject(
     request = Request(rate=rate, seed=seed, exact=exact, pairs=pairs, progress=progress or Progress())
     noisy: NDArray[np.int64]
     notes: tuple[str, ...]
-    noisy, notes = make(images, request)
+    noisy, notes = NOISE[kind](images, request)
     changed = int((noisy != images.labels).sum())
     done = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"
     result = images.with_labels(noisy, truth=images.labels)
@@ -248,19 +252,30 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
     return noisy
 
 
-def with_tag_noise(images: TaggedImages, *, omit: float = 0.0, add: float = 0.0, seed: int = 0) -> TaggedImages:
-    """Returns images with tags of :func:`inject_tags` as given tags, those of before as `truth`, and a note.
+def tag_noise(images: TaggedImages, request: Request) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Returns tags of :func:`inject_tags`, (N, K), and remarks for the user."""
+    return inject_tags(images.tags, omit=request.omit, add=request.add, seed=request.seed), ()
+
+
+def with_tag_noise(
+    images: TaggedImages, *, kind: str, seed: int = 0, progress: Progress | None = None, **shares: float
+) -> TaggedImages:
+    """Returns images with noisy tags as given tags, those of before as `truth`, and a note.
 
     Args:
         images: N images; their tags count as right.
-        omit: See :func:`inject_tags`.
-        add: The same.
-        seed: The same.
+        kind: A kind of `NOISE` that is for tags.
+        seed: Seed of all draws.
+        progress: Where to show how far it is.
+        **shares: What the kind takes.
     """
-    noisy = inject_tags(images.tags, omit=omit, add=add, seed=seed)
+    request = Request(seed=seed, progress=progress or Progress(), **shares)  # type: ignore[arg-type]
+    noisy: NDArray[np.bool_]
+    notes: tuple[str, ...]
+    noisy, notes = NOISE[kind](images, request)
     omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
     note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
-    return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, note))
+    return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, *notes, note))
 
 
 def _rows(able: NDArray[Any], *, rate: float, total: int, rng: np.random.Generator, exact: bool) -> NDArray[Any]:

@@ -14,15 +14,19 @@ from labelsieve.core.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class Kind(Entry):
-    """A kind of noise; its place is a function of rows and :class:`labelsieve.data.noise.Request`.
+    """A kind of noise; its place is a function of images and :class:`labelsieve.data.noise.Request`.
 
     Attributes:
         needs_images: Whether it depends on pixels, which features come without.
         takes_pairs: Whether a user may say which class is mistaken for which.
+        for_tags: Whether it is for images that have several labels each; the others are for one label.
+        takes: What it takes of a request, beside the seed: shares of what it changes, and whether they are `exact`.
     """
 
     needs_images: bool = False
     takes_pairs: bool = False
+    for_tags: bool = False
+    takes: tuple[str, ...] = ("rate", "exact")
 
 
 _HERE = "labelsieve.data.noise:"
@@ -31,17 +35,25 @@ NOISE: Registry[Callable[..., Any], Kind] = Registry(
     Kind("symmetric", _HERE + "symmetric_noise", "to any other class, all equally likely"),
     Kind("pair", _HERE + "pair_noise", "to the next class, the last to the first", takes_pairs=True),
     Kind("instance", _HERE + "instance_noise", "to a class that depends on the pixels", needs_images=True),
+    Kind(
+        *("tags", _HERE + "tag_noise", "tags left out and added, where images have several labels"),
+        for_tags=True,
+        takes=("omit", "add"),
+    ),
 )
 
-TAGS, ABOUT_TAGS = "tags", "tags left out and added, where images have several labels"
-"""The kind of several labels an image, which has shares of its own; see :func:`labelsieve.data.noise.inject_tags`."""
+
+def kinds_for(*, tags: bool) -> list[str]:
+    """Returns the kinds for images that have several labels each, or for those that have one."""
+    return [name for name, kind in NOISE.entries.items() if kind.for_tags == tags]
+
 
 if TYPE_CHECKING:
     NoiseKind = str
 else:
-    NoiseKind = Literal[tuple(NOISE)]
+    NoiseKind = Literal[tuple(kinds_for(tags=False))]
 
 
 def kinds_for_features() -> list[str]:
-    """Returns the kinds that need no images."""
-    return [name for name, kind in NOISE.entries.items() if not kind.needs_images]
+    """Returns the kinds for one label that need no images."""
+    return [name for name in kinds_for(tags=False) if not NOISE.entries[name].needs_images]

@@ -12,7 +12,7 @@ from torch import Tensor
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
-from labelsieve.detect.tags.evidence import deal_folds
+from labelsieve.detect.tags.evidence import random_folds
 from labelsieve.detect.tags.probe import fit_one_against_rest
 from labelsieve.finetune.losses import binary_cross_entropy
 
@@ -68,7 +68,7 @@ def fit_tag_head(
         True
     """
     folds = min(folds, len(rows))
-    fold_ids = torch.from_numpy(deal_folds(len(rows), folds=folds, generator=generator)).to(device)
+    fold_ids = torch.from_numpy(random_folds(len(rows), folds=folds, generator=generator)).to(device)
     mean, scale = (each.float() for each in moments(features, rows))
     inputs = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)
     outputs = torch.from_numpy(targets[rows]).to(device)

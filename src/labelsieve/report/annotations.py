@@ -12,44 +12,30 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
+from labelsieve.data.sources.edits import RowVerdicts
 from labelsieve.report.common import require_same_images
+from labelsieve.report.request import ExportRequest
 from labelsieve.review.apply import apply, check_target
 from labelsieve.review.changes import LEFT_OUT, Placed
-from labelsieve.review.writers import RowVerdicts
+from labelsieve.review.rows import after_reviews, corrected, dropped_by_reviewers
 from labelsieve.verdicts import Verdicts
 
 
-def write_annotations(
-    verdicts: Verdicts,
-    images: LabelledImages,
-    out: Path,
-    *,
-    labels: NDArray[np.int64],
-    dropped: NDArray[np.bool_],
-    copy: bool,
-    overwrite: bool,
-    progress: Progress | None = None,
-) -> Path:
-    """Writes the source of boxes in its form, with a label quality for each box.
+def write_annotations(request: ExportRequest) -> None:
+    """Writes the source of boxes in its form, with the corrected labels and a label quality for each box.
 
     A label that was corrected has label quality 1 and is no issue. Boxes that the run did not scan, or could not read,
-    stay without.
-
-    Args:
-        verdicts: Of N boxes, after the reviews.
-        images: The boxes that the verdicts were made from.
-        out: The file or folder to write.
-        labels: (N,): the corrected labels, as indices.
-        dropped: (N,): which boxes reviewers left out.
-        copy: Copy the images of a folder instead of linking to them.
-        overwrite: Replace a file; a folder is never replaced.
-        progress: Where to show how far it is.
+    stay without. Those that reviewers left out are left out. A file may be replaced, a folder is not.
 
     Raises:
         SettingsError: The run has no boxes, or they do not come from a file.
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: The annotations cannot be written with more in them.
     """
+    images, out, progress = request.images, request.out, request.progress
+    verdicts = after_reviews(request.verdicts, request.reviews)
+    labels = corrected(request.verdicts, request.reviews or {})
+    dropped = dropped_by_reviewers(request.verdicts, request.reviews)
     if images.boxes is None:
         raise SettingsError("format annotations is for boxes, and this run scanned whole images; use csv or parquet")
     require_same_images(verdicts, images)
@@ -63,15 +49,16 @@ def write_annotations(
     changed, left_out = int((labels != verdicts.given).sum()), int(dropped.sum())
     with_labels = Placed(labels=new, changed=changed, left_out=left_out, done=0, differing=(), missing=())
     said = _said(verdicts, rows, len(whole), corrected=labels != verdicts.given, labels=labels)
-    target = _target(str(images.origin["source"]), out, overwrite=overwrite)
+    target = _target(str(images.origin["source"]), out, overwrite=request.overwrite)
     options = {name: value for name, value in images.origin.items() if name not in ("limit", "seed")}
-    applied = apply(whole, with_labels, options=options, out=target, copy=copy, verdicts=said, progress=progress)
+    applied = apply(
+        whole, with_labels, options=options, out=target, copy=request.copy, verdicts=said, progress=progress
+    )
     if progress is not None:
         for note in applied.notes:
             progress.say(f"note: {note}")
     if target != out:
         target.replace(out)
-    return out
 
 
 def _whole(images: LabelledImages, progress: Progress | None) -> LabelledImages:

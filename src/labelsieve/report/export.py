@@ -8,27 +8,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from labelsieve.core.errors import RunError, SettingsError, look_up
+from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import target_of, write_atomically
+from labelsieve.core.provenance import write_atomically
+from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.annotations import write_annotations
-from labelsieve.report.imagefolder import write_image_folder
-from labelsieve.report.registry import FORMATS, FormatKind, folder_formats
-from labelsieve.report.tools import write_for_tool
+from labelsieve.report.registry import FORMATS, FormatKind, formats_with
+from labelsieve.report.request import ExportRequest, check_file, refuse_suffix
 from labelsieve.review.rows import (
     FLAGGED_ARE_DROPPED,
     ReviewFiles,
     RowReviews,
     after_reviews,
-    clean_part,
     corrected,
     dropped_by_reviewers,
-    kept_although_flagged,
     marks_of_rows,
     read_reviews,
 )
@@ -106,52 +102,37 @@ def export(
     """
     out = Path(out)
     look_up(FORMATS, format, what="format")
-    kind, folders = FORMATS.entries[format].kind, folder_formats()
+    chosen = FORMATS.entries[format]
     check_value("drop_at", drop_at, Share)
     reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
-    if drop_at != FLAGGED_ARE_DROPPED and kind != "imagefolder":
-        raise SettingsError(f"drop_at goes with format imagefolder only, got format {format}; leave it out")
-    if format in folders and images is None:
-        raise SettingsError(f"format {format} needs the images; pass those that the run scanned")
-    if kind == "tool" and images is not None:
-        if images.boxes is not None:
-            raise SettingsError(f"format {format} holds labels of whole images, no boxes; use --format annotations")
-        return write_for_tool(
-            verdicts, images, out, tool=format, reviews=reviews, copy=copy, overwrite=overwrite, progress=progress
-        )
-    if kind == "imagefolder" and images is not None:
-        labels = corrected(verdicts, reviews or {})
-        kept = _clean_part(after_reviews(verdicts, reviews), drop_at, progress) | (labels != verdicts.given)
-        kept &= ~dropped_by_reviewers(verdicts, reviews)
-        return write_image_folder(
-            verdicts, images, out, labels=labels, kept=kept, copy=copy, overwrite=overwrite, progress=progress
-        )
-    if kind == "annotations" and images is not None:
-        return write_annotations(
-            after_reviews(verdicts, reviews),
-            images,
-            out,
-            labels=corrected(verdicts, reviews or {}),
-            dropped=dropped_by_reviewers(verdicts, reviews),
-            copy=copy,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    if copy:
-        raise SettingsError(f"copy goes with {', '.join(folders)} only, got format {format}; leave it out")
-    target_of(out)
-    if out.exists() and not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
-    FORMATS[format](verdicts, reviews, out)
+    asked = {"drop_at": (drop_at != FLAGGED_ARE_DROPPED, "is_clean_part"), "copy": (copy, "needs_images")}
+    for option, (is_given, field) in asked.items():
+        if is_given and not getattr(chosen, field):
+            fitting = ", ".join(formats_with(field))
+            raise SettingsError(f"{option} goes with {fitting} only, got format {format}; leave it out")
+    request = ExportRequest(
+        format=chosen,
+        verdicts=verdicts,
+        given_images=images,
+        reviews=reviews,
+        out=out,
+        drop_at=drop_at,
+        copy=copy,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    loaded(chosen.through or chosen.place)(request)
     return out
 
 
-def _clean_part(verdicts: Verdicts, drop_at: float, progress: Progress | None) -> NDArray[np.bool_]:
-    clean = clean_part(verdicts, drop_at=drop_at)
-    if progress is not None and drop_at != FLAGGED_ARE_DROPPED:
-        kept = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())
-        progress.say(f"note: {kept:,} flagged images kept: p_clean above {drop_at:g}")
-    return clean
+def export_file(request: ExportRequest) -> None:
+    """Writes a format that is one file.
+
+    Raises:
+        RunError: The file is in the way or cannot be written.
+    """
+    check_file(request.out, overwrite=request.overwrite)
+    loaded(request.format.place)(request.verdicts, request.reviews, request.out)
 
 
 def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.Table:
@@ -182,7 +163,7 @@ def write_csv_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -
     Raises:
         SettingsError: The suffix is that of Parquet, which a tool would take it for.
     """
-    _refuse_suffix(out, ".parquet", format="csv")
+    refuse_suffix(out, ".parquet", format="csv")
     write_csv(out, _with_reviews(verdicts, reviews))
 
 
@@ -192,13 +173,8 @@ def write_parquet_table(verdicts: Verdicts, reviews: RowReviews | None, out: Pat
     Raises:
         SettingsError: The suffix is that of CSV, which a tool would take it for.
     """
-    _refuse_suffix(out, ".csv", format="parquet")
+    refuse_suffix(out, ".csv", format="parquet")
     _write_parquet(out, _with_reviews(verdicts, reviews))
-
-
-def _refuse_suffix(out: Path, suffix: str, *, format: str) -> None:
-    if out.suffix.lower() == suffix:
-        raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
 
 
 def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:

@@ -22,6 +22,15 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.common import require_same_images
+from labelsieve.report.request import ExportRequest
+from labelsieve.review.rows import (
+    FLAGGED_ARE_DROPPED,
+    after_reviews,
+    clean_part,
+    corrected,
+    dropped_by_reviewers,
+    kept_although_flagged,
+)
 from labelsieve.verdicts import Verdicts
 
 # In every exported folder: what it was made from, and the proof that it may be replaced. Loaders skip hidden files.
@@ -29,77 +38,62 @@ MARKER = ".labelsieve-export.json"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp"}
 
 
-def write_image_folder(
-    verdicts: Verdicts,
-    images: LabelledImages,
-    out: Path,
-    *,
-    labels: NDArray[np.int64],
-    kept: NDArray[np.bool_],
-    copy: bool,
-    overwrite: bool,
-    progress: Progress | None = None,
-) -> Path:
-    """Writes images as class folders; classes without any are left out.
+def write_image_folder(request: ExportRequest) -> None:
+    """Writes the clean part as class folders; classes without any image are left out.
 
-    Args:
-        verdicts: Of N images; says which of them can be read.
-        images: The images that the verdicts were made from.
-        out: The folder to write; it appears whole or not at all.
-        labels: (N,): the classes, as indices.
-        kept: (N,): which of the readable ones to write.
-        copy: Copy image files instead of linking to them. Images held as bytes are always written.
-        overwrite: Replace `out` if it is an empty folder or an earlier export.
-        progress: Where to show how far it is.
+    It holds the images that can be read and are not flagged, or flagged with a label quality above `drop_at`; and
+    those whose right label a reviewer named, in the folder of that.
 
     Raises:
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is gone.
     """
-    rows = np.flatnonzero(verdicts.is_readable & kept).tolist()
+    verdicts, reviews = request.verdicts, request.reviews
+    labels = corrected(verdicts, reviews or {})
+    kept = _clean_part(request) | (labels != verdicts.given)
+    kept &= verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
+    rows = np.flatnonzero(kept).tolist()
     taken = UniqueNames()
     folders = [taken.take("", safe_name(name)) for name in verdicts.class_names]
-    with export_folder(verdicts, images, out, overwrite=overwrite) as part:
-        place_images(images, part, {row: folders[labels[row]] for row in rows}, out=out, copy=copy, progress=progress)
+    with export_folder(request) as part:
+        place_images(request, part, {row: folders[labels[row]] for row in rows})
         write_marker(
             verdicts, part, kept=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
         )
-    return out
+
+
+def _clean_part(request: ExportRequest) -> NDArray[np.bool_]:
+    verdicts, drop_at = after_reviews(request.verdicts, request.reviews), request.drop_at
+    clean = clean_part(verdicts, drop_at=drop_at)
+    if request.progress is not None and drop_at != FLAGGED_ARE_DROPPED:
+        kept = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())
+        request.progress.say(f"note: {kept:,} flagged images kept: p_clean above {drop_at:g}")
+    return clean
 
 
 @contextmanager
-def export_folder(verdicts: Verdicts, images: LabelledImages, out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yields a temporary folder, which becomes `out` when the block ends well.
+def export_folder(request: ExportRequest) -> Iterator[Path]:
+    """Yields a temporary folder, which becomes that of the request when the block ends well.
 
     Raises:
         RunError: `out` is in the way, or the images are not those of the verdicts.
     """
-    require_same_images(verdicts, images)
-    _check_free(out, overwrite=overwrite)
-    with new_folder(out) as part:
+    require_same_images(request.verdicts, request.images)
+    _check_free(request.out, overwrite=request.overwrite)
+    with new_folder(request.out) as part:
         yield part
 
 
 def place_images(
-    images: LabelledImages,
-    part: Path,
-    folders: Mapping[int, str],
-    *,
-    out: Path,
-    copy: bool,
-    by_stem: bool = False,
-    progress: Progress | None = None,
+    request: ExportRequest, part: Path, folders: Mapping[int, str], *, by_stem: bool = False
 ) -> dict[int, str]:
     """Writes images into folders of an export, under names of their own.
 
     Args:
-        images: N images.
+        request: What is exported.
         part: The folder that is written.
         folders: Row to the folder in it.
-        out: Where that will be.
-        copy: Copy image files instead of linking to them. Images held as bytes are always written.
         by_stem: Names differ in more than their suffix.
-        progress: Where to show how far it is.
 
     Returns:
         Row to the path in the folder.
@@ -107,16 +101,17 @@ def place_images(
     Raises:
         DataError: An image file is gone.
     """
+    images = request.images
     names, paths = UniqueNames(), {}
-    shown = progress or Progress()
+    shown = request.progress or Progress()
     with shown.task("writing images", total=len(folders), unit="images", brief=True) as advance:
         for row, folder in folders.items():
-            source = _source(images, row, out)
+            source = _source(images, row, request.out)
             (part / folder).mkdir(exist_ok=True)
             stem, suffix = os.path.splitext(file_name(images.ids[row], source))
             name = names.take(folder, stem) + suffix if by_stem else names.take(folder, stem + suffix)
             paths[row] = f"{folder}/{name}"
-            _place(source, part / paths[row], copy=copy)
+            _place(source, part / paths[row], copy=request.copy)
             advance(1)
     return paths
 

@@ -11,63 +11,85 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from labelsieve.core.registry import Entry, Registry
 
+_HERE = "labelsieve.report."
+
 
 @dataclass(frozen=True)
 class Format(Entry):
     """An export format; its place is the function that writes it.
 
     Attributes:
-        kind: What that function is called with. `file`: verdicts, reviews and the path of the file. `tool`: a card for
-            each image, class names, the folder to write in and the one that it becomes, see
-            :func:`labelsieve.report.tools.write_for_tool`. `imagefolder`: as
-            :func:`labelsieve.report.imagefolder.write_image_folder`. `annotations`: as
-            :func:`labelsieve.report.annotations.write_annotations`.
+        through: The place of a function of an :class:`labelsieve.report.request.ExportRequest` that calls the one that
+            writes; empty where that takes the request itself.
+        needs_images: Whether it is a folder with the images, which may be copied or linked.
+        is_clean_part: Whether it leaves out what is flagged.
+        tags: The place of a function `(verdicts: TagVerdicts, out) -> str | None`, which writes the tags of a run as a
+            file and returns what separates them there; empty where the format is not for tags.
         images_in: Where the images lie in the folder of a tool.
         has_sizes: Whether the cards for a tool hold the size of each image, which means to decode it.
     """
 
-    kind: Literal["file", "tool", "imagefolder", "annotations"] = "file"
+    through: str = ""
+    needs_images: bool = False
+    is_clean_part: bool = False
+    tags: str = ""
     images_in: str = "images"
     has_sizes: bool = False
 
 
-_HERE = "labelsieve.report."
+def _file(name: str, place: str, about: str, *, tags: str = "") -> Format:
+    """Returns a format that is one file; its function takes verdicts, reviews and the path."""
+    return Format(name, _HERE + place, about, through=_HERE + "export:export_file", tags=tags and _HERE + tags)
+
+
+def _tool(name: str, about: str, *, images_in: str = "images", has_sizes: bool = False) -> Format:
+    """Returns a format of an annotation tool; see :func:`labelsieve.report.tools.export_for_tool`."""
+    return Format(
+        name,
+        f"{_HERE}tools:write_{name.replace('-', '_')}",
+        about,
+        through=_HERE + "tools:export_for_tool",
+        needs_images=True,
+        images_in=images_in,
+        has_sizes=has_sizes,
+    )
+
+
 FORMATS: Registry[Callable[..., Any], Format] = Registry(
     "--format",
-    Format("csv", _HERE + "export:write_csv_table", "the table of verdicts, one row for each image"),
-    Format("parquet", _HERE + "export:write_parquet_table", "the table of verdicts with types"),
+    _file(
+        *("csv", "export:write_csv_table", "the table of verdicts, one row for each image"),
+        tags="tag_export:write_csv_of_tags",
+    ),
+    _file(
+        *("parquet", "export:write_parquet_table", "the table of verdicts with types"),
+        tags="tag_export:write_parquet_of_tags",
+    ),
     Format(
         "imagefolder",
         _HERE + "imagefolder:write_image_folder",
         "the clean part, one folder for each class",
-        kind="imagefolder",
+        needs_images=True,
+        is_clean_part=True,
     ),
-    Format("cleanlab", _HERE + "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
-    Format("label-studio", _HERE + "tools:write_label_studio", "all images with tasks for Label Studio", kind="tool"),
-    Format(
-        "fiftyone",
-        _HERE + "tools:write_fiftyone",
-        "all images with labels as FiftyOneImageClassificationDataset",
-        kind="tool",
-        images_in="data",
-    ),
-    Format(
-        "cvat", _HERE + "tools:write_cvat", "all images with tags as CVAT for images 1.1", kind="tool", has_sizes=True
-    ),
-    Format("coco", _HERE + "tools:write_coco", "all images with annotations as COCO", kind="tool", has_sizes=True),
+    _file("cleanlab", "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
+    _tool("label-studio", "all images with tasks for Label Studio"),
+    _tool("fiftyone", "all images with labels as FiftyOneImageClassificationDataset", images_in="data"),
+    _tool("cvat", "all images with tags as CVAT for images 1.1", has_sizes=True),
+    _tool("coco", "all images with annotations as COCO", has_sizes=True),
     Format(
         "annotations",
         _HERE + "annotations:write_annotations",
         "of boxes, the annotation file with corrected labels and label quality",
-        kind="annotations",
+        needs_images=True,
     ),
-    Format("dataset-card", _HERE + "card:write_card", "a card for the Hub that says which labels were changed"),
+    _file("dataset-card", "card:write_card", "a card for the Hub that says which labels were changed"),
 )
 
 
-def folder_formats() -> list[str]:
-    """Returns the formats that need the images."""
-    return [name for name, format in FORMATS.entries.items() if format.kind != "file"]
+def formats_with(field: str) -> list[str]:
+    """Returns the formats of which a field of :class:`Format` is true, or not empty."""
+    return [name for name, format in FORMATS.entries.items() if getattr(format, field)]
 
 
 if TYPE_CHECKING:

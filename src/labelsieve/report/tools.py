@@ -14,11 +14,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from labelsieve.core.progress import Progress, clean
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.progress import clean
 from labelsieve.core.provenance import write_json, write_text
+from labelsieve.core.registry import loaded
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.report.imagefolder import export_folder, place_images, write_marker
-from labelsieve.report.registry import FORMATS
+from labelsieve.report.request import ExportRequest
 from labelsieve.review.rows import RowReviews, after_reviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 
@@ -28,50 +30,31 @@ Card = dict[str, Any]
 _VERSION = "labelsieve"
 
 
-def write_for_tool(
-    verdicts: Verdicts,
-    images: LabelledImages,
-    out: Path,
-    *,
-    tool: str,
-    reviews: RowReviews | None,
-    copy: bool,
-    overwrite: bool,
-    progress: Progress | None = None,
-) -> Path:
+def export_for_tool(request: ExportRequest) -> None:
     """Writes a folder that an annotation tool imports: all images that can be read, most suspicious first.
 
-    What reviewers left out as a copy, a leak or a defect is not in it.
-
-    Args:
-        verdicts: Of N images.
-        images: The images that the verdicts were made from.
-        out: The folder to write; it appears whole or not at all.
-        tool: A format of the kind `tool` in :data:`labelsieve.report.registry.FORMATS`.
-        reviews: What reviewers say, from :func:`labelsieve.review.rows.read_reviews`.
-        copy: Copy image files instead of linking to them.
-        overwrite: Replace `out` if it is an empty folder or an earlier export.
-        progress: Where to show how far it is.
+    What reviewers left out as a copy, a leak or a defect is not in it. The function of the format writes the
+    annotations; it takes a card for each image, the class names, the folder to write in and the one that it becomes.
 
     Raises:
+        SettingsError: The images are boxes.
         RunError: `out` is in the way or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is gone.
     """
-    format, write = FORMATS.entries[tool], FORMATS[tool]
-    with export_folder(verdicts, images, out, overwrite=overwrite) as part:
+    verdicts, reviews, images, format = request.verdicts, request.reviews, request.images, request.format
+    if images.boxes is not None:
+        raise SettingsError(f"format {format.name} holds labels of whole images, no boxes; use --format annotations")
+    with export_folder(request) as part:
         ranked = after_reviews(verdicts, reviews)
         rows = np.flatnonzero(verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews))
         order = rows[np.argsort(np.asarray(ranked.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
-        paths = place_images(
-            images, part, dict.fromkeys(order, format.images_in), out=out, copy=copy, by_stem=True, progress=progress
-        )
+        paths = place_images(request, part, dict.fromkeys(order, format.images_in), by_stem=True)
         cards = _cards(verdicts, ranked, images, reviews or {}, paths)
         if format.has_sizes:
             for row, card in zip(paths, cards, strict=True):
                 card["size"] = _size(images, row)
-        write(cards, verdicts.class_names, part, out)
+        loaded(format.place)(cards, verdicts.class_names, part, request.out)
         write_marker(verdicts, part, kept=len(paths), class_of_folder={})
-    return out
 
 
 def _cards(

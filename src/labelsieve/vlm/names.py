@@ -7,6 +7,8 @@ from pathlib import Path
 
 from labelsieve.data.published.base import named_source
 
+DEFAULT_MODEL = "openai/clip-vit-base-patch16"
+"""The default model of a scan."""
 OPEN_CLIP = "open_clip:"
 """Prefix of the names of models that open_clip loads; see :func:`labelsieve.load_vlm`."""
 

@@ -1428,6 +1428,7 @@ SHIPPED = {
     "prompts-cifar100": 42,
     "prompts-strong": 63,
     "strong": 2001,
+    "strong-few": 576,
     "strong-sketches": 435,
     "tags": 45,
     "whole": 135,

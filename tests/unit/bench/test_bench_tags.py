@@ -120,8 +120,8 @@ def test_data_are_read_with_tags_and_noise(tmp_path: Path) -> None:
     ("changed", "said"),
     [
         (('kind = "tags"\nomit = 0.25\nadd = 0.1', 'kind = "pair"\nrate = 0.2'), r"\[noise.some\]: task tags takes"),
-        (("omit = 0.25\nadd = 0.1", ""), r"expected omit or add with kind tags and with no other, got kind tags"),
-        (('"none"', '"none"\nadd = 0.1'), r"expected omit or add with kind tags and with no other, got kind none"),
+        (("omit = 0.25\nadd = 0.1", ""), r"expected omit or add above 0 with kind tags, found none"),
+        (('"none"', '"none"\nadd = 0.1'), r"kind none takes no add; leave it out"),
         (("limit = 24", 'test = "scene-tags"'), r"\[data.scenes\]: task tags tests nothing"),
         (('"scene-tags"', '"drawings"'), r"\[data.scenes\]: drawings does not go with task tags; use scene-tags"),
         (('detector = "knn"', 'detector = "fine"'), r"\[method.knn\]: --detector fine reads one label an image"),

@@ -13,12 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelsieve.bench.config import Noise as NoiseOfExperiment
+from labelsieve.commands.noise import Noise as NoiseCommand
 from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
-from labelsieve.data.noise import class_weights, flip_rates, inject, paired, symmetric, transition_probabilities
+from labelsieve.data.noise import (
+    Request,
+    class_weights,
+    flip_rates,
+    inject,
+    paired,
+    symmetric,
+    transition_probabilities,
+)
 from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
-from labelsieve.data.noise_kinds import NOISE
+from labelsieve.data.noise_kinds import NOISE, kinds_for
 
 PARITY = Path(__file__).parents[2] / "data" / "parity" / "idn.npz"
 
@@ -132,6 +142,21 @@ def test_instance_noise_depends_on_the_image_and_keeps_about_the_rate() -> None:
 
 
 @pytest.mark.parametrize("kind", NOISE)
+def test_what_a_kind_takes_can_be_asked_for(kind: str) -> None:
+    takes = NOISE.entries[kind].takes
+    assert takes and {*takes} <= {field.name for field in dataclasses.fields(Request)}
+    shares = {*takes} - {"exact"}
+    for settings_class in (NoiseCommand, NoiseOfExperiment):
+        assert shares <= {field.name for field in dataclasses.fields(settings_class)}
+
+
+def test_inject_refuses_kinds_for_tags() -> None:
+    for kind in kinds_for(tags=True):
+        with pytest.raises(SettingsError, match="expected kind of noise to be one of symmetric, pair, instance, got"):
+            inject(some_images(), kind=kind, rate=0.3)
+
+
+@pytest.mark.parametrize("kind", kinds_for(tags=False))
 def test_inject_keeps_the_clean_labels_as_truth(kind: Any) -> None:
     images = some_images()
     noisy = inject(images, kind=kind, rate=0.3, seed=1)
@@ -142,7 +167,7 @@ def test_inject_keeps_the_clean_labels_as_truth(kind: Any) -> None:
     assert f"{kind} noise at rate 0.3 with seed 1" in noisy.notes[-1]
 
 
-@pytest.mark.parametrize("kind", NOISE)
+@pytest.mark.parametrize("kind", kinds_for(tags=False))
 @pytest.mark.parametrize("exact", [True, False])
 def test_rate_zero_changes_nothing(kind: Any, exact: bool) -> None:
     images = some_images()

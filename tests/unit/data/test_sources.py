@@ -28,6 +28,7 @@ from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.data.loading import load_images
 from labelsieve.data.sources.table_formats import TABLES
 from small_pictures import plain
+from small_tables import write_table
 
 MakeFolder = Callable[..., Path]
 
@@ -418,21 +419,6 @@ def test_csv_that_is_no_text_or_empty(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- Parquet, Arrow, saved folders, data sets
-
-
-def write_table(table: pa.Table, path: Path) -> Path:
-    if path.suffix == ".parquet":
-        pq.write_table(table, path)
-    elif path.suffix == ".feather":
-        pyarrow.feather.write_feather(table, path)
-    elif path.suffix in (".csv", ".tsv"):
-        comma = "," if path.suffix == ".csv" else "\t"
-        pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(delimiter=comma))
-    else:
-        assert path.suffix == ".arrow", f"say here how a table that ends in {path.suffix} is written"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-    return path
 
 
 @pytest.mark.parametrize("suffix", TABLES)

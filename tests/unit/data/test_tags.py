@@ -456,11 +456,11 @@ def test_what_the_command_line_refuses(tagged: ls.TaggedImages, run: Run, tmp_pa
         (("noise", source, "--kind", "tags", "--out", "x.parquet"), "expected --omit or --add above 0"),
         (
             ("noise", source, "--kind", "tags", "--rate", "0.1", "--out", "x.parquet"),
-            "--rate goes with the other kinds",
+            "--rate goes with --kind symmetric or pair or instance only",
         ),
         (
             ("noise", source, "--kind", "pair", "--rate", "0.1", "--omit", "0.1", "--out", "x.parquet"),
-            "--omit goes with",
+            "--omit goes with --kind tags only",
         ),
         (("noise", source, "--kind", "pair", "--out", "x.parquet"), "missing --rate"),
     ):

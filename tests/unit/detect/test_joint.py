@@ -17,8 +17,9 @@ from torch import Tensor
 
 import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures, load_features
+from labelsieve.detect.evidence import discriminants
 from labelsieve.detect.evidence import fit as joint_fit
-from labelsieve.detect.evidence.discriminants import fit_discriminants
+from labelsieve.detect.evidence.discriminants import fit_discriminants, stratified_folds
 from labelsieve.detect.evidence.fit import _likeliest, _match, _mistakes, _Sample, fit_joint
 from labelsieve.detect.evidence.noise_model import (
     SMALL,
@@ -37,9 +38,11 @@ from labelsieve.detect.evidence.noise_rate import (
     classes_differ,
     noise_rate,
     reliability_rate,
+    surest_images,
 )
 from labelsieve.detect.evidence.posterior import MOST_CLEAN, best_threshold
 from labelsieve.detect.zero_shot import fitting_factor
+from labelsieve.metrics import Interval
 from slow_cases import mostly_slow
 
 CLASSES = 5
@@ -197,9 +200,15 @@ def mistaken(by: str) -> Known:
     return Known(logits, truth, np.where(wrong, other, truth))
 
 
+def rate_of(joined: Joined, mistakes: Mistakes, *, reliable: float | None = None) -> Interval:
+    surest = surest_images(joined)
+    assert surest is not None
+    return noise_rate(joined, surest, mistakes, reliable=reliable)
+
+
 def kind_of(joined: Joined) -> Mistakes:
-    rate = noise_rate(joined, Mistakes.EVEN)
-    return _mistakes(joined, rate and rate.value, generator(), lambda _count: None)
+    surest = surest_images(joined)
+    return _mistakes(joined, surest and surest.shares.value, generator(), lambda _count: None)
 
 
 @pytest.mark.parametrize(("by", "rise"), mostly_slow([("class", RISE), ("looks", ALIKE_RISE)], quick=[("class", RISE)]))
@@ -209,10 +218,10 @@ def test_mistakes_are_more_frequent_than_the_surest_images_show(by: str, rise: f
     joined = Joined(data.logits, torch.from_numpy(data.labels))
     kind = kind_of(joined)
     assert kind is (Mistakes.BY_CLASS if by == "class" else Mistakes.ALIKE)
-    surest, rate = noise_rate(joined, Mistakes.EVEN), noise_rate(joined, kind)
-    assert surest is not None and surest.value < true - 0.04
+    surest, rate = rate_of(joined, Mistakes.EXCHANGED), rate_of(joined, kind)
+    assert surest.value < true - 0.04
     disagree = float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
-    assert rate is not None and rate.value == pytest.approx(min(rise * surest.value + FLOOR, disagree))
+    assert rate.value == pytest.approx(min(rise * surest.value + FLOOR, disagree))
     assert rate.low < rate.value <= rate.high
     if by == "looks":
         model = data.fit()
@@ -236,8 +245,8 @@ def test_classes_that_the_evidence_knows_little_do_not_differ() -> None:
     logits = torch.randn(4000, CLASSES, generator=generator(4))
     logits[torch.arange(4000), torch.arange(4000) % CLASSES] += torch.tensor([2.0, 2.0, 9.0, 9.0, 9.0]).repeat(800)
     joined = Joined(logits, logits.softmax(dim=1).multinomial(1, generator=generator(3))[:, 0])
-    of_all, of_each = (noise_rate(joined, Mistakes.EVEN, differ=differ) for differ in (False, True))
-    assert of_all and of_each and of_each.low > of_all.high
+    of_all, of_each = (surest_images(joined, by_class=by_class) for by_class in (False, True))
+    assert of_all and of_each and of_each.shares.low > of_all.shares.high
     assert not classes_differ(joined)
 
 
@@ -245,8 +254,8 @@ def test_no_more_labels_are_wrong_than_disagree() -> None:
     data = known("symmetric", 0.3, sharpness=12.0)
     joined = Joined(data.logits, torch.from_numpy(data.labels))
     disagree = float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
-    rate = noise_rate(joined, Mistakes.ALIKE)
-    assert rate is not None and rate.value == pytest.approx(disagree) and rate.high == pytest.approx(disagree, abs=0.03)
+    rate = rate_of(joined, Mistakes.ALIKE)
+    assert rate.value == pytest.approx(disagree) and rate.high == pytest.approx(disagree + FLOOR, abs=0.03)
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
@@ -262,13 +271,12 @@ def test_the_reliability_curve_of_a_calibrated_model_holds_the_noise(kind: str, 
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     data = mistaken("class")
     joined = Joined(data.logits, torch.from_numpy(data.labels))
-    alone, low, high = (noise_rate(joined, Mistakes.BY_CLASS, reliable=each) for each in (None, 0.0, 1.0))
-    surest = noise_rate(joined, Mistakes.EVEN)
-    assert alone and low and high and surest
+    alone, low, high = (rate_of(joined, Mistakes.BY_CLASS, reliable=each) for each in (None, 0.0, 1.0))
+    surest = rate_of(joined, Mistakes.EXCHANGED)
     assert high.value == pytest.approx(alone.value), "it is held between the surest images and what is assumed"
     assert low.value == pytest.approx(surest.value) and low.low < low.value < alone.value <= low.high
     for kind in (Mistakes.EVEN, Mistakes.EXCHANGED, Mistakes.ALIKE):
-        assert noise_rate(joined, kind, reliable=1.0) == noise_rate(joined, kind), "it is not asked about others"
+        assert rate_of(joined, kind, reliable=1.0) == rate_of(joined, kind), "it is not asked about others"
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
@@ -277,8 +285,23 @@ def test_even_noise_and_exchanged_classes_are_told_from_mistakes(kind: str) -> N
     joined = Joined(data.logits, torch.from_numpy(data.labels))
     mistakes = kind_of(joined)
     assert mistakes is (Mistakes.EVEN if kind == "symmetric" else Mistakes.EXCHANGED)
-    rate = noise_rate(joined, mistakes)
-    assert rate is not None and rate.low < 0.3 < rate.high, "four thousand images, of which the surest tell"
+    rate = rate_of(joined, mistakes)
+    assert rate.low < 0.3 < rate.high, "four thousand images, of which the surest tell"
+
+
+def test_few_mistakes_of_classes_are_told_from_even_noise() -> None:
+    """131 mistakes among three thousand images: half of them would tell too little of the confusion."""
+    seed, count = 3, 3000
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(6 * rng.normal(size=(count, 10)).astype(np.float32))
+    truth = logits.softmax(dim=1).multinomial(1, generator=generator(seed))[:, 0]
+    unsure = 1 - logits.softmax(dim=1).amax(dim=1).numpy().argsort().argsort() / count
+    wrong = torch.from_numpy(rng.random(count) < 0.08 * unsure)
+    shift = torch.from_numpy(np.where(rng.random(count) < 0.5, 1, rng.integers(1, 10, count)))
+    labels = torch.where(wrong, (truth + shift) % 10, truth)
+    assert kind_of(Joined(logits, labels)) in (Mistakes.BY_CLASS, Mistakes.EXCHANGED)
+    even = torch.where(wrong, (truth + torch.from_numpy(rng.integers(1, 10, count))) % 10, truth)
+    assert kind_of(Joined(logits, even)) is Mistakes.EVEN
 
 
 @pytest.mark.parametrize("exchanged", [True, False])
@@ -393,9 +416,9 @@ def test_the_rate_is_told_by_as_many_images_as_agree() -> None:
     for _ in range(200):
         wrong = torch.from_numpy(rng.random(2000) < 0.3)
         few.append(float(wrong[:300].float().mean()))
-        many.append(_among_surest(wrong).value)
+        many.append(_among_surest(wrong)[0].value)
         errs = torch.from_numpy(rng.random(2000) < np.linspace(-0.5, 1.0, 2000))
-        cut.append(_among_surest(wrong | errs).value)
+        cut.append(_among_surest(wrong | errs)[0].value)
     assert np.std(many) < 0.75 * np.std(few) and abs(np.mean(many) - 0.3) < 0.005
     assert abs(np.mean(cut) - 0.3) < 0.03, "of all two thousand 47 % disagree"
 
@@ -407,7 +430,7 @@ def test_what_weak_evidence_errs_on_is_not_taken_for_wrong() -> None:
         told, shown = [], []
         for _ in range(50):
             disagrees = torch.from_numpy((rng.random(5000) < rate) | (rng.random(5000) < 3 * rank))
-            told.append(_among_surest(disagrees).value)
+            told.append(_among_surest(disagrees)[0].value)
             shown.append(float(disagrees[:750].float().mean()))
         assert rate <= np.mean(told) < most < np.mean(shown) - 0.08
     flat = torch.from_numpy(rng.random(5000) < 0.2)
@@ -415,11 +438,35 @@ def test_what_weak_evidence_errs_on_is_not_taken_for_wrong() -> None:
 
 
 def test_the_interval_of_the_rate_is_that_of_the_surest_alone() -> None:
-    found = _among_surest(torch.arange(2000) % 10 < 3)
-    assert found.value == pytest.approx(0.3, abs=2e-3)
-    assert (found.low, found.high) == pytest.approx((0.249, 0.355), abs=2e-3), "Clopper and Pearson of 90 of 300"
-    none = _among_surest(torch.zeros(4, dtype=torch.bool))
+    share, _, fewest = _among_surest(torch.arange(2000) % 10 < 3)
+    assert fewest == 300 and share.value == pytest.approx(0.3, abs=2e-3)
+    assert (share.low, share.high) == pytest.approx((0.249, 0.355), abs=2e-3), "Clopper and Pearson of 90 of 300"
+    none, _, _ = _among_surest(torch.zeros(4, dtype=torch.bool))
     assert (none.value, none.low) == (0.0, 0.0) and none.high == pytest.approx(0.842, abs=1e-3), "0 of 2"
+
+
+def test_what_weak_evidence_doubts_is_no_noise() -> None:
+    """Right labels of 100 classes with five images each: the evidence errs on its surest images, and knows it."""
+    logits = 4 * torch.randn(500, 100, generator=generator(4))
+    labels = logits.softmax(dim=1).multinomial(1, generator=generator(3))[:, 0]
+    joined = Joined(logits, labels)
+    surest = surest_images(joined)
+    assert surest is not None and surest.shares.low > 0.05
+    right = rate_of(joined, Mistakes.EVEN)
+    assert right.value < 0.7 * surest.shares.value and right.low < 0.5 * surest.shares.low
+    wrong = torch.rand(500, generator=generator(5)) < 0.3
+    noisy = Joined(
+        logits, torch.where(wrong, (labels + torch.randint(1, 100, (500,), generator=generator(6))) % 100, labels)
+    )
+    rate = rate_of(noisy, Mistakes.EVEN)
+    assert rate.low < 0.3 < rate.high and rate.value == pytest.approx(0.3, abs=0.12)
+
+
+def test_few_images_of_a_class_are_dealt_evenly_into_the_folds() -> None:
+    labels = np.repeat(np.arange(20), 6)
+    rows = np.flatnonzero(np.arange(120) % 6 > 0)
+    folds = stratified_folds(labels, rows, 5, generator())
+    assert all(sorted(folds[labels == each]) == [-1, 0, 1, 2, 3, 4] for each in range(20))
 
 
 @pytest.mark.slow
@@ -434,7 +481,7 @@ def test_evidence_that_knows_nothing_flags_nothing_for_its_own_sake() -> None:
     data = known("symmetric", 0.2)
     blind = dataclasses.replace(data, logits=torch.randn(data.logits.shape, generator=generator()))
     joined = Joined(blind.logits, torch.from_numpy(blind.labels))
-    assert noise_rate(joined, Mistakes.EVEN) is None, "that the surest disagree with chance is no noise"
+    assert surest_images(joined) is None, "that the surest disagree with chance is no noise"
     found = blind.fit()
     assert found.noise.rate < 0.9 and float(found.weights[0]) < 0.1
 
@@ -635,12 +682,13 @@ def test_right_labels_of_mixed_features_are_smoothed_no_more() -> None:
     assert plain is smoothed
 
 
-def test_no_image_vouches_for_its_own_label() -> None:
+def test_no_image_vouches_for_its_own_label(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = blobs(300)
     rows = np.arange(300)
     before = fit(features, labels, rows)
     own = before.folds == 2
     changed = np.where(own, (labels + 1) % CLASSES, labels)
+    monkeypatch.setattr(discriminants, "stratified_folds", lambda *_: before.folds)
     after = fit(features, changed, rows)
     tensor = torch.from_numpy(features)
     assert torch.equal(before.logits(rows, tensor)[own], after.logits(rows, tensor)[own])

@@ -143,7 +143,7 @@ def test_flagged_images_that_are_more_likely_right_are_kept_on_demand(tmp_path: 
     assert files_of(flagged) == ["cat/a.png"] and files_of(likely) == ["cat/a.png", "cat/b.png"]
     with pytest.raises(SettingsError, match=r"expected drop_at from 0 to 1, got 1\.5"):
         export(verdicts, images, format="imagefolder", out=tmp_path / "x", drop_at=1.5)
-    with pytest.raises(SettingsError, match="drop_at goes with format imagefolder only"):
+    with pytest.raises(SettingsError, match="drop_at goes with imagefolder only"):
         export(verdicts, images, format="csv", out=tmp_path / "x.csv", drop_at=0.5)
     assert not (tmp_path / "x").exists() and not (tmp_path / "x.csv").exists()
 

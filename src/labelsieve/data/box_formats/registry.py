@@ -25,24 +25,41 @@ class BoxFormat(Entry):
         written: The place of a function `(path, *, column) -> Iterator[Written]`, which yields the boxes of one file,
             and what else is in it, to check what was edited.
         suffixes: How its files end, in lower case, where that is enough to know it; see `find_boxes`.
+        label_files: Where what is read is a file of settings, the place of a function `(path, *, split) -> list[Path]`,
+            the files of labels that it leads to.
+        caches: The place of a function `(files) -> list[Path]`, what trainers keep of files of labels; empty where
+            they keep nothing.
     """
 
     edit: str = ""
     written: str = ""
     suffixes: tuple[str, ...] = ()
+    label_files: str = ""
+    caches: str = ""
 
 
-def _format(name: str, about: str, *suffixes: str) -> BoxFormat:
+def _format(name: str, about: str, *suffixes: str, **more: str) -> BoxFormat:
+    """Returns a format whose functions are named after it; `more` are names of functions that few formats have."""
     here = f"labelsieve.data.box_formats.{name}:"
     return BoxFormat(
-        name, f"{here}read_{name}", about, f"{here}edit_{name}", f"{here}written_{name}", suffixes=suffixes
+        name,
+        f"{here}read_{name}",
+        about,
+        f"{here}edit_{name}",
+        f"{here}written_{name}",
+        suffixes=suffixes,
+        **{field: here + function for field, function in more.items()},
     )
 
 
 BOX_FORMATS: Registry[Callable[..., Table], BoxFormat] = Registry(
     "boxes",
     _format("coco", "COCO JSON with boxes", ".json"),
-    _format("yolo", "YOLO, a data.yaml with a file of labels an image", ".yaml", ".yml"),
+    _format(
+        *("yolo", "YOLO, a data.yaml with a file of labels an image", ".yaml", ".yml"),
+        label_files="label_files",
+        caches="caches_of",
+    ),
     _format("voc", "Pascal VOC, a folder with an XML file an image"),
     _format("open_images", "CSV of boxes in the columns of Open Images"),
 )

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -67,6 +67,12 @@ def label_files(path: Path, *, split: str | None) -> list[Path]:
     config = YoloConfig.read(path)
     files, _ = _files(config, choose_split(config.splits, split, where=str(path))[0])
     return [Path(file) for file in files.values() if os.path.isfile(file)]
+
+
+def caches_of(files: Sequence[Path]) -> list[Path]:
+    """Returns the caches that Ultralytics keeps of files of labels, those that are there."""
+    folders = sorted({path.parent for path in files})
+    return [cache for folder in folders if (cache := folder.with_suffix(".cache")).is_file()]
 
 
 def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.registry import loaded
 from labelsieve.data.sources.columns import Columns, Table, choose_columns, holds_images, kind_of
 from labelsieve.data.sources.file_kinds import damage
 from labelsieve.data.sources.image_paths import about_names, folder_of
 from labelsieve.data.sources.quiet import quiet, reading
+from labelsieve.data.sources.table_formats import TABLE_FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,22 +80,45 @@ def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, plain:
 
 
 def read_schema(path: Path, *, kind: str) -> pa.Schema:
-    """Returns the schema of a Parquet, Arrow or Feather file.
+    """Returns the schema of a table of a format whose columns have types.
 
     Raises:
         DataError: The file cannot be read.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        if kind == "parquet":
-            return pq.read_schema(path)
-        with open_arrow(path) as file:
-            return file.schema
+        return loaded(TABLE_FORMATS.entries[kind].schema)(path)
     except (OSError, pa.ArrowException, ValueError):
         expected = f"expected the file {path} to be {kind.capitalize()}"
         raise DataError(f"{expected}, but it {damage(path, kind=kind)}") from None
+
+
+def parquet_schema(path: Path) -> pa.Schema:
+    """Returns the schema of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(path)
+
+
+def arrow_schema(path: Path) -> pa.Schema:
+    """Returns the schema of an Arrow or Feather file."""
+    with open_arrow(path) as file:
+        return file.schema
+
+
+def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields some columns of a Parquet file, so many rows at a time at most."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=rows, columns=[*columns])
+
+
+def arrow_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields some columns of an Arrow or Feather file, so many rows at a time at most."""
+    with open_arrow(path) as file:
+        yield from file.read_all().select([*columns]).to_batches(rows)
 
 
 def open_arrow(path: Path) -> Any:
@@ -164,12 +189,6 @@ def _check_same(features: Any, others: Any, used: set[str], first: Path, path: P
 
 
 def _first_values(path: Path, name: str, *, kind: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    if kind == "parquet":
-        batch = next(pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=[name]), None)
-        values = [] if batch is None else batch.column(0).to_pylist()
-    else:
-        with open_arrow(path) as file:
-            values = file.read_all().column(name)[:_ROWS].to_pylist()
+    batch = next(loaded(TABLE_FORMATS.entries[kind].batches)(path, columns=[name], rows=_ROWS), None)
+    values = [] if batch is None else batch.column(0).to_pylist()
     return [str(value) for value in values if value is not None]

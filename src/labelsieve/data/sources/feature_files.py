@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, shown
-from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
+from labelsieve.core.registry import loaded
+from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema
 from labelsieve.data.sources.columns import (
     LABEL_NAMES,
     OTHER_LABEL_NAMES,
@@ -24,7 +25,7 @@ from labelsieve.data.sources.columns import (
     may_hold_images,
 )
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
-from labelsieve.data.sources.table_formats import TYPED_TABLES
+from labelsieve.data.sources.table_formats import TABLE_FORMATS, TYPED_TABLES
 
 # In lower case; the first is the documented one.
 FEATURE_NAMES = (
@@ -293,11 +294,11 @@ def _npz_columns(
 
 def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from datasets import Dataset
 
-    where = f"the file {path}"
-    kinds = features_of(read_schema(path, kind=kind), path)
+    where, format = f"the file {path}", TABLE_FORMATS.entries[kind]
+    schema, batches = read_schema(path, kind=kind), loaded(format.batches)
+    kinds = features_of(schema, path)
     found = _feature_columns(kinds)
     if len(found) != 1:
         raise DataError(
@@ -308,15 +309,11 @@ def _read_table(path: Path, *, asked: Columns, kind: str) -> Stored:
     chosen = choose_columns(others, asked=asked, where=where, image_needed=False)
     used = list(chosen.labels)
     try:
-        if kind == "parquet":
-            file = pq.ParquetFile(path)
-            labels, count = file.read(columns=used), file.metadata.num_rows
-            batches: Iterable[Any] = file.iter_batches(batch_size=_ROWS, columns=[found[0]])
-        else:
-            with open_arrow(path) as stream:
-                whole = stream.read_all()
-            labels, count, batches = whole.select(used), len(whole), whole.select(found).to_batches(_ROWS)
-        features = _read_lists(batches, found[0], count=count, where=where)
+        parts = [*batches(path, columns=used, rows=_ROWS)]
+        labels = pa.Table.from_batches(parts) if parts else schema.empty_table().select(used)
+        features = _read_lists(
+            batches(path, columns=found, rows=_ROWS), found[0], count=loaded(format.count)(path), where=where
+        )
     except (OSError, pa.ArrowException):
         raise DataError(f"{where} cannot be read: it is damaged or cut off; write it again") from None
     rows = Dataset(labels.cast(plain_types(labels.schema)))

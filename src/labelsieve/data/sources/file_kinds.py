@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from labelsieve.core.errors import DataError
+from labelsieve.data.sources.table_formats import TABLE_FORMATS
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZE = 1024
@@ -16,14 +18,10 @@ _BEGINNINGS = (
     (b"<!DOCTYPE", "a web page"),
     (b"<!doctype", "a web page"),
     (b"<html", "a web page"),
-    (b"PAR1", "a Parquet file"),
-    (b"ARROW1", "an Arrow file"),
     (b"\x93NUMPY", "a NumPy file"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
 )
-# How files of each kind begin and end.
-_MAGIC = {"parquet": b"PAR1", "arrow": b"ARROW1"}
 _FROM_PANDAS = "write it as Parquet: pandas.read_json(FILE{}).to_parquet(NEW)"
 _FROM_TORCH = 'convert it where you trust it: numpy.savez("features.npz", features=..., labels=...)'
 _UNPACK = "unpack it and pass the folder or table inside"
@@ -77,7 +75,14 @@ def other_kind(path: Path) -> str | None:
     """Returns what a file is by how it begins, in words: "a web page"; None where nothing is known of that."""
     with path.open("rb") as handle:
         head = handle.read(16)
-    return next((words for beginning, words in _BEGINNINGS if head.startswith(beginning)), None)
+    return next((words for beginning, words in (*_BEGINNINGS, *_tables()) if head.startswith(beginning)), None)
+
+
+def _tables() -> Iterator[tuple[bytes, str]]:
+    """Yields how tables begin, and what they are in words: "an Arrow file"."""
+    for name, format in TABLE_FORMATS.entries.items():
+        if format.magic:
+            yield format.magic, f"{'an' if name[0] in 'aeiou' else 'a'} {name.capitalize()} file"
 
 
 def damage(path: Path, *, kind: str) -> str:
@@ -85,7 +90,7 @@ def damage(path: Path, *, kind: str) -> str:
 
     Args:
         path: The file.
-        kind: What it should be: `parquet` or `arrow`.
+        kind: What it should be: a key of `TABLE_FORMATS`.
     """
     try:
         with path.open("rb") as handle:
@@ -97,8 +102,8 @@ def damage(path: Path, *, kind: str) -> str:
         return f"cannot be read ({error.strerror}); check its permissions"
     if not head:
         return "cannot be read: it is empty; write it again"
-    magic = _MAGIC[kind]
-    if head.startswith(magic):
+    magic = TABLE_FORMATS.entries[kind].magic
+    if magic and head.startswith(magic):
         state = "damaged" if tail.endswith(magic) else "cut off"
         return f"cannot be read: it is {state}; copy or download it again"
     return f"cannot be read: it is {found or f'no {kind.capitalize()} file, or damaged'}; check the file"

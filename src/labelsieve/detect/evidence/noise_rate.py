@@ -6,12 +6,13 @@ Given labels alone cannot tell it: their likelihood takes a confused annotator f
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from labelsieve.detect.evidence.noise_model import Joined, Mistakes
+from labelsieve.detect.evidence.noise_model import LEAST, Joined, Mistakes
 from labelsieve.detect.scores import GUESSING
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.metrics import Interval
@@ -28,41 +29,91 @@ RISING_ERRORS = 3.0
 FAR_OFF = 3.0
 
 
-@torch.no_grad()
-def noise_rate(
-    joined: Joined, mistakes: Mistakes, *, reliable: float | None = None, differ: bool = False
-) -> Interval | None:
-    """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
+class Surest(NamedTuple):
+    """What the surest images show.
 
-    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017). Noise
-    that is even over the classes, and an exchange of classes, strike all images alike. Other mistakes are more often
-    made on the other images. How much more tells the reliability curve of the zero-shot model where it knows the names;
-    else `RISE` and `FLOOR` are assumed, which are the most in any case. What looks alike the curve takes for doubt of
-    its own, so there `ALIKE_RISE` is assumed. No more labels are taken for wrong than disagree with the evidence.
+    Attributes:
+        order: Shape (n,): all images, the surest first.
+        shares: The share of the surest that disagrees with its given labels, the ends by their number.
+        images: How many of the surest the share is of.
+        images_of_ends: How many of them the ends are of.
+    """
+
+    order: Tensor
+    shares: Interval
+    images: int
+    images_of_ends: int
+
+
+@torch.no_grad()
+def surest_images(joined: Joined, *, by_class: bool = False) -> Surest | None:
+    """Finds the surest images and how many of them disagree with their given labels.
 
     Args:
         joined: Joined logits and given labels.
-        mistakes: What the wrong labels are.
-        reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
-        differ: Whether :func:`classes_differ`. Then the surest are those of each predicted class: of a class with many
-            wrong labels the evidence is less sure, so that few of the surest images of all are of it.
+        by_class: Whether :func:`classes_differ`. Then the surest are those of each predicted class: of a class with
+            many wrong labels the evidence is less sure, so that few of the surest images of all are of it.
 
     Returns:
-        Between 0 and 1, the ends by the number of the surest images; None where the evidence knows no more of the
-        labels than chance.
+        None where the evidence knows no more of the labels than chance.
     """
-    disagrees = _disagreeing(joined)
-    shares = _among_surest(disagrees[_surest_first(joined, by_class=differ)])
+    order = _surest_first(joined, by_class=by_class)
+    shares, *images = _among_surest(_disagreeing(joined)[order])
     chance = 1 / joined.logits.shape[1]
     if 1 - shares.high - chance < GUESSING * (1 - chance):
         return None
-    if mistakes in (Mistakes.EVEN, Mistakes.EXCHANGED):
+    return Surest(order, shares, *images)
+
+
+@torch.no_grad()
+def noise_rate(joined: Joined, surest: Surest, mistakes: Mistakes, *, reliable: float | None = None) -> Interval:
+    """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
+
+    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
+    what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
+    alike. Other mistakes are more often made on the other images. How much more tells the reliability curve of the
+    zero-shot model where it knows the names; else `RISE` and `FLOOR` are assumed, which are the most in any case. What
+    looks alike the curve takes for doubt of its own, so there `ALIKE_RISE` is assumed. No more labels are taken for
+    wrong than disagree with the evidence.
+
+    Args:
+        joined: Joined logits and given labels.
+        surest: What :func:`surest_images` found.
+        mistakes: What the wrong labels are.
+        reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
+
+    Returns:
+        Between 0 and 1, the ends by the number of the surest images.
+    """
+    shares = surest.shares
+    if mistakes is Mistakes.EVEN:
+        return _without_doubt(joined, surest)
+    if mistakes is Mistakes.EXCHANGED:
         return shares
-    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(disagrees.float().mean())
-    value, _, high = (max(share, min(rise * share + FLOOR, most)) for share in shares)
+    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(_disagreeing(joined).float().mean())
+    value = max(shares.value, min(rise * shares.value + FLOOR, most))
     if mistakes is Mistakes.BY_CLASS and reliable is not None:
         value = min(max(reliable, shares.value), value)
-    return Interval(value, shares.low, high)
+    # the evidence agrees with some wrong labels: this end may be above what disagrees
+    return Interval(value, shares.low, max(value, shares.high, min(rise * shares.high, most) + FLOOR))
+
+
+def _without_doubt(joined: Joined, surest: Surest) -> Interval:
+    """Returns the share of wrong labels among the surest images: what disagrees less what the evidence doubts there.
+
+    With few images a class it errs on its surest images, too, and knows that at the temperature that fits the labels.
+    Even noise lets that temperature be found, if its rate is known. The value takes the upper end for it, which
+    credits the evidence with the most it may know; the lower end takes itself.
+    """
+
+    def wrong(share: float, images: int, rate: float) -> float:
+        sharp = joined.sharpened(fitting_factor(*joined, noise_rate=rate))
+        doubt = float(1 - torch.cat([each.amax(dim=1) for each, _ in sharp.chunks()])[surest.order[:images]].mean())
+        return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
+
+    value, low, high = surest.shares
+    value, low = wrong(value, surest.images, high), wrong(low, surest.images_of_ends, low)
+    return Interval(value, min(low, value), high)
 
 
 def shows_classes(images: int, classes: int) -> bool:
@@ -85,9 +136,10 @@ def classes_differ(joined: Joined) -> bool:
             images as :func:`shows_classes` asks for.
     """
     disagrees, order = _disagreeing(joined), _surest_first(joined, by_class=True)
-    of_each, of_all = _among_surest(disagrees[order]), _among_surest(disagrees[_surest_first(joined, by_class=False)])
-    fitting = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
-    doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in fitting.chunks()])
+    of_each, _, _ = _among_surest(disagrees[order])
+    of_all, _, _ = _among_surest(disagrees[_surest_first(joined, by_class=False)])
+    calibrated = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
+    doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in calibrated.chunks()])
     return of_each.low > max(of_all.high, float(doubt[order[: _fewest(len(order))]].mean()))
 
 
@@ -115,7 +167,7 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     from sklearn.isotonic import IsotonicRegression
 
     probability = (logits * factor if far_off(factor) else logits).softmax(dim=1)
-    mine = probability.gather(1, labels[:, None])[:, 0].double().numpy()
+    p_given = probability.gather(1, labels[:, None])[:, 0].double().numpy()
     given = torch.zeros_like(probability).scatter(1, labels[:, None], 1.0)
     curve = IsotonicRegression(y_min=1e-9, out_of_bounds="clip").fit(
         probability.flatten().numpy(), given.flatten().numpy()
@@ -123,7 +175,7 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     confidence, predicted = probability.max(dim=1)
     surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
     height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
-    return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
+    return float(1 - np.clip(height * p_given / curve.predict(p_given), 0, 1).mean())
 
 
 def _disagreeing(joined: Joined) -> Tensor:
@@ -167,25 +219,28 @@ def _where_flat(hits: Tensor) -> int:
     return count
 
 
-def _among_surest(disagrees: Tensor) -> Interval:
-    """Returns the share that disagrees among the surest images, (n,), the surest first.
+def _among_surest(disagrees: Tensor) -> tuple[Interval, int, int]:
+    """Returns the share that disagrees among the surest images, of how many that is, and of how many its ends.
 
     Where the evidence is weak, the share rises from the very surest on: see :func:`_where_flat`. Else more of them tell
     it more precisely, until the evidence itself errs. So it is the share among as many as agree with every smaller
     part: it lies within one standard error of each of their shares (Lepski, 1991; Goldenshluger and Nemirovski, 1997).
     The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
+
+    Args:
+        disagrees: Whether each image does, (n,), the surest first.
     """
     from scipy.stats import binomtest
 
-    total, hits = len(disagrees), disagrees.cumsum(0)
-    count = _where_flat(hits)
+    hits = disagrees.cumsum(0)
+    count = fewest = images = _where_flat(hits)
     ends = binomtest(int(hits[count - 1]), count).proportion_ci(0.95, method="exact")
-    low, high, found = 0.0, 1.0, 0.0
-    while count <= total:
+    low, high, value = 0.0, 1.0, 0.0
+    while count <= len(disagrees):
         share = float(hits[count - 1]) / count
         if not low <= share <= high:
             break
         error = math.sqrt(max(share * (1 - share), 1 / count) / count)
         low, high = max(low, share - error), min(high, share + error)
-        found, count = share, int(MORE * count) + 1
-    return Interval(found, min(found, float(ends.low)), max(found, float(ends.high)))
+        value, images, count = share, count, int(MORE * count) + 1
+    return Interval(value, min(value, float(ends.low)), max(value, float(ends.high))), images, fewest

@@ -101,13 +101,13 @@ def score_jointly(
             posterior, crowd, fit = score_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
     return Scored(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         FlagRule(threshold=threshold),
-        (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
+        (f"weights of the evidence: {weights}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
         crowd,
     )
@@ -177,20 +177,21 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     flagged = clean <= np.float32(threshold)
     of_fit = fit.clean.numpy() <= np.float32(threshold)
 
-    def interval(here: NDArray[np.bool_], fitted: NDArray[np.bool_], *, share: bool) -> Interval:
+    def interval(here: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Interval:
         wrong = float((1 - clean[here].astype(np.float64)).sum())
         parts = [float((1 - each.numpy()[fitted].astype(np.float64)).sum()) for each in (fit.clean, *fit.ends)]
-        most = float(here.sum())
-        ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), most) for part in parts[1:]]
-        whole = max(most, 1.0) if share else 1.0
-        return Interval(wrong / whole, max(min(wrong, *ends), 0.0) / whole, max(wrong, *ends) / whole)
+        ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), float(here.sum())) for part in parts[1:]]
+        return Interval(wrong, max(min(wrong, *ends), 0.0), max(wrong, *ends))
 
-    everything = np.ones_like(flagged), np.ones_like(of_fit)
-    return Estimate(
-        interval(*everything, share=False),
-        interval(flagged, of_fit, share=True) if flagged.any() else None,
-        interval(~flagged, ~of_fit, share=False),
+    everywhere = interval(np.ones_like(flagged), np.ones_like(of_fit))
+    if not (count := int(flagged.sum())):
+        return Estimate(everywhere, None, everywhere)
+    right = interval(flagged, of_fit)
+    # what is missed is the rest, and the errors of both add up: the ranking may be worse than the posterior thinks
+    missed = Interval(
+        everywhere.value - right.value, max(everywhere.low - right.high, 0.0), everywhere.high - right.low
     )
+    return Estimate(everywhere, Interval(*(each / count for each in right)), missed)
 
 
 def best_threshold(clean: NDArray[np.float32], *, most: float = MOST_CLEAN) -> float:

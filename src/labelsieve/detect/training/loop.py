@@ -155,9 +155,9 @@ def _epoch(
     engine, learner, started = feed.engine, feed.learner, time.perf_counter()
     sums: dict[str, Tensor] = {}
     for number, (rows, pooled) in enumerate(feed.epoch(epoch)):
-        here = torch.from_numpy(rows)
+        batch_rows = torch.from_numpy(rows)
         similarities = learner.similarities(pooled, learner.text(negative=False))
-        step = Step(*similarities, labels=labels[here].to(engine.device), rows=here, epoch=epoch)
+        step = Step(*similarities, labels=labels[batch_rows].to(engine.device), rows=batch_rows, epoch=epoch)
         read = objective.required_negatives(step)
         if read is not None and len(rows):  # with more processes than images in the last batch, one has none
             step = replace(step, negative=learner.negative_similarities(pooled, read.trained, others=read.others))

@@ -9,7 +9,24 @@ from pathlib import Path, PurePosixPath
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.output_folders import UniqueNames, safe_name
 from labelsieve.core.progress import Progress
-from labelsieve.review.writers.edits import Edits, Placing
+from labelsieve.data.sources.edits import Edits
+from labelsieve.review.writers.placing import Placing
+from labelsieve.review.writers.whole_folders import WholeFolder
+
+
+class ClassFolders(WholeFolder):
+    """Writes a folder of class folders again."""
+
+    def write(self, part: Path, placing: Placing) -> None:
+        """Writes all that is in the folder; see :func:`write_class_folders`."""
+        write_class_folders(
+            Path(os.path.abspath(self.place.path)),
+            part,
+            ids=self.images.ids,
+            edits=self.edits,
+            placing=placing,
+            progress=self.progress,
+        )
 
 
 def write_class_folders(

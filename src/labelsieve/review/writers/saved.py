@@ -8,15 +8,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from labelsieve.core.errors import RunError, shown
+from labelsieve.core.errors import DataError, RunError, shown
 from labelsieve.core.provenance import fingerprint
+from labelsieve.data.sources.arrow_labels import new_labels
+from labelsieve.data.sources.edits import Edits
 from labelsieve.data.sources.quiet import quiet, reading
 from labelsieve.data.sources.splits import choose_split
-from labelsieve.review.writers.arrow_tables import new_labels
-from labelsieve.review.writers.edits import Edits
+from labelsieve.review.writers.base import Applied
+from labelsieve.review.writers.placing import Placing
+from labelsieve.review.writers.whole_folders import WholeFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+class Saved(WholeFolder):
+    """Writes a folder of `save_to_disk` again."""
+
+    def write(self, part: Path, placing: Placing) -> None:
+        """Writes all splits, one of them with other labels."""
+        write_saved(self.place.path, part, split=self.split, column=self.column, edits=self.edits)
+
+
+class OfHub(WholeFolder):
+    """Writes a data set of the Hub as a folder of `save_to_disk`."""
+
+    def write(self, part: Path, placing: Placing) -> None:
+        """Writes the split that was read."""
+        rows = relabelled(self.table.rows, column=self.column, edits=self.edits, where=self.table.where)
+        rows.save_to_disk(str(part))
+
+    def in_place(self) -> Applied:
+        """Refuses it.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(f"{self.source} is a data set of the Hub, which is not changed; pass --out FOLDER")
 
 
 def write_saved(source: Path, part: Path, *, split: str | None, column: str, edits: Edits) -> None:

@@ -13,15 +13,13 @@ from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, quality_text
 from labelsieve.data.sources.csv_edits import edited
 from labelsieve.data.sources.csv_files import read_texts
-from labelsieve.review.writers.edits import Edits, joined
+from labelsieve.data.sources.edits import Edits, joined
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_csv_tables(
-    files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]
-) -> None:
+def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
     """Writes files that are one table together with other labels.
 
     Args:
@@ -42,6 +40,11 @@ def write_csv_tables(
             added = _added(part, written)
             targets[path].write_bytes(edited(path.read_bytes(), column=column, values=new, added=added))
             _check(path, targets[path], table, column=column, edits=part)
+
+
+def count_csv(path: Path) -> int:
+    """Returns how many rows a CSV file has."""
+    return int(read_texts(path).table.num_rows)
 
 
 def _added(edits: Edits, written: Sequence[str]) -> dict[str, dict[int, str]]:

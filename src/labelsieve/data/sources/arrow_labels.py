@@ -15,30 +15,58 @@ from labelsieve.core.errors import DataError, shown
 from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY
 from labelsieve.data.labels import normalise
 from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
-from labelsieve.data.sources.csv_files import read_texts
-from labelsieve.review.writers.edits import Edits, joined
+from labelsieve.data.sources.edits import Edits, joined
 
 # How the frames of the two kinds of compression of an Arrow file begin, behind the length of the buffer.
 _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def write_arrow_tables(
-    files: Sequence[Path], targets: Mapping[Path, Path], *, kind: str, column: str, edits: Sequence[Edits]
+def write_parquet(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
+    """Writes Parquet files with other labels; see :func:`_write`."""
+    _write(files, targets, column=column, edits=edits, kind="parquet", values=_parquet_column, write=_write_parquet)
+
+
+def write_arrow(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
+    """Writes Arrow or Feather files with other labels; see :func:`_write`."""
+    _write(files, targets, column=column, edits=edits, kind="arrow", values=_arrow_column, write=_write_arrow)
+
+
+def count_parquet(path: Path) -> int:
+    """Returns how many rows a Parquet file has."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def count_arrow(path: Path) -> int:
+    """Returns how many rows an Arrow or Feather file has."""
+    with open_arrow(path) as file:
+        return len(file.read_all())
+
+
+def _write(
+    files: Sequence[Path],
+    targets: Mapping[Path, Path],
+    *,
+    column: str,
+    edits: Sequence[Edits],
+    kind: str,
+    values: Callable[[Path, str], Any],
+    write: Callable[[Path, Path, str, Any, Edits], None],
 ) -> None:
     """Writes files that are one table together with other labels; a file without changes is copied.
 
     Args:
         files: All files of the table.
         targets: Those to write, and where.
-        kind: `parquet` or `arrow`.
         column: The column of labels.
         edits: Of each file.
+        kind: `parquet` or `arrow`.
+        values: Reads a column of a file.
+        write: Writes a file again with other values in a column.
 
     Raises:
         DataError: The column cannot hold a class that it does not have yet.
     """
-    is_parquet = kind == "parquet"
-    columns = [(_parquet_column if is_parquet else _arrow_column)(path, column) for path in files]
+    columns = [values(path, column) for path in files]
     feature = features_of(read_schema(files[0], kind=kind), files[0]).get(column)
     whole = pa.chunked_array(
         [chunk.cast(columns[0].type) for each in columns for chunk in each.chunks], columns[0].type
@@ -49,18 +77,8 @@ def write_arrow_tables(
         if path in targets and not len(part.rows) and part.verdicts is None:
             shutil.copyfile(path, targets[path])
         elif path in targets:
-            new = labels.slice(start, len(part))
-            (_write_parquet if is_parquet else _write_arrow)(path, targets[path], column, new, part)
+            write(path, targets[path], column, labels.slice(start, len(part)), part)
         start += len(part)
-
-
-def row_count(kind: str) -> Callable[[Path], int]:
-    """Returns a function that counts the rows of a file of some kind."""
-    if kind == "csv":
-        return lambda path: read_texts(path).table.num_rows
-    if kind == "parquet":
-        return lambda path: int(pq.read_metadata(path).num_rows)
-    return lambda path: len(open_arrow(path).read_all())
 
 
 def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:

@@ -178,7 +178,7 @@ def test_all_processes_take_as_many_pictures_as_the_least_of_them(
     engine = make_engine(device="cpu", precision="fp32")
     learner = Learner(mini_clip, ("cat", "dog"), settings=SmallLoss(peft="vpt-deep"), engine=engine)
     monkeypatch.setattr("labelsieve.detect.training.autoconfig.gather_object", lambda own: [*own, 8])
-    assert autoconfig._at_once(learner, most=64) == 8
+    assert autoconfig._at_once(learner, maximum=64) == 8
 
 
 def test_what_cannot_be_prompted_stays_frozen(mini_clip: Any) -> None:

@@ -1,22 +1,16 @@
-"""What the writers are given: old and new labels by row, and how files that stay the same get to their new place."""
+"""What changes in a source: old and new labels by row, and what is written beside them."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.data.labels import normalise
-
-Placing = Callable[[Path, Path], None]
-"""Puts a file to a place where nothing is yet."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,24 +105,3 @@ def joined(parts: Sequence[Edits]) -> Edits:
     """Returns the edits of several files that are one table together."""
     old, new = (np.concatenate([getattr(part, name) for part in parts]) for name in ("old", "new"))
     return Edits(old=old, new=new, class_names=parts[0].class_names)
-
-
-def copied(source: Path, target: Path) -> None:
-    """Copies a file with its times, and what a link leads to in its place; one that leads nowhere stays a link."""
-    shutil.copy2(source, target, follow_symlinks=source.exists())
-
-
-def linked(source: Path, target: Path) -> None:
-    """Links to a file, or copies it where the system allows no links."""
-    try:
-        os.symlink(os.path.abspath(source), target)
-    except OSError:
-        copied(source, target)
-
-
-def hard_linked(source: Path, target: Path) -> None:
-    """Gives a file a second name, which costs no space; copies it where the disk allows none."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except (OSError, NotImplementedError):
-        shutil.copy2(source, target, follow_symlinks=False)

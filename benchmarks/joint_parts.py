@@ -1,0 +1,172 @@
+"""What is each part of the joint evidence for? `joint` with one part taken out or replaced, on files of features.
+
+Each cell is one scan. The table has, for each kind of noise, the mean issue F1 over the files and seeds, then the mean
+error of the estimated share of wrong labels, and what is flagged where all labels are right. With `--per-class` only so
+many images of each class are taken, which other parts are for.
+
+Example::
+
+    OMP_NUM_THREADS=1 python benchmarks/joint_parts.py cifar10n.npz clothing.npz cifar100.npz tiny-imagenet.npz
+    OMP_NUM_THREADS=1 python benchmarks/joint_parts.py cifar100.npz tiny-imagenet.npz --per-class 5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+import labelsieve as ls
+from labelsieve.data.features import LabelledFeatures
+from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
+from labelsieve.detect.evidence.noise_model import Mistakes
+
+
+def _one_discriminant(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
+    """Gives the discriminant that is shrunk for few images alone in the place of the smoothed one, too."""
+    first, _ = fit_discriminants(*args, **named)
+    return first, first
+
+
+def _folds_by_chance(
+    labels: NDArray[np.int64], rows: NDArray[np.int64], folds: int, generator: torch.Generator
+) -> NDArray[np.int64]:
+    deal = np.full(len(labels), -1, dtype=np.int64)
+    deal[rows] = torch.randperm(len(rows), generator=generator).numpy() % folds
+    return deal
+
+
+_FIT, _RATE = "labelsieve.detect.evidence.fit.", "labelsieve.detect.evidence.noise_rate."
+_POSTERIOR = "labelsieve.detect.evidence.posterior."
+# Each part by what stands in its place: where it is looked up, and the value.
+PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "joint": (),
+    "one discriminant": ((_POSTERIOR + "fit_discriminants", _one_discriminant),),
+    "folds by chance": (("labelsieve.detect.evidence.discriminants.stratified_folds", _folds_by_chance),),
+    "no biases": ((_FIT + "_if_classes_differ", lambda sample, start: _without_biases(sample, start)),),
+    "classes never differ": ((_FIT + "_if_classes_differ", lambda *_: None),),
+    "sharpness by likelihood": ((_FIT + "noise_rate", lambda *_, **__: None),),
+    "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
+    "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
+    "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _fewest(len(hits))), (_RATE + "MORE", math.inf)),
+    "even noise alone": ((_FIT + "_mistakes", lambda *_: Mistakes.EVEN),),
+    "no exchange of classes": ((_FIT + "EXCHANGED", math.inf),),
+    "no look-alikes": ((_FIT + "ALIKE", math.inf),),
+    "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),
+}
+NOISES = ("sym2", "sym4", "pair3", "inst4")
+
+
+def _without_biases(sample: Any, start: Any) -> Any:
+    from labelsieve.detect.evidence.fit import _likeliest
+
+    return _likeliest(sample, start, biased=False)
+
+
+def _fewest(total: int) -> int:
+    from labelsieve.detect.evidence.noise_rate import _fewest
+
+    return _fewest(total)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointParts:
+    """What to measure.
+
+    Attributes:
+        sources: Files of features with `truth`, `text`, and labels `label_NOISE_SEED`.
+        noises: Names of the noises.
+        seeds: Their seeds.
+        per_class: So many images of each class at random; all of them if it is not given.
+        text: Whether the text features are used, too.
+        parts: Names out of the table in this file.
+    """
+
+    sources: tyro.conf.Positional[tuple[Path, ...]]
+    noises: tuple[str, ...] = NOISES
+    seeds: tuple[int, ...] = (0,)
+    per_class: int | None = None
+    text: bool = True
+    parts: tuple[str, ...] = tuple(PARTS)
+
+
+class Cell(NamedTuple):
+    """What one scan gave, in %."""
+
+    issue_f1: float | None
+    error: float
+    flagged: float
+
+
+def rows_of(data: LabelledFeatures, per_class: int | None, seed: int) -> NDArray[np.int64]:
+    """Returns so many rows of each class, ascending; all of them for None."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    if per_class is None:
+        return np.sort(order)
+    return np.sort(np.concatenate([order[data.labels[order] == k][:per_class] for k in range(len(data.class_names))]))
+
+
+def measured(job: JointParts, source: Path, label: str, seed: int) -> Cell:
+    """Scans one file with one column of labels."""
+    arrays = np.load(source, allow_pickle=False)
+    truth = ls.load_features(source, label_column="truth")
+    rows = rows_of(truth, job.per_class, seed)
+    data = ls.load_features(
+        arrays["features"][rows].astype(np.float32),
+        labels=arrays[label][rows].astype(np.int64),
+        class_names=truth.class_names,
+        text=arrays["text"] if job.text else None,
+        logit_scale=float(arrays["logit_scale"]) if job.text else None,
+    )
+    verdicts = ls.scan(data.with_labels(data.labels, truth=truth.labels[rows]), detector=ls.Joint(), seed=seed)
+    metrics, estimate = verdicts.metrics or {}, verdicts.record["estimate"]
+    share = estimate["wrong_labels"]["value"] / len(rows) if estimate else math.nan
+    return Cell(
+        100 * metrics["issue_f1"] if metrics["noise_rate"] else None,
+        100 * abs(share - metrics["noise_rate"]),
+        100 * float(verdicts.is_issue.mean()),
+    )
+
+
+def row(job: JointParts, part: str) -> str:
+    """Returns the row of one part."""
+    with ExitStack() as stack:
+        for name, value in PARTS[part]:
+            stack.enter_context(patch(name, value))
+        cells = {
+            noise: [
+                measured(job, source, f"label_{noise}_{seed}", seed) for source in job.sources for seed in job.seeds
+            ]
+            for noise in job.noises
+        }
+        right = [measured(job, source, "truth", seed) for source in job.sources for seed in job.seeds]
+    scores = [f"{mean(cell.issue_f1 or 0.0 for cell in each):.1f}" for each in cells.values()]
+    error = _mean([cell.error for each in cells.values() for cell in each])
+    return f"| {part} | " + " | ".join([*scores, error, _mean([cell.flagged for cell in right])]) + " |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    return f"{mean(known):.1f}" if known else "n/a"
+
+
+def main(job: JointParts) -> None:
+    """Prints a table."""
+    print("| part | " + " | ".join(job.noises) + " | error of the rate | flagged where all are right |")
+    print("|---|" + "---:|" * (len(job.noises) + 2))
+    for part in job.parts:
+        print(row(job, part), flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(JointParts))
