@@ -110,12 +110,12 @@ def _peft_of(model: str) -> Iterator[tuple[str, str]]:
     """Yields each kind with what it trains of a model, which is loaded for that."""
     from labelsieve.detect.training.settings import Training
     from labelsieve.vlm.loading import load_vlm
-    from labelsieve.vlm.peft.parameter_count import trainable
+    from labelsieve.vlm.peft.parameter_count import count_trainable
     from labelsieve.vlm.peft.registry import PEFT
 
     vlm = load_vlm(model)
     for name in PEFT:
-        found = trainable(name, vlm, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
+        found = count_trainable(name, vlm, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
         yield name, PEFT.about(name) + (f" (not for {vlm.name})" if found is None else _share(*found, vlm.name))
 
 

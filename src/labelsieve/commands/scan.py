@@ -105,12 +105,12 @@ class Scan(RunOptions, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads, scans, reports."""
-        from labelsieve.core.output_folders import alone_in
+        from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.run_folder import check_run_folder
 
         refuse_inside(self.data.source, self.out)
         self._check_reviewed()
-        with alone_in(self.out):
+        with exclusive_folder(self.out):
             stopped_at_report = self._lacks_a_report()
             if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
@@ -167,7 +167,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         from labelsieve.core.provenance import fingerprint
         from labelsieve.run_folder import remove_checkpoint
         from labelsieve.verdicts import Verdicts
-        from labelsieve.vlm.names import located
+        from labelsieve.vlm.names import absolute_name
 
         try:
             verdicts = Verdicts.load(self.out)
@@ -183,7 +183,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             }
             given = (run.seed, run.rule.false_flags, bool(run.image_defects))
             same = (parts, given) == (asked, (self.seed, self._share_of_false_flags(), self.image_defects))
-            if not same or run.model.name not in (None, located(self.model)):
+            if not same or run.model.name not in (None, absolute_name(self.model)):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:

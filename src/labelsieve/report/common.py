@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
-from labelsieve.curation.findings import KINDS, Kind
+from labelsieve.curation.findings import KINDS, FindingKind
 from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
@@ -119,7 +119,7 @@ def findings(run: RunRecord) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: order.index(row["level"]))
 
 
-def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
+def image_findings(verdicts: Verdicts) -> list[tuple[FindingKind, str, pa.Table]]:
     """Returns kind, a line of how many images have it, and the findings, for each kind that was found."""
     if verdicts.image_findings is None:
         return []
@@ -131,7 +131,7 @@ def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
     return found
 
 
-def _of_kind(verdicts: Verdicts, kind: Kind, table: pa.Table) -> str:
+def _of_kind(verdicts: Verdicts, kind: FindingKind, table: pa.Table) -> str:
     text = counted(len(table), "image", "images") + (f" ({kind.remark})" if kind.remark else "")
     if kind.other == "against":
         other = (verdicts.run.against and verdicts.run.against.source_name) or "the other split"

@@ -131,7 +131,7 @@ def _unbroken(text: str) -> Markup:
     """Escapes a text and keeps its numbers with their units on one line; what is copied has usual spaces."""
     return Markup("").join(
         Markup('<span class="quantity">{}</span>').format(part) if whole else escape(part)
-        for part, whole in quantities.parts(text)
+        for part, whole in quantities.split_units(text)
     )
 
 

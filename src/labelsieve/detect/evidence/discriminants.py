@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 
 CHUNK = 8192
@@ -95,7 +95,7 @@ def fit_discriminants(
         Both, the second one the same as the first where nothing more makes the labels more likely.
     """
     shown, total = progress or Progress(), 2 + len(SHRINKAGES)
-    with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, keeping_room():
+    with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, reuse_allocations():
         statistics = fold_statistics(features, labels, rows, classes, folds, generator)
         advance(1)
         unsmoothed = smoothed = statistics.fit(0.0)

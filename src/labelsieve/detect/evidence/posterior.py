@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 from labelsieve.core.seeds import Purpose
 from labelsieve.detect.evidence.annotators import score_annotators
@@ -81,7 +81,7 @@ def score_jointly(
         annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
         progress: Where to show how far it is.
     """
-    with keeping_room():
+    with reuse_allocations():
         fit = fit_joint(
             evidence,
             labels,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.seeds import Purpose
 from labelsieve.detect.tags.evidence import random_folds
 from labelsieve.detect.tags.inputs import TagInputs
@@ -35,7 +35,7 @@ def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: fl
     folds = max(1, min(folds, len(given)))
     fold_ids = random_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
     probability = np.empty(given.shape, dtype=np.float32)
-    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, keeping_room():
+    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, reuse_allocations():
         for fold in range(folds):
             held_out = fold_ids == fold
             mean, deviation = features[~held_out].mean(axis=0), features[~held_out].std(axis=0)

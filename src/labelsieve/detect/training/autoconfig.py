@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from labelsieve.core.checkpoints import stored_settings
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError, shown
-from labelsieve.core.memory import fitting
+from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
@@ -28,7 +28,7 @@ from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Schedule, make_schedule
 from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.peft.base import fits
+from labelsieve.vlm.peft.base import is_compatible
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
@@ -79,9 +79,9 @@ def frozen_batch(settings: PromptTraining, images: int) -> int:
 
 def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> str:
     say, frozen_learns = engine.progress.say, settings.trains_something(peft="none")
-    if settings.visual_prompts and not fits("vpt-deep", vlm):
+    if settings.visual_prompts and not is_compatible("vpt-deep", vlm):
         why = f"the image encoder of {shown(vlm.name)} takes no visual prompts"
-        if not frozen_learns and fits("bitfit", vlm):
+        if not frozen_learns and is_compatible("bitfit", vlm):
             say(f"peft auto: all biases of the image encoder (bitfit): {why}, and nothing else is left to train")
             return "bitfit"
         say(f"peft auto: the image encoder stays frozen: {why}")
@@ -122,7 +122,9 @@ def _at_once(learner: Learner, *, maximum: int) -> int:
         return maximum
     side = learner.vlm.image_size
     with learner.attached():
-        fits = fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=maximum)
+        fits = max_chunk_size(
+            learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), maximum=maximum
+        )
     of_all: list[int] = gather_object([fits])
     return min(of_all)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.core.engine import Engine
-from labelsieve.core.memory import in_parts
+from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.input.batches import Augment, batches, crop_area, unit
@@ -29,7 +29,7 @@ from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.feature_cache import ImageFeatures
-from labelsieve.vlm.features import image_features, passing_features
+from labelsieve.vlm.features import image_features, temporary_features
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
 
@@ -230,7 +230,7 @@ class BatchSource:
         def pool(first: int, last: int) -> Tensor:
             return learner.pool(unit(pixels[first:last].to(device)))
 
-        return in_parts(pool, count=len(pixels), at_once=self.at_once, device=device)
+        return checkpointed_chunks(pool, count=len(pixels), chunk_size=self.at_once, device=device)
 
 
 def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
@@ -250,7 +250,7 @@ def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> 
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     with learner.attached():
-        return passing_features(images, learner.vlm, engine=engine, batch_size=feed.batch_size, pixels=pixels)
+        return temporary_features(images, learner.vlm, engine=engine, batch_size=feed.batch_size, pixels=pixels)
 
 
 @torch.inference_mode()

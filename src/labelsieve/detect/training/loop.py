@@ -18,7 +18,7 @@ from torch import Tensor
 from labelsieve.core.checkpoints import RunIdentity, read_checkpoint, run_identity, write_checkpoint
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import TrainingError
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import PromptTraining
 
@@ -136,7 +136,7 @@ def train(
     identity = run_identity(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
     history = _resume(learner, optimizer, objective, engine, identity)
     left = (schedule.epochs - len(history)) * schedule.steps_each
-    with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), keeping_room():
+    with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), reuse_allocations():
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
             for group in optimizer.param_groups:
