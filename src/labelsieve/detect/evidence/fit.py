@@ -51,8 +51,8 @@ MOST_HELD = 2**26
 ROUNDS = 3
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
-# A confusion of its own for each class has to make held-out labels so much more likely, in nats. Even noise loses by one,
-# and the more labels are wrong the more.
+# A confusion of its own for each class has to make held-out labels so much more likely, in nats. Even noise
+# loses by one, the more the more labels are wrong.
 LEAST_GAIN = 2.0
 # From this share of what it would gain if classes were exchanged on, they are.
 EXCHANGED = 0.6
