@@ -97,7 +97,7 @@ def test_a_fresh_module_leaves_the_logits_as_they_are(tune: str, kind: str, mode
     before = logits(backbone, pixels)
     module = prepared(backbone, tune)
     # not bit for bit: beside a module, older versions of torch add in another order
-    torch.testing.assert_close(logits(backbone, pixels), before, rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(logits(backbone, pixels), before, rtol=0.0, atol=1e-5)
     shake(module)
     assert float((logits(backbone, pixels) - before).abs().max()) > 1e-4
 
